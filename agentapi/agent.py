@@ -1,0 +1,222 @@
+"""`Agent`: a definition that workers run, and that runs by itself with a memory."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.ids import create_turn_id
+from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.memory import InMemoryMemory, Memory
+from agentapi.messages import UserMessage
+from agentapi.providers import ToolSpec, providers
+from agentapi.settings import load_settings
+from agentapi.tools import Tool, ToolContext
+from agentapi.turns import TurnResult
+from agentapi.window import Window, as_window
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Agent:
+    """An LLM agent: prompt, model, tools.
+
+    As a definition, named and registered, it is what workers run for any number of
+    conversations; it then carries no memory. By itself, ``await agent.run("...")`` holds one
+    conversation in its memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "agent",
+        system_prompt: str = "",
+        provider: str = "openai",
+        model: str | None = None,
+        tools: Sequence[Tool[..., Any]] = (),
+        max_steps: int = 20,
+        window: int | Window | None = 50,
+        options: Mapping[str, Any] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        """Define an agent.
+
+        Args:
+            name: By which producers ask for it: a letter or digit, then at most 63 letters,
+                digits, dots, dashes or underscores.
+            system_prompt: Its instructions.
+            provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
+                your own (`register_provider`).
+            model: The provider's name of the model; the provider's default when not given.
+            tools: Functions made with `@tool`.
+            max_steps: Most model responses in one turn, at least 1.
+            window: How much history a model call gets: a number of messages, a `Window`, or
+                None for all of it.
+            options: Sent to the provider as they are, such as ``{"temperature": 0}``.
+            memory: The conversation for `run`; a private `InMemoryMemory` when not given.
+
+        Raises:
+            InvalidAgent: A name, number or tool is not acceptable; says which.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidAgent(
+                f"{name!r} is no agent name: expected a letter or digit, then at most 63 "
+                "letters, digits, dots, dashes or underscores"
+            )
+        if max_steps < 1:
+            raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
+        providers.check(provider)
+        self.name = name
+        self.system_prompt = system_prompt
+        self.provider = provider
+        self.model = model
+        self.max_steps = max_steps
+        self.window = as_window(window)
+        self.options = dict(options or {})
+        self._tools = _by_name(name, tools)
+        self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
+        self._memory = memory
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    def __repr__(self) -> str:
+        return f"Agent(name={self.name!r}, provider={self.provider!r}, model={self.model!r})"
+
+    def tool(self, name: str) -> Tool[..., Any] | None:
+        """The tool of that name, or None."""
+        return self._tools.get(name)
+
+    @property
+    def tools(self) -> tuple[Tool[..., Any], ...]:
+        """Its tools."""
+        return tuple(self._tools.values())
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether a conversation belongs to this object; a worker refuses such an agent."""
+        return self._memory is not None
+
+    @property
+    def memory(self) -> Memory:
+        """The conversation that `run` continues."""
+        if self._memory is None:
+            self._memory = InMemoryMemory()
+        return self._memory
+
+    def reset_memory(self) -> None:
+        """Begin the conversation anew, under the same system prompt."""
+        self.memory.reset()
+
+    async def run(self, message: str) -> str:
+        """Say something and get the reply; see `run_turn`."""
+        return (await self.run_turn(message)).text
+
+    async def run_turn(self, message: str) -> TurnResult:
+        """Say something and get the reply with all that led to it.
+
+        Turns of one agent object run one after the other. A turn that fails leaves the
+        conversation as it was.
+
+        Raises:
+            InvalidMessage: The message is empty or no text.
+            ProviderError: The model did not answer.
+            MaxStepsExceeded: The model wanted more than `max_steps` responses.
+            StoreUnavailable: Redis, with a `RedisMemory`, is out of reach.
+        """
+        return await self._run(message, NoLog(), stream=False)
+
+    async def stream(self, message: str) -> AsyncIterator[str]:
+        """Say something and get the reply's text as it arrives, tools included.
+
+        The turn goes on to its end only while it is read. Raises as `run_turn`.
+        """
+        log = _QueueLog()
+        turn = asyncio.create_task(self._run(message, log, stream=True))
+        turn.add_done_callback(lambda _: log.queue.put_nowait(None))
+        try:
+            while (text := await log.queue.get()) is not None:
+                yield text
+            await turn
+        finally:
+            if not turn.done():
+                turn.cancel()
+                await asyncio.gather(turn, return_exceptions=True)
+
+    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult:
+        check_message(message)
+        async with self._lock():
+            memory = self.memory
+            history = await asyncio.to_thread(memory.load, self.window)
+            turn_id = create_turn_id(memory.conversation_id)
+            result = await run_loop(
+                self,
+                providers.get(self.provider),
+                history=history,
+                progress=TurnProgress(user=UserMessage(content=message, turn_id=turn_id)),
+                context=ToolContext(
+                    conversation_id=memory.conversation_id,
+                    turn_id=turn_id,
+                    user_id=memory.user_id,
+                    tenant_id=memory.tenant_id,
+                ),
+                log=log,
+                stream=stream,
+                max_retries=load_settings().provider_max_retries,
+            )
+            await asyncio.to_thread(memory.append, result.messages)
+            return result
+
+    def _lock(self) -> asyncio.Lock:
+        """A lock belongs to one event loop, an agent may meet several (`asyncio.run`)."""
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running[0] is not loop:
+            self._running = (loop, asyncio.Lock())
+        return self._running[1]
+
+
+class _QueueLog(NoLog):
+    """Hands the text on. Text shown before a failure is produced again after it."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def delta(self, text: str) -> None:
+        await self.queue.put(text)
+
+
+def check_message(message: object, max_bytes: int | None = None) -> str:
+    """Return the message if it is one.
+
+    Raises:
+        InvalidMessage: It is no text, empty, only white space, or longer than `max_bytes`.
+    """
+    if not isinstance(message, str):
+        raise InvalidMessage(f"message is a {type(message).__name__}, expected text")
+    if not message.strip():
+        raise InvalidMessage("message is empty, expected text")
+    try:
+        size = len(message.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(
+            f"message is not valid Unicode at position {error.start}: replace lone surrogates"
+        ) from error
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidMessage(
+            f"message has {size} bytes, the limit is {max_bytes} (AGENTAPI_MAX_MESSAGE_BYTES): "
+            "shorten it, or put large content where a tool can read it"
+        )
+    return message
+
+
+def _by_name(agent: str, tools: Sequence[object]) -> dict[str, Tool[..., Any]]:
+    found: dict[str, Tool[..., Any]] = {}
+    for tool in tools:
+        if not isinstance(tool, Tool):
+            name = getattr(tool, "__name__", repr(tool))
+            raise InvalidAgent(f"agent {agent!r}: {name} is no tool; decorate it with @tool")
+        if tool.name in found:
+            raise InvalidAgent(f"agent {agent!r}: two tools are named {tool.name!r}")
+        found[tool.name] = tool
+    return found

@@ -1,0 +1,209 @@
+"""Every error of the project, one root, split by what the caller must do.
+
+Each message says what was wrong, what was expected and what to do. `code` is the stable
+name under which an error is stored in a failed turn and shown to clients.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AgentAPIError(Exception):
+    """Root of all errors raised by `agentapi`, `workers` and `orchestrator`."""
+
+    code: ClassVar[str] = "error"
+
+
+# Fix the call: the input can never succeed as it is.
+
+
+class InvalidInput(AgentAPIError, ValueError):
+    """An argument is not acceptable; nothing was changed."""
+
+    code = "invalid_input"
+
+
+class InvalidConversationId(InvalidInput):
+    """A conversation id is empty, too long, or has control characters."""
+
+    code = "invalid_conversation_id"
+
+
+class InvalidMessage(InvalidInput):
+    """A message is empty, too large, or not text."""
+
+    code = "invalid_message"
+
+
+class InvalidTool(InvalidInput):
+    """A function cannot be made into a tool (no schema, clashing or bad name)."""
+
+    code = "invalid_tool"
+
+
+class InvalidAgent(InvalidInput):
+    """An agent's definition contradicts itself or names what does not exist."""
+
+    code = "invalid_agent"
+
+
+class UnknownAgent(InvalidInput):
+    """No agent of that name is registered here."""
+
+    code = "unknown_agent"
+
+
+class TenantMismatch(AgentAPIError):
+    """The conversation belongs to another tenant."""
+
+    code = "tenant_mismatch"
+
+
+# Fix the installation.
+
+
+class ConfigurationError(AgentAPIError):
+    """A setting is missing or wrong; says which, and what it should be."""
+
+    code = "configuration"
+
+
+# Wait, or try again later: nothing was lost.
+
+
+class ConversationBusy(AgentAPIError):
+    """The conversation's inbox is full; the message was not accepted."""
+
+    code = "conversation_busy"
+
+
+class ServerUnavailable(AgentAPIError):
+    """Redis or the broker cannot be reached; names the address, never the password."""
+
+    code = "server_unavailable"
+
+
+class StoreUnavailable(ServerUnavailable):
+    """Redis cannot be reached or refuses to write; nothing is half done."""
+
+    code = "store_unavailable"
+
+
+class BrokerUnavailable(ServerUnavailable):
+    """The broker cannot be reached."""
+
+    code = "broker_unavailable"
+
+
+# A turn's fate.
+
+
+class TurnNotFound(AgentAPIError):
+    """No turn of that id: never accepted, or older than the retention time."""
+
+    code = "turn_not_found"
+
+
+class TurnTimeout(AgentAPIError, TimeoutError):
+    """The turn did not end within the time the caller was ready to wait. It goes on."""
+
+    code = "turn_timeout"
+
+
+class TurnFailed(AgentAPIError):
+    """The turn ended without a reply.
+
+    Attributes:
+        turn_id: The turn.
+        error_code: `code` of the error that ended it, such as ``provider_rejected``.
+    """
+
+    code = "turn_failed"
+
+    def __init__(self, message: str, *, turn_id: str = "", error_code: str = "") -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+        self.error_code = error_code
+
+
+class TurnCancelled(TurnFailed):
+    """The turn was cancelled before it could reply."""
+
+    code = "turn_cancelled"
+
+
+class LeaseLost(AgentAPIError):
+    """Another worker owns the conversation now; this one's writes are refused."""
+
+    code = "lease_lost"
+
+
+class MaxStepsExceeded(AgentAPIError):
+    """The agent asked for more model calls than `max_steps` allows."""
+
+    code = "max_steps"
+
+
+class DeadlineExceeded(AgentAPIError):
+    """The turn ran longer than `turn_timeout`."""
+
+    code = "deadline"
+
+
+class PoisonTurn(AgentAPIError):
+    """The turn was claimed `max_attempts` times and ended none of them."""
+
+    code = "poison"
+
+
+# A model provider's refusals, by what the caller must do.
+
+
+class ProviderError(AgentAPIError):
+    """A model provider did not answer as asked.
+
+    Attributes:
+        provider: Name of the provider.
+        status: HTTP status, or None when there was no answer.
+    """
+
+    code = "provider"
+
+    def __init__(self, message: str, *, provider: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.status = status
+
+
+class ProviderUnavailable(ProviderError):
+    """Try again: overloaded, rate limited, cut connection, server error.
+
+    Attributes:
+        retry_after: Seconds the server asked to wait, or None when it did not say.
+    """
+
+    code = "provider_unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, status=status)
+        self.retry_after = retry_after
+
+
+class ProviderRejected(ProviderError):
+    """Stop: the provider refuses this request and will refuse it again."""
+
+    code = "provider_rejected"
+
+
+class ProviderMisconfigured(ProviderError, ConfigurationError):
+    """Fix the configuration: missing or wrong API key, unknown model, no permission."""
+
+    code = "provider_misconfigured"

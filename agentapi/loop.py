@@ -1,0 +1,253 @@
+"""The agent loop: model response, tool calls side by side, model response, until a reply.
+
+It knows neither Redis nor Celery. What was recorded before (by this process or by one that
+died) comes in as steps, and the loop continues behind the last of them; what happens goes out
+through a `TurnLog` before the next step begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from agentapi.errors import MaxStepsExceeded
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.model_call import call_model
+from agentapi.providers.base import ModelRequest, Provider
+from agentapi.tools.context import ToolContext
+from agentapi.tools.decorator import explain
+from agentapi.turns.model import TurnResult
+from agentapi.turns.steps import ModelStep, Step, ToolStep
+
+if TYPE_CHECKING:
+    from agentapi.agent import Agent
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
+    "taken effect, and it was not made again. Find out before you repeat it."
+)
+
+
+class TurnLog(Protocol):
+    """Where the loop writes down what happens, as it happens."""
+
+    async def record(self, step: Step) -> None:
+        """Keep a step for ever; returns when it is safe.
+
+        Raises:
+            LeaseLost: The turn is no longer this process's.
+        """
+        ...
+
+    async def delta(self, text: str) -> None:
+        """A piece of text arrived."""
+        ...
+
+    async def reset(self) -> None:
+        """The text since the last step will be produced again."""
+        ...
+
+
+class NoLog:
+    """A log for turns that nobody else will continue or follow."""
+
+    async def record(self, step: Step) -> None:
+        """Nothing to keep."""
+
+    async def delta(self, text: str) -> None:
+        """Nobody listens."""
+
+    async def reset(self) -> None:
+        """Nobody listens."""
+
+
+@dataclass(kw_only=True)
+class TurnProgress:
+    """A turn so far: its user message and its steps, as messages in the order of the history."""
+
+    user: UserMessage
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all model steps."""
+        return sum((s.usage for s in self.steps if isinstance(s, ModelStep)), start=Usage())
+
+    @property
+    def model_calls(self) -> int:
+        """How many times the model was asked."""
+        return sum(isinstance(step, ModelStep) for step in self.steps)
+
+    @property
+    def last_response(self) -> AssistantMessage | None:
+        """The newest model response."""
+        for step in reversed(self.steps):
+            if isinstance(step, ModelStep):
+                return step.message
+        return None
+
+    def open_calls(self) -> list[ToolCall]:
+        """Calls of the newest response that have no result yet."""
+        response = self.last_response
+        if response is None:
+            return []
+        done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
+        return [call for call in response.tool_calls if call.id not in done]
+
+    def messages(self) -> list[Message]:
+        """The turn's messages: results follow their response in the order of its calls.
+
+        Tools run side by side and are recorded as they finish; the history must not depend
+        on which was faster.
+        """
+        messages: list[Message] = [self.user]
+        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
+        for step in self.steps:
+            if isinstance(step, ModelStep):
+                messages.append(step.message)
+                calls = step.message.tool_calls
+                messages += [results[call.id] for call in calls if call.id in results]
+        return messages
+
+    def result(self) -> TurnResult:
+        """The turn's result, once its newest response calls no tool."""
+        response = self.last_response
+        return TurnResult(
+            text=response.content if response else "",
+            messages=tuple(self.messages()),
+            usage=self.usage,
+            steps=len(self.steps),
+        )
+
+
+async def run_loop(
+    agent: Agent,
+    provider: Provider,
+    *,
+    history: Sequence[Message],
+    progress: TurnProgress,
+    context: ToolContext,
+    log: TurnLog,
+    stream: bool = False,
+    max_retries: int = 3,
+) -> TurnResult:
+    """Carry a turn on to its reply.
+
+    Args:
+        agent: Definition: prompt, model, tools, `max_steps`, window.
+        provider: The client to call, of the running event loop.
+        history: Messages before this turn; the agent's window is applied here.
+        progress: What is done already. Gets every further step.
+        context: For the tools.
+        log: Told of each step before the next begins. The last response is not recorded on
+            its own: it is in the result, which the caller commits.
+        stream: Whether the log gets the text's pieces.
+        max_retries: Repeats of a model call that failed in passing.
+
+    Raises:
+        MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+        ProviderError: The provider refused, or failed more often than `max_retries`.
+        LeaseLost: From the log.
+    """
+    window = agent.window.select(history)
+    resumed = True
+    while True:
+        if calls := progress.open_calls():
+            await _run_tools(agent, calls, progress, context, log, resumed=resumed)
+        resumed = False
+        response = progress.last_response
+        if response is not None and not response.tool_calls:
+            return progress.result()
+        if progress.model_calls >= agent.max_steps:
+            raise MaxStepsExceeded(
+                f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
+                "responses: raise Agent(max_steps=...) or make the task smaller"
+            )
+        request = ModelRequest(
+            model=agent.model or provider.default_model,
+            system_prompt=agent.system_prompt,
+            messages=[*window, *progress.messages()],
+            tools=agent.tool_specs,
+            options=agent.options,
+        )
+        answer = await call_model(provider, request, log, stream=stream, max_retries=max_retries)
+        message = replace(_unique_calls(answer.message, progress), turn_id=context.turn_id)
+        step = ModelStep(message=message, usage=answer.usage)
+        if message.tool_calls:
+            await log.record(step)
+        progress.steps.append(step)
+
+
+def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:
+    """Call ids must be unique in a turn, or one call would take another's result."""
+    seen = {
+        call.id
+        for step in progress.steps
+        if isinstance(step, ModelStep)
+        for call in step.message.tool_calls
+    }
+    calls: list[ToolCall] = []
+    for number, call in enumerate(message.tool_calls):
+        unique = call.id
+        if not unique or unique in seen:
+            unique = f"call_{progress.model_calls}_{number}_{call.id}"[:40]
+        seen.add(unique)
+        calls.append(call if unique == call.id else replace(call, id=unique))
+    return replace(message, tool_calls=tuple(calls))
+
+
+async def _run_tools(
+    agent: Agent,
+    calls: Sequence[ToolCall],
+    progress: TurnProgress,
+    context: ToolContext,
+    log: TurnLog,
+    *,
+    resumed: bool,
+) -> None:
+    """Run the calls side by side; each result is recorded when it is there."""
+    recording = asyncio.Lock()
+
+    async def run(call: ToolCall) -> None:
+        message = await _run_tool(agent, call, context, resumed=resumed)
+        step = ToolStep(message=message)
+        async with recording:
+            await log.record(step)
+            progress.steps.append(step)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(run(call))
+    except ExceptionGroup as group_error:
+        # Only the log raises here; the first failure has stopped the others.
+        raise group_error.exceptions[0] from group_error
+
+
+async def _run_tool(
+    agent: Agent, call: ToolCall, context: ToolContext, *, resumed: bool
+) -> ToolMessage:
+    def result(content: str, *, is_error: bool = False) -> ToolMessage:
+        return ToolMessage(
+            call_id=call.id,
+            name=call.name,
+            content=content,
+            is_error=is_error,
+            turn_id=context.turn_id,
+        )
+
+    tool = agent.tool(call.name)
+    if resumed and not (tool and tool.idempotent):
+        return result(UNKNOWN_OUTCOME, is_error=True)
+    if tool is None:
+        known = ", ".join(spec.name for spec in agent.tool_specs) or "none"
+        return result(f"there is no tool {call.name!r}; tools are: {known}", is_error=True)
+    if call.malformed is not None:
+        return result("invalid arguments: they are no JSON object", is_error=True)
+    try:
+        return result(await tool.invoke(call.arguments, replace(context, call_id=call.id)))
+    except Exception as error:
+        # Whatever a user's function raises is for the model to read: the turn goes on.
+        return result(explain(error), is_error=True)

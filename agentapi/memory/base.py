@@ -1,0 +1,45 @@
+"""What a memory is: one conversation's history, by four methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from agentapi.messages import Message
+from agentapi.window import Window
+
+
+class Memory(Protocol):
+    """The history of one conversation."""
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation."""
+        ...
+
+    @property
+    def user_id(self) -> str | None:
+        """The user it began with, if any."""
+        ...
+
+    @property
+    def tenant_id(self) -> str | None:
+        """The tenant it belongs to, if any."""
+        ...
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All messages as plain dicts with `role` and `content`, oldest first."""
+        ...
+
+    def load(self, window: Window) -> Sequence[Message]:
+        """The newest messages: no fewer than the window needs."""
+        ...
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Add the messages of one turn, all together."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all messages."""
+        ...

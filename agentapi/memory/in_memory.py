@@ -1,0 +1,66 @@
+"""A history in this process: for scripts, tests and eager mode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from agentapi.ids import check_conversation_id, create_conversation_id
+from agentapi.messages import Message, to_dict
+from agentapi.window import Window
+
+
+class InMemoryMemory:
+    """A conversation that ends with the process. Workers refuse it: no other would see it."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> None:
+        """Begin an empty conversation.
+
+        Args:
+            conversation_id: Its id; a new UUID when not given.
+            user_id: The user, for tools that ask.
+            tenant_id: The tenant, for tools that ask.
+
+        Raises:
+            InvalidConversationId: The id is empty, too long or has control characters.
+        """
+        self.conversation_id = (
+            create_conversation_id()
+            if conversation_id is None
+            else check_conversation_id(conversation_id)
+        )
+        self.user_id = user_id
+        self.tenant_id = tenant_id
+        self._messages: list[Message] = []
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"InMemoryMemory(conversation_id={self.conversation_id!r})"
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All messages as plain dicts with `role` and `content`, oldest first."""
+        with self._lock:
+            return [to_dict(message) for message in self._messages]
+
+    def load(self, window: Window) -> Sequence[Message]:
+        """All messages; reading them costs nothing, so the window is left to the caller."""
+        with self._lock:
+            return tuple(self._messages)
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Add the messages of one turn, all together."""
+        with self._lock:
+            self._messages.extend(messages)
+
+    def reset(self) -> None:
+        """Forget all messages."""
+        with self._lock:
+            self._messages.clear()

@@ -1,0 +1,142 @@
+"""A history in Redis: every process with the same conversation id sees the same one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import redis
+
+from agentapi.errors import InvalidInput
+from agentapi.ids import check_conversation_id, create_conversation_id
+from agentapi.messages import Message, dumps, loads, to_dict
+from agentapi.settings import Settings, load_settings
+from agentapi.stores.connection import connect, translate_errors
+from agentapi.stores.keys import conversation_keys
+from agentapi.stores.refusals import other_tenant
+from agentapi.stores.scripts import Scripts
+from agentapi.window import BYTES_PER_TOKEN, Window
+
+_WHOLE = Window(messages=None)
+
+
+@lru_cache(maxsize=32)
+def _connection(settings: Settings) -> tuple[redis.Redis, Scripts]:
+    """One pool a process and server: a conversation costs no connection of its own."""
+    client = connect(settings)
+    return client, Scripts(client)
+
+
+class RedisMemory:
+    """A conversation that outlives the process. The workers use the same keys and scripts."""
+
+    def __init__(
+        self,
+        *,
+        redis_url: str | None = None,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        ttl_seconds: float | None = None,
+    ) -> None:
+        """Open a conversation; nothing is read or written before it is used.
+
+        Args:
+            redis_url: The server; `AGENTAPI_REDIS_URL` when not given.
+            conversation_id: Any non-empty text of at most 512 characters without control
+                characters, such as ``user:42``; a new UUID when not given.
+            user_id: The user it begins with.
+            tenant_id: The tenant it belongs to from its first message on.
+            ttl_seconds: Idle time after which it is forgotten, above 0; never when not given.
+
+        Raises:
+            InvalidConversationId: The id is not valid.
+            InvalidInput: `ttl_seconds` is not above 0.
+            ConfigurationError: The URL is not valid.
+        """
+        if ttl_seconds is not None and ttl_seconds <= 0:
+            raise InvalidInput(f"ttl_seconds is {ttl_seconds}, expected seconds above 0, or None")
+        self.conversation_id = (
+            create_conversation_id()
+            if conversation_id is None
+            else check_conversation_id(conversation_id)
+        )
+        self.user_id = user_id
+        self.tenant_id = tenant_id
+        self.ttl_seconds = ttl_seconds
+        overrides = {} if redis_url is None else {"redis_url": redis_url}
+        self._settings = load_settings(**overrides)
+        self._client, self._scripts = _connection(self._settings)
+        self._keys = conversation_keys(self.conversation_id)
+
+    def __repr__(self) -> str:
+        return f"RedisMemory(conversation_id={self.conversation_id!r})"
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All messages as plain dicts with `role` and `content`, oldest first.
+
+        Raises:
+            TenantMismatch: The conversation belongs to another tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return [to_dict(message) for message in self.load(_WHOLE)]
+
+    def load(self, window: Window) -> Sequence[Message]:
+        """The newest messages: no fewer than the window needs.
+
+        Raises:
+            TenantMismatch: The conversation belongs to another tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        reply = self._call(
+            "load",
+            [self._keys.messages, self._keys.meta],
+            [
+                self.tenant_id or "",
+                -1 if window.messages is None else window.messages,
+                -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN,
+            ],
+        )
+        return [loads(message) for message in reply[1]]
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Add the messages of one turn, all together.
+
+        Raises:
+            TenantMismatch: The conversation belongs to another tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._call(
+            "append",
+            [self._keys.messages, self._keys.meta, self._keys.inbox],
+            [
+                uuid.uuid4().hex,
+                self.user_id or "",
+                self.tenant_id or "",
+                round((self.ttl_seconds or 0) * 1000),
+                *map(dumps, messages),
+            ],
+        )
+
+    def reset(self) -> None:
+        """Forget all messages.
+
+        Raises:
+            TenantMismatch: The conversation belongs to another tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._call(
+            "reset",
+            [self._keys.messages, self._keys.meta],
+            [uuid.uuid4().hex, self.tenant_id or ""],
+        )
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with translate_errors(self._settings.redis_url):
+            reply = self._scripts.call(name, keys, args)
+        if reply[0] == b"tenant":
+            raise other_tenant(self.conversation_id)
+        return reply

@@ -1,0 +1,201 @@
+"""The neutral message format: what a conversation's history is made of.
+
+One JSON object a message, with a format version, so that a history written today is read
+by later releases and by every provider. A provider keeps what it needs back later (thought
+signatures, its own call ids) in `provider_data`, under its own name; nobody else looks there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+
+from agentapi.errors import InvalidMessage
+
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A model's wish to call a tool.
+
+    Attributes:
+        id: Unique within its conversation; the result carries it back.
+        name: Name of the tool.
+        arguments: What the model passed, by parameter name.
+        malformed: The raw text when the model sent arguments that are no JSON object;
+            `arguments` is empty then. None otherwise.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+    malformed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserMessage:
+    """What the user said."""
+
+    content: str
+    turn_id: str | None = None
+    role: Literal["user"] = field(default="user", init=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssistantMessage:
+    """What a model answered: text, tool calls, or both.
+
+    Attributes:
+        content: The text; empty when there are only tool calls.
+        tool_calls: Calls to carry out before the model is asked again.
+        provider_data: Opaque JSON by provider name, to be sent back verbatim to that provider.
+    """
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    provider_data: Mapping[str, Any] = field(default_factory=dict)
+    turn_id: str | None = None
+    role: Literal["assistant"] = field(default="assistant", init=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolMessage:
+    """The result of one tool call, as the model gets it."""
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+    turn_id: str | None = None
+    role: Literal["tool"] = field(default="tool", init=False)
+
+
+Message: TypeAlias = UserMessage | AssistantMessage | ToolMessage
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """The message as a plain JSON object, the form in which it is stored."""
+    data: dict[str, Any] = {
+        "v": FORMAT_VERSION,
+        "role": message.role,
+        "content": message.content,
+    }
+    match message:
+        case AssistantMessage():
+            if message.tool_calls:
+                data["tool_calls"] = [_call_to_dict(call) for call in message.tool_calls]
+            if message.provider_data:
+                data["provider_data"] = dict(message.provider_data)
+        case ToolMessage():
+            data["call_id"] = message.call_id
+            data["name"] = message.name
+            if message.is_error:
+                data["is_error"] = True
+        case UserMessage():
+            pass
+    if message.turn_id is not None:
+        data["turn_id"] = message.turn_id
+    return data
+
+
+def _call_to_dict(call: ToolCall) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "id": call.id,
+        "name": call.name,
+        "arguments": dict(call.arguments),
+    }
+    if call.malformed is not None:
+        data["malformed"] = call.malformed
+    return data
+
+
+def from_dict(data: Mapping[str, Any]) -> Message:
+    """Read a stored message.
+
+    Raises:
+        InvalidMessage: Unknown version or role, or a field is missing.
+    """
+    version = data.get("v", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise InvalidMessage(
+            f"message has format version {version!r}, this release reads {FORMAT_VERSION}: "
+            "upgrade every worker and producer to the newest release in use"
+        )
+    try:
+        match data["role"]:
+            case "user":
+                return UserMessage(content=data["content"], turn_id=data.get("turn_id"))
+            case "assistant":
+                return AssistantMessage(
+                    content=data["content"],
+                    tool_calls=tuple(ToolCall(**call) for call in data.get("tool_calls", ())),
+                    provider_data=data.get("provider_data", {}),
+                    turn_id=data.get("turn_id"),
+                )
+            case "tool":
+                return ToolMessage(
+                    call_id=data["call_id"],
+                    name=data["name"],
+                    content=data["content"],
+                    is_error=data.get("is_error", False),
+                    turn_id=data.get("turn_id"),
+                )
+            case role:
+                raise InvalidMessage(
+                    f"message has role {role!r}, expected 'user', 'assistant' or 'tool'"
+                )
+    except (KeyError, TypeError) as error:
+        raise InvalidMessage(
+            f"message is no {data.get('role')!r} message of format {FORMAT_VERSION}: {error}"
+        ) from error
+
+
+def dumps(message: Message) -> bytes:
+    """The message as JSON bytes."""
+    return orjson.dumps(to_dict(message))
+
+
+def loads(data: bytes | str) -> Message:
+    """Read a message from JSON.
+
+    Raises:
+        InvalidMessage: The text is no JSON object, or no message of this format.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidMessage(f"a stored message is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidMessage("a stored message is no JSON object")
+    return from_dict(value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens spent, as the provider counts them.
+
+    Attributes:
+        input_tokens: Tokens sent, cached ones included.
+        output_tokens: Tokens generated, reasoning included.
+        cached_tokens: Part of `input_tokens` that the provider had cached.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )

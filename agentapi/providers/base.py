@@ -1,0 +1,164 @@
+"""What a model provider is: one small protocol, and the process's one client of each.
+
+A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversation, does not
+retry (the runtime does, durably) and raises only `ProviderError` subclasses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from agentapi.errors import InvalidAgent
+from agentapi.messages import AssistantMessage, Message, Usage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it: name, description, JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """One call of a model.
+
+    Attributes:
+        model: The provider's name of the model.
+        system_prompt: Instructions; empty for none.
+        messages: The window of history, oldest first, the new messages last.
+        tools: Tools the model may call.
+        options: Passed to the provider's request body as they are, such as
+            ``{"temperature": 0.2}``.
+    """
+
+    model: str
+    system_prompt: str
+    messages: Sequence[Message]
+    tools: Sequence[ToolSpec] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FinishReason(StrEnum):
+    """Why the model stopped."""
+
+    STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    FILTERED = "filtered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelResponse:
+    """What the model answered, whole."""
+
+    message: AssistantMessage
+    usage: Usage
+    finish: FinishReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextDelta:
+    """A piece of the answer's text, as it arrives."""
+
+    text: str
+
+
+StreamPart: TypeAlias = TextDelta | ModelResponse
+
+
+class Provider(Protocol):
+    """A model provider. Implementations are used from one event loop only."""
+
+    @property
+    def name(self) -> str:
+        """The name under which agents ask for it, and the key of its `provider_data`."""
+        ...
+
+    @property
+    def default_model(self) -> str:
+        """The model of agents that name none."""
+        ...
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """Call the model and wait for the whole answer.
+
+        Raises:
+            ProviderUnavailable: Trying again may help.
+            ProviderRejected: It will not.
+            ProviderMisconfigured: Key, model or permission is wrong.
+        """
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        """Call the model; yields the text's pieces, and the whole `ModelResponse` last.
+
+        Raises:
+            ProviderError: As `complete`; also when the stream ends before it is complete.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+ProviderFactory: TypeAlias = Callable[[], Provider]
+
+
+class ProviderRegistry:
+    """Factories by name, and one client a factory and event loop.
+
+    An SDK's client is bound to the event loop that it first ran on (so are aiohttp's
+    sessions below it), so a client lives as long as its loop.
+    """
+
+    def __init__(self) -> None:
+        self._factories: dict[str, ProviderFactory] = {}
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Provider]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def register(self, name: str, factory: ProviderFactory) -> None:
+        """Make `factory` the maker of provider `name`; replaces an earlier one."""
+        self._factories[name] = factory
+        for clients in self._clients.values():
+            clients.pop(name, None)
+
+    def check(self, name: str) -> None:
+        """Raises:
+        InvalidAgent: No provider of that name is registered.
+        """
+        if name not in self._factories:
+            known = ", ".join(sorted(self._factories))
+            raise InvalidAgent(
+                f"unknown provider {name!r}: expected one of {known}; "
+                "add your own with register_provider(name, factory)"
+            )
+
+    def get(self, name: str) -> Provider:
+        """The running loop's client of the provider; made at the first call.
+
+        Raises:
+            InvalidAgent: No provider of that name is registered.
+            ProviderMisconfigured: The client cannot be made, such as for want of a key.
+            RuntimeError: No event loop is running.
+        """
+        self.check(name)
+        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
+        if name not in clients:
+            clients[name] = self._factories[name]()
+        return clients[name]
+
+    async def aclose(self) -> None:
+        """Close the running loop's clients."""
+        clients = self._clients.pop(asyncio.get_running_loop(), {})
+        for client in clients.values():
+            await client.aclose()

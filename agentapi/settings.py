@@ -1,0 +1,147 @@
+"""Settings: from the environment and a `.env` file, prefix `AGENTAPI_`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from agentapi.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default. Times are in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AGENTAPI_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+    )
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Redis or Valkey that holds conversations and turns.",
+    )
+    broker_url: str = Field(
+        default_factory=lambda values: values.get("redis_url", ""),
+        description="Celery's broker; the same server as redis_url when not set.",
+    )
+    agents: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Modules whose agents the workers serve, separated by commas.",
+    )
+    memory: Literal["redis", "memory"] = Field(
+        default="redis",
+        description="Where conversations live. Workers accept only 'redis'.",
+    )
+    eager: bool = Field(
+        default=False,
+        description="Test mode: turns run inside enqueue, in memory, with no server.",
+    )
+    queues: int = Field(
+        default=8, ge=1, le=256, description="Celery queues; the same for every process."
+    )
+    concurrency: int = Field(
+        default=64, ge=1, le=5000, description="Turns in flight in one worker process."
+    )
+    tool_threads: int = Field(
+        default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
+    )
+    inbox_limit: int = Field(
+        default=100, ge=1, description="Turns of one conversation that may wait or run."
+    )
+    max_message_bytes: int = Field(
+        default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
+    )
+    turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="Claims of one turn before it fails as poison."
+    )
+    provider_max_retries: int = Field(
+        default=3, ge=0, description="Repeats of a model call that failed in passing."
+    )
+    lease_ttl: Seconds = Field(
+        default=10, description="How long a silent worker keeps its conversations."
+    )
+    heartbeat: Seconds = Field(default=3, description="Time between renewals of the leases.")
+    sweep_interval: Seconds = Field(
+        default=1, description="Time between looks for turns that nobody carries on."
+    )
+    dispatch_grace: Seconds = Field(
+        default=5, description="How long a dispatched task may take before it is sent again."
+    )
+    shutdown_grace: float = Field(
+        default=20, ge=0, description="How long turns may run on after SIGTERM."
+    )
+    turn_retention: Seconds = Field(
+        default=7 * 86_400, description="How long an ended turn can be looked up."
+    )
+    events_retention: Seconds = Field(
+        default=3_600, description="How long an ended turn's events can be read."
+    )
+    memory_ttl: Seconds | None = Field(
+        default=None,
+        description="Idle time after which a conversation is forgotten; never when not set.",
+    )
+    redis_timeout: Seconds = Field(
+        default=5, description="Longest wait for an answer of Redis or the broker."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe log line to write."
+    )
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if "://" not in value:
+            raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        return value
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`.
+
+    Args:
+        overrides: Settings by field name that win over the environment.
+
+    Raises:
+        ConfigurationError: A value is not acceptable; names the variable, never the value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{_variable(problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"settings are not valid: {problems}") from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"AGENTAPI_{str(location[0]).upper()}" if location else "AGENTAPI_?"
+
+
+def without_password(url: str) -> str:
+    """The URL fit for a log or an error: any password replaced by ``***``."""
+    return ";".join(_hide(part) for part in url.split(";"))
+
+
+def _hide(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rsplit("@", 1)[1]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

@@ -1,0 +1,244 @@
+"""What a turn store is: the turn protocol as one small seam, two implementations behind it.
+
+Every method is one atomic transition, may be repeated, and raises `LeaseLost` when the caller
+does not own the conversation any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from agentapi.messages import Message, Usage
+from agentapi.turns import Event, EventType, NewTurn, Step, Turn, TurnError, TurnStatus
+from agentapi.window import Window
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wakeup:
+    """A turn that may run now: what its Celery task says."""
+
+    conversation_id: str
+    turn_id: str
+    agent: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The right to advance a conversation.
+
+    Attributes:
+        epoch: Grows with every claim; a write under an older one is refused.
+        generation: The history that the turn belongs to; a reset begins a new one.
+    """
+
+    conversation_id: str
+    turn_id: str
+    epoch: int
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """The answer to an enqueue: the wake-up to send now, or None if another turn is first."""
+
+    turn_id: str
+    wakeup: Wakeup | None
+    created: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A won claim: the lease, the turn, and what the agent loop starts from."""
+
+    lease: Lease
+    turn: Turn
+    steps: Sequence[Step]
+    history: Sequence[Message]
+
+
+class RefusalReason(StrEnum):
+    """Why a wake-up found nothing to do."""
+
+    MISSING = "missing"
+    ENDED = "ended"
+    WAITING = "waiting"
+    LEASED = "leased"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A claim that was not won, and how the turn stands (None when it is gone)."""
+
+    reason: RefusalReason
+    turn: Turn | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How a turn ends.
+
+    Attributes:
+        status: `COMPLETED`, `FAILED` or `CANCELLED`.
+        messages: What enters the history, all together; empty for nothing.
+        usage: Tokens of all attempts' recorded steps.
+        steps: Model responses and tool results.
+        error: Why it failed, for `FAILED`.
+    """
+
+    status: TurnStatus
+    messages: Sequence[Message] = ()
+    usage: Usage = field(default_factory=Usage)
+    steps: int = 0
+    error: TurnError | None = None
+
+
+class CancelOutcome(StrEnum):
+    """What a cancellation did."""
+
+    CANCELLED = "cancelled"
+    """The turn is cancelled."""
+    REQUESTED = "requested"
+    """It is running; its worker stops it at its next beat."""
+    ENDED = "ended"
+    """It had ended before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancellation:
+    """What a cancellation did, and the turn that may run instead."""
+
+    outcome: CancelOutcome
+    wakeup: Wakeup | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """The answer to a beat: whether the lease is still held, whether to cancel the turn."""
+
+    held: bool
+    cancel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewEvent:
+    """An event to be numbered by the store."""
+
+    type: EventType
+    data: Mapping[str, Any]
+
+
+class TurnStore(Protocol):
+    """Conversations and turns, and every transition between their states."""
+
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted]:
+        """Accept turns, each for itself, in this order.
+
+        Raises:
+            ConversationBusy: An inbox is full; turns before it in the list are accepted.
+            TenantMismatch: A conversation belongs to another tenant; likewise.
+            StoreUnavailable: Redis is out of reach.
+        """
+        ...
+
+    def claim(
+        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
+    ) -> Claim | Refusal:
+        """Take the right to run a turn. The same token again gets the same lease."""
+        ...
+
+    def record(self, lease: Lease, index: int, step: Step) -> bool:
+        """Keep step number `index`, counted from 0.
+
+        Returns:
+            Whether somebody asked to cancel the turn.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+        """
+        ...
+
+    def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
+        """End the turn; returns the turn that may run now.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+        """
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Hand the turn back at its last recorded step.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+        """
+        ...
+
+    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """Keep leases, all in one round trip."""
+        ...
+
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+        """Append events, all in one round trip; those of lost leases are dropped.
+
+        Args:
+            batches: Lease, number of the batch under this lease counted from 1, events.
+        """
+        ...
+
+    def cancel(self, turn_id: str) -> Cancellation:
+        """Cancel a turn.
+
+        Raises:
+            TurnNotFound: There is none.
+        """
+        ...
+
+    def overdue(self, limit: int = 1000) -> list[str]:
+        """Conversations that should have moved by now."""
+        ...
+
+    def redispatch(self, conversation_id: str) -> Wakeup | None:
+        """The wake-up to send again for an overdue conversation, if it still is."""
+        ...
+
+    def turn(self, turn_id: str) -> Turn:
+        """A turn as it stands.
+
+        Raises:
+            TurnNotFound: There is none.
+        """
+        ...
+
+    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+        """Events of turns after the given numbers (-1 for all); waits for the first.
+
+        Args:
+            cursors: Turn ids, each with the number of the last event already seen.
+            timeout: Longest wait in seconds; 0 does not wait.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make a waiting `events` return at once."""
+        ...
+
+    def history(self, conversation_id: str) -> list[Message]:
+        """All messages of a conversation, oldest first."""
+        ...
+
+    def reset(self, conversation_id: str) -> int:
+        """Begin a conversation's history anew; returns how many messages it had."""
+        ...
+
+    def ping(self) -> None:
+        """Raises:
+        StoreUnavailable: The store cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...

@@ -1,0 +1,91 @@
+"""Turns between Redis's flat hashes and our types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from agentapi.messages import AssistantMessage, Usage, from_dict, to_dict
+from agentapi.stores.base import Ending
+from agentapi.turns import Event, EventType, ModelStep, Step, Turn, TurnError, TurnStatus
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A flat list of fields and values as a dict."""
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
+    """Read a turn's hash."""
+    outcome: dict[str, Any] = orjson.loads(fields.get("outcome", b"{}"))
+    messages = tuple(from_dict(message) for message in outcome.get("messages", ()))
+    status = TurnStatus(fields["status"].decode())
+    last = messages[-1] if messages else None
+    replied = status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+    error = outcome.get("error")
+    return Turn(
+        turn_id=turn_id,
+        conversation_id=fields["conversation"].decode(),
+        agent=fields["agent"].decode(),
+        input=fields["input"].decode(),
+        status=status,
+        user_id=fields["user"].decode() or None,
+        tenant_id=fields["tenant"].decode() or None,
+        metadata=orjson.loads(fields["metadata"]),
+        stream=fields["stream"] == b"1",
+        attempt=int(fields.get("attempt", 0)),
+        handbacks=int(fields.get("handbacks", 0)),
+        worker=fields["worker"].decode() if "worker" in fields else None,
+        steps=int(fields.get("steps", 0)),
+        usage=Usage(**outcome.get("usage", {})),
+        text=last.content if replied and last else None,
+        messages=messages,
+        error=TurnError(**error) if error else None,
+        cancel_requested="cancel" in fields,
+        created_at=int(fields["created"]) / 1000,
+        started_at=_seconds(fields.get("started")),
+        ended_at=_seconds(fields.get("ended")),
+    )
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return int(value) / 1000 if value is not None else None
+
+
+def outcome_to_json(ending: Ending) -> bytes:
+    """What a turn's hash keeps of its end."""
+    outcome: dict[str, Any] = {
+        "messages": [to_dict(message) for message in ending.messages],
+        "usage": asdict(ending.usage),
+    }
+    if ending.error is not None:
+        outcome["error"] = asdict(ending.error)
+    return orjson.dumps(outcome)
+
+
+def ending_event(ending: Ending) -> dict[str, Any]:
+    """Data of the event that ends a turn."""
+    if ending.error is not None:
+        return asdict(ending.error)
+    return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+
+
+def step_event(index: int, step: Step) -> dict[str, Any]:
+    """Data of the event of a recorded step."""
+    if isinstance(step, ModelStep):
+        tools = [call.name for call in step.message.tool_calls]
+    else:
+        tools = [step.message.name]
+    return {"index": index, "kind": step.kind, "tools": tools}
+
+
+def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
+    """Read an entry of an event stream; its id is the event's number plus one."""
+    return Event(
+        number=int(entry_id.partition(b"-")[0]) - 1,
+        type=EventType(fields[b"type"].decode()),
+        data=orjson.loads(fields[b"data"]),
+    )

@@ -1,0 +1,55 @@
+"""Names of the keys in Redis.
+
+All keys of a conversation carry its partition as hash tag, so that one script may change them
+together, on one Redis, behind Sentinel, or on Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentapi.ids import partition_of, partition_of_turn
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationKeys:
+    """Keys of one conversation, and the due index of its partition."""
+
+    messages: str
+    meta: str
+    inbox: str
+    lease: str
+    due: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnKeys:
+    """Keys of one turn."""
+
+    turn: str
+    journal: str
+    events: str
+
+
+def conversation_keys(conversation_id: str) -> ConversationKeys:
+    """Names of the keys of a conversation."""
+    partition = partition_of(conversation_id)
+    prefix = f"agentapi:{{{partition:03d}}}:c:{conversation_id}"
+    return ConversationKeys(
+        messages=f"{prefix}:messages",
+        meta=f"{prefix}:meta",
+        inbox=f"{prefix}:inbox",
+        lease=f"{prefix}:lease",
+        due=due_key(partition),
+    )
+
+
+def turn_keys(turn_id: str) -> TurnKeys:
+    """Names of the keys of a turn, from its id alone."""
+    prefix = f"agentapi:{{{partition_of_turn(turn_id):03d}}}:t:{turn_id}"
+    return TurnKeys(turn=prefix, journal=f"{prefix}:journal", events=f"{prefix}:events")
+
+
+def due_key(partition: int) -> str:
+    """Name of a partition's due index."""
+    return f"agentapi:{{{partition:03d}}}:due"

@@ -1,0 +1,19 @@
+-- Append the messages of a turn that ran outside the workers (Agent.run on a RedisMemory).
+-- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
+-- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5... messages
+-- Returns {'appended'} or {'tenant'}
+-- Promise 4. A repeat finds its operation id and writes nothing.
+
+if not open_conversation(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) then
+  return { 'tenant' }
+end
+if redis.call('HGET', KEYS[2], 'appended') ~= ARGV[1] then
+  redis.call('HSET', KEYS[2], 'appended', ARGV[1])
+  for i = 5, #ARGV do
+    redis.call('RPUSH', KEYS[1], ARGV[i])
+  end
+end
+if redis.call('LLEN', KEYS[3]) == 0 then
+  expire_idle(KEYS[2], KEYS[1])
+end
+return { 'appended' }

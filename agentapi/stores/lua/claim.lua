@@ -1,0 +1,49 @@
+-- Take the right to advance a conversation: queued|running|parked -> running.
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
+--      6 journal (list), 7 events (stream), 8 due (zset)
+-- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
+--      7 max bytes of history (-1 for no bound)
+-- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages}
+--      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, leased
+-- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
+-- epoch that nobody had before. A repeat with the same token gets the same lease again.
+
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then
+  return { 'refused', 'missing', {} }
+end
+local function refuse(reason)
+  return { 'refused', reason, redis.call('HGETALL', KEYS[1]) }
+end
+if ended(status) then
+  return refuse('ended')
+end
+if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] then
+  return refuse('waiting')
+end
+local now = now_ms()
+local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
+local epoch = lease[3]
+if lease[1] ~= ARGV[4] then
+  if lease[2] and tonumber(lease[2]) > now then
+    return refuse('leased')
+  end
+  epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
+  local expires = int(now + tonumber(ARGV[5]))
+  redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
+    'epoch', epoch, 'expires', expires)
+  redis.call('ZADD', KEYS[8], expires, ARGV[2])
+  local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
+  redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0)
+  redis.call('HSETNX', KEYS[1], 'started', int(now))
+  emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = attempt, worker = ARGV[3] }))
+end
+return {
+  'claimed',
+  epoch,
+  redis.call('HGET', KEYS[1], 'attempt'),
+  redis.call('HGET', KEYS[4], 'generation') or '0',
+  redis.call('HGETALL', KEYS[1]),
+  redis.call('LRANGE', KEYS[6], 0, -1),
+  newest_messages(KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7])),
+}

@@ -1,0 +1,41 @@
+-- End a running turn: running -> completed|failed|cancelled.
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
+--      6 journal (list), 7 events (stream), 8 due (zset)
+-- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
+--      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
+--      events, 12 idle time of conversations that have none of their own (0 for none),
+--      13... messages for the history
+-- Returns {'committed', next turn id or ''} or {'fenced'}
+-- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
+-- in the ended turn and answers as the first did. A conversation that was reset since the
+-- claim has another generation: the turn ends, its messages stay out of the new history.
+
+local before = redis.call('HMGET', KEYS[1], 'committed', 'next')
+if before[1] == ARGV[3] then
+  return { 'committed', before[2] }
+end
+if not owns(KEYS[3], ARGV[1], ARGV[3]) then
+  return { 'fenced' }
+end
+local now = now_ms()
+if (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
+  for i = 13, #ARGV do
+    redis.call('RPUSH', KEYS[5], ARGV[i])
+  end
+end
+redis.call('DEL', KEYS[3], KEYS[6])
+local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
+redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
+  'ended', int(now), 'committed', ARGV[3], 'next', following)
+emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
+redis.call('PEXPIRE', KEYS[1], ARGV[10])
+redis.call('PEXPIRE', KEYS[7], ARGV[11])
+redis.call('HINCRBY', KEYS[4], 'turns', 1)
+redis.call('HSET', KEYS[4], 'updated', int(now))
+if following == '' then
+  if tonumber(ARGV[12]) > 0 then
+    redis.call('HSETNX', KEYS[4], 'ttl', ARGV[12])
+  end
+  expire_idle(KEYS[4], KEYS[5])
+end
+return { 'committed', following }

@@ -1,0 +1,16 @@
+-- Which conversations should have moved by now?
+-- KEYS the due indexes to look at (zsets), all of one hash slot on Redis Cluster
+-- ARGV 1 at most so many of each
+-- Returns a flat list: number of the key, conversation id, ...
+-- Promise 3.
+
+local found = {}
+local now = int(now_ms())
+for i = 1, #KEYS do
+  local late = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, ARGV[1])
+  for j = 1, #late do
+    found[#found + 1] = i
+    found[#found + 1] = late[j]
+  end
+end
+return found

@@ -1,0 +1,116 @@
+-- Common to all scripts; put before each of them when it is loaded.
+--
+-- Conventions: times are milliseconds of Redis's own clock. A script that finds that its caller
+-- does not own the conversation answers {'fenced'} and changes nothing (promise 5). A script
+-- whose work is done already answers as it did the first time.
+
+-- How a stored user message begins; it begins a turn's messages. Messages are written by
+-- agentapi.messages.dumps only, which keeps this order of fields.
+local USER_MESSAGE = '{"v":1,"role":"user"'
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function ended(status)
+  return status == 'completed' or status == 'failed' or status == 'cancelled'
+end
+
+-- Append an event; its number is the turn's count of events, its stream id that plus one
+-- (0-0 is no valid stream id).
+local function emit(turn_key, events_key, kind, data)
+  local number = redis.call('HINCRBY', turn_key, 'events', 1)
+  redis.call('XADD', events_key, int(number) .. '-0', 'type', kind, 'data', data)
+end
+
+-- Whether the lease is the caller's: its turn at its epoch.
+local function owns(lease_key, turn_id, epoch)
+  local lease = redis.call('HMGET', lease_key, 'turn', 'epoch')
+  return lease[1] == turn_id and lease[2] == epoch
+end
+
+-- The newest messages: at least the newest whole turn, and then as many as fit both bounds
+-- (-1 for none). Reads from the end in pieces, so that the cost follows the window and not
+-- the history.
+local function newest_messages(messages_key, max_messages, max_bytes)
+  local total = redis.call('LLEN', messages_key)
+  if total == 0 or max_messages == 0 or max_bytes == 0 then
+    return {}
+  end
+  if max_messages < 0 and max_bytes < 0 then
+    return redis.call('LRANGE', messages_key, 0, -1)
+  end
+  local newest_first, bytes, whole = {}, 0, false
+  while #newest_first < total do
+    local have = #newest_first
+    local size = 64
+    if max_messages > have and max_messages - have < size then
+      size = max_messages - have
+    end
+    local piece = redis.call('LRANGE', messages_key, -have - size, -have - 1)
+    for i = #piece, 1, -1 do
+      newest_first[#newest_first + 1] = piece[i]
+      bytes = bytes + #piece[i]
+      whole = whole or string.sub(piece[i], 1, #USER_MESSAGE) == USER_MESSAGE
+    end
+    local full = (max_messages >= 0 and #newest_first >= max_messages)
+      or (max_bytes >= 0 and bytes >= max_bytes)
+    if full and whole then
+      break
+    end
+  end
+  local oldest_first = {}
+  for i = #newest_first, 1, -1 do
+    oldest_first[#oldest_first + 1] = newest_first[i]
+  end
+  return oldest_first
+end
+
+-- Let a conversation that has nothing to do expire after its idle time, if it has one.
+local function expire_idle(meta_key, messages_key)
+  local ttl = tonumber(redis.call('HGET', meta_key, 'ttl') or '0')
+  if ttl > 0 then
+    redis.call('PEXPIRE', meta_key, int(ttl))
+    redis.call('PEXPIRE', messages_key, int(ttl))
+  end
+end
+
+-- Take an ended turn out of the inbox and settle when the conversation is looked at next.
+-- Returns the id of the turn to dispatch now, or ''.
+local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
+  local was_head = redis.call('LINDEX', inbox_key, 0) == turn_id
+  redis.call('LREM', inbox_key, 1, turn_id)
+  if not was_head then
+    return ''
+  end
+  local following = redis.call('LINDEX', inbox_key, 0)
+  if following then
+    redis.call('ZADD', due_key, int(now_ms() + grace), conversation_id)
+    return following
+  end
+  redis.call('ZREM', due_key, conversation_id)
+  return ''
+end
+
+-- Open a conversation for a tenant: it belongs to the one that began it.
+-- Returns false when it belongs to another.
+local function open_conversation(meta_key, user_id, tenant_id, ttl)
+  local known = redis.call('HMGET', meta_key, 'created', 'tenant')
+  if known[1] then
+    if known[2] ~= tenant_id then
+      return false
+    end
+  else
+    redis.call('HSET', meta_key, 'created', int(now_ms()), 'user', user_id, 'tenant', tenant_id)
+  end
+  redis.call('HSET', meta_key, 'updated', int(now_ms()))
+  if tonumber(ttl) > 0 then
+    redis.call('HSET', meta_key, 'ttl', ttl)
+  end
+  return true
+end

@@ -1,0 +1,20 @@
+-- Keep a step of a running turn for ever.
+-- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream)
+-- ARGV 1 turn id, 2 epoch, 3 index of the step, 4 step (JSON), 5 event data (JSON)
+-- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}
+-- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
+
+if not owns(KEYS[2], ARGV[1], ARGV[2]) then
+  return { 'fenced' }
+end
+local length = redis.call('LLEN', KEYS[3])
+local index = tonumber(ARGV[3])
+if index > length then
+  return { 'gap', length }
+end
+if index == length then
+  redis.call('RPUSH', KEYS[3], ARGV[4])
+  redis.call('HSET', KEYS[1], 'steps', int(index + 1))
+  emit(KEYS[1], KEYS[4], 'step', ARGV[5])
+end
+return { 'recorded', redis.call('HEXISTS', KEYS[1], 'cancel') }

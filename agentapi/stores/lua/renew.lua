@@ -1,0 +1,13 @@
+-- Keep a lease, and learn whether the turn is to be cancelled.
+-- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
+-- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 lease ttl
+-- Returns {'renewed', cancel_requested (0|1)} or {'fenced'}
+-- Promises 1, 5. An expired lease that nobody took is renewed: its epoch is still the newest.
+
+if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+  return { 'fenced' }
+end
+local expires = int(now_ms() + tonumber(ARGV[4]))
+redis.call('HSET', KEYS[2], 'expires', expires)
+redis.call('ZADD', KEYS[3], expires, ARGV[2])
+return { 'renewed', redis.call('HEXISTS', KEYS[1], 'cancel') }

@@ -1,0 +1,22 @@
+-- Begin a conversation's history anew.
+-- KEYS 1 messages (list), 2 meta (hash)
+-- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any)
+-- Returns {'reset', number of messages dropped} or {'tenant'}
+-- Promise 4. A turn that runs meanwhile ends, but its messages belong to the old history (see
+-- generation in commit.lua); turns that still wait run on the new one. A repeat finds its
+-- operation id and drops nothing of what came since.
+
+local known = redis.call('HMGET', KEYS[2], 'created', 'tenant', 'reset', 'dropped')
+if known[1] and ARGV[2] ~= '*' and known[2] ~= ARGV[2] then
+  return { 'tenant' }
+end
+if known[3] == ARGV[1] then
+  return { 'reset', tonumber(known[4]) }
+end
+local dropped = redis.call('LLEN', KEYS[1])
+redis.call('DEL', KEYS[1])
+if known[1] then
+  redis.call('HINCRBY', KEYS[2], 'generation', 1)
+  redis.call('HSET', KEYS[2], 'reset', ARGV[1], 'dropped', dropped)
+end
+return { 'reset', dropped }

@@ -1,0 +1,382 @@
+"""Turns in Redis: one Lua script a transition, one round trip a call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+import redis
+
+from agentapi.errors import AgentAPIError
+from agentapi.ids import PARTITIONS
+from agentapi.messages import Message, dumps, loads
+from agentapi.settings import Settings
+from agentapi.stores.base import (
+    Accepted,
+    Cancellation,
+    CancelOutcome,
+    Claim,
+    Ending,
+    Lease,
+    NewEvent,
+    Refusal,
+    RefusalReason,
+    Renewal,
+    Wakeup,
+)
+from agentapi.stores.codec import (
+    ending_event,
+    outcome_to_json,
+    pairs,
+    step_event,
+    turn_from_hash,
+)
+from agentapi.stores.connection import connect, translate_errors
+from agentapi.stores.event_reader import EventReader
+from agentapi.stores.keys import conversation_keys, due_key, turn_keys
+from agentapi.stores.refusals import busy, lost, no_turn, other_tenant
+from agentapi.stores.scripts import Scripts
+from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
+from agentapi.window import BYTES_PER_TOKEN, Window
+
+LONGEST_GRACE = 600.0
+"""Seconds; a dispatch that no claim answers is repeated at least so often."""
+
+
+class RedisTurnStore:
+    """The `TurnStore` of workers and producers. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+        self._settings = settings
+        self._client = client or connect(settings)
+        self._scripts = Scripts(self._client)
+        self._reader = EventReader(settings, self._client)
+        self._grace = _ms(settings.dispatch_grace)
+
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted]:
+        """See `TurnStore.enqueue`."""
+        with translate_errors(self._settings.redis_url):
+            if len(turns) == 1:
+                replies = [self._enqueue_one(turns[0])]
+            else:
+                pipeline = self._client.pipeline(transaction=False)
+                for turn in turns:
+                    self._enqueue_one(turn, pipeline)
+                replies = pipeline.execute()
+        return [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
+
+    def _enqueue_one(self, turn: NewTurn, pipeline: redis.client.Pipeline | None = None) -> Any:
+        keys = conversation_keys(turn.conversation_id)
+        return self._scripts.call(
+            "enqueue",
+            [turn_keys(turn.turn_id).turn, keys.inbox, keys.meta, keys.messages, keys.due],
+            [
+                turn.turn_id,
+                turn.conversation_id,
+                turn.agent,
+                turn.input,
+                turn.user_id or "",
+                turn.tenant_id or "",
+                orjson.dumps(dict(turn.metadata)),
+                int(turn.stream),
+                self._settings.inbox_limit,
+                self._grace,
+                _ms(self._settings.memory_ttl or 0),
+            ],
+            pipeline,
+        )
+
+    def _accepted(self, turn: NewTurn, reply: list[Any]) -> Accepted:
+        match reply:
+            case [b"busy", length]:
+                raise busy(turn.conversation_id, length)
+            case [b"tenant"]:
+                raise other_tenant(turn.conversation_id)
+            case [how, head, agent]:
+                wakeup = Wakeup(
+                    conversation_id=turn.conversation_id,
+                    turn_id=turn.turn_id,
+                    agent=agent.decode(),
+                )
+                return Accepted(
+                    turn_id=turn.turn_id,
+                    wakeup=wakeup if head else None,
+                    created=how == b"accepted",
+                )
+            case _:
+                raise _unexpected("enqueue", reply)
+
+    def claim(
+        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
+    ) -> Claim | Refusal:
+        """See `TurnStore.claim`."""
+        keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
+        max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
+        reply = self._call(
+            "claim",
+            [
+                turn.turn,
+                keys.inbox,
+                keys.lease,
+                keys.meta,
+                keys.messages,
+                turn.journal,
+                turn.events,
+                keys.due,
+            ],
+            [
+                turn_id,
+                conversation_id,
+                owner,
+                token,
+                _ms(self._settings.lease_ttl),
+                -1 if window.messages is None else window.messages,
+                max_bytes,
+            ],
+        )
+        if reply[0] == b"refused":
+            return Refusal(
+                reason=RefusalReason(reply[1].decode()),
+                turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
+            )
+        _, epoch, _, generation, fields, steps, messages = reply
+        return Claim(
+            lease=Lease(
+                conversation_id=conversation_id,
+                turn_id=turn_id,
+                epoch=int(epoch),
+                generation=int(generation),
+            ),
+            turn=turn_from_hash(turn_id, pairs(fields)),
+            steps=[step_from_json(step) for step in steps],
+            history=[loads(message) for message in messages],
+        )
+
+    def record(self, lease: Lease, index: int, step: Step) -> bool:
+        """See `TurnStore.record`."""
+        turn = turn_keys(lease.turn_id)
+        reply = self._call(
+            "record",
+            [turn.turn, conversation_keys(lease.conversation_id).lease, turn.journal, turn.events],
+            [
+                lease.turn_id,
+                lease.epoch,
+                index,
+                step_to_json(step),
+                orjson.dumps(step_event(index, step)),
+            ],
+        )
+        match reply:
+            case [b"recorded", cancel]:
+                return bool(cancel)
+            case [b"fenced"]:
+                raise lost(lease)
+            case _:
+                raise _unexpected("record", reply)
+
+    def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
+        """See `TurnStore.commit`."""
+        keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        reply = self._call(
+            "commit",
+            [
+                turn.turn,
+                keys.inbox,
+                keys.lease,
+                keys.meta,
+                keys.messages,
+                turn.journal,
+                turn.events,
+                keys.due,
+            ],
+            [
+                lease.turn_id,
+                lease.conversation_id,
+                lease.epoch,
+                lease.generation,
+                ending.status,
+                outcome_to_json(ending),
+                ending.steps,
+                orjson.dumps(ending_event(ending)),
+                self._grace,
+                _ms(self._settings.turn_retention),
+                _ms(self._settings.events_retention),
+                _ms(self._settings.memory_ttl or 0),
+                *map(dumps, ending.messages),
+            ],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+        return self._wakeup(lease.conversation_id, reply[1].decode())
+
+    def _wakeup(self, conversation_id: str, turn_id: str) -> Wakeup | None:
+        if not turn_id:
+            return None
+        with translate_errors(self._settings.redis_url):
+            agent = self._client.hget(turn_keys(turn_id).turn, "agent")
+        if not isinstance(agent, bytes):
+            return None
+        return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent.decode())
+
+    def release(self, lease: Lease) -> None:
+        """See `TurnStore.release`."""
+        keys = conversation_keys(lease.conversation_id)
+        reply = self._call(
+            "release",
+            [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
+            [lease.turn_id, lease.conversation_id, lease.epoch, self._grace],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+
+    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """See `TurnStore.renew`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for lease in leases:
+            keys = conversation_keys(lease.conversation_id)
+            self._scripts.call(
+                "renew",
+                [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
+                [
+                    lease.turn_id,
+                    lease.conversation_id,
+                    lease.epoch,
+                    _ms(self._settings.lease_ttl),
+                ],
+                pipeline,
+            )
+        with translate_errors(self._settings.redis_url):
+            replies = pipeline.execute()
+        return [
+            Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))
+            for reply in replies
+        ]
+
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+        """See `TurnStore.emit`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for lease, number, events in batches:
+            turn = turn_keys(lease.turn_id)
+            args: list[Any] = [lease.turn_id, lease.epoch, number]
+            for event in events:
+                args += [event.type, orjson.dumps(dict(event.data))]
+            keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]
+            self._scripts.call("emit", keys, args, pipeline)
+        with translate_errors(self._settings.redis_url):
+            pipeline.execute()
+
+    def cancel(self, turn_id: str) -> Cancellation:
+        """See `TurnStore.cancel`."""
+        turn = turn_keys(turn_id)
+        with translate_errors(self._settings.redis_url):
+            conversation = self._client.hget(turn.turn, "conversation")
+        if not isinstance(conversation, bytes):
+            raise no_turn(turn_id)
+        conversation_id = conversation.decode()
+        keys = conversation_keys(conversation_id)
+        reply = self._call(
+            "cancel",
+            [
+                turn.turn,
+                keys.inbox,
+                keys.lease,
+                keys.meta,
+                keys.messages,
+                turn.journal,
+                turn.events,
+                keys.due,
+            ],
+            [
+                turn_id,
+                conversation_id,
+                self._grace,
+                _ms(self._settings.turn_retention),
+                _ms(self._settings.events_retention),
+            ],
+        )
+        if reply[0] == b"missing":
+            raise no_turn(turn_id)
+        outcome = CancelOutcome(reply[0].decode())
+        following = reply[1].decode() if outcome is CancelOutcome.CANCELLED else ""
+        return Cancellation(outcome=outcome, wakeup=self._wakeup(conversation_id, following))
+
+    def overdue(self, limit: int = 1000) -> list[str]:
+        """See `TurnStore.overdue`."""
+        found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
+        return [conversation.decode() for conversation in found[1::2]]
+
+    def redispatch(self, conversation_id: str) -> Wakeup | None:
+        """See `TurnStore.redispatch`."""
+        keys = conversation_keys(conversation_id)
+        with translate_errors(self._settings.redis_url):
+            head = self._client.lindex(keys.inbox, 0)
+        turn_id = head.decode() if isinstance(head, bytes) else ""
+        # Without a head there is no turn; the script only tidies the index then.
+        turn_key = turn_keys(turn_id).turn if turn_id else keys.meta
+        reply = self._call(
+            "redispatch",
+            [turn_key, keys.inbox, keys.lease, keys.due],
+            [turn_id, conversation_id, self._grace, _ms(LONGEST_GRACE)],
+        )
+        if reply[0] != b"dispatch":
+            return None
+        return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=reply[1].decode())
+
+    def turn(self, turn_id: str) -> Turn:
+        """See `TurnStore.turn`."""
+        with translate_errors(self._settings.redis_url):
+            fields = cast("dict[bytes, bytes]", self._client.hgetall(turn_keys(turn_id).turn))
+        if not fields:
+            raise no_turn(turn_id)
+        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
+
+    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+        """See `TurnStore.events`."""
+        with translate_errors(self._settings.redis_url):
+            return self._reader.read(cursors, timeout)
+
+    def interrupt(self) -> None:
+        """See `TurnStore.interrupt`."""
+        with translate_errors(self._settings.redis_url):
+            self._reader.interrupt()
+
+    def history(self, conversation_id: str) -> list[Message]:
+        """See `TurnStore.history`."""
+        with translate_errors(self._settings.redis_url):
+            messages = self._client.lrange(conversation_keys(conversation_id).messages, 0, -1)
+        return [loads(message) for message in messages]
+
+    def reset(self, conversation_id: str) -> int:
+        """See `TurnStore.reset`."""
+        keys = conversation_keys(conversation_id)
+        reply = self._call("reset", [keys.messages, keys.meta], [uuid.uuid4().hex, "*"])
+        return int(reply[1])
+
+    def ping(self) -> None:
+        """See `TurnStore.ping`."""
+        with translate_errors(self._settings.redis_url):
+            self._client.ping()
+
+    def close(self) -> None:
+        """See `TurnStore.close`."""
+        self._reader.close()
+        self._client.close()
+        self._client.connection_pool.disconnect()
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with translate_errors(self._settings.redis_url):
+            return self._scripts.call(name, keys, args)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _unexpected(script: str, reply: Any) -> AgentAPIError:
+    kind = reply[0] if isinstance(reply, list) and reply else type(reply).__name__
+    return AgentAPIError(
+        f"script {script!r} answered {kind!r}, which this release does not know: "
+        "run one release of agentapi everywhere"
+    )

@@ -1,0 +1,39 @@
+"""What a store says when it refuses, the same for every store."""
+
+from __future__ import annotations
+
+from agentapi.errors import ConversationBusy, LeaseLost, TenantMismatch, TurnNotFound
+from agentapi.stores.base import Lease
+
+
+def busy(conversation_id: str, length: int) -> ConversationBusy:
+    """The error of a full inbox."""
+    return ConversationBusy(
+        f"conversation {conversation_id!r} has {length} turns that have not ended, the limit "
+        "is AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
+        "this message was not accepted"
+    )
+
+
+def other_tenant(conversation_id: str) -> TenantMismatch:
+    """The error of a conversation opened under another tenant."""
+    return TenantMismatch(
+        f"conversation {conversation_id!r} belongs to another tenant: open it with the tenant_id "
+        "it began with, or choose another conversation_id"
+    )
+
+
+def no_turn(turn_id: str) -> TurnNotFound:
+    """The error of a turn that is not there."""
+    return TurnNotFound(
+        f"there is no turn {turn_id!r}: it was never accepted on this Redis, or it ended longer "
+        "than AGENTAPI_TURN_RETENTION ago"
+    )
+
+
+def lost(lease: Lease) -> LeaseLost:
+    """The error of a write under an old epoch."""
+    return LeaseLost(
+        f"epoch {lease.epoch} of turn {lease.turn_id} is not the conversation's any more: "
+        "another worker has taken it over; nothing was written"
+    )

@@ -1,0 +1,177 @@
+"""`@tool`: a function that a model may call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from agentapi.errors import InvalidTool
+from agentapi.providers.base import ToolSpec
+from agentapi.tools.context import ToolContext
+from agentapi.tools.schema import json_schema, read_signature
+from agentapi.tools.threads import run_in_tool_thread
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
+
+
+class Tool(Generic[P, R]):
+    """A function with a name, a description and a schema. Still callable as the function.
+
+    Attributes:
+        spec: What the model is told.
+        idempotent: Whether a call whose outcome is unknown may be made again.
+        timeout: Seconds a call may take, or None for as long as the turn.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        idempotent: bool = False,
+    ) -> None:
+        self.function = function
+        self.idempotent = idempotent
+        self.timeout = timeout
+        self.__name__: str = name or str(getattr(function, "__name__", ""))
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        if not _NAME.fullmatch(self.__name__):
+            raise InvalidTool(
+                f"{self.__name__!r} is no tool name: expected a letter or underscore, then at "
+                "most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
+            )
+        if timeout is not None and timeout <= 0:
+            raise InvalidTool(
+                f"tool {self.__name__!r}: timeout is {timeout}, expected seconds above 0"
+            )
+        signature = read_signature(function, self.__name__)
+        self._model = signature.model
+        self._context_parameter = signature.context_parameter
+        self.spec = ToolSpec(
+            name=self.__name__,
+            description=description if description is not None else signature.description,
+            parameters=json_schema(signature.model),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name by which a model calls it."""
+        return self.spec.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, without validation."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the function takes them.
+
+        Raises:
+            ValidationError: They do not fit the schema (pydantic's error, fit for the model).
+        """
+        model = self._model.model_validate(dict(arguments))
+        return {name: getattr(model, name) for name in type(model).model_fields}
+
+    async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """Validate the arguments, call the function, and give its result as text.
+
+        A synchronous function runs in a thread. When its time is up the caller goes on at
+        once; the thread itself cannot be stopped and ends by itself.
+
+        Raises:
+            ValidationError: The arguments do not fit.
+            TimeoutError: The call took longer than `timeout`.
+            Exception: Whatever the function raises.
+        """
+        values = self.validate(arguments)
+        if self._context_parameter is not None:
+            values[self._context_parameter] = context
+        async with asyncio.timeout(self.timeout):
+            result = await self._call(values)
+        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+
+    async def _call(self, values: dict[str, Any]) -> Any:
+        function = cast("Callable[..., Any]", self.function)
+        if inspect.iscoroutinefunction(function):
+            return await function(**values)
+        result = await run_in_tool_thread(lambda: function(**values))
+        return await result if inspect.isawaitable(result) else result
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    idempotent: bool = False,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+
+
+def tool(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    idempotent: bool = False,
+) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
+    """Make a function, synchronous or not, one that a model may call.
+
+    The schema comes from its annotations, the descriptions from its docstring (Google,
+    NumPy or reST style). A parameter annotated `ToolContext` is filled in by the runtime.
+
+    Args:
+        function: The function, when used as ``@tool`` without arguments.
+        name: Its name for the model; the function's own when not given.
+        description: What it does, for the model; the docstring's text when not given.
+        timeout: Seconds a call may take, above 0; the model is told when it took longer.
+        idempotent: Whether it is safe to make the same call again after a crash. If not,
+            the model is told that the outcome of an interrupted call is unknown.
+
+    Raises:
+        InvalidTool: The function has no usable name or schema.
+    """
+
+    def wrap(wrapped: Callable[P, R]) -> Tool[P, R]:
+        return Tool(
+            wrapped,
+            name=name,
+            description=description,
+            timeout=timeout,
+            idempotent=idempotent,
+        )
+
+    return wrap if function is None else wrap(function)
+
+
+def explain(error: BaseException) -> str:
+    """What a model is told about a call that raised."""
+    if isinstance(error, ValidationError):
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        return f"invalid arguments: {problems}"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "the tool did not answer in time"
+    return f"{type(error).__name__}: {error}"

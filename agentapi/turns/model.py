@@ -1,0 +1,150 @@
+"""A turn: one message to an agent in a conversation, and all that follows until its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from agentapi.messages import Message, Usage
+
+
+class TurnStatus(StrEnum):
+    """Where a turn stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to the turn any more."""
+        return self in TERMINAL
+
+
+TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED})
+
+TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
+    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.CANCELLED}),
+    TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, TurnStatus.PARKED}) | TERMINAL,
+    TurnStatus.PARKED: frozenset({TurnStatus.QUEUED, TurnStatus.RUNNING}) | TERMINAL,
+    TurnStatus.COMPLETED: frozenset(),
+    TurnStatus.FAILED: frozenset(),
+    TurnStatus.CANCELLED: frozenset(),
+}
+"""From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnError:
+    """Why a turn failed: the error's stable `code` and its text."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewTurn:
+    """What `enqueue` hands to the store. All of it is validated already.
+
+    Attributes:
+        turn_id: Made by the caller; the same id again is the same turn.
+        stream: Whether the text's pieces go to the event stream as they arrive.
+        metadata: The caller's own JSON object, given back as it is.
+    """
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+    input: str
+    user_id: str | None = None
+    tenant_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A turn as it stands in the store. Times are seconds since 1970 by the store's clock.
+
+    Attributes:
+        attempt: How often it was claimed; 0 while it waits for its first worker.
+        handbacks: How many of the claims were handed back by a worker that was stopped.
+        worker: The worker that claimed it last.
+        steps: Model responses and tool results so far.
+        text: The reply, once completed.
+        error: Why it failed, once failed.
+    """
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+    input: str
+    status: TurnStatus
+    user_id: str | None = None
+    tenant_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    attempt: int = 0
+    handbacks: int = 0
+    worker: str | None = None
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    text: str | None = None
+    messages: Sequence[Message] = ()
+    error: TurnError | None = None
+    cancel_requested: bool = False
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnResult:
+    """What a completed turn gave.
+
+    Attributes:
+        text: The reply.
+        messages: All messages that the turn added to the history, the user's first.
+        usage: Tokens of all its model calls.
+        steps: Model responses and tool results.
+    """
+
+    text: str
+    messages: Sequence[Message]
+    usage: Usage
+    steps: int
+
+
+class EventType(StrEnum):
+    """What an event says; its data in brackets."""
+
+    STARTED = "started"
+    """A worker claimed the turn [attempt, worker]."""
+    DELTA = "delta"
+    """A piece of the reply's text [text]."""
+    RESET = "reset"
+    """Text shown since the last step will be produced again [attempt]."""
+    STEP = "step"
+    """A step was recorded [index, kind, and the tools' names]."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ends(self) -> bool:
+        """Whether no event follows."""
+        return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One event of a turn; `number` counts from 0 without gaps and is the resume cursor."""
+
+    number: int
+    type: EventType
+    data: Mapping[str, Any]

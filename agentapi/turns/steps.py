@@ -1,0 +1,59 @@
+"""Steps: what the journal of a running turn records, one JSON object each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from agentapi.errors import InvalidMessage
+from agentapi.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelStep:
+    """A model's response. Its tool calls are taken to have started."""
+
+    message: AssistantMessage
+    usage: Usage = field(default_factory=Usage)
+    kind: Literal["model"] = field(default="model", init=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolStep:
+    """The result of one tool call."""
+
+    message: ToolMessage
+    kind: Literal["tool"] = field(default="tool", init=False)
+
+
+Step: TypeAlias = ModelStep | ToolStep
+
+
+def step_to_json(step: Step) -> bytes:
+    """The step as it is recorded."""
+    data: dict[str, Any] = {"kind": step.kind, "message": to_dict(step.message)}
+    if isinstance(step, ModelStep):
+        data["usage"] = asdict(step.usage)
+    return orjson.dumps(data)
+
+
+def step_from_json(data: bytes | str) -> Step:
+    """Read a recorded step.
+
+    Raises:
+        InvalidMessage: It is none of this format.
+    """
+    value = orjson.loads(data)
+    message = from_dict(value["message"])
+    match value["kind"], message:
+        case "model", AssistantMessage():
+            return ModelStep(message=message, usage=Usage(**value["usage"]))
+        case "tool", ToolMessage():
+            return ToolStep(message=message)
+        case kind, _:
+            raise InvalidMessage(
+                f"a recorded step is a {kind!r} step with a {message.role!r} message: "
+                "upgrade every worker to the newest release in use"
+            )

@@ -1,0 +1,100 @@
+"""What producers and workers agree on: task name, queues, message, Celery's settings.
+
+Plain data, so that both sides share it without importing each other, and so that
+`agentapi` does not import Celery.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentapi.ids import partition_of_turn
+from agentapi.settings import Settings
+
+TASK_NAME: Final = "agentapi.turn"
+QUEUE_PREFIX: Final = "agentapi"
+
+
+def queue_names(queues: int) -> list[str]:
+    """Names of all queues, for a worker to consume."""
+    return [f"{QUEUE_PREFIX}.{number}" for number in range(queues)]
+
+
+def queue_of(turn_id: str, queues: int) -> str:
+    """The queue of a turn: its partition modulo the number of queues."""
+    return f"{QUEUE_PREFIX}.{partition_of_turn(turn_id) % queues}"
+
+
+def task_message(conversation_id: str, turn_id: str, agent: str, queues: int) -> dict[str, Any]:
+    """Arguments of Celery's ``send_task`` for one turn: a wake-up made of ids only.
+
+    The task id is the turn id, the name shown in Flower is the agent's.
+    """
+    return {
+        "name": TASK_NAME,
+        "args": (conversation_id, turn_id, agent),
+        "task_id": turn_id,
+        "queue": queue_of(turn_id, queues),
+        "shadow": agent,
+        "argsrepr": repr((conversation_id, turn_id, agent)),
+        "kwargsrepr": "{}",
+        "ignore_result": True,
+        "retry": True,
+        "retry_policy": {
+            "max_retries": 2,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+    }
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same for producers and workers.
+
+    A message is acknowledged when its task starts: the lease, not the broker, says who works
+    on what, so that neither `visibility_timeout` nor a reconnect ever meets a long turn.
+    """
+    return {
+        "broker_url": settings.broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "broker_pool_acquire_timeout": settings.redis_timeout,
+        "broker_connection_timeout": settings.redis_timeout,
+        "broker_transport_options": _transport_options(settings),
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_create_missing_queues": True,
+        "task_default_queue": queue_names(1)[0],
+        "task_send_sent_event": True,
+        "task_always_eager": settings.eager,
+        "task_eager_propagates": settings.eager,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_concurrency": settings.concurrency,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_eta_task_limit": 1000,
+        "enable_utc": True,
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not settings.broker_url.startswith(("redis", "sentinel")):
+        return {}
+    return {
+        "visibility_timeout": 900,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 15,
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": min(settings.redis_timeout, 3),
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "priority_steps": [0],
+        "global_keyprefix": "agentapi:broker:",
+    }
