@@ -1,0 +1,1 @@
+"""The consumers: start one with ``celery -A workers worker``."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from agentapi.errors import ConversationBusy, TenantMismatch
 from agentapi.messages import Message, Usage
 from agentapi.turns import Event, EventType, NewTurn, Step, Turn, TurnError, TurnStatus
 from agentapi.window import Window
@@ -57,6 +58,9 @@ class Claim:
     turn: Turn
     steps: Sequence[Step]
     history: Sequence[Message]
+
+
+Refused: TypeAlias = ConversationBusy | TenantMismatch
 
 
 class RefusalReason(StrEnum):
@@ -133,12 +137,14 @@ class NewEvent:
 class TurnStore(Protocol):
     """Conversations and turns, and every transition between their states."""
 
-    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted]:
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """Accept turns, each for itself, in this order.
 
+        Returns:
+            For each turn that it was accepted, or the error that says why not
+            (`ConversationBusy`, `TenantMismatch`), for the caller to raise.
+
         Raises:
-            ConversationBusy: An inbox is full; turns before it in the list are accepted.
-            TenantMismatch: A conversation belongs to another tenant; likewise.
             StoreUnavailable: Redis is out of reach.
         """
         ...
@@ -194,6 +200,10 @@ class TurnStore(Protocol):
         Raises:
             TurnNotFound: There is none.
         """
+        ...
+
+    def elect(self, candidate: str, *, ttl: float) -> bool:
+        """Whether the candidate is the fleet's sweeper for the next `ttl` seconds."""
         ...
 
     def overdue(self, limit: int = 1000) -> list[str]:

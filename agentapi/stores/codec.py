@@ -45,6 +45,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         messages=messages,
         error=TurnError(**error) if error else None,
         cancel_requested="cancel" in fields,
+        last_event=int(fields.get("events", 0)) - 1,
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),

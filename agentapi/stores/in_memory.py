@@ -23,6 +23,7 @@ from agentapi.stores.base import (
     NewEvent,
     Refusal,
     RefusalReason,
+    Refused,
     Renewal,
     Wakeup,
 )
@@ -73,13 +74,15 @@ class InMemoryTurnStore:
         self._conversations: dict[str, _Conversation] = {}
         self._turns: dict[str, _Turn] = {}
 
-    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted]:
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
         with self._changed:
             return [self._enqueue_one(turn) for turn in turns]
 
-    def _enqueue_one(self, new: NewTurn) -> Accepted:
+    def _enqueue_one(self, new: NewTurn) -> Accepted | Refused:
         conversation = self._open(new)
+        if conversation is None:
+            return other_tenant(new.conversation_id)
         known = self._turns.get(new.turn_id)
         if known is not None:
             waiting = known.turn.status is TurnStatus.QUEUED
@@ -88,7 +91,7 @@ class InMemoryTurnStore:
             return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=False)
         length = len(conversation.inbox)
         if length >= self._settings.inbox_limit:
-            raise busy(new.conversation_id, length)
+            return busy(new.conversation_id, length)
         self._turns[new.turn_id] = _Turn(
             Turn(
                 turn_id=new.turn_id,
@@ -109,7 +112,7 @@ class InMemoryTurnStore:
         wakeup = self._wakeup(new.turn_id) if length == 0 else None
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
 
-    def _open(self, new: NewTurn) -> _Conversation:
+    def _open(self, new: NewTurn) -> _Conversation | None:
         conversation = self._conversations.get(new.conversation_id)
         if conversation is None:
             memory = InMemoryMemory(
@@ -119,7 +122,7 @@ class InMemoryTurnStore:
             )
             conversation = self._conversations[new.conversation_id] = _Conversation(memory)
         elif conversation.memory.tenant_id != new.tenant_id:
-            raise other_tenant(new.conversation_id)
+            return None
         return conversation
 
     def claim(
@@ -285,6 +288,10 @@ class InMemoryTurnStore:
             following = self._end(entry, conversation, TurnStatus.CANCELLED, "cancel", {})
             return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
+    def elect(self, candidate: str, *, ttl: float) -> bool:
+        """See `TurnStore.elect`. There is only one process."""
+        return True
+
     def overdue(self, limit: int = 1000) -> list[str]:
         """See `TurnStore.overdue`."""
         with self._changed:
@@ -366,7 +373,9 @@ class InMemoryTurnStore:
         return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
 
     def _emit(self, entry: _Turn, kind: EventType, data: Mapping[str, object]) -> None:
-        entry.events.append(Event(number=len(entry.events), type=kind, data=dict(data)))
+        number = len(entry.events)
+        entry.events.append(Event(number=number, type=kind, data=dict(data)))
+        entry.turn = replace(entry.turn, last_event=number)
         self._changed.notify_all()
 
     def _owns(self, lease: Lease) -> bool:

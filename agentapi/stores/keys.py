@@ -53,3 +53,7 @@ def turn_keys(turn_id: str) -> TurnKeys:
 def due_key(partition: int) -> str:
     """Name of a partition's due index."""
     return f"agentapi:{{{partition:03d}}}:due"
+
+
+ELECTION_KEY = "agentapi:sweeper"
+"""Who sweeps; belongs to the fleet, not to a partition."""

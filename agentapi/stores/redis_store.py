@@ -23,6 +23,7 @@ from agentapi.stores.base import (
     NewEvent,
     Refusal,
     RefusalReason,
+    Refused,
     Renewal,
     Wakeup,
 )
@@ -35,7 +36,7 @@ from agentapi.stores.codec import (
 )
 from agentapi.stores.connection import connect, translate_errors
 from agentapi.stores.event_reader import EventReader
-from agentapi.stores.keys import conversation_keys, due_key, turn_keys
+from agentapi.stores.keys import ELECTION_KEY, conversation_keys, due_key, turn_keys
 from agentapi.stores.refusals import busy, lost, no_turn, other_tenant
 from agentapi.stores.scripts import Scripts
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
@@ -55,7 +56,7 @@ class RedisTurnStore:
         self._reader = EventReader(settings, self._client)
         self._grace = _ms(settings.dispatch_grace)
 
-    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted]:
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
         with translate_errors(self._settings.redis_url):
             if len(turns) == 1:
@@ -88,12 +89,12 @@ class RedisTurnStore:
             pipeline,
         )
 
-    def _accepted(self, turn: NewTurn, reply: list[Any]) -> Accepted:
+    def _accepted(self, turn: NewTurn, reply: list[Any]) -> Accepted | Refused:
         match reply:
             case [b"busy", length]:
-                raise busy(turn.conversation_id, length)
+                return busy(turn.conversation_id, length)
             case [b"tenant"]:
-                raise other_tenant(turn.conversation_id)
+                return other_tenant(turn.conversation_id)
             case [how, head, agent]:
                 wakeup = Wakeup(
                     conversation_id=turn.conversation_id,
@@ -301,6 +302,10 @@ class RedisTurnStore:
         outcome = CancelOutcome(reply[0].decode())
         following = reply[1].decode() if outcome is CancelOutcome.CANCELLED else ""
         return Cancellation(outcome=outcome, wakeup=self._wakeup(conversation_id, following))
+
+    def elect(self, candidate: str, *, ttl: float) -> bool:
+        """See `TurnStore.elect`."""
+        return bool(self._call("elect", [ELECTION_KEY], [candidate, _ms(ttl)]))
 
     def overdue(self, limit: int = 1000) -> list[str]:
         """See `TurnStore.overdue`."""

@@ -14,6 +14,7 @@ TRANSITIONS: Final = (
     "cancel",
     "claim",
     "commit",
+    "elect",
     "emit",
     "enqueue",
     "load",

@@ -78,6 +78,7 @@ class Turn:
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
+        last_event: Number of its newest event, -1 before the first.
     """
 
     turn_id: str
@@ -98,6 +99,7 @@ class Turn:
     messages: Sequence[Message] = ()
     error: TurnError | None = None
     cancel_requested: bool = False
+    last_event: int = -1
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None

@@ -1,0 +1,181 @@
+"""`AsyncOrchestrator`: the same producer for asyncio.
+
+Short calls run in a few threads; waiting for turns takes no thread, whatever their number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from agentapi import Agent, Settings
+from agentapi.stores import CancelOutcome
+from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+from orchestrator.client import Orchestrator
+from orchestrator.handle import TurnHandle, outcome, past_events, still_running
+from orchestrator.requests import TurnRequest
+
+T = TypeVar("T")
+
+_THREADS = 16
+
+
+class AsyncOrchestrator:
+    """A producer of turns for asyncio; see `Orchestrator` for what its methods do and raise."""
+
+    def __init__(
+        self, settings: Settings | None = None, agents: Iterable[Agent] | None = None
+    ) -> None:
+        """Make a producer; see `Orchestrator`."""
+        self._use(Orchestrator(settings, agents))
+
+    @classmethod
+    def eager(cls, agents: Iterable[Agent] | None = None, **settings: Any) -> Self:
+        """A producer for tests; see `Orchestrator.eager`."""
+        made = cls.__new__(cls)
+        made._use(Orchestrator.eager(agents, **settings))
+        return made
+
+    def _use(self, sync: Orchestrator) -> None:
+        self.sync = sync
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agentapi-producer")
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a short blocking call in one of the producer's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def enqueue(
+        self,
+        agent: str | Agent,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stream: bool = False,
+    ) -> AsyncTurnHandle:
+        """Give an agent a message; see `Orchestrator.enqueue`."""
+        request = TurnRequest(
+            agent=agent,
+            message=message,
+            conversation_id=conversation_id,
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            stream=stream,
+        )
+        return (await self.enqueue_many([request]))[0]
+
+    async def enqueue_many(self, requests: Sequence[TurnRequest]) -> list[AsyncTurnHandle]:
+        """Give many messages at once; see `Orchestrator.enqueue_many`."""
+        handles = await self.call(lambda: self.sync.enqueue_many(requests))
+        return [AsyncTurnHandle(self, handle) for handle in handles]
+
+    async def turn(self, turn_id: str) -> AsyncTurnHandle:
+        """The handle of a turn enqueued anywhere; see `Orchestrator.turn`."""
+        return AsyncTurnHandle(self, await self.call(lambda: self.sync.turn(turn_id)))
+
+    async def cancel(self, turn_id: str) -> CancelOutcome:
+        """Cancel a turn; see `TurnHandle.cancel`."""
+        return await self.call(lambda: self.sync.cancel(turn_id))
+
+    async def history(self, conversation_id: str) -> list[dict[str, Any]]:
+        """All messages of a conversation; see `Orchestrator.history`."""
+        return await self.call(lambda: self.sync.history(conversation_id))
+
+    async def reset(self, conversation_id: str) -> int:
+        """Begin a conversation's history anew; see `Orchestrator.reset`."""
+        return await self.call(lambda: self.sync.reset(conversation_id))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.call(self.sync.close)
+        self._threads.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class AsyncTurnHandle:
+    """A turn, by its id; see `TurnHandle`."""
+
+    def __init__(self, orchestrator: AsyncOrchestrator, handle: TurnHandle) -> None:
+        self._orchestrator = orchestrator
+        self._handle = handle
+        self.turn_id = handle.turn_id
+        self.conversation_id = handle.conversation_id
+
+    def __repr__(self) -> str:
+        return f"Async{self._handle!r}"
+
+    async def info(self) -> Turn:
+        """The turn as it stands; see `TurnHandle.info`."""
+        return await self._orchestrator.call(self._handle.info)
+
+    async def status(self) -> TurnStatus:
+        """Where the turn stands."""
+        return (await self.info()).status
+
+    async def cancel(self) -> CancelOutcome:
+        """Cancel the turn; see `TurnHandle.cancel`."""
+        return await self._orchestrator.cancel(self.turn_id)
+
+    async def result(self, timeout: float | None = None) -> TurnResult:  # noqa: ASYNC109
+        """Wait for the turn's end; see `TurnHandle.result`."""
+        turn = await self.info()
+        if not turn.status.ended:
+            try:
+                async with asyncio.timeout(timeout):
+                    async for _ in self._follow(turn.last_event):
+                        pass
+            except TimeoutError:
+                raise still_running(self.turn_id) from None
+            turn = await self.info()
+        return outcome(turn)
+
+    async def events(self, after: int = -1) -> AsyncIterator[Event]:
+        """The turn's events, past and to come; see `TurnHandle.events`.
+
+        Bound the wait with ``asyncio.timeout``.
+        """
+        sync = self._orchestrator.sync
+        past, more = await self._orchestrator.call(lambda: past_events(sync, self.turn_id, after))
+        for event in past:
+            yield event
+        if more:
+            async for event in self._follow(past[-1].number if past else after):
+                yield event
+
+    async def _follow(self, after: int) -> AsyncIterator[Event]:
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Event] = asyncio.Queue()
+        follower = self._orchestrator.sync.follower
+
+        def deliver(event: Event) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, event)
+
+        subscription = await self._orchestrator.call(
+            lambda: follower.subscribe(self.turn_id, after, deliver)
+        )
+        try:
+            while True:
+                event = await arrived.get()
+                yield event
+                if event.type.ends:
+                    return
+        finally:
+            follower.unsubscribe(subscription)

@@ -1,0 +1,82 @@
+"""The producers' side of the broker: a Celery app that only sends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from agentapi import Settings
+from agentapi.errors import BrokerUnavailable
+from agentapi.settings import without_password
+from agentapi.stores import Wakeup
+from agentapi.wire import celery_settings, task_message
+
+log = logging.getLogger("agentapi.broker")
+
+
+class Wakeups(Protocol):
+    """How turns that may run now reach a worker."""
+
+    def send(self, wakeups: Sequence[Wakeup]) -> None:
+        """Send them all."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def producer_app(settings: Settings) -> Celery:
+    """A Celery app for sending tasks and asking workers; it has no tasks of its own."""
+    app = Celery("agentapi-producer", set_as_current=False)
+    app.conf.update(celery_settings(settings))
+    return app
+
+
+def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailable:
+    """The error of a broker that does not answer."""
+    return BrokerUnavailable(
+        f"broker at {without_password(settings.broker_url)} is out of reach: "
+        f"{type(error).__name__}; is it running, and is AGENTAPI_BROKER_URL right?"
+    )
+
+
+class CeleryWakeups:
+    """Sends wake-ups over one connection. Safe to share between threads.
+
+    A wake-up that the broker does not take is logged, not raised: the turn is accepted, and
+    the workers' sweep finds it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._app: Any = producer_app(settings)
+
+    def send(self, wakeups: Sequence[Wakeup]) -> None:
+        """Send them all."""
+        if not wakeups:
+            return
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for wakeup in wakeups:
+                    message = task_message(
+                        wakeup.conversation_id,
+                        wakeup.turn_id,
+                        wakeup.agent,
+                        self._settings.queues,
+                    )
+                    self._app.send_task(**message, producer=producer)
+        except (OperationalError, OSError) as error:
+            log.warning(
+                "wakeups.delayed count=%d error=%s",
+                len(wakeups),
+                broker_unavailable(self._settings, error),
+            )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()

@@ -1,0 +1,172 @@
+"""`Orchestrator`: enqueue turns from any process, and get their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from agentapi import Agent, Settings, load_settings
+from agentapi.ids import check_conversation_id
+from agentapi.messages import to_dict
+from agentapi.registry import by_name
+from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore
+from orchestrator.broker import CeleryWakeups, Wakeups
+from orchestrator.eager import eager_backend
+from orchestrator.follower import EventFollower
+from orchestrator.handle import TurnHandle
+from orchestrator.requests import TurnRequest, new_turn
+
+
+class Orchestrator:
+    """A producer of turns. Safe to share between threads; connects when first used.
+
+    Attributes:
+        settings: What it runs with.
+        store: The turn store it writes to.
+        follower: Delivers turns' events to whoever waits.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, agents: Iterable[Agent] | None = None
+    ) -> None:
+        """Make a producer.
+
+        Args:
+            settings: From the environment and `.env` when not given.
+            agents: Agents known here, so that a wrong name is refused at once. When not
+                given, every name is taken and a worker that lacks it fails the turn.
+
+        Raises:
+            ConfigurationError: A setting is not valid.
+            InvalidAgent: Two agents have one name.
+        """
+        self.settings = settings or load_settings()
+        self._agents: Mapping[str, Agent] = by_name(agents or ())
+        self.store: TurnStore
+        self._wakeups: Wakeups
+        if self.settings.eager:
+            self.store, self._wakeups = eager_backend(
+                self.settings, self._agents.values() if agents is not None else None
+            )
+        else:
+            self.store = RedisTurnStore(self.settings)
+            self._wakeups = CeleryWakeups(self.settings)
+        self.follower = EventFollower(self.store)
+
+    @classmethod
+    def eager(cls, agents: Iterable[Agent] | None = None, **settings: Any) -> Self:
+        """A producer for tests: turns run inside `enqueue`, in memory, with no server.
+
+        Args:
+            agents: Agents to run; those of `AGENTAPI_AGENTS` when not given.
+            settings: Settings by field name that win over the environment.
+        """
+        return cls(load_settings(**{**settings, "eager": True, "memory": "memory"}), agents)
+
+    def enqueue(
+        self,
+        agent: str | Agent,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stream: bool = False,
+    ) -> TurnHandle:
+        """Give an agent a message; returns when the turn is safe in Redis.
+
+        Arguments are those of `TurnRequest`.
+
+        Raises:
+            InvalidInput: An argument is not acceptable (see `TurnRequest` and its subclasses
+                `InvalidMessage`, `InvalidConversationId`, `UnknownAgent`).
+            ConversationBusy: The conversation has too many turns that have not ended.
+            TenantMismatch: The conversation belongs to another tenant.
+            StoreUnavailable: Redis is out of reach. The turn may have been accepted all the
+                same: repeat the call with an `idempotency_key` and it is accepted once.
+        """
+        request = TurnRequest(
+            agent=agent,
+            message=message,
+            conversation_id=conversation_id,
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            stream=stream,
+        )
+        return self.enqueue_many([request])[0]
+
+    def enqueue_many(self, requests: Sequence[TurnRequest]) -> list[TurnHandle]:
+        """Give many messages at once: one pipeline to Redis, one connection to the broker.
+
+        All requests are checked before the first is written. Turns of one conversation run in
+        the order given. Raises as `enqueue`, for the first that was refused, when the others are
+        accepted and on their way.
+        """
+        turns = [new_turn(request, self._agents, self.settings) for request in requests]
+        answers = self.store.enqueue(turns)
+        accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+        self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
+        for answer in answers:
+            if not isinstance(answer, Accepted):
+                raise answer
+        return [TurnHandle(self, turn.turn_id, turn.conversation_id) for turn in turns]
+
+    def turn(self, turn_id: str) -> TurnHandle:
+        """The handle of a turn enqueued anywhere.
+
+        Raises:
+            InvalidInput: The text is no turn id.
+            TurnNotFound: There is none.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return TurnHandle(self, turn_id, self.store.turn(turn_id).conversation_id)
+
+    def cancel(self, turn_id: str) -> CancelOutcome:
+        """Cancel a turn; see `TurnHandle.cancel`."""
+        cancellation = self.store.cancel(turn_id)
+        if cancellation.wakeup is not None:
+            self._wakeups.send([cancellation.wakeup])
+        return cancellation.outcome
+
+    def history(self, conversation_id: str) -> list[dict[str, Any]]:
+        """All messages of a conversation as plain dicts, oldest first; empty for a new one.
+
+        Raises:
+            InvalidConversationId: The id is not valid.
+            StoreUnavailable: Redis is out of reach.
+        """
+        check_conversation_id(conversation_id)
+        return [to_dict(message) for message in self.store.history(conversation_id)]
+
+    def reset(self, conversation_id: str) -> int:
+        """Begin a conversation's history anew; returns how many messages it had.
+
+        A turn that runs meanwhile ends, but its messages stay out of the new history.
+
+        Raises:
+            InvalidConversationId: The id is not valid.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return self.store.reset(check_conversation_id(conversation_id))
+
+    def close(self) -> None:
+        """Close the connections and end the thread that follows events."""
+        self.follower.close()
+        self._wakeups.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""Eager test mode: the workers' own app, run inside the producer's process.
+
+The one place where a producer meets the workers' code, by name, so that `orchestrator` does
+not import `workers`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agentapi import Agent, Settings
+from agentapi.stores import TurnStore, Wakeup
+
+
+class EagerWakeups:
+    """Runs turns instead of sending their tasks."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def send(self, wakeups: Sequence[Wakeup]) -> None:
+        """Run the turns and those that wait behind them, one after the other."""
+        for wakeup in wakeups:
+            self._app.dispatcher.send(wakeup)
+
+    def close(self) -> None:
+        """End the runtime's threads."""
+        self._app.runtime.stop()
+
+
+def eager_backend(
+    settings: Settings, agents: Iterable[Agent] | None
+) -> tuple[TurnStore, EagerWakeups]:
+    """The in-memory store and the app that runs turns on it.
+
+    Raises:
+        ConfigurationError: A module of `AGENTAPI_AGENTS` cannot be imported.
+    """
+    app = importlib.import_module("workers.app").create_app(settings, agents)
+    return app.store, EagerWakeups(app)

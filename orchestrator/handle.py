@@ -1,0 +1,167 @@
+"""`TurnHandle`: what a producer holds of a turn it enqueued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from agentapi.errors import TurnCancelled, TurnFailed, TurnNotFound, TurnTimeout
+from agentapi.stores import CancelOutcome
+from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+
+if TYPE_CHECKING:
+    from orchestrator.client import Orchestrator
+
+
+class TurnHandle:
+    """A turn, by its id. Costs nothing to keep; any process can make one from the id.
+
+    Attributes:
+        turn_id: The turn.
+        conversation_id: Its conversation.
+    """
+
+    def __init__(self, orchestrator: Orchestrator, turn_id: str, conversation_id: str) -> None:
+        self._orchestrator = orchestrator
+        self.turn_id = turn_id
+        self.conversation_id = conversation_id
+
+    def __repr__(self) -> str:
+        return f"TurnHandle({self.turn_id!r}, conversation_id={self.conversation_id!r})"
+
+    def info(self) -> Turn:
+        """The turn as it stands, with times, attempts, usage and error.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return self._orchestrator.store.turn(self.turn_id)
+
+    def status(self) -> TurnStatus:
+        """Where the turn stands; raises as `info`."""
+        return self.info().status
+
+    def cancel(self) -> CancelOutcome:
+        """Cancel the turn: a waiting one at once, a running one at its worker's next beat.
+
+        Returns:
+            What it did: `CANCELLED`, `REQUESTED`, or `ENDED` when there was nothing to cancel.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return self._orchestrator.cancel(self.turn_id)
+
+    def result(self, timeout: float | None = None) -> TurnResult:
+        """Wait for the turn's end, woken by its events.
+
+        Args:
+            timeout: Longest wait in seconds; for ever when not given.
+
+        Raises:
+            TurnFailed: It failed; says why.
+            TurnCancelled: It was cancelled.
+            TurnTimeout: It has not ended yet. It goes on, and can be waited for again.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        turn = self.info()
+        if not turn.status.ended:
+            for _ in self._follow(turn.last_event, deadline):
+                pass
+            turn = self.info()
+        return outcome(turn)
+
+    def events(self, after: int = -1, timeout: float | None = None) -> Iterator[Event]:
+        """The turn's events, past and to come, until the one that ends it.
+
+        Args:
+            after: Number of the last event already seen, to continue behind it; -1 for all.
+            timeout: Longest time in seconds until the end; for ever when not given.
+
+        Raises:
+            TurnTimeout: The turn has not ended yet.
+            TurnNotFound: There is no such turn.
+            StoreUnavailable: Redis is out of reach.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        past, more = past_events(self._orchestrator, self.turn_id, after)
+        yield from past
+        if more:
+            yield from self._follow(past[-1].number if past else after, deadline)
+
+    def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
+        arrived: SimpleQueue[Event] = SimpleQueue()
+        follower = self._orchestrator.follower
+        subscription = follower.subscribe(self.turn_id, after, arrived.put)
+        try:
+            while True:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                event = arrived.get(timeout=remaining)
+                yield event
+                if event.type.ends:
+                    return
+        except Empty:
+            raise still_running(self.turn_id) from None
+        finally:
+            follower.unsubscribe(subscription)
+
+
+def past_events(orchestrator: Orchestrator, turn_id: str, after: int) -> tuple[list[Event], bool]:
+    """Events that are there already, and whether more will come.
+
+    The events of a turn that ended long ago are gone; nobody should wait for them.
+    """
+    past = orchestrator.store.events({turn_id: after}, 0).get(turn_id, [])
+    if past and past[-1].type.ends:
+        return past, False
+    turn = orchestrator.store.turn(turn_id)
+    if not turn.status.ended:
+        return past, True
+    seen = past[-1].number if past else after
+    past += orchestrator.store.events({turn_id: seen}, 0).get(turn_id, [])
+    return past, False
+
+
+def still_running(turn_id: str) -> TurnTimeout:
+    """The error of a wait that ended before the turn."""
+    return TurnTimeout(
+        f"turn {turn_id} has not ended within the timeout; it goes on: wait again with a longer "
+        "timeout, or cancel() it. `agentapi doctor` tells whether workers are there"
+    )
+
+
+def outcome(turn: Turn) -> TurnResult:
+    """The result of an ended turn.
+
+    Raises:
+        TurnFailed: It failed.
+        TurnCancelled: It was cancelled.
+    """
+    match turn.status:
+        case TurnStatus.COMPLETED:
+            return TurnResult(
+                text=turn.text or "",
+                messages=turn.messages,
+                usage=turn.usage,
+                steps=turn.steps,
+            )
+        case TurnStatus.CANCELLED:
+            raise TurnCancelled(
+                f"turn {turn.turn_id} was cancelled", turn_id=turn.turn_id, error_code="cancelled"
+            )
+        case TurnStatus.FAILED:
+            code = turn.error.code if turn.error else "internal"
+            why = turn.error.message if turn.error else "no reason was kept"
+            raise TurnFailed(
+                f"turn {turn.turn_id} failed ({code}): {why}",
+                turn_id=turn.turn_id,
+                error_code=code,
+            )
+        case _:
+            raise TurnNotFound(f"turn {turn.turn_id} has not ended")

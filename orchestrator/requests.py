@@ -1,0 +1,100 @@
+"""What a producer asks for, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from agentapi import Agent, Settings, create_conversation_id
+from agentapi.agent import check_message
+from agentapi.errors import InvalidInput
+from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
+from agentapi.registry import unknown_agent
+from agentapi.turns import NewTurn
+
+MAX_METADATA_BYTES = 16_384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnRequest:
+    """One turn to enqueue.
+
+    Attributes:
+        agent: Name of a registered agent, or the agent itself.
+        message: What the user says.
+        conversation_id: The conversation to continue; a new one when not given.
+        user_id: The user, for a conversation that begins now.
+        tenant_id: The tenant the conversation belongs to.
+        idempotency_key: The caller's name for this turn in its conversation. A second request
+            with the same key gives the first turn, whatever else it says.
+        metadata: The caller's own JSON object, given back with the turn.
+        stream: Whether the reply's text goes to the turn's events as it arrives.
+    """
+
+    agent: str | Agent
+    message: str
+    conversation_id: str | None = None
+    user_id: str | None = None
+    tenant_id: str | None = None
+    idempotency_key: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+
+
+def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Settings) -> NewTurn:
+    """The request as the store takes it.
+
+    Args:
+        request: What the producer said.
+        known: Agents registered in this process; when there are none, the workers decide.
+        settings: The limits.
+
+    Raises:
+        UnknownAgent: Agents are registered here and this is none of them.
+        InvalidMessage: The message is empty, too large or no text.
+        InvalidConversationId: The conversation's id is not valid.
+        InvalidInput: The key, an id or the metadata is not acceptable.
+    """
+    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    if not isinstance(agent, str) or (known and agent not in known):
+        raise unknown_agent(str(agent), known)
+    message = check_message(request.message, settings.max_message_bytes)
+    key = _short_text("idempotency_key", request.idempotency_key)
+    if request.conversation_id is not None:
+        conversation_id = check_conversation_id(request.conversation_id)
+    else:
+        conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
+    return NewTurn(
+        turn_id=create_turn_id(conversation_id, key),
+        conversation_id=conversation_id,
+        agent=agent,
+        input=message,
+        user_id=_short_text("user_id", request.user_id),
+        tenant_id=_short_text("tenant_id", request.tenant_id),
+        metadata=_metadata(request.metadata),
+        stream=request.stream,
+    )
+
+
+def _short_text(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY:
+        raise InvalidInput(f"{name} is not valid: expected text of 1 to {MAX_KEY} characters")
+    return value
+
+
+def _metadata(value: object) -> Mapping[str, Any]:
+    expected = f"expected a JSON object of at most {MAX_METADATA_BYTES} bytes"
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"metadata is a {type(value).__name__}: {expected}")
+    try:
+        size = len(orjson.dumps(dict(value)))
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise InvalidInput(f"metadata is not valid: {error}; {expected}") from error
+    if size > MAX_METADATA_BYTES:
+        raise InvalidInput(f"metadata has {size} bytes: {expected}")
+    return dict(value)

@@ -1,0 +1,130 @@
+"""The workers' Celery app: settings, one task, and the runtime behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.worker.control import inspect_command
+from kombu.entity import Queue
+
+from agentapi import Agent, Settings, load_settings
+from agentapi.errors import ConfigurationError
+from agentapi.registry import by_name, load_agents
+from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.wire import TASK_NAME, celery_settings, queue_names
+from workers.dispatch import Dispatcher
+from workers.logs import configure_logging
+from workers.runtime import Runtime
+
+
+class WorkerApp(Celery):
+    """A Celery app that carries turns out."""
+
+    settings: Settings
+    store: TurnStore
+    dispatcher: Dispatcher
+    runtime: Runtime
+
+
+def create_app(
+    settings: Settings | None = None,
+    agents: Iterable[Agent] | None = None,
+    store: TurnStore | None = None,
+) -> WorkerApp:
+    """Make the app. Nothing is connected or started before the worker is.
+
+    Args:
+        settings: From the environment and `.env` when not given.
+        agents: Whom to serve; the agents of `settings.agents` when not given.
+        store: Redis by the settings, or in memory in eager mode, when not given.
+
+    Raises:
+        ConfigurationError: The memory is not Redis in a real worker, an agent carries a memory
+            of its own, or an agents' module cannot be imported.
+        InvalidAgent: Two agents have one name.
+    """
+    settings = settings or load_settings()
+    if agents is None:
+        _import_from_here()
+        agents = load_agents(settings.agents).values()
+    known = by_name(agents)
+    if not settings.eager:
+        refuse_private_memory(settings, known.values())
+    app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
+    app.conf.update(celery_settings(settings))
+    app.conf.update(
+        worker_pool="workers.pool:TurnPool",
+        task_queues=[Queue(name) for name in queue_names(settings.queues)],
+    )
+    app.settings = settings
+    if store is None:
+        store = InMemoryTurnStore(settings) if settings.eager else RedisTurnStore(settings)
+    app.store = store
+    app.dispatcher = Dispatcher(app, settings)
+    app.runtime = Runtime(settings, known, store, app.dispatcher)
+    _add_task(app)
+    _connect_signals(app)
+    return app
+
+
+def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
+    """Raises:
+    ConfigurationError: Conversations would live where no other worker sees them.
+    """
+    if settings.memory != "redis":
+        raise ConfigurationError(
+            f"AGENTAPI_MEMORY is {settings.memory!r}: a worker needs 'redis', since the next turn "
+            "of a conversation may go to another worker, which cannot see this one's memory. "
+            "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
+        )
+    for agent in agents:
+        if agent.has_memory:
+            raise ConfigurationError(
+                f"agent {agent.name!r} carries a memory ({type(agent.memory).__name__}): a worker "
+                "runs one agent for many conversations and keeps them in Redis itself; remove "
+                "memory=... from its definition"
+            )
+
+
+def _import_from_here() -> None:
+    """Agents' modules are looked for in the working directory too, as `celery -A` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _add_task(app: WorkerApp) -> None:
+    # Not shared: every app has its own, or a second eager app would run on the first.
+    @app.task(name=TASK_NAME, shared=False)  # type: ignore[untyped-decorator, no-untyped-call]
+    def turn(conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
+        return app.runtime.execute(conversation_id, turn_id, agent)
+
+
+@inspect_command(name="agents")  # type: ignore[untyped-decorator]
+def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
+    """Which agents this worker serves (`agentapi doctor` asks)."""
+    return {"agents": sorted(state.app.runtime.agents)}
+
+
+def _connect_signals(app: WorkerApp) -> None:
+    """The runtime lives as long as the worker. Strong references: the app keeps the handlers."""
+
+    def start(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            app.runtime.start(sender.hostname)
+
+    def stop(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            app.runtime.stop()
+
+    def logs(**_: Any) -> None:
+        configure_logging(app.settings.log_level)
+
+    worker_init.connect(start, weak=False)
+    worker_shutdown.connect(stop, weak=False)
+    setup_logging.connect(logs, weak=False)

@@ -1,0 +1,63 @@
+"""Sending the Celery task that wakes a worker for a turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+
+from agentapi.settings import Settings
+from agentapi.stores import Wakeup
+from agentapi.wire import task_message
+from workers.logs import line
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+log = logging.getLogger("agentapi.dispatch")
+
+
+class Dispatcher:
+    """Sends wake-ups. One that is lost is sent again by the sweep, so none is waited for."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._eager = threading.local()
+
+    def send(self, wakeup: Wakeup | None) -> None:
+        """Send a wake-up, if there is one. A broker out of reach is logged, not raised."""
+        if wakeup is None:
+            return
+        if self._settings.eager:
+            self._run_here(wakeup)
+            return
+        try:
+            self._app.send_task(**self._message(wakeup))
+        except (OperationalError, OSError) as error:
+            log.warning(line("dispatch.failed", turn_id=wakeup.turn_id, error=type(error).__name__))
+
+    def _message(self, wakeup: Wakeup) -> dict[str, object]:
+        return task_message(
+            wakeup.conversation_id, wakeup.turn_id, wakeup.agent, self._settings.queues
+        )
+
+    def _run_here(self, wakeup: Wakeup) -> None:
+        """Run the turn and those behind it one after the other, not inside each other."""
+        waiting: deque[Wakeup] | None = getattr(self._eager, "waiting", None)
+        if waiting is not None:
+            waiting.append(wakeup)
+            return
+        self._eager.waiting = deque([wakeup])
+        try:
+            while self._eager.waiting:
+                message = self._message(self._eager.waiting.popleft())
+                name = str(message.pop("name"))
+                for publishing in ("retry", "retry_policy", "queue"):
+                    message.pop(publishing)
+                self._app.tasks[name].apply_async(**message)
+        finally:
+            self._eager.waiting = None

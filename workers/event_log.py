@@ -1,0 +1,110 @@
+"""Events of running turns: gathered, and flushed for all turns of the process together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentapi.errors import StoreUnavailable
+from agentapi.stores import Lease, NewEvent, TurnStore
+from agentapi.turns import EventType
+from workers.logs import line
+
+log = logging.getLogger("agentapi.events")
+
+FLUSH_INTERVAL: Final = 0.02
+"""Seconds that text is gathered before it is sent: too short to see, long enough to batch."""
+
+
+@dataclass
+class _Pending:
+    events: list[NewEvent] = field(default_factory=list)
+
+    def add(self, kind: EventType, data: Mapping[str, Any]) -> None:
+        last = self.events[-1] if self.events else None
+        if kind is EventType.DELTA and last is not None and last.type is EventType.DELTA:
+            self.events[-1] = NewEvent(type=kind, data={"text": last.data["text"] + data["text"]})
+        else:
+            self.events.append(NewEvent(type=kind, data=data))
+
+
+class EventLog:
+    """Coalesces text and writes it behind; steps and ends are written by their own scripts.
+
+    One flush is under way at a time, so that a turn's events keep their order; whoever writes
+    a step or an end flushes first.
+    """
+
+    def __init__(self, store: TurnStore) -> None:
+        self._store = store
+        self._pending: dict[Lease, _Pending] = defaultdict(_Pending)
+        self._batches: dict[Lease, int] = {}
+        self._unsent: list[tuple[Lease, int, list[NewEvent]]] = []
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentapi-events", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread that flushes."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Flush and end the thread."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def add(self, lease: Lease, kind: EventType, data: Mapping[str, Any]) -> None:
+        """Add an event; returns at once."""
+        with self._lock:
+            self._pending[lease].add(kind, data)
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Write what was added so far. Events that cannot be written now are kept.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        if not self._pending and not self._unsent:
+            return
+        with self._flushing:
+            self._unsent += self._take()
+            if self._unsent:
+                # The same batch numbers again after a failure: Redis may have taken them.
+                self._store.emit(self._unsent)
+                self._unsent = []
+
+    def forget(self, lease: Lease) -> None:
+        """The turn has ended here."""
+        with self._lock:
+            self._pending.pop(lease, None)
+            self._batches.pop(lease, None)
+
+    def _take(self) -> list[tuple[Lease, int, list[NewEvent]]]:
+        with self._lock:
+            taken: list[tuple[Lease, int, list[NewEvent]]] = []
+            for lease, pending in self._pending.items():
+                number = self._batches[lease] = self._batches.get(lease, 0) + 1
+                taken.append((lease, number, pending.events))
+            self._pending.clear()
+            return taken
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._stop.wait(FLUSH_INTERVAL)
+            self._wake.clear()
+            try:
+                self.flush()
+            except StoreUnavailable as error:
+                log.debug(line("events.delayed", error=error))
+                self._wake.set()
+                self._stop.wait(0.5)
