@@ -12,7 +12,7 @@ from agentapi.providers.base import Provider, ProviderFactory, ProviderRegistry
 def _offline() -> Provider:
     from agentapi.providers.offline import OfflineProvider
 
-    return OfflineProvider()
+    return OfflineProvider.from_environment()
 
 
 def _openai() -> Provider:

@@ -1,0 +1,57 @@
+# Everything is done by the `agentapi` command and the tools in pyproject.toml; these targets
+# only make the virtual environment and call them.
+
+PYTHON ?= python3
+VENV := .venv
+TOOLS := .tools
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+PROVIDER ?= offline
+WORKERS ?= 2
+CONVERSATIONS ?= 40
+TURNS ?= 5
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format lock clean
+
+help: ## Explain every target
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
+
+demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
+	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
+
+up: $(READY) ## Keep Valkey, workers and Flower in the foreground for development; Ctrl-C stops them
+	$(BIN)/agentapi up --workers $(WORKERS)
+
+test: $(READY) ## Run all tests, with real servers and worker processes
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Format, lint, strict types, import arrows, lock file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(TOOLS)/bin/uv lock --check
+
+format: $(READY) ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(TOOLS)/bin/uv ## Write the lock file anew after a change of dependencies
+	$(TOOLS)/bin/uv lock
+
+clean: ## Remove virtual environments, caches and the data of demo and up
+	rm -rf $(VENV) $(TOOLS) .agentapi .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(TOOLS)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "agentapi needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(READY): pyproject.toml uv.lock | $(TOOLS)/bin/uv
+	$(TOOLS)/bin/uv sync --frozen --python $(PYTHON)
+	@touch $@

@@ -1,0 +1,134 @@
+"""A provider without a network or a model: deterministic, for the demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import orjson
+
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.providers.base import (
+    FinishReason,
+    ModelRequest,
+    ModelResponse,
+    StreamPart,
+    TextDelta,
+)
+
+_COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
+_ASKED = re.compile(
+    r"\b(?:use|call)\s+(?P<name>[A-Za-z_][\w-]*)(?:\s+(?:with\s+)?(?P<arguments>\{.*?\}))?", re.I
+)
+_RECALL = re.compile(r"\bwhat (?:did i say|have i said|was said)\b", re.I)
+_BYTES_PER_TOKEN: Final = 4
+
+
+class OfflineProvider:
+    """Answers from the request alone, so that the same conversation always gets the same reply.
+
+    - A line ``/tool {"argument": 1}``, or "use tool" or "call tool with {...}" in the text,
+      calls that tool if the agent has it; several lines call several side by side.
+    - After tool results, the reply repeats them.
+    - "What did I say?" is answered from the user's messages in the history.
+    - Anything else is echoed.
+    """
+
+    name = "offline"
+    default_model = "offline-1"
+
+    def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
+        """Make one.
+
+        Args:
+            delay: Seconds that every answer takes before it begins, at least 0.
+            chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
+        """
+        self._delay = delay
+        self._chunk_delay = chunk_delay
+
+    @classmethod
+    def from_environment(cls) -> OfflineProvider:
+        """One with the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        return cls(
+            delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
+            chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
+        )
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """See `Provider.complete`."""
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        return _answer(request)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        """See `Provider.stream`: word by word."""
+        response = await self.complete(request)
+        for piece in re.findall(r"\S+\s*|\s+", response.message.content):
+            yield TextDelta(text=piece)
+            await asyncio.sleep(self._chunk_delay)
+        yield response
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def _answer(request: ModelRequest) -> ModelResponse:
+    last = request.messages[-1]
+    calls: tuple[ToolCall, ...] = ()
+    if isinstance(last, UserMessage):
+        calls = _calls(last.content, request)
+    message = AssistantMessage(
+        content="" if calls else _text(request.messages),
+        tool_calls=calls,
+    )
+    return ModelResponse(
+        message=message,
+        usage=_usage(request, message),
+        finish=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
+    )
+
+
+def _calls(text: str, request: ModelRequest) -> tuple[ToolCall, ...]:
+    names = {tool.name for tool in request.tools}
+    found = [match for match in _COMMAND.finditer(text) if match["name"] in names]
+    if not found:
+        found = [match for match in _ASKED.finditer(text) if match["name"] in names][:1]
+    return tuple(
+        _call(match["name"], match["arguments"], f"call_{len(request.messages)}_{number}")
+        for number, match in enumerate(found)
+    )
+
+
+def _call(name: str, text: str | None, call_id: str) -> ToolCall:
+    try:
+        arguments: Any = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return ToolCall(id=call_id, name=name, arguments={}, malformed=text)
+    return ToolCall(id=call_id, name=name, arguments=arguments)
+
+
+def _text(messages: Sequence[Message]) -> str:
+    results: list[str] = []
+    for message in reversed(messages):
+        if not isinstance(message, ToolMessage):
+            break
+        results.insert(0, f"{message.name}: {message.content}")
+    if results:
+        return "\n".join(results)
+    said = [message.content for message in messages if isinstance(message, UserMessage)]
+    if _RECALL.search(said[-1]):
+        earlier = said[:-1]
+        return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
+    return f"You said: {said[-1]}"
+
+
+def _usage(request: ModelRequest, message: AssistantMessage) -> Usage:
+    sent = len(request.system_prompt) + sum(len(m.content) for m in request.messages)
+    got = len(message.content) + sum(len(str(call.arguments)) for call in message.tool_calls)
+    return Usage(
+        input_tokens=sent // _BYTES_PER_TOKEN + 1, output_tokens=got // _BYTES_PER_TOKEN + 1
+    )

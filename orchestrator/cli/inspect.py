@@ -1,0 +1,55 @@
+"""`settings` and `doctor`: what is set, and what is wrong."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from agentapi import Settings, load_settings
+from agentapi.settings import without_password
+from orchestrator.cli.console import console
+from orchestrator.doctor import PROVIDER_KEYS, Level, examine
+
+_STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(settings)
+    app.command()(doctor)
+
+
+def settings() -> None:
+    """Print every setting with its value, secrets hidden."""
+    values = load_settings()
+    table = Table("variable", "value", "meaning")
+    for name, field in Settings.model_fields.items():
+        value = getattr(values, name)
+        shown = without_password(value) if name.endswith("_url") else _plain(value)
+        table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)
+    for name in PROVIDER_KEYS:
+        shown = "set (hidden)" if os.environ.get(name) else "not set"
+        table.add_row(name, shown, "Key of a model provider.")
+    console.print(table)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "not set"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def doctor() -> None:
+    """Check Redis, the broker, workers, agents and keys; says what to do about each fault."""
+    findings = examine(load_settings())
+    table = Table("", "check", "finding", "what to do")
+    for finding in findings:
+        style = _STYLE[finding.level]
+        table.add_row(
+            Text(finding.level, style=style), finding.check, Text(finding.what), finding.advice
+        )
+    console.print(table)
+    raise typer.Exit(1 if any(f.level is Level.FAIL for f in findings) else 0)

@@ -1,0 +1,42 @@
+"""The `agentapi` command: its sub-commands, and errors as one red line."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as installed_version
+
+import typer
+
+from agentapi.errors import AgentAPIError
+from orchestrator.cli import inspect, local, turns
+from orchestrator.cli.console import errors
+
+commands = typer.Typer(
+    name="agentapi",
+    help="A distributed runtime for LLM agents on Celery and Redis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+local.register(commands)
+turns.register(commands)
+inspect.register(commands)
+
+
+@commands.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(installed_version("agentapi"))
+
+
+def app() -> None:
+    """Run the command; an error of ours is printed without a traceback, exit code 1."""
+    try:
+        commands()
+    except AgentAPIError as error:
+        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

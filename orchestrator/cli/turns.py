@@ -1,0 +1,175 @@
+"""`enqueue`, `chat`, `history`, `turn`, `cancel`: talking to agents through the workers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from agentapi import EventType, Turn, create_conversation_id
+from agentapi.errors import TurnFailed
+from orchestrator.cli.console import console, errors
+from orchestrator.client import Orchestrator
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (enqueue, chat, history, turn, cancel):
+        app.command()(command)
+
+
+def enqueue(
+    agent: Annotated[str, typer.Argument(help="Name of an agent that the workers know.")],
+    message: Annotated[str, typer.Argument(help="What to say.")],
+    conversation: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
+    user: Annotated[str | None, typer.Option(help="User id.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant id.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the reply and print it.")] = False,
+    timeout: Annotated[float, typer.Option(help="Longest wait in seconds.")] = 60.0,
+) -> None:
+    """Give an agent a message."""
+    with Orchestrator() as orchestrator:
+        handle = orchestrator.enqueue(
+            agent, message, conversation_id=conversation, user_id=user, tenant_id=tenant
+        )
+        if not wait:
+            console.print(f"turn          {handle.turn_id}", highlight=False)
+            console.print(f"conversation  {handle.conversation_id}", highlight=False)
+            return
+        result = handle.result(timeout=timeout)
+        console.print(result.text, markup=False, highlight=False)
+        errors.print(
+            f"[dim]{handle.turn_id}: {result.steps} steps, {result.usage.total_tokens} tokens[/dim]"
+        )
+
+
+def chat(
+    agent: Annotated[str, typer.Argument(help="Name of an agent that the workers know.")],
+    conversation: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
+) -> None:
+    """Talk to an agent through the workers: /history, /reset, /quit."""
+    conversation_id = conversation or create_conversation_id()
+    console.print(f"[dim]conversation {conversation_id}; /history, /reset, /quit[/dim]")
+    with Orchestrator() as orchestrator:
+        while True:
+            try:
+                said = console.input("[bold]you[/bold] ").strip()
+            except (EOFError, KeyboardInterrupt):
+                console.print()
+                return
+            if said == "/quit":
+                return
+            if said == "/history":
+                _print_history(orchestrator, conversation_id)
+            elif said == "/reset":
+                dropped = orchestrator.reset(conversation_id)
+                console.print(f"[dim]{dropped} messages forgotten[/dim]")
+            elif said:
+                _say(orchestrator, agent, conversation_id, said)
+
+
+def _say(orchestrator: Orchestrator, agent: str, conversation_id: str, said: str) -> None:
+    """One turn, its text as it arrives. Ctrl-C cancels the turn and keeps the conversation."""
+    handle = orchestrator.enqueue(agent, said, conversation_id=conversation_id, stream=True)
+    console.print(f"[bold cyan]{agent}[/bold cyan] ", end="")
+    shown = False
+    try:
+        for event in handle.events():
+            if event.type is EventType.DELTA:
+                shown = True
+                console.print(event.data["text"], end="", markup=False, highlight=False)
+            elif event.type is EventType.RESET and shown:
+                console.print("\n[dim](a worker was lost; the answer begins again)[/dim]")
+            elif event.type is EventType.STEP and event.data["kind"] == "model":
+                console.print(f"[dim]({', '.join(event.data['tools'])})[/dim] ", end="")
+        result = handle.result()
+        console.print("" if shown else result.text, markup=False, highlight=False)
+    except KeyboardInterrupt:
+        console.print(f"\n[dim]cancel: {handle.cancel()}[/dim]")
+    except TurnFailed as error:
+        console.print(f"[red]{error}[/red]")
+
+
+def history(
+    conversation: Annotated[str, typer.Argument(help="The conversation's id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a conversation's messages."""
+    with Orchestrator() as orchestrator:
+        if as_json:
+            typer.echo(json.dumps(orchestrator.history(conversation), indent=2))
+        else:
+            _print_history(orchestrator, conversation)
+
+
+def _print_history(orchestrator: Orchestrator, conversation_id: str) -> None:
+    messages = orchestrator.history(conversation_id)
+    if not messages:
+        console.print("[dim]no messages[/dim]")
+    for message in messages:
+        text = Text(f"{message['role']:>9} ", style="bold")
+        text.append(message["content"], style="not bold")
+        for call in message.get("tool_calls", ()):
+            text.append(
+                f" -> {call['name']}({json.dumps(call['arguments'])})", style="not bold dim"
+            )
+        console.print(text)
+
+
+def turn(
+    turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a turn: status, attempts, times, tokens, error, events."""
+    with Orchestrator() as orchestrator:
+        info = orchestrator.turn(turn_id).info()
+        found = orchestrator.store.events({turn_id: -1}, 0).get(turn_id, [])
+    rows = _rows(info)
+    events = [{"number": e.number, "type": e.type.value, **e.data} for e in found]
+    if as_json:
+        typer.echo(json.dumps({**rows, "events": events}, indent=2))
+        return
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, Text("" if value is None else str(value)))
+    for event in events:
+        table.add_row(f"event {event.pop('number')}", Text(json.dumps(event)))
+    console.print(table)
+
+
+def _rows(info: Turn) -> dict[str, object]:
+    return {
+        "turn": info.turn_id,
+        "conversation": info.conversation_id,
+        "agent": info.agent,
+        "status": info.status.value,
+        "attempt": info.attempt,
+        "worker": info.worker,
+        "steps": info.steps,
+        "input_tokens": info.usage.input_tokens,
+        "output_tokens": info.usage.output_tokens,
+        "created": _time(info.created_at),
+        "started": _time(info.started_at),
+        "ended": _time(info.ended_at),
+        "input": info.input,
+        "text": info.text,
+        "error": f"{info.error.code}: {info.error.message}" if info.error else None,
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def cancel(
+    turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
+) -> None:
+    """Cancel a turn; says what it did."""
+    with Orchestrator() as orchestrator:
+        console.print(orchestrator.cancel(turn_id).value)

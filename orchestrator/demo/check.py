@@ -1,0 +1,48 @@
+"""Does every history hold exactly its turns, in order? Reads only what any client can read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def check_history(
+    conversation_id: str, expected: Sequence[tuple[str, str]], history: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Compare a history with the turns that should be in it.
+
+    Args:
+        conversation_id: For the text of the problems.
+        expected: Turn id and user message of each turn, in the order of their acceptance.
+        history: Messages as `Orchestrator.history` gives them.
+
+    Returns:
+        What is wrong, in words; empty when all is well.
+    """
+    problems: list[str] = []
+    said = [(m.get("turn_id"), m["content"]) for m in history if m["role"] == "user"]
+    if said != list(expected):
+        counts = Counter(said)
+        lost = [text for turn, text in expected if (turn, text) not in counts]
+        repeated = [text for (_, text), count in counts.items() if count > 1]
+        what = f"lost {lost}, repeated {repeated}" if lost or repeated else "out of order"
+        problems.append(f"{conversation_id}: {len(said)} of {len(expected)} turns; {what}")
+    problems += [f"{conversation_id}: {problem}" for problem in _broken_turns(history)]
+    return problems
+
+
+def _broken_turns(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A turn is whole when it ends with a reply and every tool call has its result."""
+    problems: list[str] = []
+    open_calls: set[str] = set()
+    for position, message in enumerate(history):
+        following = history[position + 1] if position + 1 < len(history) else None
+        if message["role"] == "assistant":
+            open_calls = {call["id"] for call in message.get("tool_calls", ())}
+        elif message["role"] == "tool":
+            open_calls.discard(message["call_id"])
+        turn_ends = following is None or following["role"] == "user"
+        if turn_ends and (message["role"] != "assistant" or open_calls):
+            problems.append(f"turn {message.get('turn_id')} is not whole")
+    return problems

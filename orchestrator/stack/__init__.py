@@ -1,0 +1,7 @@
+"""A whole stack on one machine, for development, the demo and tests."""
+
+from orchestrator.stack.processes import Child
+from orchestrator.stack.stack import Stack
+from orchestrator.stack.valkey import start_valkey
+
+__all__ = ["Child", "Stack", "start_valkey"]

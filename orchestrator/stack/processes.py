@@ -1,0 +1,118 @@
+"""Child processes: started with a log file, stopped by their own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agentapi.errors import ConfigurationError
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+
+
+def free_port() -> int:
+    """A port on the loopback interface that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Child:
+    """A running child process in a session of its own, so that Ctrl-C reaches only us.
+
+    Attributes:
+        name: For people.
+        log: The file with all it prints.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            name: For people.
+            command: Program and arguments.
+            log: File to write its output to; begun anew.
+            env: Variables besides this process's own.
+            cwd: Folder to run in; this process's own when not given.
+        """
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, str(_LAUNCH), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, or None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raises:
+        ConfigurationError: It has ended; shows the end of its log.
+        """
+        if self.exit_code is not None:
+            raise ConfigurationError(
+                f"{self.name} ended with exit code {self.exit_code}; the end of {self.log}:\n"
+                f"{self.tail()}"
+            )
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """End it: SIGTERM, and SIGKILL after `timeout` seconds."""
+        if self.exit_code is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """End it with SIGKILL and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+
+def stop_all(children: Sequence[Child], timeout: float = 30.0) -> None:
+    """End children side by side: all get SIGTERM before the first is waited for."""
+    for child in children:
+        child.signal(signal.SIGTERM)
+    for child in children:
+        child.stop(timeout)

@@ -1,0 +1,180 @@
+"""Valkey, workers and Flower together."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from agentapi import Settings, load_settings
+from agentapi.errors import ConfigurationError
+from orchestrator.broker import producer_app
+from orchestrator.stack.processes import Child, free_port, stop_all
+from orchestrator.stack.valkey import start_valkey
+
+
+class Stack:
+    """The processes of one machine, started in order and stopped in the reverse one.
+
+    Attributes:
+        folder: For data and logs.
+        redis_url: The server that all use.
+        settings: For producers that talk to this stack.
+        workers: The worker processes.
+        flower_url: Where Flower is, or None without it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        agents: Sequence[str] = (),
+        workers: int = 2,
+        flower: bool = True,
+        redis_url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Describe a stack; `start`, or ``with``, starts it.
+
+        Args:
+            folder: For data and logs; made when missing.
+            agents: Modules with agents.
+            workers: Number of worker processes.
+            flower: Whether to start Flower.
+            redis_url: A server that runs already; an embedded one is started when not given.
+            env: Variables for the workers.
+            settings: Settings by field name for workers and producers.
+        """
+        self.folder = folder
+        self._agents = agents
+        self._count = workers
+        self._with_flower = flower
+        self._own_redis = redis_url
+        self._env = dict(env or {})
+        self._overrides = settings
+        self.redis_url = redis_url or ""
+        self.flower_url: str | None = None
+        self.valkey: Child | None = None
+        self.workers: list[Child] = []
+        self.flower: Child | None = None
+
+    def start(self) -> Self:
+        """Start everything and wait until all answer.
+
+        Raises:
+            ConfigurationError: A process does not start; shows the end of its log.
+        """
+        try:
+            if self._own_redis is None:
+                self.valkey, self.redis_url = start_valkey(self.folder)
+            for _ in range(self._count):
+                self.start_worker()
+            if self._with_flower:
+                self._start_flower()
+            self.wait_for_workers(self._count)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of producers that talk to this stack."""
+        return load_settings(redis_url=self.redis_url, broker_url=self.redis_url, **self._overrides)
+
+    @property
+    def children(self) -> list[Child]:
+        """All processes that were started."""
+        return [child for child in (self.valkey, *self.workers, self.flower) if child]
+
+    def start_worker(self) -> Child:
+        """Start one more worker process; returns before it is ready."""
+        name = f"worker{len(self.workers) + 1}"
+        child = Child(
+            name,
+            [
+                *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
+                *("--without-gossip", "--without-mingle", "-n", f"{name}@%h"),
+            ],
+            log=self.folder / "logs" / f"{name}.log",
+            env=self._environment(),
+        )
+        self.workers.append(child)
+        return child
+
+    def _environment(self) -> dict[str, str]:
+        variables = {
+            "AGENTAPI_REDIS_URL": self.redis_url,
+            "AGENTAPI_BROKER_URL": self.redis_url,
+            "PYTHONUNBUFFERED": "1",
+            # Celery warns everyone who runs as root in a container, at every start.
+            "PYTHONWARNINGS": "ignore::celery.platforms.SecurityWarning",
+        }
+        if self._agents:
+            variables["AGENTAPI_AGENTS"] = ",".join(self._agents)
+        for name, value in self._overrides.items():
+            variables[f"AGENTAPI_{name.upper()}"] = str(value)
+        return {**variables, **self._env}
+
+    def _start_flower(self) -> None:
+        port = free_port()
+        self.flower_url = f"http://127.0.0.1:{port}"
+        self.flower = Child(
+            "flower",
+            [
+                *(sys.executable, "-m", "celery", f"--broker={self.redis_url}"),
+                *("-A", "orchestrator.stack.flower_app", "flower"),
+                *("--address=127.0.0.1", f"--port={port}"),
+            ],
+            log=self.folder / "logs" / "flower.log",
+            env={
+                **self._environment(),
+                "FLOWER_UNAUTHENTICATED_API": "true",
+                "FLOWER_COOKIE_SECRET": secrets.token_hex(16),
+            },
+        )
+
+    def wait_for_workers(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until so many workers answer, and Flower, if there is one, listens.
+
+        Raises:
+            ConfigurationError: A process has ended, or the time is up.
+        """
+        deadline = time.monotonic() + timeout
+        app = producer_app(self.settings)
+        try:
+            while True:
+                for child in self.children:
+                    child.check()
+                answers = app.control.ping(timeout=0.5, limit=count)
+                if len(answers) >= count:
+                    return
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(
+                        f"{len(answers)} of {count} workers answered within {timeout:g} s; "
+                        f"their logs are in {self.folder / 'logs'}"
+                    )
+        finally:
+            app.close()
+
+    def stop(self) -> None:
+        """Stop what was started: workers and Flower first, Valkey last."""
+        stop_all([child for child in (*self.workers, self.flower) if child])
+        if self.valkey is not None:
+            self.valkey.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

