@@ -1,0 +1,114 @@
+"""The neutral message format as Chat Completions' JSON, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.providers.base import FinishReason, ModelRequest
+
+_LONGEST_ID: Final = 40
+_FINISH: Final = {
+    "stop": FinishReason.STOP,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.FILTERED,
+}
+
+
+def request_body(request: ModelRequest) -> dict[str, Any]:
+    """The body of a chat completion request."""
+    body: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": dict(tool.parameters),
+                },
+            }
+            for tool in request.tools
+        ]
+    return {**body, **request.options}
+
+
+def _messages(request: ModelRequest) -> list[dict[str, Any]]:
+    system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt else []
+    return [*system, *map(_message, request.messages)]
+
+
+def _message(message: Message) -> dict[str, Any]:
+    match message:
+        case UserMessage():
+            return {"role": "user", "content": message.content}
+        case ToolMessage():
+            return {
+                "role": "tool",
+                "tool_call_id": call_id(message.call_id),
+                "content": message.content,
+            }
+        case AssistantMessage():
+            data: dict[str, Any] = {"role": "assistant", "content": message.content}
+            if message.tool_calls:
+                data["content"] = message.content or None
+                data["tool_calls"] = _calls(message.tool_calls)
+            return data
+
+
+def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call_id(call.id),
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": call.malformed
+                if call.malformed is not None
+                else orjson.dumps(dict(call.arguments)).decode(),
+            },
+        }
+        for call in calls
+    ]
+
+
+def call_id(original: str) -> str:
+    """An id that this API takes, the same for a call and its result: at most 40 characters.
+
+    Histories begun with another provider have ids of any length.
+    """
+    if 0 < len(original) <= _LONGEST_ID:
+        return original
+    return "call_" + hashlib.sha256(original.encode()).hexdigest()[:32]
+
+
+def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
+    """A model's call, with its arguments read if they are a JSON object."""
+    try:
+        value = orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        value = None
+    if isinstance(value, dict):
+        return ToolCall(id=identifier, name=name, arguments=value)
+    return ToolCall(id=identifier, name=name, arguments={}, malformed=arguments)
+
+
+def usage_from(data: Mapping[str, Any]) -> Usage:
+    """Tokens as the server counts them; zero where it does not say."""
+    details = data.get("prompt_tokens_details") or {}
+    return Usage(
+        input_tokens=data.get("prompt_tokens") or 0,
+        output_tokens=data.get("completion_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+    )
+
+
+def finish_reason(reason: str | None) -> FinishReason:
+    """Why the model stopped; what is not known counts as a stop."""
+    return _FINISH.get(reason or "stop", FinishReason.STOP)

@@ -1,0 +1,247 @@
+"""The real google-genai SDK against a local server that speaks generateContent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
+from agentapi.messages import (
+    AssistantMessage,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+    dumps,
+    loads,
+)
+from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
+from agentapi.providers.gemini import GeminiProvider
+from tests.wire import gemini
+from tests.wire.server import WireServer, hang_up, serving, text
+
+KEY = "AIza-very-secret"
+REQUEST = ModelRequest(
+    model="gemini-test",
+    system_prompt="Be brief.",
+    messages=[UserMessage(content="hi")],
+    tools=[ToolSpec(name="look", description="Look.", parameters={"type": "object"})],
+    options={"temperature": 0},
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[WireServer]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def provider(server: WireServer) -> AsyncIterator[GeminiProvider]:
+    made = GeminiProvider(api_key=KEY, base_url=server.url, timeout=5)
+    yield made
+    await made.aclose()
+
+
+async def collect(provider: GeminiProvider) -> tuple[list[str], ModelResponse]:
+    parts = [part async for part in provider.stream(REQUEST)]
+    assert isinstance(parts[-1], ModelResponse)
+    return [part.text for part in parts if isinstance(part, TextDelta)], parts[-1]
+
+
+async def test_plain_answer_and_the_request_on_the_wire(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(gemini.reply({"text": "hello"}))
+    response = await provider.complete(REQUEST)
+    assert response.message.content == "hello"
+    assert response.usage == Usage(input_tokens=12, output_tokens=7, cached_tokens=2)
+    assert response.finish is FinishReason.STOP
+    assert server.paths == ["/v1/models/gemini-test:generateContent"]
+    assert server.headers[0]["x-goog-api-key"] == KEY
+    sent = server.requests[0]
+    assert sent["contents"] == [{"role": "user", "parts": [{"text": "hi"}]}]
+    assert sent["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
+    assert sent["generationConfig"]["temperature"] == 0
+    [declaration] = sent["tools"][0]["functionDeclarations"]
+    assert declaration == {
+        "name": "look",
+        "description": "Look.",
+        "parametersJsonSchema": {"type": "object"},
+    }
+
+
+async def test_tool_call_keeps_its_signature_and_id(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(
+        gemini.reply(
+            {"text": "thinking", "thought": True},
+            gemini.call("look", {"x": 1}, id="g1", thoughtSignature="c2lnbmF0dXJl"),
+            gemini.call("look", {"x": 2}, id="g2"),
+        ),
+        gemini.reply({"text": "done"}),
+    )
+    response = await provider.complete(REQUEST)
+    assert response.finish is FinishReason.TOOL_CALLS
+    assert response.message.content == ""
+    assert [call.id for call in response.message.tool_calls] == ["g1", "g2"]
+    # Through the store and back to the provider, as a second worker would do it.
+    stored = loads(dumps(response.message))
+    await provider.complete(
+        ModelRequest(
+            model="gemini-test",
+            system_prompt="",
+            messages=[
+                UserMessage(content="hi"),
+                stored,
+                ToolMessage(call_id="g1", name="look", content="one"),
+                ToolMessage(call_id="g2", name="look", content="bad", is_error=True),
+            ],
+        )
+    )
+    _, model, results = server.requests[1]["contents"]
+    assert model["role"] == "model"
+    assert model["parts"][1]["thoughtSignature"] == "c2lnbmF0dXJl"
+    assert model["parts"][1]["functionCall"] == {"id": "g1", "name": "look", "args": {"x": 1}}
+    assert results == {
+        "role": "user",
+        "parts": [
+            {"functionResponse": {"id": "g1", "name": "look", "response": {"output": "one"}}},
+            {"functionResponse": {"id": "g2", "name": "look", "response": {"error": "bad"}}},
+        ],
+    }
+
+
+async def test_a_model_that_gives_no_ids_gets_none_back(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(gemini.reply(gemini.call("look", {})), gemini.reply({"text": "done"}))
+    response = await provider.complete(REQUEST)
+    [call] = response.message.tool_calls
+    assert call.id
+    result = ToolMessage(call_id=call.id, name="look", content="seen")
+    messages = [UserMessage(content="hi"), response.message, result]
+    await provider.complete(ModelRequest(model="m", system_prompt="", messages=messages))
+    _, model, results = server.requests[1]["contents"]
+    assert "id" not in model["parts"][0]["functionCall"]
+    assert "id" not in results["parts"][0]["functionResponse"]
+
+
+async def test_calls_of_another_provider_carry_the_documented_signature(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(gemini.reply({"text": "done"}))
+    calls = (ToolCall(id="call_1", name="look", arguments={"x": 1}),)
+    await provider.complete(
+        ModelRequest(
+            model="m",
+            system_prompt="",
+            messages=[
+                UserMessage(content="hi"),
+                AssistantMessage(content="wait", tool_calls=calls),
+                ToolMessage(call_id="call_1", name="look", content="seen"),
+            ],
+        )
+    )
+    assert server.requests[0]["contents"][1]["parts"] == [
+        {"text": "wait"},
+        {
+            "functionCall": {"id": "call_1", "name": "look", "args": {"x": 1}},
+            "thoughtSignature": "skip_thought_signature_validator",
+        },
+    ]
+
+
+async def test_streamed(server: WireServer, provider: GeminiProvider) -> None:
+    server.will(
+        gemini.streamed(
+            gemini.body({"text": "hel"}, finish=None),
+            gemini.body({"text": "lo"}, finish=None),
+            gemini.body(gemini.call("look", {"x": 1}, id="g1")),
+        )
+    )
+    deltas, response = await collect(provider)
+    assert deltas == ["hel", "lo"]
+    assert response.message.content == "hello"
+    assert response.message.tool_calls == (ToolCall(id="g1", name="look", arguments={"x": 1}),)
+    assert server.paths == ["/v1/models/gemini-test:streamGenerateContent?alt=sse"]
+
+
+async def test_rate_limit_by_header_and_by_body(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    info = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}]
+    server.will(
+        gemini.error(429, "slow down", "RESOURCE_EXHAUSTED", retry_after="7"),
+        gemini.error(429, "slow down", "RESOURCE_EXHAUSTED", info),
+    )
+    for expected in (7, 17.5):
+        with pytest.raises(ProviderUnavailable, match="slow down") as caught:
+            await provider.complete(REQUEST)
+        assert caught.value.retry_after == expected
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message", "expected"),
+    [
+        (400, "INVALID_ARGUMENT", f"no {KEY}", ProviderRejected),
+        (400, "INVALID_ARGUMENT", "API key not valid. Please pass", ProviderMisconfigured),
+        (403, "PERMISSION_DENIED", f"no {KEY}", ProviderMisconfigured),
+        (500, "INTERNAL", f"no {KEY}", ProviderUnavailable),
+        (503, "UNAVAILABLE", "overloaded", ProviderUnavailable),
+    ],
+)
+async def test_statuses_by_what_the_caller_must_do(
+    server: WireServer,
+    provider: GeminiProvider,
+    code: int,
+    kind: str,
+    message: str,
+    expected: type[Exception],
+) -> None:
+    server.will(gemini.error(code, message, kind), gemini.error(code, message, kind))
+    with pytest.raises(expected, match=str(code)) as caught:
+        await provider.complete(REQUEST)
+    assert KEY not in str(caught.value)
+    with pytest.raises(expected):
+        await collect(provider)
+    assert len(server.requests) == 2
+
+
+async def test_malformed_and_truncated_answers(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(
+        text("{not json"),
+        text("{}"),
+        gemini.reply({"text": "hel"}, finish=None),
+        gemini.reply(finish="MALFORMED_FUNCTION_CALL"),
+        hang_up(),
+    )
+    for _ in range(5):
+        with pytest.raises(ProviderUnavailable):
+            await provider.complete(REQUEST)
+    server.will(
+        gemini.streamed(gemini.body({"text": "hel"}, finish=None)),
+        gemini.streamed(gemini.body({"text": "hel"}, finish=None), cut=True),
+        gemini.streamed({"error": {"code": 503, "message": "gone", "status": "UNAVAILABLE"}}),
+    )
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            await collect(provider)
+
+
+async def test_blocked_prompt_is_rejected(server: WireServer, provider: GeminiProvider) -> None:
+    server.will(text('{"promptFeedback": {"blockReason": "SAFETY"}}'))
+    with pytest.raises(ProviderRejected, match="SAFETY"):
+        await provider.complete(REQUEST)
+
+
+def test_missing_key_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    with pytest.raises(ProviderMisconfigured, match="GEMINI_API_KEY or GOOGLE_API_KEY is not set"):
+        GeminiProvider.from_environment()

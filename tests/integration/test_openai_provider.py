@@ -1,0 +1,234 @@
+"""The real openai SDK against a local server that speaks Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
+from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
+from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.openrouter import openrouter_from_environment
+from tests.wire import chat
+from tests.wire.server import WireServer, hang_up, serving, sse, text
+
+KEY = "sk-very-secret"
+REQUEST = ModelRequest(
+    model="m",
+    system_prompt="Be brief.",
+    messages=[UserMessage(content="hi")],
+    tools=[ToolSpec(name="look", description="Look.", parameters={"type": "object"})],
+    options={"temperature": 0},
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[WireServer]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def provider(server: WireServer) -> AsyncIterator[OpenAIProvider]:
+    made = OpenAIProvider(api_key=KEY, base_url=f"{server.url}/v1", timeout=5)
+    yield made
+    await made.aclose()
+
+
+async def collect(provider: OpenAIProvider) -> tuple[list[str], ModelResponse]:
+    parts = [part async for part in provider.stream(REQUEST)]
+    assert isinstance(parts[-1], ModelResponse)
+    return [part.text for part in parts if isinstance(part, TextDelta)], parts[-1]
+
+
+async def test_plain_answer_and_the_request_on_the_wire(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(chat.reply("hello"))
+    response = await provider.complete(REQUEST)
+    assert response.message == AssistantMessage(content="hello")
+    assert response.usage == Usage(input_tokens=12, output_tokens=5, cached_tokens=4)
+    assert response.finish is FinishReason.STOP
+    assert server.paths == ["/v1/chat/completions"]
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert server.requests[0] == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi"},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "look",
+                    "description": "Look.",
+                    "parameters": {"type": "object"},
+                },
+            }
+        ],
+        "temperature": 0,
+    }
+
+
+async def test_tool_calls(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(
+        chat.reply(None, chat.call("a", "look", '{"x": 1}'), chat.call("b", "look", "nonsense"))
+    )
+    response = await provider.complete(REQUEST)
+    assert response.finish is FinishReason.TOOL_CALLS
+    assert response.message.tool_calls == (
+        ToolCall(id="a", name="look", arguments={"x": 1}),
+        ToolCall(id="b", name="look", arguments={}, malformed="nonsense"),
+    )
+
+
+async def test_streamed_text(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(chat.streamed("hel", "lo"))
+    deltas, response = await collect(provider)
+    assert deltas == ["hel", "lo"]
+    assert response.message.content == "hello"
+    assert response.usage == Usage(input_tokens=12, output_tokens=5, cached_tokens=4)
+    assert server.requests[0]["stream_options"] == {"include_usage": True}
+
+
+async def test_streamed_tool_call_in_fragments(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(chat.streamed_call("a", "look", '{"x"', ": 1}"))
+    _, response = await collect(provider)
+    assert response.message.tool_calls == (ToolCall(id="a", name="look", arguments={"x": 1}),)
+    assert response.finish is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("header", [{"retry_after": "7"}, {"retry_after_ms": "7000"}])
+async def test_rate_limit_says_when_to_come_back(
+    server: WireServer, provider: OpenAIProvider, header: dict[str, str]
+) -> None:
+    server.will(chat.error(429, "slow down", **header))
+    with pytest.raises(ProviderUnavailable, match=r"429.*slow down") as caught:
+        await provider.complete(REQUEST)
+    assert caught.value.retry_after == 7
+    assert len(server.requests) == 1
+
+
+async def test_exhausted_quota_is_not_retried(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(chat.error(429, "pay first", kind="insufficient_quota"))
+    with pytest.raises(ProviderMisconfigured, match="pay first"):
+        await provider.complete(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (400, ProviderRejected),
+        (401, ProviderMisconfigured),
+        (404, ProviderMisconfigured),
+        (500, ProviderUnavailable),
+        (503, ProviderUnavailable),
+    ],
+)
+async def test_statuses_by_what_the_caller_must_do(
+    server: WireServer, provider: OpenAIProvider, code: int, expected: type[Exception]
+) -> None:
+    server.will(chat.error(code, f"wrong key {KEY}"), chat.error(code, f"wrong key {KEY}"))
+    with pytest.raises(expected) as caught:
+        await provider.complete(REQUEST)
+    assert KEY not in str(caught.value)
+    assert str(code) in str(caught.value)
+    with pytest.raises(expected):
+        await collect(provider)
+
+
+async def test_malformed_json(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(text("{not json"), text('{"choices": []}'), sse("{not json"))
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await provider.complete(REQUEST)
+    with pytest.raises(ProviderUnavailable):
+        await collect(provider)
+
+
+async def test_truncated_streams(server: WireServer, provider: OpenAIProvider) -> None:
+    piece = chat.chunk({"content": "hel"})
+    server.will(sse(piece), sse(piece, cut=True), sse(piece, '{"error": {"message": "boom"}}'))
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            await collect(provider)
+
+
+async def test_no_answer(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(hang_up())
+    with pytest.raises(ProviderUnavailable):
+        await provider.complete(REQUEST)
+
+
+async def test_refusal_is_text_that_was_filtered(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(
+        sse(chat.chunk({"refusal": "No."}), chat.chunk({}, "stop"), chat.usage_chunk(), "[DONE]")
+    )
+    _, response = await collect(provider)
+    assert response.message.content == "No."
+    assert response.finish is FinishReason.FILTERED
+
+
+async def test_history_of_another_provider(server: WireServer, provider: OpenAIProvider) -> None:
+    long_id = "gemini_" + "x" * 60
+    server.will(chat.reply("done"))
+    await provider.complete(
+        ModelRequest(
+            model="m",
+            system_prompt="",
+            messages=[
+                UserMessage(content="go"),
+                AssistantMessage(
+                    content="",
+                    tool_calls=(ToolCall(id=long_id, name="look", arguments={"x": 1}),),
+                    provider_data={"gemini": {"parts": [{"thoughtSignature": "c2ln"}]}},
+                ),
+                ToolMessage(call_id=long_id, name="look", content="seen"),
+            ],
+        )
+    )
+    _, assistant, result = server.requests[0]["messages"]
+    assert assistant["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) <= 40
+    assert assistant["tool_calls"][0]["function"]["arguments"] == '{"x":1}'
+    assert "c2ln" not in str(server.requests[0])
+
+
+def test_missing_keys_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
+    with pytest.raises(ProviderMisconfigured, match="OPENAI_API_KEY is not set"):
+        OpenAIProvider.from_environment()
+    with pytest.raises(ProviderMisconfigured, match="OPENROUTER_API_KEY is not set"):
+        openrouter_from_environment()
+
+
+async def test_openrouter_from_environment(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    monkeypatch.setenv("OPENROUTER_BASE_URL", f"{server.url}/api/v1")
+    provider = openrouter_from_environment()
+    server.will(chat.reply("hello"))
+    assert (await provider.complete(REQUEST)).message.content == "hello"
+    assert server.paths == ["/api/v1/chat/completions"]
+    await provider.aclose()
+
+
+async def test_base_url_from_environment(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v9")
+    provider = OpenAIProvider.from_environment()
+    server.will(chat.reply("hello"))
+    await provider.complete(REQUEST)
+    assert server.paths == ["/v9/chat/completions"]
+    await provider.aclose()

@@ -1,0 +1,96 @@
+"""A local HTTP server that plays a script: one behaviour a request, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+Behaviour: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class WireServer:
+    """Records what it was sent, and answers as it was told."""
+
+    url: str = ""
+    script: deque[Behaviour] = field(default_factory=deque)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    def will(self, *behaviours: Behaviour) -> None:
+        self.script.extend(behaviours)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        self.paths.append(request.path_qs)
+        return await self.script.popleft()(request, body)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[WireServer]:
+    server = WireServer()
+    app = web.Application()
+    app.router.add_post("/{path:.*}", server.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    server.url = f"http://127.0.0.1:{port}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def status(code: int, body: Any, **headers: str) -> Behaviour:
+    """An answer with a status; header names are given with underscores."""
+
+    async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.json_response(body, status=code, headers=named)
+
+    return behave
+
+
+def text(content: str) -> Behaviour:
+    """An answer that claims to be JSON."""
+
+    async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(text=content, content_type="application/json")
+
+    return behave
+
+
+def sse(*payloads: str, cut: bool = False, newline: str = "\n\n") -> Behaviour:
+    """A stream of server-sent events; `cut` closes the connection in the middle."""
+
+    async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for payload in payloads:
+            await response.write(f"data: {payload}{newline}".encode())
+        if cut and request.transport is not None:
+            request.transport.abort()
+        return response
+
+    return behave
+
+
+def hang_up() -> Behaviour:
+    """Close the connection without an answer."""
+
+    async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    return behave
