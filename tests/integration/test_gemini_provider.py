@@ -9,6 +9,7 @@ import pytest
 from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
 from agentapi.messages import (
     AssistantMessage,
+    Message,
     ToolCall,
     ToolMessage,
     Usage,
@@ -122,7 +123,7 @@ async def test_a_model_that_gives_no_ids_gets_none_back(
     [call] = response.message.tool_calls
     assert call.id
     result = ToolMessage(call_id=call.id, name="look", content="seen")
-    messages = [UserMessage(content="hi"), response.message, result]
+    messages: list[Message] = [UserMessage(content="hi"), response.message, result]
     await provider.complete(ModelRequest(model="m", system_prompt="", messages=messages))
     _, model, results = server.requests[1]["contents"]
     assert "id" not in model["parts"][0]["functionCall"]

@@ -1,0 +1,48 @@
+"""Agents for worker processes under test."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agentapi import Agent, register_provider, tool
+from agentapi.providers.offline import OfflineProvider
+
+
+class SlowProvider(OfflineProvider):
+    """Streams visibly."""
+
+    name = "slow"
+
+
+register_provider("slow", lambda: SlowProvider(chunk_delay=0.1))
+
+
+@tool
+async def nap(seconds: float) -> str:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+@tool(idempotent=True)
+async def count_up(seconds: float) -> str:
+    """Sleep; may be repeated."""
+    await asyncio.sleep(seconds)
+    return "counted"
+
+
+@tool
+def broken() -> str:
+    """Raise."""
+    raise RuntimeError("out of paper")
+
+
+@tool
+def echo(text: str) -> str:
+    """Say it back."""
+    return text
+
+
+tools = Agent(name="tools", provider="offline", tools=[nap, count_up, broken, echo])
+slow = Agent(name="slow", provider="slow")
+keyless = Agent(name="keyless", provider="openai")

@@ -1,0 +1,49 @@
+"""A real Valkey for the whole run, and settings for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from agentapi import Settings, load_settings
+from orchestrator.stack import start_valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    """Tests see the defaults, whatever the developer has set; no key, no live model call."""
+    for name in list(os.environ):
+        if name.startswith("AGENTAPI_") or name.endswith("_API_KEY"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that lives as long as the test run."""
+    child, url = start_valkey(tmp_path_factory.mktemp("valkey"))
+    yield url
+    child.stop()
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """The server, emptied for this test."""
+    client = redis.Redis.from_url(valkey_url)
+    client.flushall()
+    client.close()
+    return valkey_url
+
+
+@pytest.fixture
+def settings_for(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
+    """Make settings for the emptied server."""
+
+    def make(**overrides: Any) -> Settings:
+        return load_settings(redis_url=redis_url, **overrides)
+
+    return make
