@@ -1,0 +1,125 @@
+"""Cancellation, events, and what the sweep finds."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from agentapi.errors import LeaseLost
+from agentapi.stores import Cancellation, CancelOutcome, NewEvent, Renewal
+from agentapi.turns import EventType, TurnStatus
+from tests.conformance.conftest import MakeBench
+from tests.conformance.stores import Bench, C, model_step
+
+
+def test_cancelling_the_waiting_head_wakes_the_next(bench: Bench) -> None:
+    first, second = bench.enqueue(), bench.enqueue()
+    done = bench.store.cancel(first)
+    assert done.outcome is CancelOutcome.CANCELLED
+    assert done.wakeup is not None
+    assert done.wakeup.turn_id == second
+    assert bench.store.cancel(first) == done
+    assert bench.store.turn(first).status is TurnStatus.CANCELLED
+    bench.claim(second)
+
+
+def test_cancelling_a_turn_in_the_middle_wakes_nobody(bench: Bench) -> None:
+    first, second, third = bench.enqueue(), bench.enqueue(), bench.enqueue()
+    assert bench.store.cancel(second) == Cancellation(outcome=CancelOutcome.CANCELLED)
+    wakeup = bench.complete(bench.claim(first).lease)
+    assert wakeup is not None
+    assert wakeup.turn_id == third
+
+
+def test_a_running_turn_is_asked_to_stop(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    assert bench.store.cancel(turn_id).outcome is CancelOutcome.REQUESTED
+    assert bench.store.cancel(turn_id).outcome is CancelOutcome.REQUESTED
+    assert bench.store.renew([lease]) == [Renewal(held=True, cancel=True)]
+    assert bench.store.record(lease, 0, model_step()) is True
+    bench.complete(lease)
+    assert bench.store.cancel(turn_id) == Cancellation(outcome=CancelOutcome.ENDED)
+
+
+def test_a_turn_whose_worker_is_gone_is_cancelled_and_its_zombie_fenced(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    bench.expire_lease(C)
+    assert bench.store.cancel(turn_id).outcome is CancelOutcome.CANCELLED
+    with pytest.raises(LeaseLost):
+        bench.complete(lease)
+    assert bench.store.history(C) == []
+    assert not bench.has_due(C)
+    assert bench.claim(bench.enqueue()).lease.epoch == 3
+
+
+def test_events_are_numbered_without_gaps_and_can_be_resumed(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    deltas = [NewEvent(type=EventType.DELTA, data={"text": text}) for text in "ab"]
+    bench.store.emit([(lease, 1, deltas)])
+    bench.store.emit([(lease, 1, deltas)])
+    bench.store.emit([(lease, 2, deltas[:1])])
+    bench.store.record(lease, 0, model_step())
+    bench.complete(lease)
+    events = bench.store.events({turn_id: -1}, 0)[turn_id]
+    assert [event.number for event in events] == [0, 1, 2, 3, 4, 5]
+    assert [event.type.value for event in events] == [
+        "started",
+        "delta",
+        "delta",
+        "delta",
+        "step",
+        "completed",
+    ]
+    assert events[0].data == {"attempt": 1, "worker": "w"}
+    assert bench.store.events({turn_id: 3}, 0) == {turn_id: events[4:]}
+    assert bench.store.events({turn_id: 5}, 0) == {}
+    assert bench.store.turn(turn_id).last_event == 5
+
+
+def test_a_wait_for_events_ends_with_the_first_or_when_interrupted(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    timer = threading.Timer(0.1, lambda: bench.claim(turn_id))
+    timer.start()
+    found = bench.store.events({turn_id: -1}, 10)
+    assert found[turn_id][0].type is EventType.STARTED
+    timer.join()
+    timer = threading.Timer(0.1, bench.store.interrupt)
+    timer.start()
+    begun = time.monotonic()
+    assert bench.store.events({turn_id: 0}, 10) == {}
+    assert time.monotonic() - begun < 5
+    timer.join()
+
+
+def test_what_is_overdue_is_dispatched_again_ever_more_rarely(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    turn_id = bench.enqueue()
+    assert bench.store.overdue() == []
+    assert bench.store.redispatch(C) is None
+    for _ in range(3):
+        bench.overdue_now(C)
+        assert bench.store.overdue() == [C]
+        wakeup = bench.store.redispatch(C)
+        assert wakeup is not None
+        assert (wakeup.conversation_id, wakeup.turn_id, wakeup.agent) == (C, turn_id, "a")
+        assert bench.store.redispatch(C) is None
+        assert bench.store.overdue() == []
+
+
+def test_due_follows_the_inbox(bench: Bench) -> None:
+    first, second = bench.enqueue(), bench.enqueue()
+    assert bench.has_due(C)
+    bench.complete(bench.claim(first).lease)
+    assert bench.has_due(C)
+    bench.complete(bench.claim(second).lease)
+    assert not bench.has_due(C)
+
+
+def test_the_elected_stays_elected(bench: Bench) -> None:
+    assert bench.store.elect("one", ttl=60)
+    assert bench.store.elect("one", ttl=60)

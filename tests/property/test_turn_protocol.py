@@ -1,0 +1,302 @@
+"""The turn protocol as a state machine: any order of calls, repeats and zombies included.
+
+A model of a few lines says what should be; both stores must agree with it after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from agentapi.errors import LeaseLost
+from agentapi.ids import create_turn_id
+from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
+from agentapi.stores import CancelOutcome, Claim, Ending, Lease, Refusal
+from agentapi.turns import NewTurn, Step, TurnStatus
+from tests.conformance.stores import Bench, completed, in_memory, model_step, on_redis, tool_step
+
+CONVERSATIONS = ("user:1", "user:2", "tenant:acme:user:1")
+
+
+@dataclass
+class Expected:
+    """What a conversation should look like."""
+
+    accepted: list[str] = field(default_factory=list)
+    inbox: list[str] = field(default_factory=list)
+    history: list[Message] = field(default_factory=list)
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    status: dict[str, TurnStatus] = field(default_factory=dict)
+    cancel_asked: set[str] = field(default_factory=set)
+    finished: list[str] = field(default_factory=list)
+    lease: Lease | None = None
+    lease_live: bool = False
+    epoch: int = 0
+    generation: int = 0
+
+
+class TurnProtocol(RuleBasedStateMachine):
+    """Producers, workers, zombies and lost answers, in any order."""
+
+    make_bench: Callable[[], Bench]
+    turns = Bundle("turns")
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = type(self).make_bench()
+        self.store = self.bench.store
+        self.expected = {conversation: Expected() for conversation in CONVERSATIONS}
+        self.answers: dict[tuple[str, int], Any] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    def owner_of(self, lease: Lease) -> Expected:
+        return self.expected[lease.conversation_id]
+
+    def holds(self, lease: Lease) -> bool:
+        return self.owner_of(lease).lease == lease
+
+    @rule(target=turns, conversation=st.sampled_from(CONVERSATIONS))
+    def enqueue(self, conversation: str) -> tuple[str, str]:
+        turn_id = create_turn_id(conversation)
+        self._enqueue(conversation, turn_id, created=True)
+        expected = self.expected[conversation]
+        expected.accepted.append(turn_id)
+        expected.inbox.append(turn_id)
+        expected.status[turn_id] = TurnStatus.QUEUED
+        return conversation, turn_id
+
+    @rule(turn=turns)
+    def enqueue_again(self, turn: tuple[str, str]) -> None:
+        self._enqueue(*turn, created=False)
+
+    def _enqueue(self, conversation: str, turn_id: str, *, created: bool) -> None:
+        new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input=turn_id)
+        [answer] = self.store.enqueue([new])
+        assert not isinstance(answer, Exception)
+        assert answer.created is created
+        expected = self.expected[conversation]
+        if created:
+            assert (answer.wakeup is not None) == (not expected.inbox)
+        else:
+            waits = expected.status[turn_id] is TurnStatus.QUEUED
+            assert (answer.wakeup is not None) == (waits and expected.inbox[0] == turn_id)
+
+    @rule(target=leases, turn=turns, repeat=st.booleans())
+    def claim(self, turn: tuple[str, str], repeat: bool) -> Any:
+        """A wake-up, stale or not; a repeat is the same claim whose answer was lost."""
+        conversation, turn_id = turn
+        expected = self.expected[conversation]
+        token = f"{expected.epoch}:{turn_id}:{expected.lease_live}"
+        answer = self.bench.try_claim(turn_id, conversation, token=token)
+        head = expected.inbox[0] if expected.inbox else None
+        if head != turn_id or expected.lease_live:
+            assert isinstance(answer, Refusal)
+            return multiple()
+        assert isinstance(answer, Claim)
+        expected.epoch += 1
+        expected.lease, expected.lease_live = answer.lease, True
+        expected.status[turn_id] = TurnStatus.RUNNING
+        assert answer.lease.epoch == expected.epoch
+        assert list(answer.steps) == expected.steps.get(turn_id, [])
+        assert list(answer.history) == expected.history
+        if repeat:
+            again = self.bench.try_claim(turn_id, conversation, token=token)
+            assert isinstance(again, Claim)
+            assert again.lease == answer.lease
+        return answer.lease
+
+    @rule(lease=leases, repeat=st.booleans())
+    def record(self, lease: Lease, repeat: bool) -> None:
+        expected = self.owner_of(lease)
+        steps = expected.steps.setdefault(lease.turn_id, [])
+        index = len(steps)
+        step = model_step(f"c{index}") if index % 2 == 0 else tool_step(f"c{index - 1}")
+        if not self.holds(lease):
+            with pytest.raises(LeaseLost):
+                self.store.record(lease, index, step)
+            return
+        for _ in range(2 if repeat else 1):
+            asked = self.store.record(lease, index, step)
+            assert asked == (lease.turn_id in expected.cancel_asked)
+        steps.append(step)
+
+    @rule(lease=leases, succeeds=st.booleans())
+    def commit(self, lease: Lease, succeeds: bool) -> None:
+        expected = self.owner_of(lease)
+        ending = (
+            completed(lease.turn_id, lease.turn_id)
+            if succeeds
+            else Ending(status=TurnStatus.FAILED)
+        )
+        key = (lease.conversation_id, lease.epoch)
+        if key in self.answers:
+            assert self.store.commit(lease, ending) == self.answers[key]
+            return
+        if not self.holds(lease):
+            with pytest.raises(LeaseLost):
+                self.store.commit(lease, ending)
+            return
+        wakeup = self.answers[key] = self.store.commit(lease, ending)
+        if succeeds and lease.generation == expected.generation:
+            expected.history += ending.messages
+        self._ended(expected, lease.turn_id, ending.status)
+        assert (wakeup.turn_id if wakeup else None) == next(iter(expected.inbox), None)
+
+    def _ended(self, expected: Expected, turn_id: str, status: TurnStatus) -> None:
+        expected.inbox.remove(turn_id)
+        expected.status[turn_id] = status
+        expected.steps.pop(turn_id, None)
+        if status is not TurnStatus.CANCELLED:
+            expected.finished.append(turn_id)
+        if expected.lease is not None and expected.lease.turn_id == turn_id:
+            expected.lease, expected.lease_live = None, False
+
+    @rule(lease=leases)
+    def release(self, lease: Lease) -> None:
+        expected = self.owner_of(lease)
+        if not self.holds(lease):
+            return
+        self.store.release(lease)
+        self.store.release(lease)
+        expected.lease, expected.lease_live = None, False
+        expected.status[lease.turn_id] = TurnStatus.QUEUED
+
+    @rule(lease=leases)
+    def renew(self, lease: Lease) -> None:
+        expected = self.owner_of(lease)
+        [renewal] = self.store.renew([lease])
+        assert renewal.held == self.holds(lease)
+        if renewal.held:
+            expected.lease_live = True
+            assert renewal.cancel == (lease.turn_id in expected.cancel_asked)
+
+    @rule(turn=turns)
+    def cancel(self, turn: tuple[str, str]) -> None:
+        conversation, turn_id = turn
+        expected = self.expected[conversation]
+        outcome = self.store.cancel(turn_id).outcome
+        status = expected.status[turn_id]
+        mine = expected.lease is not None and expected.lease.turn_id == turn_id
+        if status.ended:
+            assert outcome in (CancelOutcome.ENDED, CancelOutcome.CANCELLED)
+        elif mine and expected.lease_live:
+            assert outcome is CancelOutcome.REQUESTED
+            expected.cancel_asked.add(turn_id)
+        else:
+            assert outcome is CancelOutcome.CANCELLED
+            expected.epoch += 1 if mine else 0
+            self._ended(expected, turn_id, TurnStatus.CANCELLED)
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def lease_expires(self, conversation: str) -> None:
+        expected = self.expected[conversation]
+        if expected.lease is not None:
+            self.bench.expire_lease(conversation)
+            expected.lease_live = False
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def reset(self, conversation: str) -> None:
+        expected = self.expected[conversation]
+        assert self.store.reset(conversation) == len(expected.history)
+        expected.history = []
+        if expected.accepted:
+            expected.generation += 1
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def sweep(self, conversation: str) -> None:
+        expected = self.expected[conversation]
+        if expected.inbox:
+            self.bench.overdue_now(conversation)
+            wakeup = self.store.redispatch(conversation)
+            assert wakeup is not None
+            assert wakeup.turn_id == expected.inbox[0]
+
+    @invariant()
+    def statuses_and_order(self) -> None:
+        for expected in self.expected.values():
+            for turn_id, status in expected.status.items():
+                assert self.store.turn(turn_id).status is status
+            order = [turn for turn in expected.accepted if turn in set(expected.finished)]
+            assert expected.finished == order
+
+    @invariant()
+    def a_conversation_with_turns_is_always_due(self) -> None:
+        for conversation, expected in self.expected.items():
+            assert self.bench.has_due(conversation) == bool(expected.inbox)
+
+    @invariant()
+    def histories_are_whole_turns_in_order(self) -> None:
+        for conversation, expected in self.expected.items():
+            history = self.store.history(conversation)
+            assert history == expected.history
+            assert valid(history)
+
+    @invariant()
+    def events_are_numbered_without_gaps(self) -> None:
+        for expected in self.expected.values():
+            for turn_id, status in expected.status.items():
+                events = self.store.events({turn_id: -1}, 0).get(turn_id, [])
+                assert [event.number for event in events] == list(range(len(events)))
+                assert sum(event.type.ends for event in events) == int(status.ended)
+
+
+def valid(history: list[Message]) -> bool:
+    """Whether every provider accepts it: each call has its result, each turn its reply."""
+    open_calls: set[str] = set()
+    for message, following in zip_longest(history, history[1:]):
+        if isinstance(message, AssistantMessage):
+            open_calls = {call.id for call in message.tool_calls}
+        elif isinstance(message, ToolMessage):
+            open_calls.discard(message.call_id)
+        if (following is None or isinstance(following, UserMessage)) and (
+            open_calls or not isinstance(message, AssistantMessage)
+        ):
+            return False
+    return True
+
+
+EXAMPLES = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+
+
+def test_in_memory() -> None:
+    class InMemory(TurnProtocol):
+        make_bench = staticmethod(in_memory)
+
+    run_state_machine_as_test(InMemory, settings=EXAMPLES)
+
+
+def test_on_redis(redis_url: str) -> None:
+    def fresh() -> Bench:
+        client = redis.Redis.from_url(redis_url)
+        client.flushall()
+        client.close()
+        return on_redis(redis_url)
+
+    class OnRedis(TurnProtocol):
+        make_bench = staticmethod(fresh)
+
+    run_state_machine_as_test(OnRedis, settings=EXAMPLES)
