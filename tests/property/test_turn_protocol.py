@@ -5,6 +5,8 @@ A model of a few lines says what should be; both stores must agree with it after
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -27,7 +29,7 @@ from agentapi.errors import LeaseLost
 from agentapi.ids import create_turn_id
 from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, Refusal
-from agentapi.turns import NewTurn, Step, TurnStatus
+from agentapi.turns import EventType, NewTurn, Step, TurnStatus
 from tests.conformance.stores import Bench, completed, in_memory, model_step, on_redis, tool_step
 
 CONVERSATIONS = ("user:1", "user:2", "tenant:acme:user:1")
@@ -41,6 +43,7 @@ class Expected:
     inbox: list[str] = field(default_factory=list)
     history: list[Message] = field(default_factory=list)
     steps: dict[str, list[Step]] = field(default_factory=dict)
+    recorded: Counter[str] = field(default_factory=Counter)
     status: dict[str, TurnStatus] = field(default_factory=dict)
     cancel_asked: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
@@ -137,6 +140,7 @@ class TurnProtocol(RuleBasedStateMachine):
             asked = self.store.record(lease, index, step)
             assert asked == (lease.turn_id in expected.cancel_asked)
         steps.append(step)
+        expected.recorded[lease.turn_id] += 1
 
     @rule(lease=leases, succeeds=st.booleans())
     def commit(self, lease: Lease, succeeds: bool) -> None:
@@ -256,6 +260,8 @@ class TurnProtocol(RuleBasedStateMachine):
                 events = self.store.events({turn_id: -1}, 0).get(turn_id, [])
                 assert [event.number for event in events] == list(range(len(events)))
                 assert sum(event.type.ends for event in events) == int(status.ended)
+                steps = sum(event.type is EventType.STEP for event in events)
+                assert steps == expected.recorded[turn_id]
 
 
 def valid(history: list[Message]) -> bool:
@@ -277,6 +283,7 @@ EXAMPLES = settings(
     max_examples=60,
     stateful_step_count=50,
     deadline=None,
+    derandomize="CI" in os.environ,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
