@@ -1,0 +1,150 @@
+"""The `agentapi` command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.stack import Stack
+from orchestrator.stack.processes import free_port
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    with Stack(folder, agents=("examples.agents",), workers=1, flower=False) as running:
+        yield running
+
+
+def agentapi(*arguments: str, redis_url: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", *arguments],
+        env={**os.environ, "AGENTAPI_REDIS_URL": redis_url, "COLUMNS": "200"},
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_conversation(stack: Stack) -> None:
+    url = stack.redis_url
+    done = agentapi("enqueue", "plan", "hello", "--conversation", "c:1", "--wait", redis_url=url)
+    assert (done.returncode, done.stdout) == (0, "You said: hello\n")
+    talk = agentapi(
+        *("chat", "plan", "--conversation", "c:1"),
+        redis_url=url,
+        said="What did I say?\n/history\n/reset\n/history\n/quit\n",
+    )
+    assert talk.returncode == 0
+    assert "You said 1 things: hello" in talk.stdout
+    assert "4 messages forgotten" in talk.stdout
+    assert "no messages" in talk.stdout
+    agentapi("enqueue", "support", '/lookup_order {"order_id": "7"}', "--conversation", "c:1",
+             "--wait", redis_url=url)  # fmt: skip
+    shown = agentapi("history", "c:1", redis_url=url).stdout
+    assert 'lookup_order({"order_id": "7"})' in shown
+    messages = json.loads(agentapi("history", "c:1", "--json", redis_url=url).stdout)
+    turn_id = messages[0]["turn_id"]
+    turn = json.loads(agentapi("turn", turn_id, "--json", redis_url=url).stdout)
+    assert (turn["status"], turn["steps"], turn["agent"]) == ("completed", 3, "support")
+    assert [event["type"] for event in turn["events"]][-1] == "completed"
+    assert "completed" in agentapi("turn", turn_id, redis_url=url).stdout
+    assert agentapi("cancel", turn_id, redis_url=url).stdout == "ended\n"
+
+
+def test_the_doctor_of_a_healthy_stack(stack: Stack) -> None:
+    done = agentapi("doctor", redis_url=stack.redis_url)
+    assert done.returncode == 0, done.stdout
+    for said in ("append-only file is on", "noeviction", "worker1@", "support"):
+        assert said in done.stdout
+
+
+def test_the_doctor_without_servers() -> None:
+    done = agentapi("doctor", redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "out of reach" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_settings_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
+    done = agentapi("settings", redis_url="redis://u:hunter2@localhost/0")
+    assert done.returncode == 0
+    assert "redis://u:***@localhost/0" in done.stdout
+    assert "AGENTAPI_LEASE_TTL" in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_errors_are_one_line(stack: Stack) -> None:
+    done = agentapi("turn", "nonsense", redis_url=stack.redis_url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("InvalidInput: 'nonsense' is no turn id")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_checks_itself_and_leaves_nothing_running(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", "demo", "--conversations", "12"],
+        env={**os.environ, "PYTHONPATH": root, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "12 histories hold exactly their turns, in order; 2 workers served" in done.stdout
+    assert "Flower saw 60 tasks" in done.stdout
+    assert list(tmp_path.glob(".agentapi/demo/valkey/appendonlydir/*"))
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_up_stops_cleanly_and_takes_its_children_with_it_when_killed(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    for end in ("terminate", "kill"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli.main", "up", "--workers", "1"],
+            env={**os.environ, "PYTHONPATH": root, "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert process.stdout is not None
+        shown = ""
+        while "AGENTAPI_REDIS_URL=redis://127.0.0.1:" not in shown:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            shown += line
+        assert "http://127.0.0.1:" in shown
+        getattr(process, end)()
+        process.communicate(timeout=40)
+        assert process.returncode == (0 if end == "terminate" else -9)
+        deadline = time.monotonic() + 30
+        while processes_with(str(tmp_path)):
+            assert time.monotonic() < deadline, processes_with(str(tmp_path))
+            time.sleep(0.1)
+
+
+def processes_with(folder: str) -> list[str]:
+    """Command lines of processes that run in a folder or name it."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            here = os.readlink(process / "cwd")
+        except OSError:
+            continue
+        if folder in command or here.startswith(folder):
+            found.append(command)
+    return found

@@ -1,0 +1,197 @@
+"""One worker's executor on a real Redis, its deaths and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from agentapi import Agent, EventType, Settings, TurnStatus, register_provider, tool
+from agentapi.providers.offline import OfflineProvider
+from agentapi.stores import Wakeup
+from agentapi.turns import Turn
+from orchestrator import CancelOutcome, Orchestrator
+from workers.app import WorkerApp, create_app
+from workers.sweeper import Sweeper
+
+
+class Broken(OfflineProvider):
+    """A provider with a fault of its own."""
+
+    async def complete(self, request: Any) -> Any:
+        raise ZeroDivisionError("a fault with the user's words in it")
+
+
+register_provider("broken", Broken)
+
+
+@tool
+async def nap(seconds: float) -> str:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+AGENTS = [
+    Agent(name="napper", provider="offline", tools=[nap]),
+    Agent(name="broken", provider="broken"),
+]
+
+
+class Fleet:
+    """A worker without Celery's loop: wake-ups are carried by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app: WorkerApp = create_app(settings, AGENTS)
+        self.app.runtime.start("one")
+        self.producer = Orchestrator(settings)
+        self.sent: list[Wakeup] = []
+        self.app.dispatcher.send = self._send  # type: ignore[method-assign]
+
+    def _send(self, wakeup: Wakeup | None) -> None:
+        if wakeup is not None:
+            self.sent.append(wakeup)
+
+    def execute(self, turn: Turn) -> dict[str, Any]:
+        return self.app.runtime.execute(turn.conversation_id, turn.turn_id, turn.agent)
+
+    def enqueue(self, agent: str, message: str, **more: Any) -> Turn:
+        return self.producer.enqueue(agent, message, **more).info()
+
+    def turn(self, turn: Turn) -> Turn:
+        return self.app.store.turn(turn.turn_id)
+
+    def close(self) -> None:
+        self.producer.close()
+        self.app.runtime.stop()
+
+
+@pytest.fixture
+def make_fleet(settings_for: Callable[..., Settings]) -> Iterator[Callable[..., Fleet]]:
+    made: list[Fleet] = []
+
+    def make(**overrides: Any) -> Fleet:
+        made.append(Fleet(settings_for(shutdown_grace=0, **overrides)))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.close()
+
+
+def test_a_wake_up_that_comes_twice_says_how_the_turn_stands(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    fleet = make_fleet()
+    turn = fleet.enqueue("napper", "hi")
+    first = fleet.execute(turn)
+    assert first == {"status": "completed", "attempt": 1, "steps": 1, "tokens": first["tokens"]}
+    assert fleet.execute(turn) == first
+    assert len(fleet.producer.history(turn.conversation_id)) == 2
+
+
+def test_poison(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(max_attempts=2, lease_ttl=0.05, heartbeat=60)
+    turn = fleet.enqueue("napper", "hi", conversation_id="c")
+    behind = fleet.enqueue("napper", "and now?", conversation_id="c")
+    for attempt in range(2):
+        claim = fleet.app.store.claim(
+            "c", turn.turn_id, owner="dies", token=str(attempt), window=AGENTS[0].window
+        )
+        assert claim
+        time.sleep(0.1)
+    assert fleet.execute(turn)["error"] == "poison"
+    ended = fleet.turn(turn)
+    assert ended.status is TurnStatus.FAILED
+    assert ended.error is not None
+    assert "claimed 3 times" in ended.error.message
+    assert [wakeup.turn_id for wakeup in fleet.sent] == [behind.turn_id]
+    assert fleet.execute(behind)["status"] == "completed"
+
+
+def test_a_turn_that_runs_too_long(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(turn_timeout=0.2)
+    turn = fleet.enqueue("napper", '/nap {"seconds": 30}')
+    assert fleet.execute(turn)["error"] == "deadline"
+    assert fleet.producer.history(turn.conversation_id) == []
+
+
+def test_a_fault_of_ones_own_ends_the_turn_without_its_words_in_the_log(
+    make_fleet: Callable[..., Fleet], caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = make_fleet()
+    turn = fleet.enqueue("broken", "hi")
+    assert fleet.execute(turn)["error"] == "internal"
+    error = fleet.turn(turn).error
+    assert error is not None
+    assert error.message.startswith("ZeroDivisionError")
+    assert "turn.crashed" in caplog.text
+    assert "the user's words" not in caplog.text
+
+
+def run_in_thread(fleet: Fleet, turn: Turn) -> tuple[threading.Thread, list[dict[str, Any]]]:
+    results: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: results.append(fleet.execute(turn)))
+    thread.start()
+    while fleet.turn(turn).steps == 0:
+        time.sleep(0.01)
+    return thread, results
+
+
+def test_a_cancelled_turn_stops_at_the_next_beat(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(heartbeat=0.1)
+    turn = fleet.enqueue("napper", '/nap {"seconds": 30}', conversation_id="c")
+    thread, results = run_in_thread(fleet, turn)
+    assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.REQUESTED
+    thread.join(5)
+    assert results[0]["status"] == "cancelled"
+    assert fleet.producer.history("c") == []
+    following = fleet.enqueue("napper", "What did I say?", conversation_id="c")
+    assert fleet.execute(following)["status"] == "completed"
+
+
+def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    fleet = make_fleet(heartbeat=60, lease_ttl=0.2)
+    turn = fleet.enqueue("napper", '/nap {"seconds": 1}')
+    thread, results = run_in_thread(fleet, turn)
+    time.sleep(0.4)
+    other = make_fleet()
+    assert other.execute(turn)["status"] == "completed"
+    thread.join(5)
+    assert results == [{"status": "lost", "attempt": 1}]
+    history = fleet.producer.history(turn.conversation_id)
+    assert [message["role"] for message in history] == ["user", "assistant", "tool", "assistant"]
+    assert "outcome of this call is unknown" in history[2]["content"]
+
+
+def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    turn = fleet.enqueue("napper", "hi")
+    time.sleep(0.1)
+    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher)
+    assert sweeper.sweep() == 1
+    assert [wakeup.turn_id for wakeup in fleet.sent] == [turn.turn_id]
+    assert sweeper.sweep() == 0
+
+
+def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(lease_ttl=0.05, heartbeat=60)
+    turn = fleet.enqueue("napper", "hi", stream=True)
+    fleet.app.store.claim(
+        turn.conversation_id, turn.turn_id, owner="dies", token="x", window=AGENTS[0].window
+    )
+    time.sleep(0.1)
+    fleet.execute(turn)
+    events = fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]
+    kinds = [event.type for event in events]
+    assert kinds.index(EventType.RESET) < kinds.index(EventType.DELTA)
+    assert [event.data.get("attempt") for event in events if event.type is EventType.STARTED] == [
+        1,
+        2,
+    ]

@@ -1,0 +1,68 @@
+"""What is written down agrees with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentapi import Settings
+from agentapi.stores.scripts import TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+LUA = ROOT / "agentapi/stores/lua"
+
+
+def default_of(name: str) -> str:
+    field = Settings.model_fields[name]
+    if name == "broker_url":
+        return "AGENTAPI_REDIS_URL"
+    value: Any = field.default
+    if value is None or value == ():
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_table() -> str:
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = f"`{default_of(name)}`" if default_of(name) else ""
+        rows.append(f"| `AGENTAPI_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_readme_has_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", readme, re.S)
+    assert found is not None
+    assert found[1] == settings_table()
+
+
+def test_example_environment_has_every_setting() -> None:
+    lines = (ROOT / "deploy/agentapi.env.example").read_text().splitlines()
+    for name, field in Settings.model_fields.items():
+        at = lines.index(f"#AGENTAPI_{name.upper()}={default_of(name)}")
+        assert lines[at - 1] == f"# {field.description}"
+
+
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_every_script_has_a_header(name: str) -> None:
+    header = (LUA / f"{name}.lua").read_text().split("\n\n")[0]
+    for part in ("-- KEYS ", "-- ARGV ", "-- Returns ", "-- Promise"):
+        assert part in header, f"{name}.lua lacks {part!r}"
+
+
+def test_every_script_is_a_transition() -> None:
+    files = {path.stem for path in LUA.glob("*.lua")}
+    assert files == {*TRANSITIONS, "prelude"}
+    protocol = (ROOT / "docs/protocol.md").read_text()
+    for name in set(TRANSITIONS) - {"load", "overdue", "elect"}:
+        assert f"`{name}`" in protocol
+
+
+def test_readme_runs_code_early() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert any("make demo" in line for line in lines[:20])
+    assert any("from orchestrator import Orchestrator" in line for line in lines[:60])

@@ -1,0 +1,44 @@
+"""Riding out an absence of Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentapi.errors import LeaseLost, StoreUnavailable
+from workers.patience import ride_out
+
+
+class Away:
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise StoreUnavailable("away")
+        return "done"
+
+
+def test_it_comes_back_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    waits: list[float] = []
+    assert ride_out(Away(6), sleep=waits.append) == "done"
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert [record.message.split()[0] for record in caplog.records] == ["store.away", "store.back"]
+
+
+def test_patience_ends() -> None:
+    with pytest.raises(StoreUnavailable):
+        ride_out(Away(3), patience=0, sleep=lambda _: None)
+    away = Away(3)
+    with pytest.raises(StoreUnavailable):
+        ride_out(away, give_up=lambda: True)
+    assert away.calls == 1
+
+
+def test_other_errors_are_not_repeated() -> None:
+    def refuse() -> None:
+        raise LeaseLost("gone")
+
+    with pytest.raises(LeaseLost):
+        ride_out(refuse)
