@@ -248,6 +248,16 @@ async def _run_tool(
         return result("invalid arguments: they are no JSON object", is_error=True)
     try:
         return result(await tool.invoke(call.arguments, replace(context, call_id=call.id)))
-    except Exception as error:
-        # Whatever a user's function raises is for the model to read: the turn goes on.
+    except BaseException as error:
+        # Whatever a user's function raises is for the model to read: the turn goes on. Even
+        # SystemExit, which would end the process's event loop, and a CancelledError of the
+        # tool's own making, which would leave the call without a result.
+        if isinstance(error, GeneratorExit) or _is_cancelled():
+            raise
         return result(explain(error), is_error=True)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this task, rather than the tool itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -158,21 +158,22 @@ class TurnExecutor:
                     return None
                 case StopReason.LEASE_LOST:
                     raise LeaseLost(f"lease of turn {claim.turn.turn_id} is lost") from None
-                case _:
+                case StopReason.CANCELLED:
                     return _stopped(TurnStatus.CANCELLED, progress)
+                case None:
+                    message = "the agent loop was cancelled from within: see the worker's log"
+                    error = TurnError(code="internal", message=message)
+                    return _stopped(TurnStatus.FAILED, progress, error)
         except (LeaseLost, StoreUnavailable):
             raise
-        except AgentAPIError as error:
-            return _stopped(
-                TurnStatus.FAILED, progress, TurnError(code=error.code, message=str(error))
-            )
-        except Exception as error:
+        except AgentAPIError as refusal:
+            error = TurnError(code=refusal.code, message=str(refusal))
+            return _stopped(TurnStatus.FAILED, progress, error)
+        except Exception as fault:
             # A fault of a provider of the user's own, or of ours: the turn must end all the same.
-            log.error(_line("turn.crashed", claim, error=type(error).__name__))
-            message = f"{type(error).__name__}: {error}"
-            return _stopped(
-                TurnStatus.FAILED, progress, TurnError(code="internal", message=message)
-            )
+            log.error(_line("turn.crashed", claim, error=type(fault).__name__))
+            error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
+            return _stopped(TurnStatus.FAILED, progress, error)
 
     async def _loop(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress

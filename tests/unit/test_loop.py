@@ -206,3 +206,32 @@ async def test_a_lost_lease_stops_the_loop(lost_at: int) -> None:
         await run(model, Log(lost_at=lost_at))
     assert len(model.requests) == 1
     assert finished == []
+
+
+@tool
+def leave() -> str:
+    """End the process."""
+    raise SystemExit(3)
+
+
+@tool
+async def give_up() -> str:
+    """Cancel oneself."""
+    raise asyncio.CancelledError
+
+
+@tool
+def exhausted() -> str:
+    """Leak a StopIteration."""
+    return str(next(iter(())))
+
+
+async def test_a_tool_cannot_end_the_worker_or_the_turn() -> None:
+    wild = Agent(name="wild", provider="offline", tools=[leave, give_up, exhausted])
+    wanted = (call("leave", "1"), call("give_up", "2"), call("exhausted", "3"))
+    result = await run(Scripted(calls(*wanted), says("Hello")), agent=wild)
+    told = [m.content for m in result.messages if isinstance(m, ToolMessage)]
+    assert told[0] == "SystemExit: 3"
+    assert told[1].startswith("CancelledError")
+    assert told[2].startswith("RuntimeError: the tool raised StopIteration")
+    assert result.text == "Hello"
