@@ -53,6 +53,7 @@ class Stack:
         self.folder = folder
         self._agents = agents
         self._count = workers
+        self._started = 0
         self._with_flower = flower
         self._own_redis = redis_url
         self._env = dict(env or {})
@@ -94,7 +95,9 @@ class Stack:
 
     def start_worker(self) -> Child:
         """Start one more worker process; returns before it is ready."""
-        name = f"worker{len(self.workers) + 1}"
+        # A number is never used twice: the name of a worker that died may still be in leases.
+        self._started += 1
+        name = f"worker{self._started}"
         child = Child(
             name,
             [
