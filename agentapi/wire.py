@@ -70,7 +70,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_create_missing_queues": True,
         "task_default_queue": queue_names(1)[0],
-        "task_send_sent_event": True,
+        # The sent event carries the task's name instead of the agent's, and Flower shows
+        # whichever of it and the worker's event comes last.
+        "task_send_sent_event": False,
         "task_always_eager": settings.eager,
         "task_eager_propagates": settings.eager,
         "worker_send_task_events": True,
