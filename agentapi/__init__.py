@@ -20,6 +20,7 @@ from agentapi.errors import (
     TurnCancelled,
     TurnFailed,
     TurnNotFound,
+    TurnNotRetryable,
     TurnTimeout,
     UnknownAgent,
 )
@@ -29,7 +30,7 @@ from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, 
 from agentapi.providers import register_provider
 from agentapi.settings import Settings, load_settings
 from agentapi.tools import Tool, ToolContext, tool
-from agentapi.turns import Event, EventType, Turn, TurnResult, TurnStatus
+from agentapi.turns import Event, EventType, OnAbort, OnBusy, Turn, TurnResult, TurnStatus
 from agentapi.window import Window
 
 __all__ = [
@@ -53,6 +54,8 @@ __all__ = [
     # Turns
     "Event",
     "EventType",
+    "OnAbort",
+    "OnBusy",
     "Turn",
     "TurnResult",
     "TurnStatus",
@@ -79,6 +82,7 @@ __all__ = [
     "TurnCancelled",
     "TurnFailed",
     "TurnNotFound",
+    "TurnNotRetryable",
     "TurnTimeout",
     "UnknownAgent",
 ]

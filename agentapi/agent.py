@@ -12,6 +12,7 @@ from agentapi.ids import create_turn_id
 from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import UserMessage
+from agentapi.model_call import RetryPolicy
 from agentapi.providers import ToolSpec, providers
 from agentapi.settings import load_settings
 from agentapi.tools import Tool, ToolContext
@@ -163,7 +164,7 @@ class Agent:
                 ),
                 log=log,
                 stream=stream,
-                max_retries=load_settings().provider_max_retries,
+                retry=RetryPolicy(max_retries=load_settings().provider_max_retries),
             )
             await asyncio.to_thread(memory.append, result.messages)
             return result

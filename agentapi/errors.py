@@ -73,7 +73,7 @@ class ConfigurationError(AgentAPIError):
 
 
 class ConversationBusy(AgentAPIError):
-    """The conversation's inbox is full; the message was not accepted."""
+    """The conversation's inbox is full, or it has turns and `on_busy` is ``reject``."""
 
     code = "conversation_busy"
 
@@ -103,6 +103,12 @@ class TurnNotFound(AgentAPIError):
     """No turn of that id: never accepted, or older than the retention time."""
 
     code = "turn_not_found"
+
+
+class TurnNotRetryable(AgentAPIError):
+    """The turn has not failed, or what it did is in the history already."""
+
+    code = "turn_not_retryable"
 
 
 class TurnTimeout(AgentAPIError, TimeoutError):
@@ -137,6 +143,22 @@ class LeaseLost(AgentAPIError):
     """Another worker owns the conversation now; this one's writes are refused."""
 
     code = "lease_lost"
+
+
+class TurnParked(AgentAPIError):
+    """The turn waits for its provider without a worker; it goes on by itself.
+
+    Attributes:
+        delay: Seconds until it does.
+        failures: How often the model call has failed in passing so far.
+    """
+
+    code = "parked"
+
+    def __init__(self, message: str, *, delay: float, failures: int) -> None:
+        super().__init__(message)
+        self.delay = delay
+        self.failures = failures
 
 
 class MaxStepsExceeded(AgentAPIError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentapi.errors import MaxStepsExceeded
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.model_call import call_model
+from agentapi.model_call import RetryPolicy, call_model
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.tools.context import ToolContext
 from agentapi.tools.decorator import explain
@@ -28,6 +28,9 @@ UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
     "taken effect, and it was not made again. Find out before you repeat it."
 )
+
+
+_WAIT_HERE = RetryPolicy()
 
 
 class TurnLog(Protocol):
@@ -96,11 +99,15 @@ class TurnProgress:
         done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
         return [call for call in response.tool_calls if call.id not in done]
 
-    def messages(self) -> list[Message]:
+    def messages(self, unfinished: str | None = None) -> list[Message]:
         """The turn's messages: results follow their response in the order of its calls.
 
         Tools run side by side and are recorded as they finish; the history must not depend
         on which was faster.
+
+        Args:
+            unfinished: What calls without a result get as their result, so that the history is
+                one that every provider accepts; they are left open when not given.
         """
         messages: list[Message] = [self.user]
         results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
@@ -109,6 +116,17 @@ class TurnProgress:
                 messages.append(step.message)
                 calls = step.message.tool_calls
                 messages += [results[call.id] for call in calls if call.id in results]
+        if unfinished is not None:
+            messages += [
+                ToolMessage(
+                    call_id=call.id,
+                    name=call.name,
+                    content=unfinished,
+                    is_error=True,
+                    turn_id=self.user.turn_id,
+                )
+                for call in self.open_calls()
+            ]
         return messages
 
     def result(self) -> TurnResult:
@@ -131,7 +149,7 @@ async def run_loop(
     context: ToolContext,
     log: TurnLog,
     stream: bool = False,
-    max_retries: int = 3,
+    retry: RetryPolicy = _WAIT_HERE,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -144,11 +162,13 @@ async def run_loop(
         log: Told of each step before the next begins. The last response is not recorded on
             its own: it is in the result, which the caller commits.
         stream: Whether the log gets the text's pieces.
-        max_retries: Repeats of a model call that failed in passing.
+        retry: What to do about model calls that fail in passing. Failures of earlier attempts
+            count for the first call only.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
-        ProviderError: The provider refused, or failed more often than `max_retries`.
+        ProviderError: The provider refused, or failed more often than `retry` allows.
+        TurnParked: The provider is to be tried again later than `retry` waits.
         LeaseLost: From the log.
     """
     window = agent.window.select(history)
@@ -172,7 +192,8 @@ async def run_loop(
             tools=agent.tool_specs,
             options=agent.options,
         )
-        answer = await call_model(provider, request, log, stream=stream, max_retries=max_retries)
+        answer = await call_model(provider, request, log, stream=stream, retry=retry)
+        retry = replace(retry, failures=0)
         message = replace(_unique_calls(answer.message, progress), turn_id=context.turn_id)
         step = ModelStep(message=message, usage=answer.usage)
         if message.tool_calls:

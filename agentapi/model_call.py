@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agentapi.errors import ProviderUnavailable
+from agentapi.errors import ProviderUnavailable, TurnParked
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta
 
 if TYPE_CHECKING:
@@ -27,13 +28,29 @@ def retry_delay(error: ProviderUnavailable, failures: int) -> float:
     return random.uniform(ceiling / 2, ceiling)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How a model call that fails in passing is repeated.
+
+    Attributes:
+        max_retries: How many failures to ride out.
+        failures: How many of them came before, in an earlier attempt of the turn.
+        park_after: A longer wait than this, in seconds, is left to the caller; None waits here,
+            however long.
+    """
+
+    max_retries: int = 3
+    failures: int = 0
+    park_after: float | None = None
+
+
 async def call_model(
     provider: Provider,
     request: ModelRequest,
     log: TurnLog,
     *,
     stream: bool,
-    max_retries: int,
+    retry: RetryPolicy,
 ) -> ModelResponse:
     """Call the model.
 
@@ -42,12 +59,13 @@ async def call_model(
         request: The call.
         log: Gets the deltas, and a reset when shown text is produced again.
         stream: Whether to stream at all.
-        max_retries: How many failures in passing to ride out.
+        retry: What to do about failures in passing.
 
     Raises:
         ProviderError: The last failure.
+        TurnParked: The next try is further away than `retry.park_after`.
     """
-    failures = 0
+    failures = retry.failures
     while True:
         shown = False
         try:
@@ -64,9 +82,15 @@ async def call_model(
             )
         except ProviderUnavailable as error:
             failures += 1
-            if failures > max_retries:
+            if failures > retry.max_retries:
                 raise
             delay = retry_delay(error, failures)
+            if retry.park_after is not None and delay > retry.park_after:
+                raise TurnParked(
+                    f"provider {provider.name!r} is tried again in {delay:.0f} s",
+                    delay=delay,
+                    failures=failures,
+                ) from error
         if shown:
             await log.reset()
         await asyncio.sleep(delay)

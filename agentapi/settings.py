@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi.errors import ConfigurationError
+from agentapi.turns.model import OnAbort, OnBusy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -63,8 +64,22 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=3, ge=1, description="Claims of one turn before it fails as poison."
     )
+    on_busy: OnBusy = Field(
+        default=OnBusy.ENQUEUE,
+        description="What a message does to a conversation that has turns: enqueue, reject, "
+        "interrupt, replace or merge.",
+    )
+    on_abort: OnAbort = Field(
+        default=OnAbort.DROP,
+        description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    )
     provider_max_retries: int = Field(
         default=3, ge=0, description="Repeats of a model call that failed in passing."
+    )
+    park_after: float = Field(
+        default=5,
+        ge=0,
+        description="A wait for the provider longer than this frees the worker's thread.",
     )
     lease_ttl: Seconds = Field(
         default=10, description="How long a silent worker keeps its conversations."
@@ -75,6 +90,10 @@ class Settings(BaseSettings):
     )
     dispatch_grace: Seconds = Field(
         default=5, description="How long a dispatched task may take before it is sent again."
+    )
+    watchdog: bool = Field(
+        default=True,
+        description="A small process beside each worker frees its turns if it is killed.",
     )
     shutdown_grace: float = Field(
         default=20, ge=0, description="How long turns may run on after SIGTERM."

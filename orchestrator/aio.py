@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from agentapi import Agent, Settings
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+from agentapi.turns import Event, OnAbort, OnBusy, Turn, TurnResult, TurnStatus
 from orchestrator.client import Orchestrator
 from orchestrator.handle import TurnHandle, outcome, past_events, still_running
 from orchestrator.requests import TurnRequest
@@ -58,6 +58,8 @@ class AsyncOrchestrator:
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         stream: bool = False,
+        on_busy: OnBusy | str | None = None,
+        on_abort: OnAbort | str | None = None,
     ) -> AsyncTurnHandle:
         """Give an agent a message; see `Orchestrator.enqueue`."""
         request = TurnRequest(
@@ -69,6 +71,8 @@ class AsyncOrchestrator:
             idempotency_key=idempotency_key,
             metadata=metadata or {},
             stream=stream,
+            on_busy=on_busy,
+            on_abort=on_abort,
         )
         return (await self.enqueue_many([request]))[0]
 
@@ -84,6 +88,10 @@ class AsyncOrchestrator:
     async def cancel(self, turn_id: str) -> CancelOutcome:
         """Cancel a turn; see `TurnHandle.cancel`."""
         return await self.call(lambda: self.sync.cancel(turn_id))
+
+    async def retry(self, turn_id: str) -> None:
+        """Run a failed turn again; see `TurnHandle.retry`."""
+        await self.call(lambda: self.sync.retry(turn_id))
 
     async def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation; see `Orchestrator.history`."""
@@ -133,6 +141,10 @@ class AsyncTurnHandle:
     async def cancel(self) -> CancelOutcome:
         """Cancel the turn; see `TurnHandle.cancel`."""
         return await self._orchestrator.cancel(self.turn_id)
+
+    async def retry(self) -> None:
+        """Run the failed turn again; see `TurnHandle.retry`."""
+        await self._orchestrator.retry(self.turn_id)
 
     async def result(self, timeout: float | None = None) -> TurnResult:  # noqa: ASYNC109
         """Wait for the turn's end; see `TurnHandle.result`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
 from agentapi.registry import by_name
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore
+from agentapi.turns import OnAbort, OnBusy
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.follower import EventFollower
@@ -75,6 +77,8 @@ class Orchestrator:
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         stream: bool = False,
+        on_busy: OnBusy | str | None = None,
+        on_abort: OnAbort | str | None = None,
     ) -> TurnHandle:
         """Give an agent a message; returns when the turn is safe in Redis.
 
@@ -83,7 +87,8 @@ class Orchestrator:
         Raises:
             InvalidInput: An argument is not acceptable (see `TurnRequest` and its subclasses
                 `InvalidMessage`, `InvalidConversationId`, `UnknownAgent`).
-            ConversationBusy: The conversation has too many turns that have not ended.
+            ConversationBusy: The conversation has too many turns that have not ended, or has any
+                and `on_busy` is ``reject``.
             TenantMismatch: The conversation belongs to another tenant.
             StoreUnavailable: Redis is out of reach. The turn may have been accepted all the
                 same: repeat the call with an `idempotency_key` and it is accepted once.
@@ -97,6 +102,8 @@ class Orchestrator:
             idempotency_key=idempotency_key,
             metadata=metadata or {},
             stream=stream,
+            on_busy=on_busy,
+            on_abort=on_abort,
         )
         return self.enqueue_many([request])[0]
 
@@ -114,7 +121,10 @@ class Orchestrator:
         for answer in answers:
             if not isinstance(answer, Accepted):
                 raise answer
-        return [TurnHandle(self, turn.turn_id, turn.conversation_id) for turn in turns]
+        return [
+            TurnHandle(self, answer.turn_id, turn.conversation_id)
+            for turn, answer in zip(turns, accepted, strict=True)
+        ]
 
     def turn(self, turn_id: str) -> TurnHandle:
         """The handle of a turn enqueued anywhere.
@@ -132,6 +142,12 @@ class Orchestrator:
         if cancellation.wakeup is not None:
             self._wakeups.send([cancellation.wakeup])
         return cancellation.outcome
+
+    def retry(self, turn_id: str) -> None:
+        """Run a failed turn again; see `TurnHandle.retry`."""
+        wakeup = self.store.retry(turn_id, uuid.uuid4().hex)
+        if wakeup is not None:
+            self._wakeups.send([wakeup])
 
     def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation as plain dicts, oldest first; empty for a new one.

@@ -47,6 +47,9 @@ class TurnHandle:
     def cancel(self) -> CancelOutcome:
         """Cancel the turn: a waiting one at once, a running one at its worker's next beat.
 
+        Its tools are cancelled with it: async ones at their next await, what sync ones give is
+        dropped. It leaves nothing in the history, or what `on_abort` says.
+
         Returns:
             What it did: `CANCELLED`, `REQUESTED`, or `ENDED` when there was nothing to cancel.
 
@@ -55,6 +58,17 @@ class TurnHandle:
             StoreUnavailable: Redis is out of reach.
         """
         return self._orchestrator.cancel(self.turn_id)
+
+    def retry(self) -> None:
+        """Run the failed turn again, from its last recorded step, behind those that wait.
+
+        Raises:
+            TurnNotRetryable: It has not failed, or left its messages in the history.
+            ConversationBusy: The conversation has too many turns that have not ended.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._orchestrator.retry(self.turn_id)
 
     def result(self, timeout: float | None = None) -> TurnResult:
         """Wait for the turn's end, woken by its events.

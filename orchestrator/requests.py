@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import orjson
 
@@ -13,7 +14,7 @@ from agentapi.agent import check_message
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
 from agentapi.registry import unknown_agent
-from agentapi.turns import NewTurn
+from agentapi.turns import NewTurn, OnAbort, OnBusy
 
 MAX_METADATA_BYTES = 16_384
 
@@ -32,6 +33,13 @@ class TurnRequest:
             with the same key gives the first turn, whatever else it says.
         metadata: The caller's own JSON object, given back with the turn.
         stream: Whether the reply's text goes to the turn's events as it arrives.
+        on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
+            ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
+            message is merged only into a turn that no worker has begun, of the same agent,
+            user, metadata, stream and on_abort, if both fit into one message.
+        on_abort: What the turn leaves in the history when it is cancelled or fails: ``drop``
+            (nothing) or ``keep`` (the user's message and the finished steps); the setting
+            when not given.
     """
 
     agent: str | Agent
@@ -42,6 +50,8 @@ class TurnRequest:
     idempotency_key: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
+    on_busy: OnBusy | str | None = None
+    on_abort: OnAbort | str | None = None
 
 
 def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Settings) -> NewTurn:
@@ -56,7 +66,7 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         UnknownAgent: Agents are registered here and this is none of them.
         InvalidMessage: The message is empty, too large or no text.
         InvalidConversationId: The conversation's id is not valid.
-        InvalidInput: The key, an id or the metadata is not acceptable.
+        InvalidInput: The key, an id, the metadata or a policy is not acceptable.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
     if not isinstance(agent, str) or (known and agent not in known):
@@ -76,7 +86,22 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         tenant_id=_short_text("tenant_id", request.tenant_id),
         metadata=_metadata(request.metadata),
         stream=request.stream,
+        on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
+        on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
     )
+
+
+C = TypeVar("C", bound=StrEnum)
+
+
+def _choice(name: str, choices: type[C], value: object, default: C) -> C:
+    if value is None:
+        return default
+    try:
+        return choices(str(value))
+    except ValueError:
+        known = ", ".join(choices)
+        raise InvalidInput(f"{name} is {value!r}: expected one of {known}") from None
 
 
 def _short_text(name: str, value: object) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 from celery.worker.control import inspect_command
 from kombu.entity import Queue
 
@@ -59,6 +59,7 @@ def create_app(
     app.conf.update(celery_settings(settings))
     app.conf.update(
         worker_pool="workers.pool:TurnPool",
+        worker_consumer="workers.consumer:TurnConsumer",
         task_queues=[Queue(name) for name in queue_names(settings.queues)],
     )
     app.settings = settings
@@ -122,9 +123,13 @@ def _connect_signals(app: WorkerApp) -> None:
         if sender.app is app:
             app.runtime.stop()
 
+    def stopping(how: str, **_: Any) -> None:
+        app.runtime.shutdown_requested(at_once=how != "Warm")
+
     def logs(**_: Any) -> None:
         configure_logging(app.settings.log_level)
 
     worker_init.connect(start, weak=False)
+    worker_shutting_down.connect(stopping, weak=False)
     worker_shutdown.connect(stop, weak=False)
     setup_logging.connect(logs, weak=False)

@@ -27,6 +27,7 @@ class Dispatcher:
         self._app = app
         self._settings = settings
         self._eager = threading.local()
+        self._away = False
 
     def send(self, wakeup: Wakeup | None) -> None:
         """Send a wake-up, if there is one. A broker out of reach is logged, not raised."""
@@ -38,7 +39,30 @@ class Dispatcher:
         try:
             self._app.send_task(**self._message(wakeup))
         except (OperationalError, OSError) as error:
-            log.warning(line("dispatch.failed", turn_id=wakeup.turn_id, error=type(error).__name__))
+            self._note(error)
+        else:
+            self._note(None)
+
+    def reachable(self) -> bool:
+        """Whether the broker takes messages now. Asked only after one could not be sent."""
+        if self._settings.eager or not self._away:
+            return True
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
+        except (OperationalError, OSError) as error:
+            self._note(error)
+            return False
+        self._note(None)
+        return True
+
+    def _note(self, error: Exception | None) -> None:
+        """Say once that the broker is away, and once that it is back."""
+        if error is not None and not self._away:
+            log.warning(line("broker.away", error=type(error).__name__))
+        elif error is None and self._away:
+            log.warning(line("broker.back"))
+        self._away = error is not None
 
     def _message(self, wakeup: Wakeup) -> dict[str, object]:
         return task_message(

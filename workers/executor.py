@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from agentapi import Agent, Settings
 from agentapi.errors import (
@@ -16,21 +16,24 @@ from agentapi.errors import (
     LeaseLost,
     PoisonTurn,
     StoreUnavailable,
+    TurnParked,
 )
 from agentapi.loop import TurnProgress, run_loop
 from agentapi.messages import UserMessage
+from agentapi.model_call import RetryPolicy
 from agentapi.providers import providers
 from agentapi.registry import unknown_agent
-from agentapi.stores import Claim, Ending, Lease, Refusal, TurnStore
-from agentapi.stores.base import Wakeup
+from agentapi.stores import Claim, Ending, Lease, Refusal, TurnStore, Wakeup
 from agentapi.tools import ToolContext
-from agentapi.turns import EventType, Step, Turn, TurnError, TurnResult, TurnStatus
+from agentapi.turns import EventType, OnAbort, Step, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
 from workers.dispatch import Dispatcher
 from workers.event_log import EventLog
 from workers.logs import line
-from workers.patience import ride_out
+from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
+
+T = TypeVar("T")
 
 log = logging.getLogger("agentapi.turn")
 
@@ -45,6 +48,7 @@ class WorkerLog:
     store: TurnStore
     events: EventLog
     recorded: int
+    outage: Outage
 
     async def record(self, step: Step) -> None:
         """See `TurnLog.record`. Runs in the turn's thread; also hears of a cancellation."""
@@ -58,7 +62,7 @@ class WorkerLog:
             self.events.flush()
             return self.store.record(self.running.lease, index, step)
 
-        return ride_out(write, give_up=lambda: self.running.reason is not None)
+        return ride_out(write, outage=self.outage, give_up=lambda: self.running.reason is not None)
 
     async def delta(self, text: str) -> None:
         """See `TurnLog.delta`."""
@@ -80,6 +84,8 @@ class TurnExecutor:
     events: EventLog
     running: RunningTurns
     loop: asyncio.AbstractEventLoop
+    process: str
+    outage: Outage
 
     def execute(
         self, conversation_id: str, turn_id: str, agent_name: str, owner: str
@@ -94,7 +100,7 @@ class TurnExecutor:
             StoreUnavailable: Redis was away for too long; the sweep wakes the turn again.
         """
         agent = self.agents.get(agent_name)
-        token = uuid.uuid4().hex
+        token = f"{self.process}:{uuid.uuid4().hex}"
         claim = ride_out(
             lambda: self.store.claim(
                 conversation_id,
@@ -102,7 +108,8 @@ class TurnExecutor:
                 owner=owner,
                 token=token,
                 window=agent.window if agent else _NOTHING,
-            )
+            ),
+            outage=self.outage,
         )
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
@@ -117,35 +124,31 @@ class TurnExecutor:
         )
         self.running.add(running)
         try:
-            ending = self._ending(agent, claim, running, progress)
-            if ending is None:
-                return self._hand_back(claim)
-            wakeup = self._commit(running, ending)
+            match self._outcome(agent, claim, running, progress):
+                case Ending() as ending:
+                    return self._end(claim, running, ending)
+                case TurnParked() as pause:
+                    return self._park(claim, running, progress, pause)
+                case _:
+                    return self._hand_back(claim)
         except LeaseLost:
             log.warning(_line("turn.lost", claim))
             return {"status": "lost", "attempt": claim.turn.attempt}
         finally:
             self.running.remove(running)
             self.events.forget(claim.lease)
-        self.dispatcher.send(wakeup)
-        code = {"error": ending.error.code} if ending.error else {}
-        log.info(_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
-        return {
-            "status": ending.status.value,
-            "attempt": claim.turn.attempt,
-            "steps": ending.steps,
-            "tokens": ending.usage.total_tokens,
-            **code,
-        }
 
-    def _ending(
+    def _outcome(
         self, agent: Agent | None, claim: Claim, running: RunningTurn, progress: TurnProgress
-    ) -> Ending | None:
-        """Run the turn to its end; None when it is to be handed back."""
+    ) -> Ending | TurnParked | None:
+        """Run the turn until it ends or must wait; None when it is to be handed back."""
+        if claim.turn.cancel_requested:
+            return _stopped(TurnStatus.CANCELLED, claim, progress)
         try:
-            if claim.turn.attempt - claim.turn.handbacks > self.settings.max_attempts:
+            attempts = claim.turn.attempt - claim.turn.forgiven
+            if attempts > self.settings.max_attempts:
                 raise PoisonTurn(
-                    f"turn was claimed {claim.turn.attempt} times and none of the workers lived to "
+                    f"turn was claimed {attempts} times and none of the workers lived to "
                     "end it: see their logs for what killed them (memory, a tool that crashes the "
                     "process), then enqueue it again"
                 )
@@ -159,28 +162,34 @@ class TurnExecutor:
                 case StopReason.LEASE_LOST:
                     raise LeaseLost(f"lease of turn {claim.turn.turn_id} is lost") from None
                 case StopReason.CANCELLED:
-                    return _stopped(TurnStatus.CANCELLED, progress)
+                    return _stopped(TurnStatus.CANCELLED, claim, progress)
                 case None:
                     message = "the agent loop was cancelled from within: see the worker's log"
                     error = TurnError(code="internal", message=message)
-                    return _stopped(TurnStatus.FAILED, progress, error)
+                    return _stopped(TurnStatus.FAILED, claim, progress, error)
+        except TurnParked as pause:
+            return pause
         except (LeaseLost, StoreUnavailable):
             raise
         except AgentAPIError as refusal:
             error = TurnError(code=refusal.code, message=str(refusal))
-            return _stopped(TurnStatus.FAILED, progress, error)
+            return _stopped(TurnStatus.FAILED, claim, progress, error)
         except Exception as fault:
             # A fault of a provider of the user's own, or of ours: the turn must end all the same.
             log.error(_line("turn.crashed", claim, error=type(fault).__name__))
             error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
-            return _stopped(TurnStatus.FAILED, progress, error)
+            return _stopped(TurnStatus.FAILED, claim, progress, error)
 
     async def _loop(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
     ) -> TurnResult:
         turn = claim.turn
         turn_log = WorkerLog(
-            running=running, store=self.store, events=self.events, recorded=len(progress.steps)
+            running=running,
+            store=self.store,
+            events=self.events,
+            recorded=len(progress.steps),
+            outage=self.outage,
         )
         if turn.stream and turn.attempt > 1:
             await turn_log.reset()
@@ -194,7 +203,11 @@ class TurnExecutor:
                     context=_context(turn),
                     log=turn_log,
                     stream=turn.stream,
-                    max_retries=self.settings.provider_max_retries,
+                    retry=RetryPolicy(
+                        max_retries=self.settings.provider_max_retries,
+                        failures=turn.failures,
+                        park_after=None if self.settings.eager else self.settings.park_after,
+                    ),
                 )
         except TimeoutError:
             if not deadline.expired():
@@ -204,12 +217,51 @@ class TurnExecutor:
                 "AGENTAPI_TURN_TIMEOUT, or give slow tools a timeout of their own"
             ) from None
 
-    def _commit(self, running: RunningTurn, ending: Ending) -> Wakeup | None:
-        def write() -> Wakeup | None:
-            self.events.flush()
-            return self.store.commit(running.lease, ending)
+    def _end(self, claim: Claim, running: RunningTurn, ending: Ending) -> dict[str, Any]:
+        """Commit, and wake the conversation's next turn."""
+        self.dispatcher.send(self._write(running, lambda: self.store.commit(running.lease, ending)))
+        code = {"error": ending.error.code} if ending.error else {}
+        log.info(_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
+        return {
+            "status": ending.status.value,
+            "attempt": claim.turn.attempt,
+            "steps": ending.steps,
+            "tokens": ending.usage.total_tokens,
+            **code,
+        }
 
-        return ride_out(write, give_up=lambda: running.reason is StopReason.LEASE_LOST)
+    def _park(
+        self, claim: Claim, running: RunningTurn, progress: TurnProgress, pause: TurnParked
+    ) -> dict[str, Any]:
+        """Free the thread until the provider wants to be asked again."""
+        parked = self._write(
+            running,
+            lambda: self.store.park(
+                claim.lease,
+                pause.delay,
+                failures=pause.failures,
+                steps=len(progress.steps),
+                reason="provider",
+            ),
+        )
+        if not parked:
+            ending = _stopped(TurnStatus.CANCELLED, claim, progress)
+            return self._end(claim, running, ending)
+        log.info(_line("turn.parked", claim, seconds=round(pause.delay, 1)))
+        return {"status": "parked", "attempt": claim.turn.attempt, "seconds": pause.delay}
+
+    def _write(self, running: RunningTurn, transition: Callable[[], T]) -> T:
+        """Make the transition that ends this attempt, after the events that came before it."""
+
+        def write() -> T:
+            self.events.flush()
+            return transition()
+
+        return ride_out(
+            write,
+            outage=self.outage,
+            give_up=lambda: running.reason is StopReason.LEASE_LOST,
+        )
 
     def _hand_back(self, claim: Claim) -> dict[str, Any]:
         self.store.release(claim.lease)
@@ -241,9 +293,21 @@ def _completed(result: TurnResult) -> Ending:
     )
 
 
-def _stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None = None) -> Ending:
-    """A turn that gives no reply leaves nothing in the history, so that the next one is valid."""
-    return Ending(status=status, usage=progress.usage, steps=len(progress.steps), error=error)
+_UNFINISHED = "This call has no result: the turn was ended before it finished."
+
+
+def _stopped(
+    status: TurnStatus, claim: Claim, progress: TurnProgress, error: TurnError | None = None
+) -> Ending:
+    """The end of a turn that gives no reply; what it leaves is its `on_abort`."""
+    keeps = claim.turn.on_abort is OnAbort.KEEP
+    return Ending(
+        status=status,
+        messages=progress.messages(unfinished=_UNFINISHED) if keeps else (),
+        usage=progress.usage,
+        steps=len(progress.steps),
+        error=error,
+    )
 
 
 def _summary(turn: Turn) -> dict[str, Any]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from agentapi.errors import AgentAPIError
 from agentapi.settings import Settings
 from agentapi.stores import TurnStore
-from workers.logs import line
+from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
-
-log = logging.getLogger("agentapi.heartbeat")
 
 
 class Heartbeat:
     """A thread that renews all leases in one pipeline. A blocked event loop does not stop it."""
 
-    def __init__(self, settings: Settings, store: TurnStore, running: RunningTurns) -> None:
+    def __init__(
+        self, settings: Settings, store: TurnStore, running: RunningTurns, outage: Outage
+    ) -> None:
         self._interval = settings.heartbeat
         self._store = store
         self._running = running
         self._stop = threading.Event()
-        self._away = False
+        self._outage = outage
         self._thread = threading.Thread(target=self._run, name="agentapi-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -35,24 +34,27 @@ class Heartbeat:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def beat(self) -> None:
-        """Renew all leases; stop the turns whose lease is lost or that were cancelled."""
+    def beat(self) -> bool:
+        """Renew all leases; stop the turns whose lease is lost or that were cancelled.
+
+        Returns:
+            Whether there were any.
+        """
         turns = self._running.all()
         if not turns:
-            return
+            return False
         renewals = self._store.renew([turn.lease for turn in turns])
         for turn, renewal in zip(turns, renewals, strict=True):
             if not renewal.held:
                 turn.stop(StopReason.LEASE_LOST)
             elif renewal.cancel:
                 turn.stop(StopReason.CANCELLED)
+        return True
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             try:
-                self.beat()
-                self._away = False
+                if self.beat():
+                    self._outage.ends()
             except AgentAPIError as error:
-                if not self._away:
-                    log.warning(line("heartbeat.failed", error=error))
-                self._away = True
+                self._outage.begins(error)

@@ -1,13 +1,14 @@
-"""Riding out a Redis that is away for a while."""
+"""Riding out a Redis that is away for a while, and saying so once."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from agentapi.errors import StoreUnavailable
+from agentapi.errors import AgentAPIError, StoreUnavailable
 from workers.logs import line
 
 T = TypeVar("T")
@@ -18,9 +19,34 @@ PATIENCE: Final = 60.0
 """Seconds to go on trying. By then another worker may have the turn; the epoch decides."""
 
 
+class Outage:
+    """Whether Redis is away for this process: all its threads notice, one line says so."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._lock = threading.Lock()
+
+    def begins(self, error: AgentAPIError) -> None:
+        """A call failed."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+                log.warning(line("store.away", error=error))
+
+    def ends(self) -> None:
+        """A call succeeded."""
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is not None:
+                log.warning(line("store.back", seconds=round(time.monotonic() - self._since, 1)))
+                self._since = None
+
+
 def ride_out(
     call: Callable[[], T],
     *,
+    outage: Outage,
     give_up: Callable[[], bool] = lambda: False,
     patience: float = PATIENCE,
     sleep: Callable[[float], None] = time.sleep,
@@ -29,6 +55,7 @@ def ride_out(
 
     Args:
         call: The transition.
+        outage: Says once that Redis is away, and once that it is back.
         give_up: Asked between tries; true ends the patience.
         patience: Seconds.
         sleep: For tests.
@@ -38,19 +65,15 @@ def ride_out(
     """
     deadline = time.monotonic() + patience
     delay = 0.1
-    told = False
     while True:
         try:
             result = call()
         except StoreUnavailable as error:
+            outage.begins(error)
             if give_up() or time.monotonic() >= deadline:
                 raise
-            if not told:
-                log.warning(line("store.away", error=error))
-                told = True
             sleep(delay)
             delay = min(delay * 2, 1.0)
         else:
-            if told:
-                log.warning(line("store.back"))
+            outage.ends()
             return result

@@ -49,5 +49,4 @@ class TurnPool(TaskPool):
     def on_terminate(self) -> None:
         """Hand all turns back at once."""
         self.executor.shutdown(wait=False, cancel_futures=True)
-        for turn in self.app.runtime.running.all():
-            turn.stop(StopReason.SHUTDOWN)
+        self.app.runtime.hand_back()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +16,16 @@ from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
 from workers.logs import line
 from workers.loop_thread import LoopThread
+from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
 
 
 class Runtime:
-    """The event loop, the heartbeat, the event log, the sweep, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
 
     def __init__(
         self,
@@ -36,10 +39,16 @@ class Runtime:
         self._settings = settings
         self._store = store
         self._owner = "eager"
+        # Claims and candidacy carry it, so that the watchdog can tell this process's from those
+        # of one that was started again under the same name.
+        self._process = uuid.uuid4().hex
+        self._outage = Outage()
+        self._watchdog = Watchdog(settings)
+        self._shutdowns = 0
         self._loop = LoopThread()
         self._events = EventLog(store)
-        self._heartbeat = Heartbeat(settings, store, self.running)
-        self._sweeper = Sweeper(settings, store, dispatcher)
+        self._heartbeat = Heartbeat(settings, store, self.running, self._outage)
+        self._sweeper = Sweeper(settings, store, dispatcher, self._outage)
         self._executor = TurnExecutor(
             settings=settings,
             agents=agents,
@@ -48,6 +57,8 @@ class Runtime:
             events=self._events,
             running=self.running,
             loop=self._loop.loop,
+            process=self._process,
+            outage=self._outage,
         )
         self._starting = threading.Lock()
         self._started = False
@@ -66,7 +77,10 @@ class Runtime:
             self._events.start()
             if not self._settings.eager:
                 self._heartbeat.start()
-                self._sweeper.start(owner)
+                candidate = f"{owner}/{self._process}"
+                self._sweeper.start(candidate)
+                if self._settings.watchdog:
+                    self._watchdog.start(self._process, candidate)
             self._started = True
         log.info(line("worker.started", owner=owner, agents=",".join(sorted(self.agents))))
 
@@ -76,12 +90,22 @@ class Runtime:
             self.start(self._owner)
         return self._executor.execute(conversation_id, turn_id, agent, self._owner)
 
+    def shutdown_requested(self, *, at_once: bool = False) -> None:
+        """A signal asks the worker to end; the second one hands turns back at once."""
+        self._shutdowns += 1
+        if at_once or self._shutdowns > 1:
+            self.hand_back()
+
+    def hand_back(self) -> None:
+        """Stop all running turns at their last recorded step and hand them back."""
+        for turn in self.running.all():
+            turn.stop(StopReason.SHUTDOWN)
+
     def drain(self) -> None:
         """Give running turns `shutdown_grace` to end, then hand the rest back."""
         if self.running.wait_until_none(self._settings.shutdown_grace):
             return
-        for turn in self.running.all():
-            turn.stop(StopReason.SHUTDOWN)
+        self.hand_back()
         self.running.wait_until_none(self._settings.redis_timeout)
 
     def stop(self) -> None:
@@ -94,3 +118,4 @@ class Runtime:
         self._events.stop()
         self._loop.stop()
         self._store.close()
+        self._watchdog.stop()

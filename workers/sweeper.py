@@ -5,14 +5,21 @@ One worker of the fleet does it, elected by a short lease in Redis.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from typing import Final
 
 from agentapi.errors import AgentAPIError
 from agentapi.settings import Settings
 from agentapi.stores import TurnStore
 from workers.dispatch import Dispatcher
 from workers.logs import line
+from workers.patience import Outage
+
+ELECTION_BEATS: Final = 2
+"""Sweeps that the elected may miss before another takes its place: with a sweep every second
+the fleet is without a sweeper for at most three."""
 
 log = logging.getLogger("agentapi.sweep")
 
@@ -20,12 +27,14 @@ log = logging.getLogger("agentapi.sweep")
 class Sweeper:
     """A thread that looks at the due index of all partitions, if its worker is the elected."""
 
-    def __init__(self, settings: Settings, store: TurnStore, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, settings: Settings, store: TurnStore, dispatcher: Dispatcher, outage: Outage
+    ) -> None:
         self._interval = settings.sweep_interval
         self._store = store
         self._dispatcher = dispatcher
         self._stop = threading.Event()
-        self._away = False
+        self._outage = outage
         self._candidate = ""
         self._thread = threading.Thread(target=self._run, name="agentapi-sweep", daemon=True)
 
@@ -35,17 +44,23 @@ class Sweeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and the candidacy with it."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+            with contextlib.suppress(AgentAPIError):
+                self._store.resign(self._candidate)
 
     def sweep(self) -> int:
         """Dispatch again what is overdue; returns how many."""
-        if not self._store.elect(self._candidate, ttl=2.5 * self._interval):
+        if not self._store.elect(self._candidate, ttl=ELECTION_BEATS * self._interval):
+            return 0
+        overdue = self._store.overdue()
+        # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
+        if not overdue or not self._dispatcher.reachable():
             return 0
         sent = 0
-        for conversation_id in self._store.overdue():
+        for conversation_id in overdue:
             wakeup = self._store.redispatch(conversation_id)
             if wakeup is not None:
                 log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
@@ -57,8 +72,7 @@ class Sweeper:
         while not self._stop.wait(self._interval):
             try:
                 self.sweep()
-                self._away = False
             except AgentAPIError as error:
-                if not self._away:
-                    log.warning(line("sweep.failed", error=error))
-                self._away = True
+                self._outage.begins(error)
+            else:
+                self._outage.ends()

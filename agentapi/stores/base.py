@@ -43,7 +43,13 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """The answer to an enqueue: the wake-up to send now, or None if another turn is first."""
+    """The answer to an enqueue.
+
+    Attributes:
+        turn_id: The turn that will answer: the new one, or the one that it was merged into.
+        wakeup: What to send now, if anything; not always the new turn's.
+        created: Whether this call made a turn.
+    """
 
     turn_id: str
     wakeup: Wakeup | None
@@ -69,6 +75,7 @@ class RefusalReason(StrEnum):
     MISSING = "missing"
     ENDED = "ended"
     WAITING = "waiting"
+    PARKED = "parked"
     LEASED = "leased"
 
 
@@ -105,14 +112,14 @@ class CancelOutcome(StrEnum):
     CANCELLED = "cancelled"
     """The turn is cancelled."""
     REQUESTED = "requested"
-    """It is running; its worker stops it at its next beat."""
+    """It has begun; its worker stops it at its next beat, or the next one that takes it."""
     ENDED = "ended"
     """It had ended before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cancellation:
-    """What a cancellation did, and the turn that may run instead."""
+    """What a cancellation did, and the wake-up to send now, if any."""
 
     outcome: CancelOutcome
     wakeup: Wakeup | None = None
@@ -182,6 +189,46 @@ class TurnStore(Protocol):
         """
         ...
 
+    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+        """Let the turn wait `delay` seconds without a worker.
+
+        Args:
+            lease: The turn's.
+            delay: Seconds until the sweep dispatches it.
+            failures: Failures of the model call that it waits for.
+            steps: Number of recorded steps, which says which call that is.
+            reason: A short word for the turn's event.
+
+        Returns:
+            Whether it is parked; false when somebody asked to cancel it.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+        """
+        ...
+
+    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
+        """Run a failed turn again from its last recorded step; returns the wake-up to send now.
+
+        Args:
+            turn_id: The turn.
+            operation: The caller's name for this call; a repeat does nothing.
+
+        Raises:
+            TurnNotFound: There is none.
+            TurnNotRetryable: It has not failed, or left its messages in the history.
+            ConversationBusy: The inbox is full.
+        """
+        ...
+
+    def orphan(self, process: str) -> int:
+        """End the leases of a process that is dead for sure; returns how many it had.
+
+        Args:
+            process: What the process's claim tokens and candidacy begin with.
+        """
+        ...
+
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """Keep leases, all in one round trip."""
         ...
@@ -206,6 +253,10 @@ class TurnStore(Protocol):
         """Whether the candidate is the fleet's sweeper for the next `ttl` seconds."""
         ...
 
+    def resign(self, candidate: str) -> None:
+        """Stop being the sweeper, so that another need not wait for the election's end."""
+        ...
+
     def overdue(self, limit: int = 1000) -> list[str]:
         """Conversations that should have moved by now."""
         ...
@@ -215,7 +266,7 @@ class TurnStore(Protocol):
         ...
 
     def turn(self, turn_id: str) -> Turn:
-        """A turn as it stands.
+        """A turn as it stands; for the id of a message that was merged, the turn it joined.
 
         Raises:
             TurnNotFound: There is none.

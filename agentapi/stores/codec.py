@@ -10,7 +10,16 @@ import orjson
 
 from agentapi.messages import AssistantMessage, Usage, from_dict, to_dict
 from agentapi.stores.base import Ending
-from agentapi.turns import Event, EventType, ModelStep, Step, Turn, TurnError, TurnStatus
+from agentapi.turns import (
+    Event,
+    EventType,
+    ModelStep,
+    OnAbort,
+    Step,
+    Turn,
+    TurnError,
+    TurnStatus,
+)
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -36,9 +45,14 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         tenant_id=fields["tenant"].decode() or None,
         metadata=orjson.loads(fields["metadata"]),
         stream=fields["stream"] == b"1",
+        on_abort=OnAbort(fields["on_abort"].decode()),
         attempt=int(fields.get("attempt", 0)),
         handbacks=int(fields.get("handbacks", 0)),
+        parks=int(fields.get("parks", 0)),
+        forgiven=int(fields.get("forgiven", 0)),
+        failures=_failures(fields),
         worker=fields["worker"].decode() if "worker" in fields else None,
+        wakes_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
         steps=int(fields.get("steps", 0)),
         usage=Usage(**outcome.get("usage", {})),
         text=last.content if replied and last else None,
@@ -50,6 +64,12 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),
     )
+
+
+def _failures(fields: Mapping[str, bytes]) -> int:
+    """Failures of the model call that comes next; those of calls before it are history."""
+    same_call = fields.get("failures_at") == fields.get("steps", b"0")
+    return int(fields.get("failures", 0)) if same_call else 0
 
 
 def _seconds(value: bytes | None) -> float | None:
@@ -72,6 +92,11 @@ def ending_event(ending: Ending) -> dict[str, Any]:
     if ending.error is not None:
         return asdict(ending.error)
     return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+
+
+def parked_event(delay: float, reason: str) -> dict[str, Any]:
+    """Data of the event of a turn that waits without a worker."""
+    return {"seconds": round(delay, 3), "reason": reason}
 
 
 def step_event(index: int, step: Step) -> dict[str, Any]:

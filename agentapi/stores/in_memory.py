@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentapi.memory.in_memory import InMemoryMemory
-from agentapi.messages import AssistantMessage, Message
+from agentapi.messages import AssistantMessage, Message, Usage
 from agentapi.settings import Settings
 from agentapi.stores.base import (
     Accepted,
@@ -27,9 +27,17 @@ from agentapi.stores.base import (
     Renewal,
     Wakeup,
 )
-from agentapi.stores.codec import ending_event, step_event
-from agentapi.stores.refusals import busy, lost, no_turn, other_tenant
-from agentapi.turns import Event, EventType, NewTurn, Step, Turn, TurnStatus
+from agentapi.stores.codec import ending_event, parked_event, step_event
+from agentapi.stores.refusals import (
+    already_kept,
+    busy,
+    lost,
+    no_turn,
+    not_failed,
+    other_tenant,
+    rejected,
+)
+from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
 
 
@@ -61,6 +69,10 @@ class _Turn:
     released: int | None = None
     following: Wakeup | None = None
     dispatches: int = 0
+    failures_at: int = 0
+    parked: int | None = None
+    kept: bool = False
+    retried: str | None = None
 
 
 class InMemoryTurnStore:
@@ -73,6 +85,7 @@ class InMemoryTurnStore:
         self._interrupted = False
         self._conversations: dict[str, _Conversation] = {}
         self._turns: dict[str, _Turn] = {}
+        self._merged: dict[str, str] = {}
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
@@ -83,6 +96,8 @@ class InMemoryTurnStore:
         conversation = self._open(new)
         if conversation is None:
             return other_tenant(new.conversation_id)
+        if new.turn_id in self._merged:
+            return Accepted(turn_id=self._merged[new.turn_id], wakeup=None, created=False)
         known = self._turns.get(new.turn_id)
         if known is not None:
             waiting = known.turn.status is TurnStatus.QUEUED
@@ -90,6 +105,10 @@ class InMemoryTurnStore:
             wakeup = self._wakeup(new.turn_id) if first else None
             return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=False)
         length = len(conversation.inbox)
+        if length and new.on_busy is OnBusy.REJECT:
+            return rejected(new.conversation_id, length)
+        if length and new.on_busy is OnBusy.MERGE and self._merge(new, conversation.inbox[-1]):
+            return Accepted(turn_id=conversation.inbox[-1], wakeup=None, created=False)
         if length >= self._settings.inbox_limit:
             return busy(new.conversation_id, length)
         self._turns[new.turn_id] = _Turn(
@@ -102,15 +121,36 @@ class InMemoryTurnStore:
                 tenant_id=new.tenant_id,
                 metadata=dict(new.metadata),
                 stream=new.stream,
+                on_abort=new.on_abort,
                 status=TurnStatus.QUEUED,
                 created_at=self._clock(),
             )
         )
         conversation.inbox.append(new.turn_id)
+        wakeup = None
         if length == 0:
             conversation.due = self._clock() + self._settings.dispatch_grace
-        wakeup = self._wakeup(new.turn_id) if length == 0 else None
+            wakeup = self._wakeup(new.turn_id)
+        elif new.on_busy in (OnBusy.INTERRUPT, OnBusy.REPLACE):
+            interrupts = new.on_busy is OnBusy.INTERRUPT
+            head = self._turns[conversation.inbox[0]]
+            head.turn = replace(head.turn, on_abort=OnAbort.KEEP if interrupts else OnAbort.DROP)
+            wakeup = self._cancel(head, conversation, by_worker=interrupts).wakeup
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
+
+    def _merge(self, new: NewTurn, newest: str) -> bool:
+        entry = self._turns[newest]
+        turn = entry.turn
+        waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
+        alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
+            *(new.agent, new.user_id, dict(new.metadata), new.stream, new.on_abort),
+        )
+        joined = f"{turn.input}\n\n{new.input}"
+        if not waits or not alike or len(joined.encode()) > self._settings.max_message_bytes:
+            return False
+        entry.turn = replace(turn, input=joined)
+        self._merged[new.turn_id] = newest
+        return True
 
     def _open(self, new: NewTurn) -> _Conversation | None:
         conversation = self._conversations.get(new.conversation_id)
@@ -140,6 +180,9 @@ class InMemoryTurnStore:
             if conversation.inbox[0] != turn_id:
                 return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
             now = self._clock()
+            wakes_at = None if entry.turn.cancel_requested else entry.turn.wakes_at
+            if wakes_at is not None and wakes_at > now:
+                return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
@@ -163,9 +206,12 @@ class InMemoryTurnStore:
     def _start(self, entry: _Turn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
         entry.dispatches = 0
+        same_call = entry.failures_at == len(entry.steps)
         entry.turn = replace(
             entry.turn,
             status=TurnStatus.RUNNING,
+            wakes_at=None,
+            failures=entry.turn.failures if same_call else 0,
             attempt=attempt,
             worker=owner,
             started_at=entry.turn.started_at or now,
@@ -194,6 +240,7 @@ class InMemoryTurnStore:
             if conversation.generation == lease.generation:
                 conversation.memory.append(ending.messages)
             conversation.lease = None
+            entry.kept = bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
             replied = ending.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
             entry.turn = replace(
@@ -222,7 +269,8 @@ class InMemoryTurnStore:
             entry.following = self._wakeup(conversation.inbox[0])
         elif was_head:
             conversation.due = None
-        entry.steps.clear()
+        if status is not TurnStatus.FAILED:
+            entry.steps.clear()
         entry.committed = committed
         entry.turn = replace(entry.turn, status=status, ended_at=self._clock())
         self._emit(entry, EventType(status.value), data)
@@ -239,8 +287,86 @@ class InMemoryTurnStore:
             conversation.due = self._clock() + self._settings.dispatch_grace
             entry.released = lease.epoch
             entry.turn = replace(
-                entry.turn, status=TurnStatus.QUEUED, handbacks=entry.turn.handbacks + 1
+                entry.turn,
+                status=TurnStatus.QUEUED,
+                handbacks=entry.turn.handbacks + 1,
+                forgiven=entry.turn.forgiven + 1,
             )
+
+    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+        """See `TurnStore.park`."""
+        with self._changed:
+            entry = self._turns[lease.turn_id]
+            if entry.parked == lease.epoch:
+                return True
+            entry, conversation, _ = self._owned(lease)
+            if entry.turn.cancel_requested:
+                return False
+            wake = self._clock() + delay
+            conversation.lease, conversation.due = None, wake
+            entry.parked, entry.failures_at = lease.epoch, steps
+            entry.turn = replace(
+                entry.turn,
+                status=TurnStatus.PARKED,
+                wakes_at=wake,
+                failures=failures,
+                parks=entry.turn.parks + 1,
+                forgiven=entry.turn.forgiven + 1,
+            )
+            self._emit(entry, EventType.PARKED, parked_event(delay, reason))
+            return True
+
+    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
+        """See `TurnStore.retry`."""
+        with self._changed:
+            entry = self._turns.get(turn_id)
+            if entry is None:
+                raise no_turn(turn_id)
+            turn = entry.turn
+            conversation = self._conversations[turn.conversation_id]
+            if entry.retried != operation:
+                self._queue_again(entry, conversation)
+                entry.retried = operation
+            head = conversation.inbox[:1] == [turn_id]
+            waits = entry.turn.status is TurnStatus.QUEUED
+            return self._wakeup(turn_id) if head and waits else None
+
+    def _queue_again(self, entry: _Turn, conversation: _Conversation) -> None:
+        turn = entry.turn
+        if turn.status is not TurnStatus.FAILED:
+            raise not_failed(turn.turn_id, turn.status)
+        if entry.kept:
+            raise already_kept(turn.turn_id)
+        if len(conversation.inbox) >= self._settings.inbox_limit:
+            raise busy(turn.conversation_id, len(conversation.inbox))
+        entry.committed = entry.following = None
+        entry.dispatches = 0
+        entry.turn = replace(
+            turn,
+            status=TurnStatus.QUEUED,
+            messages=(),
+            usage=Usage(),
+            error=None,
+            cancel_requested=False,
+            failures=0,
+            forgiven=turn.attempt,
+            ended_at=None,
+        )
+        self._emit(entry, EventType.RETRIED, {})
+        if not conversation.inbox:
+            conversation.due = self._clock() + self._settings.dispatch_grace
+        conversation.inbox.append(turn.turn_id)
+
+    def orphan(self, process: str) -> int:
+        """See `TurnStore.orphan`."""
+        with self._changed:
+            freed = 0
+            for conversation in self._conversations.values():
+                lease = conversation.lease
+                if lease is not None and lease.token.startswith(process):
+                    lease.expires = conversation.due = self._clock()
+                    freed += 1
+            return freed
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
@@ -277,20 +403,34 @@ class InMemoryTurnStore:
             if entry.turn.status.ended:
                 return Cancellation(outcome=CancelOutcome.ENDED)
             conversation = self._conversations[entry.turn.conversation_id]
-            lease = conversation.lease
-            mine = lease is not None and lease.turn_id == turn_id
-            if lease is not None and mine and lease.expires > self._clock():
-                entry.turn = replace(entry.turn, cancel_requested=True)
-                return Cancellation(outcome=CancelOutcome.REQUESTED)
-            if mine:
-                conversation.epoch += 1
-                conversation.lease = None
-            following = self._end(entry, conversation, TurnStatus.CANCELLED, "cancel", {})
-            return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
+            keeps = entry.turn.on_abort is OnAbort.KEEP and entry.turn.attempt > 0
+            return self._cancel(entry, conversation, by_worker=keeps)
+
+    def _cancel(
+        self, entry: _Turn, conversation: _Conversation, *, by_worker: bool
+    ) -> Cancellation:
+        lease, now = conversation.lease, self._clock()
+        mine = lease is not None and lease.turn_id == entry.turn.turn_id
+        if lease is not None and mine and lease.expires > now:
+            entry.turn = replace(entry.turn, cancel_requested=True)
+            return Cancellation(outcome=CancelOutcome.REQUESTED)
+        if by_worker:
+            entry.turn = replace(entry.turn, cancel_requested=True)
+            conversation.due = now + self._settings.dispatch_grace
+            wakeup = self._wakeup(entry.turn.turn_id)
+            return Cancellation(outcome=CancelOutcome.REQUESTED, wakeup=wakeup)
+        if mine:
+            conversation.epoch += 1
+            conversation.lease = None
+        following = self._end(entry, conversation, TurnStatus.CANCELLED, "cancel", {})
+        return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
     def elect(self, candidate: str, *, ttl: float) -> bool:
         """See `TurnStore.elect`. There is only one process."""
         return True
+
+    def resign(self, candidate: str) -> None:
+        """See `TurnStore.resign`."""
 
     def overdue(self, limit: int = 1000) -> list[str]:
         """See `TurnStore.overdue`."""
@@ -317,7 +457,7 @@ class InMemoryTurnStore:
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
         with self._changed:
-            entry = self._turns.get(turn_id)
+            entry = self._turns.get(self._merged.get(turn_id, turn_id))
             if entry is None:
                 raise no_turn(turn_id)
             return entry.turn

@@ -20,6 +20,8 @@ class ConversationKeys:
     inbox: str
     lease: str
     due: str
+    turns: str
+    """What the keys of its turns begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,14 @@ class TurnKeys:
 def conversation_keys(conversation_id: str) -> ConversationKeys:
     """Names of the keys of a conversation."""
     partition = partition_of(conversation_id)
-    prefix = f"agentapi:{{{partition:03d}}}:c:{conversation_id}"
+    prefix = f"{conversations_prefix(partition)}{conversation_id}"
     return ConversationKeys(
         messages=f"{prefix}:messages",
         meta=f"{prefix}:meta",
         inbox=f"{prefix}:inbox",
         lease=f"{prefix}:lease",
         due=due_key(partition),
+        turns=f"agentapi:{{{partition:03d}}}:t:",
     )
 
 
@@ -48,6 +51,11 @@ def turn_keys(turn_id: str) -> TurnKeys:
     """Names of the keys of a turn, from its id alone."""
     prefix = f"agentapi:{{{partition_of_turn(turn_id):03d}}}:t:{turn_id}"
     return TurnKeys(turn=prefix, journal=f"{prefix}:journal", events=f"{prefix}:events")
+
+
+def conversations_prefix(partition: int) -> str:
+    """What the keys of a partition's conversations begin with."""
+    return f"agentapi:{{{partition:03d}}}:c:"
 
 
 def due_key(partition: int) -> str:

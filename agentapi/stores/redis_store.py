@@ -31,13 +31,28 @@ from agentapi.stores.codec import (
     ending_event,
     outcome_to_json,
     pairs,
+    parked_event,
     step_event,
     turn_from_hash,
 )
 from agentapi.stores.connection import connect, translate_errors
 from agentapi.stores.event_reader import EventReader
-from agentapi.stores.keys import ELECTION_KEY, conversation_keys, due_key, turn_keys
-from agentapi.stores.refusals import busy, lost, no_turn, other_tenant
+from agentapi.stores.keys import (
+    ELECTION_KEY,
+    conversation_keys,
+    conversations_prefix,
+    due_key,
+    turn_keys,
+)
+from agentapi.stores.refusals import (
+    already_kept,
+    busy,
+    lost,
+    no_turn,
+    not_failed,
+    other_tenant,
+    rejected,
+)
 from agentapi.stores.scripts import Scripts
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
 from agentapi.window import BYTES_PER_TOKEN, Window
@@ -55,6 +70,7 @@ class RedisTurnStore:
         self._scripts = Scripts(self._client)
         self._reader = EventReader(settings, self._client)
         self._grace = _ms(settings.dispatch_grace)
+        self._retentions = (_ms(settings.turn_retention), _ms(settings.events_retention))
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
@@ -72,7 +88,14 @@ class RedisTurnStore:
         keys = conversation_keys(turn.conversation_id)
         return self._scripts.call(
             "enqueue",
-            [turn_keys(turn.turn_id).turn, keys.inbox, keys.meta, keys.messages, keys.due],
+            [
+                turn_keys(turn.turn_id).turn,
+                keys.inbox,
+                keys.meta,
+                keys.messages,
+                keys.due,
+                keys.lease,
+            ],
             [
                 turn.turn_id,
                 turn.conversation_id,
@@ -82,9 +105,14 @@ class RedisTurnStore:
                 turn.tenant_id or "",
                 orjson.dumps(dict(turn.metadata)),
                 int(turn.stream),
+                turn.on_abort,
+                turn.on_busy,
                 self._settings.inbox_limit,
                 self._grace,
                 _ms(self._settings.memory_ttl or 0),
+                keys.turns,
+                *self._retentions,
+                self._settings.max_message_bytes,
             ],
             pipeline,
         )
@@ -95,15 +123,12 @@ class RedisTurnStore:
                 return busy(turn.conversation_id, length)
             case [b"tenant"]:
                 return other_tenant(turn.conversation_id)
-            case [how, head, agent]:
-                wakeup = Wakeup(
-                    conversation_id=turn.conversation_id,
-                    turn_id=turn.turn_id,
-                    agent=agent.decode(),
-                )
+            case [b"rejected", length]:
+                return rejected(turn.conversation_id, length)
+            case [how, turn_id, *wake]:
                 return Accepted(
-                    turn_id=turn.turn_id,
-                    wakeup=wakeup if head else None,
+                    turn_id=turn_id.decode(),
+                    wakeup=_wakeup(turn.conversation_id, *wake),
                     created=how == b"accepted",
                 )
             case _:
@@ -202,24 +227,15 @@ class RedisTurnStore:
                 ending.steps,
                 orjson.dumps(ending_event(ending)),
                 self._grace,
-                _ms(self._settings.turn_retention),
-                _ms(self._settings.events_retention),
+                *self._retentions,
                 _ms(self._settings.memory_ttl or 0),
+                keys.turns,
                 *map(dumps, ending.messages),
             ],
         )
         if reply[0] == b"fenced":
             raise lost(lease)
-        return self._wakeup(lease.conversation_id, reply[1].decode())
-
-    def _wakeup(self, conversation_id: str, turn_id: str) -> Wakeup | None:
-        if not turn_id:
-            return None
-        with translate_errors(self._settings.redis_url):
-            agent = self._client.hget(turn_keys(turn_id).turn, "agent")
-        if not isinstance(agent, bytes):
-            return None
-        return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent.decode())
+        return _wakeup(lease.conversation_id, *reply[1:])
 
     def release(self, lease: Lease) -> None:
         """See `TurnStore.release`."""
@@ -231,6 +247,78 @@ class RedisTurnStore:
         )
         if reply[0] == b"fenced":
             raise lost(lease)
+
+    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+        """See `TurnStore.park`."""
+        keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        reply = self._call(
+            "park",
+            [turn.turn, keys.lease, keys.due, turn.events],
+            [
+                lease.turn_id,
+                lease.conversation_id,
+                lease.epoch,
+                _ms(delay),
+                failures,
+                steps,
+                orjson.dumps(parked_event(delay, reason)),
+            ],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+        return bool(reply[0] == b"parked")
+
+    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
+        """See `TurnStore.retry`."""
+        turn = turn_keys(turn_id)
+        conversation_id = self._conversation_of(turn_id)
+        keys = conversation_keys(conversation_id)
+        reply = self._call(
+            "retry",
+            [
+                turn.turn,
+                keys.inbox,
+                keys.meta,
+                keys.messages,
+                keys.due,
+                turn.journal,
+                turn.events,
+            ],
+            [turn_id, conversation_id, operation, self._settings.inbox_limit, self._grace],
+        )
+        match reply:
+            case [b"queued", head, agent]:
+                return _wakeup(conversation_id, turn_id.encode(), agent) if head else None
+            case [b"refused", status]:
+                raise not_failed(turn_id, status.decode())
+            case [b"kept"]:
+                raise already_kept(turn_id)
+            case [b"busy", length]:
+                raise busy(conversation_id, length)
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case _:
+                raise _unexpected("retry", reply)
+
+    def orphan(self, process: str) -> int:
+        """See `TurnStore.orphan`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in range(PARTITIONS):
+            self._scripts.call(
+                "orphan",
+                [due_key(partition)],
+                [process, conversations_prefix(partition)],
+                pipeline,
+            )
+        with translate_errors(self._settings.redis_url):
+            return sum(pipeline.execute())
+
+    def _conversation_of(self, turn_id: str) -> str:
+        with translate_errors(self._settings.redis_url):
+            conversation = self._client.hget(turn_keys(turn_id).turn, "conversation")
+        if not isinstance(conversation, bytes):
+            raise no_turn(turn_id)
+        return conversation.decode()
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
@@ -271,11 +359,7 @@ class RedisTurnStore:
     def cancel(self, turn_id: str) -> Cancellation:
         """See `TurnStore.cancel`."""
         turn = turn_keys(turn_id)
-        with translate_errors(self._settings.redis_url):
-            conversation = self._client.hget(turn.turn, "conversation")
-        if not isinstance(conversation, bytes):
-            raise no_turn(turn_id)
-        conversation_id = conversation.decode()
+        conversation_id = self._conversation_of(turn_id)
         keys = conversation_keys(conversation_id)
         reply = self._call(
             "cancel",
@@ -293,19 +377,28 @@ class RedisTurnStore:
                 turn_id,
                 conversation_id,
                 self._grace,
-                _ms(self._settings.turn_retention),
-                _ms(self._settings.events_retention),
+                *self._retentions,
+                keys.turns,
             ],
         )
-        if reply[0] == b"missing":
-            raise no_turn(turn_id)
-        outcome = CancelOutcome(reply[0].decode())
-        following = reply[1].decode() if outcome is CancelOutcome.CANCELLED else ""
-        return Cancellation(outcome=outcome, wakeup=self._wakeup(conversation_id, following))
+        match reply:
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case [outcome, *wake]:
+                return Cancellation(
+                    outcome=CancelOutcome(outcome.decode()),
+                    wakeup=_wakeup(conversation_id, *wake) if wake else None,
+                )
+            case _:
+                raise _unexpected("cancel", reply)
 
     def elect(self, candidate: str, *, ttl: float) -> bool:
         """See `TurnStore.elect`."""
         return bool(self._call("elect", [ELECTION_KEY], [candidate, _ms(ttl)]))
+
+    def resign(self, candidate: str) -> None:
+        """See `TurnStore.resign`."""
+        self._call("resign", [ELECTION_KEY], [candidate])
 
     def overdue(self, limit: int = 1000) -> list[str]:
         """See `TurnStore.overdue`."""
@@ -331,11 +424,18 @@ class RedisTurnStore:
 
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
+        fields = self._fields_of(turn_id)
+        if b"into" in fields:
+            turn_id = fields[b"into"].decode()
+            fields = self._fields_of(turn_id)
+        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
+
+    def _fields_of(self, turn_id: str) -> dict[bytes, bytes]:
         with translate_errors(self._settings.redis_url):
             fields = cast("dict[bytes, bytes]", self._client.hgetall(turn_keys(turn_id).turn))
         if not fields:
             raise no_turn(turn_id)
-        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
+        return fields
 
     def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
@@ -373,6 +473,12 @@ class RedisTurnStore:
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with translate_errors(self._settings.redis_url):
             return self._scripts.call(name, keys, args)
+
+
+def _wakeup(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
+    if not turn_id:
+        return None
+    return Wakeup(conversation_id=conversation_id, turn_id=turn_id.decode(), agent=agent.decode())
 
 
 def _ms(seconds: float) -> int:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from agentapi.errors import ConversationBusy, LeaseLost, TenantMismatch, TurnNotFound
+from agentapi.errors import (
+    ConversationBusy,
+    LeaseLost,
+    TenantMismatch,
+    TurnNotFound,
+    TurnNotRetryable,
+)
 from agentapi.stores.base import Lease
 
 
@@ -12,6 +18,29 @@ def busy(conversation_id: str, length: int) -> ConversationBusy:
         f"conversation {conversation_id!r} has {length} turns that have not ended, the limit "
         "is AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
         "this message was not accepted"
+    )
+
+
+def rejected(conversation_id: str, length: int) -> ConversationBusy:
+    """The error of `on_busy="reject"`."""
+    return ConversationBusy(
+        f"conversation {conversation_id!r} has {length} turns that have not ended and on_busy is "
+        "'reject': wait for them, or choose another policy; this message was not accepted"
+    )
+
+
+def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
+    """The error of a retry of a turn that has not failed."""
+    return TurnNotRetryable(
+        f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one"
+    )
+
+
+def already_kept(turn_id: str) -> TurnNotRetryable:
+    """The error of a retry of a turn whose messages are in the history."""
+    return TurnNotRetryable(
+        f"turn {turn_id} failed and left what it did in the history (on_abort is 'keep'): to run "
+        "it again would say it twice; enqueue a new turn, which sees it"
     )
 
 

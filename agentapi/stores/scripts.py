@@ -18,12 +18,16 @@ TRANSITIONS: Final = (
     "emit",
     "enqueue",
     "load",
+    "orphan",
     "overdue",
+    "park",
     "record",
     "redispatch",
     "release",
     "renew",
     "reset",
+    "resign",
+    "retry",
 )
 """Every script, one for each change of state."""
 

@@ -33,10 +33,11 @@ TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
     TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, TurnStatus.PARKED}) | TERMINAL,
     TurnStatus.PARKED: frozenset({TurnStatus.QUEUED, TurnStatus.RUNNING}) | TERMINAL,
     TurnStatus.COMPLETED: frozenset(),
-    TurnStatus.FAILED: frozenset(),
+    TurnStatus.FAILED: frozenset({TurnStatus.QUEUED}),
     TurnStatus.CANCELLED: frozenset(),
 }
-"""From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover."""
+"""From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
+follows `FAILED` at a retry."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,30 @@ class TurnError:
     message: str
 
 
+class OnBusy(StrEnum):
+    """What a new message does to a conversation that has turns which have not ended."""
+
+    ENQUEUE = "enqueue"
+    """It waits for all of them."""
+    REJECT = "reject"
+    """It is refused with `ConversationBusy`."""
+    INTERRUPT = "interrupt"
+    """The first of them is cancelled and leaves in the history what it did; the others stay."""
+    REPLACE = "replace"
+    """The first of them is cancelled and leaves nothing; the others stay."""
+    MERGE = "merge"
+    """It joins the newest, if no worker has begun that one; else it waits."""
+
+
+class OnAbort(StrEnum):
+    """What a turn that is cancelled or fails leaves in the history."""
+
+    DROP = "drop"
+    """Nothing."""
+    KEEP = "keep"
+    """The user's message and the finished steps; calls without a result get one that says so."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewTurn:
     """What `enqueue` hands to the store. All of it is validated already.
@@ -55,6 +80,8 @@ class NewTurn:
         turn_id: Made by the caller; the same id again is the same turn.
         stream: Whether the text's pieces go to the event stream as they arrive.
         metadata: The caller's own JSON object, given back as it is.
+        on_busy: What happens when the conversation has turns that have not ended.
+        on_abort: What the turn leaves in the history when it is cancelled or fails.
     """
 
     turn_id: str
@@ -65,6 +92,8 @@ class NewTurn:
     tenant_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
+    on_busy: OnBusy = OnBusy.ENQUEUE
+    on_abort: OnAbort = OnAbort.DROP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +103,12 @@ class Turn:
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
+        parks: How often it waited for its model provider without a worker.
+        forgiven: How many of the claims count for no failed attempt: those that were handed back
+            or parked, and all before a retry.
+        failures: How often the model call failed in passing before the turn was parked.
         worker: The worker that claimed it last.
+        wakes_at: While it is parked, when it goes on.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -90,9 +124,14 @@ class Turn:
     tenant_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
+    on_abort: OnAbort = OnAbort.DROP
     attempt: int = 0
     handbacks: int = 0
+    parks: int = 0
+    forgiven: int = 0
+    failures: int = 0
     worker: str | None = None
+    wakes_at: float | None = None
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     text: str | None = None
@@ -133,13 +172,17 @@ class EventType(StrEnum):
     """Text shown since the last step will be produced again [attempt]."""
     STEP = "step"
     """A step was recorded [index, kind, and the tools' names]."""
+    PARKED = "parked"
+    """The turn waits without a worker [seconds, reason]."""
+    RETRIED = "retried"
+    """The turn had failed and runs again behind its last recorded step."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     @property
     def ends(self) -> bool:
-        """Whether no event follows."""
+        """Whether no event follows, unless the turn is retried."""
         return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED)
 
 

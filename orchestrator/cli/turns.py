@@ -1,4 +1,4 @@
-"""`enqueue`, `chat`, `history`, `turn`, `cancel`: talking to agents through the workers."""
+"""`enqueue`, `chat`, `history`, `turn`, `cancel`, `retry`: talking to agents by the workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agentapi import EventType, Turn, create_conversation_id
+from agentapi import EventType, OnAbort, OnBusy, Turn, create_conversation_id
 from agentapi.errors import TurnFailed
 from orchestrator.cli.console import console, errors
 from orchestrator.client import Orchestrator
@@ -18,7 +18,7 @@ from orchestrator.client import Orchestrator
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (enqueue, chat, history, turn, cancel):
+    for command in (enqueue, chat, history, turn, cancel, retry):
         app.command()(command)
 
 
@@ -28,13 +28,25 @@ def enqueue(
     conversation: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
     user: Annotated[str | None, typer.Option(help="User id.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Tenant id.")] = None,
+    on_busy: Annotated[
+        OnBusy | None, typer.Option(help="If the conversation has turns that have not ended.")
+    ] = None,
+    on_abort: Annotated[
+        OnAbort | None, typer.Option(help="What is left of the turn if it is cancelled or fails.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the reply and print it.")] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait in seconds.")] = 60.0,
 ) -> None:
     """Give an agent a message."""
     with Orchestrator() as orchestrator:
         handle = orchestrator.enqueue(
-            agent, message, conversation_id=conversation, user_id=user, tenant_id=tenant
+            agent,
+            message,
+            conversation_id=conversation,
+            user_id=user,
+            tenant_id=tenant,
+            on_busy=on_busy,
+            on_abort=on_abort,
         )
         if not wait:
             console.print(f"turn          {handle.turn_id}", highlight=False)
@@ -148,6 +160,9 @@ def _rows(info: Turn) -> dict[str, object]:
         "agent": info.agent,
         "status": info.status.value,
         "attempt": info.attempt,
+        "handed back": info.handbacks,
+        "parked": info.parks,
+        "wakes": _time(info.wakes_at),
         "worker": info.worker,
         "steps": info.steps,
         "input_tokens": info.usage.input_tokens,
@@ -173,3 +188,12 @@ def cancel(
     """Cancel a turn; says what it did."""
     with Orchestrator() as orchestrator:
         console.print(orchestrator.cancel(turn_id).value)
+
+
+def retry(
+    turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
+) -> None:
+    """Run a failed turn again from its last recorded step."""
+    with Orchestrator() as orchestrator:
+        orchestrator.retry(turn_id)
+        console.print("queued")

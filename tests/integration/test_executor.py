@@ -16,6 +16,7 @@ from agentapi.stores import Wakeup
 from agentapi.turns import Turn
 from orchestrator import CancelOutcome, Orchestrator
 from workers.app import WorkerApp, create_app
+from workers.patience import Outage
 from workers.sweeper import Sweeper
 
 
@@ -174,7 +175,7 @@ def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) 
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
     turn = fleet.enqueue("napper", "hi")
     time.sleep(0.1)
-    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher)
+    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
     assert sweeper.sweep() == 1
     assert [wakeup.turn_id for wakeup in fleet.sent] == [turn.turn_id]
     assert sweeper.sweep() == 0

@@ -165,10 +165,15 @@ async def test_many_waits_take_one_connection(settings_for: Callable[..., Settin
         requests = [TurnRequest(agent="support", message="hi") for _ in range(300)]
         turns = await orchestrator.enqueue_many(requests)
         waits = [asyncio.create_task(turn.result(timeout=20)) for turn in turns]
-        await asyncio.sleep(0.5)
         client = redis.Redis.from_url(orchestrator.sync.settings.redis_url)
-        blocked = [c for c in client.client_list() if "b" in c["flags"]]
-        assert len(blocked) == 1
+
+        def blocked() -> int:
+            return sum("b" in connection["flags"] for connection in client.client_list())
+
+        async with asyncio.timeout(20):
+            while blocked() == 0:
+                await asyncio.sleep(0.05)
+        assert blocked() <= 1
         for turn in turns:
             await turn.cancel()
         ends = await asyncio.gather(*waits, return_exceptions=True)

@@ -12,7 +12,7 @@ from agentapi import Agent, ToolContext, tool
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
 from agentapi.loop import UNKNOWN_OUTCOME, TurnProgress, run_loop
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.model_call import retry_delay
+from agentapi.model_call import RetryPolicy, retry_delay
 from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
 from tests.unit.scripted import Scripted, call, calls, says
 
@@ -174,9 +174,11 @@ async def test_repeated_call_ids_are_made_unique() -> None:
 
 async def test_a_failure_in_passing_is_ridden_out() -> None:
     busy = ProviderUnavailable("busy", retry_after=0)
-    assert (await run(Scripted(busy, busy, says("Hello")), max_retries=2)).text == "Hello"
+    assert (
+        await run(Scripted(busy, busy, says("Hello")), retry=RetryPolicy(max_retries=2))
+    ).text == "Hello"
     with pytest.raises(ProviderUnavailable):
-        await run(Scripted(busy, busy), max_retries=1)
+        await run(Scripted(busy, busy), retry=RetryPolicy(max_retries=1))
     with pytest.raises(ProviderRejected):
         await run(Scripted(ProviderRejected("no"), says("Hello")))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentapi.errors import LeaseLost, StoreUnavailable
-from workers.patience import ride_out
+from workers.patience import Outage, ride_out
 
 
 class Away:
@@ -22,17 +22,17 @@ class Away:
 
 def test_it_comes_back_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     waits: list[float] = []
-    assert ride_out(Away(6), sleep=waits.append) == "done"
+    assert ride_out(Away(6), outage=Outage(), sleep=waits.append) == "done"
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert [record.message.split()[0] for record in caplog.records] == ["store.away", "store.back"]
 
 
 def test_patience_ends() -> None:
     with pytest.raises(StoreUnavailable):
-        ride_out(Away(3), patience=0, sleep=lambda _: None)
+        ride_out(Away(3), outage=Outage(), patience=0, sleep=lambda _: None)
     away = Away(3)
     with pytest.raises(StoreUnavailable):
-        ride_out(away, give_up=lambda: True)
+        ride_out(away, outage=Outage(), give_up=lambda: True)
     assert away.calls == 1
 
 
@@ -41,4 +41,15 @@ def test_other_errors_are_not_repeated() -> None:
         raise LeaseLost("gone")
 
     with pytest.raises(LeaseLost):
-        ride_out(refuse)
+        ride_out(refuse, outage=Outage())
+
+
+def test_many_threads_tell_of_one_outage_once(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage()
+    for _ in range(3):
+        outage.begins(StoreUnavailable("away"))
+    outage.ends()
+    outage.ends()
+    ride_out(Away(1), outage=outage, sleep=lambda _: None)
+    said = [record.message.split()[0] for record in caplog.records]
+    assert said == ["store.away", "store.back"] * 2

@@ -4,11 +4,12 @@
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
 --      7 max bytes of history (-1 for no bound)
 -- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages}
---      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, leased
+--      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
 
-local status = redis.call('HGET', KEYS[1], 'status')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel')
+local status = turn[1]
 if not status then
   return { 'refused', 'missing', {} }
 end
@@ -22,6 +23,9 @@ if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] then
   return refuse('waiting')
 end
 local now = now_ms()
+if status == 'parked' and not turn[3] and tonumber(turn[2]) > now then
+  return refuse('parked')
+end
 local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
 local epoch = lease[3]
 if lease[1] ~= ARGV[4] then
@@ -31,7 +35,7 @@ if lease[1] ~= ARGV[4] then
   epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
   local expires = int(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
-    'epoch', epoch, 'expires', expires)
+    'epoch', epoch, 'expires', expires, 'batch', 0)
   redis.call('ZADD', KEYS[8], expires, ARGV[2])
   local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0)

@@ -4,29 +4,35 @@
 -- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
---      13... messages for the history
--- Returns {'committed', next turn id or ''} or {'fenced'}
+--      13 prefix of turn keys, 14... messages for the history
+-- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
 -- in the ended turn and answers as the first did. A conversation that was reset since the
--- claim has another generation: the turn ends, its messages stay out of the new history.
+-- claim has another generation: the turn ends, its messages stay out of the new history. A
+-- failed turn's journal stays as long as the turn, for retry.lua.
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next')
 if before[1] == ARGV[3] then
-  return { 'committed', before[2] }
+  return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
 if not owns(KEYS[3], ARGV[1], ARGV[3]) then
   return { 'fenced' }
 end
 local now = now_ms()
 if (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
-  for i = 13, #ARGV do
+  for i = 14, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
 end
-redis.call('DEL', KEYS[3], KEYS[6])
+redis.call('DEL', KEYS[3])
+if ARGV[5] == 'failed' then
+  redis.call('PEXPIRE', KEYS[6], ARGV[10])
+else
+  redis.call('DEL', KEYS[6])
+end
 local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
 redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
-  'ended', int(now), 'committed', ARGV[3], 'next', following)
+  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', #ARGV > 13 and 1 or 0)
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])
@@ -38,4 +44,4 @@ if following == '' then
   end
   expire_idle(KEYS[4], KEYS[5])
 end
-return { 'committed', following }
+return { 'committed', following, agent_of(ARGV[13], following) }

@@ -1,33 +1,79 @@
 -- Accept a turn: none -> queued.
--- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset)
+-- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
+--      6 lease (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 agent, 4 input, 5 user id, 6 tenant id, 7 metadata
---      (JSON), 8 stream (0|1), 9 inbox limit, 10 dispatch grace, 11 idle time of the
---      conversation (0 for none)
--- Returns {'accepted'|'known', is_waiting_head (0|1), agent}, {'busy', length}, {'tenant'}
+--      (JSON), 8 stream (0|1), 9 on_abort (drop|keep), 10 on_busy (enqueue|reject|interrupt|
+--      replace|merge), 11 inbox limit, 12 dispatch grace, 13 idle time of the conversation (0 for
+--      none), 14 prefix of turn keys, 15 retention of a turn, 16 retention of its events,
+--      17 longest input in bytes
+-- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
+--      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
--- A repeat finds the turn by its id and answers 'known'; the caller dispatches it if it still
--- waits at the head, since the first caller may have died before it did.
+-- A repeat finds the turn by its id and answers 'known' (or 'merged' as before); the caller
+-- dispatches it if it still waits at the head, since the first caller may have died before it
+-- did. It neither cancels nor merges a second time.
 
-if not open_conversation(KEYS[3], ARGV[5], ARGV[6], ARGV[11]) then
+if not open_conversation(KEYS[3], ARGV[5], ARGV[6], ARGV[13]) then
   return { 'tenant' }
 end
-local known = redis.call('HMGET', KEYS[1], 'status', 'agent')
+local prefix, on_busy, grace = ARGV[14], ARGV[10], tonumber(ARGV[12])
+local known = redis.call('HMGET', KEYS[1], 'status', 'into')
+if known[1] == 'merged' then
+  return { 'merged', known[2], '', '' }
+end
 if known[1] then
-  local head = redis.call('LINDEX', KEYS[2], 0) == ARGV[1]
-  return { 'known', (head and known[1] == 'queued') and 1 or 0, known[2] }
+  local waits = known[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == ARGV[1]
+  local wake = waits and ARGV[1] or ''
+  return { 'known', ARGV[1], wake, agent_of(prefix, wake) }
 end
 local length = redis.call('LLEN', KEYS[2])
-if length >= tonumber(ARGV[9]) then
+if on_busy == 'reject' and length > 0 then
+  return { 'rejected', length }
+end
+if on_busy == 'merge' and length > 0 then
+  local newest = redis.call('LINDEX', KEYS[2], -1)
+  local turn = redis.call('HMGET', prefix .. newest, 'status', 'attempt', 'cancel', 'input',
+    'agent', 'user', 'metadata', 'stream', 'on_abort')
+  local waits = turn[1] == 'queued' and not turn[2] and not turn[3]
+  local alike = turn[5] == ARGV[3] and turn[6] == ARGV[5] and turn[7] == ARGV[7]
+    and turn[8] == ARGV[8] and turn[9] == ARGV[9]
+  if waits and alike and #turn[4] + 2 + #ARGV[4] <= tonumber(ARGV[17]) then
+    redis.call('HSET', prefix .. newest, 'input', turn[4] .. '\n\n' .. ARGV[4])
+    redis.call('HSET', KEYS[1], 'status', 'merged', 'into', newest)
+    redis.call('PEXPIRE', KEYS[1], ARGV[15])
+    return { 'merged', newest, '', '' }
+  end
+end
+if length >= tonumber(ARGV[11]) then
   return { 'busy', length }
 end
 redis.call('HSET', KEYS[1],
   'conversation', ARGV[2], 'agent', ARGV[3], 'input', ARGV[4], 'user', ARGV[5],
-  'tenant', ARGV[6], 'metadata', ARGV[7], 'stream', ARGV[8], 'status', 'queued',
-  'created', int(now_ms()))
+  'tenant', ARGV[6], 'metadata', ARGV[7], 'stream', ARGV[8], 'on_abort', ARGV[9],
+  'status', 'queued', 'created', int(now_ms()))
 redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
   redis.call('PERSIST', KEYS[4])
-  redis.call('ZADD', KEYS[5], int(now_ms() + tonumber(ARGV[10])), ARGV[2])
+  redis.call('ZADD', KEYS[5], int(now_ms() + grace), ARGV[2])
+  return { 'accepted', ARGV[1], ARGV[1], ARGV[3] }
 end
-return { 'accepted', length == 0 and 1 or 0, ARGV[3] }
+if on_busy ~= 'interrupt' and on_busy ~= 'replace' then
+  return { 'accepted', ARGV[1], '', '' }
+end
+-- The head is cancelled whether a worker has begun it or is about to: what is left of it must
+-- not depend on how fast that was.
+local head = redis.call('LINDEX', KEYS[2], 0)
+local head_key = prefix .. head
+redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')
+local _, wake = cancel_turn(
+  {
+    turn = head_key, journal = head_key .. ':journal', events = head_key .. ':events',
+    inbox = KEYS[2], lease = KEYS[6], meta = KEYS[3], messages = KEYS[4], due = KEYS[5],
+  },
+  head,
+  ARGV[2],
+  { grace = grace, turn = ARGV[15], events = ARGV[16] },
+  on_busy == 'interrupt'
+)
+return { 'accepted', ARGV[1], wake, agent_of(prefix, wake) }

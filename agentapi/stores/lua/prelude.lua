@@ -80,6 +80,12 @@ local function expire_idle(meta_key, messages_key)
   end
 end
 
+-- Keys of other turns of the conversation are made from the prefix that all turns of its
+-- partition share; they are in the same hash slot as the keys that were named.
+local function agent_of(prefix, turn_id)
+  return turn_id ~= '' and redis.call('HGET', prefix .. turn_id, 'agent') or ''
+end
+
 -- Take an ended turn out of the inbox and settle when the conversation is looked at next.
 -- Returns the id of the turn to dispatch now, or ''.
 local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
@@ -95,6 +101,41 @@ local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   end
   redis.call('ZREM', due_key, conversation_id)
   return ''
+end
+
+-- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages,
+-- due. times: grace, turn (retention), events (retention). by_worker: whether a worker must
+-- end it, since only workers write messages.
+-- Returns 'requested' or 'cancelled', and the id of the turn to dispatch now, or ''.
+local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
+  local now = now_ms()
+  local lease = redis.call('HMGET', keys.lease, 'turn', 'expires')
+  local mine = lease[1] == turn_id
+  if mine and tonumber(lease[2]) > now then
+    redis.call('HSET', keys.turn, 'cancel', int(now))
+    return 'requested', ''
+  end
+  if by_worker then
+    redis.call('HSET', keys.turn, 'cancel', int(now))
+    redis.call('ZADD', keys.due, int(now + times.grace), conversation_id)
+    return 'requested', turn_id
+  end
+  if mine then
+    -- Under a new epoch, so that a worker presumed dead cannot write.
+    redis.call('HINCRBY', keys.meta, 'epoch', 1)
+    redis.call('DEL', keys.lease)
+  end
+  redis.call('DEL', keys.journal)
+  local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
+  redis.call('HSET', keys.turn, 'status', 'cancelled', 'ended', int(now), 'committed', 'cancel',
+    'next', following)
+  emit(keys.turn, keys.events, 'cancelled', '{}')
+  redis.call('PEXPIRE', keys.turn, times.turn)
+  redis.call('PEXPIRE', keys.events, times.events)
+  if redis.call('LLEN', keys.inbox) == 0 then
+    expire_idle(keys.meta, keys.messages)
+  end
+  return 'cancelled', following
 end
 
 -- Open a conversation for a tenant: it belongs to the one that began it.

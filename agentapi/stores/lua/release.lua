@@ -11,5 +11,6 @@ end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'handbacks', 1)
+redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
 redis.call('ZADD', KEYS[3], int(now_ms() + tonumber(ARGV[4])), ARGV[2])
 return { 'released' }
