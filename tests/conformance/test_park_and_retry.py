@@ -1,0 +1,188 @@
+"""Turns that wait without a worker, failed turns that run again, leases of dead processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
+from agentapi.messages import UserMessage
+from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
+from agentapi.turns import EventType, OnBusy, TurnError, TurnStatus
+from tests.conformance.conftest import MakeBench
+from tests.conformance.stores import Bench, C, model_step, tool_step
+from tests.conformance.test_busy import accept, woken
+
+FAILED = Ending(
+    status=TurnStatus.FAILED, error=TurnError(code="provider_unavailable", message="busy"), steps=2
+)
+
+
+def park(bench: Bench, lease: Lease, delay: float = 60, failures: int = 1, steps: int = 0) -> bool:
+    return bench.store.park(lease, delay, failures=failures, steps=steps, reason="provider")
+
+
+def reason(bench: Bench, turn_id: str) -> RefusalReason:
+    refusal = bench.try_claim(turn_id)
+    assert isinstance(refusal, Refusal)
+    return refusal.reason
+
+
+def test_a_parked_turn_holds_no_lease_and_wakes_in_time(bench: Bench) -> None:
+    turn_id, behind = bench.enqueue(), bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    assert park(bench, lease)
+    assert park(bench, lease)
+    turn = bench.store.turn(turn_id)
+    assert turn.status is TurnStatus.PARKED
+    assert (turn.parks, turn.forgiven, turn.failures) == (1, 1, 1)
+    assert turn.wakes_at is not None
+    assert turn.wakes_at - turn.created_at == pytest.approx(60, abs=5)
+    assert bench.store.overdue() == []
+    assert reason(bench, turn_id) is RefusalReason.PARKED
+    assert reason(bench, behind) is RefusalReason.WAITING
+    with pytest.raises(LeaseLost):
+        bench.store.record(lease, 0, model_step())
+
+
+def test_its_time_comes(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    bench.store.record(lease, 0, model_step())
+    assert park(bench, lease, delay=0, failures=2, steps=1)
+    assert bench.store.overdue() == [C]
+    wakeup = bench.store.redispatch(C)
+    assert wakeup is not None
+    assert wakeup.turn_id == turn_id
+    claim = bench.claim(turn_id)
+    assert list(claim.steps) == [model_step()]
+    assert (claim.turn.attempt, claim.turn.forgiven, claim.turn.failures) == (2, 1, 2)
+    assert claim.turn.wakes_at is None
+
+
+def test_failures_of_an_earlier_call_do_not_count(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    assert park(bench, lease, delay=0, failures=2, steps=0)
+    lease = bench.claim(turn_id).lease
+    bench.store.record(lease, 0, model_step())
+    bench.store.release(lease)
+    assert bench.claim(turn_id).turn.failures == 0
+
+
+def test_a_turn_that_is_to_be_cancelled_is_not_parked(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    bench.store.cancel(turn_id)
+    assert not park(bench, lease)
+    assert bench.store.turn(turn_id).status is TurnStatus.RUNNING
+
+
+def test_a_parked_turn_is_cancelled_at_once(bench: Bench) -> None:
+    turn_id, behind = bench.enqueue(), bench.enqueue()
+    park(bench, bench.claim(turn_id).lease)
+    cancelled = bench.store.cancel(turn_id)
+    assert cancelled.outcome is CancelOutcome.CANCELLED
+    assert cancelled.wakeup is not None
+    assert cancelled.wakeup.turn_id == behind
+
+
+def test_an_interrupted_parked_turn_does_not_wait_for_its_time(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    park(bench, bench.claim(turn_id).lease)
+    assert woken(accept(bench, OnBusy.INTERRUPT)) == turn_id
+    assert bench.claim(turn_id).turn.cancel_requested
+
+
+def failed(bench: Bench, turn_id: str) -> None:
+    lease = bench.claim(turn_id).lease
+    bench.store.record(lease, 0, model_step())
+    bench.store.record(lease, 1, tool_step())
+    bench.store.commit(lease, FAILED)
+
+
+def test_a_failed_turn_runs_again_behind_its_last_recorded_step(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    failed(bench, turn_id)
+    wakeup = bench.store.retry(turn_id, "op")
+    assert wakeup is not None
+    assert (wakeup.turn_id, wakeup.agent) == (turn_id, "a")
+    assert bench.store.retry(turn_id, "op") == wakeup
+    assert bench.has_due(C)
+    turn = bench.store.turn(turn_id)
+    assert turn.status is TurnStatus.QUEUED
+    assert turn.error is None
+    assert turn.ended_at is None
+    claim = bench.claim(turn_id)
+    assert list(claim.steps) == [model_step(), tool_step()]
+    assert claim.turn.attempt - claim.turn.forgiven == 1
+    assert bench.store.retry(turn_id, "op") is None
+    bench.complete(claim.lease)
+    assert len(bench.store.history(C)) == 2
+    kinds = [event.type.value for event in bench.store.events({turn_id: -1}, 0)[turn_id]]
+    assert kinds == ["started", "step", "step", "failed", "retried", "started", "completed"]
+
+
+def test_a_retried_turn_waits_for_those_that_came_meanwhile(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    behind = bench.enqueue()
+    failed(bench, turn_id)
+    assert bench.store.retry(turn_id, "op") is None
+    following = bench.complete(bench.claim(behind).lease)
+    assert following is not None
+    assert following.turn_id == turn_id
+
+
+def test_only_failed_turns_are_retried(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    with pytest.raises(TurnNotRetryable, match="queued"):
+        bench.store.retry(turn_id, "op")
+    bench.complete(bench.claim(turn_id).lease)
+    with pytest.raises(TurnNotRetryable, match="completed"):
+        bench.store.retry(turn_id, "op")
+
+
+def test_a_turn_that_left_its_messages_is_not_retried(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    kept = Ending(status=TurnStatus.FAILED, messages=[UserMessage(content="hi", turn_id=turn_id)])
+    bench.store.commit(bench.claim(turn_id).lease, kept)
+    with pytest.raises(TurnNotRetryable, match="'keep'"):
+        bench.store.retry(turn_id, "op")
+
+
+def test_a_retry_needs_room(make_bench: MakeBench) -> None:
+    bench = make_bench(inbox_limit=1)
+    turn_id = bench.enqueue()
+    failed(bench, turn_id)
+    bench.enqueue()
+    with pytest.raises(ConversationBusy):
+        bench.store.retry(turn_id, "op")
+
+
+def test_leases_of_a_dead_process_end_and_no_others(bench: Bench) -> None:
+    mine, other = bench.enqueue(C), bench.enqueue("user:2")
+    lease = bench.claim(mine, C, token="dead:1").lease
+    bench.claim(other, "user:2", token="alive:1")
+    assert bench.store.orphan("dead") == 1
+    assert bench.store.overdue() == [C]
+    assert isinstance(bench.try_claim(mine, C), Claim)
+    assert reason_of(bench, other, "user:2") is RefusalReason.LEASED
+    with pytest.raises(LeaseLost):
+        bench.complete(lease)
+
+
+def reason_of(bench: Bench, turn_id: str, conversation_id: str) -> RefusalReason:
+    refusal = bench.try_claim(turn_id, conversation_id)
+    assert isinstance(refusal, Refusal)
+    return refusal.reason
+
+
+def test_the_next_owner_counts_its_batches_anew(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    delta = [NewEvent(type=EventType.DELTA, data={"text": "a"})]
+    first = bench.claim(turn_id).lease
+    bench.store.emit([(first, 1, delta), (first, 2, delta)])
+    bench.expire_lease(C)
+    second = bench.claim(turn_id).lease
+    bench.store.emit([(second, 1, delta)])
+    kinds = [event.type.value for event in bench.store.events({turn_id: -1}, 0)[turn_id]]
+    assert kinds == ["started", "delta", "delta", "started", "delta"]
