@@ -25,11 +25,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agentapi.errors import LeaseLost
+from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.ids import create_turn_id
 from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
-from agentapi.stores import CancelOutcome, Claim, Ending, Lease, Refusal
-from agentapi.turns import EventType, NewTurn, Step, TurnStatus
+from agentapi.stores import Accepted, CancelOutcome, Claim, Ending, Lease, Refusal, Refused
+from agentapi.turns import (
+    TRANSITIONS,
+    EventType,
+    NewTurn,
+    OnAbort,
+    OnBusy,
+    Step,
+    TurnStatus,
+)
 from tests.conformance.stores import Bench, completed, in_memory, model_step, on_redis, tool_step
 
 CONVERSATIONS = ("user:1", "user:2", "tenant:acme:user:1")
@@ -46,6 +54,10 @@ class Expected:
     recorded: Counter[str] = field(default_factory=Counter)
     status: dict[str, TurnStatus] = field(default_factory=dict)
     cancel_asked: set[str] = field(default_factory=set)
+    keeps: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
+    retries: Counter[str] = field(default_factory=Counter)
+    merged: dict[str, str] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     lease: Lease | None = None
     lease_live: bool = False
@@ -65,7 +77,8 @@ class TurnProtocol(RuleBasedStateMachine):
         self.bench = type(self).make_bench()
         self.store = self.bench.store
         self.expected = {conversation: Expected() for conversation in CONVERSATIONS}
-        self.answers: dict[tuple[str, int], Any] = {}
+        self.answers: dict[Lease, Any] = {}
+        self.seen: dict[str, TurnStatus] = {}
 
     def teardown(self) -> None:
         self.store.close()
@@ -76,31 +89,93 @@ class TurnProtocol(RuleBasedStateMachine):
     def holds(self, lease: Lease) -> bool:
         return self.owner_of(lease).lease == lease
 
-    @rule(target=turns, conversation=st.sampled_from(CONVERSATIONS))
-    def enqueue(self, conversation: str) -> tuple[str, str]:
-        turn_id = create_turn_id(conversation)
-        self._enqueue(conversation, turn_id, created=True)
+    @rule(
+        target=turns,
+        conversation=st.sampled_from(CONVERSATIONS),
+        on_busy=st.sampled_from(OnBusy),
+        on_abort=st.sampled_from(OnAbort),
+    )
+    def enqueue(self, conversation: str, on_busy: OnBusy, on_abort: OnAbort) -> Any:
         expected = self.expected[conversation]
+        turn_id = create_turn_id(conversation)
+        answer = self._enqueue(conversation, turn_id, on_busy, on_abort)
+        busy = bool(expected.inbox)
+        if busy and on_busy is OnBusy.REJECT:
+            assert isinstance(answer, ConversationBusy)
+            return multiple()
+        assert isinstance(answer, Accepted)
+        newest = expected.inbox[-1] if busy else ""
+        if on_busy is OnBusy.MERGE and self._joins(expected, newest, on_abort):
+            assert (answer.turn_id, answer.created, answer.wakeup) == (newest, False, None)
+            expected.merged[turn_id] = newest
+            return multiple()
+        assert answer.created
+        woken = answer.wakeup.turn_id if answer.wakeup else None
         expected.accepted.append(turn_id)
         expected.inbox.append(turn_id)
         expected.status[turn_id] = TurnStatus.QUEUED
+        if on_abort is OnAbort.KEEP:
+            expected.keeps.add(turn_id)
+        if not busy:
+            assert woken == turn_id
+        elif on_busy is OnBusy.REPLACE:
+            expected.keeps.discard(expected.inbox[0])
+            assert woken == self._cancelled(expected, expected.inbox[0], by_worker=False)
+        elif on_busy is OnBusy.INTERRUPT:
+            expected.keeps.add(expected.inbox[0])
+            assert woken == self._cancelled(expected, expected.inbox[0], by_worker=True)
+        else:
+            assert woken is None
         return conversation, turn_id
 
-    @rule(turn=turns)
-    def enqueue_again(self, turn: tuple[str, str]) -> None:
-        self._enqueue(*turn, created=False)
+    def _joins(self, expected: Expected, newest: str, on_abort: OnAbort) -> bool:
+        return (
+            bool(newest)
+            and expected.status[newest] is TurnStatus.QUEUED
+            and newest not in expected.begun | expected.cancel_asked
+            and (newest in expected.keeps) == (on_abort is OnAbort.KEEP)
+        )
 
-    def _enqueue(self, conversation: str, turn_id: str, *, created: bool) -> None:
-        new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input=turn_id)
-        [answer] = self.store.enqueue([new])
-        assert not isinstance(answer, Exception)
-        assert answer.created is created
+    def _cancelled(self, expected: Expected, turn_id: str, *, by_worker: bool) -> str | None:
+        """What cancelling does; the turn that is woken by it."""
+        mine = expected.lease is not None and expected.lease.turn_id == turn_id
+        if (mine and expected.lease_live) or by_worker:
+            expected.cancel_asked.add(turn_id)
+            return None if mine and expected.lease_live else turn_id
+        expected.epoch += 1 if mine else 0
+        head = expected.inbox[0] == turn_id
+        self._ended(expected, turn_id, TurnStatus.CANCELLED)
+        return expected.inbox[0] if head and expected.inbox else None
+
+    @rule(turn=turns, on_busy=st.sampled_from(OnBusy))
+    def enqueue_again(self, turn: tuple[str, str], on_busy: OnBusy) -> None:
+        conversation, turn_id = turn
         expected = self.expected[conversation]
-        if created:
-            assert (answer.wakeup is not None) == (not expected.inbox)
-        else:
-            waits = expected.status[turn_id] is TurnStatus.QUEUED
-            assert (answer.wakeup is not None) == (waits and expected.inbox[0] == turn_id)
+        answer = self._enqueue(conversation, turn_id, on_busy, OnAbort.DROP)
+        assert isinstance(answer, Accepted)
+        assert not answer.created
+        waits = expected.status[turn_id] is TurnStatus.QUEUED
+        assert (answer.wakeup is not None) == (waits and expected.inbox[0] == turn_id)
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def merge_again(self, conversation: str) -> None:
+        for turn_id, joined in self.expected[conversation].merged.items():
+            answer = self._enqueue(conversation, turn_id, OnBusy.MERGE, OnAbort.DROP)
+            assert isinstance(answer, Accepted)
+            assert (answer.turn_id, answer.created) == (joined, False)
+
+    def _enqueue(
+        self, conversation: str, turn_id: str, on_busy: OnBusy, on_abort: OnAbort
+    ) -> Accepted | Refused:
+        new = NewTurn(
+            turn_id=turn_id,
+            conversation_id=conversation,
+            agent="a",
+            input=turn_id,
+            on_busy=on_busy,
+            on_abort=on_abort,
+        )
+        return self.store.enqueue([new])[0]
 
     @rule(target=leases, turn=turns, repeat=st.booleans())
     def claim(self, turn: tuple[str, str], repeat: bool) -> Any:
@@ -110,13 +185,18 @@ class TurnProtocol(RuleBasedStateMachine):
         token = f"{expected.epoch}:{turn_id}:{expected.lease_live}"
         answer = self.bench.try_claim(turn_id, conversation, token=token)
         head = expected.inbox[0] if expected.inbox else None
-        if head != turn_id or expected.lease_live:
+        parked = (
+            expected.status[turn_id] is TurnStatus.PARKED and turn_id not in expected.cancel_asked
+        )
+        if head != turn_id or expected.lease_live or parked:
             assert isinstance(answer, Refusal)
             return multiple()
         assert isinstance(answer, Claim)
         expected.epoch += 1
         expected.lease, expected.lease_live = answer.lease, True
         expected.status[turn_id] = TurnStatus.RUNNING
+        expected.begun.add(turn_id)
+        assert answer.turn.cancel_requested == (turn_id in expected.cancel_asked)
         assert answer.lease.epoch == expected.epoch
         assert list(answer.steps) == expected.steps.get(turn_id, [])
         assert list(answer.history) == expected.history
@@ -150,15 +230,14 @@ class TurnProtocol(RuleBasedStateMachine):
             if succeeds
             else Ending(status=TurnStatus.FAILED)
         )
-        key = (lease.conversation_id, lease.epoch)
-        if key in self.answers:
-            assert self.store.commit(lease, ending) == self.answers[key]
+        if lease in self.answers:
+            assert self.store.commit(lease, ending) == self.answers[lease]
             return
         if not self.holds(lease):
             with pytest.raises(LeaseLost):
                 self.store.commit(lease, ending)
             return
-        wakeup = self.answers[key] = self.store.commit(lease, ending)
+        wakeup = self.answers[lease] = self.store.commit(lease, ending)
         if succeeds and lease.generation == expected.generation:
             expected.history += ending.messages
         self._ended(expected, lease.turn_id, ending.status)
@@ -167,7 +246,8 @@ class TurnProtocol(RuleBasedStateMachine):
     def _ended(self, expected: Expected, turn_id: str, status: TurnStatus) -> None:
         expected.inbox.remove(turn_id)
         expected.status[turn_id] = status
-        expected.steps.pop(turn_id, None)
+        if status is not TurnStatus.FAILED:
+            expected.steps.pop(turn_id, None)
         if status is not TurnStatus.CANCELLED:
             expected.finished.append(turn_id)
         if expected.lease is not None and expected.lease.turn_id == turn_id:
@@ -183,6 +263,40 @@ class TurnProtocol(RuleBasedStateMachine):
         expected.lease, expected.lease_live = None, False
         expected.status[lease.turn_id] = TurnStatus.QUEUED
 
+    @rule(lease=leases, repeat=st.booleans())
+    def park(self, lease: Lease, repeat: bool) -> None:
+        expected = self.owner_of(lease)
+        if not self.holds(lease):
+            return
+        for _ in range(2 if repeat else 1):
+            parked = self.store.park(lease, 3600, failures=1, steps=0, reason="provider")
+            assert parked == (lease.turn_id not in expected.cancel_asked)
+        if parked:
+            expected.lease, expected.lease_live = None, False
+            expected.status[lease.turn_id] = TurnStatus.PARKED
+
+    @rule(turn=turns, repeat=st.booleans())
+    def retry(self, turn: tuple[str, str], repeat: bool) -> None:
+        conversation, turn_id = turn
+        expected = self.expected[conversation]
+        if expected.status[turn_id] is not TurnStatus.FAILED:
+            with pytest.raises(TurnNotRetryable):
+                self.store.retry(turn_id, "never")
+            return
+        expected.retries[turn_id] += 1
+        for _ in range(2 if repeat else 1):
+            wakeup = self.store.retry(turn_id, f"op{expected.retries[turn_id]}")
+            assert (wakeup is not None) == (not expected.inbox or expected.inbox[0] == turn_id)
+            if turn_id not in expected.inbox:
+                expected.inbox.append(turn_id)
+        expected.accepted.remove(turn_id)
+        expected.accepted.append(turn_id)
+        expected.finished.remove(turn_id)
+        expected.cancel_asked.discard(turn_id)
+        expected.status[turn_id] = TurnStatus.QUEUED
+        # A commit whose answer was lost and that is repeated only now finds the turn taken back.
+        self.answers = {k: v for k, v in self.answers.items() if k.turn_id != turn_id}
+
     @rule(lease=leases)
     def renew(self, lease: Lease) -> None:
         expected = self.owner_of(lease)
@@ -197,17 +311,13 @@ class TurnProtocol(RuleBasedStateMachine):
         conversation, turn_id = turn
         expected = self.expected[conversation]
         outcome = self.store.cancel(turn_id).outcome
-        status = expected.status[turn_id]
-        mine = expected.lease is not None and expected.lease.turn_id == turn_id
-        if status.ended:
+        if expected.status[turn_id].ended:
             assert outcome in (CancelOutcome.ENDED, CancelOutcome.CANCELLED)
-        elif mine and expected.lease_live:
-            assert outcome is CancelOutcome.REQUESTED
-            expected.cancel_asked.add(turn_id)
-        else:
-            assert outcome is CancelOutcome.CANCELLED
-            expected.epoch += 1 if mine else 0
-            self._ended(expected, turn_id, TurnStatus.CANCELLED)
+            return
+        keeps = turn_id in expected.keeps & expected.begun
+        self._cancelled(expected, turn_id, by_worker=keeps)
+        asked = turn_id in expected.cancel_asked and turn_id in expected.inbox
+        assert outcome is (CancelOutcome.REQUESTED if asked else CancelOutcome.CANCELLED)
 
     @rule(conversation=st.sampled_from(CONVERSATIONS))
     def lease_expires(self, conversation: str) -> None:
@@ -237,7 +347,11 @@ class TurnProtocol(RuleBasedStateMachine):
     def statuses_and_order(self) -> None:
         for expected in self.expected.values():
             for turn_id, status in expected.status.items():
-                assert self.store.turn(turn_id).status is status
+                seen = self.store.turn(turn_id).status
+                assert seen is status
+                before = self.seen.get(turn_id, seen)
+                assert seen in {before, *TRANSITIONS[before]}
+                self.seen[turn_id] = seen
             order = [turn for turn in expected.accepted if turn in set(expected.finished)]
             assert expected.finished == order
 
@@ -259,7 +373,8 @@ class TurnProtocol(RuleBasedStateMachine):
             for turn_id, status in expected.status.items():
                 events = self.store.events({turn_id: -1}, 0).get(turn_id, [])
                 assert [event.number for event in events] == list(range(len(events)))
-                assert sum(event.type.ends for event in events) == int(status.ended)
+                ends = sum(event.type.ends for event in events)
+                assert ends == int(status.ended) + expected.retries[turn_id]
                 steps = sum(event.type is EventType.STEP for event in events)
                 assert steps == expected.recorded[turn_id]
 
