@@ -25,7 +25,7 @@ from agentapi.providers import providers
 from agentapi.registry import unknown_agent
 from agentapi.stores import Claim, Ending, Lease, Refusal, TurnStore, Wakeup
 from agentapi.tools import ToolContext
-from agentapi.turns import EventType, OnAbort, Step, Turn, TurnError, TurnResult, TurnStatus
+from agentapi.turns import EventType, Step, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
 from workers.dispatch import Dispatcher
 from workers.event_log import EventLog
@@ -143,7 +143,7 @@ class TurnExecutor:
     ) -> Ending | TurnParked | None:
         """Run the turn until it ends or must wait; None when it is to be handed back."""
         if claim.turn.cancel_requested:
-            return _stopped(TurnStatus.CANCELLED, claim, progress)
+            return _stopped(TurnStatus.CANCELLED, progress)
         try:
             attempts = claim.turn.attempt - claim.turn.forgiven
             if attempts > self.settings.max_attempts:
@@ -162,23 +162,23 @@ class TurnExecutor:
                 case StopReason.LEASE_LOST:
                     raise LeaseLost(f"lease of turn {claim.turn.turn_id} is lost") from None
                 case StopReason.CANCELLED:
-                    return _stopped(TurnStatus.CANCELLED, claim, progress)
+                    return _stopped(TurnStatus.CANCELLED, progress)
                 case None:
                     message = "the agent loop was cancelled from within: see the worker's log"
                     error = TurnError(code="internal", message=message)
-                    return _stopped(TurnStatus.FAILED, claim, progress, error)
+                    return _stopped(TurnStatus.FAILED, progress, error)
         except TurnParked as pause:
             return pause
         except (LeaseLost, StoreUnavailable):
             raise
         except AgentAPIError as refusal:
             error = TurnError(code=refusal.code, message=str(refusal))
-            return _stopped(TurnStatus.FAILED, claim, progress, error)
+            return _stopped(TurnStatus.FAILED, progress, error)
         except Exception as fault:
             # A fault of a provider of the user's own, or of ours: the turn must end all the same.
             log.error(_line("turn.crashed", claim, error=type(fault).__name__))
             error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
-            return _stopped(TurnStatus.FAILED, claim, progress, error)
+            return _stopped(TurnStatus.FAILED, progress, error)
 
     async def _loop(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
@@ -245,7 +245,7 @@ class TurnExecutor:
             ),
         )
         if not parked:
-            ending = _stopped(TurnStatus.CANCELLED, claim, progress)
+            ending = _stopped(TurnStatus.CANCELLED, progress)
             return self._end(claim, running, ending)
         log.info(_line("turn.parked", claim, seconds=round(pause.delay, 1)))
         return {"status": "parked", "attempt": claim.turn.attempt, "seconds": pause.delay}
@@ -296,14 +296,11 @@ def _completed(result: TurnResult) -> Ending:
 _UNFINISHED = "This call has no result: the turn was ended before it finished."
 
 
-def _stopped(
-    status: TurnStatus, claim: Claim, progress: TurnProgress, error: TurnError | None = None
-) -> Ending:
-    """The end of a turn that gives no reply; what it leaves is its `on_abort`."""
-    keeps = claim.turn.on_abort is OnAbort.KEEP
+def _stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None = None) -> Ending:
+    """The end of a turn that gives no reply; whether it leaves anything, the store decides."""
     return Ending(
         status=status,
-        messages=progress.messages(unfinished=_UNFINISHED) if keeps else (),
+        messages=progress.messages(unfinished=_UNFINISHED),
         usage=progress.usage,
         steps=len(progress.steps),
         error=error,

@@ -93,7 +93,8 @@ class Ending:
 
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
-        messages: What enters the history, all together; empty for nothing.
+        messages: What enters the history, all together; without a reply, only if the turn's
+            `on_abort` is ``keep`` by then.
         usage: Tokens of all attempts' recorded steps.
         steps: Model responses and tool results.
         error: Why it failed, for `FAILED`.

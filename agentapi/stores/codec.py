@@ -78,8 +78,9 @@ def _seconds(value: bytes | None) -> float | None:
 
 def outcome_to_json(ending: Ending) -> bytes:
     """What a turn's hash keeps of its end."""
+    completed = ending.status is TurnStatus.COMPLETED
     outcome: dict[str, Any] = {
-        "messages": [to_dict(message) for message in ending.messages],
+        "messages": [to_dict(message) for message in ending.messages] if completed else [],
         "usage": asdict(ending.usage),
     }
     if ending.error is not None:

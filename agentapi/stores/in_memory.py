@@ -237,15 +237,17 @@ class InMemoryTurnStore:
             if entry.committed == lease.epoch:
                 return entry.following
             entry, conversation, _ = self._owned(lease)
-            if conversation.generation == lease.generation:
+            completed = ending.status is TurnStatus.COMPLETED
+            keeps = completed or entry.turn.on_abort is OnAbort.KEEP
+            if keeps and conversation.generation == lease.generation:
                 conversation.memory.append(ending.messages)
             conversation.lease = None
-            entry.kept = bool(ending.messages)
+            entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
-            replied = ending.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+            replied = completed and isinstance(last, AssistantMessage)
             entry.turn = replace(
                 entry.turn,
-                messages=tuple(ending.messages),
+                messages=tuple(ending.messages) if completed else (),
                 text=last.content if replied and last else None,
                 usage=ending.usage,
                 steps=ending.steps,

@@ -7,7 +7,7 @@ import pytest
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.messages import UserMessage
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
-from agentapi.turns import EventType, OnBusy, TurnError, TurnStatus
+from agentapi.turns import EventType, OnAbort, OnBusy, TurnError, TurnStatus
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, model_step, tool_step
 from tests.conformance.test_busy import accept, woken
@@ -142,11 +142,29 @@ def test_only_failed_turns_are_retried(bench: Bench) -> None:
 
 
 def test_a_turn_that_left_its_messages_is_not_retried(bench: Bench) -> None:
-    turn_id = bench.enqueue()
-    kept = Ending(status=TurnStatus.FAILED, messages=[UserMessage(content="hi", turn_id=turn_id)])
-    bench.store.commit(bench.claim(turn_id).lease, kept)
+    turn_id = bench.enqueue(on_abort=OnAbort.KEEP)
+    left = [UserMessage(content="hi", turn_id=turn_id)]
+    ending = Ending(status=TurnStatus.FAILED, messages=left)
+    bench.store.commit(bench.claim(turn_id).lease, ending)
+    assert bench.store.history(C) == left
+    assert bench.store.turn(turn_id).messages == ()
     with pytest.raises(TurnNotRetryable, match="'keep'"):
         bench.store.retry(turn_id, "op")
+
+
+def test_what_a_turn_leaves_is_settled_when_it_ends(bench: Bench) -> None:
+    for on_abort, on_busy, left in (
+        (OnAbort.DROP, OnBusy.INTERRUPT, 1),
+        (OnAbort.KEEP, OnBusy.REPLACE, 0),
+    ):
+        bench.store.reset(C)
+        turn_id = bench.enqueue(on_abort=on_abort)
+        lease = bench.claim(turn_id).lease
+        newer = accept(bench, on_busy).turn_id
+        said = [UserMessage(content="hi", turn_id=turn_id)]
+        bench.store.commit(lease, Ending(status=TurnStatus.CANCELLED, messages=said))
+        assert len(bench.store.history(C)) == left
+        bench.complete(bench.claim(newer).lease)
 
 
 def test_a_retry_needs_room(make_bench: MakeBench) -> None:

@@ -2,86 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from agentapi import Agent, EventType, Settings, TurnStatus, register_provider, tool
-from agentapi.providers.offline import OfflineProvider
-from agentapi.stores import Wakeup
-from agentapi.turns import Turn
-from orchestrator import CancelOutcome, Orchestrator
-from workers.app import WorkerApp, create_app
+from agentapi import EventType, TurnStatus
+from orchestrator import CancelOutcome
+from tests.integration.fleet import AGENTS, Fleet, run_in_thread
 from workers.patience import Outage
 from workers.sweeper import Sweeper
-
-
-class Broken(OfflineProvider):
-    """A provider with a fault of its own."""
-
-    async def complete(self, request: Any) -> Any:
-        raise ZeroDivisionError("a fault with the user's words in it")
-
-
-register_provider("broken", Broken)
-
-
-@tool
-async def nap(seconds: float) -> str:
-    """Sleep."""
-    await asyncio.sleep(seconds)
-    return "rested"
-
-
-AGENTS = [
-    Agent(name="napper", provider="offline", tools=[nap]),
-    Agent(name="broken", provider="broken"),
-]
-
-
-class Fleet:
-    """A worker without Celery's loop: wake-ups are carried by hand."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.app: WorkerApp = create_app(settings, AGENTS)
-        self.app.runtime.start("one")
-        self.producer = Orchestrator(settings)
-        self.sent: list[Wakeup] = []
-        self.app.dispatcher.send = self._send  # type: ignore[method-assign]
-
-    def _send(self, wakeup: Wakeup | None) -> None:
-        if wakeup is not None:
-            self.sent.append(wakeup)
-
-    def execute(self, turn: Turn) -> dict[str, Any]:
-        return self.app.runtime.execute(turn.conversation_id, turn.turn_id, turn.agent)
-
-    def enqueue(self, agent: str, message: str, **more: Any) -> Turn:
-        return self.producer.enqueue(agent, message, **more).info()
-
-    def turn(self, turn: Turn) -> Turn:
-        return self.app.store.turn(turn.turn_id)
-
-    def close(self) -> None:
-        self.producer.close()
-        self.app.runtime.stop()
-
-
-@pytest.fixture
-def make_fleet(settings_for: Callable[..., Settings]) -> Iterator[Callable[..., Fleet]]:
-    made: list[Fleet] = []
-
-    def make(**overrides: Any) -> Fleet:
-        made.append(Fleet(settings_for(shutdown_grace=0, **overrides)))
-        return made[-1]
-
-    yield make
-    for fleet in made:
-        fleet.close()
 
 
 def test_a_wake_up_that_comes_twice_says_how_the_turn_stands(
@@ -132,15 +62,6 @@ def test_a_fault_of_ones_own_ends_the_turn_without_its_words_in_the_log(
     assert error.message.startswith("ZeroDivisionError")
     assert "turn.crashed" in caplog.text
     assert "the user's words" not in caplog.text
-
-
-def run_in_thread(fleet: Fleet, turn: Turn) -> tuple[threading.Thread, list[dict[str, Any]]]:
-    results: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: results.append(fleet.execute(turn)))
-    thread.start()
-    while fleet.turn(turn).steps == 0:
-        time.sleep(0.01)
-    return thread, results
 
 
 def test_a_cancelled_turn_stops_at_the_next_beat(make_fleet: Callable[..., Fleet]) -> None:

@@ -8,10 +8,11 @@
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
 -- in the ended turn and answers as the first did. A conversation that was reset since the
--- claim has another generation: the turn ends, its messages stay out of the new history. A
--- failed turn's journal stays as long as the turn, for retry.lua.
+-- claim has another generation: the turn ends, its messages stay out of the new history. Messages
+-- of a turn that gave no reply enter the history only if its on_abort is keep, which may have
+-- changed since the claim. A failed turn's journal stays as long as the turn, for retry.lua.
 
-local before = redis.call('HMGET', KEYS[1], 'committed', 'next')
+local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort')
 if before[1] == ARGV[3] then
   return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
@@ -19,7 +20,8 @@ if not owns(KEYS[3], ARGV[1], ARGV[3]) then
   return { 'fenced' }
 end
 local now = now_ms()
-if (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
+local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
+if keeps and (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
   for i = 14, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
@@ -32,7 +34,7 @@ else
 end
 local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
 redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
-  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', #ARGV > 13 and 1 or 0)
+  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 13 and 1 or 0)
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])

@@ -1,0 +1,93 @@
+"""Worker runtimes in this process, on a real Redis, whose wake-ups are carried by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from typing import Any, ClassVar
+
+from agentapi import Agent, Settings, register_provider, tool
+from agentapi.errors import ProviderUnavailable
+from agentapi.providers.offline import OfflineProvider
+from agentapi.stores import Wakeup
+from agentapi.turns import Turn
+from orchestrator import Orchestrator
+from workers.app import WorkerApp, create_app
+
+
+class Busy(OfflineProvider):
+    """A provider that is told when to be busy."""
+
+    waits: ClassVar[deque[float | None]] = deque()
+
+    async def complete(self, request: Any) -> Any:
+        if self.waits and (wait := self.waits.popleft()) is not None:
+            raise ProviderUnavailable("busy", provider="busy", status=429, retry_after=wait)
+        return await super().complete(request)
+
+
+register_provider("busy", Busy)
+
+
+class Broken(OfflineProvider):
+    """A provider with a fault of its own."""
+
+    async def complete(self, request: Any) -> Any:
+        raise ZeroDivisionError("a fault with the user's words in it")
+
+
+register_provider("broken", Broken)
+
+
+@tool
+async def nap(seconds: float) -> str:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+AGENTS = [
+    Agent(name="busy", provider="busy", tools=[nap]),
+    Agent(name="napper", provider="offline", tools=[nap]),
+    Agent(name="broken", provider="broken"),
+]
+
+
+class Fleet:
+    """A worker without Celery's loop: wake-ups are carried by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app: WorkerApp = create_app(settings, AGENTS)
+        self.app.runtime.start("one")
+        self.producer = Orchestrator(settings)
+        self.sent: list[Wakeup] = []
+        self.app.dispatcher.send = self._send  # type: ignore[method-assign]
+
+    def _send(self, wakeup: Wakeup | None) -> None:
+        if wakeup is not None:
+            self.sent.append(wakeup)
+
+    def execute(self, turn: Turn) -> dict[str, Any]:
+        return self.app.runtime.execute(turn.conversation_id, turn.turn_id, turn.agent)
+
+    def enqueue(self, agent: str, message: str, **more: Any) -> Turn:
+        return self.producer.enqueue(agent, message, **more).info()
+
+    def turn(self, turn: Turn) -> Turn:
+        return self.app.store.turn(turn.turn_id)
+
+    def close(self) -> None:
+        self.producer.close()
+        self.app.runtime.stop()
+
+
+def run_in_thread(fleet: Fleet, turn: Turn) -> tuple[threading.Thread, list[dict[str, Any]]]:
+    """Execute a turn in a thread; returns when its first step is recorded."""
+    results: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: results.append(fleet.execute(turn)))
+    thread.start()
+    while fleet.turn(turn).steps == 0:
+        time.sleep(0.01)
+    return thread, results

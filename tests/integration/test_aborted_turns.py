@@ -1,0 +1,186 @@
+"""What cancelled and failed turns leave, and that every provider takes the next turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentapi.messages import from_dict
+from agentapi.providers import ModelRequest
+from agentapi.providers.gemini import GeminiProvider
+from agentapi.providers.openai import OpenAIProvider
+from agentapi.turns import EventType, Turn, TurnStatus
+from orchestrator import CancelOutcome
+from tests.integration.fleet import Busy, Fleet, run_in_thread
+from tests.wire import chat, gemini
+from tests.wire.server import serving
+
+MakeFleet = Callable[..., Fleet]
+NAP = '/nap {"seconds": 30}'
+
+
+def roles(history: list[dict[str, Any]]) -> list[str]:
+    return [message["role"] for message in history]
+
+
+async def assert_providers_accept(history: list[dict[str, Any]]) -> None:
+    """Send the history with a next message through both SDKs, and check it as the servers do."""
+    messages = [from_dict(message) for message in [*history, {"role": "user", "content": "on"}]]
+    request = ModelRequest(model="m", system_prompt="s", messages=messages)
+    async with serving() as server:
+        server.will(chat.reply("ok"), gemini.reply({"text": "ok"}))
+        openai = OpenAIProvider(api_key="k", base_url=f"{server.url}/v1", timeout=5)
+        google = GeminiProvider(api_key="k", base_url=server.url, timeout=5)
+        await openai.complete(request)
+        await google.complete(request)
+        await openai.aclose()
+        await google.aclose()
+    sent, contents = server.requests[0]["messages"], server.requests[1]["contents"]
+    open_calls: set[str] = set()
+    for message in sent:
+        if message["role"] == "tool":
+            open_calls.remove(message["tool_call_id"])
+            continue
+        assert not open_calls, f"{message['role']} before the results of {open_calls}"
+        open_calls = {call["id"] for call in message.get("tool_calls", ())}
+    for content, following in itertools.pairwise(contents):
+        calls = [part for part in content["parts"] if "functionCall" in part]
+        answers = [part for part in following["parts"] if "functionResponse" in part]
+        assert len(calls) == len(answers)
+
+
+async def test_a_cancelled_turn_keeps_what_it_did(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(heartbeat=0.1)
+    turn = fleet.enqueue("napper", NAP, conversation_id="c", on_abort="keep")
+    thread, results = run_in_thread(fleet, turn)
+    assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.REQUESTED
+    thread.join(5)
+    assert results[0]["status"] == "cancelled"
+    history = fleet.producer.history("c")
+    assert roles(history) == ["user", "assistant", "tool"]
+    assert "ended before it finished" in history[2]["content"]
+    await assert_providers_accept(history)
+    following = fleet.enqueue("napper", "What did I say?", conversation_id="c")
+    assert fleet.execute(following)["status"] == "completed"
+    assert "/nap" in (fleet.turn(following).text or "")
+
+
+def test_an_interrupted_turn_keeps_and_a_replaced_one_drops(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(heartbeat=0.1)
+    for on_busy, left in (("interrupt", 3), ("replace", 0)):
+        turn = fleet.enqueue("napper", NAP, conversation_id=on_busy)
+        thread, results = run_in_thread(fleet, turn)
+        newer = fleet.enqueue("napper", "stop that", conversation_id=on_busy, on_busy=on_busy)
+        thread.join(5)
+        assert results[0]["status"] == "cancelled"
+        assert len(fleet.producer.history(on_busy)) == left
+        assert fleet.sent[-1].turn_id == newer.turn_id
+        assert fleet.execute(newer)["status"] == "completed"
+
+
+def test_an_interrupted_turn_that_had_not_begun_leaves_its_message(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    turn = fleet.enqueue("napper", "first", conversation_id="c")
+    newer = fleet.enqueue("napper", "second", conversation_id="c", on_busy="interrupt")
+    assert fleet.execute(turn)["status"] == "cancelled"
+    assert fleet.execute(newer)["status"] == "completed"
+    assert [m["content"] for m in fleet.producer.history("c")] == [
+        "first",
+        "second",
+        "You said: second",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"), [({"turn_timeout": 0.3}, "deadline"), ({"max_attempts": 1}, "poison")]
+)
+async def test_failures_keep_a_valid_history(
+    make_fleet: MakeFleet, settings: dict[str, Any], code: str
+) -> None:
+    fleet = make_fleet(lease_ttl=0.2, heartbeat=60, on_abort="keep", **settings)
+    turn = fleet.enqueue("napper", NAP, conversation_id="c")
+    if code == "poison":
+        thread, _ = run_in_thread(fleet, turn)
+        await asyncio.sleep(0.3)
+        other = make_fleet(**settings)
+        assert other.execute(turn)["error"] == code
+        fleet.app.runtime.hand_back()
+        thread.join(5)
+    else:
+        assert fleet.execute(turn)["error"] == code
+    history = fleet.producer.history("c")
+    assert roles(history) == ["user", "assistant", "tool"]
+    await assert_providers_accept(history)
+
+
+def test_a_long_wait_for_the_provider_frees_the_thread(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(park_after=0.1)
+    Busy.waits.extend([0.0, 0.4])
+    turn = fleet.enqueue("busy", "hi")
+    behind = fleet.enqueue("busy", "there", conversation_id=turn.conversation_id)
+    started = time.monotonic()
+    parked = fleet.execute(turn)
+    assert parked == {"status": "parked", "attempt": 1, "seconds": 0.4}
+    assert time.monotonic() - started < 0.4
+    assert fleet.turn(turn).status is TurnStatus.PARKED
+    assert fleet.execute(turn)["status"] == "parked"
+    assert fleet.execute(behind)["status"] == "queued"
+    until_overdue(fleet, turn)
+    assert fleet.execute(turn)["status"] == "completed"
+    kinds = [e.type for e in fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]]
+    assert kinds == [
+        EventType.STARTED,
+        EventType.PARKED,
+        EventType.STARTED,
+        EventType.COMPLETED,
+    ]
+
+
+def until_overdue(fleet: Fleet, turn: Turn) -> None:
+    deadline = time.monotonic() + 5
+    while turn.conversation_id not in fleet.app.store.overdue():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_parked_turns_do_not_retry_for_ever_and_are_no_poison(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(park_after=0, provider_max_retries=4, max_attempts=1)
+    Busy.waits.extend([0.01] * 5)
+    turn = fleet.enqueue("busy", "hi")
+    for _ in range(4):
+        assert fleet.execute(turn)["status"] == "parked"
+        until_overdue(fleet, turn)
+    assert fleet.execute(turn)["error"] == "provider_unavailable"
+    assert fleet.turn(turn).parks == 4
+
+
+def test_a_failed_turn_runs_again_from_its_last_step(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(provider_max_retries=0)
+    Busy.waits.extend([None, 0.0])
+    turn = fleet.enqueue("busy", '/nap {"seconds": 0}')
+    assert fleet.execute(turn)["error"] == "provider_unavailable"
+    assert fleet.turn(turn).steps == 2
+    handle = fleet.producer.turn(turn.turn_id)
+    handle.retry()
+    assert handle.status() is TurnStatus.QUEUED
+    assert fleet.execute(turn)["status"] == "completed"
+    assert "rested" in handle.result(timeout=5).text
+    history = fleet.producer.history(turn.conversation_id)
+    assert roles(history) == ["user", "assistant", "tool", "assistant"]
+    kinds = [event.type.value for event in handle.events(timeout=5)]
+    assert kinds.count("step") == 2
+    assert kinds[-1] == "completed"
+
+
+def test_a_cancelled_parked_turn_never_wakes(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(park_after=0.1)
+    Busy.waits.append(60)
+    turn = fleet.enqueue("busy", "hi")
+    assert fleet.execute(turn)["status"] == "parked"
+    assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.CANCELLED
+    assert fleet.execute(turn)["status"] == "cancelled"
