@@ -96,13 +96,15 @@ class Child:
 
     def stop(self, timeout: float = 30.0) -> None:
         """End it: SIGTERM, and SIGKILL after `timeout` seconds."""
-        if self.exit_code is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        self._process.wait()
+        self.signal(signal.SIGTERM)
+        self.finish(timeout)
+
+    def finish(self, timeout: float) -> None:
+        """Wait for its end, and end it with SIGKILL after `timeout` seconds."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def kill(self) -> None:
         """End it with SIGKILL and wait until it is gone."""
@@ -114,5 +116,6 @@ def stop_all(children: Sequence[Child], timeout: float = 30.0) -> None:
     """End children side by side: all get SIGTERM before the first is waited for."""
     for child in children:
         child.signal(signal.SIGTERM)
+    # One signal each: a second one would tell a worker to hand its turns back at once.
     for child in children:
-        child.stop(timeout)
+        child.finish(timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import redis
 
@@ -32,12 +33,16 @@ def server_binary() -> Path:
         raise ConfigurationError(f"no embedded Valkey for this machine: {advice}") from error
 
 
-def start_valkey(folder: Path, port: int | None = None) -> tuple[Child, str]:
+def start_valkey(
+    folder: Path, port: int | None = None, *, fsync: Literal["everysec", "always"] = "everysec"
+) -> tuple[Child, str]:
     """Start a server on the loopback interface that keeps its data in `folder`.
 
     Args:
         folder: For the append-only file and the log; made when missing.
         port: Port to listen on; a free one when not given.
+        fsync: How often the file reaches the disk: a second's writes may be lost with the
+            machine, or none, at the price of a disk write for every answer.
 
     Returns:
         The process and the server's URL.
@@ -54,7 +59,7 @@ def start_valkey(folder: Path, port: int | None = None) -> tuple[Child, str]:
         "dir": str(data.resolve()),
         "save": "",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": fsync,
         "maxmemory-policy": "noeviction",
     }
     command = [str(server_binary())]

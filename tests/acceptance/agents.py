@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from agentapi import Agent, register_provider, tool
 from agentapi.providers.offline import OfflineProvider
@@ -32,6 +33,13 @@ async def count_up(seconds: float) -> str:
 
 
 @tool
+async def block(seconds: float) -> str:
+    """Do what no async tool should: hold the event loop."""
+    time.sleep(seconds)  # noqa: ASYNC251
+    return "unblocked"
+
+
+@tool
 def broken() -> str:
     """Raise."""
     raise RuntimeError("out of paper")
@@ -43,6 +51,6 @@ def echo(text: str) -> str:
     return text
 
 
-tools = Agent(name="tools", provider="offline", tools=[nap, count_up, broken, echo])
+tools = Agent(name="tools", provider="offline", tools=[nap, count_up, block, broken, echo])
 slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")

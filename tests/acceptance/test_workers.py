@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -17,6 +17,7 @@ from agentapi import EventType, TurnStatus
 from agentapi.errors import TurnCancelled, TurnFailed, TurnTimeout
 from orchestrator import CancelOutcome, Orchestrator
 from orchestrator.stack import Stack
+from tests.faults import until
 
 SECRET = "a-word-that-only-the-user-said"
 
@@ -39,13 +40,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
     with Orchestrator(stack.settings) as running:
         yield running
-
-
-def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_stream_shows_the_text_as_it_arrives(orchestrator: Orchestrator) -> None:

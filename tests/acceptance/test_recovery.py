@@ -1,0 +1,188 @@
+"""Workers that die, pause, stop and come back, and how long their turns wait."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agentapi import TurnStatus
+from agentapi.stores.keys import ELECTION_KEY
+from orchestrator import CancelOutcome, Orchestrator, TurnHandle
+from orchestrator.stack import Child, Stack
+from tests.faults import kill, paused, until, watchdogs, worker_of
+
+LEASE = 2.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(
+        tmp_path_factory.mktemp("stack"),
+        agents=("tests.acceptance.agents",),
+        workers=2,
+        flower=False,
+        lease_ttl=LEASE,
+        heartbeat=0.5,
+        dispatch_grace=1,
+        shutdown_grace=60,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
+    with Orchestrator(stack.settings) as running:
+        yield running
+    while len(stack.workers) < 2:
+        stack.start_worker()
+    stack.wait_for_workers(2)
+
+
+def begun(stack: Stack, orchestrator: Orchestrator, message: str) -> tuple[TurnHandle, Child]:
+    """A turn in the middle of a tool, and the worker that runs it."""
+    handle = orchestrator.enqueue("tools", message)
+    until(lambda: handle.info().steps == 1)
+    return handle, worker_of(stack, handle.info().worker)
+
+
+def taken_over(handle: TurnHandle, timeout: float = 20) -> float:
+    return until(lambda: handle.info().attempt == 2, timeout, "a takeover")
+
+
+def test_a_killed_worker_is_found_dead_by_its_watchdog(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 1}')
+    kill(stack, victim)
+    waited = taken_over(handle)
+    print(f"\ntaken over {waited:.2f} s after kill -9")
+    assert waited < 5
+    assert "counted" in handle.result(timeout=20).text
+
+
+def test_a_lost_machine_is_found_by_the_lease(stack: Stack, orchestrator: Orchestrator) -> None:
+    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 1}')
+    kill(stack, victim, machine=True)
+    waited = taken_over(handle)
+    print(f"\ntaken over {waited:.2f} s after worker and watchdog were killed, lease {LEASE:g} s")
+    assert waited < LEASE + 8
+    assert "counted" in handle.result(timeout=20).text
+
+
+def test_a_worker_that_stops_in_order_leaves_no_watchdog(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    import psutil
+
+    worker = stack.workers[0]
+    [watchdog] = watchdogs(worker)
+    worker.stop()
+    stack.workers.remove(worker)
+    assert worker.exit_code == 0
+    assert "worker.died" not in worker.log.read_text()
+    until(lambda: not psutil.pid_exists(watchdog))
+
+
+def test_another_worker_sweeps_when_the_elected_is_lost(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    import redis
+
+    client = redis.Redis.from_url(stack.redis_url, decode_responses=True)
+
+    def elected() -> str:
+        return str(client.get(ELECTION_KEY) or "")
+
+    until(elected)
+    first = elected()
+    kill(stack, worker_of(stack, first), machine=True)
+    waited = until(lambda: elected() not in ("", first), what="an election")
+    print(f"\nanother worker was elected after {waited:.2f} s")
+    assert waited < 3 + 1
+    client.close()
+
+
+def test_sigterm_twice_hands_back_at_once(stack: Stack, orchestrator: Orchestrator) -> None:
+    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+    victim.signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert handle.info().attempt == 1
+    victim.signal(signal.SIGTERM)
+    waited = taken_over(handle)
+    print(f"\ntaken over {waited:.2f} s after the second SIGTERM")
+    assert waited < 5
+    assert handle.info().handbacks == 1
+    assert "counted" in handle.result(timeout=20).text
+    until(lambda: victim.exit_code == 0)
+    stack.workers.remove(victim)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)])
+def test_a_cold_shutdown_hands_back_and_does_not_cancel(
+    stack: Stack, orchestrator: Orchestrator, signals: tuple[signal.Signals, ...]
+) -> None:
+    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+    for number in signals:
+        victim.signal(number)
+        time.sleep(0.3)
+    assert taken_over(handle) < 10
+    assert "counted" in handle.result(timeout=20).text
+    until(lambda: victim.exit_code is not None)
+    stack.workers.remove(victim)
+
+
+def test_a_worker_paused_beyond_its_lease_cannot_write(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    handle, sleeper = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+    with paused(sleeper):
+        taken_over(handle)
+        text = handle.result(timeout=20).text
+    assert "counted" in text
+    until(lambda: "turn.lost" in sleeper.log.read_text(), what="the zombie's surrender")
+    assert handle.result().text == text
+    assert len(orchestrator.history(handle.conversation_id)) == 4
+
+
+def test_a_cancellation_finds_a_worker_that_was_away(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    handle, sleeper = begun(stack, orchestrator, '/nap {"seconds": 60}')
+    with paused(sleeper):
+        assert handle.cancel() is CancelOutcome.REQUESTED
+        time.sleep(0.5)
+    until(lambda: handle.status() is TurnStatus.CANCELLED, LEASE + 8)
+    assert orchestrator.history(handle.conversation_id) == []
+
+
+def test_a_tool_that_blocks_the_loop_stops_no_heartbeat(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    handle = orchestrator.enqueue("tools", '/block {"seconds": 4}')
+    assert "unblocked" in handle.result(timeout=20).text
+    assert handle.info().attempt == 1
+
+
+def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    handles = [
+        orchestrator.enqueue("tools", '/count_up {"seconds": 0.3}', conversation_id=f"roll:{n}")
+        for n in [*range(20)] * 5
+    ]
+    for worker in list(stack.workers):
+        stack.start_worker()
+        worker.signal(signal.SIGTERM)
+        worker.signal(signal.SIGTERM)
+        until(lambda w=worker: w.exit_code is not None, 30)  # type: ignore[misc]
+        stack.workers.remove(worker)
+    for handle in handles:
+        handle.result(timeout=60)
+    for number in range(20):
+        history = orchestrator.history(f"roll:{number}")
+        said = [message["turn_id"] for message in history if message["role"] == "user"]
+        assert said == [h.turn_id for h in handles if h.conversation_id == f"roll:{number}"]
+        assert len(history) == 4 * 5

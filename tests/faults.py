@@ -1,0 +1,83 @@
+"""What can happen to a stack: kills, pauses, restarts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import redis
+
+from orchestrator.stack import Child, Stack, start_valkey
+
+
+def until(condition: Callable[[], object], timeout: float = 20.0, what: str = "it") -> float:
+    """Wait until something is true; returns how many seconds that took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < timeout, f"{what} did not happen in {timeout:g} s"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def worker_of(stack: Stack, owner: str | None) -> Child:
+    """The process behind a worker's name."""
+    assert owner is not None
+    return next(worker for worker in stack.workers if owner.startswith(f"{worker.name}@"))
+
+
+def watchdogs(worker: Child) -> list[int]:
+    """Process ids of a worker's watchdog."""
+    return [
+        child.pid
+        for child in psutil.Process(worker.pid).children()
+        if "workers.watchdog" in child.cmdline()
+    ]
+
+
+def kill(stack: Stack, worker: Child, *, machine: bool = False) -> None:
+    """Kill a worker with SIGKILL; with its watchdog, as when the machine dies."""
+    if machine:
+        for pid in watchdogs(worker):
+            os.kill(pid, signal.SIGKILL)
+    worker.kill()
+    stack.workers.remove(worker)
+
+
+def port_of(stack: Stack) -> int:
+    return int(stack.redis_url.rpartition(":")[2].partition("/")[0])
+
+
+@contextmanager
+def redis_down(stack: Stack, *, hard: bool = False) -> Iterator[None]:
+    """Redis is stopped (or killed), and started again on its file and port afterwards."""
+    assert stack.valkey is not None
+    if hard:
+        stack.valkey.kill()
+    else:
+        stack.valkey.stop()
+    yield
+    stack.valkey, _ = start_valkey(Path(stack.folder), port_of(stack))
+
+
+@contextmanager
+def paused(child: Child) -> Iterator[None]:
+    """The process does nothing, and does not know it."""
+    child.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        child.signal(signal.SIGCONT)
+
+
+def flush_broker(url: str) -> int:
+    """Delete everything of Celery's in Redis; returns how many keys that were."""
+    client = redis.Redis.from_url(url)
+    keys = list(client.scan_iter(match="agentapi:broker:*", count=1000))
+    deleted = int(client.delete(*keys)) if keys else 0
+    client.close()
+    return deleted
