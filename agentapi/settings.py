@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         default_factory=lambda values: values.get("redis_url", ""),
         description="Celery's broker; the same server as redis_url when not set.",
     )
+    sentinel_master: str = Field(
+        default="mymaster",
+        description="Which master to ask the sentinels for, with sentinel:// URLs.",
+    )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Modules whose agents the workers serve, separated by commas.",

@@ -77,6 +77,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_eager_propagates": settings.eager,
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        # Concerns only tasks that are acknowledged late, of which there are none; unset, it warns.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_concurrency": settings.concurrency,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -89,6 +92,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if not settings.broker_url.startswith(("redis", "sentinel")):
         return {}
     return {
+        "master_name": settings.sentinel_master,
         "visibility_timeout": 900,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,

@@ -86,7 +86,8 @@ class Stack:
     @property
     def settings(self) -> Settings:
         """Settings of producers that talk to this stack."""
-        return load_settings(redis_url=self.redis_url, broker_url=self.redis_url, **self._overrides)
+        servers = {"redis_url": self.redis_url, "broker_url": self.redis_url}
+        return load_settings(**{**servers, **self._overrides})
 
     @property
     def children(self) -> list[Child]:
@@ -115,8 +116,6 @@ class Stack:
             "AGENTAPI_REDIS_URL": self.redis_url,
             "AGENTAPI_BROKER_URL": self.redis_url,
             "PYTHONUNBUFFERED": "1",
-            # Celery warns everyone who runs as root in a container, at every start.
-            "PYTHONWARNINGS": "ignore::celery.platforms.SecurityWarning",
         }
         if self._agents:
             variables["AGENTAPI_AGENTS"] = ",".join(self._agents)
