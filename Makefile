@@ -11,14 +11,16 @@ PROVIDER ?= offline
 WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
+CHAOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format lock clean
+.PHONY: help demo up test chaos check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
+	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 
 demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
 	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
@@ -28,6 +30,9 @@ up: $(READY) ## Keep Valkey, workers and Flower in the foreground for developmen
 
 test: $(READY) ## Run all tests, with real servers and worker processes
 	$(BIN)/python -m pytest
+
+chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 check: $(READY) ## Format, lint, strict types, import arrows, lock file
 	$(BIN)/ruff format --check .

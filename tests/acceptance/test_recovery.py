@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from agentapi import TurnStatus
+from agentapi.ids import create_turn_id
 from agentapi.stores.keys import ELECTION_KEY
+from agentapi.turns import NewTurn
 from orchestrator import CancelOutcome, Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack
 from tests.faults import kill, paused, until, watchdogs, worker_of
@@ -164,6 +166,16 @@ def test_a_tool_that_blocks_the_loop_stops_no_heartbeat(
     handle = orchestrator.enqueue("tools", '/block {"seconds": 4}')
     assert "unblocked" in handle.result(timeout=20).text
     assert handle.info().attempt == 1
+
+
+def test_a_producer_that_dies_before_the_wake_up(stack: Stack, orchestrator: Orchestrator) -> None:
+    turn_id = create_turn_id("c:dead-producer")
+    new = NewTurn(
+        turn_id=turn_id, conversation_id="c:dead-producer", agent="tools", input="are you there?"
+    )
+    orchestrator.store.enqueue([new])
+    result = orchestrator.turn(turn_id).result(timeout=20)
+    assert result.text == "You said: are you there?"
 
 
 def test_a_rolling_restart_under_load_loses_and_repeats_nothing(

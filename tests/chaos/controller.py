@@ -229,9 +229,8 @@ def traceback_in(log: str) -> str:
 def report(outcome: Outcome, console: Console) -> None:
     """Print what was done and found."""
     plan, findings = outcome.plan, outcome.findings
-    table = Table(
-        title=f"chaos: seed {plan.seed}, {platform.system()}, Python {platform.python_version()}"
-    )
+    python = f"Python {platform.python_version()}"
+    table = Table(title=f"chaos: seed {plan.seed}, {platform.system()}, {python}")
     table.add_column("what")
     table.add_column("count", justify="right")
     table.add_row("turns accepted", f"{plan.turns:,}")

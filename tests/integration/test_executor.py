@@ -102,6 +102,44 @@ def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) 
     assert sweeper.sweep() == 0
 
 
+def test_the_sweep_wakes_the_next_turn_when_the_worker_died_after_its_commit(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    first = fleet.enqueue("napper", "one", conversation_id="c")
+    second = fleet.enqueue("napper", "two", conversation_id="c")
+    fleet.execute(first)
+    fleet.sent.clear()  # what it would have sent had it lived
+    time.sleep(0.1)
+    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    sweeper.sweep()
+    assert [wakeup.turn_id for wakeup in fleet.sent] == [second.turn_id]
+
+
+def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60)
+    for number in range(20):
+        fleet.enqueue("napper", "hi", conversation_id=f"c:{number}")
+    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    waited = time.monotonic() + 1.65
+    while time.monotonic() < waited:
+        sweeper.sweep()
+        time.sleep(0.02)
+    # Sent again after 0.1, 0.3, 0.7 and 1.5 s: once for each doubling of the wait.
+    assert 20 * 3 <= len(fleet.sent) <= 20 * 4
+
+
+def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    fleet.enqueue("napper", "hi")
+    time.sleep(0.1)
+    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    fleet.app.dispatcher.reachable = lambda: False  # type: ignore[method-assign]
+    assert sweeper.sweep() == 0
+    fleet.app.dispatcher.reachable = lambda: True  # type: ignore[method-assign]
+    assert sweeper.sweep() == 1
+
+
 def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet(lease_ttl=0.05, heartbeat=60)
     turn = fleet.enqueue("napper", "hi", stream=True)
