@@ -66,3 +66,11 @@ def test_readme_runs_code_early() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any("make demo" in line for line in lines[:20])
     assert any("from orchestrator import Orchestrator" in line for line in lines[:60])
+
+
+def test_every_test_that_the_reliability_page_names_is_there() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in code} == set()

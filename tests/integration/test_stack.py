@@ -1,0 +1,79 @@
+"""The stack's processes: started, found broken, stopped, and never left behind."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from agentapi.errors import ConfigurationError
+from orchestrator.stack import Child, Stack, start_valkey
+from tests.faults import until
+
+
+def python(tmp_path: Path, code: str) -> Child:
+    return Child("child", [sys.executable, "-c", code], log=tmp_path / "child.log")
+
+
+def test_a_child_that_ended_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    child = python(tmp_path, "print('this is why'); raise SystemExit(3)")
+    until(lambda: child.exit_code is not None)
+    with pytest.raises(ConfigurationError, match=r"exit code 3(.|\n)*this is why"):
+        child.check()
+
+
+def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    child = python(tmp_path, code)
+    until(lambda: "up" in child.tail())
+    child.stop(timeout=0.2)
+    assert child.exit_code == -9
+
+
+def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom orchestrator.stack import Child\n"
+        f"child = Child('c', ['sleep', '60'], log=Path({str(tmp_path / 'c.log')!r}))\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    time.sleep(0.2)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+
+def test_valkey_keeps_its_data_in_its_folder(tmp_path: Path) -> None:
+    for run in range(2):
+        valkey, url = start_valkey(tmp_path)
+        client = redis.Redis.from_url(url)
+        assert client.incr("runs") == run + 1
+        client.close()
+        valkey.stop()
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="valkey ended with exit code"):
+            start_valkey(tmp_path, taken.getsockname()[1])
+
+
+def test_a_stack_whose_worker_does_not_start_stops_what_it_started(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, agents=("no.such.module",), workers=1, flower=False)
+    with pytest.raises(ConfigurationError, match=r"worker1 ended(.|\n)*no\.such\.module"):
+        stack.start()
+    assert [child.exit_code is None for child in stack.children] == [False, False]
