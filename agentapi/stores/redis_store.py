@@ -39,6 +39,8 @@ from agentapi.stores.connection import connect, translate_errors
 from agentapi.stores.event_reader import EventReader
 from agentapi.stores.keys import (
     ELECTION_KEY,
+    ConversationKeys,
+    TurnKeys,
     conversation_keys,
     conversations_prefix,
     due_key,
@@ -142,16 +144,7 @@ class RedisTurnStore:
         max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
         reply = self._call(
             "claim",
-            [
-                turn.turn,
-                keys.inbox,
-                keys.lease,
-                keys.meta,
-                keys.messages,
-                turn.journal,
-                turn.events,
-                keys.due,
-            ],
+            _all_keys(keys, turn),
             [
                 turn_id,
                 conversation_id,
@@ -207,16 +200,7 @@ class RedisTurnStore:
         keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
         reply = self._call(
             "commit",
-            [
-                turn.turn,
-                keys.inbox,
-                keys.lease,
-                keys.meta,
-                keys.messages,
-                turn.journal,
-                turn.events,
-                keys.due,
-            ],
+            _all_keys(keys, turn),
             [
                 lease.turn_id,
                 lease.conversation_id,
@@ -363,16 +347,7 @@ class RedisTurnStore:
         keys = conversation_keys(conversation_id)
         reply = self._call(
             "cancel",
-            [
-                turn.turn,
-                keys.inbox,
-                keys.lease,
-                keys.meta,
-                keys.messages,
-                turn.journal,
-                turn.events,
-                keys.due,
-            ],
+            _all_keys(keys, turn),
             [
                 turn_id,
                 conversation_id,
@@ -473,6 +448,14 @@ class RedisTurnStore:
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with translate_errors(self._settings.redis_url):
             return self._scripts.call(name, keys, args)
+
+
+def _all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
+    """The keys of a script that may end a turn, in its order."""
+    return [
+        *(turn.turn, keys.inbox, keys.lease, keys.meta, keys.messages),
+        *(turn.journal, turn.events, keys.due),
+    ]
 
 
 def _wakeup(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
