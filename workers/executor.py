@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from agentapi import Agent, Settings
 from agentapi.errors import (
@@ -36,6 +37,9 @@ from workers.running import RunningTurn, RunningTurns, StopReason
 T = TypeVar("T")
 
 log = logging.getLogger("agentapi.turn")
+
+PASS_ON_DELAY: Final = 0.1
+"""Seconds before a worker that is ending passes a wake-up on."""
 
 _NOTHING = Window(messages=0)
 
@@ -86,6 +90,7 @@ class TurnExecutor:
     loop: asyncio.AbstractEventLoop
     process: str
     outage: Outage
+    stopping: Callable[[], bool]
 
     def execute(
         self, conversation_id: str, turn_id: str, agent_name: str, owner: str
@@ -99,6 +104,14 @@ class TurnExecutor:
         Raises:
             StoreUnavailable: Redis was away for too long; the sweep wakes the turn again.
         """
+        if self.stopping():
+            # Taken from the broker while the worker was told to end: for another one. It may
+            # come back until Celery has stopped taking tasks, so not too fast.
+            time.sleep(PASS_ON_DELAY)
+            self.dispatcher.send(
+                Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent_name)
+            )
+            return {"status": "passed_on"}
         agent = self.agents.get(agent_name)
         token = f"{self.process}:{uuid.uuid4().hex}"
         claim = ride_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,8 @@ class Runtime:
         self._process = uuid.uuid4().hex
         self._outage = Outage()
         self._watchdog = Watchdog(settings)
-        self._shutdowns = 0
+        self._stopping = False
+        self._deadline = 0.0
         self._loop = LoopThread()
         self._events = EventLog(store)
         self._heartbeat = Heartbeat(settings, store, self.running, self._outage)
@@ -59,6 +61,7 @@ class Runtime:
             loop=self._loop.loop,
             process=self._process,
             outage=self._outage,
+            stopping=lambda: self._stopping,
         )
         self._starting = threading.Lock()
         self._started = False
@@ -91,10 +94,18 @@ class Runtime:
         return self._executor.execute(conversation_id, turn_id, agent, self._owner)
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
-        """A signal asks the worker to end; the second one hands turns back at once."""
-        self._shutdowns += 1
-        if at_once or self._shutdowns > 1:
-            self.hand_back()
+        """A signal asks the worker to end.
+
+        Turns get `shutdown_grace` from now on, whatever Celery does meanwhile; a second signal
+        ends it. Called in the signal's handler: it must not wait.
+        """
+        again, self._stopping = self._stopping, True
+        if at_once or again or not self._deadline:
+            grace = 0 if at_once or again else self._settings.shutdown_grace
+            self._deadline = time.monotonic() + grace
+            timer = threading.Timer(grace, self.hand_back)
+            timer.daemon = True
+            timer.start()
 
     def hand_back(self) -> None:
         """Stop all running turns at their last recorded step and hand them back."""
@@ -102,9 +113,13 @@ class Runtime:
             turn.stop(StopReason.SHUTDOWN)
 
     def drain(self) -> None:
-        """Give running turns `shutdown_grace` to end, then hand the rest back."""
-        if self.running.wait_until_none(self._settings.shutdown_grace):
-            return
+        """Wait until running turns have ended or their grace is over; hand the rest back."""
+        if not self._deadline:
+            self._deadline = time.monotonic() + self._settings.shutdown_grace
+        while (left := self._deadline - time.monotonic()) > 0:
+            # In pieces: a second signal moves the deadline.
+            if self.running.wait_until_none(min(left, 0.1)):
+                return
         self.hand_back()
         self.running.wait_until_none(self._settings.redis_timeout)
 
