@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from celery.worker.consumer import Consumer
 
 
 class TurnConsumer(Consumer):
     """The consumer of a worker that carries turns out."""
+
+    _pipe: tuple[int, int] | None = None
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let a signal end the loop's wait; Python repeats an interrupted poll (PEP 475)."""
+        super().register_with_event_loop(hub)  # type: ignore[no-untyped-call]
+        if self._pipe is None:
+            # Once: the consumer registers again after each reconnection.
+            self._pipe = os.pipe()
+            for descriptor in self._pipe:
+                os.set_blocking(descriptor, False)
+        reader, writer = self._pipe
+        hub.add_reader(reader, os.read, reader, 64)
+        self.app.runtime.wake_consumer = lambda: os.write(writer, b"!")
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect without restoring messages to a broker that is not there.

@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from agentapi import Agent, Settings
 from agentapi.stores import TurnStore
@@ -23,6 +23,10 @@ from workers.sweeper import Sweeper
 from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
+
+
+CONSUMER_STOPS_WITHIN: Final = 2.0
+"""Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
 
 
 class Runtime:
@@ -47,6 +51,8 @@ class Runtime:
         self._watchdog = Watchdog(settings)
         self._stopping = False
         self._deadline = 0.0
+        self._consumer_stopped = threading.Event()
+        self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread()
         self._events = EventLog(store)
         self._heartbeat = Heartbeat(settings, store, self.running, self._outage)
@@ -100,12 +106,19 @@ class Runtime:
         ends it. Called in the signal's handler: it must not wait.
         """
         again, self._stopping = self._stopping, True
-        if at_once or again or not self._deadline:
-            grace = 0 if at_once or again else self._settings.shutdown_grace
-            self._deadline = time.monotonic() + grace
-            timer = threading.Timer(grace, self.hand_back)
-            timer.daemon = True
-            timer.start()
+        grace = 0 if at_once or again else self._settings.shutdown_grace
+        self._deadline = time.monotonic() + grace
+        if not again:
+            threading.Thread(target=self._end_turns, name="agentapi-shutdown", daemon=True).start()
+        self.wake_consumer()
+
+    def _end_turns(self) -> None:
+        self._sweeper.stop()
+        while time.monotonic() < self._deadline:
+            time.sleep(0.05)
+        # Until Celery has stopped taking tasks, what is handed back could come back to us.
+        self._consumer_stopped.wait(CONSUMER_STOPS_WITHIN)
+        self.hand_back()
 
     def hand_back(self) -> None:
         """Stop all running turns at their last recorded step and hand them back."""
@@ -113,15 +126,15 @@ class Runtime:
             turn.stop(StopReason.SHUTDOWN)
 
     def drain(self) -> None:
-        """Wait until running turns have ended or their grace is over; hand the rest back."""
-        if not self._deadline:
-            self._deadline = time.monotonic() + self._settings.shutdown_grace
-        while (left := self._deadline - time.monotonic()) > 0:
-            # In pieces: a second signal moves the deadline.
-            if self.running.wait_until_none(min(left, 0.1)):
+        """Wait until running turns have ended or were handed back. No more of them begin."""
+        self._consumer_stopped.set()
+        if not self._stopping:
+            self.shutdown_requested()
+        while not self.running.wait_until_none(0.1):
+            if time.monotonic() > self._deadline + self._settings.redis_timeout:
                 return
-        self.hand_back()
-        self.running.wait_until_none(self._settings.redis_timeout)
+            if time.monotonic() > self._deadline:
+                self.hand_back()
 
     def stop(self) -> None:
         """Stop the threads: first what hands out work, last what turns need to end."""

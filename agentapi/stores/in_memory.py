@@ -286,7 +286,7 @@ class InMemoryTurnStore:
                 return
             entry, conversation, _ = self._owned(lease)
             conversation.lease = None
-            conversation.due = self._clock() + self._settings.dispatch_grace
+            conversation.due = self._clock()
             entry.released = lease.epoch
             entry.turn = replace(
                 entry.turn,
@@ -453,7 +453,8 @@ class InMemoryTurnStore:
                 return None
             entry = self._turns[conversation.inbox[0]]
             entry.dispatches += 1
-            conversation.due = now + self._settings.dispatch_grace * 2**entry.dispatches
+            sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
+            conversation.due = now + self._settings.dispatch_grace * 2**sent_before
             return self._wakeup(entry.turn.turn_id)
 
     def turn(self, turn_id: str) -> Turn:

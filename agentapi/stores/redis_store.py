@@ -227,7 +227,7 @@ class RedisTurnStore:
         reply = self._call(
             "release",
             [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
-            [lease.turn_id, lease.conversation_id, lease.epoch, self._grace],
+            [lease.turn_id, lease.conversation_id, lease.epoch],
         )
         if reply[0] == b"fenced":
             raise lost(lease)

@@ -52,6 +52,7 @@ class Outcome:
     recovery: dict[str, list[float]]
     elapsed: float
     zombies: int
+    turns: int
     repeats: int
     reads: int
     problems: list[str] = field(default_factory=list)
@@ -117,8 +118,9 @@ class Chaos:
         findings.half_visible += watcher.half_visible
         valkey.stop()
         problems = [f"{name}: {what[:5]}" for name, what in findings.zeros.items() if what]
-        if len(load.accepted) != plan.turns or load.error is not None:
-            problems.append(f"only {len(load.accepted)} turns were accepted: {load.error!r}")
+        if not load.done or load.error is not None:
+            ended = len(load.accepted) - len(load.open)
+            problems.append(f"only {ended} of {plan.turns} turns have ended: {load.error!r}")
         logs = [log.read_text(errors="replace") for log in plan.folder.glob("logs/worker*.log")]
         problems += [f"a worker wrote a traceback: {t}" for t in map(traceback_in, logs) if t]
         return Outcome(
@@ -128,6 +130,7 @@ class Chaos:
             recovery=clock.seconds,
             elapsed=time.monotonic() - started,
             zombies=sum(log.count("turn.lost") for log in logs),
+            turns=len(load.accepted),
             repeats=load.repeats,
             reads=watcher.reads,
             problems=problems,
@@ -140,7 +143,7 @@ class Chaos:
         kinds += ["flush broker"] * plan.broker_flushes
         self._random.shuffle(kinds)
         spacing = plan.turns * 0.9 / len(kinds)
-        deadline = time.monotonic() + 60 + plan.turns / 5
+        deadline = time.monotonic() + 120 + plan.turns / 5 + plan.kills * 5
         with Progress(console=self._console, transient=True) as progress:
             task = progress.add_task(f"seed {plan.seed}", total=plan.turns)
             while not load.done:
@@ -155,10 +158,11 @@ class Chaos:
                 for sleeper, until in list(self._asleep.items()):
                     if time.monotonic() > until:
                         self._wake(stack, sleeper)
-                if sum(self._faults.values()) < len(kinds) and (
-                    ended >= spacing * sum(self._faults.values())
-                ):
-                    self._fault(kinds[sum(self._faults.values())], stack, load, clock)
+                done = sum(self._faults.values())
+                if done == len(kinds):
+                    load.finish()
+                elif ended >= spacing * done:
+                    self._fault(kinds[done], stack, load, clock)
                 time.sleep(0.02)
 
     def _fault(self, kind: str, stack: Stack, load: Load, clock: RecoveryClock) -> None:
@@ -233,7 +237,7 @@ def report(outcome: Outcome, console: Console) -> None:
     table = Table(title=f"chaos: seed {plan.seed}, {platform.system()}, {python}")
     table.add_column("what")
     table.add_column("count", justify="right")
-    table.add_row("turns accepted", f"{plan.turns:,}")
+    table.add_row("turns accepted", f"{outcome.turns:,}")
     table.add_row("seconds", f"{outcome.elapsed:.0f}")
     for fault, count in sorted(outcome.faults.items()):
         table.add_row(f"fault: {fault}", str(count))

@@ -13,7 +13,7 @@ from tests.chaos.checker import AcceptedTurn
 
 
 class Load:
-    """A thread that enqueues turns over many conversations until it has enqueued enough.
+    """A thread that enqueues turns over many conversations, so many at least, until `finish`.
 
     A call that fails because Redis is away is repeated with its idempotency key, in its place.
     """
@@ -38,6 +38,7 @@ class Load:
         self._random = random.Random(seed)
         self._longest = longest
         self._stop = threading.Event()
+        self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.error: BaseException | None = None
 
@@ -52,13 +53,21 @@ class Load:
     @property
     def done(self) -> bool:
         """Whether all turns were accepted and have ended."""
-        return len(self.accepted) == self._turns and not self.open
+        return self._enough and not self.open
+
+    @property
+    def _enough(self) -> bool:
+        return self._finish.is_set() and len(self.accepted) >= self._turns
+
+    def finish(self) -> None:
+        """Nothing more is wanted than the turns agreed on."""
+        self._finish.set()
 
     def _run(self) -> None:
         try:
             with Orchestrator(self._settings) as orchestrator:
                 while not self._stop.is_set() and not self.done:
-                    while len(self.open) < self._open_turns and len(self.accepted) < self._turns:
+                    while len(self.open) < self._open_turns and not self._enough:
                         self._enqueue(orchestrator)
                     self._forget_ended(orchestrator)
                     time.sleep(0.05)

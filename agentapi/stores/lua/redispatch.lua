@@ -20,6 +20,9 @@ if head ~= ARGV[1] then
   return { 'leave' }
 end
 local dispatches = redis.call('HINCRBY', KEYS[1], 'dispatches', 1)
-local grace = math.min(tonumber(ARGV[3]) * 2 ^ dispatches, tonumber(ARGV[4]))
+local turn = redis.call('HMGET', KEYS[1], 'agent', 'attempt')
+-- Of a turn that nobody has claimed yet, one was sent when it became the head.
+local sent_before = turn[2] and dispatches - 1 or dispatches
+local grace = math.min(tonumber(ARGV[3]) * 2 ^ sent_before, tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[4], int(now + grace), ARGV[2])
-return { 'dispatch', redis.call('HGET', KEYS[1], 'agent') }
+return { 'dispatch', turn[1] }

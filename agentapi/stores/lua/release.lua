@@ -1,9 +1,10 @@
 -- Hand a running turn back at its last recorded step: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 dispatch grace
+-- ARGV 1 turn id, 2 conversation id, 3 epoch
 -- Returns {'released'} or {'fenced'}
--- Promises 5, 7: whoever hands back dispatches the turn again at once; the entry in due covers
--- its death in between. Handing back is no failed attempt.
+-- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
+-- same: a worker that is ending may die first, or take its own wake-up from the broker.
+-- Handing back is no failed attempt.
 
 if not owns(KEYS[2], ARGV[1], ARGV[3]) then
   return { redis.call('HGET', KEYS[1], 'released') == ARGV[3] and 'released' or 'fenced' }
@@ -12,5 +13,5 @@ redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'handbacks', 1)
 redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
-redis.call('ZADD', KEYS[3], int(now_ms() + tonumber(ARGV[4])), ARGV[2])
+redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
 return { 'released' }
