@@ -99,11 +99,18 @@ class TurnExecutor:
 
         Returns:
             How the turn stands now, without content: what Flower shows as the task's result.
-            A wake-up with nothing to do says how the turn stands, and changes nothing.
-
-        Raises:
-            StoreUnavailable: Redis was away for too long; the sweep wakes the turn again.
+            A wake-up with nothing to do says how the turn stands, and changes nothing. If Redis
+            is away for too long, ``store_unavailable``: the sweep wakes the turn again.
         """
+        try:
+            return self._execute(conversation_id, turn_id, agent_name, owner)
+        except StoreUnavailable as error:
+            self.outage.begins(error)
+            return {"status": error.code}
+
+    def _execute(
+        self, conversation_id: str, turn_id: str, agent_name: str, owner: str
+    ) -> dict[str, Any]:
         if self.stopping():
             # Taken from the broker while the worker was told to end: for another one. It may
             # come back until Celery has stopped taking tasks, so not too fast.
@@ -182,7 +189,11 @@ class TurnExecutor:
                     return _stopped(TurnStatus.FAILED, progress, error)
         except TurnParked as pause:
             return pause
-        except (LeaseLost, StoreUnavailable):
+        except StoreUnavailable:
+            if running.reason is StopReason.SHUTDOWN:
+                return None
+            raise
+        except LeaseLost:
             raise
         except AgentAPIError as refusal:
             error = TurnError(code=refusal.code, message=str(refusal))
@@ -277,7 +288,11 @@ class TurnExecutor:
         )
 
     def _hand_back(self, claim: Claim) -> dict[str, Any]:
-        self.store.release(claim.lease)
+        ride_out(
+            lambda: self.store.release(claim.lease),
+            outage=self.outage,
+            patience=self.settings.redis_timeout,
+        )
         self.dispatcher.send(_wakeup(claim.lease, claim.turn))
         log.info(_line("turn.handed_back", claim))
         return {"status": "handed_back", "attempt": claim.turn.attempt}
