@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+from workers.logs import line
+
+log = logging.getLogger("agentapi.consumer")
 
 
 class TurnConsumer(Consumer):
@@ -36,6 +42,18 @@ class TurnConsumer(Consumer):
         for channel in getattr(transport, "channels", None) or ():
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)  # type: ignore[no-untyped-call]
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Reconnect within a second of the broker's return; Celery waits up to 30."""
+        if not self.first_connection_attempt:
+            conn.ensure_connection(
+                errback=lambda error, _: log.debug(line("broker.away", error=error)),
+                interval_start=0.2,
+                interval_step=0.2,
+                interval_max=1,
+                callback=maybe_shutdown,
+            )
+        return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
 
     def cancel_active_requests(self) -> None:
         """Hand the turns back at once: SIGQUIT and a second Ctrl-C come here."""
