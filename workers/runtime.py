@@ -52,6 +52,7 @@ class Runtime:
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
+        self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread()
         self._events = EventLog(store)
@@ -115,7 +116,8 @@ class Runtime:
     def _end_turns(self) -> None:
         self._sweeper.stop()
         while time.monotonic() < self._deadline:
-            time.sleep(0.05)
+            if self._ended.wait(0.05):
+                return
         # Until Celery has stopped taking tasks, what is handed back could come back to us.
         self._consumer_stopped.wait(CONSUMER_STOPS_WITHIN)
         self.hand_back()
@@ -147,3 +149,4 @@ class Runtime:
         self._loop.stop()
         self._store.close()
         self._watchdog.stop()
+        self._ended.set()
