@@ -52,6 +52,7 @@ class WorkerLog:
     store: TurnStore
     events: EventLog
     recorded: int
+    attempt: int
     outage: Outage
 
     async def record(self, step: Step) -> None:
@@ -74,7 +75,7 @@ class WorkerLog:
 
     async def reset(self) -> None:
         """See `TurnLog.reset`."""
-        self.events.add(self.running.lease, EventType.RESET, {})
+        self.events.add(self.running.lease, EventType.RESET, {"attempt": self.attempt})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +214,7 @@ class TurnExecutor:
             store=self.store,
             events=self.events,
             recorded=len(progress.steps),
+            attempt=turn.attempt,
             outage=self.outage,
         )
         if turn.stream and turn.attempt > 1:

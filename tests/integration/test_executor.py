@@ -151,6 +151,7 @@ def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Flee
     events = fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]
     kinds = [event.type for event in events]
     assert kinds.index(EventType.RESET) < kinds.index(EventType.DELTA)
+    assert events[kinds.index(EventType.RESET)].data == {"attempt": 2}
     assert [event.data.get("attempt") for event in events if event.type is EventType.STARTED] == [
         1,
         2,
