@@ -132,7 +132,7 @@ class EventType(StrEnum):
     RESET = "reset"
     """Text shown since the last step will be produced again [attempt]."""
     STEP = "step"
-    """A step was recorded [index, kind, and the tools' names]."""
+    """A step was recorded [index, kind, the tools' names, their calls' ids, failed]."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
