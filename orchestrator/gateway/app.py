@@ -88,8 +88,9 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, GatewayError):
         return _answer(problem_of(cause))
-    where, *place = [str(part) for part in fault.get("loc", ())] or ["body"]
-    param = ".".join(place) or None
+    # After the parameter's name come names of pydantic's own for the types it tried.
+    where, *place = fault.get("loc", ()) or ("body",)
+    param = str(place[0]) if place else None
     if fault.get("type") == "json_invalid":
         return _answer(problem_of(InvalidRequest("the body is no JSON", code="invalid_json")))
     message = f"{param or where}: {fault.get('msg', 'not valid')}"
