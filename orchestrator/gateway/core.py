@@ -58,8 +58,9 @@ class Gateway:
         return await loop.run_in_executor(self._threads, function, self.orchestrator)
 
     def start(self) -> None:
-        """Begin to follow events."""
+        """Begin to follow events, and ask who the workers are."""
         self.follower.start()
+        self.census.refresh()
 
     def stop_streams(self) -> None:
         """End every stream with a place to resume from, and every wait."""

@@ -48,24 +48,32 @@ class WorkerCensus:
         self._last = Census()
         self._refresh: asyncio.Task[Census] | None = None
 
-    async def last(self) -> Census:
-        """An answer; when it is old, the next is asked for behind the caller's back."""
-        if self._last.taken == float("-inf"):
-            return await self.take()
+    def refresh(self) -> None:
+        """See that the answer is not old for long; nobody waits for that."""
         if self._refresh is None or self._refresh.done():
             self._refresh = asyncio.create_task(self.take())
+
+    async def last(self) -> Census:
+        """An answer, maybe an old one."""
+        if not self._last.workers:
+            return await self.take()
+        self.refresh()
         return self._last
 
     async def take(self, fresh: float = FRESH) -> Census:
         """An answer that is at most `fresh` seconds old."""
         loop = asyncio.get_running_loop()
-        wanted = loop.time() - fresh
-        if self._last.taken < wanted:
+        asked = loop.time()
+        if self._is_old(asked, fresh):
             async with self._asking:
-                if self._last.taken < wanted:
+                if self._is_old(asked, fresh):
                     workers, fault = await loop.run_in_executor(self._thread, self._ask)
                     self._last = Census(workers=workers, fault=fault, taken=loop.time())
         return self._last
+
+    def _is_old(self, now: float, fresh: float) -> bool:
+        # Workers that are just starting are not to be missed for long.
+        return self._last.taken < now - (fresh if self._last.workers else min(fresh, 1.0))
 
     def _ask(self) -> tuple[dict[str, tuple[str, ...]], BrokerUnavailable | None]:
         try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 log = logging.getLogger("agentapi.gateway")
 
@@ -77,16 +77,31 @@ class EventStream(Response):
             await self._frames.aclose()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for chunk in self._frames:
-            try:
-                async with asyncio.timeout(self._stall):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except TimeoutError:
-                # Without the end of the body, the client sees that the stream was cut.
-                log.warning("stream.dropped why=stalled seconds=%g", self._stall)
-                return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        try:
+            await self._put(send, start)
+            async for chunk in self._frames:
+                await self._put(send, _body(chunk, more=True))
+            await self._put(send, _body(b"", more=False))
+        except _Stalled:
+            # Without the end of the body, the client sees that the stream was cut.
+            log.warning("stream.dropped why=stalled seconds=%g", self._stall)
+
+    async def _put(self, send: Send, message: Message) -> None:
+        """The server waits here while what it has already is not taken."""
+        try:
+            async with asyncio.timeout(self._stall):
+                await send(message)
+        except TimeoutError:
+            raise _Stalled from None
+
+
+class _Stalled(Exception):
+    """The client takes nothing."""
+
+
+def _body(chunk: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -169,6 +169,7 @@ class Stack:
                 "AGENTAPI_GATEWAY_PORT": str(port),
                 # It asks the workers, and need not import the agents' modules.
                 "AGENTAPI_AGENTS": "",
+                "PYTHONWARNINGS": "",
             },
         )
         return self.gateway

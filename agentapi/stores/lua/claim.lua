@@ -31,7 +31,7 @@ if lease[1] ~= ARGV[4] then
   epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
   local expires = int(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
-    'epoch', epoch, 'expires', expires)
+    'epoch', epoch, 'expires', expires, 'batch', 0)
   redis.call('ZADD', KEYS[8], expires, ARGV[2])
   local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0)
