@@ -41,7 +41,18 @@ ALWAYS: Final = (400, 401, 413, 429, 500, 503)
 
 SSE: Final[dict[str, Any]] = {
     "description": "Server-sent events.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "event": {"type": "string"},
+                    "data": {"type": "string", "description": "JSON."},
+                    "id": {"type": "string", "description": "On native routes: resume from it."},
+                },
+            }
+        }
+    },
 }
 
 
