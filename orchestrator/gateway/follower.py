@@ -167,12 +167,12 @@ class AsyncFollower:
         try:
             while True:
                 events = await subscription.next(patience)
-                if events or subscription.closed is None:
-                    yield events
-                if events and events[-1].type.ends:
-                    return
-                if subscription.closed is not None:
+                # What had arrived before the close is delivered first.
+                if not events and subscription.closed is not None:
                     yield subscription.closed
+                    return
+                yield events
+                if events and events[-1].type.ends:
                     return
         finally:
             reader.remove(subscription)
