@@ -219,9 +219,13 @@ class _Reader:
                 subscription.close(Closed.STOPPING)
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            # Redis's client sends through asyncio.wait_for, which loses a cancellation that
+            # comes as it ends (Python 3.11): the read would then wait for its whole block.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.1)
         await self._blocking.aclose()
 
     async def _wake(self) -> None:
