@@ -25,7 +25,7 @@ help: ## Explain every target
 demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
 	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
 
-up: $(READY) ## Keep Valkey, workers and Flower in the foreground for development; Ctrl-C stops them
+up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; Ctrl-C stops them
 	$(BIN)/agentapi up --workers $(WORKERS)
 
 test: $(READY) ## Run all tests, with real servers and worker processes

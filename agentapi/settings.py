@@ -115,6 +115,34 @@ class Settings(BaseSettings):
     redis_timeout: Seconds = Field(
         default=5, description="Longest wait for an answer of Redis or the broker."
     )
+    gateway_host: str = Field(
+        default="127.0.0.1",
+        description="Where the gateway listens; beyond loopback it needs keys.",
+    )
+    gateway_port: int = Field(
+        default=8080, ge=0, le=65_535, description="The gateway's port; 0 for a free one."
+    )
+    gateway_requests_per_minute: int = Field(
+        default=600, ge=0, description="Requests of one tenant; 0 for no limit."
+    )
+    gateway_turns_in_flight: int = Field(
+        default=200, ge=0, description="Turns of one tenant that wait or run; 0 for no limit."
+    )
+    gateway_max_body_bytes: int = Field(
+        default=1_048_576, ge=1, description="Largest request body that the gateway takes."
+    )
+    gateway_wait: Seconds = Field(
+        default=600, description="Longest wait of a request that is neither background nor stream."
+    )
+    gateway_heartbeat: Seconds = Field(
+        default=15, description="Time between signs of life in a stream with nothing to say."
+    )
+    gateway_stream_buffer: int = Field(
+        default=1_000, ge=1, description="Events that may wait for one slow client of a stream."
+    )
+    gateway_stall: Seconds = Field(
+        default=30, description="How long a client may take nothing before its stream is dropped."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
     )

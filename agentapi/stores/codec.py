@@ -102,11 +102,15 @@ def parked_event(delay: float, reason: str) -> dict[str, Any]:
 
 def step_event(index: int, step: Step) -> dict[str, Any]:
     """Data of the event of a recorded step."""
+    event: dict[str, Any] = {"index": index, "kind": step.kind}
     if isinstance(step, ModelStep):
-        tools = [call.name for call in step.message.tool_calls]
+        event["tools"] = [call.name for call in step.message.tool_calls]
+        event["calls"] = [call.id for call in step.message.tool_calls]
     else:
-        tools = [step.message.name]
-    return {"index": index, "kind": step.kind, "tools": tools}
+        event["tools"] = [step.message.name]
+        event["calls"] = [step.message.call_id]
+        event["failed"] = step.message.is_error
+    return event
 
 
 def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:

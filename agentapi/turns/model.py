@@ -171,7 +171,7 @@ class EventType(StrEnum):
     RESET = "reset"
     """Text shown since the last step will be produced again [attempt]."""
     STEP = "step"
-    """A step was recorded [index, kind, and the tools' names]."""
+    """A step was recorded [index, kind, the tools' names, their calls' ids, failed]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason]."""
     RETRIED = "retried"

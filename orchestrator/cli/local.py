@@ -27,13 +27,14 @@ def register(app: typer.Typer) -> None:
 def up(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
     flower: Annotated[bool, typer.Option(help="Start Flower.")] = True,
+    gateway: Annotated[bool, typer.Option(help="Start the gateway.")] = True,
     agents: Annotated[
         str | None,
         typer.Option(help="Modules with agents; AGENTAPI_AGENTS or the examples when not given."),
     ] = None,
     folder: Annotated[Path, typer.Option(help="For data and logs.")] = Path(".agentapi/up"),
 ) -> None:
-    """Keep Valkey, workers and Flower running in the foreground; Ctrl-C stops them.
+    """Keep Valkey, workers, the gateway and Flower running in the foreground; Ctrl-C stops them.
 
     With AGENTAPI_REDIS_URL in the environment that server is used, and no Valkey started.
     """
@@ -44,6 +45,7 @@ def up(
         agents=modules,
         workers=workers,
         flower=flower,
+        gateway=gateway,
         redis_url=os.environ.get("AGENTAPI_REDIS_URL"),
     )
     stop = threading.Event()
@@ -64,6 +66,7 @@ def up(
 def _addresses(stack: Stack, modules: tuple[str, ...]) -> Table:
     table = Table(show_header=False)
     table.add_row("Redis", stack.redis_url)
+    table.add_row("gateway", f"{stack.gateway_url}/v1" if stack.gateway_url else "not started")
     table.add_row("Flower", stack.flower_url or "not started")
     table.add_row("workers", ", ".join(f"{w.name} (pid {w.pid})" for w in stack.workers))
     table.add_row("agents", ", ".join(modules))

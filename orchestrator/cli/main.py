@@ -8,7 +8,7 @@ from importlib.metadata import version as installed_version
 import typer
 
 from agentapi.errors import AgentAPIError
-from orchestrator.cli import inspect, local, turns
+from orchestrator.cli import gateway, inspect, local, turns
 from orchestrator.cli.console import errors
 
 commands = typer.Typer(
@@ -20,6 +20,7 @@ commands = typer.Typer(
 local.register(commands)
 turns.register(commands)
 inspect.register(commands)
+gateway.register(commands)
 
 
 @commands.command()

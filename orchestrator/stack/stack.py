@@ -1,4 +1,4 @@
-"""Valkey, workers and Flower together."""
+"""Valkey, workers, the gateway and Flower together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
 
 from agentapi import Settings, load_settings
 from agentapi.errors import ConfigurationError
@@ -26,6 +29,7 @@ class Stack:
         settings: For producers that talk to this stack.
         workers: The worker processes.
         flower_url: Where Flower is, or None without it.
+        gateway_url: Where the gateway is, or None without it.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Stack:
         agents: Sequence[str] = (),
         workers: int = 2,
         flower: bool = True,
+        gateway: bool = False,
         redis_url: str | None = None,
         env: Mapping[str, str] | None = None,
         **settings: Any,
@@ -46,6 +51,7 @@ class Stack:
             agents: Modules with agents.
             workers: Number of worker processes.
             flower: Whether to start Flower.
+            gateway: Whether to start the gateway.
             redis_url: A server that runs already; an embedded one is started when not given.
             env: Variables for the workers.
             settings: Settings by field name for workers and producers.
@@ -55,6 +61,7 @@ class Stack:
         self._count = workers
         self._started = 0
         self._with_flower = flower
+        self._with_gateway = gateway
         self._own_redis = redis_url
         self._env = dict(env or {})
         self._overrides = settings
@@ -63,6 +70,8 @@ class Stack:
         self.valkey: Child | None = None
         self.workers: list[Child] = []
         self.flower: Child | None = None
+        self.gateway_url: str | None = None
+        self.gateway: Child | None = None
 
     def start(self) -> Self:
         """Start everything and wait until all answer.
@@ -77,7 +86,11 @@ class Stack:
                 self.start_worker()
             if self._with_flower:
                 self._start_flower()
+            if self._with_gateway:
+                self.start_gateway()
             self.wait_for_workers(self._count)
+            if self._with_gateway:
+                self.wait_for_gateway()
         except BaseException:
             self.stop()
             raise
@@ -92,7 +105,7 @@ class Stack:
     @property
     def children(self) -> list[Child]:
         """All processes that were started."""
-        return [child for child in (self.valkey, *self.workers, self.flower) if child]
+        return [child for child in (self.valkey, *self.workers, self.flower, self.gateway) if child]
 
     def start_worker(self) -> Child:
         """Start one more worker process; returns before it is ready."""
@@ -141,6 +154,47 @@ class Stack:
             },
         )
 
+    def start_gateway(self) -> Child:
+        """Start the gateway, at the same address again if there was one; returns at once."""
+        port = urlsplit(self.gateway_url).port if self.gateway_url else free_port()
+        self.gateway_url = f"http://127.0.0.1:{port}"
+        self.gateway = Child(
+            "gateway",
+            [sys.executable, "-m", "orchestrator.cli.main", "gateway"],
+            log=self.folder / "logs" / "gateway.log",
+            env={
+                **self._environment(),
+                "AGENTAPI_GATEWAY_HOST": "127.0.0.1",
+                "AGENTAPI_GATEWAY_PORT": str(port),
+                # It asks the workers, and need not import the agents' modules.
+                "AGENTAPI_AGENTS": "",
+                "PYTHONWARNINGS": "",
+            },
+        )
+        return self.gateway
+
+    def wait_for_gateway(self, timeout: float = 30.0) -> None:
+        """Wait until the gateway answers.
+
+        Raises:
+            ConfigurationError: It has ended, or the time is up.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            for child in self.children:
+                child.check()
+            try:
+                if httpx2.get(f"{self.gateway_url}/healthz", timeout=2).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"the gateway did not answer within {timeout:g} s; its log is in "
+                    f"{self.folder / 'logs'}"
+                )
+            time.sleep(0.05)
+
     def wait_for_workers(self, count: int, timeout: float = 60.0) -> None:
         """Wait until so many workers answer, and Flower, if there is one, listens.
 
@@ -165,8 +219,8 @@ class Stack:
             app.close()
 
     def stop(self) -> None:
-        """Stop what was started: workers and Flower first, Valkey last."""
-        stop_all([child for child in (*self.workers, self.flower) if child])
+        """Stop what was started: Valkey last."""
+        stop_all([child for child in (self.gateway, *self.workers, self.flower) if child])
         if self.valkey is not None:
             self.valkey.stop()
 

@@ -1,0 +1,84 @@
+"""`gateway` and `keys`: serving agents over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from agentapi import load_settings
+from orchestrator.cli.console import console, errors
+from orchestrator.gateway.connection import connect
+from orchestrator.gateway.keys import KeyStore
+
+T = TypeVar("T")
+
+keys = typer.Typer(help="Bearer keys of the gateway.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(gateway)
+    app.add_typer(keys, name="keys")
+
+
+def gateway() -> None:
+    """Serve OpenAI's API and the native one over HTTP; see AGENTAPI_GATEWAY_* for its settings."""
+    from orchestrator.gateway import serve
+    from orchestrator.gateway.logs import configure_logging
+
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    serve(settings)
+
+
+@keys.command()
+def create(
+    tenant: Annotated[str, typer.Argument(help="Whose key it is.")],
+    label: Annotated[str, typer.Option(help="For the list: what it is for.")] = "",
+) -> None:
+    """Make a key; it is shown this once."""
+    key, secret = _run(lambda store: store.create(tenant, label))
+    errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; it is not shown again:[/dim]")
+    typer.echo(secret)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show all keys, without their secrets."""
+    table = Table("key", "tenant", "label", "created", "revoked")
+    for key in _run(lambda store: store.all()):
+        table.add_row(key.key_id, key.tenant, Text(key.label), _day(key.created), _day(key.revoked))
+    console.print(table)
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="As the list shows it.")],
+) -> None:
+    """End a key, at once and for ever."""
+    key = _run(lambda store: store.revoke(key_id))
+    console.print(f"{key.key_id} of tenant {key.tenant} is revoked", highlight=False)
+
+
+def _run(action: Callable[[KeyStore], Awaitable[T]]) -> T:
+    async def run() -> T:
+        settings = load_settings()
+        client = connect(settings, connections=1)
+        try:
+            return await action(KeyStore(settings, client))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(run())
+
+
+def _day(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

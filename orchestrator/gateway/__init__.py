@@ -1,0 +1,6 @@
+"""The HTTP gateway: OpenAI's API and a native one, in front of the workers."""
+
+from orchestrator.gateway.app import create_app
+from orchestrator.gateway.server import serve
+
+__all__ = ["create_app", "serve"]

@@ -1,0 +1,128 @@
+"""The gateway's application: its routes, and its errors in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agentapi import Settings
+from agentapi.errors import AgentAPIError
+from orchestrator.gateway import (
+    health,
+    native,
+    openai_chat,
+    openai_conversations,
+    openai_models,
+    openai_responses,
+)
+from orchestrator.gateway.core import Gateway
+from orchestrator.gateway.documented import ALWAYS, errors
+from orchestrator.gateway.errors import GatewayError, InvalidRequest, Problem, problem_of
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application. Nothing is connected before it is started.
+
+    Raises:
+        ConfigurationError: A setting is not valid.
+    """
+    gateway = Gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        gateway.start()
+        yield
+        await gateway.aclose()
+
+    app = FastAPI(
+        title="agentapi",
+        summary="LLM agents behind OpenAI's API, and a native one.",
+        version=version("agentapi"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gateway = gateway
+    app.include_router(health.router)
+    for module in (
+        native,
+        openai_models,
+        openai_responses,
+        openai_conversations,
+        openai_chat,
+    ):
+        app.include_router(module.router, responses=errors(*ALWAYS))
+    app.add_exception_handler(AgentAPIError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _ours)
+    _correct_document(app)
+    return app
+
+
+def _answer(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body(), problem.status, headers=dict(problem.headers))
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    problem = problem_of(error)
+    view = getattr(request.state, "view", None)
+    if view is not None and isinstance(error, AgentAPIError):
+        body = problem.body()
+        body["error"]["message"] = view.scrub(error)
+        return JSONResponse(body, problem.status, headers=dict(problem.headers))
+    return _answer(problem)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """A request that does not fit its model: the first fault, in OpenAI's shape."""
+    fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, GatewayError):
+        return _answer(problem_of(cause))
+    # After the parameter's name come names of pydantic's own for the types it tried.
+    where, *place = fault.get("loc", ()) or ("body",)
+    param = str(place[0]) if place else None
+    if fault.get("type") == "json_invalid":
+        return _answer(problem_of(InvalidRequest("the body is no JSON", code="invalid_json")))
+    message = f"{param or where}: {fault.get('msg', 'not valid')}"
+    return _answer(problem_of(InvalidRequest(message, param=param)))
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    """What Starlette refuses by itself: no such route, no such method, a body that ends early."""
+    if not isinstance(error, HTTPException):
+        return _answer(problem_of(error))
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    problem = Problem(
+        status=error.status_code,
+        kind="invalid_request_error",
+        code=codes.get(error.status_code, "bad_request"),
+        message=str(error.detail),
+        headers=dict(error.headers or {}),
+    )
+    return _answer(problem)
+
+
+def _correct_document(app: FastAPI) -> None:
+    """FastAPI documents its own 422, which is a 400 of OpenAI's shape here."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = original()
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,75 @@
+"""What all requests of a gateway process share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from agentapi import Settings
+from agentapi.errors import ConfigurationError
+from orchestrator.client import Orchestrator
+from orchestrator.gateway.connection import connect
+from orchestrator.gateway.conversations import ConversationStore
+from orchestrator.gateway.follower import AsyncFollower
+from orchestrator.gateway.keys import KeyStore
+from orchestrator.gateway.limits import Limiter
+from orchestrator.gateway.models import ModelDirectory, WorkerCensus
+from orchestrator.gateway.scripts import Scripts
+
+T = TypeVar("T")
+
+THREADS: Final = 4
+"""For the producer's short calls; each holds at most one connection to Redis."""
+
+CONNECTIONS: Final = 8
+"""To Redis, for the event loop's short commands."""
+
+
+class Gateway:
+    """The producer, the follower, keys and limits. Connects when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make them.
+
+        Raises:
+            ConfigurationError: A setting is not valid, or eager mode is on.
+        """
+        if settings.eager:
+            raise ConfigurationError(
+                "AGENTAPI_EAGER is set: the gateway needs Redis and workers, unset it"
+            )
+        self.settings = settings
+        self.orchestrator = Orchestrator(settings)
+        self.redis = connect(settings, connections=CONNECTIONS)
+        scripts = Scripts(self.redis)
+        self.conversations = ConversationStore(settings, self.redis, scripts)
+        self.follower = AsyncFollower(settings, self.redis)
+        self.keys = KeyStore(settings, self.redis)
+        self.limiter = Limiter(settings, self.redis, scripts)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
+        self.census = WorkerCensus(settings)
+        self.models = ModelDirectory(settings, self.census)
+
+    async def call(self, function: Callable[[Orchestrator], T]) -> T:
+        """Run a short blocking call of the producer in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, self.orchestrator)
+
+    def start(self) -> None:
+        """Begin to follow events, and ask who the workers are."""
+        self.follower.start()
+        self.census.refresh()
+
+    def stop_streams(self) -> None:
+        """End every stream with a place to resume from, and every wait."""
+        self.follower.stop()
+
+    async def aclose(self) -> None:
+        """Close everything: readers first, the connections they use last."""
+        await self.follower.aclose()
+        await self.census.aclose()
+        await self.call(lambda orchestrator: orchestrator.close())
+        self._threads.shutdown(wait=False)
+        await self.redis.aclose()

@@ -1,0 +1,16 @@
+-- Delete a turn that has ended: its text, its result and its events.
+-- KEYS 1 turn (hash), 2 events (stream)
+-- ARGV 1 conversation id
+-- Returns {'forgotten'}, {'running'} or {'missing'} (not there, or of another conversation)
+-- Promise 3: a turn that has not ended is kept, since it must reach an end.
+
+local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation')
+local status = turn[1]
+if not status or turn[2] ~= ARGV[1] then
+  return { 'missing' }
+end
+if not ended(status) then
+  return { 'running' }
+end
+redis.call('DEL', KEYS[1], KEYS[2])
+return { 'forgotten' }

@@ -1,0 +1,148 @@
+"""Messages of a history as the items of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+from orchestrator.gateway.errors import InvalidRequest
+from orchestrator.gateway.public_ids import call_item_id, key_of, text_item_id, user_item_id
+
+SERVER_LABEL: Final = "agentapi"
+"""Tools run in the workers. To a client they are calls of a remote server, which it need not
+carry out; `function_call` items would ask it to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """An item, and the message that it shows."""
+
+    item: dict[str, Any]
+    message: Message
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return str(self.item["id"])
+
+
+def items_of(messages: Sequence[Message]) -> Iterator[Item]:
+    """The items of a history, or of a turn's messages, oldest first."""
+    results = {m.call_id: m for m in messages if isinstance(m, ToolMessage)}
+    responses: dict[str, int] = {}
+    for position, message in enumerate(messages):
+        key = key_of(message, position)
+        match message:
+            case UserMessage():
+                yield Item(item=user_item(key, message.content), message=message)
+            case AssistantMessage():
+                number = responses[key] = responses.get(key, -1) + 1
+                if message.content:
+                    item = text_item(text_item_id(key, number), message.content)
+                    yield Item(item=item, message=message)
+                for call in message.tool_calls:
+                    item = call_item(key, call, results.get(call.id))
+                    yield Item(item=item, message=message)
+            case ToolMessage():
+                pass
+
+
+def output_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """What a turn put out: its items without the user's message."""
+    return [
+        found.item for found in items_of(messages) if not isinstance(found.message, UserMessage)
+    ]
+
+
+def user_item(key: str, text: str) -> dict[str, Any]:
+    """A user's message."""
+    return {
+        "id": user_item_id(key),
+        "type": "message",
+        "status": "completed",
+        "role": "user",
+        "content": [{"type": "input_text", "text": text}],
+    }
+
+
+def text_item(item_id: str, text: str | None, status: str = "completed") -> dict[str, Any]:
+    """An assistant's message; without content yet when the text is None."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "status": status,
+        "role": "assistant",
+        "content": [] if text is None else [text_part(text)],
+    }
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """A part of an assistant's message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def call_item(key: str, call: ToolCall, result: ToolMessage | None) -> dict[str, Any]:
+    """A tool call with its result, if there is one."""
+    failed = result is not None and result.is_error
+    arguments = call.malformed
+    if arguments is None:
+        arguments = orjson.dumps(dict(call.arguments)).decode()
+    error = {"type": "mcp_tool_execution_error", "content": result.content} if failed else None  # type: ignore[union-attr]
+    status = "incomplete" if result is None else "failed" if failed else "completed"
+    return {
+        **bare_call_item(call_item_id(key, call.id), call.name, status),
+        "arguments": arguments,
+        "output": None if result is None or failed else result.content,
+        "error": error,
+    }
+
+
+def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
+    """A tool call of which only the name is known."""
+    return {
+        "id": item_id,
+        "type": "mcp_call",
+        "status": status,
+        "name": name,
+        "server_label": SERVER_LABEL,
+        "arguments": "",
+        "output": None,
+        "error": None,
+        "approval_request_id": None,
+    }
+
+
+def page(
+    items: Sequence[dict[str, Any]], *, after: str | None, limit: int, order: str
+) -> dict[str, Any]:
+    """A page of a list.
+
+    Args:
+        items: All of them, oldest first.
+        after: Id of the last item of the page before.
+        limit: At most so many.
+        order: ``asc`` or ``desc``.
+
+    Raises:
+        InvalidRequest: No item has the id `after`.
+    """
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    start = 0
+    if after is not None:
+        places = [place for place, item in enumerate(ordered) if item["id"] == after]
+        if not places:
+            raise InvalidRequest(f"there is no item {after!r} in the list", param="after")
+        start = places[0] + 1
+    shown = ordered[start : start + limit]
+    return {
+        "object": "list",
+        "data": shown,
+        # OpenAI's types want text here, also for an empty list.
+        "first_id": shown[0]["id"] if shown else "",
+        "last_id": shown[-1]["id"] if shown else "",
+        "has_more": len(ordered) > start + limit,
+    }

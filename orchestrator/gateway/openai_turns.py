@@ -1,0 +1,148 @@
+"""From OpenAI's requests to turns, for responses and chat completions alike."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+
+from agentapi.turns import Turn
+from orchestrator.gateway.errors import GatewayError, InvalidRequest, Stopping
+from orchestrator.gateway.labels import Labels
+from orchestrator.gateway.openai_input import Said, from_chat, from_input, split
+from orchestrator.gateway.openai_params import CreateChat, CreateResponse
+from orchestrator.gateway.public_ids import new_conversation_id, response_id, turn_id_of
+from orchestrator.gateway.tenancy import NewMessage, TenantView
+
+CONVERSATION: str = "conversation_id"
+"""The name in a chat completion's metadata that says which conversation it continues."""
+
+
+async def enqueue_response(view: TenantView, body: CreateResponse, key: str | None) -> str:
+    """Accept a response; returns its turn's id.
+
+    Raises:
+        AgentAPIError: It is not acceptable, or not now.
+    """
+    before, text = split(from_input(body.input), "input")
+    operation = key or uuid.uuid4().hex
+    previous = None
+    if body.conversation_id is not None:
+        conversation_id = body.conversation_id
+        await view.conversation(conversation_id)
+    elif body.previous_response_id is not None:
+        previous = turn_id_of(body.previous_response_id)
+        conversation_id = await view.continue_turn(previous, operation)
+    else:
+        conversation_id = new_conversation_id(_name(view, "response", key))
+    named = body.conversation_id is not None
+    if before and (named or previous is not None):
+        raise InvalidRequest(
+            "what was said before is in the conversation already: input is the user's new "
+            "message; POST /v1/conversations/{id}/items adds others",
+            param="input",
+        )
+    if not named and previous is None:
+        await _begin(view, conversation_id, before, operation, body.safety_identifier or body.user)
+    return await view.enqueue(
+        NewMessage(
+            agent=body.model,
+            text=text,
+            conversation_id=conversation_id,
+            idempotency_key=operation,
+            user_id=body.safety_identifier or body.user,
+            metadata=body.metadata or {},
+            labels=Labels(
+                background=bool(body.background),
+                implicit=not named,
+                previous=previous,
+                seeded=len(before),
+                user=body.user,
+                safety_identifier=body.safety_identifier,
+            ),
+            stream=bool(body.stream),
+        )
+    )
+
+
+async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> str:
+    """Accept a chat completion; returns its turn's id.
+
+    Raises:
+        AgentAPIError: It is not acceptable, or not now.
+    """
+    before, text = split(from_chat(body.messages), "messages")
+    operation = key or uuid.uuid4().hex
+    metadata: Mapping[str, str] = body.metadata or {}
+    named = CONVERSATION in metadata
+    user = body.safety_identifier or body.user
+    if named:
+        # The history is here: what the client repeats of it is not new.
+        conversation_id, before = metadata[CONVERSATION], ()
+    else:
+        conversation_id = new_conversation_id(_name(view, "chat", key))
+        await _begin(view, conversation_id, before, operation, user)
+    return await view.enqueue(
+        NewMessage(
+            agent=body.model,
+            text=text,
+            conversation_id=conversation_id,
+            idempotency_key=operation,
+            user_id=user,
+            metadata=metadata,
+            labels=Labels(
+                implicit=not named,
+                seeded=len(before),
+                user=body.user,
+                safety_identifier=body.safety_identifier,
+            ),
+            stream=bool(body.stream),
+        )
+    )
+
+
+async def _begin(
+    view: TenantView,
+    conversation_id: str,
+    before: Sequence[Said],
+    operation: str,
+    user: str | None,
+) -> None:
+    """Begin a conversation that nobody named: it goes when its turns cannot be looked up."""
+    await view.open(
+        conversation_id,
+        make=True,
+        user=user,
+        idle=view.gateway.settings.turn_retention,
+        operation=operation,
+        messages=[said.message() for said in before],
+    )
+
+
+def _name(view: TenantView, route: str, key: str | None) -> str | None:
+    """What makes a repeat with the same key meet the first request's conversation."""
+    return None if key is None else f"{view.tenant}:{route}:{key}"
+
+
+async def ended(view: TenantView, turn_id: str, key: str | None) -> Turn:
+    """Wait for a turn's end.
+
+    Raises:
+        Stopping: The gateway shuts down meanwhile.
+        Unfinished: The turn takes longer than a request may.
+    """
+    turn = await view.wait(turn_id, view.gateway.settings.gateway_wait)
+    if turn.status.ended:
+        return turn
+    where = f"the turn goes on: GET /v1/responses/{response_id(turn_id)} has its result"
+    if view.gateway.follower.stopping:
+        # With a key, a repeat meets this very turn; without one it would be another.
+        raise Stopping(f"the gateway is shutting down; {where}", retry=key is not None)
+    raise Unfinished(f"the turn has not ended within AGENTAPI_GATEWAY_WAIT; {where}", retry=False)
+
+
+class Unfinished(GatewayError):
+    """A turn has not ended within the time that a request may take."""
+
+    status = 504
+    kind = "server_error"
+    code = "turn_timeout"

@@ -1,0 +1,32 @@
+"""The gateway's own Lua scripts, with the turn protocol's prelude before each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import redis.asyncio
+
+SCRIPTS: Final = ("admit", "conversation", "drop", "forget", "rate", "succeed")
+"""Every script, one for each change of state."""
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a script as Redis gets it."""
+    prelude = files("agentapi.stores") / "lua" / "prelude.lua"
+    script = files("orchestrator.gateway") / "lua" / f"{name}.lua"
+    return f"{prelude.read_text(encoding='utf-8')}\n{script.read_text(encoding='utf-8')}"
+
+
+class Scripts:
+    """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._scripts = {name: client.register_script(source(name)) for name in SCRIPTS}
+
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script."""
+        return await self._scripts[name](keys=keys, args=args)

@@ -1,0 +1,96 @@
+"""Serving the gateway: refusals at the start, and an end that loses no stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from agentapi import Settings
+from agentapi.errors import ConfigurationError
+from orchestrator.gateway.access import is_loopback
+from orchestrator.gateway.app import create_app
+from orchestrator.gateway.connection import connect
+from orchestrator.gateway.core import Gateway
+from orchestrator.gateway.keys import KeyStore
+from orchestrator.gateway.middleware import RequestGate
+
+log = logging.getLogger("agentapi.gateway")
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for their connections."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; a signal that was heeded is not raised again, so that the exit code is 0."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("gateway.stopping")
+        self._gateway.stop_streams()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; streams that are open then end with a place to resume from.
+
+    Raises:
+        ConfigurationError: A setting is not valid; the port is taken; or there are no keys and
+            others than this machine could connect.
+        StoreUnavailable: Redis is out of reach, and it is not known whether there are keys.
+    """
+    if not is_loopback(settings):
+        asyncio.run(_refuse_without_keys(settings))
+    app = create_app(settings)
+    listener = _listen(settings.gateway_host, settings.gateway_port)
+    config = uvicorn.Config(
+        RequestGate(app, settings.gateway_max_body_bytes),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+        timeout_keep_alive=75,
+        server_header=False,
+    )
+    host, port = listener.getsockname()[:2]
+    log.info("gateway.listening address=http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    _Server(config, app.state.gateway).run(sockets=[listener])
+
+
+async def _refuse_without_keys(settings: Settings) -> None:
+    client = connect(settings, connections=1)
+    try:
+        _, made = await KeyStore(settings, client).find("")
+    finally:
+        await client.aclose()
+    if made == 0:
+        raise ConfigurationError(
+            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: anybody "
+            "who reaches this machine could talk to the agents. Make a key with `agentapi keys "
+            "create TENANT`, or listen on 127.0.0.1"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} (AGENTAPI_GATEWAY_HOST, AGENTAPI_GATEWAY_PORT): "
+            f"{error.strerror}"
+        ) from error
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,110 @@
+"""Server-sent events: frames, and a response that a slow client cannot hold up for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
+
+import orjson
+from fastapi.responses import Response
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.types import Message, Receive, Scope, Send
+
+log = logging.getLogger("agentapi.gateway")
+
+SIGN_OF_LIFE: Final = KEEPALIVE_COMMENT
+
+HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""Proxies must pass events on as they come."""
+
+
+def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> bytes:
+    """One event with JSON data.
+
+    Args:
+        data: The data.
+        event: Its type.
+        number: Its id, with which browsers resume. OpenAI's clients must get none: after an
+            ``id:`` line they take a comment for an event without data.
+    """
+    return format_sse_event(
+        data_str=orjson.dumps(data).decode(),
+        event=event,
+        id=None if number is None else str(number),
+    )
+
+
+class EventStream(Response):
+    """A response of events. The connection ends when the client goes, or takes nothing more."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        stall: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            frames: The events; its end ends the response.
+            stall: Seconds for which the client may take nothing.
+            headers: Besides those of every such response.
+        """
+        self.status_code = 200
+        self.background = None
+        self._frames = frames
+        self._stall = stall
+        self.init_headers({**HEADERS, **(headers or {})})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        sending = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, gone):
+                task.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+            await self._frames.aclose()
+
+    async def _send(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        try:
+            await self._put(send, start)
+            async for chunk in self._frames:
+                await self._put(send, _body(chunk, more=True))
+            await self._put(send, _body(b"", more=False))
+        except _Stalled:
+            # Without the end of the body, the client sees that the stream was cut.
+            log.warning("stream.dropped why=stalled seconds=%g", self._stall)
+
+    async def _put(self, send: Send, message: Message) -> None:
+        """The server waits here while what it has already is not taken."""
+        try:
+            async with asyncio.timeout(self._stall):
+                await send(message)
+        except TimeoutError:
+            raise _Stalled from None
+
+
+class _Stalled(Exception):
+    """The client takes nothing."""
+
+
+def _body(chunk: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
+
+
+async def _disconnect(receive: Receive) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        while (await receive())["type"] != "http.disconnect":
+            pass

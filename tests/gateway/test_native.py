@@ -1,0 +1,152 @@
+"""The native API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+
+from tests.gateway.conftest import Served
+
+
+def read_events(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
+    """Events as an EventSource takes them: id, type, data."""
+    event: dict[str, Any] = {}
+    for line in answer.iter_lines():
+        name, _, value = line.partition(": ")
+        if not line:
+            if "data" in event:
+                yield event
+            event = {}
+        elif name == "data":
+            event["data"] = json.loads(value)
+        elif name:
+            event[name] = value
+
+
+def events_of(http: httpx2.Client, turn_id: str, **headers: str) -> list[dict[str, Any]]:
+    with http.stream("GET", f"/turns/{turn_id}/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return list(read_events(answer))
+
+
+def ended(http: httpx2.Client, turn_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 20
+    while True:
+        turn: dict[str, Any] = http.get(f"/turns/{turn_id}").json()
+        if turn["status"] in ("completed", "failed", "cancelled"):
+            return turn
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_turn(http: httpx2.Client) -> None:
+    body = {"agent": "tools", "message": "hi", "user_id": "ada", "metadata": {"order": [7]}}
+    answer = http.post("/conversations/n:1/turns", json=body)
+    assert answer.status_code == 202
+    accepted = answer.json()
+    assert accepted["conversation_id"] == "n:1"
+    assert accepted["status"] in ("queued", "running", "completed")
+    assert answer.headers["location"] == f"/turns/{accepted['turn_id']}"
+    turn = ended(http, accepted["turn_id"])
+    assert (turn["status"], turn["text"], turn["input"]) == ("completed", "You said: hi", "hi")
+    assert (turn["user_id"], turn["metadata"]) == ("ada", {"order": [7]})
+
+
+def test_the_same_key_is_the_same_turn(http: httpx2.Client) -> None:
+    body = {"agent": "tools", "message": "hi"}
+    made = [
+        http.post(
+            "/conversations/n:2/turns", json=body, headers={"Idempotency-Key": "order-7"}
+        ).json()["turn_id"]
+        for _ in range(2)
+    ]
+    other = http.post("/conversations/n:2/turns", json=body).json()["turn_id"]
+    assert made[0] == made[1] != other
+
+
+def test_events_resume(http: httpx2.Client) -> None:
+    body = {"agent": "slow", "message": "one two three four", "stream": True}
+    turn_id = http.post("/conversations/n:3/turns", json=body).json()["turn_id"]
+    seen: list[dict[str, Any]] = []
+    with http.stream("GET", f"/turns/{turn_id}/events") as answer:
+        for event in read_events(answer):
+            seen.append(event)
+            if event["event"] == "delta":
+                break
+    seen += events_of(http, turn_id, **{"Last-Event-ID": seen[-1]["id"]})
+    assert [int(event["id"]) for event in seen] == list(range(len(seen)))
+    assert [event["data"]["number"] for event in seen] == list(range(len(seen)))
+    text = "".join(event["data"].get("text", "") for event in seen)
+    assert text == "You said: one two three four"
+    assert seen[-1]["event"] == "completed"
+    assert events_of(http, turn_id) == seen
+    done = http.get(f"/turns/{turn_id}/events", headers={"Last-Event-ID": seen[-1]["id"]})
+    assert done.status_code == 204
+    assert http.get(f"/turns/{turn_id}/events?after={seen[-1]['id']}").status_code == 204
+    wrong = http.get(f"/turns/{turn_id}/events", headers={"Last-Event-ID": "x"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "Last-Event-ID")
+
+
+def test_cancel(http: httpx2.Client) -> None:
+    body = {"agent": "tools", "message": '/nap {"seconds": 60}'}
+    turn_id = http.post("/conversations/n:4/turns", json=body).json()["turn_id"]
+    assert http.post(f"/turns/{turn_id}/cancel").status_code == 200
+    assert ended(http, turn_id)["status"] == "cancelled"
+    assert http.post(f"/turns/{turn_id}/cancel").json()["status"] == "cancelled"
+    assert events_of(http, turn_id)[-1]["event"] == "cancelled"
+
+
+def test_messages_in_pages_and_their_end(http: httpx2.Client) -> None:
+    for number in range(3):
+        body = {"agent": "tools", "message": str(number)}
+        turn_id = http.post("/conversations/n:5/turns", json=body).json()["turn_id"]
+        ended(http, turn_id)
+    found: list[str] = []
+    after: int | None = -1
+    while after is not None:
+        page = http.get(f"/conversations/n:5/messages?limit=4&after={after}").json()
+        found += [message["content"] for message in page["messages"]]
+        after = page["next"]
+    assert found == ["0", "You said: 0", "1", "You said: 1", "2", "You said: 2"]
+    assert http.delete("/conversations/n:5").json() == {"conversation_id": "n:5", "deleted": True}
+    assert http.get("/conversations/n:5/messages").status_code == 404
+    assert http.get(f"/turns/{turn_id}").status_code == 404
+    assert http.delete("/conversations/n:5").status_code == 404
+
+
+def test_events_are_kept_for_a_while_only(http: httpx2.Client, served: Served) -> None:
+    import redis
+
+    body = {"agent": "tools", "message": "hi"}
+    turn_id = http.post("/conversations/n:6/turns", json=body).json()["turn_id"]
+    ended(http, turn_id)
+    client = redis.Redis.from_url(served.stack.redis_url)
+    [events] = client.keys(f"agentapi:*{turn_id}:events")
+    client.delete(events)
+    client.close()
+    gone = http.get(f"/turns/{turn_id}/events")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (410, "events_expired")
+    response = f"resp_{turn_id.replace('-', '')}"
+    assert http.get(f"/v1/responses/{response}").json()["status"] == "completed"
+    assert http.get(f"/v1/responses/{response}?stream=true").status_code == 410
+
+
+def test_ids_that_are_not_valid(http: httpx2.Client) -> None:
+    body = {"agent": "tools", "message": "hi"}
+    for conversation in ("x" * 257, "a%0Ab"):
+        answer = http.post(f"/conversations/{conversation}/turns", json=body)
+        assert answer.json()["error"]["code"] == "invalid_conversation_id"
+        assert answer.status_code == 400
+    assert http.get("/turns/nonsense").status_code == 404
+
+
+def test_health(http: httpx2.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    ready = http.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {"ready": True, "redis": "ok", "broker": "ok", "workers": 1}

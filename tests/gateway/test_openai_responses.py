@@ -1,0 +1,214 @@
+"""The real `openai` client: responses."""
+
+from __future__ import annotations
+
+import time
+
+import openai
+import pytest
+
+from tests.gateway.conftest import Served
+
+SLOW = "one two three four five six seven eight nine ten"
+
+
+def test_models_are_agents(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["keyless", "slow", "tools"]
+    assert client.models.retrieve("slow").id == "slow"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-4")
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_response_is_a_turn(client: openai.OpenAI) -> None:
+    made = client.responses.create(
+        model="tools", input="hi", metadata={"order": "7"}, safety_identifier="user-1", user="u"
+    )
+    assert (made.status, made.output_text, made.model) == ("completed", "You said: hi", "tools")
+    assert made.usage is not None
+    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens > 0
+    assert made.metadata == {"order": "7"}
+    assert (made.safety_identifier, made.user, made.conversation) == ("user-1", "u", None)
+    assert client.responses.retrieve(made.id) == made
+    [item] = client.responses.input_items.list(made.id)
+    assert item.type == "message"
+    assert item.content[0].type == "input_text"
+    assert item.content[0].text == "hi"
+
+
+def test_tools_that_ran_are_calls_of_a_server(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="tools", input='/echo {"text": "hi"}')
+    call, message = made.output
+    assert call.type == "mcp_call"
+    assert (call.name, call.arguments, call.output) == ("echo", '{"text":"hi"}', "hi")
+    assert message.type == "message"
+    assert made.output_text == "echo: hi"
+    broken = client.responses.create(model="tools", input="/broken {}").output[0]
+    assert broken.type == "mcp_call"
+    assert broken.status == "failed"
+    assert broken.output is None
+    assert broken.error is not None
+
+
+def test_a_stream(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="slow", input="one two three") as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events][:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert len(deltas) > 2
+    assert "".join(deltas) == final.output_text == "You said: one two three"
+    [shown], [kept] = final.output, client.responses.retrieve(final.id).output
+    assert shown.type == kept.type == "message"
+    assert shown.id == kept.id
+
+
+def test_a_stream_shows_tools(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="tools", input='/echo {"text": "hi"}') as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds.index("response.mcp_call.in_progress") < kinds.index("response.mcp_call.completed")
+    assert kinds[-1] == "response.completed"
+    assert final.output_text == "echo: hi"
+
+
+def test_background_then_stream_from_a_number(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="slow", input=SLOW, background=True, stream=True)
+    seen = []
+    for event in made:
+        seen.append(event)
+        if event.type == "response.output_text.delta":
+            break
+    made.close()
+    first = seen[0]
+    assert first.type == "response.created"
+    assert seen[1].type == "response.queued"
+    rest = client.responses.retrieve(
+        first.response.id, stream=True, starting_after=seen[-1].sequence_number
+    )
+    events = [*seen, *rest]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == f"You said: {SLOW}"
+    # Read again after the end, from the beginning: the very same events.
+    again = list(client.responses.retrieve(first.response.id, stream=True))
+    assert [e.sequence_number for e in again] == [e.sequence_number for e in events]
+    assert [e.type for e in again] == [e.type for e in events]
+
+
+def test_background_is_polled(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="tools", input='/nap {"seconds": 0.5}', background=True)
+    assert made.status in ("queued", "in_progress")
+    assert made.output == []
+    deadline = time.monotonic() + 20
+    while made.status in ("queued", "in_progress"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        made = client.responses.retrieve(made.id)
+    assert (made.status, made.output_text) == ("completed", "nap: rested")
+    # A stream of a response that was not made to be streamed has its text all the same.
+    with client.responses.stream(response_id=made.id) as stream:
+        assert stream.get_final_response().output_text == made.output_text
+
+
+def test_cancel(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="tools", input='/nap {"seconds": 60}', background=True)
+    cancelled = client.responses.cancel(made.id)
+    assert cancelled.status == "cancelled"
+    assert client.responses.cancel(made.id).status == "cancelled"
+    events = list(client.responses.retrieve(made.id, stream=True))
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.status == "cancelled"
+    plain = client.responses.create(model="tools", input="hi")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.cancel(plain.id)
+    assert caught.value.code == "not_background"
+
+
+def test_delete(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="tools", input="hi")
+    client.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.responses.retrieve(made.id)
+    assert caught.value.code == "response_not_found"
+    running = client.responses.create(model="tools", input='/nap {"seconds": 9}', background=True)
+    with pytest.raises(openai.ConflictError):
+        client.responses.delete(running.id)
+    client.responses.cancel(running.id)
+
+
+def test_previous_response_id_continues_and_forks(client: openai.OpenAI) -> None:
+    first = client.responses.create(model="tools", input="red")
+    second = client.responses.create(model="tools", input="blue", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    asked = "What did I say?"
+    third = client.responses.create(model="tools", input=asked, previous_response_id=second.id)
+    assert third.output_text == "You said 2 things: red | blue"
+    fork = client.responses.create(model="tools", input=asked, previous_response_id=first.id)
+    assert fork.output_text == "You said 1 things: red"
+    behind = client.responses.create(model="tools", input=asked, previous_response_id=fork.id)
+    assert behind.output_text == f"You said 2 things: red | {asked}"
+
+
+def test_a_response_that_failed(client: openai.OpenAI) -> None:
+    made = client.responses.create(model="keyless", input="hi")
+    assert made.status == "failed"
+    assert made.error is not None
+    assert "OPENAI_API_KEY is not set" in made.error.message
+    events = list(client.responses.create(model="keyless", input="hi", stream=True))
+    assert events[-1].type == "response.failed"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="tools", input="hi", previous_response_id=made.id)
+    assert caught.value.code == "previous_response_not_usable"
+
+
+def test_input_items_with_a_past(client: openai.OpenAI) -> None:
+    made = client.responses.create(
+        model="tools",
+        input=[
+            {"role": "user", "content": "red"},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "noted"}]},  # type: ignore[list-item, misc]
+            {"role": "user", "content": [{"type": "input_text", "text": "What did I say?"}]},
+        ],
+    )
+    assert made.output_text == "You said 1 things: red"
+    items = client.responses.input_items.list(made.id, order="asc", limit=2)
+    assert [item.role for item in items if item.type == "message"] == ["user", "assistant", "user"]
+
+
+def test_the_same_key_is_the_same_response(client: openai.OpenAI) -> None:
+    headers = {"Idempotency-Key": "order-7"}
+    made = [
+        client.responses.create(model="tools", input="hi", extra_headers=headers) for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    streams = [
+        list(client.responses.create(model="slow", input=SLOW, stream=True, extra_headers=headers))
+        for headers in ({"Idempotency-Key": "order-8"},) * 2
+    ]
+    assert [e.type for e in streams[0]] == [e.type for e in streams[1]]
+
+
+def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: Served) -> None:
+    assert served.stack.settings.gateway_heartbeat == 0.3
+    events = list(
+        client.responses.create(model="tools", input='/nap {"seconds": 1.2}', stream=True)
+    )
+    assert events[-1].type == "response.completed"
+    with (
+        served.http() as http,
+        http.stream(
+            "POST",
+            "/v1/responses",
+            json={"model": "tools", "input": '/nap {"seconds": 1}', "stream": True},
+        ) as answer,
+    ):
+        lines = list(answer.iter_lines())
+    assert ": ping" in lines
+    assert not [line for line in lines if line.startswith("id:")]

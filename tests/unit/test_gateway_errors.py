@@ -1,0 +1,83 @@
+"""One mapping from errors to statuses; and what is written in the gateway's scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentapi import Settings, errors, load_settings
+from agentapi.errors import AgentAPIError, TurnFailed
+from orchestrator.gateway.access import is_loopback
+from orchestrator.gateway.errors import problem_of
+from orchestrator.gateway.scripts import SCRIPTS
+
+LUA = Path(__file__).parents[2] / "orchestrator/gateway/lua"
+
+STATUS = {
+    "UnknownAgent": 404,
+    "InvalidMessage": 400,
+    "InvalidConversationId": 400,
+    "TenantMismatch": 404,
+    "TurnNotFound": 404,
+    "ConversationBusy": 409,
+    "StoreUnavailable": 503,
+    "BrokerUnavailable": 503,
+    "TurnTimeout": 504,
+    "ConfigurationError": 500,
+    "LeaseLost": 500,
+}
+
+
+@pytest.mark.parametrize(("name", "status"), STATUS.items())
+def test_our_errors(name: str, status: int) -> None:
+    error: AgentAPIError = getattr(errors, name)("why")
+    problem = problem_of(error)
+    assert (problem.status, problem.message) == (status, "why")
+    assert set(problem.body()["error"]) == {"message", "type", "param", "code"}
+    assert ("retry-after" in problem.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("provider_unavailable", 503), ("deadline", 504), ("unknown_agent", 404), ("poison", 500)],
+)
+def test_a_failed_turn_is_never_repeated_by_the_client(code: str, status: int) -> None:
+    problem = problem_of(TurnFailed("why", turn_id="t", error_code=code))
+    assert (problem.status, problem.code) == (status, code)
+    assert problem.headers["x-should-retry"] == "false"
+
+
+def test_of_other_errors_nothing_is_shown() -> None:
+    problem = problem_of(RuntimeError("secret"))
+    assert problem.status == 500
+    assert "secret" not in problem.message
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("gateway.example", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    settings: Settings = load_settings(gateway_host=host)
+    assert is_loopback(settings) is loopback
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_a_header(name: str) -> None:
+    header = (LUA / f"{name}.lua").read_text().split("\n\n")[0]
+    for part in ("-- KEYS ", "-- ARGV ", "-- Returns ", "-- Promise"):
+        assert part in header, f"{name}.lua lacks {part!r}"
+
+
+def test_every_script_is_known() -> None:
+    assert {path.stem for path in LUA.glob("*.lua")} == set(SCRIPTS)
