@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.messages import to_dict
-from agentapi.turns import Turn
+from agentapi.turns import OnAbort, OnBusy, Turn
 from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest
@@ -33,6 +33,14 @@ class CreateTurn(BaseModel):
     stream: Annotated[
         bool, Field(description="Whether the text goes to the turn's events as it arrives.")
     ] = False
+    on_busy: Annotated[
+        Literal["enqueue", "reject", "interrupt", "replace", "merge"] | None,
+        Field(description="If the conversation has turns that have not ended."),
+    ] = None
+    on_abort: Annotated[
+        Literal["drop", "keep"] | None,
+        Field(description="What is left of the turn if it is cancelled or fails."),
+    ] = None
 
 
 class TurnFault(BaseModel):
@@ -127,6 +135,8 @@ async def create_turn(
             user_id=body.user_id,
             metadata=body.metadata or {},
             stream=body.stream,
+            on_busy=OnBusy(body.on_busy) if body.on_busy else None,
+            on_abort=OnAbort(body.on_abort) if body.on_abort else None,
         )
     )
     response.headers["location"] = f"/turns/{turn_id}"

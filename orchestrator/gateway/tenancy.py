@@ -23,7 +23,7 @@ from agentapi.errors import (
 )
 from agentapi.ids import create_turn_id
 from agentapi.messages import Message
-from agentapi.turns import Event, Turn
+from agentapi.turns import Event, OnAbort, OnBusy, Turn
 from orchestrator.gateway.conversations import Busy, Conversation
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import Conflict, Gone, InvalidRequest, NotFound
@@ -44,6 +44,8 @@ class NewMessage:
 
     Attributes:
         idempotency_key: The caller's name for this turn in its conversation, or one made up.
+        on_busy: See `TurnRequest`; the setting when None.
+        on_abort: See `TurnRequest`; the setting when None.
     """
 
     agent: str
@@ -54,6 +56,8 @@ class NewMessage:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
     stream: bool = False
+    on_busy: OnBusy | None = OnBusy.ENQUEUE
+    on_abort: OnAbort | None = OnAbort.DROP
 
 
 class TenantView:
@@ -126,6 +130,8 @@ class TenantView:
                     idempotency_key=message.idempotency_key,
                     metadata=labelled(message.metadata, message.labels),
                     stream=message.stream,
+                    on_busy=message.on_busy,
+                    on_abort=message.on_abort,
                 )
             )
         except AgentAPIError as refusal:
@@ -133,6 +139,9 @@ class TenantView:
             if not isinstance(refusal, ServerUnavailable):
                 await limiter.withdraw(self.tenant, turn_id)
             raise
+        if handle.turn_id != turn_id:
+            # It joined a turn that was counted when it came.
+            await limiter.withdraw(self.tenant, turn_id)
         return handle.turn_id
 
     async def cancel(self, turn_id: str) -> None:

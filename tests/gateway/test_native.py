@@ -101,6 +101,25 @@ def test_cancel(http: httpx2.Client) -> None:
     assert events_of(http, turn_id)[-1]["event"] == "cancelled"
 
 
+def test_a_busy_conversation(http: httpx2.Client) -> None:
+    def say(message: str, **policy: str) -> httpx2.Response:
+        body = {"agent": "tools", "message": message, **policy}
+        return http.post("/conversations/n:busy/turns", json=body)
+
+    running = say('/nap {"seconds": 60}').json()["turn_id"]
+    refused = say("hi", on_busy="reject")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conversation_busy")
+    waiting = say("one", on_abort="drop").json()["turn_id"]
+    assert say("two", on_busy="merge").json()["turn_id"] == waiting
+    newest = say("stop", on_busy="interrupt").json()["turn_id"]
+    assert ended(http, running)["status"] == "cancelled"
+    assert ended(http, waiting)["input"] == "one\n\ntwo"
+    assert ended(http, newest)["text"] == "You said: stop"
+    kept = http.get("/conversations/n:busy/messages").json()["messages"]
+    assert kept[0]["content"].startswith("/nap")
+    assert say("x", on_busy="perhaps").status_code == 400
+
+
 def test_messages_in_pages_and_their_end(http: httpx2.Client) -> None:
     for number in range(3):
         body = {"agent": "tools", "message": str(number)}
