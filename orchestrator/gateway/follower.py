@@ -41,6 +41,8 @@ class Closed(StrEnum):
     """Its reader let too many events wait."""
     STOPPING = "stopping"
     """The gateway shuts down."""
+    UNREADABLE = "unreadable"
+    """An event is of a newer release than this gateway."""
 
 
 class Subscription:
@@ -274,6 +276,13 @@ class _Reader:
             self._wake_cursor = entries[-1][0].decode()
             return
         turn_id = name.removesuffix(":events").rpartition(":")[2]
-        events = [event_from_entry(key, fields) for key, fields in entries]
-        for subscription in self._subscriptions.get(turn_id, ()):
+        waiting = self._subscriptions.get(turn_id, ())
+        try:
+            events = [event_from_entry(key, fields) for key, fields in entries]
+        except (ValueError, KeyError) as error:
+            log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(error).__name__)
+            for subscription in waiting:
+                subscription.close(Closed.UNREADABLE)
+            return
+        for subscription in waiting:
             subscription.deliver(events)

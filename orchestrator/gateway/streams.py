@@ -19,6 +19,7 @@ from orchestrator.gateway.tenancy import TenantView
 _WHY: Final = {
     Closed.SLOW: "the client took the events too slowly",
     Closed.STOPPING: "this gateway is shutting down",
+    Closed.UNREADABLE: "the workers are of a newer release than this gateway",
 }
 
 DONE: Final = b"data: [DONE]\n\n"
