@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -36,53 +36,78 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is no Redis URL.
     """
+    # A cut connection is worth another try at once; who waited the whole timeout for an answer
+    # is told so.
+    backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
+    retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
+    options = {**connection_options(settings, block), "retry": retry}
+    try:
+        if behind_sentinel(settings):
+            addresses, account = sentinels_of(settings)
+            make: Any = Sentinel
+            sentinel = make(addresses, sentinel_kwargs=SENTINEL_TIMEOUTS)
+            master = sentinel.master_for(settings.sentinel_master, **account, **options)
+            return cast("redis.Redis", master)
+        pool = redis.BlockingConnectionPool.from_url(
+            settings.redis_url,
+            max_connections=max(8, min(settings.concurrency, 64)),
+            timeout=settings.redis_timeout,
+            **options,
+        )
+    except ValueError as error:
+        raise bad_url(settings, error) from error
+    return redis.Redis.from_pool(pool)
+
+
+SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
+"""Seconds; a sentinel that does not answer at once is passed over for the next."""
+
+
+def connection_options(settings: Settings, block: float | None) -> dict[str, Any]:
+    """What every connection is made with, on threads or on an event loop.
+
+    Args:
+        settings: The timeout.
+        block: The longest wait of a blocking read in seconds, if there are any.
+    """
     timeout = settings.redis_timeout
-    options: dict[str, Any] = {
+    return {
         "socket_timeout": timeout if block is None else block + timeout,
         "socket_connect_timeout": min(timeout, 3),
         "socket_keepalive": True,
-        # A cut connection is worth another try at once; who waited the whole timeout for an
-        # answer is told so.
-        "retry": Retry(
-            ExponentialWithJitterBackoff(base=0.02, cap=0.5),
-            retries=2,
-            supported_errors=(redis.ConnectionError,),
-        ),
         # Valkey has no such notifications, and with them on redis-py does not notice that a
         # pooled connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    try:
-        if settings.redis_url.startswith("sentinel://"):
-            return _master(settings, options)
-        pool = redis.BlockingConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=max(8, min(settings.concurrency, 64)),
-            timeout=timeout,
-            **options,
-        )
-    except ValueError as error:
-        raise ConfigurationError(
-            f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
-            "expected a URL such as redis://127.0.0.1:6379/0, or "
-            "sentinel://one:26379;sentinel://two:26379/0"
-        ) from error
-    return redis.Redis.from_pool(pool)
 
 
-def _master(settings: Settings, options: dict[str, Any]) -> redis.Redis:
-    """A client of the server that the sentinels name, wherever it moves."""
+def behind_sentinel(settings: Settings) -> bool:
+    """Whether the URL names sentinels that know where the server is."""
+    return settings.redis_url.startswith("sentinel://")
+
+
+def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The sentinels' addresses, and user, password and database of the server they watch.
+
+    Raises:
+        ValueError: The URL has a port or a database that is no number.
+    """
     parts = [urlsplit(part) for part in settings.redis_url.split(";")]
-    sentinels = [(part.hostname or "127.0.0.1", part.port or 26379) for part in parts]
-    first, last = parts[0], parts[-1]
+    addresses = [(part.hostname or "127.0.0.1", part.port or 26379) for part in parts]
+    account: dict[str, Any] = {"db": int(parts[-1].path.strip("/") or 0)}
     for name in ("username", "password"):
-        if value := getattr(first, name):
-            options[name] = unquote(value)
-    timeouts = {"socket_timeout": 1, "socket_connect_timeout": 1}
-    options["db"] = int(last.path.strip("/") or 0)
-    make: Any = Sentinel
-    found = make(sentinels, sentinel_kwargs=timeouts)
-    return cast("redis.Redis", found.master_for(settings.sentinel_master, **options))
+        if value := getattr(parts[0], name):
+            account[name] = unquote(value)
+    return addresses, account
+
+
+def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
+    """The error of a URL that cannot be read."""
+    return ConfigurationError(
+        f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
+        "expected a URL such as redis://127.0.0.1:6379/0, or "
+        "sentinel://one:26379;sentinel://two:26379/0"
+    )
 
 
 @contextmanager

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import redis.asyncio
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from agentapi import Settings
-from agentapi.errors import ConfigurationError
-from agentapi.settings import without_password
+from agentapi.stores.connection import (
+    SENTINEL_TIMEOUTS,
+    bad_url,
+    behind_sentinel,
+    connection_options,
+    sentinels_of,
+)
 
 
 def connect(
@@ -25,22 +32,22 @@ def connect(
     Raises:
         ConfigurationError: The URL is no Redis URL.
     """
-    timeout = settings.redis_timeout
+    backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
+    retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
+    options = {**connection_options(settings, block), "retry": retry}
     try:
+        if behind_sentinel(settings):
+            addresses, account = sentinels_of(settings)
+            make: Any = Sentinel
+            sentinel = make(addresses, sentinel_kwargs=SENTINEL_TIMEOUTS)
+            master = sentinel.master_for(settings.sentinel_master, **account, **options)
+            return cast("redis.asyncio.Redis", master)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             settings.redis_url,
             max_connections=connections,
-            timeout=timeout,
-            socket_timeout=timeout if block is None else block + timeout,
-            socket_connect_timeout=min(timeout, 3),
-            socket_keepalive=True,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), retries=2),
-            # As in agentapi.stores.connection: a closed pooled connection must be noticed.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            timeout=settings.redis_timeout,
+            **options,
         )
     except ValueError as error:
-        raise ConfigurationError(
-            f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
-            "expected a URL such as redis://127.0.0.1:6379/0"
-        ) from error
+        raise bad_url(settings, error) from error
     return redis.asyncio.Redis.from_pool(pool)

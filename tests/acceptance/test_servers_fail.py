@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx2
 import pytest
 import redis
 
@@ -165,8 +166,8 @@ def test_a_replica_takes_over_behind_sentinel(tmp_path: Path) -> None:
     url = f"sentinel://127.0.0.1:{sentinel[1]}"
     try:
         with Stack(
-            tmp_path, agents=AGENTS, flower=False, redis_url=url, lease_ttl=3, heartbeat=1,
-            dispatch_grace=1,
+            tmp_path, agents=AGENTS, flower=False, gateway=True, redis_url=url, lease_ttl=3,
+            heartbeat=1, dispatch_grace=1,
         ) as stack, Orchestrator(stack.settings) as orchestrator:  # fmt: skip
             handles = enqueue(orchestrator)
             original.wait(1, 2000)
@@ -174,6 +175,7 @@ def test_a_replica_takes_over_behind_sentinel(tmp_path: Path) -> None:
             until(lambda: copy.info("replication")["role"] == "master", 30, "the promotion")
             handles += enqueue_when_possible(orchestrator)
             assert_all_came_true(orchestrator, handles)
+            until(lambda: httpx2.get(f"{stack.gateway_url}/readyz").status_code == 200)
     finally:
         sentinel[0].stop()
         replica.stop()
