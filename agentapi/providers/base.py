@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
@@ -131,6 +132,20 @@ class ProviderRegistry:
         self._factories[name] = factory
         for clients in self._clients.values():
             clients.pop(name, None)
+
+    @contextmanager
+    def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
+        """Let `factory` make provider `name` for a while; then it is as before."""
+        before = self._factories.get(name)
+        self.register(name, factory)
+        try:
+            yield
+        finally:
+            if before is None:
+                self.register(name, factory)
+                del self._factories[name]
+            else:
+                self.register(name, before)
 
     def check(self, name: str) -> None:
         """Raises:

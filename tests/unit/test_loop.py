@@ -13,8 +13,8 @@ from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, Provi
 from agentapi.loop import UNKNOWN_OUTCOME, TurnProgress, run_loop
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, retry_delay
+from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
-from tests.unit.scripted import Scripted, call, calls, says
 
 CONTEXT = ToolContext(conversation_id="c", turn_id="t")
 
@@ -65,7 +65,7 @@ def again() -> str:
 agent = Agent(name="a", system_prompt="Sys.", provider="offline", tools=[wait, fail, again])
 
 
-async def run(model: Scripted, log: Log | None = None, **more: Any) -> TurnResult:
+async def run(model: ScriptedProvider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
     more.setdefault("history", ())
     return await run_loop(
@@ -74,7 +74,7 @@ async def run(model: Scripted, log: Log | None = None, **more: Any) -> TurnResul
 
 
 async def test_a_reply() -> None:
-    model = Scripted(says("Hello"))
+    model = ScriptedProvider(says("Hello"))
     log = Log()
     history: list[Message] = [UserMessage(content="before"), AssistantMessage(content="yes")]
     result = await run(model, log, history=history)
@@ -90,7 +90,7 @@ async def test_a_reply() -> None:
 
 async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() -> None:
     finished.clear()
-    model = Scripted(
+    model = ScriptedProvider(
         calls(
             call("wait", "slow", seconds=0.1, name="slow"),
             call("wait", "fast", seconds=0, name="fast"),
@@ -122,7 +122,7 @@ async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() 
     ],
 )
 async def test_what_goes_wrong_in_a_tool_is_told_to_the_model(wanted: ToolCall, told: str) -> None:
-    result = await run(Scripted(calls(wanted), says("Hello")))
+    result = await run(ScriptedProvider(calls(wanted), says("Hello")))
     message = result.messages[2]
     assert isinstance(message, ToolMessage)
     assert message.is_error
@@ -141,7 +141,7 @@ async def test_a_turn_taken_over_continues_behind_its_last_step() -> None:
         ModelStep(message=response.message, usage=Usage(input_tokens=1)),
         ToolStep(message=ToolMessage(call_id="done", name="fail", content="recorded")),
     ]
-    model = Scripted(says("Hello"))
+    model = ScriptedProvider(says("Hello"))
     progress = TurnProgress(user=UserMessage(content="hi"), steps=steps)
     result = await run(model, progress=progress)
     assert finished == []
@@ -154,19 +154,19 @@ async def test_a_turn_taken_over_continues_behind_its_last_step() -> None:
 async def test_a_turn_taken_over_after_its_last_response_asks_no_more() -> None:
     steps: list[Step] = [ModelStep(message=AssistantMessage(content="Hello"))]
     progress = TurnProgress(user=UserMessage(content="hi"), steps=steps)
-    assert (await run(Scripted(), progress=progress)).text == "Hello"
+    assert (await run(ScriptedProvider(), progress=progress)).text == "Hello"
 
 
 async def test_max_steps() -> None:
     small = Agent(name="small", provider="offline", tools=[again], max_steps=2)
-    model = Scripted(*(calls(call("again", f"c{n}")) for n in range(5)))
+    model = ScriptedProvider(*(calls(call("again", f"c{n}")) for n in range(5)))
     with pytest.raises(MaxStepsExceeded, match=r"2 model responses.*max_steps"):
         await run(model, agent=small)
     assert len(model.requests) == 2
 
 
 async def test_repeated_call_ids_are_made_unique() -> None:
-    model = Scripted(calls(call("again", "x")), calls(call("again", "x")), says("Hello"))
+    model = ScriptedProvider(calls(call("again", "x")), calls(call("again", "x")), says("Hello"))
     result = await run(model)
     ids = [message.call_id for message in result.messages if isinstance(message, ToolMessage)]
     assert len(set(ids)) == 2
@@ -175,19 +175,19 @@ async def test_repeated_call_ids_are_made_unique() -> None:
 async def test_a_failure_in_passing_is_ridden_out() -> None:
     busy = ProviderUnavailable("busy", retry_after=0)
     assert (
-        await run(Scripted(busy, busy, says("Hello")), retry=RetryPolicy(max_retries=2))
+        await run(ScriptedProvider(busy, busy, says("Hello")), retry=RetryPolicy(max_retries=2))
     ).text == "Hello"
     with pytest.raises(ProviderUnavailable):
-        await run(Scripted(busy, busy), retry=RetryPolicy(max_retries=1))
+        await run(ScriptedProvider(busy, busy), retry=RetryPolicy(max_retries=1))
     with pytest.raises(ProviderRejected):
-        await run(Scripted(ProviderRejected("no"), says("Hello")))
+        await run(ScriptedProvider(ProviderRejected("no"), says("Hello")))
 
 
 async def test_shown_text_is_withdrawn_before_it_comes_again() -> None:
     log = Log()
     cut = ProviderUnavailable("cut", retry_after=0)
-    await run(Scripted(cut, says("Hello")), log, stream=True)
-    assert log.shown == ["He", "<reset>", "He", "llo"]
+    await run(ScriptedProvider(cut, says("Hello")), log, stream=True)
+    assert log.shown == ["He", "<reset>", "Hello"]
 
 
 def test_waits_grow_and_follow_the_server() -> None:
@@ -200,7 +200,7 @@ def test_waits_grow_and_follow_the_server() -> None:
 @pytest.mark.parametrize("lost_at", [0, 1])
 async def test_a_lost_lease_stops_the_loop(lost_at: int) -> None:
     finished.clear()
-    model = Scripted(
+    model = ScriptedProvider(
         calls(call("again", "c1"), call("wait", "c2", seconds=30, name="stopped")),
         says("Hello"),
     )
@@ -231,7 +231,7 @@ def exhausted() -> str:
 async def test_a_tool_cannot_end_the_worker_or_the_turn() -> None:
     wild = Agent(name="wild", provider="offline", tools=[leave, give_up, exhausted])
     wanted = (call("leave", "1"), call("give_up", "2"), call("exhausted", "3"))
-    result = await run(Scripted(calls(*wanted), says("Hello")), agent=wild)
+    result = await run(ScriptedProvider(calls(*wanted), says("Hello")), agent=wild)
     told = [m.content for m in result.messages if isinstance(m, ToolMessage)]
     assert told[0] == "SystemExit: 3"
     assert told[1].startswith("CancelledError")

@@ -1,0 +1,69 @@
+"""Fixtures for pytest: ``pytest_plugins = ["agentapi.testing.plugin"]`` in your `conftest.py`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from agentapi.errors import ProviderMisconfigured
+from agentapi.providers import Provider, providers
+from agentapi.testing.script import Act, ScriptedProvider, scripted
+
+LIVE_PROVIDERS = ("openai", "openrouter", "gemini")
+"""Those that call models over the network."""
+
+
+@pytest.fixture
+def no_live_model_calls() -> Iterator[None]:
+    """A model call over the network fails at once and says so.
+
+    For all tests: ``pytestmark = pytest.mark.usefixtures("no_live_model_calls")``, or a fixture
+    of yours with ``autouse=True`` that asks for this one.
+    """
+    with ExitStack() as replaced:
+        for name in LIVE_PROVIDERS:
+            replaced.enter_context(providers.replaced(name, _refusal(name)))
+        yield
+
+
+def _refusal(name: str) -> Callable[[], Provider]:
+    def refuse() -> Provider:
+        raise ProviderMisconfigured(
+            f"this test would call a live model of {name!r}: give the agent a script "
+            "(the `script` fixture), or provider='offline'",
+            provider=name,
+        )
+
+    return refuse
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[..., ScriptedProvider]]:
+    """``script(says("hi"), ...)`` lets a script stand for a provider until the test ends.
+
+    Its arguments are those of `agentapi.testing.scripted`.
+    """
+    with ExitStack() as replaced:
+
+        def play(*acts: Act, provider: str = "openai") -> ScriptedProvider:
+            return replaced.enter_context(scripted(*acts, provider=provider))
+
+        yield play
+
+
+@pytest.fixture
+def eager_orchestrator() -> Iterator[Callable[..., Any]]:
+    """``eager_orchestrator([agent], **settings)`` gives an `Orchestrator` that runs turns inside
+    `enqueue`, in memory, with no server; it is closed when the test ends."""
+    # By name: agentapi does not import orchestrator.
+    module = importlib.import_module("orchestrator")
+    with ExitStack() as opened:
+
+        def make(agents: Any = None, **settings: Any) -> Any:
+            return opened.enter_context(module.Orchestrator.eager(agents, **settings))
+
+        yield make
