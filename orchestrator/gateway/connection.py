@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
@@ -11,6 +13,10 @@ from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.settings import without_password
 
+QUEUE_TIME: Final = 30.0
+"""Seconds that a command may wait for one of our own connections: that is our load, and says
+nothing of Redis."""
+
 
 def connect(
     settings: Settings, *, connections: int, block: float | None = None
@@ -19,7 +25,7 @@ def connect(
 
     Args:
         settings: URL and timeout.
-        connections: At most so many; who needs one more waits for `redis_timeout`.
+        connections: At most so many; who needs one more waits.
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
@@ -30,7 +36,7 @@ def connect(
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             settings.redis_url,
             max_connections=connections,
-            timeout=timeout,
+            timeout=QUEUE_TIME,
             socket_timeout=timeout if block is None else block + timeout,
             socket_connect_timeout=min(timeout, 3),
             socket_keepalive=True,
