@@ -68,12 +68,13 @@ async def _run(stack: Stack, provider_url: str, clients: int, ramp: float, token
     # The workers and the gateway make their first connections before the clock runs.
     talk = {"model": "talker", "input": "Talk.", "stream": True}
     await stream_all(f"{stack.gateway_url}/v1/responses", talk, 4, 0, {})
-    before = _memory(gateway.pid)["VmRSS"]
+    before, cpu = _memory(gateway.pid)["VmRSS"], _cpu(gateway.pid)
     most = asyncio.create_task(_most_connections(stack, gateway.pid))
     through = figures(
         await stream_all(f"{stack.gateway_url}/v1/responses", talk, clients, ramp, {}),
         tokens,
     )
+    cpu = _cpu(gateway.pid) - cpu
     most.cancel()
     redis_connections, at_once = await most
     _print("through the gateway", through)
@@ -83,6 +84,7 @@ async def _run(stack: Stack, provider_url: str, clients: int, ramp: float, token
     print(f"streams at once            {at_once}")
     print(f"dropped                    {through.clients - through.whole}")
     print(f"Redis connections          {redis_connections} of the gateway process")
+    print(f"processor time             {cpu:.1f} s of the gateway process")
     print(f"memory                     {before:.0f} MiB before, {after:.0f} MiB at most")
 
 
@@ -91,6 +93,12 @@ def _print(name: str, found: Figures) -> None:
         f"{name:26} median {found.median:8.1f} ms, 99th {found.p99:8.1f} ms to the first token; "
         f"{found.whole} of {found.clients} streams whole {found.faults or ''}"
     )
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of processor time so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -18,6 +18,10 @@ from agentapi.stores.connection import (
     sentinels_of,
 )
 
+QUEUE_TIME: Final = 30.0
+"""Seconds that a command may wait for one of our own connections: that is our load, and says
+nothing of Redis."""
+
 
 def connect(
     settings: Settings, *, connections: int, block: float | None = None
@@ -26,7 +30,7 @@ def connect(
 
     Args:
         settings: URL and timeout.
-        connections: At most so many; who needs one more waits for `redis_timeout`.
+        connections: At most so many; who needs one more waits.
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
@@ -45,7 +49,7 @@ def connect(
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             settings.redis_url,
             max_connections=connections,
-            timeout=settings.redis_timeout,
+            timeout=QUEUE_TIME,
             **options,
         )
     except ValueError as error:
