@@ -177,6 +177,8 @@ def load_settings(**overrides: Any) -> Settings:
         problems = "; ".join(
             f"{_variable(problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
+            # A default that depends on a setting that is wrong is no problem of its own.
+            if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
 

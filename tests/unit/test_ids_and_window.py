@@ -148,3 +148,10 @@ def test_passwords_are_hidden() -> None:
     assert without_password("redis://h:1/0") == "redis://h:1/0"
     shown = without_password("sentinel://:a@h:1;sentinel://:b@h:2")
     assert shown == "sentinel://:***@h:1;sentinel://:***@h:2"
+
+
+def test_a_wrong_url_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTAPI_REDIS_URL", "nonsense")
+    with pytest.raises(ConfigurationError, match="AGENTAPI_REDIS_URL") as caught:
+        load_settings()
+    assert "AGENTAPI_BROKER_URL" not in str(caught.value)
