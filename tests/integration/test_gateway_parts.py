@@ -75,11 +75,13 @@ async def test_a_thousand_turns_are_followed_over_two_connections(settings_for: 
         def blocked() -> int:
             return sum("b" in found["flags"] for found in client.client_list())
 
-        async with asyncio.timeout(30):
-            while blocked() < 2:
-                await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
-        assert blocked() <= 2
+        most = 0
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            most = max(most, blocked())
+            if most == 2:
+                break
+        assert most == 2
         for turn_id in turn_ids:
             key = f"agentapi:{{{turn_id[:3]}}}:t:{turn_id}:events"
             client.xadd(key, {"type": "delta", "data": '{"text": "x"}'}, id="1-0")
