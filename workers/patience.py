@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,28 +20,46 @@ PATIENCE: Final = 60.0
 """Seconds to go on trying. By then another worker may have the turn; the epoch decides."""
 
 
-class Outage:
-    """Whether Redis is away for this process: all its threads notice, one line says so."""
+QUIET: Final = 30.0
+"""Seconds in which a Redis that comes and goes is spoken of once."""
 
-    def __init__(self) -> None:
+
+class Outage:
+    """Whether Redis is away for this process: all its threads notice, one line says so.
+
+    A Redis that flickers (out of memory, it refuses some writes and takes others) is one outage:
+    what begins again within `QUIET` of the last line is told of only when it lasts longer.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._since: float | None = None
+        self._told = False
+        self._last_line = -math.inf
         self._lock = threading.Lock()
 
     def begins(self, error: AgentAPIError) -> None:
         """A call failed."""
         with self._lock:
+            now = self._clock()
             if self._since is None:
-                self._since = time.monotonic()
+                self._since = now
+            if not self._told and now - self._last_line >= QUIET:
+                self._told = True
+                self._last_line = now
                 log.warning(line("store.away", error=error))
 
     def ends(self) -> None:
         """A call succeeded."""
-        if self._since is None:
-            return
         with self._lock:
-            if self._since is not None:
-                log.warning(line("store.back", seconds=round(time.monotonic() - self._since, 1)))
-                self._since = None
+            if self._since is None:
+                return
+            now = self._clock()
+            if self._told:
+                self._last_line = now
+                log.warning(line("store.back", seconds=round(now - self._since, 1)))
+            self._since = None
+            self._told = False
 
 
 def ride_out(

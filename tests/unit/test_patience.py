@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentapi.errors import LeaseLost, StoreUnavailable
-from workers.patience import Outage, ride_out
+from workers.patience import QUIET, Outage, ride_out
 
 
 class Away:
@@ -24,7 +24,7 @@ def test_it_comes_back_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> 
     waits: list[float] = []
     assert ride_out(Away(6), outage=Outage(), sleep=waits.append) == "done"
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
-    assert [record.message.split()[0] for record in caplog.records] == ["store.away", "store.back"]
+    assert words(caplog) == ["store.away", "store.back"]
 
 
 def test_patience_ends() -> None:
@@ -44,12 +44,36 @@ def test_other_errors_are_not_repeated() -> None:
         ride_out(refuse, outage=Outage())
 
 
+def words(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message.split()[0] for record in caplog.records]
+
+
 def test_many_threads_tell_of_one_outage_once(caplog: pytest.LogCaptureFixture) -> None:
     outage = Outage()
     for _ in range(3):
         outage.begins(StoreUnavailable("away"))
     outage.ends()
     outage.ends()
-    ride_out(Away(1), outage=outage, sleep=lambda _: None)
-    said = [record.message.split()[0] for record in caplog.records]
-    assert said == ["store.away", "store.back"] * 2
+    assert words(caplog) == ["store.away", "store.back"]
+
+
+def test_an_outage_that_flickers_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = Outage(clock=lambda: now)
+    for _ in range(5):
+        outage.begins(StoreUnavailable("away"))
+        now += 1
+        outage.ends()
+    assert words(caplog) == ["store.away", "store.back"]
+
+
+def test_one_that_lasts_after_a_flicker_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    outage = Outage(clock=lambda: now)
+    outage.begins(StoreUnavailable("away"))
+    outage.ends()
+    outage.begins(StoreUnavailable("away"))
+    now = QUIET + 1
+    outage.begins(StoreUnavailable("away"))
+    outage.ends()
+    assert words(caplog) == ["store.away", "store.back"] * 2
