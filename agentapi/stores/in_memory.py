@@ -5,10 +5,9 @@ The same transitions in the same order as the Lua scripts, each under one lock.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.messages import AssistantMessage, Message, Usage
@@ -28,10 +27,10 @@ from agentapi.stores.base import (
     Wakeup,
 )
 from agentapi.stores.codec import ending_event, parked_event, step_event
+from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredTurn
 from agentapi.stores.refusals import (
     already_kept,
     busy,
-    lost,
     no_turn,
     not_failed,
     other_tenant,
@@ -41,68 +40,30 @@ from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Tur
 from agentapi.window import Window
 
 
-@dataclass
-class _Lease:
-    token: str
-    turn_id: str
-    epoch: int
-    expires: float
-    batch: int = 0
-
-
-@dataclass
-class _Conversation:
-    memory: InMemoryMemory
-    inbox: list[str] = field(default_factory=list)
-    lease: _Lease | None = None
-    epoch: int = 0
-    generation: int = 0
-    due: float | None = None
-
-
-@dataclass
-class _Turn:
-    turn: Turn
-    steps: list[Step] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    committed: int | str | None = None
-    released: int | None = None
-    following: Wakeup | None = None
-    dispatches: int = 0
-    failures_at: int = 0
-    parked: int | None = None
-    kept: bool = False
-    retried: str | None = None
-
-
 class InMemoryTurnStore:
     """The `TurnStore` of eager mode. Nothing is kept beyond the process."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._clock = clock
-        self._changed = threading.Condition(threading.RLock())
+        self._state = State(settings, clock)
         self._interrupted = False
-        self._conversations: dict[str, _Conversation] = {}
-        self._turns: dict[str, _Turn] = {}
-        self._merged: dict[str, str] = {}
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
-        with self._changed:
+        with self._state.changed:
             return [self._enqueue_one(turn) for turn in turns]
 
     def _enqueue_one(self, new: NewTurn) -> Accepted | Refused:
         conversation = self._open(new)
         if conversation is None:
             return other_tenant(new.conversation_id)
-        if new.turn_id in self._merged:
-            return Accepted(turn_id=self._merged[new.turn_id], wakeup=None, created=False)
-        known = self._turns.get(new.turn_id)
+        if new.turn_id in self._state.merged:
+            return Accepted(turn_id=self._state.merged[new.turn_id], wakeup=None, created=False)
+        known = self._state.turns.get(new.turn_id)
         if known is not None:
             waiting = known.turn.status is TurnStatus.QUEUED
             first = waiting and conversation.inbox[0] == new.turn_id
-            wakeup = self._wakeup(new.turn_id) if first else None
+            wakeup = self._state.wakeup(new.turn_id) if first else None
             return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=False)
         length = len(conversation.inbox)
         if length and new.on_busy is OnBusy.REJECT:
@@ -111,7 +72,7 @@ class InMemoryTurnStore:
             return Accepted(turn_id=conversation.inbox[-1], wakeup=None, created=False)
         if length >= self._settings.inbox_limit:
             return busy(new.conversation_id, length)
-        self._turns[new.turn_id] = _Turn(
+        self._state.turns[new.turn_id] = StoredTurn(
             Turn(
                 turn_id=new.turn_id,
                 conversation_id=new.conversation_id,
@@ -123,23 +84,23 @@ class InMemoryTurnStore:
                 stream=new.stream,
                 on_abort=new.on_abort,
                 status=TurnStatus.QUEUED,
-                created_at=self._clock(),
+                created_at=self._state.now(),
             )
         )
         conversation.inbox.append(new.turn_id)
         wakeup = None
         if length == 0:
-            conversation.due = self._clock() + self._settings.dispatch_grace
-            wakeup = self._wakeup(new.turn_id)
+            conversation.due = self._state.now() + self._settings.dispatch_grace
+            wakeup = self._state.wakeup(new.turn_id)
         elif new.on_busy in (OnBusy.INTERRUPT, OnBusy.REPLACE):
             interrupts = new.on_busy is OnBusy.INTERRUPT
-            head = self._turns[conversation.inbox[0]]
+            head = self._state.turns[conversation.inbox[0]]
             head.turn = replace(head.turn, on_abort=OnAbort.KEEP if interrupts else OnAbort.DROP)
             wakeup = self._cancel(head, conversation, by_worker=interrupts).wakeup
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
 
     def _merge(self, new: NewTurn, newest: str) -> bool:
-        entry = self._turns[newest]
+        entry = self._state.turns[newest]
         turn = entry.turn
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
         alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
@@ -149,18 +110,18 @@ class InMemoryTurnStore:
         if not waits or not alike or len(joined.encode()) > self._settings.max_message_bytes:
             return False
         entry.turn = replace(turn, input=joined)
-        self._merged[new.turn_id] = newest
+        self._state.merged[new.turn_id] = newest
         return True
 
-    def _open(self, new: NewTurn) -> _Conversation | None:
-        conversation = self._conversations.get(new.conversation_id)
+    def _open(self, new: NewTurn) -> Conversation | None:
+        conversation = self._state.conversations.get(new.conversation_id)
         if conversation is None:
             memory = InMemoryMemory(
                 conversation_id=new.conversation_id,
                 user_id=new.user_id,
                 tenant_id=new.tenant_id,
             )
-            conversation = self._conversations[new.conversation_id] = _Conversation(memory)
+            conversation = self._state.conversations[new.conversation_id] = Conversation(memory)
         elif conversation.memory.tenant_id != new.tenant_id:
             return None
         return conversation
@@ -169,17 +130,17 @@ class InMemoryTurnStore:
         self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
     ) -> Claim | Refusal:
         """See `TurnStore.claim`."""
-        with self._changed:
-            entry = self._turns.get(turn_id)
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
             if entry is None:
                 return Refusal(reason=RefusalReason.MISSING, turn=None)
-            conversation = self._conversations[conversation_id]
+            conversation = self._state.conversations[conversation_id]
             lease = conversation.lease
             if entry.turn.status.ended:
                 return Refusal(reason=RefusalReason.ENDED, turn=entry.turn)
             if conversation.inbox[0] != turn_id:
                 return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
-            now = self._clock()
+            now = self._state.now()
             wakes_at = None if entry.turn.cancel_requested else entry.turn.wakes_at
             if wakes_at is not None and wakes_at > now:
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
@@ -188,7 +149,7 @@ class InMemoryTurnStore:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
                 conversation.epoch += 1
                 expires = now + self._settings.lease_ttl
-                lease = _Lease(token, turn_id, conversation.epoch, expires)
+                lease = HeldLease(token, turn_id, conversation.epoch, expires)
                 conversation.lease, conversation.due = lease, expires
                 self._start(entry, owner, now)
             return Claim(
@@ -203,7 +164,7 @@ class InMemoryTurnStore:
                 history=conversation.memory.load(window),
             )
 
-    def _start(self, entry: _Turn, owner: str, now: float) -> None:
+    def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
         entry.dispatches = 0
         same_call = entry.failures_at == len(entry.steps)
@@ -216,27 +177,27 @@ class InMemoryTurnStore:
             worker=owner,
             started_at=entry.turn.started_at or now,
         )
-        self._emit(entry, EventType.STARTED, {"attempt": attempt, "worker": owner})
+        self._state.emit(entry, EventType.STARTED, {"attempt": attempt, "worker": owner})
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
         """See `TurnStore.record`."""
-        with self._changed:
-            entry, _, _ = self._owned(lease)
+        with self._state.changed:
+            entry, _, _ = self._state.owned(lease)
             if index > len(entry.steps):
                 raise ValueError(f"step {index} after {len(entry.steps)} steps")
             if index == len(entry.steps):
                 entry.steps.append(step)
                 entry.turn = replace(entry.turn, steps=index + 1)
-                self._emit(entry, EventType.STEP, step_event(index, step))
+                self._state.emit(entry, EventType.STEP, step_event(index, step))
             return entry.turn.cancel_requested
 
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
         """See `TurnStore.commit`."""
-        with self._changed:
-            entry = self._turns[lease.turn_id]
+        with self._state.changed:
+            entry = self._state.turns[lease.turn_id]
             if entry.committed == lease.epoch:
                 return entry.following
-            entry, conversation, _ = self._owned(lease)
+            entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
             keeps = completed or entry.turn.on_abort is OnAbort.KEEP
             if keeps and conversation.generation == lease.generation:
@@ -257,8 +218,8 @@ class InMemoryTurnStore:
 
     def _end(
         self,
-        entry: _Turn,
-        conversation: _Conversation,
+        entry: StoredTurn,
+        conversation: Conversation,
         status: TurnStatus,
         committed: int | str,
         data: Mapping[str, object],
@@ -267,26 +228,26 @@ class InMemoryTurnStore:
         was_head = conversation.inbox[0] == turn_id
         conversation.inbox.remove(turn_id)
         if was_head and conversation.inbox:
-            conversation.due = self._clock() + self._settings.dispatch_grace
-            entry.following = self._wakeup(conversation.inbox[0])
+            conversation.due = self._state.now() + self._settings.dispatch_grace
+            entry.following = self._state.wakeup(conversation.inbox[0])
         elif was_head:
             conversation.due = None
         if status is not TurnStatus.FAILED:
             entry.steps.clear()
         entry.committed = committed
-        entry.turn = replace(entry.turn, status=status, ended_at=self._clock())
-        self._emit(entry, EventType(status.value), data)
+        entry.turn = replace(entry.turn, status=status, ended_at=self._state.now())
+        self._state.emit(entry, EventType(status.value), data)
         return entry.following
 
     def release(self, lease: Lease) -> None:
         """See `TurnStore.release`."""
-        with self._changed:
-            entry = self._turns[lease.turn_id]
+        with self._state.changed:
+            entry = self._state.turns[lease.turn_id]
             if entry.released == lease.epoch:
                 return
-            entry, conversation, _ = self._owned(lease)
+            entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
-            conversation.due = self._clock()
+            conversation.due = self._state.now()
             entry.released = lease.epoch
             entry.turn = replace(
                 entry.turn,
@@ -297,14 +258,14 @@ class InMemoryTurnStore:
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
         """See `TurnStore.park`."""
-        with self._changed:
-            entry = self._turns[lease.turn_id]
+        with self._state.changed:
+            entry = self._state.turns[lease.turn_id]
             if entry.parked == lease.epoch:
                 return True
-            entry, conversation, _ = self._owned(lease)
+            entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
                 return False
-            wake = self._clock() + delay
+            wake = self._state.now() + delay
             conversation.lease, conversation.due = None, wake
             entry.parked, entry.failures_at = lease.epoch, steps
             entry.turn = replace(
@@ -315,25 +276,25 @@ class InMemoryTurnStore:
                 parks=entry.turn.parks + 1,
                 forgiven=entry.turn.forgiven + 1,
             )
-            self._emit(entry, EventType.PARKED, parked_event(delay, reason))
+            self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
             return True
 
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """See `TurnStore.retry`."""
-        with self._changed:
-            entry = self._turns.get(turn_id)
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
             if entry is None:
                 raise no_turn(turn_id)
             turn = entry.turn
-            conversation = self._conversations[turn.conversation_id]
+            conversation = self._state.conversations[turn.conversation_id]
             if entry.retried != operation:
                 self._queue_again(entry, conversation)
                 entry.retried = operation
             head = conversation.inbox[:1] == [turn_id]
             waits = entry.turn.status is TurnStatus.QUEUED
-            return self._wakeup(turn_id) if head and waits else None
+            return self._state.wakeup(turn_id) if head and waits else None
 
-    def _queue_again(self, entry: _Turn, conversation: _Conversation) -> None:
+    def _queue_again(self, entry: StoredTurn, conversation: Conversation) -> None:
         turn = entry.turn
         if turn.status is not TurnStatus.FAILED:
             raise not_failed(turn.turn_id, turn.status)
@@ -354,64 +315,64 @@ class InMemoryTurnStore:
             forgiven=turn.attempt,
             ended_at=None,
         )
-        self._emit(entry, EventType.RETRIED, {})
+        self._state.emit(entry, EventType.RETRIED, {})
         if not conversation.inbox:
-            conversation.due = self._clock() + self._settings.dispatch_grace
+            conversation.due = self._state.now() + self._settings.dispatch_grace
         conversation.inbox.append(turn.turn_id)
 
     def orphan(self, process: str) -> int:
         """See `TurnStore.orphan`."""
-        with self._changed:
+        with self._state.changed:
             freed = 0
-            for conversation in self._conversations.values():
+            for conversation in self._state.conversations.values():
                 lease = conversation.lease
                 if lease is not None and lease.token.startswith(process):
-                    lease.expires = conversation.due = self._clock()
+                    lease.expires = conversation.due = self._state.now()
                     freed += 1
             return freed
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
-        with self._changed:
+        with self._state.changed:
             return [self._renew_one(lease) for lease in leases]
 
     def _renew_one(self, lease: Lease) -> Renewal:
-        if not self._owns(lease):
+        if not self._state.owns(lease):
             return Renewal(held=False)
-        entry, conversation, held = self._owned(lease)
-        held.expires = conversation.due = self._clock() + self._settings.lease_ttl
+        entry, conversation, held = self._state.owned(lease)
+        held.expires = conversation.due = self._state.now() + self._settings.lease_ttl
         return Renewal(held=True, cancel=entry.turn.cancel_requested)
 
     def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
         """See `TurnStore.emit`."""
-        with self._changed:
+        with self._state.changed:
             for lease, number, events in batches:
-                if not self._owns(lease):
+                if not self._state.owns(lease):
                     continue
-                entry, _, held = self._owned(lease)
+                entry, _, held = self._state.owned(lease)
                 if held.batch < number:
                     held.batch = number
                     for event in events:
-                        self._emit(entry, event.type, event.data)
+                        self._state.emit(entry, event.type, event.data)
 
     def cancel(self, turn_id: str) -> Cancellation:
         """See `TurnStore.cancel`."""
-        with self._changed:
-            entry = self._turns.get(turn_id)
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
             if entry is None:
                 raise no_turn(turn_id)
             if entry.committed == "cancel":
                 return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=entry.following)
             if entry.turn.status.ended:
                 return Cancellation(outcome=CancelOutcome.ENDED)
-            conversation = self._conversations[entry.turn.conversation_id]
+            conversation = self._state.conversations[entry.turn.conversation_id]
             keeps = entry.turn.on_abort is OnAbort.KEEP and entry.turn.attempt > 0
             return self._cancel(entry, conversation, by_worker=keeps)
 
     def _cancel(
-        self, entry: _Turn, conversation: _Conversation, *, by_worker: bool
+        self, entry: StoredTurn, conversation: Conversation, *, by_worker: bool
     ) -> Cancellation:
-        lease, now = conversation.lease, self._clock()
+        lease, now = conversation.lease, self._state.now()
         mine = lease is not None and lease.turn_id == entry.turn.turn_id
         if lease is not None and mine and lease.expires > now:
             entry.turn = replace(entry.turn, cancel_requested=True)
@@ -419,7 +380,7 @@ class InMemoryTurnStore:
         if by_worker:
             entry.turn = replace(entry.turn, cancel_requested=True)
             conversation.due = now + self._settings.dispatch_grace
-            wakeup = self._wakeup(entry.turn.turn_id)
+            wakeup = self._state.wakeup(entry.turn.turn_id)
             return Cancellation(outcome=CancelOutcome.REQUESTED, wakeup=wakeup)
         if mine:
             conversation.epoch += 1
@@ -436,31 +397,31 @@ class InMemoryTurnStore:
 
     def overdue(self, limit: int = 1000) -> list[str]:
         """See `TurnStore.overdue`."""
-        with self._changed:
-            now = self._clock()
+        with self._state.changed:
+            now = self._state.now()
             return [
                 conversation_id
-                for conversation_id, conversation in self._conversations.items()
+                for conversation_id, conversation in self._state.conversations.items()
                 if conversation.due is not None and conversation.due <= now
             ][:limit]
 
     def redispatch(self, conversation_id: str) -> Wakeup | None:
         """See `TurnStore.redispatch`."""
-        with self._changed:
-            conversation = self._conversations[conversation_id]
-            now = self._clock()
+        with self._state.changed:
+            conversation = self._state.conversations[conversation_id]
+            now = self._state.now()
             if conversation.due is None or conversation.due > now:
                 return None
-            entry = self._turns[conversation.inbox[0]]
+            entry = self._state.turns[conversation.inbox[0]]
             entry.dispatches += 1
             sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
             conversation.due = now + self._settings.dispatch_grace * 2**sent_before
-            return self._wakeup(entry.turn.turn_id)
+            return self._state.wakeup(entry.turn.turn_id)
 
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
-        with self._changed:
-            entry = self._turns.get(self._merged.get(turn_id, turn_id))
+        with self._state.changed:
+            entry = self._state.turns.get(self._state.merged.get(turn_id, turn_id))
             if entry is None:
                 raise no_turn(turn_id)
             return entry.turn
@@ -468,35 +429,35 @@ class InMemoryTurnStore:
     def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
         deadline = time.monotonic() + timeout
-        with self._changed:
+        with self._state.changed:
             while True:
                 found = {
-                    turn_id: self._turns[turn_id].events[number + 1 :]
+                    turn_id: entry.events[number + 1 :]
                     for turn_id, number in cursors.items()
-                    if turn_id in self._turns and len(self._turns[turn_id].events) > number + 1
+                    if (entry := self._state.turns.get(turn_id)) and len(entry.events) > number + 1
                 }
                 remaining = deadline - time.monotonic()
                 if found or remaining <= 0 or self._interrupted:
                     self._interrupted = self._interrupted and timeout <= 0
                     return found
-                self._changed.wait(remaining)
+                self._state.changed.wait(remaining)
 
     def interrupt(self) -> None:
         """See `TurnStore.interrupt`."""
-        with self._changed:
+        with self._state.changed:
             self._interrupted = True
-            self._changed.notify_all()
+            self._state.changed.notify_all()
 
     def history(self, conversation_id: str) -> list[Message]:
         """See `TurnStore.history`."""
-        with self._changed:
-            conversation = self._conversations.get(conversation_id)
+        with self._state.changed:
+            conversation = self._state.conversations.get(conversation_id)
             return list(conversation.memory.load(Window())) if conversation else []
 
     def reset(self, conversation_id: str) -> int:
         """See `TurnStore.reset`."""
-        with self._changed:
-            conversation = self._conversations.get(conversation_id)
+        with self._state.changed:
+            conversation = self._state.conversations.get(conversation_id)
             if conversation is None:
                 return 0
             dropped = len(conversation.memory.messages)
@@ -510,24 +471,3 @@ class InMemoryTurnStore:
     def close(self) -> None:
         """See `TurnStore.close`."""
         self.interrupt()
-
-    def _wakeup(self, turn_id: str) -> Wakeup:
-        turn = self._turns[turn_id].turn
-        return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
-
-    def _emit(self, entry: _Turn, kind: EventType, data: Mapping[str, object]) -> None:
-        number = len(entry.events)
-        entry.events.append(Event(number=number, type=kind, data=dict(data)))
-        entry.turn = replace(entry.turn, last_event=number)
-        self._changed.notify_all()
-
-    def _owns(self, lease: Lease) -> bool:
-        held = self._conversations[lease.conversation_id].lease
-        return held is not None and held.turn_id == lease.turn_id and held.epoch == lease.epoch
-
-    def _owned(self, lease: Lease) -> tuple[_Turn, _Conversation, _Lease]:
-        conversation = self._conversations[lease.conversation_id]
-        held = conversation.lease
-        if held is None or not self._owns(lease):
-            raise lost(lease)
-        return self._turns[lease.turn_id], conversation, held

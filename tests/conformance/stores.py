@@ -93,15 +93,15 @@ def in_memory(**overrides: Any) -> Bench:
     store = InMemoryTurnStore(settings)
 
     def expire(conversation_id: str) -> None:
-        lease = store._conversations[conversation_id].lease
+        lease = store._state.conversations[conversation_id].lease
         assert lease is not None
         lease.expires = 0
 
     def overdue(conversation_id: str) -> None:
-        store._conversations[conversation_id].due = 0
+        store._state.conversations[conversation_id].due = 0
 
     def has_due(conversation_id: str) -> bool:
-        conversation = store._conversations.get(conversation_id)
+        conversation = store._state.conversations.get(conversation_id)
         return conversation is not None and conversation.due is not None
 
     return Bench(store, settings, expire, overdue, has_due)

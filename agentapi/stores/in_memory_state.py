@@ -1,0 +1,100 @@
+"""What the in-memory store keeps, and the few things that all its transitions do with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from agentapi.memory.in_memory import InMemoryMemory
+from agentapi.settings import Settings
+from agentapi.stores.base import Lease, Wakeup
+from agentapi.stores.refusals import lost
+from agentapi.turns import Event, EventType, Step, Turn
+
+
+@dataclass
+class HeldLease:
+    """A lease as the conversation keeps it."""
+
+    token: str
+    turn_id: str
+    epoch: int
+    expires: float
+    batch: int = 0
+
+
+@dataclass
+class Conversation:
+    """A conversation, its inbox and its lease."""
+
+    memory: InMemoryMemory
+    inbox: list[str] = field(default_factory=list)
+    lease: HeldLease | None = None
+    epoch: int = 0
+    generation: int = 0
+    due: float | None = None
+
+
+@dataclass
+class StoredTurn:
+    """A turn, and what its transitions remember to answer repeats."""
+
+    turn: Turn
+    steps: list[Step] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    committed: int | str | None = None
+    released: int | None = None
+    following: Wakeup | None = None
+    dispatches: int = 0
+    failures_at: int = 0
+    parked: int | None = None
+    kept: bool = False
+    retried: str | None = None
+
+
+class State:
+    """All conversations and turns of a store, under one lock.
+
+    Attributes:
+        changed: The lock; notified with every event.
+        now: The store's clock.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.now = clock
+        self.changed = threading.Condition(threading.RLock())
+        self.conversations: dict[str, Conversation] = {}
+        self.turns: dict[str, StoredTurn] = {}
+        self.merged: dict[str, str] = {}
+
+    def wakeup(self, turn_id: str) -> Wakeup:
+        """What is to be sent for a turn."""
+        turn = self.turns[turn_id].turn
+        return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
+
+    def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
+        """Number an event and tell those who wait."""
+        number = len(entry.events)
+        entry.events.append(Event(number=number, type=kind, data=dict(data)))
+        entry.turn = replace(entry.turn, last_event=number)
+        self.changed.notify_all()
+
+    def owns(self, lease: Lease) -> bool:
+        """Whether the lease is still held."""
+        held = self.conversations[lease.conversation_id].lease
+        return held is not None and held.turn_id == lease.turn_id and held.epoch == lease.epoch
+
+    def owned(self, lease: Lease) -> tuple[StoredTurn, Conversation, HeldLease]:
+        """What a lease that is still held is about.
+
+        Raises:
+            LeaseLost: It is not.
+        """
+        conversation = self.conversations[lease.conversation_id]
+        held = conversation.lease
+        if held is None or not self.owns(lease):
+            raise lost(lease)
+        return self.turns[lease.turn_id], conversation, held
