@@ -9,13 +9,12 @@ from typing import Any
 
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
-from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.in_process import run_in_process
+from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
-from agentapi.messages import UserMessage
-from agentapi.model_call import RetryPolicy
+from agentapi.messages import Message
 from agentapi.providers import ToolSpec, providers
-from agentapi.settings import load_settings
-from agentapi.tools import Tool, ToolContext
+from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
 from agentapi.turns import TurnResult
 from agentapi.window import Window, as_window
 
@@ -80,6 +79,8 @@ class Agent:
         self._tools = _by_name(name, tools)
         self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
         self._memory = memory
+        self._answering: Agent | None = None
+        self._remembered: dict[str, list[Message]] = {}
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -108,6 +109,8 @@ class Agent:
 
     def reset_memory(self) -> None:
         """Begin the conversation anew, under the same system prompt."""
+        self._answering = None
+        self._remembered.clear()
         self.memory.reset()
 
     async def run(self, message: str) -> str:
@@ -145,29 +148,69 @@ class Agent:
                 turn.cancel()
                 await asyncio.gather(turn, return_exceptions=True)
 
+    def as_tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        remembers: bool = False,
+        requires_approval: bool = False,
+    ) -> AgentTool:
+        """A tool by which another agent's model asks this agent.
+
+        Each call is a turn of its own, in its own conversation, on any worker; several calls of
+        one response run side by side, and the turn that made them waits without a worker.
+
+        Args:
+            name: The tool's name for the model; the agent's own when not given.
+            description: What the agent is good for, for the model.
+            timeout: Seconds a call may take, above 0, with all that the agent asks of others.
+            remembers: Whether all calls of one conversation are one conversation with this
+                agent; else it knows nothing but what the call says.
+            requires_approval: Whether a person must say yes before it is asked.
+
+        Raises:
+            InvalidTool: The name is no tool name, or the timeout not above 0.
+        """
+        return AgentTool(
+            self,
+            name=name,
+            description=description,
+            timeout=timeout,
+            remembers=remembers,
+            requires_approval=requires_approval,
+        )
+
+    def handoff_to(self, name: str) -> Agent | None:
+        """The agent of that name, if a tool of this one hands over to it."""
+        for tool in self.tools:
+            if isinstance(tool, Handoff) and tool.target == name:
+                return tool.definition if isinstance(tool.definition, Agent) else None
+        return None
+
     async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult:
         check_message(message)
         async with self._lock():
             memory = self.memory
             history = await asyncio.to_thread(memory.load, self.window)
-            turn_id = create_turn_id(memory.conversation_id)
-            result = await run_loop(
-                self,
-                providers.get(self.provider),
+            result = await run_in_process(
+                self._answering or self,
+                message,
                 history=history,
-                progress=TurnProgress(user=UserMessage(content=message, turn_id=turn_id)),
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
-                    turn_id=turn_id,
+                    turn_id=create_turn_id(memory.conversation_id),
                     user_id=memory.user_id,
                     tenant_id=memory.tenant_id,
                 ),
                 log=log,
                 stream=stream,
-                retry=RetryPolicy(max_retries=load_settings().provider_max_retries),
+                remembered=self._remembered,
             )
-            await asyncio.to_thread(memory.append, result.messages)
-            return result
+            await asyncio.to_thread(memory.append, result.result.messages)
+            self._answering = result.agent
+            return result.result
 
     def _lock(self) -> asyncio.Lock:
         """A lock belongs to one event loop, an agent may meet several (`asyncio.run`)."""

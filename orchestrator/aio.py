@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from agentapi import Agent, Settings
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, OnAbort, OnBusy, Turn, TurnResult, TurnStatus
+from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
 from orchestrator.client import Orchestrator
 from orchestrator.handle import TurnHandle, outcome, past_events, still_running
 from orchestrator.requests import TurnRequest
@@ -60,6 +60,7 @@ class AsyncOrchestrator:
         stream: bool = False,
         on_busy: OnBusy | str | None = None,
         on_abort: OnAbort | str | None = None,
+        deadline: float | None = None,
     ) -> AsyncTurnHandle:
         """Give an agent a message; see `Orchestrator.enqueue`."""
         request = TurnRequest(
@@ -73,6 +74,7 @@ class AsyncOrchestrator:
             stream=stream,
             on_busy=on_busy,
             on_abort=on_abort,
+            deadline=deadline,
         )
         return (await self.enqueue_many([request]))[0]
 
@@ -145,6 +147,25 @@ class AsyncTurnHandle:
     async def retry(self) -> None:
         """Run the failed turn again; see `TurnHandle.retry`."""
         await self._orchestrator.retry(self.turn_id)
+
+    async def pending(self) -> list[PendingCall]:
+        """The tool calls that wait for a decision; see `TurnHandle.pending`."""
+        return await self._orchestrator.call(self._handle.pending)
+
+    async def approve(self, call_id: str, *, by: str | None = None) -> None:
+        """Let a call be made; see `TurnHandle.approve`."""
+        await self._orchestrator.call(lambda: self._handle.approve(call_id, by=by))
+
+    async def reject(
+        self, call_id: str, reason: str | None = None, *, by: str | None = None
+    ) -> None:
+        """Do not let a call be made; see `TurnHandle.reject`."""
+        await self._orchestrator.call(lambda: self._handle.reject(call_id, reason, by=by))
+
+    async def children(self) -> list[AsyncTurnHandle]:
+        """The turns that it delegated to; see `TurnHandle.children`."""
+        found = await self._orchestrator.call(self._handle.children)
+        return [AsyncTurnHandle(self._orchestrator, handle) for handle in found]
 
     async def result(self, timeout: float | None = None) -> TurnResult:  # noqa: ASYNC109
         """Wait for the turn's end; see `TurnHandle.result`."""

@@ -11,8 +11,8 @@ from agentapi import Agent, Settings, load_settings
 from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
 from agentapi.registry import by_name
-from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore
-from agentapi.turns import OnAbort, OnBusy
+from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
+from agentapi.turns import Decision, OnAbort, OnBusy
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.follower import EventFollower
@@ -79,6 +79,7 @@ class Orchestrator:
         stream: bool = False,
         on_busy: OnBusy | str | None = None,
         on_abort: OnAbort | str | None = None,
+        deadline: float | None = None,
     ) -> TurnHandle:
         """Give an agent a message; returns when the turn is safe in Redis.
 
@@ -104,6 +105,7 @@ class Orchestrator:
             stream=stream,
             on_busy=on_busy,
             on_abort=on_abort,
+            deadline=deadline,
         )
         return self.enqueue_many([request])[0]
 
@@ -139,15 +141,19 @@ class Orchestrator:
     def cancel(self, turn_id: str) -> CancelOutcome:
         """Cancel a turn; see `TurnHandle.cancel`."""
         cancellation = self.store.cancel(turn_id)
-        if cancellation.wakeup is not None:
-            self._wakeups.send([cancellation.wakeup])
+        self._send(cancellation.wakeup)
         return cancellation.outcome
 
     def retry(self, turn_id: str) -> None:
         """Run a failed turn again; see `TurnHandle.retry`."""
-        wakeup = self.store.retry(turn_id, uuid.uuid4().hex)
-        if wakeup is not None:
-            self._wakeups.send([wakeup])
+        self._send(self.store.retry(turn_id, uuid.uuid4().hex))
+
+    def decide(self, turn_id: str, call_id: str, decision: Decision) -> None:
+        """Decide about a call of this very turn; see `TurnHandle.approve`."""
+        self._send(self.store.calls.decide(turn_id, call_id, decision))
+
+    def _send(self, wakeup: Wakeup | None) -> None:
+        self._wakeups.send([wakeup] if wakeup is not None else [])
 
     def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation as plain dicts, oldest first; empty for a new one.

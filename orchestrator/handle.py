@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from agentapi.errors import TurnCancelled, TurnFailed, TurnNotFound, TurnTimeout
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+from agentapi.turns import (
+    Decision,
+    Event,
+    PendingCall,
+    Turn,
+    TurnResult,
+    TurnStatus,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
@@ -70,6 +79,58 @@ class TurnHandle:
         """
         self._orchestrator.retry(self.turn_id)
 
+    def pending(self) -> list[PendingCall]:
+        """The tool calls that wait for a person's decision, those of turns it waits for included.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return pending_calls(self._orchestrator, self.turn_id)
+
+    def approve(self, call_id: str, *, by: str | None = None) -> None:
+        """Let a call be made; the turn goes on at once. Saying it again does nothing.
+
+        Args:
+            call_id: As `pending` gives it; of this turn or of one that it waits for.
+            by: Who decided, for the record.
+
+        Raises:
+            CallNotPending: The call waits for no decision, or was rejected.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._decide(call_id, Decision(verdict=Verdict.APPROVED, by=by))
+
+    def reject(self, call_id: str, reason: str | None = None, *, by: str | None = None) -> None:
+        """Do not let a call be made; the turn goes on at once. Saying it again does nothing.
+
+        Args:
+            call_id: As `pending` gives it; of this turn or of one that it waits for.
+            reason: For the model.
+            by: Who decided, for the record.
+
+        Raises:
+            CallNotPending: The call waits for no decision, or was decided otherwise.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._decide(call_id, Decision(verdict=Verdict.REJECTED, reason=reason, by=by))
+
+    def _decide(self, call_id: str, decision: Decision) -> None:
+        # The call of a turn below is found by its question; whatever else is asked about is for
+        # this turn to answer.
+        asked = (call.turn_id for call in self.pending() if call.call_id == call_id)
+        self._orchestrator.decide(next(asked, self.turn_id), call_id, decision)
+
+    def children(self) -> list[TurnHandle]:
+        """The turns that it delegated to, in the order of its calls, while it has not ended."""
+        children = self._orchestrator.store.calls.children(self.turn_id)
+        return [
+            TurnHandle(self._orchestrator, child.turn_id, child.conversation_id)
+            for child, _ in children
+        ]
+
     def result(self, timeout: float | None = None) -> TurnResult:
         """Wait for the turn's end, woken by its events.
 
@@ -126,6 +187,17 @@ class TurnHandle:
             follower.unsubscribe(subscription)
 
 
+def pending_calls(orchestrator: Orchestrator, turn_id: str) -> list[PendingCall]:
+    """Questions of a turn and of all that it waits for; children that are gone ask nothing."""
+    calls = orchestrator.store.calls
+    found = calls.pending(turn_id)
+    for child, awaited in calls.children(turn_id):
+        if awaited:
+            with contextlib.suppress(TurnNotFound):
+                found += pending_calls(orchestrator, child.turn_id)
+    return found
+
+
 def past_events(orchestrator: Orchestrator, turn_id: str, after: int) -> tuple[list[Event], bool]:
     """Events that are there already, and whether more will come.
 
@@ -164,6 +236,7 @@ def outcome(turn: Turn) -> TurnResult:
                 messages=turn.messages,
                 usage=turn.usage,
                 steps=turn.steps,
+                agent=turn.answered_by or turn.agent,
             )
         case TurnStatus.CANCELLED:
             raise TurnCancelled(

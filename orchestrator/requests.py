@@ -40,6 +40,8 @@ class TurnRequest:
         on_abort: What the turn leaves in the history when it is cancelled or fails: ``drop``
             (nothing) or ``keep`` (the user's message and the finished steps); the setting
             when not given.
+        deadline: Seconds from now in which the turn must have ended, with all turns that it
+            delegates to; what has not ended then fails. Waiting counts, approvals too.
     """
 
     agent: str | Agent
@@ -52,6 +54,7 @@ class TurnRequest:
     stream: bool = False
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
+    deadline: float | None = None
 
 
 def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Settings) -> NewTurn:
@@ -88,6 +91,7 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         stream=request.stream,
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        timeout=_deadline(request.deadline),
     )
 
 
@@ -102,6 +106,14 @@ def _choice(name: str, choices: type[C], value: object, default: C) -> C:
     except ValueError:
         known = ", ".join(choices)
         raise InvalidInput(f"{name} is {value!r}: expected one of {known}") from None
+
+
+def _deadline(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidInput(f"deadline is {value!r}: expected seconds above 0")
+    return float(value)
 
 
 def _short_text(name: str, value: object) -> str | None:
