@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agentapi import Agent, Settings
+from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
 from orchestrator.client import Orchestrator
+from orchestrator.flows import Link, replies_of
 from orchestrator.handle import TurnHandle, outcome, past_events, still_running
 from orchestrator.requests import TurnRequest
 
@@ -82,6 +84,16 @@ class AsyncOrchestrator:
         """Give many messages at once; see `Orchestrator.enqueue_many`."""
         handles = await self.call(lambda: self.sync.enqueue_many(requests))
         return [AsyncTurnHandle(self, handle) for handle in handles]
+
+    async def gather(self, turns: Sequence[Link], **options: Any) -> AsyncGatherHandle:
+        """Ask several agents side by side; see `Orchestrator.gather`."""
+        handle = await self.call(lambda: self.sync.gather(turns, **options))
+        return AsyncGatherHandle(self, handle)
+
+    async def chain(self, turns: Sequence[Link], **options: Any) -> AsyncTurnHandle:
+        """Ask agents one after the other; see `Orchestrator.chain`."""
+        handle = await self.call(lambda: self.sync.chain(turns, **options))
+        return AsyncTurnHandle(self, handle)
 
     async def turn(self, turn_id: str) -> AsyncTurnHandle:
         """The handle of a turn enqueued anywhere; see `Orchestrator.turn`."""
@@ -212,3 +224,17 @@ class AsyncTurnHandle:
                     return
         finally:
             follower.unsubscribe(subscription)
+
+
+class AsyncGatherHandle(AsyncTurnHandle):
+    """A turn that waits for several others; see `GatherHandle`."""
+
+    async def replies(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        return_exceptions: bool = False,
+    ) -> Sequence[str | TurnFailed]:
+        """Wait for all of them; see `GatherHandle.replies`."""
+        result = await self.result(timeout)
+        return replies_of(self.turn_id, result, return_exceptions=return_exceptions)

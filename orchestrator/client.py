@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agentapi import Agent, Settings, load_settings
+from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
 from agentapi.registry import by_name
@@ -15,6 +16,7 @@ from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, 
 from agentapi.turns import Decision, OnAbort, OnBusy
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
+from orchestrator.flows import GatherHandle, Link, checked_asks
 from orchestrator.follower import EventFollower
 from orchestrator.handle import TurnHandle
 from orchestrator.requests import TurnRequest, new_turn
@@ -127,6 +129,77 @@ class Orchestrator:
             TurnHandle(self, answer.turn_id, turn.conversation_id)
             for turn, answer in zip(turns, accepted, strict=True)
         ]
+
+    def gather(
+        self,
+        turns: Sequence[Link],
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+    ) -> GatherHandle:
+        """Ask several agents side by side, each in a conversation of its own.
+
+        What waits for them is a turn as well, which holds no worker meanwhile, survives every
+        process, and cancels them when it is cancelled.
+
+        Args:
+            turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.
+            user_id: For all of them, as the rest in `TurnRequest`.
+
+        Raises:
+            InvalidInput: There are none, too many, or one is not acceptable.
+            StoreUnavailable: See `enqueue`.
+        """
+        asks = checked_asks(turns, self._agents, self.settings, chained=False)
+        request = TurnRequest(
+            agent=GATHER,
+            message=flow_message(asks),
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            deadline=deadline,
+        )
+        return GatherHandle(self, self.enqueue_many([request])[0])
+
+    def chain(
+        self,
+        turns: Sequence[Link],
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+    ) -> TurnHandle:
+        """Ask agents one after the other; each gets the reply of the one before.
+
+        The result is the reply of the last. A link that fails ends the chain, which fails with
+        ``chain_broken`` and says which.
+
+        Args:
+            turns: The first with its message; later ones by agent alone, or with a message in
+                which ``{reply}`` stands for the reply before. At most 100.
+            user_id: For all of them, as the rest in `TurnRequest`.
+
+        Raises:
+            InvalidInput: There are none, too many, or one is not acceptable.
+            StoreUnavailable: See `enqueue`.
+        """
+        asks = checked_asks(turns, self._agents, self.settings, chained=True)
+        request = TurnRequest(
+            agent=CHAIN,
+            message=flow_message(asks),
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            deadline=deadline,
+        )
+        return self.enqueue_many([request])[0]
 
     def turn(self, turn_id: str) -> TurnHandle:
         """The handle of a turn enqueued anywhere.

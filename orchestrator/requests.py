@@ -12,6 +12,7 @@ import orjson
 from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agent import check_message
 from agentapi.errors import InvalidInput
+from agentapi.flows import is_flow
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
 from agentapi.registry import unknown_agent
 from agentapi.turns import NewTurn, OnAbort, OnBusy
@@ -72,7 +73,7 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         InvalidInput: The key, an id, the metadata or a policy is not acceptable.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
-    if not isinstance(agent, str) or (known and agent not in known):
+    if not isinstance(agent, str) or (known and agent not in known and not is_flow(agent)):
         raise unknown_agent(str(agent), known)
     message = check_message(request.message, settings.max_message_bytes)
     key = _short_text("idempotency_key", request.idempotency_key)

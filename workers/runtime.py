@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentapi import Agent, Settings
+from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -95,7 +96,8 @@ class Runtime:
                 if self._settings.watchdog:
                     self._watchdog.start(self._process, candidate)
             self._started = True
-        log.info(line("worker.started", owner=owner, agents=",".join(sorted(self.agents))))
+        agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
+        log.info(line("worker.started", owner=owner, agents=agents))
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up; see `TurnExecutor.execute`."""

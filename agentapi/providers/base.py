@@ -152,7 +152,7 @@ class ProviderRegistry:
         InvalidAgent: No provider of that name is registered.
         """
         if name not in self._factories:
-            known = ", ".join(sorted(self._factories))
+            known = ", ".join(sorted(n for n in self._factories if not n.startswith("agentapi.")))
             raise InvalidAgent(
                 f"unknown provider {name!r}: expected one of {known}; "
                 "add your own with register_provider(name, factory)"
