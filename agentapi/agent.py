@@ -13,7 +13,7 @@ from agentapi.in_process import run_in_process
 from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
-from agentapi.providers import ToolSpec, providers
+from agentapi.providers import ToolSpec, model_choices
 from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
 from agentapi.turns import TurnResult
 from agentapi.window import Window, as_window
@@ -34,7 +34,7 @@ class Agent:
         *,
         name: str = "agent",
         system_prompt: str = "",
-        provider: str = "openai",
+        provider: str | Sequence[str] = "openai",
         model: str | None = None,
         tools: Sequence[Tool[..., Any]] = (),
         max_steps: int = 20,
@@ -49,8 +49,10 @@ class Agent:
                 digits, dots, dashes or underscores.
             system_prompt: Its instructions.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`).
-            model: The provider's name of the model; the provider's default when not given.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. A list of
+                them is asked in order: when one fails, the next answers.
+            model: The provider's name of the model, of the first provider that names none; the
+                provider's default when not given.
             tools: Functions made with `@tool`.
             max_steps: Most model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
@@ -68,7 +70,7 @@ class Agent:
             )
         if max_steps < 1:
             raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
-        providers.check(provider)
+        self.choices = model_choices(name, provider, model)
         self.name = name
         self.system_prompt = system_prompt
         self.provider = provider

@@ -7,14 +7,14 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from agentapi.errors import MaxStepsExceeded, UnknownAgent
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model
-from agentapi.providers import providers
+from agentapi.model_chain import chain_of
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
 from agentapi.tools.context import ToolContext
@@ -167,6 +167,7 @@ async def run_loop(
     book: CallBook = _NOTHING_WAITED,
     rules: TurnRules = _DEFAULT_RULES,
     agents: Mapping[str, Agent] = _NO_AGENTS,
+    connect: Callable[[Agent], Provider] = chain_of,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -184,6 +185,7 @@ async def run_loop(
         book: What has become of calls that waited.
         rules: Limits on what the turn may ask of others.
         agents: Those that the turn may be handed over to by name.
+        connect: Gives the client of an agent that the turn is handed over to.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
@@ -193,7 +195,7 @@ async def run_loop(
         UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
-    agent, provider = _active(agent, provider, progress, agents)
+    agent, provider = _active(agent, provider, progress, agents, connect)
     window = agent.window.select(history)
     resumed = True
     while True:
@@ -208,7 +210,7 @@ async def run_loop(
                 resumed=resumed,
             )
             await runner.run(calls, progress.held)
-            agent, provider = _active(agent, provider, progress, agents)
+            agent, provider = _active(agent, provider, progress, agents, connect)
             window = agent.window.select(history)
         resumed = False
         response = progress.last_response
@@ -228,7 +230,9 @@ async def run_loop(
         )
         answer = await call_model(provider, request, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
-        message = replace(_unique_calls(answer.message, progress), turn_id=context.turn_id)
+        message = replace(
+            _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
+        )
         held = await calls_to_hold(agent, message.tool_calls)
         step = ModelStep(message=message, usage=answer.usage, held=held)
         if message.tool_calls:
@@ -237,7 +241,11 @@ async def run_loop(
 
 
 def _active(
-    agent: Agent, provider: Provider, progress: TurnProgress, agents: Mapping[str, Agent]
+    agent: Agent,
+    provider: Provider,
+    progress: TurnProgress,
+    agents: Mapping[str, Agent],
+    connect: Callable[[Agent], Provider],
 ) -> tuple[Agent, Provider]:
     """The agent that goes on, and its provider's client."""
     name = progress.handed_to
@@ -249,7 +257,7 @@ def _active(
             f"the turn was handed over to agent {name!r}, which is not known here: add its module "
             "to AGENTAPI_AGENTS, on every worker"
         )
-    return target, providers.get(target.provider)
+    return target, connect(target)
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:
