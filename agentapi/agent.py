@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
@@ -13,15 +13,17 @@ from agentapi.in_process import run_in_process
 from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
+from agentapi.output import OutputType
 from agentapi.providers import ToolSpec, model_choices
 from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
 from agentapi.turns import TurnResult
+from agentapi.turns.model import OutputT
 from agentapi.window import Window, as_window
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-class Agent:
+class Agent(Generic[OutputT]):
     """An LLM agent: prompt, model, tools.
 
     As a definition, named and registered, it is what workers run for any number of
@@ -40,6 +42,8 @@ class Agent:
         max_steps: int = 20,
         window: int | Window | None = 50,
         options: Mapping[str, Any] | None = None,
+        output_type: type[OutputT] | None = None,
+        output_retries: int = 2,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -58,6 +62,10 @@ class Agent:
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
             options: Sent to the provider as they are, such as ``{"temperature": 0}``.
+            output_type: What the reply must be, as a type that pydantic can validate, such as a
+                model; `TurnResult.output` has it. Any text when not given.
+            output_retries: How often the model is told what is wrong with its reply and asked
+                again, at least 0.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -70,6 +78,10 @@ class Agent:
             )
         if max_steps < 1:
             raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
+        if output_retries < 0:
+            raise InvalidAgent(
+                f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
+            )
         self.choices = model_choices(name, provider, model)
         self.name = name
         self.system_prompt = system_prompt
@@ -78,6 +90,8 @@ class Agent:
         self.max_steps = max_steps
         self.window = as_window(window)
         self.options = dict(options or {})
+        self.output = None if output_type is None else OutputType(output_type, name)
+        self.output_retries = output_retries
         self._tools = _by_name(name, tools)
         self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
         self._memory = memory
@@ -119,7 +133,7 @@ class Agent:
         """Say something and get the reply; see `run_turn`."""
         return (await self.run_turn(message)).text
 
-    async def run_turn(self, message: str) -> TurnResult:
+    async def run_turn(self, message: str) -> TurnResult[OutputT]:
         """Say something and get the reply with all that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
@@ -191,7 +205,7 @@ class Agent:
                 return tool.definition if isinstance(tool.definition, Agent) else None
         return None
 
-    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult:
+    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         check_message(message)
         async with self._lock():
             memory = self.memory

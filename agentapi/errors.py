@@ -180,6 +180,12 @@ class MaxStepsExceeded(AgentAPIError):
     code = "max_steps"
 
 
+class InvalidOutput(AgentAPIError):
+    """The model's replies did not fit the agent's `output_type`, nor did the retries."""
+
+    code = "invalid_output"
+
+
 class DeadlineExceeded(AgentAPIError):
     """The turn ran longer than `turn_timeout`, or did not end by its own deadline."""
 

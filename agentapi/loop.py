@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from agentapi.errors import MaxStepsExceeded, UnknownAgent
+from pydantic import ValidationError
+
+from agentapi.errors import InvalidOutput, MaxStepsExceeded, UnknownAgent
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model
 from agentapi.model_chain import chain_of
+from agentapi.output import explain_output
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
 from agentapi.tools.context import ToolContext
@@ -83,11 +86,16 @@ class TurnProgress:
 
     @property
     def last_response(self) -> AssistantMessage | None:
-        """The newest model response."""
+        """The newest model response, unless it was rejected."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
-                return step.message
+                return step.message if step.rejected is None else None
         return None
+
+    @property
+    def rejections(self) -> int:
+        """How many replies were not accepted."""
+        return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -113,6 +121,10 @@ class TurnProgress:
         done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
         return [call for call in response.tool_calls if call.id not in done]
 
+    def for_model(self) -> list[Message]:
+        """The turn's messages with replies that were not accepted, and why."""
+        return self._messages(rejected=True)
+
     def messages(self, unfinished: str | None = None) -> list[Message]:
         """The turn's messages: results follow their response in the order of its calls.
 
@@ -123,13 +135,7 @@ class TurnProgress:
             unfinished: What calls without a result get as their result, so that the history is
                 one that every provider accepts; they are left open when not given.
         """
-        messages: list[Message] = [self.user]
-        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
-        for step in self.steps:
-            if isinstance(step, ModelStep):
-                messages.append(step.message)
-                calls = step.message.tool_calls
-                messages += [results[call.id] for call in calls if call.id in results]
+        messages = self._messages(rejected=False)
         if unfinished is not None:
             messages += [
                 ToolMessage(
@@ -141,6 +147,18 @@ class TurnProgress:
                 )
                 for call in self.open_calls()
             ]
+        return messages
+
+    def _messages(self, *, rejected: bool) -> list[Message]:
+        messages: list[Message] = [self.user]
+        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
+        for step in self.steps:
+            if isinstance(step, ModelStep) and step.rejected is None:
+                messages.append(step.message)
+                calls = step.message.tool_calls
+                messages += [results[call.id] for call in calls if call.id in results]
+            elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
+                messages += [step.message, UserMessage(content=step.rejected)]
         return messages
 
     def result(self) -> TurnResult:
@@ -189,6 +207,7 @@ async def run_loop(
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+        InvalidOutput: It replied too often with what is not the agent's `output_type`.
         ProviderError: The provider refused, or failed more often than `retry` allows.
         TurnParked: The provider is to be tried again later than `retry` waits.
         TurnSuspended: Calls wait for decisions or for other turns.
@@ -215,7 +234,8 @@ async def run_loop(
         resumed = False
         response = progress.last_response
         if response is not None and not response.tool_calls:
-            return replace(progress.result(), agent=agent.name)
+            output = agent.output.load(response.content) if agent.output else None
+            return replace(progress.result(), agent=agent.name, output=output)
         if progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
@@ -224,20 +244,40 @@ async def run_loop(
         request = ModelRequest(
             model=agent.model or provider.default_model,
             system_prompt=agent.system_prompt,
-            messages=[*window, *progress.messages()],
+            messages=[*window, *progress.for_model()],
             tools=agent.tool_specs,
             options=agent.options,
+            output=agent.output.spec if agent.output else None,
         )
         answer = await call_model(provider, request, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
             _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
         )
-        held = await calls_to_hold(agent, message.tool_calls)
-        step = ModelStep(message=message, usage=answer.usage, held=held)
-        if message.tool_calls:
+        step = await _judged(agent, message, answer.usage)
+        if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)
+        if progress.rejections > agent.output_retries:
+            raise InvalidOutput(
+                f"agent {agent.name!r} replied {progress.rejections} times with what is not its "
+                f"output_type: raise Agent(output_retries=...), or say in its prompt what is "
+                f"wanted. The last time: {step.rejected}"
+            )
+
+
+async def _judged(agent: Agent, message: AssistantMessage, usage: Usage) -> ModelStep:
+    """A response as a step: which calls wait, whether the reply is what was asked for."""
+    if message.tool_calls:
+        held = await calls_to_hold(agent, message.tool_calls)
+        return ModelStep(message=message, usage=usage, held=held)
+    if agent.output is None:
+        return ModelStep(message=message, usage=usage)
+    try:
+        _, text = agent.output.read(message.content)
+    except ValidationError as error:
+        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
+    return ModelStep(message=replace(message, content=text), usage=usage)
 
 
 def _active(

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from agentapi import Agent, Settings
 from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
+from agentapi.turns.model import OutputT
 from orchestrator.client import Orchestrator
 from orchestrator.flows import Link, replies_of
 from orchestrator.handle import TurnHandle, outcome, past_events, still_running
@@ -179,7 +180,23 @@ class AsyncTurnHandle:
         found = await self._orchestrator.call(self._handle.children)
         return [AsyncTurnHandle(self._orchestrator, handle) for handle in found]
 
-    async def result(self, timeout: float | None = None) -> TurnResult:  # noqa: ASYNC109
+    @overload
+    async def result(self, timeout: float | None = None) -> TurnResult: ...  # noqa: ASYNC109
+
+    @overload
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        output_type: type[OutputT],
+    ) -> TurnResult[OutputT]: ...
+
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        output_type: type[Any] | None = None,
+    ) -> TurnResult[Any]:
         """Wait for the turn's end; see `TurnHandle.result`."""
         turn = await self.info()
         if not turn.status.ended:
@@ -190,7 +207,7 @@ class AsyncTurnHandle:
             except TimeoutError:
                 raise still_running(self.turn_id) from None
             turn = await self.info()
-        return outcome(turn)
+        return outcome(turn, self._orchestrator.sync.output_of(turn, output_type))
 
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
         """The turn's events, past and to come; see `TurnHandle.events`.

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
+from pydantic import TypeAdapter
+
 from agentapi import Agent, Settings, load_settings
 from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
 from agentapi.registry import by_name
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
-from agentapi.turns import Decision, OnAbort, OnBusy
+from agentapi.turns import Decision, OnAbort, OnBusy, Turn
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.flows import GatherHandle, Link, checked_asks
@@ -227,6 +230,16 @@ class Orchestrator:
 
     def _send(self, wakeup: Wakeup | None) -> None:
         self._wakeups.send([wakeup] if wakeup is not None else [])
+
+    def output_of(self, turn: Turn, output_type: type[Any] | None = None) -> Any:
+        """The typed reply of an ended turn; see `TurnHandle.result`."""
+        if not turn.structured or turn.text is None:
+            return None
+        if output_type is not None:
+            return TypeAdapter(output_type).validate_json(turn.text)
+        agent = self._agents.get(turn.answered_by or turn.agent)
+        known = agent.output if agent is not None else None
+        return orjson.loads(turn.text) if known is None else known.load(turn.text)
 
     def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation as plain dicts, oldest first; empty for a new one.

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from agentapi.errors import TurnCancelled, TurnFailed, TurnNotFound, TurnTimeout
 from agentapi.stores import CancelOutcome
@@ -19,6 +19,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
+from agentapi.turns.model import OutputT
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
@@ -131,11 +132,23 @@ class TurnHandle:
             for child, _ in children
         ]
 
-    def result(self, timeout: float | None = None) -> TurnResult:
+    @overload
+    def result(self, timeout: float | None = None) -> TurnResult: ...
+
+    @overload
+    def result(
+        self, timeout: float | None = None, *, output_type: type[OutputT]
+    ) -> TurnResult[OutputT]: ...
+
+    def result(
+        self, timeout: float | None = None, *, output_type: type[Any] | None = None
+    ) -> TurnResult[Any]:
         """Wait for the turn's end, woken by its events.
 
         Args:
             timeout: Longest wait in seconds; for ever when not given.
+            output_type: The agent's, if this process does not know the agent; else `output` is
+                plain JSON.
 
         Raises:
             TurnFailed: It failed; says why.
@@ -143,6 +156,7 @@ class TurnHandle:
             TurnTimeout: It has not ended yet. It goes on, and can be waited for again.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
+            ValidationError: The reply does not fit `output_type` (pydantic's error).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         turn = self.info()
@@ -150,7 +164,7 @@ class TurnHandle:
             for _ in self._follow(turn.last_event, deadline):
                 pass
             turn = self.info()
-        return outcome(turn)
+        return outcome(turn, self._orchestrator.output_of(turn, output_type))
 
     def events(self, after: int = -1, timeout: float | None = None) -> Iterator[Event]:
         """The turn's events, past and to come, until the one that ends it.
@@ -222,7 +236,7 @@ def still_running(turn_id: str) -> TurnTimeout:
     )
 
 
-def outcome(turn: Turn) -> TurnResult:
+def outcome(turn: Turn, output: Any = None) -> TurnResult[Any]:
     """The result of an ended turn.
 
     Raises:
@@ -237,6 +251,7 @@ def outcome(turn: Turn) -> TurnResult:
                 usage=turn.usage,
                 steps=turn.steps,
                 agent=turn.answered_by or turn.agent,
+                output=output,
             )
         case TurnStatus.CANCELLED:
             raise TurnCancelled(

@@ -409,6 +409,7 @@ def _completed(result: TurnResult, asked: Agent) -> Ending:
     return Ending(
         answered_by=result.agent,
         handed_over=result.agent != asked.name,
+        structured=result.output is not None,
         status=TurnStatus.COMPLETED,
         messages=result.messages,
         usage=result.usage,

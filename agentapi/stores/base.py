@@ -98,6 +98,7 @@ class Ending:
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether the conversation goes on with that agent.
+        structured: Whether the reply is JSON of the agent's `output_type`.
     """
 
     status: TurnStatus
@@ -107,6 +108,7 @@ class Ending:
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False
+    structured: bool = False
 
 
 class CancelOutcome(StrEnum):

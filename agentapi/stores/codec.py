@@ -59,6 +59,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         messages=messages,
         error=TurnError(**error) if error else None,
         answered_by=outcome.get("answered_by"),
+        structured=outcome.get("structured", False),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
         deadline_at=_seconds(fields.get("deadline")),
@@ -91,6 +92,8 @@ def outcome_to_json(ending: Ending) -> bytes:
         outcome["error"] = asdict(ending.error)
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
+    if ending.structured:
+        outcome["structured"] = True
     return orjson.dumps(outcome)
 
 

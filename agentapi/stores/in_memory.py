@@ -229,6 +229,7 @@ class InMemoryTurnStore:
                 steps=ending.steps,
                 error=ending.error,
                 answered_by=ending.answered_by,
+                structured=ending.structured,
             )
             return self._end(entry, conversation, ending.status, lease.epoch, ending_event(ending))
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Generic
+
+from typing_extensions import TypeVar
 
 from agentapi.messages import Message, Usage
+
+OutputT = TypeVar("OutputT", default=Any)
 
 
 class TurnStatus(StrEnum):
@@ -126,6 +130,7 @@ class Turn:
         text: The reply, once completed.
         error: Why it failed, once failed.
         answered_by: The agent that replied, once completed.
+        structured: Whether `text` is JSON of that agent's `output_type`.
         last_event: Number of its newest event, -1 before the first.
     """
 
@@ -152,6 +157,7 @@ class Turn:
     messages: Sequence[Message] = ()
     error: TurnError | None = None
     answered_by: str | None = None
+    structured: bool = False
     cancel_requested: bool = False
     last_event: int = -1
     deadline_at: float | None = None
@@ -163,7 +169,7 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TurnResult:
+class TurnResult(Generic[OutputT]):
     """What a completed turn gave.
 
     Attributes:
@@ -172,6 +178,8 @@ class TurnResult:
         usage: Tokens of all its model calls.
         steps: Model responses and tool results.
         agent: Name of the agent that replied, which the turn may have been handed over to.
+        output: The reply as the agent's `output_type`; plain JSON where the type is not known;
+            None for agents without one.
     """
 
     text: str
@@ -179,6 +187,7 @@ class TurnResult:
     usage: Usage
     steps: int
     agent: str = ""
+    output: OutputT | None = None
 
 
 class EventType(StrEnum):

@@ -17,11 +17,14 @@ class ModelStep:
 
     Attributes:
         held: Ids of calls that wait until somebody says that they may be made.
+        rejected: What the model is told when its reply was not accepted and it is asked again;
+            neither enters the history.
     """
 
     message: AssistantMessage
     usage: Usage = field(default_factory=Usage)
     held: tuple[str, ...] = ()
+    rejected: str | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -50,6 +53,8 @@ def step_to_json(step: Step) -> bytes:
         data["usage"] = asdict(step.usage)
     if isinstance(step, ModelStep) and step.held:
         data["held"] = step.held
+    if isinstance(step, ModelStep) and step.rejected is not None:
+        data["rejected"] = step.rejected
     if isinstance(step, ToolStep) and step.handoff:
         data["handoff"] = step.handoff
     return orjson.dumps(data)
@@ -66,7 +71,9 @@ def step_from_json(data: bytes | str) -> Step:
     match value["kind"], message:
         case "model", AssistantMessage():
             held = tuple(value.get("held", ()))
-            return ModelStep(message=message, usage=Usage(**value["usage"]), held=held)
+            usage = Usage(**value["usage"])
+            rejected = value.get("rejected")
+            return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
         case "tool", ToolMessage():
             usage = Usage(**value.get("usage", {}))
             return ToolStep(message=message, usage=usage, handoff=value.get("handoff"))
