@@ -15,7 +15,7 @@ from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
 from agentapi.output import OutputType
-from agentapi.providers import providers
+from agentapi.providers import model_choices
 from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.model import OutputT
@@ -37,7 +37,7 @@ class Agent(Generic[OutputT]):
         *,
         name: str = "agent",
         system_prompt: str = "",
-        provider: str = "openai",
+        provider: str | Sequence[str] = "openai",
         model: str | None = None,
         tools: Sequence[BaseTool | ToolSource] = (),
         max_steps: int = 20,
@@ -54,8 +54,10 @@ class Agent(Generic[OutputT]):
                 digits, dots, dashes or underscores.
             system_prompt: Its instructions.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`).
-            model: The provider's name of the model; the provider's default when not given.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. A list of
+                them is asked in order: when one fails, the next answers.
+            model: The provider's name of the model, of the first provider that names none; the
+                provider's default when not given.
             tools: Functions made with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
             max_steps: Most model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
@@ -81,7 +83,7 @@ class Agent(Generic[OutputT]):
             raise InvalidAgent(
                 f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
             )
-        providers.check(provider)
+        self.choices = model_choices(name, provider, model)
         self.name = name
         self.system_prompt = system_prompt
         self.provider = provider

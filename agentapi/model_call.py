@@ -8,8 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from agentapi.errors import ProviderUnavailable, TurnParked
-from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta
+from agentapi.errors import (
+    NoProviderAvailable,
+    ProviderHeld,
+    ProviderUnavailable,
+    TurnParked,
+)
+from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
 
 if TYPE_CHECKING:
     from agentapi.loop import TurnLog
@@ -18,17 +23,30 @@ T = TypeVar("T")
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
+LONGEST_SPREAD: Final = 15.0
 
 
 def retry_delay(error: ProviderUnavailable, failures: int) -> float:
     """Seconds to wait after the given number of failures.
 
-    What the server asked for, if it did; else exponential from 0.5 s with full jitter.
+    What the server asked for, if it did; else exponential from 0.5 s with full jitter. Of several
+    providers, the earliest.
     """
+    if isinstance(error, NoProviderAvailable):
+        return min(retry_delay(cause, failures) for cause in error.causes)
     if error.retry_after is not None:
         return max(error.retry_after, 0.0)
     ceiling = min(FIRST_DELAY * 2.0 ** (failures - 1), LONGEST_DELAY)
     return random.uniform(ceiling / 2, ceiling)
+
+
+def spread(delay: float) -> float:
+    """The delay and up to a quarter more, so that those who wait do not all wake at once."""
+    return delay + random.uniform(0, min(delay / 4, LONGEST_SPREAD))
+
+
+def _causes(error: ProviderUnavailable) -> tuple[ProviderUnavailable, ...]:
+    return error.causes if isinstance(error, NoProviderAvailable) else (error,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +93,13 @@ async def call_model(
         if not stream:
             return await provider.complete(request)
         async for part in provider.stream(request):
-            if not isinstance(part, TextDelta):
-                return part
-            await shown.delta(part.text)
+            match part:
+                case ModelResponse():
+                    return part
+                case TextDelta():
+                    await shown.delta(part.text)
+                case TextReset():
+                    await shown.reset()
         raise ProviderUnavailable(
             f"provider {provider.name!r} ended its stream without a response",
             provider=provider.name,
@@ -129,10 +151,12 @@ async def ride_out(
         try:
             return await attempt()
         except ProviderUnavailable as error:
-            failures += 1
-            if failures > retry.max_retries:
+            held = [isinstance(cause, ProviderHeld) for cause in _causes(error)]
+            failures += not all(held)
+            # A provider that was not asked yet may still answer.
+            if failures > retry.max_retries and not any(held):
                 raise
-            delay = retry_delay(error, failures)
+            delay = spread(retry_delay(error, failures))
             if retry.park_after is not None and delay > retry.park_after:
                 raise TurnParked(
                     f"provider {error.provider!r} is tried again in {delay:.0f} s",
