@@ -29,15 +29,16 @@ def app(think: float, gap: float, tokens: int) -> web.Application:
     Args:
         think: Seconds before the first token.
         gap: Seconds between two tokens.
-        tokens: Tokens of an answer.
+        tokens: Tokens of an answer, if the request does not say how many.
     """
 
     async def complete(request: web.Request) -> web.StreamResponse:
         began = asyncio.get_running_loop().time()
-        await request.read()
+        asked = orjson.loads(await request.read())
+        count = asked.get("max_completion_tokens", tokens)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for number in range(tokens):
+        for number in range(count):
             due = began + think + number * gap
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             await response.write(chunk({"content": f"word{number} "}))

@@ -1,0 +1,127 @@
+"""Cases in which all contenders run the same turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from benchmarks.contenders.turn import WINDOW
+from benchmarks.contest import BARE, BY_HAND, Contender, Entrant, Servers, entrant
+from benchmarks.done import wait_until_done, wait_until_taken
+from benchmarks.processes import usage
+from benchmarks.results import Metric, Results
+from benchmarks.stats import percentile, summarize
+
+TIMEOUT = 120.0
+
+_MS = 1000
+
+
+def throughput(
+    results: Results, contender: Contender, servers: Servers, *, processes: int, turns: int
+) -> None:
+    """Turns a second from the first `enqueue` to the last reply, with some worker processes.
+
+    With one process also the latency of a turn on an idle system, with two the throughput of
+    `enqueue` alone, when the workers have ended.
+    """
+    count = max(20, int(turns * contender.scale))
+    conversations = [f"c-{number}" for number in range(count)]
+    case = f"throughput, {processes} worker process{'es' if processes > 1 else ''}"
+    with entrant(contender, servers, processes=processes) as running:
+        running.prepare(conversations)
+        before, began = usage(running.pids).cpu, time.perf_counter()
+        running.producer.send("enqueue", conversations)
+        ended = _wait(running, conversations)
+        cpu = usage(running.pids).cpu - before
+        producer = running.producer.answer() if contender.history else {}
+        _add(results, contender, case, "turns a second", "1/s", count / (ended - began))
+        _add(results, contender, case, "processor time of workers, a turn", "ms", cpu / count * _MS)
+        if producer:
+            name = "processor time of the producer, a turn"
+            _add(results, contender, case, name, "ms", producer["cpu"] / count * _MS)
+        if processes == 1:
+            _latency(results, running)
+        else:
+            _enqueue(results, running, count)
+
+
+def _wait(running: Entrant, conversations: Sequence[str]) -> float:
+    if running.contender.history:
+        done = wait_until_done(running, conversations, length=WINDOW + 2, timeout=TIMEOUT)
+        return done.last
+    running.producer.answer()
+    return wait_until_taken(running, TIMEOUT)
+
+
+def _latency(results: Results, running: Entrant) -> None:
+    asks = max(10, int(60 * running.contender.scale))
+    conversations = [f"l-{number}" for number in range(asks)]
+    running.prepare(conversations)
+    seconds = running.ask(conversations)
+    case, base = "latency of a turn on an idle system", BARE
+    for name, value in (
+        ("median", summarize(seconds).median),
+        ("99th percentile", percentile(seconds, 0.99)),
+    ):
+        metric = Metric(case=case, name=name, unit="ms", base=base)
+        results.add(metric, running.contender.name, value * _MS)
+
+
+def _enqueue(results: Results, running: Entrant, count: int) -> None:
+    running.stop_workers()
+    running.producer.send("enqueue", [f"e-{number}" for number in range(count)])
+    found = running.producer.answer()
+    case = "throughput of enqueue, no workers"
+    _add(results, running.contender, case, "turns a second", "1/s", count / found["seconds"])
+    name = "processor time of the producer, a turn"
+    _add(results, running.contender, case, name, "ms", found["cpu"] / count * _MS)
+
+
+def in_flight(
+    results: Results, contender: Contender, servers: Servers, *, at_once: int, delay: float
+) -> None:
+    """One worker process with very many turns in flight, whose queue is full when it begins.
+
+    The ideal is as many turns a second as are in flight over the seconds of the model.
+    """
+    if not (contender.parallel and contender.history):
+        return
+    case = f"{at_once:,} turns in flight in one worker process, model of {delay:g} s"
+    # One wave for those who are slow.
+    waves = 3 if contender.scale == 1 else 1
+    conversations = [f"f-{number}" for number in range(waves * at_once)]
+    peak = {"memory": 0.0, "threads": 0.0}
+
+    with entrant(contender, servers, processes=1, concurrency=at_once, delay=delay) as running:
+        worker = running.workers[0]
+        running.prepare(conversations, messages=2)
+
+        def look() -> None:
+            now = usage(running.pids, children=False)
+            peak["memory"] = max(peak["memory"], now.memory)
+            peak["threads"] = max(peak["threads"], now.threads)
+
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            running.producer.send("enqueue", conversations)
+            running.producer.answer()
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        before = usage(running.pids).cpu
+        done = wait_until_done(running, conversations, length=4, timeout=TIMEOUT, meanwhile=look)
+        cpu = usage(running.pids).cpu - before
+    rate = len(conversations) / (done.last - done.first)
+    _add(results, contender, case, "share of the ideal", "%", 100 * rate / (at_once / delay))
+    _add(results, contender, case, "memory of the worker", "MiB", peak["memory"])
+    _add(results, contender, case, "threads of the worker", "", peak["threads"])
+    name = "processor time of workers, a turn"
+    _add(results, contender, case, name, "ms", cpu / len(conversations) * _MS)
+
+
+def _add(
+    results: Results, contender: Contender, case: str, name: str, unit: str, value: float
+) -> None:
+    results.add(Metric(case=case, name=name, unit=unit, base=BY_HAND), contender.name, value)
