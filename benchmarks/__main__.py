@@ -41,6 +41,8 @@ class Plan:
         workers: That idle.
         conversations: That idle.
         seconds: For which they idle.
+        processes: Worker processes of the throughput; latency is measured with the first number of
+            them, `enqueue` alone after the last.
     """
 
     cases: Sequence[str]
@@ -52,6 +54,7 @@ class Plan:
     workers: int = 10
     conversations: int = 100_000
     seconds: float = 10.0
+    processes: Sequence[int] = (1, 2)
 
 
 Step = tuple[str, Callable[[], None]]
@@ -156,8 +159,13 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
     for one in plan.contenders:
         if "throughput" in plan.cases:
             measure = partial(versus.throughput, results, one, servers, turns=plan.turns)
-            for processes in (1, 2):
-                yield f"throughput of {one.name}", partial(measure, processes=processes)
+            for processes in plan.processes:
+                also = (
+                    *([versus.latency] if processes == plan.processes[0] else []),
+                    *([versus.enqueue] if processes == plan.processes[-1] else []),
+                )
+                name = f"throughput of {one.name}"
+                yield name, partial(measure, processes=processes, also=also)
     for one in plan.contenders:
         if "in-flight" in plan.cases and one.parallel and one.history:
             flight = partial(versus.in_flight, results, one, servers)
@@ -203,6 +211,7 @@ def _as_settings(plan: Plan) -> dict[str, object]:
         "workers": plan.workers,
         "conversations": plan.conversations,
         "seconds": plan.seconds,
+        "processes": list(plan.processes),
     }
 
 

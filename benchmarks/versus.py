@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.contenders.turn import WINDOW
 from benchmarks.contest import BARE, BY_HAND, Contender, Entrant, Servers, entrant
 from benchmarks.done import wait_until_done, wait_until_taken
 from benchmarks.processes import usage
 from benchmarks.results import Metric, Results
-from benchmarks.stats import percentile, summarize
+from benchmarks.stats import percentile
 
 TIMEOUT = 120.0
 
@@ -20,12 +20,23 @@ _MS = 1000
 
 
 def throughput(
-    results: Results, contender: Contender, servers: Servers, *, processes: int, turns: int
+    results: Results,
+    contender: Contender,
+    servers: Servers,
+    *,
+    processes: int,
+    turns: int,
+    also: Sequence[Callable[[Results, Entrant], None]] = (),
 ) -> None:
-    """Turns a second from the first `enqueue` to the last reply, with some worker processes.
+    """Turns a second from the first `enqueue` to the last reply.
 
-    With one process also the latency of a turn on an idle system, with two the throughput of
-    `enqueue` alone, when the workers have ended.
+    Args:
+        results: Get what is measured.
+        contender: Who is measured.
+        servers: Where.
+        processes: Worker processes.
+        turns: Of a contender that is fast.
+        also: What to measure on the same processes afterwards: `latency`, then `enqueue`.
     """
     count = max(20, int(turns * contender.scale))
     conversations = [f"c-{number}" for number in range(count)]
@@ -42,10 +53,8 @@ def throughput(
         if producer:
             name = "processor time of the producer, a turn"
             _add(results, contender, case, name, "ms", producer["cpu"] / count * _MS)
-        if processes == 1:
-            _latency(results, running)
-        else:
-            _enqueue(results, running, count)
+        for measure in also:
+            measure(results, running)
 
 
 def _wait(running: Entrant, conversations: Sequence[str]) -> float:
@@ -56,21 +65,20 @@ def _wait(running: Entrant, conversations: Sequence[str]) -> float:
     return wait_until_taken(running, TIMEOUT)
 
 
-def _latency(results: Results, running: Entrant) -> None:
-    asks = max(10, int(60 * running.contender.scale))
-    conversations = [f"l-{number}" for number in range(asks)]
+def latency(results: Results, running: Entrant) -> None:
+    """Single turns, one after the other, on an idle system."""
+    conversations = [f"l-{number}" for number in range(max(10, int(60 * running.contender.scale)))]
     running.prepare(conversations)
     seconds = running.ask(conversations)
-    case, base = "latency of a turn on an idle system", BARE
-    for name, value in (
-        ("median", summarize(seconds).median),
-        ("99th percentile", percentile(seconds, 0.99)),
-    ):
-        metric = Metric(case=case, name=name, unit="ms", base=base)
-        results.add(metric, running.contender.name, value * _MS)
+    case = "latency of a turn on an idle system"
+    for name, share in (("median", 0.5), ("99th percentile", 0.99)):
+        metric = Metric(case=case, name=name, unit="ms", base=BARE)
+        results.add(metric, running.contender.name, percentile(seconds, share) * _MS)
 
 
-def _enqueue(results: Results, running: Entrant, count: int) -> None:
+def enqueue(results: Results, running: Entrant) -> None:
+    """The producer alone, when the workers have ended."""
+    count = max(20, int(600 * running.contender.scale))
     running.stop_workers()
     running.producer.send("enqueue", [f"e-{number}" for number in range(count)])
     found = running.producer.answer()

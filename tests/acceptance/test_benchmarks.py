@@ -43,6 +43,7 @@ def test_a_tiny_round() -> None:
         workers=1,
         conversations=100,
         seconds=0.5,
+        processes=(1,),
     )
     results = run(plan, Console(quiet=True))
     assert results.left_out == {}
@@ -52,11 +53,10 @@ def test_a_tiny_round() -> None:
         for who, found in by_who.items()
     }
     assert all(len(found) == 1 for found in values.values())
-    for processes in ("1 worker process", "2 worker processes"):
-        for name in names:
-            assert values[f"throughput, {processes}", "turns a second", name][0] > 0
+    for name in names:
+        assert values["throughput, 1 worker process", "turns a second", name][0] > 0
     cases = {case for case, _, _ in values}
-    assert len(cases) == 11
+    assert len(cases) == 10
     assert not any(child.status() != psutil.STATUS_ZOMBIE for child in psutil.Process().children())
 
 
