@@ -153,6 +153,8 @@ def _steps(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
         where = f"round {number + 1} of {plan.rounds}"
         for name, step in _round(plan, servers, results):
             yield f"{where}: {name}", step
+    if "idle" in plan.cases:
+        yield "idle", partial(_idle, plan, servers, results)
 
 
 def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
@@ -167,24 +169,24 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
                 name = f"throughput of {one.name}"
                 yield name, partial(measure, processes=processes, also=also)
     for one in plan.contenders:
-        if "in-flight" in plan.cases and one.parallel and one.history:
+        # Those who are slow do not come near it: their throughput says so.
+        if "in-flight" in plan.cases and one.history and one.scale == 1:
             flight = partial(versus.in_flight, results, one, servers)
             yield f"in flight: {one.name}", partial(flight, at_once=plan.at_once, delay=plan.delay)
     if chosen := {name: case for name, case in _alone(plan, results) if name in plan.cases}:
         names = ", ".join(chosen)
         yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
-    if "idle" in plan.cases:
-        yield (
-            "idle",
-            partial(
-                alone.idle,
-                results,
-                servers,
-                workers=plan.workers,
-                conversations=plan.conversations,
-                seconds=plan.seconds,
-            ),
-        )
+
+
+def _idle(plan: Plan, servers: Servers, results: Results) -> None:
+    """Once: it counts more than it times."""
+    alone.idle(
+        results,
+        servers,
+        workers=plan.workers,
+        conversations=plan.conversations,
+        seconds=plan.seconds,
+    )
 
 
 def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[alone.Running], None]]]:

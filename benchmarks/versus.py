@@ -95,12 +95,8 @@ def in_flight(
 
     The ideal is as many turns a second as are in flight over the seconds of the model.
     """
-    if not (contender.parallel and contender.history):
-        return
     case = f"{at_once:,} turns in flight in one worker process, model of {delay:g} s"
-    # One wave for those who are slow.
-    waves = 3 if contender.scale == 1 else 1
-    conversations = [f"f-{number}" for number in range(waves * at_once)]
+    conversations = [f"f-{number}" for number in range(3 * at_once)]
     peak = {"memory": 0.0, "threads": 0.0}
 
     with entrant(contender, servers, processes=1, concurrency=at_once, delay=delay) as running:
