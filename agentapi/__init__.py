@@ -3,7 +3,9 @@
 from agentapi.agent import Agent
 from agentapi.errors import (
     AgentAPIError,
+    ApprovalRequired,
     BrokerUnavailable,
+    CallNotPending,
     ConfigurationError,
     ConversationBusy,
     InvalidAgent,
@@ -29,16 +31,30 @@ from agentapi.memory import InMemoryMemory, Memory, RedisMemory
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
 from agentapi.settings import Settings, load_settings
-from agentapi.tools import Tool, ToolContext, tool
-from agentapi.turns import Event, EventType, OnAbort, OnBusy, Turn, TurnResult, TurnStatus
+from agentapi.tools import Delegate, Handoff, Tool, ToolContext, delegate, handoff, tool
+from agentapi.turns import (
+    Event,
+    EventType,
+    OnAbort,
+    OnBusy,
+    PendingCall,
+    Turn,
+    TurnResult,
+    TurnStatus,
+    Verdict,
+)
 from agentapi.window import Window
 
 __all__ = [
     # Agents
     "Agent",
+    "Delegate",
+    "Handoff",
     "Tool",
     "ToolContext",
     "Window",
+    "delegate",
+    "handoff",
     "register_provider",
     "tool",
     # Conversations
@@ -56,16 +72,20 @@ __all__ = [
     "EventType",
     "OnAbort",
     "OnBusy",
+    "PendingCall",
     "Turn",
     "TurnResult",
     "TurnStatus",
     "Usage",
+    "Verdict",
     # Settings
     "Settings",
     "load_settings",
     # Errors
     "AgentAPIError",
+    "ApprovalRequired",
     "BrokerUnavailable",
+    "CallNotPending",
     "ConfigurationError",
     "ConversationBusy",
     "InvalidAgent",

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
-from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.in_process import run_in_process
+from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
-from agentapi.messages import UserMessage
-from agentapi.model_call import RetryPolicy
+from agentapi.messages import Message
+from agentapi.output import OutputType
 from agentapi.providers import ToolSpec, providers
-from agentapi.settings import load_settings
-from agentapi.tools import Tool, ToolContext
+from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
 from agentapi.turns import TurnResult
+from agentapi.turns.model import OutputT
 from agentapi.window import Window, as_window
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-class Agent:
+class Agent(Generic[OutputT]):
     """An LLM agent: prompt, model, tools.
 
     As a definition, named and registered, it is what workers run for any number of
@@ -41,6 +42,8 @@ class Agent:
         max_steps: int = 20,
         window: int | Window | None = 50,
         options: Mapping[str, Any] | None = None,
+        output_type: type[OutputT] | None = None,
+        output_retries: int = 2,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -57,6 +60,10 @@ class Agent:
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
             options: Sent to the provider as they are, such as ``{"temperature": 0}``.
+            output_type: What the reply must be, as a type that pydantic can validate, such as a
+                model; `TurnResult.output` has it. Any text when not given.
+            output_retries: How often the model is told what is wrong with its reply and asked
+                again, at least 0.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -69,6 +76,10 @@ class Agent:
             )
         if max_steps < 1:
             raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
+        if output_retries < 0:
+            raise InvalidAgent(
+                f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
+            )
         providers.check(provider)
         self.name = name
         self.system_prompt = system_prompt
@@ -77,9 +88,13 @@ class Agent:
         self.max_steps = max_steps
         self.window = as_window(window)
         self.options = dict(options or {})
+        self.output = None if output_type is None else OutputType(output_type, name)
+        self.output_retries = output_retries
         self._tools = _by_name(name, tools)
         self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
         self._memory = memory
+        self._answering: Agent | None = None
+        self._remembered: dict[str, list[Message]] = {}
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -108,13 +123,15 @@ class Agent:
 
     def reset_memory(self) -> None:
         """Begin the conversation anew, under the same system prompt."""
+        self._answering = None
+        self._remembered.clear()
         self.memory.reset()
 
     async def run(self, message: str) -> str:
         """Say something and get the reply; see `run_turn`."""
         return (await self.run_turn(message)).text
 
-    async def run_turn(self, message: str) -> TurnResult:
+    async def run_turn(self, message: str) -> TurnResult[OutputT]:
         """Say something and get the reply with all that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
@@ -145,29 +162,69 @@ class Agent:
                 turn.cancel()
                 await asyncio.gather(turn, return_exceptions=True)
 
-    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult:
+    def as_tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        remembers: bool = False,
+        requires_approval: bool = False,
+    ) -> AgentTool:
+        """A tool by which another agent's model asks this agent.
+
+        Each call is a turn of its own, in its own conversation, on any worker; several calls of
+        one response run side by side, and the turn that made them waits without a worker.
+
+        Args:
+            name: The tool's name for the model; the agent's own when not given.
+            description: What the agent is good for, for the model.
+            timeout: Seconds a call may take, above 0, with all that the agent asks of others.
+            remembers: Whether all calls of one conversation are one conversation with this
+                agent; else it knows nothing but what the call says.
+            requires_approval: Whether a person must say yes before it is asked.
+
+        Raises:
+            InvalidTool: The name is no tool name, or the timeout not above 0.
+        """
+        return AgentTool(
+            self,
+            name=name,
+            description=description,
+            timeout=timeout,
+            remembers=remembers,
+            requires_approval=requires_approval,
+        )
+
+    def handoff_to(self, name: str) -> Agent | None:
+        """The agent of that name, if a tool of this one hands over to it."""
+        for tool in self.tools:
+            if isinstance(tool, Handoff) and tool.target == name:
+                return tool.definition if isinstance(tool.definition, Agent) else None
+        return None
+
+    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         check_message(message)
         async with self._lock():
             memory = self.memory
             history = await asyncio.to_thread(memory.load, self.window)
-            turn_id = create_turn_id(memory.conversation_id)
-            result = await run_loop(
-                self,
-                providers.get(self.provider),
+            result = await run_in_process(
+                self._answering or self,
+                message,
                 history=history,
-                progress=TurnProgress(user=UserMessage(content=message, turn_id=turn_id)),
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
-                    turn_id=turn_id,
+                    turn_id=create_turn_id(memory.conversation_id),
                     user_id=memory.user_id,
                     tenant_id=memory.tenant_id,
                 ),
                 log=log,
                 stream=stream,
-                retry=RetryPolicy(max_retries=load_settings().provider_max_retries),
+                remembered=self._remembered,
             )
-            await asyncio.to_thread(memory.append, result.messages)
-            return result
+            await asyncio.to_thread(memory.append, result.result.messages)
+            self._answering = result.agent
+            return result.result
 
     def _lock(self) -> asyncio.Lock:
         """A lock belongs to one event loop, an agent may meet several (`asyncio.run`)."""

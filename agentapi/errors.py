@@ -111,6 +111,18 @@ class TurnNotRetryable(AgentAPIError):
     code = "turn_not_retryable"
 
 
+class CallNotPending(AgentAPIError):
+    """The tool call waits for no decision: there is none, it was decided, or its turn ended."""
+
+    code = "call_not_pending"
+
+
+class ApprovalRequired(AgentAPIError):
+    """A tool call needs a person's approval, and nobody can be asked here."""
+
+    code = "approval_required"
+
+
 class TurnTimeout(AgentAPIError, TimeoutError):
     """The turn did not end within the time the caller was ready to wait. It goes on."""
 
@@ -167,8 +179,14 @@ class MaxStepsExceeded(AgentAPIError):
     code = "max_steps"
 
 
+class InvalidOutput(AgentAPIError):
+    """The model's replies did not fit the agent's `output_type`, nor did the retries."""
+
+    code = "invalid_output"
+
+
 class DeadlineExceeded(AgentAPIError):
-    """The turn ran longer than `turn_timeout`."""
+    """The turn ran longer than `turn_timeout`, or did not end by its own deadline."""
 
     code = "deadline"
 

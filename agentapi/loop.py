@@ -7,30 +7,31 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from agentapi.errors import MaxStepsExceeded
+from pydantic import ValidationError
+
+from agentapi.errors import InvalidOutput, MaxStepsExceeded, UnknownAgent
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model
+from agentapi.output import explain_output
+from agentapi.providers import providers
 from agentapi.providers.base import ModelRequest, Provider
+from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
 from agentapi.tools.context import ToolContext
-from agentapi.tools.decorator import explain
+from agentapi.turns.held import CallBook
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 if TYPE_CHECKING:
     from agentapi.agent import Agent
 
-UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
-    "taken effect, and it was not made again. Find out before you repeat it."
-)
-
-
 _WAIT_HERE = RetryPolicy()
+_NOTHING_WAITED = CallBook()
+_DEFAULT_RULES = TurnRules()
+_NO_AGENTS: Mapping[str, Agent] = {}
 
 
 class TurnLog(Protocol):
@@ -75,8 +76,8 @@ class TurnProgress:
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all model steps."""
-        return sum((s.usage for s in self.steps if isinstance(s, ModelStep)), start=Usage())
+        """Tokens of all model steps, and of the turns that calls waited for."""
+        return sum((step.usage for step in self.steps), start=Usage())
 
     @property
     def model_calls(self) -> int:
@@ -85,10 +86,31 @@ class TurnProgress:
 
     @property
     def last_response(self) -> AssistantMessage | None:
-        """The newest model response."""
+        """The newest model response, unless it was rejected."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
-                return step.message
+                return step.message if step.rejected is None else None
+        return None
+
+    @property
+    def rejections(self) -> int:
+        """How many replies were not accepted."""
+        return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Ids of the calls of the newest response that need a decision."""
+        for step in reversed(self.steps):
+            if isinstance(step, ModelStep):
+                return step.held
+        return ()
+
+    @property
+    def handed_to(self) -> str | None:
+        """The agent that the turn was handed over to last."""
+        for step in reversed(self.steps):
+            if isinstance(step, ToolStep) and step.handoff is not None:
+                return step.handoff
         return None
 
     def open_calls(self) -> list[ToolCall]:
@@ -98,6 +120,10 @@ class TurnProgress:
             return []
         done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
         return [call for call in response.tool_calls if call.id not in done]
+
+    def for_model(self) -> list[Message]:
+        """The turn's messages with replies that were not accepted, and why."""
+        return self._messages(rejected=True)
 
     def messages(self, unfinished: str | None = None) -> list[Message]:
         """The turn's messages: results follow their response in the order of its calls.
@@ -109,13 +135,7 @@ class TurnProgress:
             unfinished: What calls without a result get as their result, so that the history is
                 one that every provider accepts; they are left open when not given.
         """
-        messages: list[Message] = [self.user]
-        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
-        for step in self.steps:
-            if isinstance(step, ModelStep):
-                messages.append(step.message)
-                calls = step.message.tool_calls
-                messages += [results[call.id] for call in calls if call.id in results]
+        messages = self._messages(rejected=False)
         if unfinished is not None:
             messages += [
                 ToolMessage(
@@ -127,6 +147,18 @@ class TurnProgress:
                 )
                 for call in self.open_calls()
             ]
+        return messages
+
+    def _messages(self, *, rejected: bool) -> list[Message]:
+        messages: list[Message] = [self.user]
+        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
+        for step in self.steps:
+            if isinstance(step, ModelStep) and step.rejected is None:
+                messages.append(step.message)
+                calls = step.message.tool_calls
+                messages += [results[call.id] for call in calls if call.id in results]
+            elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
+                messages += [step.message, UserMessage(content=step.rejected)]
         return messages
 
     def result(self) -> TurnResult:
@@ -150,6 +182,9 @@ async def run_loop(
     log: TurnLog,
     stream: bool = False,
     retry: RetryPolicy = _WAIT_HERE,
+    book: CallBook = _NOTHING_WAITED,
+    rules: TurnRules = _DEFAULT_RULES,
+    agents: Mapping[str, Agent] = _NO_AGENTS,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -164,22 +199,41 @@ async def run_loop(
         stream: Whether the log gets the text's pieces.
         retry: What to do about model calls that fail in passing. Failures of earlier attempts
             count for the first call only.
+        book: What has become of calls that waited.
+        rules: Limits on what the turn may ask of others.
+        agents: Those that the turn may be handed over to by name.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+        InvalidOutput: It replied too often with what is not the agent's `output_type`.
         ProviderError: The provider refused, or failed more often than `retry` allows.
         TurnParked: The provider is to be tried again later than `retry` waits.
+        TurnSuspended: Calls wait for decisions or for other turns.
+        UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
+    agent, provider = _active(agent, provider, progress, agents)
     window = agent.window.select(history)
     resumed = True
     while True:
         if calls := progress.open_calls():
-            await _run_tools(agent, calls, progress, context, log, resumed=resumed)
+            runner = CallRunner(
+                agent=agent,
+                progress=progress,
+                context=context,
+                log=log,
+                book=book,
+                rules=rules,
+                resumed=resumed,
+            )
+            await runner.run(calls, progress.held)
+            agent, provider = _active(agent, provider, progress, agents)
+            window = agent.window.select(history)
         resumed = False
         response = progress.last_response
         if response is not None and not response.tool_calls:
-            return progress.result()
+            output = agent.output.load(response.content) if agent.output else None
+            return replace(progress.result(), agent=agent.name, output=output)
         if progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
@@ -188,17 +242,54 @@ async def run_loop(
         request = ModelRequest(
             model=agent.model or provider.default_model,
             system_prompt=agent.system_prompt,
-            messages=[*window, *progress.messages()],
+            messages=[*window, *progress.for_model()],
             tools=agent.tool_specs,
             options=agent.options,
+            output=agent.output.spec if agent.output else None,
         )
         answer = await call_model(provider, request, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(_unique_calls(answer.message, progress), turn_id=context.turn_id)
-        step = ModelStep(message=message, usage=answer.usage)
-        if message.tool_calls:
+        step = await _judged(agent, message, answer.usage)
+        if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)
+        if progress.rejections > agent.output_retries:
+            raise InvalidOutput(
+                f"agent {agent.name!r} replied {progress.rejections} times with what is not its "
+                f"output_type: raise Agent(output_retries=...), or say in its prompt what is "
+                f"wanted. The last time: {step.rejected}"
+            )
+
+
+async def _judged(agent: Agent, message: AssistantMessage, usage: Usage) -> ModelStep:
+    """A response as a step: which calls wait, whether the reply is what was asked for."""
+    if message.tool_calls:
+        held = await calls_to_hold(agent, message.tool_calls)
+        return ModelStep(message=message, usage=usage, held=held)
+    if agent.output is None:
+        return ModelStep(message=message, usage=usage)
+    try:
+        _, text = agent.output.read(message.content)
+    except ValidationError as error:
+        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
+    return ModelStep(message=replace(message, content=text), usage=usage)
+
+
+def _active(
+    agent: Agent, provider: Provider, progress: TurnProgress, agents: Mapping[str, Agent]
+) -> tuple[Agent, Provider]:
+    """The agent that goes on, and its provider's client."""
+    name = progress.handed_to
+    if name is None or name == agent.name:
+        return agent, provider
+    target = agents.get(name) or agent.handoff_to(name)
+    if target is None:
+        raise UnknownAgent(
+            f"the turn was handed over to agent {name!r}, which is not known here: add its module "
+            "to AGENTAPI_AGENTS, on every worker"
+        )
+    return target, providers.get(target.provider)
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:
@@ -217,68 +308,3 @@ def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> Assistan
         seen.add(unique)
         calls.append(call if unique == call.id else replace(call, id=unique))
     return replace(message, tool_calls=tuple(calls))
-
-
-async def _run_tools(
-    agent: Agent,
-    calls: Sequence[ToolCall],
-    progress: TurnProgress,
-    context: ToolContext,
-    log: TurnLog,
-    *,
-    resumed: bool,
-) -> None:
-    """Run the calls side by side; each result is recorded when it is there."""
-    recording = asyncio.Lock()
-
-    async def run(call: ToolCall) -> None:
-        message = await _run_tool(agent, call, context, resumed=resumed)
-        step = ToolStep(message=message)
-        async with recording:
-            await log.record(step)
-            progress.steps.append(step)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for call in calls:
-                group.create_task(run(call))
-    except ExceptionGroup as group_error:
-        # Only the log raises here; the first failure has stopped the others.
-        raise group_error.exceptions[0] from group_error
-
-
-async def _run_tool(
-    agent: Agent, call: ToolCall, context: ToolContext, *, resumed: bool
-) -> ToolMessage:
-    def result(content: str, *, is_error: bool = False) -> ToolMessage:
-        return ToolMessage(
-            call_id=call.id,
-            name=call.name,
-            content=content,
-            is_error=is_error,
-            turn_id=context.turn_id,
-        )
-
-    tool = agent.tool(call.name)
-    if resumed and not (tool and tool.idempotent):
-        return result(UNKNOWN_OUTCOME, is_error=True)
-    if tool is None:
-        known = ", ".join(spec.name for spec in agent.tool_specs) or "none"
-        return result(f"there is no tool {call.name!r}; tools are: {known}", is_error=True)
-    if call.malformed is not None:
-        return result("invalid arguments: they are no JSON object", is_error=True)
-    try:
-        return result(await tool.invoke(call.arguments, replace(context, call_id=call.id)))
-    except BaseException as error:
-        # Whatever a user's function raises is for the model to read: the turn goes on. Even
-        # SystemExit, which would end the process's event loop, and a CancelledError of the
-        # tool's own making, which would leave the call without a result.
-        if isinstance(error, GeneratorExit) or _is_cancelled():
-            raise
-        return result(explain(error), is_error=True)
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancels this task, rather than the tool itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

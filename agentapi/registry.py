@@ -8,6 +8,8 @@ from types import ModuleType
 
 from agentapi.agent import Agent
 from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.tools import AgentTool, Handoff
+from agentapi.window import Window
 
 
 def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
@@ -35,18 +37,52 @@ def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
 
 
 def by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
-    """The agents by their names.
+    """The agents by their names, with those that their tools ask.
 
     Raises:
         InvalidAgent: Two different agents have one name.
     """
     found: dict[str, Agent] = {}
-    for agent in agents:
-        if found.setdefault(agent.name, agent) is not agent:
+    waiting = list(agents)
+    while waiting:
+        agent = waiting.pop(0)
+        if agent.name not in found:
+            found[agent.name] = agent
+            waiting += asked_by(agent)
+        elif found[agent.name] is not agent:
             raise InvalidAgent(
                 f"two agents are named {agent.name!r}: give each Agent(name=...) its own"
             )
     return found
+
+
+def asked_by(agent: Agent) -> list[Agent]:
+    """The agents that an agent's tools ask or hand over to, where the tool has more than a name."""
+    return [
+        other
+        for tool in agent.tools
+        if isinstance(tool, AgentTool | Handoff) and isinstance(other := tool.definition, Agent)
+    ]
+
+
+def widest_window(agent: Agent, known: Mapping[str, Agent]) -> Window:
+    """What a claim must load, so that every agent that the turn may be handed to has enough."""
+    seen: dict[str, Agent] = {agent.name: agent}
+    waiting = [agent]
+    while waiting:
+        for tool in waiting.pop().tools:
+            if isinstance(tool, Handoff) and tool.target not in seen and tool.target in known:
+                seen[tool.target] = known[tool.target]
+                waiting.append(known[tool.target])
+    if len(seen) == 1:
+        return agent.window
+    windows = [other.window for other in seen.values()]
+    messages = [window.messages for window in windows]
+    tokens = [window.tokens for window in windows]
+    return Window(
+        messages=None if None in messages else max(m for m in messages if m is not None),
+        tokens=None if None in tokens else max(t for t in tokens if t is not None),
+    )
 
 
 def unknown_agent(name: str, known: Iterable[str]) -> UnknownAgent:

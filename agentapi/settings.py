@@ -64,6 +64,16 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
     )
+    max_depth: int = Field(
+        default=5, ge=0, description="How deep turns may delegate to turns that delegate."
+    )
+    max_children: int = Field(
+        default=50, ge=1, description="Turns that one turn may wait for at once."
+    )
+    approval_timeout: Seconds | None = Field(
+        default=None,
+        description="How long a tool call waits for an approval; for ever when not set.",
+    )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
         default=3, ge=1, description="Claims of one turn before it fails as poison."

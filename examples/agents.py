@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from agentapi import Agent, ToolContext, tool
+from agentapi import Agent, Delegate, ToolContext, delegate, handoff, tool
 
 PROVIDER = os.environ.get("AGENTAPI_EXAMPLE_PROVIDER", "offline")
 
@@ -35,14 +35,42 @@ async def open_ticket(subject: str, context: ToolContext) -> dict[str, str]:
     return {"ticket": context.idempotency_key[-8:], "subject": subject}
 
 
+@tool(requires_approval=lambda amount: amount > 50)
+def refund(order_id: str, amount: float) -> str:
+    """Pay money back. Large amounts need a colleague's approval.
+
+    Args:
+        order_id: The number on the invoice.
+        amount: In euros.
+    """
+    return f"{amount:.2f} euros of order {order_id} were paid back"
+
+
+@tool
+def look_into(topics: list[str]) -> list[Delegate]:
+    """Have several topics researched side by side.
+
+    Args:
+        topics: One line each.
+    """
+    return [delegate("research", topic) for topic in topics]
+
+
+billing = Agent(name="billing", system_prompt="You answer for invoices.", provider=PROVIDER)
 support = Agent(
     name="support",
     system_prompt="You help shoppers with their orders. Be brief.",
     provider=PROVIDER,
-    tools=[lookup_order, open_ticket],
+    tools=[lookup_order, open_ticket, refund, handoff(billing)],
 )
 research = Agent(name="research", system_prompt="You collect facts.", provider=PROVIDER)
 edit = Agent(name="edit", system_prompt="You make text clear and short.", provider=PROVIDER)
 summarise = Agent(name="summarise", system_prompt="You summarise.", provider=PROVIDER)
 analyse = Agent(name="analyse", system_prompt="You find what follows.", provider=PROVIDER)
+editor = Agent(
+    name="editor",
+    system_prompt="You write reports. Have the facts researched, then let edit polish them.",
+    provider=PROVIDER,
+    tools=[look_into, edit.as_tool(description="Makes a text clear and short.")],
+)
 plan = Agent(name="plan", system_prompt="You make plans of few steps.", provider=PROVIDER)

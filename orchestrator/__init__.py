@@ -1,15 +1,20 @@
 """The producers: enqueue turns for the workers, and get their replies."""
 
+from agentapi.flows import Ask
 from agentapi.stores import CancelOutcome
-from orchestrator.aio import AsyncOrchestrator, AsyncTurnHandle
+from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
 from orchestrator.client import Orchestrator
+from orchestrator.flows import GatherHandle
 from orchestrator.handle import TurnHandle
 from orchestrator.requests import TurnRequest
 
 __all__ = [
+    "Ask",
+    "AsyncGatherHandle",
     "AsyncOrchestrator",
     "AsyncTurnHandle",
     "CancelOutcome",
+    "GatherHandle",
     "Orchestrator",
     "TurnHandle",
     "TurnRequest",

@@ -9,12 +9,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from agentapi import Agent, Settings
+from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, OnAbort, OnBusy, Turn, TurnResult, TurnStatus
+from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
+from agentapi.turns.model import OutputT
 from orchestrator.client import Orchestrator
+from orchestrator.flows import Link, replies_of
 from orchestrator.handle import TurnHandle, outcome, past_events, still_running
 from orchestrator.requests import TurnRequest
 
@@ -60,6 +63,7 @@ class AsyncOrchestrator:
         stream: bool = False,
         on_busy: OnBusy | str | None = None,
         on_abort: OnAbort | str | None = None,
+        deadline: float | None = None,
     ) -> AsyncTurnHandle:
         """Give an agent a message; see `Orchestrator.enqueue`."""
         request = TurnRequest(
@@ -73,6 +77,7 @@ class AsyncOrchestrator:
             stream=stream,
             on_busy=on_busy,
             on_abort=on_abort,
+            deadline=deadline,
         )
         return (await self.enqueue_many([request]))[0]
 
@@ -80,6 +85,16 @@ class AsyncOrchestrator:
         """Give many messages at once; see `Orchestrator.enqueue_many`."""
         handles = await self.call(lambda: self.sync.enqueue_many(requests))
         return [AsyncTurnHandle(self, handle) for handle in handles]
+
+    async def gather(self, turns: Sequence[Link], **options: Any) -> AsyncGatherHandle:
+        """Ask several agents side by side; see `Orchestrator.gather`."""
+        handle = await self.call(lambda: self.sync.gather(turns, **options))
+        return AsyncGatherHandle(self, handle)
+
+    async def chain(self, turns: Sequence[Link], **options: Any) -> AsyncTurnHandle:
+        """Ask agents one after the other; see `Orchestrator.chain`."""
+        handle = await self.call(lambda: self.sync.chain(turns, **options))
+        return AsyncTurnHandle(self, handle)
 
     async def turn(self, turn_id: str) -> AsyncTurnHandle:
         """The handle of a turn enqueued anywhere; see `Orchestrator.turn`."""
@@ -146,7 +161,42 @@ class AsyncTurnHandle:
         """Run the failed turn again; see `TurnHandle.retry`."""
         await self._orchestrator.retry(self.turn_id)
 
-    async def result(self, timeout: float | None = None) -> TurnResult:  # noqa: ASYNC109
+    async def pending(self) -> list[PendingCall]:
+        """The tool calls that wait for a decision; see `TurnHandle.pending`."""
+        return await self._orchestrator.call(self._handle.pending)
+
+    async def approve(self, call_id: str, *, by: str | None = None) -> None:
+        """Let a call be made; see `TurnHandle.approve`."""
+        await self._orchestrator.call(lambda: self._handle.approve(call_id, by=by))
+
+    async def reject(
+        self, call_id: str, reason: str | None = None, *, by: str | None = None
+    ) -> None:
+        """Do not let a call be made; see `TurnHandle.reject`."""
+        await self._orchestrator.call(lambda: self._handle.reject(call_id, reason, by=by))
+
+    async def children(self) -> list[AsyncTurnHandle]:
+        """The turns that it delegated to; see `TurnHandle.children`."""
+        found = await self._orchestrator.call(self._handle.children)
+        return [AsyncTurnHandle(self._orchestrator, handle) for handle in found]
+
+    @overload
+    async def result(self, timeout: float | None = None) -> TurnResult: ...  # noqa: ASYNC109
+
+    @overload
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        output_type: type[OutputT],
+    ) -> TurnResult[OutputT]: ...
+
+    async def result(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        output_type: type[Any] | None = None,
+    ) -> TurnResult[Any]:
         """Wait for the turn's end; see `TurnHandle.result`."""
         turn = await self.info()
         if not turn.status.ended:
@@ -157,7 +207,7 @@ class AsyncTurnHandle:
             except TimeoutError:
                 raise still_running(self.turn_id) from None
             turn = await self.info()
-        return outcome(turn)
+        return outcome(turn, self._orchestrator.sync.output_of(turn, output_type))
 
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
         """The turn's events, past and to come; see `TurnHandle.events`.
@@ -191,3 +241,17 @@ class AsyncTurnHandle:
                     return
         finally:
             follower.unsubscribe(subscription)
+
+
+class AsyncGatherHandle(AsyncTurnHandle):
+    """A turn that waits for several others; see `GatherHandle`."""
+
+    async def replies(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        return_exceptions: bool = False,
+    ) -> Sequence[str | TurnFailed]:
+        """Wait for all of them; see `GatherHandle.replies`."""
+        result = await self.result(timeout)
+        return replies_of(self.turn_id, result, return_exceptions=return_exceptions)

@@ -7,14 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
+from pydantic import TypeAdapter
+
 from agentapi import Agent, Settings, load_settings
+from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
 from agentapi.registry import by_name
-from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore
-from agentapi.turns import OnAbort, OnBusy
+from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
+from agentapi.turns import Decision, OnAbort, OnBusy, Turn
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
+from orchestrator.flows import GatherHandle, Link, checked_asks
 from orchestrator.follower import EventFollower
 from orchestrator.handle import TurnHandle
 from orchestrator.requests import TurnRequest, new_turn
@@ -79,6 +84,7 @@ class Orchestrator:
         stream: bool = False,
         on_busy: OnBusy | str | None = None,
         on_abort: OnAbort | str | None = None,
+        deadline: float | None = None,
     ) -> TurnHandle:
         """Give an agent a message; returns when the turn is safe in Redis.
 
@@ -104,6 +110,7 @@ class Orchestrator:
             stream=stream,
             on_busy=on_busy,
             on_abort=on_abort,
+            deadline=deadline,
         )
         return self.enqueue_many([request])[0]
 
@@ -126,6 +133,77 @@ class Orchestrator:
             for turn, answer in zip(turns, accepted, strict=True)
         ]
 
+    def gather(
+        self,
+        turns: Sequence[Link],
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+    ) -> GatherHandle:
+        """Ask several agents side by side, each in a conversation of its own.
+
+        What waits for them is a turn as well, which holds no worker meanwhile, survives every
+        process, and cancels them when it is cancelled.
+
+        Args:
+            turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.
+            user_id: For all of them, as the rest in `TurnRequest`.
+
+        Raises:
+            InvalidInput: There are none, too many, or one is not acceptable.
+            StoreUnavailable: See `enqueue`.
+        """
+        asks = checked_asks(turns, self._agents, self.settings, chained=False)
+        request = TurnRequest(
+            agent=GATHER,
+            message=flow_message(asks),
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            deadline=deadline,
+        )
+        return GatherHandle(self, self.enqueue_many([request])[0])
+
+    def chain(
+        self,
+        turns: Sequence[Link],
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+    ) -> TurnHandle:
+        """Ask agents one after the other; each gets the reply of the one before.
+
+        The result is the reply of the last. A link that fails ends the chain, which fails with
+        ``chain_broken`` and says which.
+
+        Args:
+            turns: The first with its message; later ones by agent alone, or with a message in
+                which ``{reply}`` stands for the reply before. At most 100.
+            user_id: For all of them, as the rest in `TurnRequest`.
+
+        Raises:
+            InvalidInput: There are none, too many, or one is not acceptable.
+            StoreUnavailable: See `enqueue`.
+        """
+        asks = checked_asks(turns, self._agents, self.settings, chained=True)
+        request = TurnRequest(
+            agent=CHAIN,
+            message=flow_message(asks),
+            user_id=user_id,
+            tenant_id=tenant_id,
+            idempotency_key=idempotency_key,
+            metadata=metadata or {},
+            deadline=deadline,
+        )
+        return self.enqueue_many([request])[0]
+
     def turn(self, turn_id: str) -> TurnHandle:
         """The handle of a turn enqueued anywhere.
 
@@ -139,15 +217,29 @@ class Orchestrator:
     def cancel(self, turn_id: str) -> CancelOutcome:
         """Cancel a turn; see `TurnHandle.cancel`."""
         cancellation = self.store.cancel(turn_id)
-        if cancellation.wakeup is not None:
-            self._wakeups.send([cancellation.wakeup])
+        self._send(cancellation.wakeup)
         return cancellation.outcome
 
     def retry(self, turn_id: str) -> None:
         """Run a failed turn again; see `TurnHandle.retry`."""
-        wakeup = self.store.retry(turn_id, uuid.uuid4().hex)
-        if wakeup is not None:
-            self._wakeups.send([wakeup])
+        self._send(self.store.retry(turn_id, uuid.uuid4().hex))
+
+    def decide(self, turn_id: str, call_id: str, decision: Decision) -> None:
+        """Decide about a call of this very turn; see `TurnHandle.approve`."""
+        self._send(self.store.calls.decide(turn_id, call_id, decision))
+
+    def _send(self, wakeup: Wakeup | None) -> None:
+        self._wakeups.send([wakeup] if wakeup is not None else [])
+
+    def output_of(self, turn: Turn, output_type: type[Any] | None = None) -> Any:
+        """The typed reply of an ended turn; see `TurnHandle.result`."""
+        if not turn.structured or turn.text is None:
+            return None
+        if output_type is not None:
+            return TypeAdapter(output_type).validate_json(turn.text)
+        agent = self._agents.get(turn.answered_by or turn.agent)
+        known = agent.output if agent is not None else None
+        return orjson.loads(turn.text) if known is None else known.load(turn.text)
 
     def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation as plain dicts, oldest first; empty for a new one.

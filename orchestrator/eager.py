@@ -24,6 +24,7 @@ class EagerWakeups:
         """Run the turns and those that wait behind them, one after the other."""
         for wakeup in wakeups:
             self._app.dispatcher.send(wakeup)
+        self._app.runtime.carry_out_errands()
 
     def close(self) -> None:
         """End the runtime's threads."""

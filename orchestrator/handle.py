@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from agentapi.errors import TurnCancelled, TurnFailed, TurnNotFound, TurnTimeout
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+from agentapi.turns import (
+    Decision,
+    Event,
+    PendingCall,
+    Turn,
+    TurnResult,
+    TurnStatus,
+    Verdict,
+)
+from agentapi.turns.model import OutputT
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
@@ -70,11 +80,75 @@ class TurnHandle:
         """
         self._orchestrator.retry(self.turn_id)
 
-    def result(self, timeout: float | None = None) -> TurnResult:
+    def pending(self) -> list[PendingCall]:
+        """The tool calls that wait for a person's decision, those of turns it waits for included.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return pending_calls(self._orchestrator, self.turn_id)
+
+    def approve(self, call_id: str, *, by: str | None = None) -> None:
+        """Let a call be made; the turn goes on at once. Saying it again does nothing.
+
+        Args:
+            call_id: As `pending` gives it; of this turn or of one that it waits for.
+            by: Who decided, for the record.
+
+        Raises:
+            CallNotPending: The call waits for no decision, or was rejected.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._decide(call_id, Decision(verdict=Verdict.APPROVED, by=by))
+
+    def reject(self, call_id: str, reason: str | None = None, *, by: str | None = None) -> None:
+        """Do not let a call be made; the turn goes on at once. Saying it again does nothing.
+
+        Args:
+            call_id: As `pending` gives it; of this turn or of one that it waits for.
+            reason: For the model.
+            by: Who decided, for the record.
+
+        Raises:
+            CallNotPending: The call waits for no decision, or was decided otherwise.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        self._decide(call_id, Decision(verdict=Verdict.REJECTED, reason=reason, by=by))
+
+    def _decide(self, call_id: str, decision: Decision) -> None:
+        # The call of a turn below is found by its question; whatever else is asked about is for
+        # this turn to answer.
+        asked = (call.turn_id for call in self.pending() if call.call_id == call_id)
+        self._orchestrator.decide(next(asked, self.turn_id), call_id, decision)
+
+    def children(self) -> list[TurnHandle]:
+        """The turns that it delegated to, in the order of its calls, while it has not ended."""
+        children = self._orchestrator.store.calls.children(self.turn_id)
+        return [
+            TurnHandle(self._orchestrator, child.turn_id, child.conversation_id)
+            for child, _ in children
+        ]
+
+    @overload
+    def result(self, timeout: float | None = None) -> TurnResult: ...
+
+    @overload
+    def result(
+        self, timeout: float | None = None, *, output_type: type[OutputT]
+    ) -> TurnResult[OutputT]: ...
+
+    def result(
+        self, timeout: float | None = None, *, output_type: type[Any] | None = None
+    ) -> TurnResult[Any]:
         """Wait for the turn's end, woken by its events.
 
         Args:
             timeout: Longest wait in seconds; for ever when not given.
+            output_type: The agent's, if this process does not know the agent; else `output` is
+                plain JSON.
 
         Raises:
             TurnFailed: It failed; says why.
@@ -82,6 +156,7 @@ class TurnHandle:
             TurnTimeout: It has not ended yet. It goes on, and can be waited for again.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
+            ValidationError: The reply does not fit `output_type` (pydantic's error).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         turn = self.info()
@@ -89,7 +164,7 @@ class TurnHandle:
             for _ in self._follow(turn.last_event, deadline):
                 pass
             turn = self.info()
-        return outcome(turn)
+        return outcome(turn, self._orchestrator.output_of(turn, output_type))
 
     def events(self, after: int = -1, timeout: float | None = None) -> Iterator[Event]:
         """The turn's events, past and to come, until the one that ends it.
@@ -126,6 +201,17 @@ class TurnHandle:
             follower.unsubscribe(subscription)
 
 
+def pending_calls(orchestrator: Orchestrator, turn_id: str) -> list[PendingCall]:
+    """Questions of a turn and of all that it waits for; children that are gone ask nothing."""
+    calls = orchestrator.store.calls
+    found = calls.pending(turn_id)
+    for child, awaited in calls.children(turn_id):
+        if awaited:
+            with contextlib.suppress(TurnNotFound):
+                found += pending_calls(orchestrator, child.turn_id)
+    return found
+
+
 def past_events(orchestrator: Orchestrator, turn_id: str, after: int) -> tuple[list[Event], bool]:
     """Events that are there already, and whether more will come.
 
@@ -150,7 +236,7 @@ def still_running(turn_id: str) -> TurnTimeout:
     )
 
 
-def outcome(turn: Turn) -> TurnResult:
+def outcome(turn: Turn, output: Any = None) -> TurnResult[Any]:
     """The result of an ended turn.
 
     Raises:
@@ -164,6 +250,8 @@ def outcome(turn: Turn) -> TurnResult:
                 messages=turn.messages,
                 usage=turn.usage,
                 steps=turn.steps,
+                agent=turn.answered_by or turn.agent,
+                output=output,
             )
         case TurnStatus.CANCELLED:
             raise TurnCancelled(

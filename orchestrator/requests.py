@@ -12,6 +12,7 @@ import orjson
 from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agent import check_message
 from agentapi.errors import InvalidInput
+from agentapi.flows import is_flow
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
 from agentapi.registry import unknown_agent
 from agentapi.turns import NewTurn, OnAbort, OnBusy
@@ -40,6 +41,8 @@ class TurnRequest:
         on_abort: What the turn leaves in the history when it is cancelled or fails: ``drop``
             (nothing) or ``keep`` (the user's message and the finished steps); the setting
             when not given.
+        deadline: Seconds from now in which the turn must have ended, with all turns that it
+            delegates to; what has not ended then fails. Waiting counts, approvals too.
     """
 
     agent: str | Agent
@@ -52,6 +55,7 @@ class TurnRequest:
     stream: bool = False
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
+    deadline: float | None = None
 
 
 def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Settings) -> NewTurn:
@@ -69,7 +73,7 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         InvalidInput: The key, an id, the metadata or a policy is not acceptable.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
-    if not isinstance(agent, str) or (known and agent not in known):
+    if not isinstance(agent, str) or (known and agent not in known and not is_flow(agent)):
         raise unknown_agent(str(agent), known)
     message = check_message(request.message, settings.max_message_bytes)
     key = _short_text("idempotency_key", request.idempotency_key)
@@ -88,6 +92,7 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         stream=request.stream,
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        timeout=_deadline(request.deadline),
     )
 
 
@@ -102,6 +107,14 @@ def _choice(name: str, choices: type[C], value: object, default: C) -> C:
     except ValueError:
         known = ", ".join(choices)
         raise InvalidInput(f"{name} is {value!r}: expected one of {known}") from None
+
+
+def _deadline(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidInput(f"deadline is {value!r}: expected seconds above 0")
+    return float(value)
 
 
 def _short_text(name: str, value: object) -> str | None:

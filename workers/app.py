@@ -14,6 +14,7 @@ from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
 from agentapi.errors import ConfigurationError
+from agentapi.flows import flow_agents, is_flow
 from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names
@@ -52,7 +53,7 @@ def create_app(
     if agents is None:
         _import_from_here()
         agents = load_agents(settings.agents).values()
-    known = by_name(agents)
+    known = by_name([*agents, *flow_agents()])
     if not settings.eager:
         refuse_private_memory(settings, known.values())
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
@@ -109,7 +110,7 @@ def _add_task(app: WorkerApp) -> None:
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
 def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
     """Which agents this worker serves (`agentapi doctor` asks)."""
-    return {"agents": sorted(state.app.runtime.agents)}
+    return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
 
 
 def _connect_signals(app: WorkerApp) -> None:

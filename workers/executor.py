@@ -19,16 +19,28 @@ from agentapi.errors import (
     StoreUnavailable,
     TurnParked,
 )
+from agentapi.in_process import turn_rules
 from agentapi.loop import TurnProgress, run_loop
 from agentapi.messages import UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.providers import providers
-from agentapi.registry import unknown_agent
-from agentapi.stores import Claim, Ending, Lease, Refusal, TurnStore, Wakeup
+from agentapi.registry import unknown_agent, widest_window
+from agentapi.stores import (
+    Claim,
+    Ending,
+    ErrandKind,
+    Lease,
+    Refusal,
+    Suspended,
+    TurnStore,
+    Wakeup,
+)
+from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
-from agentapi.turns import EventType, Step, Turn, TurnError, TurnResult, TurnStatus
+from agentapi.turns import CallBook, EventType, Step, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
 from workers.dispatch import Dispatcher
+from workers.errands import Errands
 from workers.event_log import EventLog
 from workers.logs import line
 from workers.patience import Outage, ride_out
@@ -86,6 +98,7 @@ class TurnExecutor:
     agents: Mapping[str, Agent]
     store: TurnStore
     dispatcher: Dispatcher
+    errands: Errands
     events: EventLog
     running: RunningTurns
     loop: asyncio.AbstractEventLoop
@@ -128,14 +141,14 @@ class TurnExecutor:
                 turn_id,
                 owner=owner,
                 token=token,
-                window=agent.window if agent else _NOTHING,
+                window=widest_window(agent, self.agents) if agent else _NOTHING,
             ),
             outage=self.outage,
         )
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
-        return self._run(agent, claim)
+        return self._run(self.agents.get(claim.answering or agent_name), claim)
 
     def _run(self, agent: Agent | None, claim: Claim) -> dict[str, Any]:
         running = RunningTurn(lease=claim.lease, loop=self.loop)
@@ -150,6 +163,8 @@ class TurnExecutor:
                     return self._end(claim, running, ending)
                 case TurnParked() as pause:
                     return self._park(claim, running, progress, pause)
+                case TurnSuspended():
+                    return self._suspended(claim)
                 case _:
                     return self._hand_back(claim)
         except LeaseLost:
@@ -161,11 +176,12 @@ class TurnExecutor:
 
     def _outcome(
         self, agent: Agent | None, claim: Claim, running: RunningTurn, progress: TurnProgress
-    ) -> Ending | TurnParked | None:
+    ) -> Ending | TurnParked | TurnSuspended | None:
         """Run the turn until it ends or must wait; None when it is to be handed back."""
         if claim.turn.cancel_requested:
             return _stopped(TurnStatus.CANCELLED, progress)
         try:
+            check_deadline(claim)
             attempts = claim.turn.attempt - claim.turn.forgiven
             if attempts > self.settings.max_attempts:
                 raise PoisonTurn(
@@ -174,8 +190,8 @@ class TurnExecutor:
                     "process), then enqueue it again"
                 )
             if agent is None:
-                raise unknown_agent(claim.turn.agent, self.agents)
-            return _completed(running.run(lambda: self._loop(agent, claim, running, progress)))
+                raise unknown_agent(claim.answering or claim.turn.agent, self.agents)
+            return self._carry_on(agent, claim, running, progress)
         except asyncio.CancelledError:
             match running.reason:
                 case StopReason.SHUTDOWN:
@@ -205,8 +221,49 @@ class TurnExecutor:
             error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
             return _stopped(TurnStatus.FAILED, progress, error)
 
-    async def _loop(
+    def _carry_on(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
+    ) -> Ending | TurnSuspended:
+        """Run the loop; again when what it would wait for is there already."""
+        book = claim.calls
+        while True:
+            outcome = self._attempt(agent, claim, running, progress, book)
+            if isinstance(outcome, Ending):
+                return outcome
+            match self._suspend(claim, running, outcome):
+                case Suspended.PARKED:
+                    return outcome
+                case Suspended.CANCELLED:
+                    return _stopped(TurnStatus.CANCELLED, progress)
+                case CallBook() as answers:
+                    book = answers
+
+    def _attempt(
+        self,
+        agent: Agent,
+        claim: Claim,
+        running: RunningTurn,
+        progress: TurnProgress,
+        book: CallBook,
+    ) -> Ending | TurnSuspended:
+        try:
+            result = running.run(lambda: self._loop(agent, claim, running, progress, book))
+        except TurnSuspended as wish:
+            return wish
+        return _completed(result, agent)
+
+    def _suspend(
+        self, claim: Claim, running: RunningTurn, wish: TurnSuspended
+    ) -> Suspended | CallBook:
+        return self._write(running, lambda: self.store.calls.suspend(claim.lease, wish.held))
+
+    async def _loop(
+        self,
+        agent: Agent,
+        claim: Claim,
+        running: RunningTurn,
+        progress: TurnProgress,
+        book: CallBook,
     ) -> TurnResult:
         turn = claim.turn
         turn_log = WorkerLog(
@@ -220,7 +277,7 @@ class TurnExecutor:
         if turn.stream and turn.attempt > 1:
             await turn_log.reset()
         try:
-            async with asyncio.timeout(self.settings.turn_timeout) as deadline:
+            async with asyncio.timeout(self._time_left(claim)) as deadline:
                 return await run_loop(
                     agent,
                     providers.get(agent.provider),
@@ -234,18 +291,30 @@ class TurnExecutor:
                         failures=turn.failures,
                         park_after=None if self.settings.eager else self.settings.park_after,
                     ),
+                    book=book,
+                    rules=turn_rules(self.settings, turn.depth),
+                    agents=self.agents,
                 )
         except TimeoutError:
             if not deadline.expired():
                 raise
+            if turn.deadline_at is not None and self._time_left(claim) < self.settings.turn_timeout:
+                raise missed_deadline() from None
             raise DeadlineExceeded(
                 f"turn ran longer than {self.settings.turn_timeout:g} s: raise "
                 "AGENTAPI_TURN_TIMEOUT, or give slow tools a timeout of their own"
             ) from None
 
+    def _time_left(self, claim: Claim) -> float:
+        """Seconds that this attempt may run."""
+        longest, deadline = self.settings.turn_timeout, claim.turn.deadline_at
+        return longest if deadline is None else min(longest, deadline - claim.now)
+
     def _end(self, claim: Claim, running: RunningTurn, ending: Ending) -> dict[str, Any]:
         """Commit, and wake the conversation's next turn."""
         self.dispatcher.send(self._write(running, lambda: self.store.commit(running.lease, ending)))
+        if claim.turn.parent_id is not None:
+            self.errands.of_turn(ErrandKind.DELIVER, claim.turn.turn_id)
         code = {"error": ending.error.code} if ending.error else {}
         log.info(_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
         return {
@@ -276,6 +345,12 @@ class TurnExecutor:
         log.info(_line("turn.parked", claim, seconds=round(pause.delay, 1)))
         return {"status": "parked", "attempt": claim.turn.attempt, "seconds": pause.delay}
 
+    def _suspended(self, claim: Claim) -> dict[str, Any]:
+        """The turn waits: start what it waits for."""
+        self.errands.of_turn(ErrandKind.START, claim.turn.turn_id)
+        log.info(_line("turn.suspended", claim))
+        return {"status": "parked", "attempt": claim.turn.attempt}
+
     def _write(self, running: RunningTurn, transition: Callable[[], T]) -> T:
         """Make the transition that ends this attempt, after the events that came before it."""
 
@@ -300,6 +375,22 @@ class TurnExecutor:
         return {"status": "handed_back", "attempt": claim.turn.attempt}
 
 
+def missed_deadline() -> DeadlineExceeded:
+    """The error of a turn that did not end by its own deadline."""
+    return DeadlineExceeded(
+        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
+        "more time, or the agents less to do"
+    )
+
+
+def check_deadline(claim: Claim) -> None:
+    """Raises:
+    DeadlineExceeded: The turn should have ended by now.
+    """
+    if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
+        raise missed_deadline()
+
+
 def _context(turn: Turn) -> ToolContext:
     return ToolContext(
         conversation_id=turn.conversation_id,
@@ -314,8 +405,11 @@ def _wakeup(lease: Lease, turn: Turn) -> Wakeup:
     return Wakeup(conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=turn.agent)
 
 
-def _completed(result: TurnResult) -> Ending:
+def _completed(result: TurnResult, asked: Agent) -> Ending:
     return Ending(
+        answered_by=result.agent,
+        handed_over=result.agent != asked.name,
+        structured=result.output is not None,
         status=TurnStatus.COMPLETED,
         messages=result.messages,
         usage=result.usage,

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentapi import Agent, Settings
-from agentapi.stores import TurnStore
+from agentapi.flows import is_flow
+from agentapi.stores import Errand, TurnStore
 from workers.dispatch import Dispatcher
+from workers.errands import Errands
 from workers.event_log import EventLog
 from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
@@ -57,12 +59,14 @@ class Runtime:
         self._loop = LoopThread()
         self._events = EventLog(store)
         self._heartbeat = Heartbeat(settings, store, self.running, self._outage)
-        self._sweeper = Sweeper(settings, store, dispatcher, self._outage)
+        self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
+        self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
         self._executor = TurnExecutor(
             settings=settings,
             agents=agents,
             store=store,
             dispatcher=dispatcher,
+            errands=self._errands,
             events=self._events,
             running=self.running,
             loop=self._loop.loop,
@@ -92,13 +96,20 @@ class Runtime:
                 if self._settings.watchdog:
                     self._watchdog.start(self._process, candidate)
             self._started = True
-        log.info(line("worker.started", owner=owner, agents=",".join(sorted(self.agents))))
+        agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
+        log.info(line("worker.started", owner=owner, agents=agents))
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up; see `TurnExecutor.execute`."""
         if not self._started:
             self.start(self._owner)
         return self._executor.execute(conversation_id, turn_id, agent, self._owner)
+
+    def carry_out_errands(self) -> None:
+        """Do what the sweep would do, where none runs: eager mode."""
+        while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
+            for errand in errands:
+                self._errands.carry_out(errand)
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
         """A signal asks the worker to end.

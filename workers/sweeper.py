@@ -12,8 +12,9 @@ from typing import Final
 
 from agentapi.errors import AgentAPIError
 from agentapi.settings import Settings
-from agentapi.stores import TurnStore
+from agentapi.stores import Errand, TurnStore
 from workers.dispatch import Dispatcher
+from workers.errands import Errands
 from workers.logs import line
 from workers.patience import Outage
 
@@ -28,11 +29,17 @@ class Sweeper:
     """A thread that looks at the due index of all partitions, if its worker is the elected."""
 
     def __init__(
-        self, settings: Settings, store: TurnStore, dispatcher: Dispatcher, outage: Outage
+        self,
+        settings: Settings,
+        store: TurnStore,
+        dispatcher: Dispatcher,
+        errands: Errands,
+        outage: Outage,
     ) -> None:
         self._interval = settings.sweep_interval
         self._store = store
         self._dispatcher = dispatcher
+        self._errands = errands
         self._stop = threading.Event()
         self._outage = outage
         self._candidate = ""
@@ -60,8 +67,11 @@ class Sweeper:
         if not overdue or not self._dispatcher.reachable():
             return 0
         sent = 0
-        for conversation_id in overdue:
-            wakeup = self._store.redispatch(conversation_id)
+        for late in overdue:
+            if isinstance(late, Errand):
+                self._errands.carry_out(late)
+                continue
+            wakeup = self._store.redispatch(late)
             if wakeup is not None:
                 log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
                 self._dispatcher.send(wakeup)

@@ -28,6 +28,21 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec:
+    """What a reply must be, besides tool calls.
+
+    Attributes:
+        name: Of the type; letters, digits, underscores, dashes.
+        schema: JSON schema of an object.
+        strict_schema: The same for providers that hold the model to it, if it can be said so.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    strict_schema: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRequest:
     """One call of a model.
 
@@ -38,6 +53,7 @@ class ModelRequest:
         tools: Tools the model may call.
         options: Passed to the provider's request body as they are, such as
             ``{"temperature": 0.2}``.
+        output: What the reply must be; None for any text.
     """
 
     model: str
@@ -45,6 +61,7 @@ class ModelRequest:
     messages: Sequence[Message]
     tools: Sequence[ToolSpec] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    output: OutputSpec | None = None
 
 
 class FinishReason(StrEnum):
@@ -152,7 +169,7 @@ class ProviderRegistry:
         InvalidAgent: No provider of that name is registered.
         """
         if name not in self._factories:
-            known = ", ".join(sorted(self._factories))
+            known = ", ".join(sorted(n for n in self._factories if not n.startswith("agentapi.")))
             raise InvalidAgent(
                 f"unknown provider {name!r}: expected one of {known}; "
                 "add your own with register_provider(name, factory)"

@@ -233,8 +233,12 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
         body["tools"] = tools(request.tools)
     if request.system_prompt:
         body["systemInstruction"] = {"parts": [{"text": request.system_prompt}]}
-    if request.options:
-        body["generationConfig"] = dict(request.options)
+    generation = dict(request.options)
+    if request.output is not None:
+        generation["responseMimeType"] = "application/json"
+        generation["responseJsonSchema"] = dict(request.output.schema)
+    if generation:
+        body["generationConfig"] = generation
     return types.GenerateContentConfig(
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         automatic_continuation=False,

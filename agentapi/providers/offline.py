@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -24,6 +24,7 @@ _ASKED = re.compile(
     r"\b(?:use|call)\s+(?P<name>[A-Za-z_][\w-]*)(?:\s+(?:with\s+)?(?P<arguments>\{.*?\}))?", re.I
 )
 _RECALL = re.compile(r"\bwhat (?:did i say|have i said|was said)\b", re.I)
+_OBJECT = re.compile(r"\{.*\}", re.S)
 _BYTES_PER_TOKEN: Final = 4
 
 
@@ -34,6 +35,8 @@ class OfflineProvider:
       calls that tool if the agent has it; several lines call several side by side.
     - After tool results, the reply repeats them.
     - "What did I say?" is answered from the user's messages in the history.
+    - An agent with an `output_type` gets the JSON object in the user's message, or the smallest
+      one that fits, with the message as its texts.
     - Anything else is echoed.
     """
 
@@ -82,7 +85,7 @@ def _answer(request: ModelRequest) -> ModelResponse:
     if isinstance(last, UserMessage):
         calls = _calls(last.content, request)
     message = AssistantMessage(
-        content="" if calls else _text(request.messages),
+        content="" if calls else _reply(request),
         tool_calls=calls,
     )
     return ModelResponse(
@@ -90,6 +93,46 @@ def _answer(request: ModelRequest) -> ModelResponse:
         usage=_usage(request, message),
         finish=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
     )
+
+
+def _reply(request: ModelRequest) -> str:
+    if request.output is None:
+        return _text(request.messages)
+    said = next(m.content for m in reversed(request.messages) if isinstance(m, UserMessage))
+    if (given := _OBJECT.search(said)) is not None:
+        return given[0]
+    schema = request.output.schema
+    return orjson.dumps(_smallest(schema, schema.get("$defs", {}), said)).decode()
+
+
+def _smallest(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str) -> Any:
+    """The smallest value that fits a schema as pydantic writes them."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if "default" in schema:
+        return schema["default"]
+    if "const" in schema or "enum" in schema:
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    for choices in ("anyOf", "oneOf"):
+        if choices in schema:
+            return _smallest(schema[choices][0], definitions, text)
+    match schema.get("type"):
+        case "object":
+            return {
+                name: _smallest(of, definitions, text)
+                for name, of in schema.get("properties", {}).items()
+            }
+        case "array":
+            least = schema.get("minItems", 0)
+            return [_smallest(schema.get("items", {}), definitions, text) for _ in range(least)]
+        case "integer" | "number":
+            return schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        case "boolean":
+            return False
+        case "null":
+            return None
+        case _:
+            return text[: schema.get("maxLength")]
 
 
 def _calls(text: str, request: ModelRequest) -> tuple[ToolCall, ...]:

@@ -36,6 +36,15 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             }
             for tool in request.tools
         ]
+    if (output := request.output) is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": output.name,
+                "schema": dict(output.strict_schema or output.schema),
+                "strict": output.strict_schema is not None,
+            },
+        }
     return {**body, **request.options}
 
 

@@ -6,24 +6,27 @@ from agentapi.stores.base import (
     CancelOutcome,
     Claim,
     Ending,
-    Lease,
     NewEvent,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
     TurnStore,
-    Wakeup,
 )
+from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory import InMemoryTurnStore
+from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis_store import RedisTurnStore
 
 __all__ = [
     "Accepted",
     "CancelOutcome",
+    "CallStore",
     "Cancellation",
     "Claim",
     "Ending",
+    "Errand",
+    "ErrandKind",
     "InMemoryTurnStore",
     "Lease",
     "NewEvent",
@@ -32,6 +35,7 @@ __all__ = [
     "RefusalReason",
     "Refused",
     "Renewal",
+    "Suspended",
     "TurnStore",
     "Wakeup",
 ]

@@ -13,32 +13,19 @@ from typing import Any, Protocol, TypeAlias
 
 from agentapi.errors import ConversationBusy, TenantMismatch
 from agentapi.messages import Message, Usage
-from agentapi.turns import Event, EventType, NewTurn, Step, Turn, TurnError, TurnStatus
+from agentapi.stores.calls import CallStore, Errand
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.turns import (
+    CallBook,
+    Event,
+    EventType,
+    NewTurn,
+    Step,
+    Turn,
+    TurnError,
+    TurnStatus,
+)
 from agentapi.window import Window
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wakeup:
-    """A turn that may run now: what its Celery task says."""
-
-    conversation_id: str
-    turn_id: str
-    agent: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
-    """The right to advance a conversation.
-
-    Attributes:
-        epoch: Grows with every claim; a write under an older one is refused.
-        generation: The history that the turn belongs to; a reset begins a new one.
-    """
-
-    conversation_id: str
-    turn_id: str
-    epoch: int
-    generation: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +45,23 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A won claim: the lease, the turn, and what the agent loop starts from."""
+    """A won claim: the lease, the turn, and what the agent loop starts from.
+
+    Attributes:
+        steps: The journal.
+        history: Messages before the turn, as many as the window asked for.
+        calls: What has become of calls that waited.
+        answering: The agent that the conversation goes on with instead of the turn's own.
+        now: The store's time.
+    """
 
     lease: Lease
     turn: Turn
     steps: Sequence[Step]
     history: Sequence[Message]
+    calls: CallBook = field(default_factory=CallBook)
+    answering: str | None = None
+    now: float = 0.0
 
 
 Refused: TypeAlias = ConversationBusy | TenantMismatch
@@ -98,6 +96,9 @@ class Ending:
         usage: Tokens of all attempts' recorded steps.
         steps: Model responses and tool results.
         error: Why it failed, for `FAILED`.
+        answered_by: The agent that replied.
+        handed_over: Whether the conversation goes on with that agent.
+        structured: Whether the reply is JSON of the agent's `output_type`.
     """
 
     status: TurnStatus
@@ -105,6 +106,9 @@ class Ending:
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
     error: TurnError | None = None
+    answered_by: str | None = None
+    handed_over: bool = False
+    structured: bool = False
 
 
 class CancelOutcome(StrEnum):
@@ -144,6 +148,11 @@ class NewEvent:
 
 class TurnStore(Protocol):
     """Conversations and turns, and every transition between their states."""
+
+    @property
+    def calls(self) -> CallStore:
+        """Transitions of calls that wait for decisions and other turns."""
+        ...
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """Accept turns, each for itself, in this order.
@@ -258,8 +267,8 @@ class TurnStore(Protocol):
         """Stop being the sweeper, so that another need not wait for the election's end."""
         ...
 
-    def overdue(self, limit: int = 1000) -> list[str]:
-        """Conversations that should have moved by now."""
+    def overdue(self, limit: int = 1000) -> list[str | Errand]:
+        """Conversations that should have moved by now, errands that nobody has carried out."""
         ...
 
     def redispatch(self, conversation_id: str) -> Wakeup | None:

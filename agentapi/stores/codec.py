@@ -58,8 +58,13 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         text=last.content if replied and last else None,
         messages=messages,
         error=TurnError(**error) if error else None,
+        answered_by=outcome.get("answered_by"),
+        structured=outcome.get("structured", False),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
+        deadline_at=_seconds(fields.get("deadline")),
+        parent_id=fields["parent"].decode() if "parent" in fields else None,
+        depth=int(fields.get("depth", 0)),
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),
@@ -85,6 +90,10 @@ def outcome_to_json(ending: Ending) -> bytes:
     }
     if ending.error is not None:
         outcome["error"] = asdict(ending.error)
+    if ending.answered_by is not None:
+        outcome["answered_by"] = ending.answered_by
+    if ending.structured:
+        outcome["structured"] = True
     return orjson.dumps(outcome)
 
 

@@ -5,6 +5,7 @@ The same transitions in the same order as the Lua scripts, each under one lock.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,16 +19,17 @@ from agentapi.stores.base import (
     CancelOutcome,
     Claim,
     Ending,
-    Lease,
     NewEvent,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
-    Wakeup,
 )
+from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.codec import ending_event, parked_event, step_event
-from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredTurn
+from agentapi.stores.in_memory_calls import InMemoryCalls, take_calls
+from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredCalls, StoredTurn
+from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import (
     already_kept,
     busy,
@@ -46,6 +48,7 @@ class InMemoryTurnStore:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._state = State(settings, clock)
+        self.calls: CallStore = InMemoryCalls(settings, self._state)
         self._interrupted = False
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -84,6 +87,9 @@ class InMemoryTurnStore:
                 stream=new.stream,
                 on_abort=new.on_abort,
                 status=TurnStatus.QUEUED,
+                deadline_at=self._deadline(new),
+                parent_id=new.parent_id,
+                depth=new.depth,
                 created_at=self._state.now(),
             )
         )
@@ -98,6 +104,10 @@ class InMemoryTurnStore:
             head.turn = replace(head.turn, on_abort=OnAbort.KEEP if interrupts else OnAbort.DROP)
             wakeup = self._cancel(head, conversation, by_worker=interrupts).wakeup
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
+
+    def _deadline(self, new: NewTurn) -> float | None:
+        own = self._state.now() + new.timeout if new.timeout else None
+        return min((t for t in (own, new.deadline_at) if t is not None), default=None)
 
     def _merge(self, new: NewTurn, newest: str) -> bool:
         entry = self._state.turns[newest]
@@ -141,8 +151,8 @@ class InMemoryTurnStore:
             if conversation.inbox[0] != turn_id:
                 return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
             now = self._state.now()
-            wakes_at = None if entry.turn.cancel_requested else entry.turn.wakes_at
-            if wakes_at is not None and wakes_at > now:
+            parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
+            if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
@@ -162,6 +172,9 @@ class InMemoryTurnStore:
                 turn=entry.turn,
                 steps=tuple(entry.steps),
                 history=conversation.memory.load(window),
+                calls=take_calls(entry, lease.epoch, now)[0],
+                answering=conversation.answering.get(entry.turn.agent),
+                now=now,
             )
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
@@ -202,6 +215,8 @@ class InMemoryTurnStore:
             keeps = completed or entry.turn.on_abort is OnAbort.KEEP
             if keeps and conversation.generation == lease.generation:
                 conversation.memory.append(ending.messages)
+                if ending.handed_over and ending.answered_by:
+                    conversation.answering[entry.turn.agent] = ending.answered_by
             conversation.lease = None
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
@@ -213,6 +228,8 @@ class InMemoryTurnStore:
                 usage=ending.usage,
                 steps=ending.steps,
                 error=ending.error,
+                answered_by=ending.answered_by,
+                structured=ending.structured,
             )
             return self._end(entry, conversation, ending.status, lease.epoch, ending_event(ending))
 
@@ -232,8 +249,13 @@ class InMemoryTurnStore:
             entry.following = self._state.wakeup(conversation.inbox[0])
         elif was_head:
             conversation.due = None
+        delivered_by_worker = isinstance(committed, int)
+        self._state.leave_errands(
+            entry, self._settings.dispatch_grace if delivered_by_worker else 0
+        )
         if status is not TurnStatus.FAILED:
             entry.steps.clear()
+            entry.calls = StoredCalls()
         entry.committed = committed
         entry.turn = replace(entry.turn, status=status, ended_at=self._state.now())
         self._state.emit(entry, EventType(status.value), data)
@@ -265,7 +287,8 @@ class InMemoryTurnStore:
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
                 return False
-            wake = self._state.now() + delay
+            deadline = entry.turn.deadline_at
+            wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
             conversation.lease, conversation.due = None, wake
             entry.parked, entry.failures_at = lease.epoch, steps
             entry.turn = replace(
@@ -312,6 +335,7 @@ class InMemoryTurnStore:
             error=None,
             cancel_requested=False,
             failures=0,
+            deadline_at=None,
             forgiven=turn.attempt,
             ended_at=None,
         )
@@ -395,15 +419,17 @@ class InMemoryTurnStore:
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
 
-    def overdue(self, limit: int = 1000) -> list[str]:
+    def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""
         with self._state.changed:
             now = self._state.now()
-            return [
+            late: list[str | Errand] = [
                 conversation_id
                 for conversation_id, conversation in self._state.conversations.items()
                 if conversation.due is not None and conversation.due <= now
-            ][:limit]
+            ]
+            late += [errand for errand, due in self._state.errands.items() if due <= now]
+            return late[:limit]
 
     def redispatch(self, conversation_id: str) -> Wakeup | None:
         """See `TurnStore.redispatch`."""
@@ -462,6 +488,7 @@ class InMemoryTurnStore:
                 return 0
             dropped = len(conversation.memory.messages)
             conversation.memory.reset()
+            conversation.answering.clear()
             conversation.generation += 1
             return dropped
 

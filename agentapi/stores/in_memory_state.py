@@ -7,11 +7,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from agentapi.ids import partition_of_turn
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
-from agentapi.stores.base import Lease, Wakeup
+from agentapi.stores.calls import Errand, ErrandKind
+from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import lost
-from agentapi.turns import Event, EventType, Step, Turn
+from agentapi.turns import (
+    ChildReply,
+    ChildTurn,
+    Decision,
+    Event,
+    EventType,
+    Question,
+    Step,
+    Turn,
+)
 
 
 @dataclass
@@ -35,6 +46,20 @@ class Conversation:
     epoch: int = 0
     generation: int = 0
     due: float | None = None
+    answering: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class StoredCalls:
+    """The calls of a turn that wait; what the hash of its calls holds in Redis."""
+
+    questions: dict[str, Question] = field(default_factory=dict)
+    expires: dict[str, float] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    children: dict[str, tuple[ChildTurn, ...]] = field(default_factory=dict)
+    awaited: set[str] = field(default_factory=set)
+    replies: dict[str, ChildReply] = field(default_factory=dict)
 
 
 @dataclass
@@ -43,6 +68,7 @@ class StoredTurn:
 
     turn: Turn
     steps: list[Step] = field(default_factory=list)
+    calls: StoredCalls = field(default_factory=StoredCalls)
     events: list[Event] = field(default_factory=list)
     committed: int | str | None = None
     released: int | None = None
@@ -69,11 +95,26 @@ class State:
         self.conversations: dict[str, Conversation] = {}
         self.turns: dict[str, StoredTurn] = {}
         self.merged: dict[str, str] = {}
+        self.errands: dict[Errand, float] = {}
 
     def wakeup(self, turn_id: str) -> Wakeup:
         """What is to be sent for a turn."""
         turn = self.turns[turn_id].turn
         return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
+
+    def leave(self, kind: ErrandKind, turn_id: str, owner_id: str, delay: float) -> None:
+        """Note an errand about a turn, in the partition of its owner."""
+        partition = partition_of_turn(owner_id)
+        errand = Errand(kind=kind, turn_id=turn_id, partition=partition)
+        self.errands[errand] = self.now() + delay
+
+    def leave_errands(self, entry: StoredTurn, delay: float) -> None:
+        """A turn ends: its parent is to be told, its children are to be cancelled."""
+        turn = entry.turn
+        if turn.parent_id is not None:
+            self.leave(ErrandKind.DELIVER, turn.turn_id, turn.turn_id, delay)
+        for child in entry.calls.awaited:
+            self.leave(ErrandKind.CANCEL, child, turn.turn_id, 0)
 
     def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
         """Number an event and tell those who wait."""

@@ -31,6 +31,7 @@ class TurnKeys:
     turn: str
     journal: str
     events: str
+    calls: str
 
 
 def conversation_keys(conversation_id: str) -> ConversationKeys:
@@ -50,7 +51,12 @@ def conversation_keys(conversation_id: str) -> ConversationKeys:
 def turn_keys(turn_id: str) -> TurnKeys:
     """Names of the keys of a turn, from its id alone."""
     prefix = f"agentapi:{{{partition_of_turn(turn_id):03d}}}:t:{turn_id}"
-    return TurnKeys(turn=prefix, journal=f"{prefix}:journal", events=f"{prefix}:events")
+    return TurnKeys(
+        turn=prefix,
+        journal=f"{prefix}:journal",
+        events=f"{prefix}:events",
+        calls=f"{prefix}:calls",
+    )
 
 
 def conversations_prefix(partition: int) -> str:
@@ -61,6 +67,11 @@ def conversations_prefix(partition: int) -> str:
 def due_key(partition: int) -> str:
     """Name of a partition's due index."""
     return f"agentapi:{{{partition:03d}}}:due"
+
+
+def due_key_of_turn(turn_id: str) -> str:
+    """Name of the due index of a turn's partition."""
+    return due_key(partition_of_turn(turn_id))
 
 
 ELECTION_KEY = "agentapi:sweeper"

@@ -9,7 +9,6 @@ from typing import Any, cast
 import orjson
 import redis
 
-from agentapi.errors import AgentAPIError
 from agentapi.ids import PARTITIONS
 from agentapi.messages import Message, dumps, loads
 from agentapi.settings import Settings
@@ -19,14 +18,14 @@ from agentapi.stores.base import (
     CancelOutcome,
     Claim,
     Ending,
-    Lease,
     NewEvent,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
-    Wakeup,
 )
+from agentapi.stores.calls import CallStore, Errand
+from agentapi.stores.calls_codec import call_book
 from agentapi.stores.codec import (
     ending_event,
     outcome_to_json,
@@ -46,6 +45,8 @@ from agentapi.stores.keys import (
     due_key,
     turn_keys,
 )
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.redis_calls import RedisCalls, read_due
 from agentapi.stores.refusals import (
     already_kept,
     busy,
@@ -54,6 +55,7 @@ from agentapi.stores.refusals import (
     not_failed,
     other_tenant,
     rejected,
+    unexpected,
 )
 from agentapi.stores.scripts import Scripts
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
@@ -70,6 +72,7 @@ class RedisTurnStore:
         self._settings = settings
         self._client = client or connect(settings)
         self._scripts = Scripts(self._client)
+        self.calls: CallStore = RedisCalls(settings, self._client, self._scripts)
         self._reader = EventReader(settings, self._client)
         self._grace = _ms(settings.dispatch_grace)
         self._retentions = (_ms(settings.turn_retention), _ms(settings.events_retention))
@@ -111,10 +114,14 @@ class RedisTurnStore:
                 turn.on_busy,
                 self._settings.inbox_limit,
                 self._grace,
-                _ms(self._settings.memory_ttl or 0),
+                _ms(turn.idle_time or self._settings.memory_ttl or 0),
                 keys.turns,
                 *self._retentions,
                 self._settings.max_message_bytes,
+                turn.parent_id or "",
+                turn.depth,
+                _ms(turn.timeout or 0),
+                _ms(turn.deadline_at or 0),
             ],
             pipeline,
         )
@@ -134,7 +141,7 @@ class RedisTurnStore:
                     created=how == b"accepted",
                 )
             case _:
-                raise _unexpected("enqueue", reply)
+                raise unexpected("enqueue", reply)
 
     def claim(
         self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
@@ -160,7 +167,7 @@ class RedisTurnStore:
                 reason=RefusalReason(reply[1].decode()),
                 turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
             )
-        _, epoch, _, generation, fields, steps, messages = reply
+        _, epoch, _, generation, fields, steps, messages, calls, answering, now = reply
         return Claim(
             lease=Lease(
                 conversation_id=conversation_id,
@@ -171,6 +178,9 @@ class RedisTurnStore:
             turn=turn_from_hash(turn_id, pairs(fields)),
             steps=[step_from_json(step) for step in steps],
             history=[loads(message) for message in messages],
+            calls=call_book(pairs(calls), int(epoch)),
+            answering=answering.decode() or None,
+            now=int(now) / 1000,
         )
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
@@ -193,7 +203,7 @@ class RedisTurnStore:
             case [b"fenced"]:
                 raise lost(lease)
             case _:
-                raise _unexpected("record", reply)
+                raise unexpected("record", reply)
 
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
         """See `TurnStore.commit`."""
@@ -214,6 +224,7 @@ class RedisTurnStore:
                 *self._retentions,
                 _ms(self._settings.memory_ttl or 0),
                 keys.turns,
+                ending.answered_by if ending.handed_over else "",
                 *map(dumps, ending.messages),
             ],
         )
@@ -267,6 +278,7 @@ class RedisTurnStore:
                 keys.due,
                 turn.journal,
                 turn.events,
+                turn.calls,
             ],
             [turn_id, conversation_id, operation, self._settings.inbox_limit, self._grace],
         )
@@ -282,7 +294,7 @@ class RedisTurnStore:
             case [b"missing"]:
                 raise no_turn(turn_id)
             case _:
-                raise _unexpected("retry", reply)
+                raise unexpected("retry", reply)
 
     def orphan(self, process: str) -> int:
         """See `TurnStore.orphan`."""
@@ -365,7 +377,7 @@ class RedisTurnStore:
                     wakeup=_wakeup(conversation_id, *wake) if wake else None,
                 )
             case _:
-                raise _unexpected("cancel", reply)
+                raise unexpected("cancel", reply)
 
     def elect(self, candidate: str, *, ttl: float) -> bool:
         """See `TurnStore.elect`."""
@@ -375,10 +387,13 @@ class RedisTurnStore:
         """See `TurnStore.resign`."""
         self._call("resign", [ELECTION_KEY], [candidate])
 
-    def overdue(self, limit: int = 1000) -> list[str]:
+    def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""
         found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
-        return [conversation.decode() for conversation in found[1::2]]
+        return [
+            read_due(number - 1, member)
+            for number, member in zip(found[::2], found[1::2], strict=True)
+        ]
 
     def redispatch(self, conversation_id: str) -> Wakeup | None:
         """See `TurnStore.redispatch`."""
@@ -454,7 +469,7 @@ def _all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
     """The keys of a script that may end a turn, in its order."""
     return [
         *(turn.turn, keys.inbox, keys.lease, keys.meta, keys.messages),
-        *(turn.journal, turn.events, keys.due),
+        *(turn.journal, turn.events, keys.due, turn.calls),
     ]
 
 
@@ -466,11 +481,3 @@ def _wakeup(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _unexpected(script: str, reply: Any) -> AgentAPIError:
-    kind = reply[0] if isinstance(reply, list) and reply else type(reply).__name__
-    return AgentAPIError(
-        f"script {script!r} answered {kind!r}, which this release does not know: "
-        "run one release of agentapi everywhere"
-    )

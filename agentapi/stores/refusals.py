@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agentapi.errors import (
+    AgentAPIError,
+    CallNotPending,
     ConversationBusy,
     LeaseLost,
     TenantMismatch,
     TurnNotFound,
     TurnNotRetryable,
 )
-from agentapi.stores.base import Lease
+from agentapi.stores.lease import Lease
+from agentapi.turns import Decision
 
 
 def busy(conversation_id: str, length: int) -> ConversationBusy:
@@ -65,4 +70,31 @@ def lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
         f"epoch {lease.epoch} of turn {lease.turn_id} is not the conversation's any more: "
         "another worker has taken it over; nothing was written"
+    )
+
+
+def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPending:
+    """The error of a decision about a call that does not wait."""
+    why = f"the turn is {status}" if status else "it asks nothing about such a call"
+    return CallNotPending(
+        f"call {call_id!r} of turn {turn_id} waits for no decision: {why}; "
+        "TurnHandle.pending() and `agentapi pending` list the calls that do"
+    )
+
+
+def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNotPending:
+    """The error of a second decision."""
+    by = f" by {decision.by}" if decision.by else ""
+    return CallNotPending(
+        f"call {call_id!r} of turn {turn_id} was {decision.verdict}{by} already: "
+        "a decision is final"
+    )
+
+
+def unexpected(script: str, reply: Any) -> AgentAPIError:
+    """The error of an answer that this release does not know."""
+    kind = reply[0] if isinstance(reply, list) and reply else type(reply).__name__
+    return AgentAPIError(
+        f"script {script!r} answered {kind!r}, which this release does not know: "
+        "run one release of agentapi everywhere"
     )

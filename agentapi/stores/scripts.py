@@ -14,6 +14,8 @@ TRANSITIONS: Final = (
     "cancel",
     "claim",
     "commit",
+    "decide",
+    "deliver",
     "elect",
     "emit",
     "enqueue",
@@ -28,6 +30,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "suspend",
 )
 """Every script, one for each change of state."""
 

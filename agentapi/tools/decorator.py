@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -14,11 +14,16 @@ from pydantic_core import to_json
 from agentapi.errors import InvalidTool
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.context import ToolContext
+from agentapi.tools.delegation import Delegation, as_delegation
 from agentapi.tools.schema import json_schema, read_signature
 from agentapi.tools.threads import run_in_tool_thread
+from agentapi.turns.held import Verdict
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Approval: TypeAlias = bool | Callable[..., bool]
+"""Whether calls need a person's approval: all, none, or those for which a function says so."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 
@@ -30,6 +35,8 @@ class Tool(Generic[P, R]):
         spec: What the model is told.
         idempotent: Whether a call whose outcome is unknown may be made again.
         timeout: Seconds a call may take, or None for as long as the turn.
+        approval_timeout: Seconds to wait for an approval; None for as long as the setting says.
+        approval_default: The decision when nobody decided in time.
     """
 
     def __init__(
@@ -40,10 +47,15 @@ class Tool(Generic[P, R]):
         description: str | None = None,
         timeout: float | None = None,
         idempotent: bool = False,
+        requires_approval: Approval = False,
+        approval_timeout: float | None = None,
+        approval_default: Verdict | str = Verdict.REJECTED,
     ) -> None:
         self.function = function
         self.idempotent = idempotent
         self.timeout = timeout
+        self.approval_timeout = approval_timeout
+        self._requires_approval = requires_approval
         self.__name__: str = name or str(getattr(function, "__name__", ""))
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -52,10 +64,17 @@ class Tool(Generic[P, R]):
                 f"{self.__name__!r} is no tool name: expected a letter or underscore, then at "
                 "most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
             )
-        if timeout is not None and timeout <= 0:
+        for what, seconds in (("timeout", timeout), ("approval_timeout", approval_timeout)):
+            if seconds is not None and seconds <= 0:
+                raise InvalidTool(
+                    f"tool {self.__name__!r}: {what} is {seconds}, expected seconds above 0"
+                )
+        if approval_default not in tuple(Verdict):
             raise InvalidTool(
-                f"tool {self.__name__!r}: timeout is {timeout}, expected seconds above 0"
+                f"tool {self.__name__!r}: approval_default is {approval_default!r}, expected "
+                "'approved' or 'rejected'"
             )
+        self.approval_default = Verdict(approval_default)
         signature = read_signature(function, self.__name__)
         self._model = signature.model
         self._context_parameter = signature.context_parameter
@@ -86,8 +105,28 @@ class Tool(Generic[P, R]):
         model = self._model.model_validate(dict(arguments))
         return {name: getattr(model, name) for name in type(model).model_fields}
 
-    async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Validate the arguments, call the function, and give its result as text.
+    async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments may be made only when a person says so.
+
+        A function that decides this and raises has not said no: the answer is yes. Arguments
+        that do not fit need no approval, since the call will not be made.
+        """
+        if not callable(self._requires_approval):
+            return self._requires_approval
+        predicate = self._requires_approval
+        try:
+            values = self.validate(arguments)
+        except ValidationError:
+            return False
+        try:
+            names = inspect.signature(predicate).parameters
+            asked = {name: value for name, value in values.items() if name in names}
+            return bool(await run_in_tool_thread(lambda: predicate(**asked)))
+        except (Exception, SystemExit):
+            return True
+
+    async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str | Delegation:
+        """Validate the arguments, call the function, and give its result, as text or as turns.
 
         A synchronous function runs in a thread. When its time is up the caller goes on at
         once; the thread itself cannot be stopped and ends by itself.
@@ -102,7 +141,7 @@ class Tool(Generic[P, R]):
             values[self._context_parameter] = context
         async with asyncio.timeout(self.timeout):
             result = await self._call(values)
-        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        return as_delegation(result) or as_text(result)
 
     async def _call(self, values: dict[str, Any]) -> Any:
         function = cast("Callable[..., Any]", self.function)
@@ -123,6 +162,9 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     idempotent: bool = False,
+    requires_approval: Approval = False,
+    approval_timeout: float | None = None,
+    approval_default: Verdict | str = Verdict.REJECTED,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -134,6 +176,9 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     idempotent: bool = False,
+    requires_approval: Approval = False,
+    approval_timeout: float | None = None,
+    approval_default: Verdict | str = Verdict.REJECTED,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a function, synchronous or not, one that a model may call.
 
@@ -147,6 +192,12 @@ def tool(
         timeout: Seconds a call may take, above 0; the model is told when it took longer.
         idempotent: Whether it is safe to make the same call again after a crash. If not,
             the model is told that the outcome of an interrupted call is unknown.
+        requires_approval: Whether a person must say yes before a call is made: True, or a
+            function that gets those of the call's arguments that its parameters name. The turn
+            waits for the decision without a worker (`TurnHandle.approve`).
+        approval_timeout: Seconds to wait for it, above 0; the setting when not given.
+        approval_default: The decision when nobody decided in time: ``"rejected"`` or
+            ``"approved"``.
 
     Raises:
         InvalidTool: The function has no usable name or schema.
@@ -159,9 +210,17 @@ def tool(
             description=description,
             timeout=timeout,
             idempotent=idempotent,
+            requires_approval=requires_approval,
+            approval_timeout=approval_timeout,
+            approval_default=approval_default,
         )
 
     return wrap if function is None else wrap(function)
+
+
+def as_text(result: object) -> str:
+    """A tool's result as the model gets it: text as it is, all else as JSON."""
+    return result if isinstance(result, str) else to_json(result, fallback=str).decode()
 
 
 def explain(error: BaseException) -> str:

@@ -1,5 +1,15 @@
 """What a turn is: its data, its states, its steps and its events."""
 
+from agentapi.turns.held import (
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    Decision,
+    HeldCalls,
+    PendingCall,
+    Question,
+    Verdict,
+)
 from agentapi.turns.model import (
     TERMINAL,
     TRANSITIONS,
@@ -18,18 +28,26 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step
 __all__ = [
     "TERMINAL",
     "TRANSITIONS",
+    "CallBook",
+    "ChildReply",
+    "ChildTurn",
+    "Decision",
     "Event",
     "EventType",
+    "HeldCalls",
     "ModelStep",
     "NewTurn",
     "OnAbort",
     "OnBusy",
+    "PendingCall",
+    "Question",
     "Step",
     "ToolStep",
     "Turn",
     "TurnError",
     "TurnResult",
     "TurnStatus",
+    "Verdict",
     "step_from_json",
     "step_to_json",
 ]

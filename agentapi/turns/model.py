@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Generic
+
+from typing_extensions import TypeVar
 
 from agentapi.messages import Message, Usage
+
+OutputT = TypeVar("OutputT", default=Any)
 
 
 class TurnStatus(StrEnum):
@@ -82,6 +86,11 @@ class NewTurn:
         metadata: The caller's own JSON object, given back as it is.
         on_busy: What happens when the conversation has turns that have not ended.
         on_abort: What the turn leaves in the history when it is cancelled or fails.
+        timeout: Seconds from its acceptance in which it must end, with all that it delegates.
+        deadline_at: The same as a point of the store's time; the earlier of both counts.
+        parent_id: The turn that waits for this one.
+        depth: How many turns are above it.
+        idle_time: Seconds after which its conversation is forgotten; the setting when None.
     """
 
     turn_id: str
@@ -94,6 +103,11 @@ class NewTurn:
     stream: bool = False
     on_busy: OnBusy = OnBusy.ENQUEUE
     on_abort: OnAbort = OnAbort.DROP
+    timeout: float | None = None
+    deadline_at: float | None = None
+    parent_id: str | None = None
+    depth: int = 0
+    idle_time: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,15 +117,20 @@ class Turn:
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
-        parks: How often it waited for its model provider without a worker.
+        parks: How often it waited without a worker.
         forgiven: How many of the claims count for no failed attempt: those that were handed back
             or parked, and all before a retry.
         failures: How often the model call failed in passing before the turn was parked.
         worker: The worker that claimed it last.
-        wakes_at: While it is parked, when it goes on.
+        wakes_at: While it is parked, when it goes on, if nothing wakes it before.
+        deadline_at: When it must have ended.
+        parent_id: The turn that waits for its reply.
+        depth: How many turns are above it.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
+        answered_by: The agent that replied, once completed.
+        structured: Whether `text` is JSON of that agent's `output_type`.
         last_event: Number of its newest event, -1 before the first.
     """
 
@@ -137,15 +156,20 @@ class Turn:
     text: str | None = None
     messages: Sequence[Message] = ()
     error: TurnError | None = None
+    answered_by: str | None = None
+    structured: bool = False
     cancel_requested: bool = False
     last_event: int = -1
+    deadline_at: float | None = None
+    parent_id: str | None = None
+    depth: int = 0
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TurnResult:
+class TurnResult(Generic[OutputT]):
     """What a completed turn gave.
 
     Attributes:
@@ -153,12 +177,17 @@ class TurnResult:
         messages: All messages that the turn added to the history, the user's first.
         usage: Tokens of all its model calls.
         steps: Model responses and tool results.
+        agent: Name of the agent that replied, which the turn may have been handed over to.
+        output: The reply as the agent's `output_type`; plain JSON where the type is not known;
+            None for agents without one.
     """
 
     text: str
     messages: Sequence[Message]
     usage: Usage
     steps: int
+    agent: str = ""
+    output: OutputT | None = None
 
 
 class EventType(StrEnum):
@@ -173,7 +202,12 @@ class EventType(StrEnum):
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed]."""
     PARKED = "parked"
-    """The turn waits without a worker [seconds, reason]."""
+    """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
+    ids and tools]."""
+    DECIDED = "decided"
+    """Somebody decided about a call [call, verdict]."""
+    REPLIED = "replied"
+    """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
     """The turn had failed and runs again behind its last recorded step."""
     COMPLETED = "completed"

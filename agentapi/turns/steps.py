@@ -13,18 +13,33 @@ from agentapi.messages import AssistantMessage, ToolMessage, Usage, from_dict, t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStep:
-    """A model's response. Its tool calls are taken to have started."""
+    """A model's response. Its tool calls are taken to have started, but for those held.
+
+    Attributes:
+        held: Ids of calls that wait until somebody says that they may be made.
+        rejected: What the model is told when its reply was not accepted and it is asked again;
+            neither enters the history.
+    """
 
     message: AssistantMessage
     usage: Usage = field(default_factory=Usage)
+    held: tuple[str, ...] = ()
+    rejected: str | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolStep:
-    """The result of one tool call."""
+    """The result of one tool call.
+
+    Attributes:
+        usage: Tokens of the turns that the call waited for.
+        handoff: The agent that answers from here on, if the call handed the turn over.
+    """
 
     message: ToolMessage
+    usage: Usage = field(default_factory=Usage)
+    handoff: str | None = None
     kind: Literal["tool"] = field(default="tool", init=False)
 
 
@@ -34,8 +49,14 @@ Step: TypeAlias = ModelStep | ToolStep
 def step_to_json(step: Step) -> bytes:
     """The step as it is recorded."""
     data: dict[str, Any] = {"kind": step.kind, "message": to_dict(step.message)}
-    if isinstance(step, ModelStep):
+    if isinstance(step, ModelStep) or step.usage != Usage():
         data["usage"] = asdict(step.usage)
+    if isinstance(step, ModelStep) and step.held:
+        data["held"] = step.held
+    if isinstance(step, ModelStep) and step.rejected is not None:
+        data["rejected"] = step.rejected
+    if isinstance(step, ToolStep) and step.handoff:
+        data["handoff"] = step.handoff
     return orjson.dumps(data)
 
 
@@ -49,9 +70,13 @@ def step_from_json(data: bytes | str) -> Step:
     message = from_dict(value["message"])
     match value["kind"], message:
         case "model", AssistantMessage():
-            return ModelStep(message=message, usage=Usage(**value["usage"]))
+            held = tuple(value.get("held", ()))
+            usage = Usage(**value["usage"])
+            rejected = value.get("rejected")
+            return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
         case "tool", ToolMessage():
-            return ToolStep(message=message)
+            usage = Usage(**value.get("usage", {}))
+            return ToolStep(message=message, usage=usage, handoff=value.get("handoff"))
         case kind, _:
             raise InvalidMessage(
                 f"a recorded step is a {kind!r} step with a {message.role!r} message: "

@@ -8,7 +8,7 @@ from importlib.metadata import version as installed_version
 import typer
 
 from agentapi.errors import AgentAPIError
-from orchestrator.cli import gateway, inspect, local, turns
+from orchestrator.cli import approvals, gateway, inspect, local, turns
 from orchestrator.cli.console import errors
 
 commands = typer.Typer(
@@ -19,6 +19,7 @@ commands = typer.Typer(
 )
 local.register(commands)
 turns.register(commands)
+approvals.register(commands)
 inspect.register(commands)
 gateway.register(commands)
 

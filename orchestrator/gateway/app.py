@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from agentapi import Settings
 from agentapi.errors import AgentAPIError
 from orchestrator.gateway import (
+    approvals,
     health,
     native,
     openai_chat,
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     for module in (
         native,
+        approvals,
         openai_models,
         openai_responses,
         openai_conversations,

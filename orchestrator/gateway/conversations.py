@@ -159,7 +159,9 @@ class ConversationStore:
             StoreUnavailable: Redis is out of reach.
         """
         keys = turn_keys(turn_id)
-        reply = await self._call("forget", [keys.turn, keys.events], [conversation_id])
+        reply = await self._call(
+            "forget", [keys.turn, keys.events, keys.journal, keys.calls], [conversation_id]
+        )
         return bool(reply[0] != b"running")
 
     async def may_continue(self, conversation_id: str, turn_id: str, operation: str) -> bool:

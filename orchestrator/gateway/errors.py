@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from agentapi.errors import (
     AgentAPIError,
+    CallNotPending,
     ConfigurationError,
     ConversationBusy,
     InvalidInput,
@@ -180,7 +181,7 @@ def problem_of(error: Exception) -> Problem:
             return _plain(error, 400, _INVALID)
         case TurnNotFound() | TenantMismatch():
             return _plain(error, 404, _INVALID, code="not_found")
-        case ConversationBusy():
+        case ConversationBusy() | CallNotPending():
             return _plain(error, 409, _INVALID, _retry_headers(False, None))
         case TurnTimeout():
             return _plain(error, 504, _SERVER, _retry_headers(False, None))

@@ -23,13 +23,15 @@ from agentapi.errors import (
 )
 from agentapi.ids import create_turn_id
 from agentapi.messages import Message
-from agentapi.turns import Event, OnAbort, OnBusy, Turn
+from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, Verdict
+from orchestrator.client import Orchestrator
 from orchestrator.gateway.conversations import Busy, Conversation
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import Conflict, Gone, InvalidRequest, NotFound
 from orchestrator.gateway.follower import Closed
 from orchestrator.gateway.labels import Labels, labelled, labels_of
 from orchestrator.gateway.public_ids import is_turn_id
+from orchestrator.handle import TurnHandle
 
 PREFIX: Final = "gw"
 MAX_ID: Final = 256
@@ -153,6 +155,39 @@ class TenantView:
         """
         await self.turn(turn_id)
         await self.gateway.call(lambda orchestrator: orchestrator.cancel(turn_id))
+
+    async def pending(self, turn_id: str) -> list[PendingCall]:
+        """Tool calls of a turn of this tenant that wait for a decision.
+
+        Raises:
+            TurnNotFound: There is none, or it is another tenant's.
+            StoreUnavailable: Redis is out of reach.
+        """
+        turn = await self.turn(turn_id)
+        return await self.gateway.call(
+            lambda orchestrator: TurnHandle(orchestrator, turn_id, turn.conversation_id).pending()
+        )
+
+    async def decide(
+        self, turn_id: str, call_id: str, verdict: Verdict, *, reason: str | None, by: str | None
+    ) -> None:
+        """Decide about a tool call of a turn of this tenant, or of one that it waits for.
+
+        Raises:
+            TurnNotFound: There is none, or it is another tenant's.
+            CallNotPending: The call waits for no decision, or has another one.
+            StoreUnavailable: Redis is out of reach.
+        """
+        turn = await self.turn(turn_id)
+
+        def decide(orchestrator: Orchestrator) -> None:
+            handle = TurnHandle(orchestrator, turn_id, turn.conversation_id)
+            if verdict is Verdict.APPROVED:
+                handle.approve(call_id, by=by)
+            else:
+                handle.reject(call_id, reason, by=by)
+
+        await self.gateway.call(decide)
 
     async def check_events(self, turn: Turn, after: int) -> None:
         """See that the events after a number can still be read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agentapi import Agent, register_provider, tool
+from agentapi import Agent, Delegate, delegate, register_provider, tool
 from agentapi.providers.offline import OfflineProvider
 
 
@@ -51,6 +51,22 @@ def echo(text: str) -> str:
     return text
 
 
-tools = Agent(name="tools", provider="offline", tools=[nap, count_up, block, broken, echo])
+@tool(requires_approval=True)
+def sign(paper: str) -> str:
+    """Sign."""
+    return f"signed {paper}"
+
+
+@tool
+def fan_out(messages: list[str]) -> list[Delegate]:
+    """Ask the agent `tools` each of these."""
+    return [delegate("tools", message, timeout=60) for message in messages]
+
+
+tools = Agent(
+    name="tools",
+    provider="offline",
+    tools=[nap, count_up, block, broken, echo, sign, fan_out],
+)
 slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")

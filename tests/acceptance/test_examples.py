@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from orchestrator.stack import Stack
 
@@ -39,7 +42,34 @@ def test_the_memory_page(redis_url: str) -> None:
         assert line in shown
 
 
-def test_the_producer(tmp_path: Path) -> None:
-    with Stack(tmp_path, agents=("examples.agents",), workers=1, flower=False) as stack:
-        shown = run("examples.producer", AGENTAPI_REDIS_URL=stack.redis_url)
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("stack")
+    with Stack(folder, agents=("examples.agents",), workers=1, flower=False) as stack:
+        yield stack.redis_url
+
+
+def test_the_producer(url: str) -> None:
+    shown = run("examples.producer", AGENTAPI_REDIS_URL=url)
     assert shown == "You said: Where is order 7?\n"
+
+
+def test_the_support_desk(url: str) -> None:
+    assert run("examples.support_desk", AGENTAPI_REDIS_URL=url).splitlines() == [
+        "support wants refund with {'order_id': '7', 'amount': 80}",
+        "refund: 80.00 euros of order 7 were paid back",
+        "answered by billing",
+        "answered by billing",
+    ]
+
+
+def test_research(url: str) -> None:
+    first, second, chained, delegated = run(
+        "examples.research", AGENTAPI_REDIS_URL=url
+    ).splitlines()
+    assert first == "gathered: You said: What is Celery?"
+    assert second == "gathered: You said: What is Redis?"
+    assert chained.count("You said: ") == 5
+    assert chained.endswith("What follows from this? You said: In one line: You said: You said: "
+                            "What is an agent?")  # fmt: skip
+    assert delegated.startswith('delegated: look_into: ["You said: queues",')

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any, ClassVar
 
-from agentapi import Agent, Settings, register_provider, tool
+from agentapi import Agent, Delegate, Settings, delegate, register_provider, tool
 from agentapi.errors import ProviderUnavailable
 from agentapi.providers.offline import OfflineProvider
 from agentapi.stores import Wakeup
@@ -48,10 +48,17 @@ async def nap(seconds: float) -> str:
     return "rested"
 
 
+@tool
+def ask_nappers(messages: list[str]) -> list[Delegate]:
+    """Ask one for each message."""
+    return [delegate("napper", message) for message in messages]
+
+
 AGENTS = [
     Agent(name="busy", provider="busy", tools=[nap]),
     Agent(name="napper", provider="offline", tools=[nap]),
     Agent(name="broken", provider="broken"),
+    Agent(name="lead", provider="offline", tools=[ask_nappers]),
 ]
 
 

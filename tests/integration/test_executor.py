@@ -10,6 +10,7 @@ import pytest
 from agentapi import EventType, TurnStatus
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
+from workers.errands import Errands
 from workers.patience import Outage
 from workers.sweeper import Sweeper
 
@@ -92,11 +93,17 @@ def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(
     assert "outcome of this call is unknown" in history[2]["content"]
 
 
+def sweeper_of(fleet: Fleet) -> Sweeper:
+    settings, store, dispatcher = fleet.app.settings, fleet.app.store, fleet.app.dispatcher
+    errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
+    return Sweeper(settings, store, dispatcher, errands, Outage())
+
+
 def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
     turn = fleet.enqueue("napper", "hi")
     time.sleep(0.1)
-    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    sweeper = sweeper_of(fleet)
     assert sweeper.sweep() == 1
     assert [wakeup.turn_id for wakeup in fleet.sent] == [turn.turn_id]
     assert sweeper.sweep() == 0
@@ -111,7 +118,7 @@ def test_the_sweep_wakes_the_next_turn_when_the_worker_died_after_its_commit(
     fleet.execute(first)
     fleet.sent.clear()  # what it would have sent had it lived
     time.sleep(0.1)
-    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    sweeper = sweeper_of(fleet)
     sweeper.sweep()
     assert [wakeup.turn_id for wakeup in fleet.sent] == [second.turn_id]
 
@@ -120,7 +127,7 @@ def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> Non
     fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60)
     for number in range(20):
         fleet.enqueue("napper", "hi", conversation_id=f"c:{number}")
-    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    sweeper = sweeper_of(fleet)
     waited = time.monotonic() + 1.65
     while time.monotonic() < waited:
         sweeper.sweep()
@@ -133,7 +140,7 @@ def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Flee
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
     fleet.enqueue("napper", "hi")
     time.sleep(0.1)
-    sweeper = Sweeper(fleet.app.settings, fleet.app.store, fleet.app.dispatcher, Outage())
+    sweeper = sweeper_of(fleet)
     fleet.app.dispatcher.reachable = lambda: False  # type: ignore[method-assign]
     assert sweeper.sweep() == 0
     fleet.app.dispatcher.reachable = lambda: True  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from agentapi.messages import (
     loads,
 )
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
+from agentapi.providers.base import OutputSpec
 from agentapi.providers.gemini import GeminiProvider
 from tests.wire import gemini
 from tests.wire.server import WireServer, hang_up, serving, text
@@ -246,3 +248,15 @@ def test_missing_key_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     with pytest.raises(ProviderMisconfigured, match="GEMINI_API_KEY or GOOGLE_API_KEY is not set"):
         GeminiProvider.from_environment()
+
+
+async def test_a_schema_on_the_wire(server: WireServer, provider: GeminiProvider) -> None:
+    server.will(gemini.reply({"text": "{}"}))
+    schema = {"type": "object", "properties": {}}
+    output = OutputSpec(name="Empty", schema=schema, strict_schema=None)
+    await provider.complete(replace(REQUEST, output=output))
+    assert server.requests[-1]["generationConfig"] == {
+        "temperature": 0,
+        "responseMimeType": "application/json",
+        "responseJsonSchema": schema,
+    }

@@ -10,10 +10,11 @@ import pytest
 
 from agentapi import Agent, ToolContext, tool
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
-from agentapi.loop import UNKNOWN_OUTCOME, TurnProgress, run_loop
+from agentapi.loop import TurnProgress, run_loop
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, retry_delay
 from agentapi.testing import ScriptedProvider, call, calls, says
+from agentapi.tool_calls import UNKNOWN_OUTCOME
 from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
 
 CONTEXT = ToolContext(conversation_id="c", turn_id="t")

@@ -80,7 +80,7 @@ async def test_synchronous_tools_run_in_threads() -> None:
     def where() -> str:
         return threading.current_thread().name
 
-    assert (await where.invoke({}, CONTEXT)).startswith("agentapi-tool")
+    assert str(await where.invoke({}, CONTEXT)).startswith("agentapi-tool")
     assert where() == threading.current_thread().name
 
 

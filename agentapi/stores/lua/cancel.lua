@@ -1,6 +1,6 @@
 -- Cancel a turn: queued|parked -> cancelled at once; a running one is asked to stop.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset)
+--      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 dispatch grace, 4 retention of the turn, 5 retention of
 --      its events, 6 prefix of turn keys
 -- Returns {'cancelled'|'requested', id and agent of the turn to dispatch now, or '', ''},
@@ -23,7 +23,7 @@ end
 local outcome, wake = cancel_turn(
   {
     turn = KEYS[1], inbox = KEYS[2], lease = KEYS[3], meta = KEYS[4], messages = KEYS[5],
-    journal = KEYS[6], events = KEYS[7], due = KEYS[8],
+    journal = KEYS[6], events = KEYS[7], due = KEYS[8], calls = KEYS[9],
   },
   ARGV[1],
   ARGV[2],

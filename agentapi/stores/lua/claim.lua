@@ -1,14 +1,15 @@
 -- Take the right to advance a conversation: queued|running|parked -> running.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset)
+--      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
 --      7 max bytes of history (-1 for no bound)
--- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages}
+-- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages,
+--      calls that waited (flat hash), agent that answers instead or '', now}
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent')
 local status = turn[1]
 if not status then
   return { 'refused', 'missing', {} }
@@ -23,7 +24,7 @@ if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] then
   return refuse('waiting')
 end
 local now = now_ms()
-if status == 'parked' and not turn[3] and tonumber(turn[2]) > now then
+if status == 'parked' and not turn[3] and not (turn[2] and tonumber(turn[2]) <= now) then
   return refuse('parked')
 end
 local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
@@ -50,4 +51,7 @@ return {
   redis.call('HGETALL', KEYS[1]),
   redis.call('LRANGE', KEYS[6], 0, -1),
   newest_messages(KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7])),
+  take_calls(KEYS[9], epoch, now),
+  redis.call('HGET', KEYS[4], 'active:' .. turn[4]) or '',
+  int(now),
 }

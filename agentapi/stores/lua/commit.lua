@@ -1,10 +1,11 @@
 -- End a running turn: running -> completed|failed|cancelled.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset)
+--      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
---      13 prefix of turn keys, 14... messages for the history
+--      13 prefix of turn keys, 14 agent that the conversation goes on with instead of the one
+--      that was asked ('' for no change), 15... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
 -- in the ended turn and answers as the first did. A conversation that was reset since the
@@ -12,7 +13,7 @@
 -- of a turn that gave no reply enter the history only if its on_abort is keep, which may have
 -- changed since the claim. A failed turn's journal stays as long as the turn, for retry.lua.
 
-local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort')
+local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent')
 if before[1] == ARGV[3] then
   return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
@@ -22,19 +23,26 @@ end
 local now = now_ms()
 local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
 if keeps and (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
-  for i = 14, #ARGV do
+  for i = 15, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
+  end
+  if ARGV[14] == before[4] then
+    redis.call('HDEL', KEYS[4], 'active:' .. before[4])
+  elseif ARGV[14] ~= '' then
+    redis.call('HSET', KEYS[4], 'active:' .. before[4], ARGV[14])
   end
 end
 redis.call('DEL', KEYS[3])
+leave_errands(KEYS[1], ARGV[1], KEYS[9], KEYS[8], tonumber(ARGV[9]))
 if ARGV[5] == 'failed' then
   redis.call('PEXPIRE', KEYS[6], ARGV[10])
+  redis.call('PEXPIRE', KEYS[9], ARGV[10])
 else
-  redis.call('DEL', KEYS[6])
+  redis.call('DEL', KEYS[6], KEYS[9])
 end
 local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
 redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
-  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 13 and 1 or 0)
+  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 14 and 1 or 0)
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])

@@ -5,7 +5,9 @@
 --      (JSON), 8 stream (0|1), 9 on_abort (drop|keep), 10 on_busy (enqueue|reject|interrupt|
 --      replace|merge), 11 inbox limit, 12 dispatch grace, 13 idle time of the conversation (0 for
 --      none), 14 prefix of turn keys, 15 retention of a turn, 16 retention of its events,
---      17 longest input in bytes
+--      17 longest input in bytes, 18 turn that waits for this one ('' for none), 19 depth below
+--      the first turn of the tree, 20 time in which it must end (0 for none), 21 time by which it
+--      must have ended (0 for none)
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
@@ -51,6 +53,14 @@ redis.call('HSET', KEYS[1],
   'conversation', ARGV[2], 'agent', ARGV[3], 'input', ARGV[4], 'user', ARGV[5],
   'tenant', ARGV[6], 'metadata', ARGV[7], 'stream', ARGV[8], 'on_abort', ARGV[9],
   'status', 'queued', 'created', int(now_ms()))
+if ARGV[18] ~= '' then
+  redis.call('HSET', KEYS[1], 'parent', ARGV[18], 'depth', ARGV[19])
+end
+local timeout, deadline = tonumber(ARGV[20]), tonumber(ARGV[21])
+if timeout > 0 or deadline > 0 then
+  local own = timeout > 0 and now_ms() + timeout or math.huge
+  redis.call('HSET', KEYS[1], 'deadline', int(math.min(own, deadline > 0 and deadline or own)))
+end
 redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
@@ -69,6 +79,7 @@ redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'd
 local _, wake = cancel_turn(
   {
     turn = head_key, journal = head_key .. ':journal', events = head_key .. ':events',
+    calls = head_key .. ':calls',
     inbox = KEYS[2], lease = KEYS[6], meta = KEYS[3], messages = KEYS[4], due = KEYS[5],
   },
   head,

@@ -1,7 +1,7 @@
--- Which conversations should have moved by now?
+-- Which conversations should have moved by now, which errands should have been carried out?
 -- KEYS the due indexes to look at (zsets), all of one hash slot on Redis Cluster
 -- ARGV 1 at most so many of each
--- Returns a flat list: number of the key, conversation id, ...
+-- Returns a flat list: number of the key, conversation id or errand, ...
 -- Promise 3.
 
 -- An empty index is no key: an idle fleet costs one command.

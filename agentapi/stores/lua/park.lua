@@ -11,7 +11,8 @@ end
 if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
   return { 'cancel' }
 end
-local wake = int(now_ms() + tonumber(ARGV[4]))
+local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
+local wake = int(math.min(now_ms() + tonumber(ARGV[4]), deadline))
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3], 'wake', wake,
   'failures', ARGV[5], 'failures_at', ARGV[6])

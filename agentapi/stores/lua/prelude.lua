@@ -103,8 +103,70 @@ local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   return ''
 end
 
+-- Work that crosses partitions lies in the due index, beside conversations: ids of those have
+-- no control characters.
+local function errand(kind, turn_id)
+  return '\1' .. kind .. ':' .. turn_id
+end
+
+-- The calls of a turn that wait without a worker are a hash: q:<call> the question, x:<call> when
+-- it expires, d:<call> the decision then, a:<call> the decision, s:<call> the epoch that was
+-- given it; k:<call> the children of a call, w:<child> the parent waits for it, r:<child> its
+-- reply, open how many it waits for.
+
+-- Decide what nobody decided in time.
+local function settle_expired(calls_key, now)
+  local fields = redis.call('HGETALL', calls_key)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'x:' and tonumber(fields[i + 1]) <= now then
+      local call = string.sub(fields[i], 3)
+      redis.call('HSETNX', calls_key, 'a:' .. call, redis.call('HGET', calls_key, 'd:' .. call))
+    end
+  end
+end
+
+-- Give what was decided to the worker of an epoch, once: a later one must know that this one may
+-- have made the call. Returns the hash, flat, and whether anything was given.
+local function take_calls(calls_key, epoch, now)
+  if redis.call('EXISTS', calls_key) == 0 then
+    return {}, false
+  end
+  settle_expired(calls_key, now)
+  local given = false
+  for _, field in ipairs(redis.call('HKEYS', calls_key)) do
+    if string.sub(field, 1, 2) == 'a:' then
+      local new = redis.call('HSETNX', calls_key, 's:' .. string.sub(field, 3), epoch) == 1
+      given = given or new
+    end
+  end
+  return redis.call('HGETALL', calls_key), given
+end
+
+-- Let a parked turn go on now.
+local function wake_parked(turn_key, due_key, conversation_id, now, grace)
+  redis.call('HSET', turn_key, 'wake', int(now))
+  redis.call('ZADD', due_key, int(now + grace), conversation_id)
+end
+
+-- A turn ends: its parent is to be told, its children that still run are to be cancelled.
+local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
+  local tree = redis.call('HMGET', turn_key, 'parent', 'held')
+  local now = now_ms()
+  if tree[1] then
+    redis.call('ZADD', due_key, int(now + delay), errand('deliver', turn_id))
+  end
+  if tree[2] then
+    for _, field in ipairs(redis.call('HKEYS', calls_key)) do
+      if string.sub(field, 1, 2) == 'w:' then
+        redis.call('ZADD', due_key, int(now), errand('cancel', string.sub(field, 3)))
+      end
+    end
+    redis.call('ZREM', due_key, errand('start', turn_id))
+  end
+end
+
 -- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages,
--- due. times: grace, turn (retention), events (retention). by_worker: whether a worker must
+-- due, calls. times: grace, turn (retention), events (retention). by_worker: whether a worker must
 -- end it, since only workers write messages.
 -- Returns 'requested' or 'cancelled', and the id of the turn to dispatch now, or ''.
 local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
@@ -125,7 +187,8 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
     redis.call('HINCRBY', keys.meta, 'epoch', 1)
     redis.call('DEL', keys.lease)
   end
-  redis.call('DEL', keys.journal)
+  leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
+  redis.call('DEL', keys.journal, keys.calls)
   local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
   redis.call('HSET', keys.turn, 'status', 'cancelled', 'ended', int(now), 'committed', 'cancel',
     'next', following)

@@ -16,6 +16,11 @@ end
 local dropped = redis.call('LLEN', KEYS[1])
 redis.call('DEL', KEYS[1])
 if known[1] then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if string.sub(field, 1, 7) == 'active:' then
+      redis.call('HDEL', KEYS[2], field)
+    end
+  end
   redis.call('HINCRBY', KEYS[2], 'generation', 1)
   redis.call('HSET', KEYS[2], 'reset', ARGV[1], 'dropped', dropped)
 end

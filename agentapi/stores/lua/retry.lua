@@ -1,11 +1,12 @@
 -- Run a failed turn again from its last recorded step: failed -> queued.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
---      6 journal (list), 7 events (stream)
+--      6 journal (list), 7 events (stream), 8 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace
 -- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'kept'}, {'busy', length} or
 --      {'missing'}
 -- Promises 2, 3, 6: it goes to the end of the inbox. A repeat finds its operation id. A turn
--- that left its messages in the history (on_abort keep) would say them twice and is refused.
+-- that left its messages in the history (on_abort keep) would say them twice and is refused. Its
+-- deadline is gone: it has passed, or would soon.
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'attempt')
 if not turn[1] then
@@ -25,12 +26,13 @@ local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(ARGV[4]) then
   return { 'busy', length }
 end
-redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures')
+redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'forgiven', turn[5] or 0,
   'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
 redis.call('PERSIST', KEYS[7])
+redis.call('PERSIST', KEYS[8])
 emit(KEYS[1], KEYS[7], 'retried', '{}')
 redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then

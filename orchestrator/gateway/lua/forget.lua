@@ -1,5 +1,5 @@
 -- Delete a turn that has ended: its text, its result and its events.
--- KEYS 1 turn (hash), 2 events (stream)
+-- KEYS 1 turn (hash), 2 events (stream), 3 journal (list), 4 calls (hash)
 -- ARGV 1 conversation id
 -- Returns {'forgotten'}, {'running'} or {'missing'} (not there, or of another conversation)
 -- Promise 3: a turn that has not ended is kept, since it must reach an end.
@@ -12,5 +12,5 @@ end
 if not ended(status) then
   return { 'running' }
 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 return { 'forgotten' }

@@ -1,0 +1,182 @@
+"""A turn in the caller's own process: what `Agent.run` does, with no worker and no journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
+from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.messages import Message, UserMessage
+from agentapi.model_call import RetryPolicy
+from agentapi.providers import providers
+from agentapi.settings import Settings, load_settings
+from agentapi.tool_calls import TurnRules, TurnSuspended
+from agentapi.tools import ToolContext
+from agentapi.tools.delegation import NamedAgent
+from agentapi.turns import (
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    ToolStep,
+    TurnError,
+    TurnResult,
+    TurnStatus,
+)
+
+if TYPE_CHECKING:
+    from agentapi.agent import Agent
+
+
+Remembered: TypeAlias = dict[str, list[Message]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A turn's result, and the agent that gave it."""
+
+    result: TurnResult
+    agent: Agent
+
+
+async def run_in_process(
+    agent: Agent,
+    message: str,
+    *,
+    history: Sequence[Message],
+    context: ToolContext,
+    log: TurnLog,
+    stream: bool = False,
+    depth: int = 0,
+    remembered: Remembered,
+) -> Answer:
+    """Run a turn to its end, and those that it delegates beside each other.
+
+    Args:
+        agent: Who is asked.
+        message: What is said.
+        history: The conversation before it.
+        context: For the tools.
+        log: Told of each step.
+        stream: Whether the log gets the text's pieces.
+        depth: How many turns are above this one.
+        remembered: Conversations with agents that remember; grows.
+
+    Raises:
+        ApprovalRequired: A call needs a person's approval, and nobody can be asked.
+        AgentAPIError: As `run_loop`.
+    """
+    settings = load_settings()
+    progress = TurnProgress(user=UserMessage(content=message, turn_id=context.turn_id))
+    book = CallBook()
+    while True:
+        try:
+            result = await run_loop(
+                agent,
+                providers.get(agent.provider),
+                history=history,
+                progress=progress,
+                context=context,
+                log=log,
+                stream=stream,
+                retry=RetryPolicy(max_retries=settings.provider_max_retries),
+                book=book,
+                rules=turn_rules(settings, depth),
+            )
+        except TurnSuspended as suspended:
+            book = await _ask(suspended, context, depth, remembered)
+        else:
+            return Answer(result=result, agent=_last(agent, progress))
+
+
+def turn_rules(settings: Settings, depth: int) -> TurnRules:
+    """The limits of a turn that has `depth` turns above it."""
+    return TurnRules(
+        depth=depth,
+        max_depth=settings.max_depth,
+        max_children=settings.max_children,
+        max_message_bytes=settings.max_message_bytes,
+        approval_timeout=settings.approval_timeout,
+    )
+
+
+async def _ask(
+    suspended: TurnSuspended, context: ToolContext, depth: int, remembered: Remembered
+) -> CallBook:
+    """Run the children, each conversation's one after the other."""
+    held = suspended.held
+    if held.questions:
+        tools = ", ".join(sorted({question.tool for question in held.questions}))
+        raise ApprovalRequired(
+            f"tool {tools} requires approval, and Agent.run() has nobody to ask: run the turn "
+            "through an Orchestrator (eager mode too), whose TurnHandle.approve() answers"
+        )
+    conversations: dict[str, list[ChildTurn]] = {}
+    for child in held.children:
+        conversations.setdefault(child.conversation_id, []).append(child)
+
+    async def run_all(children: Sequence[ChildTurn]) -> list[ChildReply]:
+        return [
+            await _run_child(child, suspended.agents, context, depth, remembered)
+            for child in children
+        ]
+
+    groups = await asyncio.gather(*map(run_all, conversations.values()))
+    by_call: dict[str, list[ChildTurn]] = {}
+    for child in held.children:
+        by_call.setdefault(child.call_id, []).append(child)
+    replies = {reply.turn_id: reply for group in groups for reply in group}
+    return CallBook(children=by_call, replies=replies)
+
+
+async def _run_child(
+    child: ChildTurn,
+    agents: Mapping[str, NamedAgent],
+    context: ToolContext,
+    depth: int,
+    remembered: Remembered,
+) -> ChildReply:
+    agent = agents.get(child.agent)
+    try:
+        if agent is None:
+            raise UnknownAgent(
+                f"agent {child.agent!r} is known by name only: without workers, delegate to the "
+                "Agent itself"
+            )
+        async with asyncio.timeout(child.timeout):
+            answer = await run_in_process(
+                cast("Agent", agent),
+                child.input,
+                history=remembered.get(child.conversation_id, ()),
+                context=replace(
+                    context, conversation_id=child.conversation_id, turn_id=child.turn_id
+                ),
+                log=NoLog(),
+                depth=depth + 1,
+                remembered=remembered,
+            )
+    except ApprovalRequired:
+        raise
+    except TimeoutError:
+        error = TurnError(code=DeadlineExceeded.code, message=f"no reply in {child.timeout:g} s")
+        return ChildReply(turn_id=child.turn_id, status=TurnStatus.FAILED, error=error)
+    except AgentAPIError as failure:
+        error = TurnError(code=failure.code, message=str(failure))
+        return ChildReply(turn_id=child.turn_id, status=TurnStatus.FAILED, error=error)
+    result = answer.result
+    if child.lasting:
+        remembered.setdefault(child.conversation_id, []).extend(result.messages)
+    return ChildReply(
+        turn_id=child.turn_id, status=TurnStatus.COMPLETED, text=result.text, usage=result.usage
+    )
+
+
+def _last(agent: Agent, progress: TurnProgress) -> Agent:
+    """The agent that answered: the first, or one that it led to by handoffs."""
+    seen = agent
+    for step in progress.steps:
+        if isinstance(step, ToolStep) and step.handoff is not None:
+            seen = seen.handoff_to(step.handoff) or seen
+    return seen

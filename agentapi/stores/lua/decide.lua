@@ -1,0 +1,33 @@
+-- Answer a question of a turn: its call may be made, or not.
+-- KEYS 1 turn (hash), 2 calls (hash), 3 due (zset), 4 events (stream)
+-- ARGV 1 call id, 2 decision (JSON), 3 event data (JSON), 4 dispatch grace
+-- Returns {'decided', conversation id, agent} (both '' when a worker has the turn),
+--      {'other', decision} (it has another one), {'unknown'}, {'ended', status} or {'missing'}
+-- Promises 3, 6: one decision a call, for ever. A repeat of the same decision answers as the
+-- first did. A question whose time was up has its default.
+
+local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent')
+if not turn[1] then
+  return { 'missing' }
+end
+if ended(turn[1]) then
+  return { 'ended', turn[1] }
+end
+local now = now_ms()
+settle_expired(KEYS[2], now)
+if redis.call('HEXISTS', KEYS[2], 'q:' .. ARGV[1]) == 0 then
+  return { 'unknown' }
+end
+if redis.call('HSETNX', KEYS[2], 'a:' .. ARGV[1], ARGV[2]) == 1 then
+  emit(KEYS[1], KEYS[4], 'decided', ARGV[3])
+else
+  local decision = redis.call('HGET', KEYS[2], 'a:' .. ARGV[1])
+  if decision ~= ARGV[2] then
+    return { 'other', decision }
+  end
+end
+if turn[1] ~= 'parked' then
+  return { 'decided', '', '' }
+end
+wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(ARGV[4]))
+return { 'decided', turn[2], turn[3] }

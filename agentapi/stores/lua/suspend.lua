@@ -1,0 +1,63 @@
+-- Let a turn wait without a worker for decisions or children: running -> parked.
+-- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
+-- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 what to wait for (JSON): questions (call, question,
+--      timeout or nothing, default), children (call, list, turns), 5 event data (JSON),
+--      6 dispatch grace, 7 time after which a turn that waits for children is looked at all
+--      the same
+-- Returns {'parked'}, {'ready', calls (flat hash)}: some of it is there already, the turn goes on,
+--      {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
+-- Promises 3, 5, 6: questions are kept before anybody can answer them. Children are enqueued
+-- after this, by an errand in the due index, so that no child runs for a parent that does not
+-- know of it. A repeat finds its epoch.
+
+if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+  return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
+end
+if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
+  return { 'cancel' }
+end
+local now = now_ms()
+local held = cjson.decode(ARGV[4])
+local wake = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
+for _, asked in ipairs(held.questions) do
+  if redis.call('HSETNX', KEYS[5], 'q:' .. asked.call, asked.question) == 1 then
+    redis.call('HSET', KEYS[5], 'd:' .. asked.call, asked.default)
+    if asked.timeout then
+      redis.call('HSET', KEYS[5], 'x:' .. asked.call, int(now + asked.timeout))
+    end
+  end
+  local expires = redis.call('HGET', KEYS[5], 'x:' .. asked.call)
+  wake = math.min(wake, tonumber(expires or '') or math.huge)
+end
+for _, asked in ipairs(held.children) do
+  redis.call('HSETNX', KEYS[5], 'k:' .. asked.call, asked.list)
+  for _, child in ipairs(asked.turns) do
+    if redis.call('HEXISTS', KEYS[5], 'r:' .. child) == 0
+      and redis.call('HSETNX', KEYS[5], 'w:' .. child, 1) == 1 then
+      redis.call('HINCRBY', KEYS[5], 'open', 1)
+    end
+  end
+end
+local open = tonumber(redis.call('HGET', KEYS[5], 'open') or '0')
+local calls, ready = take_calls(KEYS[5], ARGV[3], now)
+redis.call('HSET', KEYS[1], 'held', 1)
+if ready or (#held.children > 0 and open == 0) then
+  return { 'ready', calls }
+end
+if open > 0 then
+  wake = math.min(wake, now + tonumber(ARGV[7]))
+  redis.call('ZADD', KEYS[3], int(now + tonumber(ARGV[6])), errand('start', ARGV[1]))
+end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'parks', 1)
+redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
+if wake < math.huge then
+  redis.call('HSET', KEYS[1], 'wake', int(wake))
+  redis.call('ZADD', KEYS[3], int(wake), ARGV[2])
+else
+  redis.call('HDEL', KEYS[1], 'wake')
+  redis.call('ZADD', KEYS[3], '+inf', ARGV[2])
+end
+emit(KEYS[1], KEYS[4], 'parked', ARGV[5])
+return { 'parked' }

@@ -1,0 +1,86 @@
+"""Tools made of agents: one that asks an agent, one that hands the conversation over to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentapi.tools.context import ToolContext
+from agentapi.tools.decorator import Tool
+from agentapi.tools.delegation import Delegate, NamedAgent, delegate
+
+
+class Handoff(Tool[..., Any]):
+    """A tool by which the model lets another agent go on with the conversation.
+
+    Attributes:
+        target: Name of that agent.
+        definition: The agent itself, if it was given.
+    """
+
+    def __init__(self, agent: NamedAgent | str, description: str | None) -> None:
+        self.target = agent if isinstance(agent, str) else agent.name
+        self.definition = None if isinstance(agent, str) else agent
+
+        def transfer() -> str:
+            return f"{self.target} goes on with the conversation."
+
+        name = "transfer_to_" + self.target.replace(".", "_")
+        super().__init__(
+            transfer,
+            name=name[:64],
+            description=description or f"Let {self.target} go on with the conversation.",
+            idempotent=True,
+        )
+
+    async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """See `Tool.invoke`; whatever a model passes, there is only one thing to do."""
+        return str(self.function())
+
+
+def handoff(agent: NamedAgent | str, *, description: str | None = None) -> Handoff:
+    """A tool by which the model lets another agent go on with the conversation.
+
+    From there on, in this turn and in those to come, that agent answers: with its own prompt,
+    model and tools, and with the whole history. It can hand the conversation back if it has such
+    a tool itself.
+
+    Args:
+        agent: The agent or its name; workers must know it.
+        description: When to do so, for the model.
+
+    Raises:
+        InvalidTool: The name makes no tool name.
+    """
+    return Handoff(agent, description)
+
+
+class AgentTool(Tool[..., Any]):
+    """A tool that asks another agent; see `Agent.as_tool`.
+
+    Attributes:
+        definition: That agent.
+    """
+
+    def __init__(
+        self,
+        agent: NamedAgent,
+        *,
+        name: str | None,
+        description: str | None,
+        timeout: float | None,
+        remembers: bool,
+        requires_approval: bool,
+    ) -> None:
+        self.definition = agent
+
+        def ask(message: str) -> Delegate:
+            return delegate(agent, message, timeout=timeout, remembers=remembers)
+
+        super().__init__(
+            ask,
+            name=name or agent.name.replace(".", "_"),
+            description=description or f"Ask {agent.name}, who knows only what the message says.",
+            idempotent=True,
+            requires_approval=requires_approval,
+        )

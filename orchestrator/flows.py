@@ -1,0 +1,115 @@
+"""Gather and chain, as producers ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+
+import orjson
+
+from agentapi import Agent, Settings
+from agentapi.errors import InvalidInput, TurnFailed
+from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
+from agentapi.registry import unknown_agent
+from agentapi.turns import TurnResult
+from orchestrator.handle import TurnHandle
+
+if TYPE_CHECKING:
+    from orchestrator.client import Orchestrator
+
+Link: TypeAlias = Ask | str | Agent | tuple[str | Agent, str]
+"""One turn: an `Ask`, an agent and its message, or, in a chain, just the agent."""
+
+
+class GatherHandle(TurnHandle):
+    """A turn that waits for several others."""
+
+    def __init__(self, orchestrator: Orchestrator, handle: TurnHandle) -> None:
+        super().__init__(orchestrator, handle.turn_id, handle.conversation_id)
+
+    @overload
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: Literal[False] = False
+    ) -> Sequence[str]: ...
+
+    @overload
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: Literal[True]
+    ) -> Sequence[str | TurnFailed]: ...
+
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> Sequence[str | TurnFailed]:
+        """Wait for all of them; their replies in the order asked.
+
+        Args:
+            timeout: Longest wait in seconds; for ever when not given.
+            return_exceptions: Whether a turn that failed stands in the list as the error that
+                it would raise.
+
+        Raises:
+            TurnFailed: One of them failed; the others have ended too.
+            TurnTimeout: They have not all ended yet. They go on.
+        """
+        result = self.result(timeout)
+        return replies_of(self.turn_id, result, return_exceptions=return_exceptions)
+
+
+def replies_of(
+    turn_id: str, result: TurnResult, *, return_exceptions: bool
+) -> Sequence[str | TurnFailed]:
+    """The replies in a gather's result; see `GatherHandle.replies`."""
+    replies: list[str | TurnFailed] = []
+    for number, reply in enumerate(orjson.loads(result.text)):
+        if isinstance(reply, str):
+            replies.append(reply)
+            continue
+        error = TurnFailed(f"turn {number} of those gathered: {reply['error']}", turn_id=turn_id)
+        if not return_exceptions:
+            raise error
+        replies.append(error)
+    return replies
+
+
+def checked_asks(
+    links: Sequence[Link], known: Mapping[str, Agent], settings: Settings, *, chained: bool
+) -> list[Ask]:
+    """The turns of a flow.
+
+    Raises:
+        UnknownAgent: Agents are registered here and one of these is none of them.
+        InvalidInput: There are none, too many, or one has no message.
+    """
+    most = LONGEST_CHAIN if chained else settings.max_children
+    if not 0 < len(links) <= most:
+        limit = "" if chained else " (AGENTAPI_MAX_CHILDREN)"
+        raise InvalidInput(f"there are {len(links)} turns to ask for: expected 1 to {most}{limit}")
+    asks = [_ask(link) for link in links]
+    for number, ask in enumerate(asks):
+        if known and ask.agent not in known:
+            raise unknown_agent(ask.agent, known)
+        first = number == 0 or not chained
+        if not ask.message.strip() or (first and REPLY in ask.message):
+            raise InvalidInput(
+                f"turn {number} for agent {ask.agent!r} has no message: expected text"
+                + ("; only later links of a chain get the reply before" if first else "")
+            )
+    return asks
+
+
+def _ask(link: object) -> Ask:
+    match link:
+        case Ask():
+            return link
+        case str() | Agent():
+            return Ask(agent=_name(link))
+        case (str() | Agent() as agent, str() as message):
+            return Ask(agent=_name(agent), message=message)
+        case _:
+            raise InvalidInput(
+                f"{type(link).__name__} is no turn: expected an Ask, or an agent and its message"
+            )
+
+
+def _name(agent: str | Agent) -> str:
+    return agent.name if isinstance(agent, Agent) else agent

@@ -1,0 +1,119 @@
+"""What one partition owes another: children to start, replies to deliver, turns to cancel.
+
+Whoever leaves an errand carries it out at once; the sweep does what is left when that worker
+dies. Each may be carried out twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentapi import Settings
+from agentapi.errors import AgentAPIError, TurnNotFound
+from agentapi.ids import partition_of_turn
+from agentapi.stores import Accepted, Errand, ErrandKind, TurnStore, Wakeup
+from agentapi.turns import ChildReply, ChildTurn, NewTurn, Turn, TurnError, TurnStatus
+from workers.dispatch import Dispatcher
+from workers.logs import line
+
+log = logging.getLogger("agentapi.errands")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errands:
+    """Carries errands out."""
+
+    settings: Settings
+    store: TurnStore
+    dispatcher: Dispatcher
+
+    def of_turn(self, kind: ErrandKind, turn_id: str) -> None:
+        """Carry out what a turn of this worker has just left.
+
+        A Redis that is away is no error: the sweep does it later.
+        """
+        errand = Errand(kind=kind, turn_id=turn_id, partition=partition_of_turn(turn_id))
+        try:
+            self.carry_out(errand)
+        except AgentAPIError as error:
+            log.warning(line("errand.left", kind=kind, turn_id=turn_id, error=error))
+
+    def carry_out(self, errand: Errand) -> None:
+        """Do it, strike it, and wake whom it concerns.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach; the errand stays.
+        """
+        match errand.kind:
+            case ErrandKind.START:
+                wakeups = self._start_children(errand.turn_id)
+            case ErrandKind.DELIVER:
+                wakeups = self._deliver(errand.turn_id)
+            case ErrandKind.CANCEL:
+                wakeups = self._cancel(errand.turn_id)
+        self.store.calls.settle([errand])
+        for wakeup in wakeups:
+            self.dispatcher.send(wakeup)
+
+    def _start_children(self, turn_id: str) -> Sequence[Wakeup]:
+        parent = self._turn(turn_id)
+        if parent is None or parent.status.ended:
+            return ()
+        children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
+        answers = self.store.enqueue([self._new_turn(parent, child) for child in children])
+        wakeups: list[Wakeup | None] = []
+        for child, answer in zip(children, answers, strict=True):
+            if isinstance(answer, Accepted):
+                wakeups.append(answer.wakeup)
+            else:
+                refused = ChildReply(
+                    turn_id=child.turn_id,
+                    status=TurnStatus.FAILED,
+                    error=TurnError(code=answer.code, message=str(answer)),
+                )
+                wakeups.append(self.store.calls.deliver(turn_id, refused))
+        return [wakeup for wakeup in wakeups if wakeup is not None]
+
+    def _new_turn(self, parent: Turn, child: ChildTurn) -> NewTurn:
+        return NewTurn(
+            turn_id=child.turn_id,
+            conversation_id=child.conversation_id,
+            agent=child.agent,
+            input=child.input,
+            user_id=parent.user_id,
+            tenant_id=parent.tenant_id,
+            timeout=child.timeout,
+            deadline_at=parent.deadline_at,
+            parent_id=parent.turn_id,
+            depth=parent.depth + 1,
+            idle_time=None if child.lasting else self.settings.turn_retention,
+        )
+
+    def _deliver(self, turn_id: str) -> Sequence[Wakeup]:
+        child = self._turn(turn_id)
+        if child is None or child.parent_id is None or not child.status.ended:
+            return ()
+        reply = ChildReply(
+            turn_id=turn_id,
+            status=child.status,
+            text=child.text or "",
+            error=child.error,
+            usage=child.usage,
+        )
+        wakeup = self.store.calls.deliver(child.parent_id, reply)
+        return [wakeup] if wakeup else ()
+
+    def _cancel(self, turn_id: str) -> Sequence[Wakeup]:
+        try:
+            wakeup = self.store.cancel(turn_id).wakeup
+        except TurnNotFound:
+            return ()
+        return [wakeup] if wakeup else ()
+
+    def _turn(self, turn_id: str) -> Turn | None:
+        try:
+            return self.store.turn(turn_id)
+        except TurnNotFound:
+            return None
