@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agentapi import AgentAPIError
 from benchmarks import alone, versus
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
@@ -123,7 +124,11 @@ def run(plan: Plan, console: Console) -> Results:
         task = progress.add_task("", total=len(steps))
         for name, step in steps:
             progress.update(task, description=name)
-            step()
+            try:
+                step()
+            except (AgentAPIError, RuntimeError, TimeoutError) as error:
+                # The others are worth their measurement all the same.
+                results.leave_out(name, str(error))
             progress.advance(task)
     return results
 

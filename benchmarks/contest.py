@@ -249,7 +249,9 @@ def entrant(
         producer = ProducerProcess(python, module, env, logs / "producer.log")
         running = Entrant(contender=contender, client=client, producer=producer, workers=workers)
         # Connections, caches and scripts: the first turns pay for them.
-        running.ask([f"warm-{number}" for number in range(8 * processes)])
+        running.ask(
+            [f"warm-{number}" for number in range(max(2, int(8 * processes * contender.scale)))]
+        )
         yield running
         running.stop_workers()
     finally:
@@ -321,7 +323,7 @@ def _foreign_workers(
         )
         for number in range(count)
     ]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     try:
         while int(str(client.llen(turn.READY))) < processes:
             for worker in workers:

@@ -4,7 +4,6 @@ Postgres."""
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import signal
 import sys
 from collections.abc import Sequence
@@ -87,7 +86,7 @@ async def work() -> None:
     await running
 
 
-if multiprocessing.parent_process() is not None:
+if __name__ == "__mp_main__":
     # A worker process of the pool imports this module before it takes tasks.
     turn.say_ready()
 
