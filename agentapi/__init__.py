@@ -24,9 +24,12 @@ from agentapi.errors import (
     TurnNotFound,
     TurnNotRetryable,
     TurnTimeout,
+    TurnVetoed,
     UnknownAgent,
 )
+from agentapi.hooks import Hooks
 from agentapi.ids import create_conversation_id
+from agentapi.limits import Limits
 from agentapi.memory import InMemoryMemory, Memory, RedisMemory
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
@@ -60,6 +63,8 @@ __all__ = [
     "Agent",
     "Delegate",
     "Handoff",
+    "Hooks",
+    "Limits",
     "McpServer",
     "Tool",
     "ToolContext",
@@ -116,5 +121,6 @@ __all__ = [
     "TurnNotFound",
     "TurnNotRetryable",
     "TurnTimeout",
+    "TurnVetoed",
     "UnknownAgent",
 ]

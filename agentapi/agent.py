@@ -9,8 +9,10 @@ from itertools import chain
 from typing import Any, Generic, cast
 
 from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.hooks import HookChain, Hooks
 from agentapi.ids import create_turn_id
 from agentapi.in_process import run_in_process
+from agentapi.limits import NO_LIMITS, Limits, Spent
 from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
@@ -45,6 +47,9 @@ class Agent(Generic[OutputT]):
         options: Mapping[str, Any] | None = None,
         output_type: type[OutputT] | None = None,
         output_retries: int = 2,
+        limits: Limits = NO_LIMITS,
+        conversation_limits: Limits = NO_LIMITS,
+        hooks: Sequence[Hooks] = (),
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -67,6 +72,9 @@ class Agent(Generic[OutputT]):
                 model; `TurnResult.output` has it. Any text when not given.
             output_retries: How often the model is told what is wrong with its reply and asked
                 again, at least 0.
+            limits: What one turn may spend, with all that it delegates.
+            conversation_limits: What all turns of a conversation may spend together.
+            hooks: Middlewares around its turns, the first outermost.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -93,11 +101,15 @@ class Agent(Generic[OutputT]):
         self.options = dict(options or {})
         self.output = None if output_type is None else OutputType(output_type, name)
         self.output_retries = output_retries
+        self.limits = limits
+        self.conversation_limits = conversation_limits
+        self.hooks = HookChain(hooks)
         self.tools, self.tool_sources = _sorted(name, tools)
         self._toolbox = Toolbox(name, self.tools)
         self._memory = memory
         self._answering: Agent | None = None
         self._remembered: dict[str, list[Message]] = {}
+        self._spent = Spent()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -131,6 +143,7 @@ class Agent(Generic[OutputT]):
         """Begin the conversation anew, under the same system prompt."""
         self._answering = None
         self._remembered.clear()
+        self._spent = Spent()
         self.memory.reset()
 
     async def run(self, message: str) -> str:
@@ -227,7 +240,9 @@ class Agent(Generic[OutputT]):
                 log=log,
                 stream=stream,
                 remembered=self._remembered,
+                spent_before=self._spent,
             )
+            self._spent += result.spent
             await asyncio.to_thread(memory.append, result.result.messages)
             self._answering = result.agent
             return result.result

@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from agentapi.errors import InvalidOutput, MaxStepsExceeded, UnknownAgent
+from agentapi.errors import (
+    AgentAPIError,
+    InvalidOutput,
+    LeaseLost,
+    MaxStepsExceeded,
+    StoreUnavailable,
+    TurnParked,
+    UnknownAgent,
+)
+from agentapi.limits import Spent, priced
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model, ride_out
 from agentapi.model_chain import chain_of
 from agentapi.output import explain_output
 from agentapi.providers.base import ModelRequest, Provider
-from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
+from agentapi.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.held import CallBook
@@ -79,6 +88,14 @@ class TurnProgress:
     def usage(self) -> Usage:
         """Tokens of all model steps, and of the turns that calls waited for."""
         return sum((step.usage for step in self.steps), start=Usage())
+
+    @property
+    def spent(self) -> Spent:
+        """What limits count, turns that calls waited for included."""
+        usage = self.usage
+        below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
+        steps = len(self.steps) + below
+        return Spent(steps=steps, tokens=usage.total_tokens, cost=usage.cost)
 
     @property
     def model_calls(self) -> int:
@@ -208,6 +225,9 @@ async def run_loop(
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+        BudgetExceeded: The turn or its conversation has spent what it may.
+        TurnVetoed: A hook ended the turn.
+        HookFailed: A hook has a fault.
         InvalidOutput: It replied too often with what is not the agent's `output_type`.
         ProviderError: The provider refused, or failed more often than `retry` allows.
         TurnParked: The provider is to be tried again later than `retry` waits.
@@ -215,6 +235,50 @@ async def run_loop(
         UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
+    hooks = agent.hooks
+    said = await hooks.on_turn_start(context, progress.user.content)
+    progress.user = replace(progress.user, content=said)
+    try:
+        result = await _carry_on(
+            agent,
+            provider,
+            history=history,
+            progress=progress,
+            context=context,
+            log=log,
+            stream=stream,
+            retry=retry,
+            book=book,
+            rules=rules,
+            agents=agents,
+            connect=connect,
+        )
+    except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
+        # None of these ends the turn.
+        raise
+    except AgentAPIError as error:
+        await hooks.on_turn_end(context, error)
+        raise
+    await hooks.on_turn_end(context, result)
+    return result
+
+
+async def _carry_on(
+    agent: Agent,
+    provider: Provider,
+    *,
+    history: Sequence[Message],
+    progress: TurnProgress,
+    context: ToolContext,
+    log: TurnLog,
+    stream: bool,
+    retry: RetryPolicy,
+    book: CallBook,
+    rules: TurnRules,
+    agents: Mapping[str, Agent],
+    connect: Callable[[Agent], Provider],
+) -> TurnResult:
+    """See `run_loop`."""
     agent, provider = _active(agent, provider, progress, agents, connect)
     window = agent.window.select(history)
     resumed = True
@@ -228,6 +292,8 @@ async def run_loop(
                 book=book,
                 rules=rules,
                 resumed=resumed,
+                hooks=agent.hooks,
+                limits=agent.limits.tighter(rules.budget),
             )
             await runner.run(calls, progress.held)
             agent, provider = _active(agent, provider, progress, agents, connect)
@@ -242,13 +308,17 @@ async def run_loop(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
             )
+        agent.limits.tighter(rules.budget).check(progress.spent, "turn")
+        agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
         call = _Call(agent, provider, [*window, *progress.for_model()])
         answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
             _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
         )
-        step = await _judged(agent, call.tools, message, answer.usage)
+        message = await agent.hooks.on_step(context, message)
+        usage = priced(answer.usage, answer.model, rules.prices)
+        step = await _judged(agent, call.tools, message, usage)
         if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)

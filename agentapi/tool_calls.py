@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.hooks import HookChain
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
+from agentapi.limits import Limits, Price, Spent
 from agentapi.messages import ToolCall, ToolMessage, Usage
 from agentapi.tools.agents import Handoff
-from agentapi.tools.base import Toolbox, explain
+from agentapi.tools.base import BaseTool, Toolbox, explain
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
 from agentapi.turns import (
@@ -63,6 +65,9 @@ class TurnRules:
         max_children: How many turns it may wait for at once.
         max_message_bytes: Longest message to another agent.
         approval_timeout: Seconds to wait for an approval; None for ever.
+        prices: By ``provider:model`` or model.
+        budget: What the turn may spend besides its agent's own limits.
+        spent_before: What its conversation had spent before.
     """
 
     depth: int = 0
@@ -70,6 +75,9 @@ class TurnRules:
     max_children: int = 50
     max_message_bytes: int = 262_144
     approval_timeout: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    budget: Limits | None = None
+    spent_before: Spent = field(default_factory=Spent)
 
 
 async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
@@ -97,6 +105,8 @@ class CallRunner:
         book: What has become of calls that waited.
         rules: Limits.
         resumed: Whether an earlier attempt may have begun the calls.
+        hooks: Around each call.
+        limits: What the turn may spend; turns below share what is left.
     """
 
     tools: Toolbox
@@ -106,6 +116,8 @@ class CallRunner:
     book: CallBook
     rules: TurnRules
     resumed: bool
+    hooks: HookChain
+    limits: Limits
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: dict[str, NamedAgent] = field(default_factory=dict)
 
@@ -137,7 +149,7 @@ class CallRunner:
                 for call in calls:
                     group.create_task(run_one(call))
         except ExceptionGroup as group_error:
-            # Only the log raises here; the first failure has stopped the others.
+            # Only the log raises here, or a hook's veto; the first failure has stopped the others.
             raise group_error.exceptions[0] from group_error
         await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
 
@@ -157,6 +169,9 @@ class CallRunner:
                 )
             else:
                 children += what
+        if children:
+            share = self.limits.share(self.progress.spent, len(children))
+            children = [replace(child, budget=share) for child in children]
         if questions or children:
             held = HeldCalls(questions=questions, children=children)
             raise TurnSuspended(held, self._asked)
@@ -204,19 +219,26 @@ class CallRunner:
         if call.malformed is not None:
             return self._refusal(call, "invalid arguments: they are no JSON object")
         try:
-            context = replace(self.context, call_id=call.id)
-            result = await tool.invoke(call.arguments, context)
+            result = await self._invoke(tool, call)
         except BaseException as error:
             # Whatever a user's function raises is for the model to read: the turn goes on. Even
             # SystemExit, which would end the process's event loop, and a CancelledError of the
             # tool's own making, which would leave the call without a result.
-            if isinstance(error, GeneratorExit) or _is_cancelled():
+            if isinstance(error, GeneratorExit | TurnVetoed) or _is_cancelled():
                 raise
             return self._refusal(call, explain(error))
         if isinstance(result, Delegation):
             return self._children(call, result)
         handoff = tool.target if isinstance(tool, Handoff) else None
         return ToolStep(message=self._message(call, result), handoff=handoff)
+
+    async def _invoke(self, tool: BaseTool, call: ToolCall) -> str | Delegation:
+        context = replace(self.context, call_id=call.id)
+
+        async def make(wanted: ToolCall) -> str | Delegation:
+            return await tool.invoke(wanted.arguments, context)
+
+        return await self.hooks.on_tool(context, call, make)
 
     def _children(self, call: ToolCall, delegation: Delegation) -> ToolStep | _Waiting:
         if self.rules.depth >= self.rules.max_depth:
@@ -261,13 +283,15 @@ class CallRunner:
     def _replies(self, call: ToolCall, children: Sequence[ChildTurn]) -> ToolStep:
         replies = [self.book.replies[child.turn_id] for child in children]
         usage = sum((reply.usage for reply in replies), start=Usage())
+        steps = sum(reply.steps for reply in replies)
         failed = any(reply.status is not TurnStatus.COMPLETED for reply in replies)
         if children[0].listed:
             text = orjson.dumps([_listed(reply) for reply in replies]).decode()
             failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
         else:
             text = replies[0].text if not failed else _failure(replies[0])
-        return ToolStep(message=self._message(call, text, is_error=failed), usage=usage)
+        message = self._message(call, text, is_error=failed)
+        return ToolStep(message=message, usage=usage, steps=steps)
 
     def _refusal(self, call: ToolCall, text: str) -> ToolStep:
         return ToolStep(message=self._message(call, text, is_error=True))

@@ -250,7 +250,7 @@ class TurnExecutor:
             result = running.run(lambda: self._loop(agent, claim, running, progress, book))
         except TurnSuspended as wish:
             return wish
-        return _completed(result, agent)
+        return _completed(result, agent, progress)
 
     def _suspend(
         self, claim: Claim, running: RunningTurn, wish: TurnSuspended
@@ -292,7 +292,7 @@ class TurnExecutor:
                         park_after=None if self.settings.eager else self.settings.park_after,
                     ),
                     book=book,
-                    rules=turn_rules(self.settings, turn.depth),
+                    rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
                     agents=self.agents,
                 )
         except TimeoutError:
@@ -405,7 +405,7 @@ def _wakeup(lease: Lease, turn: Turn) -> Wakeup:
     return Wakeup(conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=turn.agent)
 
 
-def _completed(result: TurnResult, asked: Agent) -> Ending:
+def _completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Ending:
     return Ending(
         answered_by=result.agent,
         handed_over=result.agent != asked.name,
@@ -414,6 +414,7 @@ def _completed(result: TurnResult, asked: Agent) -> Ending:
         messages=result.messages,
         usage=result.usage,
         steps=result.steps,
+        spent=progress.spent,
     )
 
 
@@ -427,6 +428,7 @@ def _stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None
         messages=progress.messages(unfinished=_UNFINISHED),
         usage=progress.usage,
         steps=len(progress.steps),
+        spent=progress.spent,
         error=error,
     )
 
