@@ -12,6 +12,7 @@ from typing import Any, Final
 from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
+from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
@@ -67,6 +68,7 @@ class Runtime:
             store=store,
             dispatcher=dispatcher,
             errands=self._errands,
+            compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
             events=self._events,
             running=self.running,
             loop=self._loop.loop,
