@@ -12,15 +12,17 @@ WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
 CHAOS ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format lock clean
+.PHONY: help demo up test chaos bench check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
+	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
 demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
 	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
@@ -33,6 +35,9 @@ test: $(READY) ## Run all tests, with real servers and worker processes
 
 chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+bench: $(READY) ## Measure beside what people would use instead, in about a quarter of an hour
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(READY) ## Format, lint, strict types, import arrows, lock file
 	$(BIN)/ruff format --check .
@@ -49,7 +54,7 @@ lock: $(TOOLS)/bin/uv ## Write the lock file anew after a change of dependencies
 	$(TOOLS)/bin/uv lock
 
 clean: ## Remove virtual environments, caches and the data of demo and up
-	rm -rf $(VENV) $(TOOLS) .agentapi .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

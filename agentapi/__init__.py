@@ -24,14 +24,27 @@ from agentapi.errors import (
     TurnNotFound,
     TurnNotRetryable,
     TurnTimeout,
+    TurnVetoed,
     UnknownAgent,
 )
+from agentapi.hooks import Hooks
 from agentapi.ids import create_conversation_id
+from agentapi.limits import Limits
 from agentapi.memory import InMemoryMemory, Memory, RedisMemory
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
 from agentapi.settings import Settings, load_settings
-from agentapi.tools import Delegate, Handoff, Tool, ToolContext, delegate, handoff, tool
+from agentapi.tools import (
+    Delegate,
+    Handoff,
+    McpServer,
+    Tool,
+    ToolContext,
+    ToolFailed,
+    delegate,
+    handoff,
+    tool,
+)
 from agentapi.turns import (
     Event,
     EventType,
@@ -50,8 +63,12 @@ __all__ = [
     "Agent",
     "Delegate",
     "Handoff",
+    "Hooks",
+    "Limits",
+    "McpServer",
     "Tool",
     "ToolContext",
+    "ToolFailed",
     "Window",
     "delegate",
     "handoff",
@@ -104,5 +121,6 @@ __all__ = [
     "TurnNotFound",
     "TurnNotRetryable",
     "TurnTimeout",
+    "TurnVetoed",
     "UnknownAgent",
 ]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Generic
+from itertools import chain
+from typing import Any, Generic, cast
 
 from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.hooks import HookChain, Hooks
 from agentapi.ids import create_turn_id
 from agentapi.in_process import run_in_process
+from agentapi.limits import NO_LIMITS, Limits, Spent
 from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
 from agentapi.output import OutputType
-from agentapi.providers import ToolSpec, model_choices
-from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
+from agentapi.providers import model_choices
+from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.model import OutputT
 from agentapi.window import Window, as_window
@@ -38,12 +41,15 @@ class Agent(Generic[OutputT]):
         system_prompt: str = "",
         provider: str | Sequence[str] = "openai",
         model: str | None = None,
-        tools: Sequence[Tool[..., Any]] = (),
+        tools: Sequence[BaseTool | ToolSource] = (),
         max_steps: int = 20,
         window: int | Window | None = 50,
         options: Mapping[str, Any] | None = None,
         output_type: type[OutputT] | None = None,
         output_retries: int = 2,
+        limits: Limits = NO_LIMITS,
+        conversation_limits: Limits = NO_LIMITS,
+        hooks: Sequence[Hooks] = (),
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -57,7 +63,7 @@ class Agent(Generic[OutputT]):
                 them is asked in order: when one fails, the next answers.
             model: The provider's name of the model, of the first provider that names none; the
                 provider's default when not given.
-            tools: Functions made with `@tool`.
+            tools: Functions made with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
             max_steps: Most model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
@@ -66,6 +72,9 @@ class Agent(Generic[OutputT]):
                 model; `TurnResult.output` has it. Any text when not given.
             output_retries: How often the model is told what is wrong with its reply and asked
                 again, at least 0.
+            limits: What one turn may spend, with all that it delegates.
+            conversation_limits: What all turns of a conversation may spend together.
+            hooks: Middlewares around its turns, the first outermost.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -92,24 +101,31 @@ class Agent(Generic[OutputT]):
         self.options = dict(options or {})
         self.output = None if output_type is None else OutputType(output_type, name)
         self.output_retries = output_retries
-        self._tools = _by_name(name, tools)
-        self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
+        self.limits = limits
+        self.conversation_limits = conversation_limits
+        self.hooks = HookChain(hooks)
+        self.tools, self.tool_sources = _sorted(name, tools)
+        self._toolbox = Toolbox(name, self.tools)
         self._memory = memory
         self._answering: Agent | None = None
         self._remembered: dict[str, list[Message]] = {}
+        self._spent = Spent()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
         return f"Agent(name={self.name!r}, provider={self.provider!r}, model={self.model!r})"
 
-    def tool(self, name: str) -> Tool[..., Any] | None:
-        """The tool of that name, or None."""
-        return self._tools.get(name)
+    async def toolbox(self) -> Toolbox:
+        """The tools that the model may call now, those of servers included.
 
-    @property
-    def tools(self) -> tuple[Tool[..., Any], ...]:
-        """Its tools."""
-        return tuple(self._tools.values())
+        Raises:
+            ProviderUnavailable: A server cannot be asked; trying again may help.
+            InvalidAgent: A server's tool has the name of another tool.
+        """
+        if not self.tool_sources:
+            return self._toolbox
+        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
+        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
 
     @property
     def has_memory(self) -> bool:
@@ -127,6 +143,7 @@ class Agent(Generic[OutputT]):
         """Begin the conversation anew, under the same system prompt."""
         self._answering = None
         self._remembered.clear()
+        self._spent = Spent()
         self.memory.reset()
 
     async def run(self, message: str) -> str:
@@ -223,7 +240,9 @@ class Agent(Generic[OutputT]):
                 log=log,
                 stream=stream,
                 remembered=self._remembered,
+                spent_before=self._spent,
             )
+            self._spent += result.spent
             await asyncio.to_thread(memory.append, result.result.messages)
             self._answering = result.agent
             return result.result
@@ -270,13 +289,21 @@ def check_message(message: object, max_bytes: int | None = None) -> str:
     return message
 
 
-def _by_name(agent: str, tools: Sequence[object]) -> dict[str, Tool[..., Any]]:
-    found: dict[str, Tool[..., Any]] = {}
+def _sorted(
+    agent: str, tools: Sequence[object]
+) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
+    """The tools themselves, and where more of them come from."""
+    found: list[BaseTool] = []
+    sources: list[ToolSource] = []
     for tool in tools:
-        if not isinstance(tool, Tool):
+        if isinstance(tool, BaseTool):
+            found.append(tool)
+        elif callable(getattr(tool, "tools", None)):
+            sources.append(cast("ToolSource", tool))
+        else:
             name = getattr(tool, "__name__", repr(tool))
             raise InvalidAgent(f"agent {agent!r}: {name} is no tool; decorate it with @tool")
-        if tool.name in found:
-            raise InvalidAgent(f"agent {agent!r}: two tools are named {tool.name!r}")
-        found[tool.name] = tool
-    return found
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise InvalidAgent(f"agent {agent!r}: two servers have one name: {', '.join(names)}")
+    return tuple(found), tuple(sources)

@@ -180,6 +180,24 @@ class MaxStepsExceeded(AgentAPIError):
     code = "max_steps"
 
 
+class BudgetExceeded(AgentAPIError):
+    """The turn or its conversation has spent what the agent's limits allow."""
+
+    code = "budget_exceeded"
+
+
+class TurnVetoed(AgentAPIError):
+    """A hook ended the turn; raise it in one, with the reason."""
+
+    code = "vetoed"
+
+
+class HookFailed(AgentAPIError):
+    """A hook raised what is no veto, or returned what it should not."""
+
+    code = "hook_failed"
+
+
 class InvalidOutput(AgentAPIError):
     """The model's replies did not fit the agent's `output_type`, nor did the retries."""
 

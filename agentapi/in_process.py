@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
+from agentapi.limits import Limits, Spent
 from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
@@ -30,15 +31,18 @@ if TYPE_CHECKING:
     from agentapi.agent import Agent
 
 
+_NOTHING = Spent()
+
 Remembered: TypeAlias = dict[str, list[Message]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A turn's result, and the agent that gave it."""
+    """A turn's result, the agent that gave it, and what that took."""
 
     result: TurnResult
     agent: Agent
+    spent: Spent
 
 
 async def run_in_process(
@@ -51,6 +55,8 @@ async def run_in_process(
     stream: bool = False,
     depth: int = 0,
     remembered: Remembered,
+    budget: Limits | None = None,
+    spent_before: Spent = _NOTHING,
 ) -> Answer:
     """Run a turn to its end, and those that it delegates beside each other.
 
@@ -63,6 +69,8 @@ async def run_in_process(
         stream: Whether the log gets the text's pieces.
         depth: How many turns are above this one.
         remembered: Conversations with agents that remember; grows.
+        budget: What the turn may spend besides its agent's own limits.
+        spent_before: What its conversation had spent before.
 
     Raises:
         ApprovalRequired: A call needs a person's approval, and nobody can be asked.
@@ -83,22 +91,27 @@ async def run_in_process(
                 stream=stream,
                 retry=RetryPolicy(max_retries=settings.provider_max_retries),
                 book=book,
-                rules=turn_rules(settings, depth),
+                rules=turn_rules(settings, depth, budget, spent_before),
             )
         except TurnSuspended as suspended:
             book = await _ask(suspended, context, depth, remembered)
         else:
-            return Answer(result=result, agent=_last(agent, progress))
+            return Answer(result=result, agent=_last(agent, progress), spent=progress.spent)
 
 
-def turn_rules(settings: Settings, depth: int) -> TurnRules:
-    """The limits of a turn that has `depth` turns above it."""
+def turn_rules(
+    settings: Settings, depth: int, budget: Limits | None, spent_before: Spent
+) -> TurnRules:
+    """What a turn may do, by the settings and by who asked for it; see `TurnRules`."""
     return TurnRules(
         depth=depth,
         max_depth=settings.max_depth,
         max_children=settings.max_children,
         max_message_bytes=settings.max_message_bytes,
         approval_timeout=settings.approval_timeout,
+        prices=settings.prices,
+        budget=budget,
+        spent_before=spent_before,
     )
 
 
@@ -156,6 +169,7 @@ async def _run_child(
                 log=NoLog(),
                 depth=depth + 1,
                 remembered=remembered,
+                budget=child.budget,
             )
     except ApprovalRequired:
         raise
@@ -169,7 +183,11 @@ async def _run_child(
     if child.lasting:
         remembered.setdefault(child.conversation_id, []).extend(result.messages)
     return ChildReply(
-        turn_id=child.turn_id, status=TurnStatus.COMPLETED, text=result.text, usage=result.usage
+        turn_id=child.turn_id,
+        status=TurnStatus.COMPLETED,
+        text=result.text,
+        usage=result.usage,
+        steps=answer.spent.steps,
     )
 
 

@@ -13,13 +13,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from agentapi.errors import InvalidOutput, MaxStepsExceeded, UnknownAgent
+from agentapi.errors import (
+    AgentAPIError,
+    InvalidOutput,
+    LeaseLost,
+    MaxStepsExceeded,
+    StoreUnavailable,
+    TurnParked,
+    UnknownAgent,
+)
+from agentapi.limits import Spent, priced
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.model_call import RetryPolicy, call_model
+from agentapi.model_call import RetryPolicy, call_model, ride_out
 from agentapi.model_chain import chain_of
 from agentapi.output import explain_output
 from agentapi.providers.base import ModelRequest, Provider
-from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
+from agentapi.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
+from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.held import CallBook
 from agentapi.turns.model import TurnResult
@@ -78,6 +88,14 @@ class TurnProgress:
     def usage(self) -> Usage:
         """Tokens of all model steps, and of the turns that calls waited for."""
         return sum((step.usage for step in self.steps), start=Usage())
+
+    @property
+    def spent(self) -> Spent:
+        """What limits count, turns that calls waited for included."""
+        usage = self.usage
+        below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
+        steps = len(self.steps) + below
+        return Spent(steps=steps, tokens=usage.total_tokens, cost=usage.cost)
 
     @property
     def model_calls(self) -> int:
@@ -207,6 +225,9 @@ async def run_loop(
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+        BudgetExceeded: The turn or its conversation has spent what it may.
+        TurnVetoed: A hook ended the turn.
+        HookFailed: A hook has a fault.
         InvalidOutput: It replied too often with what is not the agent's `output_type`.
         ProviderError: The provider refused, or failed more often than `retry` allows.
         TurnParked: The provider is to be tried again later than `retry` waits.
@@ -214,19 +235,65 @@ async def run_loop(
         UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
+    hooks = agent.hooks
+    said = await hooks.on_turn_start(context, progress.user.content)
+    progress.user = replace(progress.user, content=said)
+    try:
+        result = await _carry_on(
+            agent,
+            provider,
+            history=history,
+            progress=progress,
+            context=context,
+            log=log,
+            stream=stream,
+            retry=retry,
+            book=book,
+            rules=rules,
+            agents=agents,
+            connect=connect,
+        )
+    except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
+        # None of these ends the turn.
+        raise
+    except AgentAPIError as error:
+        await hooks.on_turn_end(context, error)
+        raise
+    await hooks.on_turn_end(context, result)
+    return result
+
+
+async def _carry_on(
+    agent: Agent,
+    provider: Provider,
+    *,
+    history: Sequence[Message],
+    progress: TurnProgress,
+    context: ToolContext,
+    log: TurnLog,
+    stream: bool,
+    retry: RetryPolicy,
+    book: CallBook,
+    rules: TurnRules,
+    agents: Mapping[str, Agent],
+    connect: Callable[[Agent], Provider],
+) -> TurnResult:
+    """See `run_loop`."""
     agent, provider = _active(agent, provider, progress, agents, connect)
     window = agent.window.select(history)
     resumed = True
     while True:
         if calls := progress.open_calls():
             runner = CallRunner(
-                agent=agent,
+                tools=await ride_out(agent.toolbox, retry),
                 progress=progress,
                 context=context,
                 log=log,
                 book=book,
                 rules=rules,
                 resumed=resumed,
+                hooks=agent.hooks,
+                limits=agent.limits.tighter(rules.budget),
             )
             await runner.run(calls, progress.held)
             agent, provider = _active(agent, provider, progress, agents, connect)
@@ -241,20 +308,17 @@ async def run_loop(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
             )
-        request = ModelRequest(
-            model=agent.model or provider.default_model,
-            system_prompt=agent.system_prompt,
-            messages=[*window, *progress.for_model()],
-            tools=agent.tool_specs,
-            options=agent.options,
-            output=agent.output.spec if agent.output else None,
-        )
-        answer = await call_model(provider, request, log, stream=stream, retry=retry)
+        agent.limits.tighter(rules.budget).check(progress.spent, "turn")
+        agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
+        call = _Call(agent, provider, [*window, *progress.for_model()])
+        answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
             _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
         )
-        step = await _judged(agent, message, answer.usage)
+        message = await agent.hooks.on_step(context, message)
+        usage = priced(answer.usage, answer.model, rules.prices)
+        step = await _judged(agent, call.tools, message, usage)
         if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)
@@ -266,10 +330,34 @@ async def run_loop(
             )
 
 
-async def _judged(agent: Agent, message: AssistantMessage, usage: Usage) -> ModelStep:
+class _Call:
+    """One model call, with the tools that it offers."""
+
+    def __init__(self, agent: Agent, provider: Provider, messages: Sequence[Message]) -> None:
+        self._agent = agent
+        self._provider = provider
+        self._messages = messages
+        self.tools = Toolbox(agent.name, ())
+
+    async def prepare(self) -> ModelRequest:
+        agent = self._agent
+        self.tools = await agent.toolbox()
+        return ModelRequest(
+            model=agent.model or self._provider.default_model,
+            system_prompt=agent.system_prompt,
+            messages=self._messages,
+            tools=self.tools.specs,
+            options=agent.options,
+            output=agent.output.spec if agent.output else None,
+        )
+
+
+async def _judged(
+    agent: Agent, tools: Toolbox, message: AssistantMessage, usage: Usage
+) -> ModelStep:
     """A response as a step: which calls wait, whether the reply is what was asked for."""
     if message.tool_calls:
-        held = await calls_to_hold(agent, message.tool_calls)
+        held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
     if agent.output is None:
         return ModelStep(message=message, usage=usage)

@@ -187,11 +187,13 @@ class Usage:
         input_tokens: Tokens sent, cached ones included.
         output_tokens: Tokens generated, reasoning included.
         cached_tokens: Part of `input_tokens` that the provider had cached.
+        cost: By the price table; 0 for models without a price.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cost: float = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -203,4 +205,5 @@ class Usage:
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost=self.cost + other.cost,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentapi.errors import (
     NoProviderAvailable,
@@ -17,6 +18,8 @@ from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextD
 
 if TYPE_CHECKING:
     from agentapi.loop import TurnLog
+
+T = TypeVar("T")
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
@@ -64,7 +67,7 @@ class RetryPolicy:
 
 async def call_model(
     provider: Provider,
-    request: ModelRequest,
+    prepare: Callable[[], Awaitable[ModelRequest]],
     log: TurnLog,
     *,
     stream: bool,
@@ -74,7 +77,7 @@ async def call_model(
 
     Args:
         provider: The client.
-        request: The call.
+        prepare: Makes the call; what it raises is treated as the provider's own.
         log: Gets the deltas, and a reset when shown text is produced again.
         stream: Whether to stream at all.
         retry: What to do about failures in passing.
@@ -83,26 +86,70 @@ async def call_model(
         ProviderError: The last failure.
         TurnParked: The next try is further away than `retry.park_after`.
     """
+    shown = _Shown(log)
+
+    async def attempt() -> ModelResponse:
+        request = await prepare()
+        if not stream:
+            return await provider.complete(request)
+        async for part in provider.stream(request):
+            match part:
+                case ModelResponse():
+                    return part
+                case TextDelta():
+                    await shown.delta(part.text)
+                case TextReset():
+                    await shown.reset()
+        raise ProviderUnavailable(
+            f"provider {provider.name!r} ended its stream without a response",
+            provider=provider.name,
+        )
+
+    return await ride_out(attempt, retry, again=shown.reset)
+
+
+class _Shown:
+    """Text that was shown and may have to be taken back."""
+
+    def __init__(self, log: TurnLog) -> None:
+        self._log = log
+        self._any = False
+
+    async def delta(self, text: str) -> None:
+        self._any = True
+        await self._log.delta(text)
+
+    async def reset(self) -> None:
+        if self._any:
+            self._any = False
+            await self._log.reset()
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def ride_out(
+    attempt: Callable[[], Awaitable[T]],
+    retry: RetryPolicy,
+    *,
+    again: Callable[[], Awaitable[None]] = _nothing,
+) -> T:
+    """Try until it works, or `retry` has had enough.
+
+    Args:
+        attempt: What is tried.
+        retry: What to do about failures in passing.
+        again: Called before it is tried again here.
+
+    Raises:
+        ProviderError: The last failure.
+        TurnParked: The next try is further away than `retry.park_after`.
+    """
     failures = retry.failures
     while True:
-        shown = False
         try:
-            if not stream:
-                return await provider.complete(request)
-            async for part in provider.stream(request):
-                match part:
-                    case ModelResponse():
-                        return part
-                    case TextDelta():
-                        shown = True
-                        await log.delta(part.text)
-                    case TextReset():
-                        shown = False
-                        await log.reset()
-            raise ProviderUnavailable(
-                f"provider {provider.name!r} ended its stream without a response",
-                provider=provider.name,
-            )
+            return await attempt()
         except ProviderUnavailable as error:
             held = [isinstance(cause, ProviderHeld) for cause in _causes(error)]
             failures += not all(held)
@@ -112,10 +159,9 @@ async def call_model(
             delay = spread(retry_delay(error, failures))
             if retry.park_after is not None and delay > retry.park_after:
                 raise TurnParked(
-                    f"provider {provider.name!r} is tried again in {delay:.0f} s",
+                    f"provider {error.provider!r} is tried again in {delay:.0f} s",
                     delay=delay,
                     failures=failures,
                 ) from error
-        if shown:
-            await log.reset()
+        await again()
         await asyncio.sleep(delay)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi.errors import ConfigurationError
+from agentapi.limits import Price
 from agentapi.turns.model import OnAbort, OnBusy
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -82,6 +83,11 @@ class Settings(BaseSettings):
     )
     max_children: int = Field(
         default=50, ge=1, description="Turns that one turn may wait for at once."
+    )
+    prices: dict[str, Price] = Field(
+        default={},
+        description="What models cost for a million tokens, as JSON: "
+        '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
     approval_timeout: Seconds | None = Field(
         default=None,

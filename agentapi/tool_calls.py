@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.hooks import HookChain
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
+from agentapi.limits import Limits, Price, Spent
 from agentapi.messages import ToolCall, ToolMessage, Usage
 from agentapi.tools.agents import Handoff
+from agentapi.tools.base import BaseTool, Toolbox, explain
 from agentapi.tools.context import ToolContext
-from agentapi.tools.decorator import explain
 from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
 from agentapi.turns import (
     CallBook,
@@ -29,7 +31,6 @@ from agentapi.turns import (
 )
 
 if TYPE_CHECKING:
-    from agentapi.agent import Agent
     from agentapi.loop import TurnLog, TurnProgress
 
 UNKNOWN_OUTCOME = (
@@ -64,6 +65,9 @@ class TurnRules:
         max_children: How many turns it may wait for at once.
         max_message_bytes: Longest message to another agent.
         approval_timeout: Seconds to wait for an approval; None for ever.
+        prices: By ``provider:model`` or model.
+        budget: What the turn may spend besides its agent's own limits.
+        spent_before: What its conversation had spent before.
     """
 
     depth: int = 0
@@ -71,13 +75,16 @@ class TurnRules:
     max_children: int = 50
     max_message_bytes: int = 262_144
     approval_timeout: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    budget: Limits | None = None
+    spent_before: Spent = field(default_factory=Spent)
 
 
-async def calls_to_hold(agent: Agent, calls: Sequence[ToolCall]) -> tuple[str, ...]:
+async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
     """Ids of the calls that need an approval. Asked once, before the response is recorded."""
     held = []
     for call in calls:
-        tool = agent.tool(call.name)
+        tool = tools.get(call.name)
         if tool is not None and await tool.needs_approval(call.arguments):
             held.append(call.id)
     return tuple(held)
@@ -91,22 +98,26 @@ class CallRunner:
     """Carries out calls of the newest response.
 
     Attributes:
-        agent: Whose tools they are.
+        tools: Those that the model may call.
         progress: Gets a step for each result.
         context: For the tools.
         log: Told of each step.
         book: What has become of calls that waited.
         rules: Limits.
         resumed: Whether an earlier attempt may have begun the calls.
+        hooks: Around each call.
+        limits: What the turn may spend; turns below share what is left.
     """
 
-    agent: Agent
+    tools: Toolbox
     progress: TurnProgress
     context: ToolContext
     log: TurnLog
     book: CallBook
     rules: TurnRules
     resumed: bool
+    hooks: HookChain
+    limits: Limits
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: dict[str, NamedAgent] = field(default_factory=dict)
 
@@ -121,7 +132,7 @@ class CallRunner:
             TurnSuspended: The others wait for something.
         """
         waiting: dict[str, _Waiting] = {}
-        transfers = [c for c in calls if isinstance(self.agent.tool(c.name), Handoff)]
+        transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
 
         async def run_one(call: ToolCall) -> None:
             if call in transfers[1:]:
@@ -138,7 +149,7 @@ class CallRunner:
                 for call in calls:
                     group.create_task(run_one(call))
         except ExceptionGroup as group_error:
-            # Only the log raises here; the first failure has stopped the others.
+            # Only the log raises here, or a hook's veto; the first failure has stopped the others.
             raise group_error.exceptions[0] from group_error
         await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
 
@@ -158,6 +169,9 @@ class CallRunner:
                 )
             else:
                 children += what
+        if children:
+            share = self.limits.share(self.progress.spent, len(children))
+            children = [replace(child, budget=share) for child in children]
         if questions or children:
             held = HeldCalls(questions=questions, children=children)
             raise TurnSuspended(held, self._asked)
@@ -181,13 +195,13 @@ class CallRunner:
                 why = f": {decision.reason}" if decision.reason else ""
                 return self._refusal(call, f"This call was not allowed{why}")
             begun = call.id in self.book.begun_before
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
             return self._refusal(call, UNKNOWN_OUTCOME)
         return await self._make(call)
 
     def _question(self, call: ToolCall) -> Question:
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         own = tool.approval_timeout if tool else None
         return Question(
             call_id=call.id,
@@ -198,26 +212,33 @@ class CallRunner:
         )
 
     async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         if tool is None:
-            known = ", ".join(spec.name for spec in self.agent.tool_specs) or "none"
+            known = ", ".join(spec.name for spec in self.tools.specs) or "none"
             return self._refusal(call, f"there is no tool {call.name!r}; tools are: {known}")
         if call.malformed is not None:
             return self._refusal(call, "invalid arguments: they are no JSON object")
         try:
-            context = replace(self.context, call_id=call.id)
-            result = await tool.invoke(call.arguments, context)
+            result = await self._invoke(tool, call)
         except BaseException as error:
             # Whatever a user's function raises is for the model to read: the turn goes on. Even
             # SystemExit, which would end the process's event loop, and a CancelledError of the
             # tool's own making, which would leave the call without a result.
-            if isinstance(error, GeneratorExit) or _is_cancelled():
+            if isinstance(error, GeneratorExit | TurnVetoed) or _is_cancelled():
                 raise
             return self._refusal(call, explain(error))
         if isinstance(result, Delegation):
             return self._children(call, result)
         handoff = tool.target if isinstance(tool, Handoff) else None
         return ToolStep(message=self._message(call, result), handoff=handoff)
+
+    async def _invoke(self, tool: BaseTool, call: ToolCall) -> str | Delegation:
+        context = replace(self.context, call_id=call.id)
+
+        async def make(wanted: ToolCall) -> str | Delegation:
+            return await tool.invoke(wanted.arguments, context)
+
+        return await self.hooks.on_tool(context, call, make)
 
     def _children(self, call: ToolCall, delegation: Delegation) -> ToolStep | _Waiting:
         if self.rules.depth >= self.rules.max_depth:
@@ -262,13 +283,15 @@ class CallRunner:
     def _replies(self, call: ToolCall, children: Sequence[ChildTurn]) -> ToolStep:
         replies = [self.book.replies[child.turn_id] for child in children]
         usage = sum((reply.usage for reply in replies), start=Usage())
+        steps = sum(reply.steps for reply in replies)
         failed = any(reply.status is not TurnStatus.COMPLETED for reply in replies)
         if children[0].listed:
             text = orjson.dumps([_listed(reply) for reply in replies]).decode()
             failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
         else:
             text = replies[0].text if not failed else _failure(replies[0])
-        return ToolStep(message=self._message(call, text, is_error=failed), usage=usage)
+        message = self._message(call, text, is_error=failed)
+        return ToolStep(message=message, usage=usage, steps=steps)
 
     def _refusal(self, call: ToolCall, text: str) -> ToolStep:
         return ToolStep(message=self._message(call, text, is_error=True))

@@ -53,7 +53,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, the same for producers and workers.
 
     A message is acknowledged when its task starts: the lease, not the broker, says who works
-    on what, so that neither `visibility_timeout` nor a reconnect ever meets a long turn.
+    on what, so that no timeout of the broker and no reconnect ever meets a long turn.
     """
     return {
         "broker_url": settings.broker_url,
@@ -93,14 +93,13 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         return {}
     return {
         "master_name": settings.sentinel_master,
-        "visibility_timeout": 900,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 15,
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": min(settings.redis_timeout, 3),
         "socket_keepalive": True,
         "health_check_interval": 5,
         "priority_steps": [0],
+        # A wake-up that a worker took and did not start is sent again by the sweep, sooner than
+        # kombu would restore it; keeping a record of each costs more than a turn's own scripts.
+        "ack_emulation": False,
         "global_keyprefix": "agentapi:broker:",
     }

@@ -1,1 +1,1 @@
-"""Benchmarks: run them by hand; they print figures."""
+"""What the runtime costs: ``make bench``; figures are in docs/performance.md."""

@@ -23,21 +23,39 @@ def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
+def completion(tokens: int) -> dict[str, object]:
+    """A whole chat completion."""
+    text = "".join(f"word{number} " for number in range(tokens))
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": tokens + 9},
+    }
+
+
 def app(think: float, gap: float, tokens: int) -> web.Application:
     """The server.
 
     Args:
         think: Seconds before the first token.
         gap: Seconds between two tokens.
-        tokens: Tokens of an answer.
+        tokens: Tokens of an answer, if the request does not say how many.
     """
 
     async def complete(request: web.Request) -> web.StreamResponse:
         began = asyncio.get_running_loop().time()
-        await request.read()
+        asked = orjson.loads(await request.read())
+        count = asked.get("max_completion_tokens", tokens)
+        if not asked.get("stream"):
+            await asyncio.sleep(think)
+            return web.json_response(completion(count))
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for number in range(tokens):
+        for number in range(count):
             due = began + think + number * gap
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             await response.write(chunk({"content": f"word{number} "}))

@@ -88,6 +88,7 @@ class Errands:
             deadline_at=parent.deadline_at,
             parent_id=parent.turn_id,
             depth=parent.depth + 1,
+            budget=child.budget,
             idle_time=None if child.lasting else self.settings.turn_retention,
         )
 
@@ -101,6 +102,7 @@ class Errands:
             text=child.text or "",
             error=child.error,
             usage=child.usage,
+            steps=child.steps,
         )
         wakeup = self.store.calls.deliver(child.parent_id, reply)
         return [wakeup] if wakeup else ()

@@ -98,13 +98,15 @@ class EventLog:
             return taken
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        stopping = False
+        while not stopping:
             self._wake.wait()
-            self._stop.wait(FLUSH_INTERVAL)
             self._wake.clear()
+            stopping = self._stop.is_set()
             try:
                 self.flush()
             except StoreUnavailable as error:
                 log.debug(line("events.delayed", error=error))
                 self._wake.set()
-                self._stop.wait(0.5)
+            # After the flush: the first piece goes at once, those that follow it are gathered.
+            self._stop.wait(FLUSH_INTERVAL)

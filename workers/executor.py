@@ -259,7 +259,7 @@ class TurnExecutor:
             result = running.run(lambda: self._loop(agent, claim, running, progress, book))
         except TurnSuspended as wish:
             return wish
-        return _completed(result, agent)
+        return _completed(result, agent, progress)
 
     def _suspend(
         self, claim: Claim, running: RunningTurn, wish: TurnSuspended
@@ -302,7 +302,7 @@ class TurnExecutor:
                         park_after=None if self.settings.eager else self.settings.park_after,
                     ),
                     book=book,
-                    rules=turn_rules(self.settings, turn.depth),
+                    rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
                     agents=self.agents,
                     connect=connect,
                 )
@@ -416,7 +416,7 @@ def _wakeup(lease: Lease, turn: Turn) -> Wakeup:
     return Wakeup(conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=turn.agent)
 
 
-def _completed(result: TurnResult, asked: Agent) -> Ending:
+def _completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Ending:
     return Ending(
         answered_by=result.agent,
         handed_over=result.agent != asked.name,
@@ -425,6 +425,7 @@ def _completed(result: TurnResult, asked: Agent) -> Ending:
         messages=result.messages,
         usage=result.usage,
         steps=result.steps,
+        spent=progress.spent,
     )
 
 
@@ -438,6 +439,7 @@ def _stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None
         messages=progress.messages(unfinished=_UNFINISHED),
         usage=progress.usage,
         steps=len(progress.steps),
+        spent=progress.spent,
         error=error,
     )
 

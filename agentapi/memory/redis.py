@@ -12,7 +12,7 @@ import redis
 from agentapi.errors import InvalidInput
 from agentapi.ids import check_conversation_id, create_conversation_id
 from agentapi.messages import Message, dumps, loads, to_dict
-from agentapi.settings import Settings, load_settings
+from agentapi.settings import load_settings
 from agentapi.stores.connection import connect, translate_errors
 from agentapi.stores.keys import conversation_keys
 from agentapi.stores.refusals import other_tenant
@@ -23,8 +23,9 @@ _WHOLE = Window(messages=None)
 
 
 @lru_cache(maxsize=32)
-def _connection(settings: Settings) -> tuple[redis.Redis, Scripts]:
+def _connection(url: str, master: str, timeout: float) -> tuple[redis.Redis, Scripts]:
     """One pool a process and server: a conversation costs no connection of its own."""
+    settings = load_settings(redis_url=url, sentinel_master=master, redis_timeout=timeout)
     client = connect(settings)
     return client, Scripts(client)
 
@@ -68,7 +69,9 @@ class RedisMemory:
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
         self._settings = load_settings(**overrides)
-        self._client, self._scripts = _connection(self._settings)
+        self._client, self._scripts = _connection(
+            self._settings.redis_url, self._settings.sentinel_master, self._settings.redis_timeout
+        )
         self._keys = conversation_keys(self.conversation_id)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from agentapi.errors import ConversationBusy, TenantMismatch
+from agentapi.limits import Spent
 from agentapi.messages import Message, Usage
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.lease import Lease, Wakeup
@@ -52,6 +53,7 @@ class Claim:
         history: Messages before the turn, as many as the window asked for.
         calls: What has become of calls that waited.
         answering: The agent that the conversation goes on with instead of the turn's own.
+        spent: What the conversation's turns have spent.
         now: The store's time.
     """
 
@@ -61,6 +63,7 @@ class Claim:
     history: Sequence[Message]
     calls: CallBook = field(default_factory=CallBook)
     answering: str | None = None
+    spent: Spent = field(default_factory=Spent)
     now: float = 0.0
 
 
@@ -95,6 +98,7 @@ class Ending:
             `on_abort` is ``keep`` by then.
         usage: Tokens of all attempts' recorded steps.
         steps: Model responses and tool results.
+        spent: What limits of the conversation count, turns below included.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether the conversation goes on with that agent.
@@ -105,6 +109,7 @@ class Ending:
     messages: Sequence[Message] = ()
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
+    spent: Spent = field(default_factory=Spent)
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False

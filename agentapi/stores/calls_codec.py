@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from agentapi.limits import Limits
 from agentapi.messages import Usage
 from agentapi.turns import (
     CallBook,
@@ -84,6 +85,7 @@ def _reply_from_json(data: bytes) -> ChildReply:
         text=value["text"],
         error=TurnError(**error) if error else None,
         usage=Usage(**value["usage"]),
+        steps=value["steps"],
     )
 
 
@@ -126,7 +128,12 @@ def children_of(fields: Mapping[str, bytes]) -> list[tuple[ChildTurn, bool]]:
 
 
 def _children(value: bytes) -> tuple[ChildTurn, ...]:
-    return tuple(ChildTurn(**child) for child in orjson.loads(value))
+    return tuple(_child(child) for child in orjson.loads(value))
+
+
+def _child(data: dict[str, Any]) -> ChildTurn:
+    budget = data.pop("budget")
+    return ChildTurn(**data, budget=Limits(**budget) if budget else None)
 
 
 def _of(kind: str, fields: Mapping[str, bytes]) -> list[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from agentapi.limits import Limits, Spent
 from agentapi.messages import AssistantMessage, Usage, from_dict, to_dict
 from agentapi.stores.base import Ending
 from agentapi.turns import (
@@ -65,10 +66,17 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         deadline_at=_seconds(fields.get("deadline")),
         parent_id=fields["parent"].decode() if "parent" in fields else None,
         depth=int(fields.get("depth", 0)),
+        budget=Limits.from_json(fields["budget"]) if "budget" in fields else None,
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),
     )
+
+
+def spent_from(fields: Sequence[bytes | None]) -> Spent:
+    """Read a conversation's totals: steps, tokens, cost."""
+    steps, tokens, cost = fields
+    return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
 
 
 def _failures(fields: Mapping[str, bytes]) -> int:

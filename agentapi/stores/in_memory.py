@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from agentapi.limits import Spent
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.messages import AssistantMessage, Message, Usage
 from agentapi.settings import Settings
@@ -90,6 +91,7 @@ class InMemoryTurnStore:
                 deadline_at=self._deadline(new),
                 parent_id=new.parent_id,
                 depth=new.depth,
+                budget=new.budget,
                 created_at=self._state.now(),
             )
         )
@@ -174,6 +176,7 @@ class InMemoryTurnStore:
                 history=conversation.memory.load(window),
                 calls=take_calls(entry, lease.epoch, now)[0],
                 answering=conversation.answering.get(entry.turn.agent),
+                spent=conversation.spent,
                 now=now,
             )
 
@@ -217,6 +220,9 @@ class InMemoryTurnStore:
                 conversation.memory.append(ending.messages)
                 if ending.handed_over and ending.answered_by:
                     conversation.answering[entry.turn.agent] = ending.answered_by
+            conversation.spent += ending.spent - entry.counted
+            if ending.status is TurnStatus.FAILED:
+                entry.counted = ending.spent
             conversation.lease = None
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
@@ -489,6 +495,7 @@ class InMemoryTurnStore:
             dropped = len(conversation.memory.messages)
             conversation.memory.reset()
             conversation.answering.clear()
+            conversation.spent = Spent()
             conversation.generation += 1
             return dropped
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agentapi.ids import partition_of_turn
+from agentapi.limits import Spent
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
 from agentapi.stores.calls import Errand, ErrandKind
@@ -47,6 +48,7 @@ class Conversation:
     generation: int = 0
     due: float | None = None
     answering: dict[str, str] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass
@@ -78,6 +80,7 @@ class StoredTurn:
     parked: int | None = None
     kept: bool = False
     retried: str | None = None
+    counted: Spent = field(default_factory=Spent)
 
 
 class State:

@@ -31,6 +31,7 @@ from agentapi.stores.codec import (
     outcome_to_json,
     pairs,
     parked_event,
+    spent_from,
     step_event,
     turn_from_hash,
 )
@@ -122,6 +123,7 @@ class RedisTurnStore:
                 turn.depth,
                 _ms(turn.timeout or 0),
                 _ms(turn.deadline_at or 0),
+                turn.budget.to_json() if turn.budget else "",
             ],
             pipeline,
         )
@@ -167,7 +169,7 @@ class RedisTurnStore:
                 reason=RefusalReason(reply[1].decode()),
                 turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
             )
-        _, epoch, _, generation, fields, steps, messages, calls, answering, now = reply
+        _, epoch, _, generation, fields, steps, messages, calls, answering, spent, now = reply
         return Claim(
             lease=Lease(
                 conversation_id=conversation_id,
@@ -180,6 +182,7 @@ class RedisTurnStore:
             history=[loads(message) for message in messages],
             calls=call_book(pairs(calls), int(epoch)),
             answering=answering.decode() or None,
+            spent=spent_from(spent),
             now=int(now) / 1000,
         )
 
@@ -225,6 +228,9 @@ class RedisTurnStore:
                 _ms(self._settings.memory_ttl or 0),
                 keys.turns,
                 ending.answered_by if ending.handed_over else "",
+                ending.spent.steps,
+                ending.spent.tokens,
+                repr(ending.spent.cost),
                 *map(dumps, ending.messages),
             ],
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agentapi.limits import Limits
 from agentapi.messages import Usage
 from agentapi.turns.model import TurnError, TurnStatus
 
@@ -81,6 +82,7 @@ class ChildTurn:
         timeout: Seconds it may take, queue and all; None for as long as its parent.
         lasting: Whether its conversation outlives the parent turn.
         listed: Whether the call's result is a list of replies.
+        budget: What it may spend, with all below it.
     """
 
     call_id: str
@@ -91,17 +93,19 @@ class ChildTurn:
     timeout: float | None = None
     lasting: bool = False
     listed: bool = False
+    budget: Limits | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildReply:
-    """How a child turn ended."""
+    """How a child turn ended, and what it spent with all below it."""
 
     turn_id: str
     status: TurnStatus
     text: str = ""
     error: TurnError | None = None
     usage: Usage = field(default_factory=Usage)
+    steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
+from agentapi.limits import Limits
 from agentapi.messages import Message, Usage
 
 OutputT = TypeVar("OutputT", default=Any)
@@ -90,6 +91,7 @@ class NewTurn:
         deadline_at: The same as a point of the store's time; the earlier of both counts.
         parent_id: The turn that waits for this one.
         depth: How many turns are above it.
+        budget: What it may spend, with all that it delegates, besides its agent's own limits.
         idle_time: Seconds after which its conversation is forgotten; the setting when None.
     """
 
@@ -107,6 +109,7 @@ class NewTurn:
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0
+    budget: Limits | None = None
     idle_time: float | None = None
 
 
@@ -126,6 +129,7 @@ class Turn:
         deadline_at: When it must have ended.
         parent_id: The turn that waits for its reply.
         depth: How many turns are above it.
+        budget: What it may spend besides its agent's own limits.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -163,6 +167,7 @@ class Turn:
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0
+    budget: Limits | None = None
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None

@@ -34,11 +34,13 @@ class ToolStep:
 
     Attributes:
         usage: Tokens of the turns that the call waited for.
+        steps: Their steps.
         handoff: The agent that answers from here on, if the call handed the turn over.
     """
 
     message: ToolMessage
     usage: Usage = field(default_factory=Usage)
+    steps: int = 0
     handoff: str | None = None
     kind: Literal["tool"] = field(default="tool", init=False)
 
@@ -55,6 +57,8 @@ def step_to_json(step: Step) -> bytes:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
         data["rejected"] = step.rejected
+    if isinstance(step, ToolStep) and step.steps:
+        data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
         data["handoff"] = step.handoff
     return orjson.dumps(data)
@@ -76,7 +80,8 @@ def step_from_json(data: bytes | str) -> Step:
             return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
         case "tool", ToolMessage():
             usage = Usage(**value.get("usage", {}))
-            return ToolStep(message=message, usage=usage, handoff=value.get("handoff"))
+            steps, handoff = value.get("steps", 0), value.get("handoff")
+            return ToolStep(message=message, usage=usage, steps=steps, handoff=handoff)
         case kind, _:
             raise InvalidMessage(
                 f"a recorded step is a {kind!r} step with a {message.role!r} message: "

@@ -170,6 +170,7 @@ def _rows(info: Turn) -> dict[str, object]:
         "steps": info.steps,
         "input_tokens": info.usage.input_tokens,
         "output_tokens": info.usage.output_tokens,
+        "cost": info.usage.cost or None,
         "created": _time(info.created_at),
         "started": _time(info.started_at),
         "ended": _time(info.ended_at),

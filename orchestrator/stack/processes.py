@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentapi.errors import ConfigurationError
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+LAUNCH = Path(__file__).with_name("launch.py")
 
 
 def free_port() -> int:
@@ -55,7 +55,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, str(_LAUNCH), *command],
+                [sys.executable, str(LAUNCH), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,7 +4,8 @@
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
 --      7 max bytes of history (-1 for no bound)
 -- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages,
---      calls that waited (flat hash), agent that answers instead or '', now}
+--      calls that waited (flat hash), agent that answers instead or '', totals of
+--      the conversation (steps, tokens, cost), now}
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
@@ -53,5 +54,6 @@ return {
   newest_messages(KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7])),
   take_calls(KEYS[9], epoch, now),
   redis.call('HGET', KEYS[4], 'active:' .. turn[4]) or '',
+  redis.call('HMGET', KEYS[4], 'steps', 'tokens', 'cost'),
   int(now),
 }

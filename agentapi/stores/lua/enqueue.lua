@@ -7,7 +7,7 @@
 --      none), 14 prefix of turn keys, 15 retention of a turn, 16 retention of its events,
 --      17 longest input in bytes, 18 turn that waits for this one ('' for none), 19 depth below
 --      the first turn of the tree, 20 time in which it must end (0 for none), 21 time by which it
---      must have ended (0 for none)
+--      must have ended (0 for none), 22 what it may spend (JSON, '' for no limit)
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
@@ -55,6 +55,9 @@ redis.call('HSET', KEYS[1],
   'status', 'queued', 'created', int(now_ms()))
 if ARGV[18] ~= '' then
   redis.call('HSET', KEYS[1], 'parent', ARGV[18], 'depth', ARGV[19])
+end
+if ARGV[22] ~= '' then
+  redis.call('HSET', KEYS[1], 'budget', ARGV[22])
 end
 local timeout, deadline = tonumber(ARGV[20]), tonumber(ARGV[21])
 if timeout > 0 or deadline > 0 then

@@ -4,6 +4,10 @@
 -- Returns a flat list: number of the key, conversation id or errand, ...
 -- Promise 3.
 
+-- An empty index is no key: an idle fleet costs one command.
+if redis.call('EXISTS', unpack(KEYS)) == 0 then
+  return {}
+end
 local found = {}
 local now = int(now_ms())
 for i = 1, #KEYS do

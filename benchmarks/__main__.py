@@ -1,0 +1,226 @@
+"""All benchmarks beside what people would use instead: ``make bench``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agentapi import AgentAPIError
+from benchmarks import alone, versus
+from benchmarks.contest import CONTENDERS, Contender, Servers
+from benchmarks.environments import CACHE, CannotInstall
+from benchmarks.postgres import postgres
+from benchmarks.results import Results
+from orchestrator.stack import start_valkey
+
+CASES = ("throughput", "in-flight", "history", "queue", "partition", "tool", "streaming", "idle")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        cases: Which of `CASES`.
+        contenders: Who.
+        rounds: How often; all contenders in each.
+        turns: Of a fast contender in a round of throughput.
+        at_once: Turns in flight at once.
+        delay: Seconds of the model that is not fast.
+        workers: That idle.
+        conversations: That idle.
+        seconds: For which they idle.
+        processes: Worker processes of the throughput; latency is measured with the first number of
+            them, `enqueue` alone after the last.
+    """
+
+    cases: Sequence[str]
+    contenders: Sequence[Contender]
+    rounds: int = 3
+    turns: int = 600
+    at_once: int = 1000
+    delay: float = 2.0
+    workers: int = 10
+    conversations: int = 100_000
+    seconds: float = 10.0
+    processes: Sequence[int] = (1, 2)
+
+
+Step = tuple[str, Callable[[], None]]
+
+
+def main(
+    case: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(CASES)}.")] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Part of a contender's name; all by default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
+    turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 600,
+    json: Annotated[Path | None, typer.Option(help="Where to write the results.")] = None,
+) -> None:
+    """Measure, print tables and write JSON."""
+    unknown = set(case or ()) - set(CASES)
+    if unknown:
+        raise typer.BadParameter(f"no case {', '.join(unknown)}: expected {', '.join(CASES)}")
+    chosen = [
+        one for one in CONTENDERS if not contender or any(part in one.name for part in contender)
+    ]
+    if not chosen:
+        names = "; ".join(one.name for one in CONTENDERS)
+        raise typer.BadParameter(f"no such contender: expected a part of {names}")
+    # In a file a table needs no less room than on a wide screen.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    began = time.monotonic()
+    plan = Plan(cases=case or CASES, contenders=chosen, rounds=rounds, turns=turns)
+    results = run(plan, console)
+    results.show(console)
+    name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S.json")
+    target = json or CACHE / "results" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(results.as_json(_as_settings(plan), time.monotonic() - began))
+    console.print(f"{time.monotonic() - began:.0f} s; written to {target}")
+
+
+def run(plan: Plan, console: Console) -> Results:
+    """Measure all rounds; what was started is stopped, whatever happens."""
+    results = Results()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        progress = stack.enter_context(
+            Progress(
+                TextColumn("{task.description:60}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+            )
+        )
+        plan = replace(plan, contenders=_installed(plan.contenders, results, progress))
+        valkey, url = start_valkey(folder)
+        stack.callback(valkey.stop)
+        servers = Servers(folder=folder, redis_url=url)
+        if any(one.needs_postgres for one in plan.contenders):
+            try:
+                servers = replace(servers, postgres=stack.enter_context(postgres()))
+            except CannotInstall as error:
+                kept = [one for one in plan.contenders if not one.needs_postgres]
+                for one in set(plan.contenders) - set(kept):
+                    results.leave_out(one.name, str(error))
+                plan = replace(plan, contenders=kept)
+        steps = list(_steps(plan, servers, results))
+        task = progress.add_task("", total=len(steps))
+        for name, step in steps:
+            progress.update(task, description=name)
+            try:
+                step()
+            except (AgentAPIError, RuntimeError, TimeoutError) as error:
+                # The others are worth their measurement all the same.
+                results.leave_out(name, str(error))
+            progress.advance(task)
+    return results
+
+
+def _installed(
+    contenders: Sequence[Contender], results: Results, progress: Progress
+) -> list[Contender]:
+    """Those whose environment is there, or can be made."""
+    found: list[Contender] = []
+    task = progress.add_task("", total=len(contenders))
+    for one in contenders:
+        progress.update(task, description=f"environment of {one.name}")
+        try:
+            if one.environment is not None:
+                one.environment.interpreter()
+            found.append(one)
+        except CannotInstall as error:
+            results.leave_out(one.name, str(error))
+        progress.advance(task)
+    progress.remove_task(task)
+    return found
+
+
+def _steps(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
+    """What is measured, in its order: round by round, so that all see the same weather."""
+    for number in range(plan.rounds):
+        where = f"round {number + 1} of {plan.rounds}"
+        for name, step in _round(plan, servers, results):
+            yield f"{where}: {name}", step
+    if "idle" in plan.cases:
+        yield "idle", partial(_idle, plan, servers, results)
+
+
+def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
+    for one in plan.contenders:
+        if "throughput" in plan.cases:
+            measure = partial(versus.throughput, results, one, servers, turns=plan.turns)
+            for processes in plan.processes:
+                also = (
+                    *([versus.latency] if processes == plan.processes[0] else []),
+                    *([versus.enqueue] if processes == plan.processes[-1] else []),
+                )
+                name = f"throughput of {one.name}"
+                yield name, partial(measure, processes=processes, also=also)
+    for one in plan.contenders:
+        # Those who are slow do not come near it: their throughput says so.
+        if "in-flight" in plan.cases and one.history and one.scale == 1:
+            flight = partial(versus.in_flight, results, one, servers)
+            yield f"in flight: {one.name}", partial(flight, at_once=plan.at_once, delay=plan.delay)
+    if chosen := {name: case for name, case in _alone(plan, results) if name in plan.cases}:
+        names = ", ".join(chosen)
+        yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
+
+
+def _idle(plan: Plan, servers: Servers, results: Results) -> None:
+    """Once: it counts more than it times."""
+    alone.idle(
+        results,
+        servers,
+        workers=plan.workers,
+        conversations=plan.conversations,
+        seconds=plan.seconds,
+    )
+
+
+def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[alone.Running], None]]]:
+    few = max(10, plan.turns // 10)
+    yield "history", partial(alone.histories, results, turns=few // 2)
+    yield "queue", partial(alone.queued, results)
+    yield "partition", partial(alone.hot_partition, results, turns=plan.turns // 2)
+    yield "tool", partial(alone.tool_step, results, turns=plan.turns // 3)
+    yield "streaming", partial(alone.streaming, results, turns=few)
+
+
+def _as_settings(plan: Plan) -> dict[str, object]:
+    contenders = {
+        one.name: list(one.environment.requirements) if one.environment else ["this environment"]
+        for one in plan.contenders
+    }
+    return {
+        "cases": list(plan.cases),
+        "contenders": contenders,
+        "rounds": plan.rounds,
+        "turns": plan.turns,
+        "at_once": plan.at_once,
+        "delay": plan.delay,
+        "workers": plan.workers,
+        "conversations": plan.conversations,
+        "seconds": plan.seconds,
+        "processes": list(plan.processes),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,276 @@
+"""Cases of this runtime alone: what a history, a queue, a tool or a stream costs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from agentapi.ids import partition_of
+from agentapi.messages import AssistantMessage, Message, UserMessage, dumps
+from agentapi.providers.base import ModelRequest, TextDelta
+from agentapi.providers.openai import OpenAIProvider
+from agentapi.stores.keys import conversation_keys
+from agentapi.turns import EventType
+from benchmarks.contenders.turn import TEXT
+from benchmarks.contest import Servers
+from benchmarks.processes import usage
+from benchmarks.results import Metric, Results
+from benchmarks.stats import percentile, summarize
+from orchestrator import Orchestrator
+from orchestrator.stack import Child, Stack
+from orchestrator.stack.processes import free_port
+
+_MS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A stack of this runtime, its producer, and the URL of the provider that it asks."""
+
+    stack: Stack
+    orchestrator: Orchestrator
+    client: redis.Redis
+    provider: str
+
+    def cpu(self) -> float:
+        """Seconds of processor time of the workers."""
+        return usage([worker.pid for worker in self.stack.workers]).cpu
+
+    def ask(self, agent: str, message: str, conversation_id: str | None = None) -> float:
+        """One turn; its seconds."""
+        began = time.perf_counter()
+        self.orchestrator.enqueue(agent, message, conversation_id=conversation_id).result(60)
+        return time.perf_counter() - began
+
+    def run_all(
+        self, agent: str, conversations: Sequence[str], message: str = TEXT, *, stream: bool = False
+    ) -> float:
+        """Enqueue a turn for each and wait for all; the seconds."""
+        began = time.perf_counter()
+        handles = [
+            self.orchestrator.enqueue(agent, message, conversation_id=conversation, stream=stream)
+            for conversation in conversations
+        ]
+        for handle in handles:
+            handle.result(120)
+        return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def runtime(servers: Servers, *, workers: int = 1) -> Iterator[Running]:
+    """Start workers on an emptied Valkey, and a provider; stop them at the end."""
+    client = redis.Redis.from_url(servers.redis_url)
+    client.flushall()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    provider = Child(
+        "provider",
+        [sys.executable, "-m", "benchmarks.provider", str(port), "0.01", "0.01", "10"],
+        log=servers.folder / "logs" / "provider.log",
+    )
+    with tempfile.TemporaryDirectory(dir=servers.folder) as folder:
+        stack = Stack(
+            Path(folder),
+            agents=("benchmarks.agents",),
+            workers=workers,
+            flower=False,
+            redis_url=servers.redis_url,
+            log_level="WARNING",
+            env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url},
+        )
+        try:
+            with stack, Orchestrator(stack.settings) as orchestrator:
+                running = Running(
+                    stack=stack, orchestrator=orchestrator, client=client, provider=url
+                )
+                for _ in range(8 * workers):
+                    running.ask("plain", TEXT)
+                yield running
+        finally:
+            provider.stop()
+            client.close()
+
+
+def histories(results: Results, running: Running, *, turns: int) -> None:
+    """A turn with a window of 20 messages, on histories of three lengths by turns."""
+    case = "latency by length of the history, window of 20 messages"
+    lengths = (10, 1_000, 10_000)
+    for length in lengths:
+        pair: list[Message] = [
+            UserMessage(content=TEXT),
+            AssistantMessage(content="It comes tomorrow."),
+        ]
+        messages = [dumps(message) for message in pair] * (length // 2)
+        running.client.rpush(conversation_keys(f"h-{length}").messages, *messages)
+    seconds: dict[int, list[float]] = {length: [] for length in lengths}
+    for _ in range(turns):
+        for length in lengths:
+            seconds[length].append(running.ask("plain", TEXT, f"h-{length}"))
+    metric = Metric(case=case, name="median", unit="ms", base=f"{lengths[0]:,} messages")
+    for length in lengths:
+        results.add(metric, f"{length:,} messages", summarize(seconds[length]).median * _MS)
+
+
+def queued(results: Results, running: Running) -> None:
+    """100 turns that wait in one conversation, and 100 in as many."""
+    many, one = "100 conversations", "one conversation"
+    metric = Metric(case="100 queued turns", name="turns a second", unit="1/s", base=many)
+    conversations = [f"q-{number}" for number in range(100)]
+    results.add(metric, many, 100 / running.run_all("plain", conversations))
+    results.add(metric, one, 100 / running.run_all("plain", ["q"] * 100))
+
+
+def hot_partition(results: Results, running: Running, *, turns: int) -> None:
+    """Conversations that all fall into one partition, and so one queue and one hash slot."""
+    spread, hot = "all partitions", "one partition"
+    metric = Metric(case="a hot partition", name="turns a second", unit="1/s", base=spread)
+    anywhere = [f"p-{number}" for number in range(turns)]
+    found = (f"p-{number}" for number in count())
+    together = list(islice((name for name in found if partition_of(name) == 7), turns))
+    results.add(metric, spread, turns / running.run_all("plain", anywhere))
+    results.add(metric, hot, turns / running.run_all("plain", together))
+
+
+def tool_step(results: Results, running: Running, *, turns: int) -> None:
+    """What a tool call and the response before it add to a turn."""
+    case = "a step with a tool"
+    messages = {"no tool": TEXT, "one tool call": '/look {"what": "the order"}'}
+    latency = Metric(case=case, name="latency, median", unit="ms", base="no tool")
+    cost = Metric(case=case, name="processor time of workers, a turn", unit="ms", base="no tool")
+    seconds: dict[str, list[float]] = {name: [] for name in messages}
+    for _ in range(turns // 5):
+        for name, message in messages.items():
+            seconds[name].append(running.ask("looker", message))
+    for name, message in messages.items():
+        before = running.cpu()
+        running.run_all("looker", [f"{name}-{number}" for number in range(turns)], message)
+        results.add(cost, name, (running.cpu() - before) / turns * _MS)
+        results.add(latency, name, summarize(seconds[name]).median * _MS)
+
+
+def streaming(results: Results, running: Running, *, turns: int) -> None:
+    """Time to the first token beside that of the provider alone, and the cost of a token."""
+    case = "streaming"
+    direct: list[float] = []
+    through: list[float] = []
+    with asyncio.Runner() as runner:
+        alone = OpenAIProvider(api_key="none", base_url=running.provider, default_model="fake")
+        _first_token(running)
+        runner.run(_first_token_alone(alone))
+        for _ in range(turns):
+            direct.append(runner.run(_first_token_alone(alone)))
+            through.append(_first_token(running))
+        runner.run(alone.aclose())
+    for name, share in (("median", 0.5), ("99th percentile", 0.99)):
+        metric = Metric(case=case, name=f"time to the first token, {name}", unit="ms")
+        times = percentile(direct, share) * _MS, percentile(through, share) * _MS
+        results.add(metric, "provider alone", times[0])
+        results.add(metric, "through this runtime", times[1])
+        results.add(metric, "added", times[1] - times[0])
+    metric = Metric(case=case, name="processor time of workers, a token", unit="µs")
+    results.add(metric, "this runtime", _cost_of_a_token(running) * _MS * _MS)
+
+
+async def _first_token_alone(provider: OpenAIProvider) -> float:
+    request = ModelRequest(
+        model="fake", system_prompt="", messages=[UserMessage(content=TEXT)], tools=(), options={}
+    )
+    first: float | None = None
+    began = time.perf_counter()
+    async for part in provider.stream(request):
+        if first is None and isinstance(part, TextDelta):
+            first = time.perf_counter() - began
+    assert first is not None
+    return first
+
+
+def _first_token(running: Running) -> float:
+    began = time.perf_counter()
+    first: float | None = None
+    turn = running.orchestrator.enqueue("talker", TEXT, stream=True)
+    for event in turn.events(timeout=60):
+        if first is None and event.type is EventType.DELTA:
+            first = time.perf_counter() - began
+    assert first is not None
+    return first
+
+
+def _cost_of_a_token(running: Running) -> float:
+    """Ten streams of a thousand tokens, less ten of ten."""
+    cost = {}
+    for agent in ("talker", "teller"):
+        before = running.cpu()
+        running.run_all(agent, [f"{agent}-{number}" for number in range(10)], stream=True)
+        cost[agent] = running.cpu() - before
+    return (cost["teller"] - cost["talker"]) / (10 * 990)
+
+
+def on_one_stack(servers: Servers, cases: Sequence[Callable[[Running], None]]) -> None:
+    """Run cases one after the other on one stack."""
+    with runtime(servers) as running:
+        for case in cases:
+            case(running)
+
+
+def idle(
+    results: Results, servers: Servers, *, workers: int, conversations: int, seconds: float
+) -> None:
+    """Workers with nothing to do, in the midst of conversations with nothing to do."""
+    case = f"{workers} idle workers, {conversations:,} idle conversations"
+    with runtime(servers, workers=workers) as running:
+        size = _fill(running, conversations)
+        commands, cpu = _commands(running.client), running.cpu()
+        began = time.perf_counter()
+        time.sleep(seconds)
+        passed = time.perf_counter() - began
+        commands, cpu = _commands(running.client) - commands, running.cpu() - cpu
+        memory = usage((w.pid for w in running.stack.workers), children=False).memory / workers
+    for name, unit, value in (
+        ("Redis commands a second, a worker", "1/s", commands / passed / workers),
+        ("processor time, a worker", "% of a core", cpu / passed / workers * 100),
+        ("memory, a worker", "MiB", memory),
+        ("Redis memory beyond its messages, a conversation", "bytes", size),
+    ):
+        results.add(Metric(case=case, name=name, unit=unit), "this runtime", value)
+
+
+def _fill(running: Running, count: int) -> float:
+    """Leave idle conversations; bytes of Redis for each beyond its messages.
+
+    One turn makes the first. The others are copies of what it left, of the same length of name.
+    """
+    first = f"user:{0:08d}"
+    running.ask("plain", TEXT, first)
+    keys = conversation_keys(first)
+    assert running.client.exists(keys.inbox, keys.lease) == 0
+    sizes = []
+    for source in (keys.messages, keys.meta):
+        before = _used(running.client)
+        for start in range(1, count + 1, 5_000):
+            pipeline = running.client.pipeline(transaction=False)
+            for number in range(start, min(start + 5_000, count + 1)):
+                pipeline.copy(source, source.replace(first, f"user:{number:08d}"))
+            pipeline.execute()
+        sizes.append((_used(running.client) - before) / count)
+    return sizes[1]
+
+
+def _used(client: redis.Redis) -> int:
+    info: Any = client.info("memory")
+    return int(info["used_memory"])
+
+
+def _commands(client: redis.Redis) -> int:
+    """Commands that Redis ran so far, those inside scripts too, without our own question."""
+    info: Any = client.info("commandstats")
+    return sum(found["calls"] for name, found in info.items() if name != "cmdstat_info")

@@ -1,0 +1,1 @@
+"""What is compared: each module runs in its contender's own environment, as worker or producer."""

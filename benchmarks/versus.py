@@ -1,0 +1,131 @@
+"""Cases in which all contenders run the same turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from benchmarks.contenders.turn import WINDOW
+from benchmarks.contest import BARE, BY_HAND, Contender, Entrant, Servers, entrant
+from benchmarks.done import wait_until_done, wait_until_taken
+from benchmarks.processes import usage
+from benchmarks.results import Metric, Results
+from benchmarks.stats import percentile
+
+TIMEOUT = 120.0
+
+_MS = 1000
+
+
+def throughput(
+    results: Results,
+    contender: Contender,
+    servers: Servers,
+    *,
+    processes: int,
+    turns: int,
+    also: Sequence[Callable[[Results, Entrant], None]] = (),
+) -> None:
+    """Turns a second from the first `enqueue` to the last reply.
+
+    Args:
+        results: Get what is measured.
+        contender: Who is measured.
+        servers: Where.
+        processes: Worker processes.
+        turns: Of a contender that is fast.
+        also: What to measure on the same processes afterwards: `latency`, then `enqueue`.
+    """
+    count = max(20, int(turns * contender.scale))
+    conversations = [f"c-{number}" for number in range(count)]
+    case = f"throughput, {processes} worker process{'es' if processes > 1 else ''}"
+    with entrant(contender, servers, processes=processes) as running:
+        running.prepare(conversations)
+        before, began = usage(running.pids).cpu, time.perf_counter()
+        running.producer.send("enqueue", conversations)
+        ended = _wait(running, conversations)
+        cpu = usage(running.pids).cpu - before
+        producer = running.producer.answer() if contender.history else {}
+        _add(results, contender, case, "turns a second", "1/s", count / (ended - began))
+        _add(results, contender, case, "processor time of workers, a turn", "ms", cpu / count * _MS)
+        if producer:
+            name = "processor time of the producer, a turn"
+            _add(results, contender, case, name, "ms", producer["cpu"] / count * _MS)
+        for measure in also:
+            measure(results, running)
+
+
+def _wait(running: Entrant, conversations: Sequence[str]) -> float:
+    if running.contender.history:
+        done = wait_until_done(running, conversations, length=WINDOW + 2, timeout=TIMEOUT)
+        return done.last
+    running.producer.answer()
+    return wait_until_taken(running, TIMEOUT)
+
+
+def latency(results: Results, running: Entrant) -> None:
+    """Single turns, one after the other, on an idle system."""
+    conversations = [f"l-{number}" for number in range(max(10, int(60 * running.contender.scale)))]
+    running.prepare(conversations)
+    seconds = running.ask(conversations)
+    case = "latency of a turn on an idle system"
+    for name, share in (("median", 0.5), ("99th percentile", 0.99)):
+        metric = Metric(case=case, name=name, unit="ms", base=BARE)
+        results.add(metric, running.contender.name, percentile(seconds, share) * _MS)
+
+
+def enqueue(results: Results, running: Entrant) -> None:
+    """The producer alone, when the workers have ended."""
+    count = max(20, int(600 * running.contender.scale))
+    running.stop_workers()
+    running.producer.send("enqueue", [f"e-{number}" for number in range(count)])
+    found = running.producer.answer()
+    case = "throughput of enqueue, no workers"
+    _add(results, running.contender, case, "turns a second", "1/s", count / found["seconds"])
+    name = "processor time of the producer, a turn"
+    _add(results, running.contender, case, name, "ms", found["cpu"] / count * _MS)
+
+
+def in_flight(
+    results: Results, contender: Contender, servers: Servers, *, at_once: int, delay: float
+) -> None:
+    """One worker process with very many turns in flight, whose queue is full when it begins.
+
+    The ideal is as many turns a second as are in flight over the seconds of the model.
+    """
+    case = f"{at_once:,} turns in flight in one worker process, model of {delay:g} s"
+    conversations = [f"f-{number}" for number in range(3 * at_once)]
+    peak = {"memory": 0.0, "threads": 0.0}
+
+    with entrant(contender, servers, processes=1, concurrency=at_once, delay=delay) as running:
+        worker = running.workers[0]
+        running.prepare(conversations, messages=2)
+
+        def look() -> None:
+            now = usage(running.pids, children=False)
+            peak["memory"] = max(peak["memory"], now.memory)
+            peak["threads"] = max(peak["threads"], now.threads)
+
+        os.kill(worker.pid, signal.SIGSTOP)
+        try:
+            running.producer.send("enqueue", conversations)
+            running.producer.answer()
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
+        before = usage(running.pids).cpu
+        done = wait_until_done(running, conversations, length=4, timeout=TIMEOUT, meanwhile=look)
+        cpu = usage(running.pids).cpu - before
+    rate = len(conversations) / (done.last - done.first)
+    _add(results, contender, case, "share of the ideal", "%", 100 * rate / (at_once / delay))
+    _add(results, contender, case, "memory of the worker", "MiB", peak["memory"])
+    _add(results, contender, case, "threads of the worker", "", peak["threads"])
+    name = "processor time of workers, a turn"
+    _add(results, contender, case, name, "ms", cpu / len(conversations) * _MS)
+
+
+def _add(
+    results: Results, contender: Contender, case: str, name: str, unit: str, value: float
+) -> None:
+    results.add(Metric(case=case, name=name, unit=unit, base=BY_HAND), contender.name, value)

@@ -1,0 +1,70 @@
+"""One tiny round of every case that needs no environment of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from benchmarks.__main__ import CASES, Plan, run
+from benchmarks.contest import BY_HAND, CONTENDERS, RUNTIME, Contender
+from benchmarks.environments import CannotInstall, Environment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Here(Environment):
+    """This environment: it has Celery."""
+
+    def interpreter(self) -> Path:
+        return Path(sys.executable)
+
+
+def contender(name: str) -> Contender:
+    found = next(one for one in CONTENDERS if one.name == name)
+    if found.environment is None:
+        return found
+    return replace(found, environment=Here(name="here", requirements=()))
+
+
+@pytest.mark.timeout(240)
+def test_a_tiny_round() -> None:
+    names = [BY_HAND, RUNTIME]
+    plan = Plan(
+        cases=CASES,
+        contenders=[contender(name) for name in names],
+        rounds=1,
+        turns=20,
+        at_once=10,
+        delay=0.1,
+        workers=1,
+        conversations=100,
+        seconds=0.5,
+        processes=(1,),
+    )
+    results = run(plan, Console(quiet=True))
+    assert results.left_out == {}
+    values = {
+        (metric.case, metric.name, who): found
+        for metric, by_who in results.values.items()
+        for who, found in by_who.items()
+    }
+    assert all(len(found) == 1 for found in values.values())
+    for name in names:
+        assert values["throughput, 1 worker process", "turns a second", name][0] > 0
+    cases = {case for case, _, _ in values}
+    assert len(cases) == 10
+    assert not any(child.status() != psutil.STATUS_ZOMBIE for child in psutil.Process().children())
+
+
+def test_an_environment_that_cannot_be_made_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.environments.CACHE", tmp_path)
+    broken = Environment(name="broken", requirements=(), python="no-such-python")
+    with pytest.raises(CannotInstall, match="uv"):
+        broken.interpreter()
+    assert not (broken.folder() / ".ready").exists()
