@@ -11,6 +11,7 @@ from agentapi.errors import (
     ContextTooLong,
     NoProviderAvailable,
     ProviderError,
+    ProviderHeld,
     ProviderMisconfigured,
     ProviderUnavailable,
 )
@@ -23,6 +24,7 @@ from agentapi.providers import (
     TextReset,
     providers,
 )
+from agentapi.traffic import Caller, ProviderGate, here, local_gate
 
 if TYPE_CHECKING:
     from agentapi.agent import Agent
@@ -37,13 +39,19 @@ class ModelChain:
     its caller waits.
     """
 
-    def __init__(self, choices: Sequence[ModelChoice]) -> None:
+    def __init__(
+        self, choices: Sequence[ModelChoice], gate: ProviderGate, call: Caller = here
+    ) -> None:
         """Make one.
 
         Args:
             choices: Whom to ask, at least one.
+            gate: Which every call passes.
+            call: For the gate's round trips to Redis.
         """
         self._choices = choices
+        self._gate = gate
+        self._call = call
         self.name = ", ".join(map(str, choices))
 
     @property
@@ -90,19 +98,35 @@ class ModelChain:
         self, choice: ModelChoice, request: ModelRequest, *, stream: bool
     ) -> AsyncIterator[StreamPart]:
         """Text, and the response last, with the name of who gave it."""
-        provider = providers.get(choice.provider)
+        name, alone = choice.provider, len(self._choices) == 1
+        provider = providers.get(name)
         asked = replace(request, model=choice.model or provider.default_model)
-        async for part in _parts(provider, asked, stream=stream):
-            if isinstance(part, ModelResponse):
-                yield replace(part, model=f"{choice.provider}:{asked.model}")
-                return
-            yield part
-        raise _no_response(choice.provider)
+        permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
+        response: ModelResponse | None = None
+        try:
+            async for part in _parts(provider, asked, stream=stream):
+                if isinstance(part, ModelResponse):
+                    response = part
+                else:
+                    yield part
+            if response is None:
+                raise _no_response(name)
+        except ProviderError as error:
+            await self._gate.failed(permit, error, call=self._call)
+            raise
+        await self._gate.answered(permit, response.usage, call=self._call)
+        yield replace(response, model=f"{name}:{asked.model}")
 
 
-def chain_of(agent: Agent) -> Provider:
-    """Whom the agent asks."""
-    return ModelChain(agent.choices)
+def chain_of(agent: Agent, *, gate: ProviderGate | None = None, call: Caller = here) -> Provider:
+    """Whom the agent asks.
+
+    Args:
+        agent: The agent.
+        gate: What the process knows of its providers; the event loop's own when not given.
+        call: For the gate's round trips to Redis.
+    """
+    return ModelChain(agent.choices, gate or local_gate(), call)
 
 
 def another_may_help(error: ProviderError) -> bool:
@@ -141,7 +165,11 @@ def _failure(failures: Sequence[ProviderError]) -> ProviderError:
 
 def _tell(choice: ModelChoice, error: ProviderError) -> None:
     """A line for operators, without the error's text, which may quote what people said."""
-    level = logging.WARNING if isinstance(error, ProviderMisconfigured) else logging.INFO
+    level = logging.INFO
+    if isinstance(error, ProviderMisconfigured):
+        level = logging.WARNING
+    elif isinstance(error, ProviderHeld):
+        level = logging.DEBUG
     log.log(
         level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status
     )

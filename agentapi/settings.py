@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError, field_validator
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi.errors import ConfigurationError
@@ -13,6 +15,17 @@ from agentapi.limits import Price
 from agentapi.turns.model import OnAbort, OnBusy
 
 Seconds = Annotated[float, Field(gt=0)]
+
+_LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
+
+
+class ProviderLimits(BaseModel):
+    """What the whole fleet may ask of a provider within any 60 seconds; None for no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
 
 
 class Settings(BaseSettings):
@@ -101,6 +114,11 @@ class Settings(BaseSettings):
         ge=0,
         description="A wait for the provider longer than this frees the worker's thread.",
     )
+    provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
+        default={},
+        description="What the fleet may ask of a provider in a minute, as JSON: "
+        '{"openai": {"requests": 500, "tokens": 200000}}.',
+    )
     lease_ttl: Seconds = Field(
         default=10, description="How long a silent worker keeps its conversations."
     )
@@ -168,6 +186,18 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("provider_limits", mode="before")
+    @classmethod
+    def _read_limits(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = orjson.loads(value or "{}")
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"expected JSON such as {_LIMITS_EXAMPLE}; {error}") from error
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a JSON object such as {_LIMITS_EXAMPLE}")
         return value
 
     @field_validator("redis_url", "broker_url")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -72,6 +73,25 @@ def paused(child: Child) -> Iterator[None]:
         yield
     finally:
         child.signal(signal.SIGCONT)
+
+
+def a_minute_passes(url: str) -> None:
+    """For what is known of providers, and for turns that are parked."""
+    client: Any = redis.Redis.from_url(url)
+    now = client.time()[0] * 1000
+    for key in client.scan_iter(match="agentapi:provider:*:times"):
+        for name, at in client.zrange(key, 0, -1, withscores=True):
+            client.zadd(key, {name: at - 61_000}, xx=True)
+    for key in client.scan_iter(match="agentapi:provider:*:state"):
+        for name in client.hkeys(key):
+            if name != b"probe":
+                client.hincrby(key, name, -61_000)
+    for key in client.scan_iter(match="agentapi:*:t:*", _type="hash"):
+        status, conversation = client.hmget(key, "status", "conversation")
+        if status == b"parked":
+            client.hset(key, "wake", now)
+            client.zadd(key.partition(b":t:")[0] + b":due", {conversation: now})
+    client.close()
 
 
 def flush_broker(url: str) -> int:

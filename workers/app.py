@@ -13,8 +13,9 @@ from celery.worker.control import inspect_command
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.errors import ConfigurationError
+from agentapi.errors import ConfigurationError, InvalidAgent
 from agentapi.flows import flow_agents, is_flow
+from agentapi.providers import providers
 from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names
@@ -46,7 +47,7 @@ def create_app(
 
     Raises:
         ConfigurationError: The memory is not Redis in a real worker, an agent carries a memory
-            of its own, or an agents' module cannot be imported.
+            of its own, an agents' module cannot be imported, or a limit is for no provider.
         InvalidAgent: Two agents have one name.
     """
     settings = settings or load_settings()
@@ -54,6 +55,7 @@ def create_app(
         _import_from_here()
         agents = load_agents(settings.agents).values()
     known = by_name([*agents, *flow_agents()])
+    refuse_unknown_limits(settings)
     if not settings.eager:
         refuse_private_memory(settings, known.values())
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
@@ -91,6 +93,17 @@ def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
                 "runs one agent for many conversations and keeps them in Redis itself; remove "
                 "memory=... from its definition"
             )
+
+
+def refuse_unknown_limits(settings: Settings) -> None:
+    """Raises:
+    ConfigurationError: A limit is for no provider, and so would limit nothing.
+    """
+    for name in settings.provider_limits:
+        try:
+            providers.check(name)
+        except InvalidAgent as error:
+            raise ConfigurationError(f"AGENTAPI_PROVIDER_LIMITS: {error}") from error
 
 
 def _import_from_here() -> None:

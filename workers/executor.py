@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from agentapi import Agent, Settings
@@ -38,6 +39,7 @@ from agentapi.stores import (
 )
 from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
+from agentapi.traffic import ProviderGate
 from agentapi.turns import CallBook, EventType, Step, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
 from workers.compaction import Compactor
@@ -73,15 +75,21 @@ class WorkerLog:
         """See `TurnLog.record`. Runs in the turn's thread; also hears of a cancellation."""
         index = self.recorded
         self.recorded += 1
-        if await self.running.call(lambda: self._record(index, step)):
-            self.running.stop(StopReason.CANCELLED)
 
-    def _record(self, index: int, step: Step) -> bool:
         def write() -> bool:
             self.events.flush()
             return self.store.record(self.running.lease, index, step)
 
-        return ride_out(write, outage=self.outage, give_up=lambda: self.running.reason is not None)
+        if await self.call(write):
+            self.running.stop(StopReason.CANCELLED)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Make a call to Redis in the turn's thread, and ride out its absence."""
+        return await self.running.call(
+            lambda: ride_out(
+                function, outage=self.outage, give_up=lambda: self.running.reason is not None
+            )
+        )
 
     async def delta(self, text: str) -> None:
         """See `TurnLog.delta`."""
@@ -103,6 +111,7 @@ class TurnExecutor:
     errands: Errands
     compactor: Compactor
     events: EventLog
+    gate: ProviderGate
     running: RunningTurns
     loop: asyncio.AbstractEventLoop
     process: str
@@ -283,15 +292,16 @@ class TurnExecutor:
             attempt=turn.attempt,
             outage=self.outage,
         )
+        connect = partial(chain_of, gate=self.gate, call=turn_log.call)
         if turn.stream and turn.attempt > 1:
             await turn_log.reset()
         try:
             async with asyncio.timeout(self._time_left(claim)) as deadline:
                 if turn.agent == COMPACT:
-                    return await self.compactor.run(agent, chain_of(agent), claim, running)
+                    return await self.compactor.run(agent, connect(agent), claim, running)
                 return await run_loop(
                     agent,
-                    chain_of(agent),
+                    connect(agent),
                     history=_not_summarised(agent, claim),
                     progress=progress,
                     context=_context(turn),
@@ -307,6 +317,7 @@ class TurnExecutor:
                     agents=self.agents,
                     summary=claim.summary.text if agent.compact else "",
                     calibration=claim.calibration,
+                    connect=connect,
                 )
         except TimeoutError:
             if not deadline.expired():

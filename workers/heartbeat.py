@@ -1,4 +1,4 @@
-"""Keeping the leases of the process's turns, and hearing of cancellations."""
+"""Keeping the leases of the process's turns; hearing of cancellations, and of providers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from agentapi.errors import AgentAPIError
 from agentapi.settings import Settings
 from agentapi.stores import TurnStore
+from agentapi.traffic import ProviderGate
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 
@@ -15,11 +16,17 @@ class Heartbeat:
     """A thread that renews all leases in one pipeline. A blocked event loop does not stop it."""
 
     def __init__(
-        self, settings: Settings, store: TurnStore, running: RunningTurns, outage: Outage
+        self,
+        settings: Settings,
+        store: TurnStore,
+        running: RunningTurns,
+        gate: ProviderGate,
+        outage: Outage,
     ) -> None:
         self._interval = settings.heartbeat
         self._store = store
         self._running = running
+        self._gate = gate
         self._stop = threading.Event()
         self._outage = outage
         self._thread = threading.Thread(target=self._run, name="agentapi-heartbeat", daemon=True)
@@ -56,5 +63,6 @@ class Heartbeat:
             try:
                 if self.beat():
                     self._outage.ends()
+                self._gate.look()
             except AgentAPIError as error:
                 self._outage.begins(error)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
+from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -59,7 +60,9 @@ class Runtime:
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread()
         self._events = EventLog(store)
-        self._heartbeat = Heartbeat(settings, store, self.running, self._outage)
+        traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
+        self._gate = ProviderGate(traffic, settings.provider_limits)
+        self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
         self._executor = TurnExecutor(
@@ -70,6 +73,7 @@ class Runtime:
             errands=self._errands,
             compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
             events=self._events,
+            gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
             process=self._process,
@@ -161,5 +165,6 @@ class Runtime:
         self._events.stop()
         self._loop.stop()
         self._store.close()
+        self._gate.close()
         self._watchdog.stop()
         self._ended.set()

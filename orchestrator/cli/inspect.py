@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import typer
+from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +41,8 @@ def settings() -> None:
 def _plain(value: object) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, Mapping):
+        return to_json(dict(value), exclude_none=True).decode()
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from agentapi import Settings
 from agentapi.stores.scripts import TRANSITIONS
+from agentapi.traffic.scripts import SCRIPTS
 
 ROOT = Path(__file__).parents[2]
 LUA = ROOT / "agentapi/stores/lua"
+TRAFFIC = ROOT / "agentapi/traffic/lua"
 
 
 def default_of(name: str) -> str:
@@ -47,11 +49,24 @@ def test_example_environment_has_every_setting() -> None:
         assert lines[at - 1] == f"# {field.description}"
 
 
-@pytest.mark.parametrize("name", TRANSITIONS)
-def test_every_script_has_a_header(name: str) -> None:
-    header = (LUA / f"{name}.lua").read_text().split("\n\n")[0]
+@pytest.mark.parametrize(
+    "script",
+    [
+        *(LUA / f"{name}.lua" for name in TRANSITIONS),
+        *(TRAFFIC / f"{name}.lua" for name in SCRIPTS),
+    ],
+    ids=lambda script: script.stem,
+)
+def test_every_script_has_a_header(script: Path) -> None:
+    header = script.read_text().split("\n\n")[0]
     for part in ("-- KEYS ", "-- ARGV ", "-- Returns ", "-- Promise"):
-        assert part in header, f"{name}.lua lacks {part!r}"
+        assert part in header, f"{script.name} lacks {part!r}"
+
+
+def test_every_script_about_providers_is_described() -> None:
+    assert {path.stem for path in TRAFFIC.glob("*.lua")} == {*SCRIPTS, "prelude"}
+    page = (ROOT / "docs/providers.md").read_text()
+    assert all(f"| `{name}` |" in page for name in SCRIPTS)
 
 
 def test_every_script_is_a_transition() -> None:

@@ -13,6 +13,7 @@ from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, Provi
 from agentapi.loop import TurnProgress, run_loop
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, retry_delay
+from agentapi.providers import Provider
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tool_calls import UNKNOWN_OUTCOME
 from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
@@ -66,7 +67,7 @@ def again() -> str:
 agent = Agent(name="a", system_prompt="Sys.", provider="offline", tools=[wait, fail, again])
 
 
-async def run(model: ScriptedProvider, log: Log | None = None, **more: Any) -> TurnResult:
+async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
     more.setdefault("history", ())
     return await run_loop(

@@ -41,7 +41,7 @@ def look() -> str:
 
 async def ask(log: Log | None = None, provider: Any = None, **more: Any) -> TurnResult:
     agent = Agent(name="a", provider=provider or BOTH, tools=[look])
-    return await run(chain_of(agent), log, agent=agent, **more)  # type: ignore[arg-type]
+    return await run(chain_of(agent), log, agent=agent, **more)
 
 
 def unavailable(retry_after: float | None = None) -> ProviderUnavailable:

@@ -1,0 +1,60 @@
+-- Take a model call's place in its provider's budget, if it may be made now.
+-- KEYS 1 state (hash: hold, open, probe, probe_until), 2 times (zset: charge -> ms),
+--      3 charges (hash: charge -> tokens; requests, tokens -> sums)
+-- ARGV 1 call id, 2 tokens, 3 most requests (0 for no limit), 4 most tokens (0 for no limit),
+--      5 window, 6 whether the breaker counts (0|1), 7 how long a probe may take
+-- Returns {'admitted'}, or {'wait', reason, ms} and nothing is changed; reason: hold, open, budget
+-- Promise: the charges of any window stay within the limits (but for what settle.lua adds); while
+-- a breaker is half-open, one call at a time passes. A repeat is answered as the first was.
+
+local id, now, window = ARGV[1], now_ms(), tonumber(ARGV[5])
+local state = redis.call('HMGET', KEYS[1], 'hold', 'open', 'probe', 'probe_until')
+if state[3] == id or redis.call('ZSCORE', KEYS[2], id) then
+  return { 'admitted' }
+end
+if state[1] and tonumber(state[1]) > now then
+  return { 'wait', 'hold', int(tonumber(state[1]) - now) }
+end
+local probes = ARGV[6] == '1' and state[2]
+if probes then
+  local free = math.max(tonumber(state[2]), tonumber(state[4] or '0'))
+  if free > now then
+    return { 'wait', 'open', int(free - now) }
+  end
+end
+
+local most_requests, most_tokens = tonumber(ARGV[3]), tonumber(ARGV[4])
+if most_requests > 0 or most_tokens > 0 then
+  slide(KEYS[2], KEYS[3], now, window)
+  local sums = redis.call('HMGET', KEYS[3], 'requests', 'tokens')
+  local requests = tonumber(sums[1] or '0') + 1
+  local tokens = tonumber(sums[2] or '0') + tonumber(ARGV[2])
+  local function full()
+    return (most_requests > 0 and requests > most_requests)
+      or (most_tokens > 0 and tokens > most_tokens)
+  end
+  -- From the oldest on: when has enough left the window?
+  local from, free = 0, now
+  while full() do
+    local page = redis.call('ZRANGE', KEYS[2], from, from + 99, 'WITHSCORES')
+    if #page == 0 then
+      break
+    end
+    for i = 1, #page, 2 do
+      if full() then
+        requests = requests - requests_of(page[i])
+        tokens = tokens - tonumber(redis.call('HGET', KEYS[3], page[i]))
+        free = tonumber(page[i + 1]) + window + 1
+      end
+    end
+    from = from + 100
+  end
+  if free > now then
+    return { 'wait', 'budget', int(free - now) }
+  end
+  charge(KEYS[2], KEYS[3], now, window, id, tonumber(ARGV[2]))
+end
+if probes then
+  redis.call('HSET', KEYS[1], 'probe', id, 'probe_until', int(now + tonumber(ARGV[7])))
+end
+return { 'admitted' }

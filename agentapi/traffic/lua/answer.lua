@@ -1,0 +1,14 @@
+-- A model call was answered.
+-- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
+-- ARGV none
+-- Returns how the provider stands: {ms of its hold, not closed (0|1), ms until it may be probed}
+-- Promise: a breaker that may be probed closes, failures are forgotten; one that is open stays so,
+-- since the answer may be to a call from before.
+
+local now = now_ms()
+local open = redis.call('HGET', KEYS[1], 'open')
+if not open or tonumber(open) <= now then
+  redis.call('HDEL', KEYS[1], 'open', 'probe', 'probe_until')
+  redis.call('DEL', KEYS[2])
+end
+return standing(KEYS[1], now)

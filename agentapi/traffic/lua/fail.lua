@@ -1,0 +1,32 @@
+-- A model call failed in passing: hold the fleet, or count towards the breaker, or both.
+-- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
+-- ARGV 1 call id, 2 ms to hold (0 for none), 3 whether the failure counts (0|1), 4 failures that
+--      open, 5 time within which, 6 time to stay open, 7 how long to remember
+-- Returns how the provider stands: {ms of its hold, not closed (0|1), ms until it may be probed}
+-- Promise: a hold is never shortened; enough failures open the breaker, the probe's opens it again,
+-- and others' change nothing while it is open. A repeat counts once.
+
+local now = now_ms()
+local hold = tonumber(ARGV[2])
+if hold > 0 then
+  local before = tonumber(redis.call('HGET', KEYS[1], 'hold') or '0')
+  redis.call('HSET', KEYS[1], 'hold', int(math.max(before, now + hold)))
+  keep(KEYS[1], hold + tonumber(ARGV[7]))
+end
+if ARGV[3] == '1' then
+  local state = redis.call('HMGET', KEYS[1], 'open', 'probe')
+  local opens = state[2] == ARGV[1]
+  if not state[1] then
+    redis.call('ZADD', KEYS[2], 'NX', int(now), ARGV[1])
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now - tonumber(ARGV[5]) - 1))
+    keep(KEYS[2], tonumber(ARGV[5]) + 1000)
+    opens = redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4])
+  end
+  if opens then
+    redis.call('HSET', KEYS[1], 'open', int(now + tonumber(ARGV[6])))
+    redis.call('HDEL', KEYS[1], 'probe', 'probe_until')
+    redis.call('DEL', KEYS[2])
+    keep(KEYS[1], tonumber(ARGV[6]) + tonumber(ARGV[7]))
+  end
+end
+return standing(KEYS[1], now)

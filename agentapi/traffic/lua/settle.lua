@@ -1,0 +1,18 @@
+-- Charge what a model call has really cost.
+-- KEYS 1 times (zset: charge -> ms), 2 charges (hash: charge -> tokens; requests, tokens -> sums)
+-- ARGV 1 call id, 2 tokens that were reserved, 3 tokens that were used, 4 window
+-- Returns the tokens that count now
+-- Promise: what was reserved and not used is free at once; what was used beyond is charged now, even
+-- over the limit, and when the reservation has left the window. A repeat changes nothing.
+
+local id, now, window = ARGV[1], now_ms(), tonumber(ARGV[4])
+local reserved, used = tonumber(ARGV[2]), tonumber(ARGV[3])
+slide(KEYS[1], KEYS[2], now, window)
+local charged = tonumber(redis.call('HGET', KEYS[2], id) or '0')
+if used < charged then
+  redis.call('HSET', KEYS[2], id, int(used))
+  redis.call('HINCRBY', KEYS[2], 'tokens', int(used - charged))
+elseif used > reserved and not redis.call('ZSCORE', KEYS[1], id .. ':more') then
+  charge(KEYS[1], KEYS[2], now, window, id .. ':more', used - reserved)
+end
+return tonumber(redis.call('HGET', KEYS[2], 'tokens') or '0')

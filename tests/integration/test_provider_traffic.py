@@ -1,0 +1,200 @@
+"""Workers of one fleet and the real openai SDK: a budget, a hold and a breaker that all share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from agentapi import Agent, Turn, TurnStatus
+from agentapi.providers import ProviderFactory, providers
+from agentapi.providers.gemini import GeminiProvider
+from agentapi.providers.openai import OpenAIProvider
+from orchestrator import Orchestrator
+from tests.faults import a_minute_passes
+from tests.integration.fleet import Fleet
+from tests.wire import chat, gemini
+from tests.wire.server import WireServer, serving
+
+AGENTS = [
+    Agent(name="one", provider="openai"),
+    Agent(name="both", provider=["openai", "gemini"]),
+]
+
+
+@dataclass
+class Fleets:
+    """Two workers on one Redis, and the servers that they ask."""
+
+    openai: WireServer
+    gemini: WireServer
+    make: Callable[..., Fleet]
+    url: str
+
+    def worker(self, **settings: Any) -> Fleet:
+        return self.make(agents=AGENTS, park_after=0, heartbeat=60, **settings)
+
+    def a_minute_passes(self, *workers: Fleet) -> None:
+        a_minute_passes(self.url)
+        for worker in workers:
+            worker.app.runtime._gate.look()
+
+    def known(self) -> dict[str, Any]:
+        """What Redis has of openai."""
+        client = redis.Redis.from_url(self.url, decode_responses=True)
+        charges = client.hgetall("agentapi:provider:{openai}:charges")
+        keys = sorted(client.scan_iter("agentapi:provider:*"))
+        client.close()
+        return {"charges": charges, "keys": keys}
+
+
+@pytest.fixture
+async def fleets(make_fleet: Callable[..., Fleet], redis_url: str) -> AsyncIterator[Fleets]:
+    async with serving() as one, serving() as two:
+        with ExitStack() as replaced:
+            factories: dict[str, ProviderFactory] = {
+                "openai": lambda: OpenAIProvider(api_key="k", base_url=f"{one.url}/v1"),
+                "gemini": lambda: GeminiProvider(api_key="k", base_url=two.url),
+            }
+            for name, factory in factories.items():
+                replaced.enter_context(providers.replaced(name, factory))
+            made: list[Fleet] = []
+
+            def make_one(**more: Any) -> Fleet:
+                made.append(make_fleet(**more))
+                return made[-1]
+
+            yield Fleets(one, two, make_one, redis_url)
+            for fleet in made:
+                await asyncio.to_thread(fleet.app.runtime.stop)
+
+
+async def say(worker: Fleet, agent: str = "one", turn: Turn | None = None) -> Turn:
+    """A turn, or a further try of one, carried out by a worker."""
+    turn = turn or worker.enqueue(agent, "hi")
+    await asyncio.to_thread(worker.execute, turn)
+    return worker.turn(turn)
+
+
+async def test_a_budget_is_shared_and_who_waits_parks(fleets: Fleets) -> None:
+    limits = '{"openai": {"requests": 2, "tokens": 1200}}'
+    one, two = fleets.worker(provider_limits=limits), fleets.worker(provider_limits=limits)
+    fleets.openai.will(*[chat.reply("Hello")] * 3)
+    assert (await say(one)).text == "Hello"
+    assert (await say(two)).text == "Hello"
+    # 17 tokens each, as the server counts them; what was reserved beyond is free again.
+    charges = fleets.known()["charges"]
+    assert (charges["requests"], charges["tokens"]) == ("2", "34")
+
+    turn = await say(one)
+    assert (turn.status, turn.failures) == (TurnStatus.PARKED, 0)
+    parked = one.app.store.events({turn.turn_id: -1}, timeout=0)[turn.turn_id][-1]
+    assert parked.data["reason"] == "provider"
+    assert 50 < parked.data["seconds"] <= 75
+    assert len(fleets.openai.requests) == 2
+
+    fleets.a_minute_passes(one, two)
+    assert (await say(two, turn=turn)).text == "Hello"
+
+
+async def test_waiting_for_the_budget_is_never_a_failure(fleets: Fleets) -> None:
+    worker = fleets.worker(
+        provider_limits='{"openai": {"requests": 1}}', provider_max_retries=0, max_attempts=1
+    )
+    fleets.openai.will(*[chat.reply("Hello")] * 5)
+    turn: Turn | None = None
+    for _ in range(4):
+        await say(worker)
+        turn = await say(worker, turn=turn)
+        assert (turn.status, turn.failures) == (TurnStatus.PARKED, 0)
+        fleets.a_minute_passes(worker)
+    assert (await say(worker, turn=turn)).text == "Hello"
+
+
+async def test_a_call_that_no_minute_has_room_for(fleets: Fleets) -> None:
+    worker = fleets.worker(provider_limits='{"openai": {"tokens": 20}}')
+    turn = worker.enqueue("one", "x" * 400)
+    await asyncio.to_thread(worker.execute, turn)
+    error = worker.turn(turn).error
+    assert error is not None
+    assert error.code == "context_too_long"
+    assert "AGENTAPI_PROVIDER_LIMITS" in error.message
+
+
+@pytest.mark.parametrize("limits", ["{}", '{"openai": {"requests": 100}}'])
+async def test_what_the_provider_asked_of_one_worker_holds_the_other(
+    fleets: Fleets, limits: str
+) -> None:
+    one, two = fleets.worker(provider_limits=limits), fleets.worker(provider_limits=limits)
+    fleets.openai.will(chat.reply("Hello"), chat.error(429, "slow down", retry_after="60"))
+    assert (await say(two)).text == "Hello"
+    slowed = await say(one)
+    assert (slowed.status, slowed.failures) == (TurnStatus.PARKED, 1)
+    two.app.runtime._gate.look()
+    held = await say(two)
+    assert (held.status, held.failures) == (TurnStatus.PARKED, 0)
+    assert len(fleets.openai.requests) == 2
+
+    # Who has another provider does not wait.
+    fleets.gemini.will(gemini.reply({"text": "Hello from Gemini"}))
+    assert (await say(two, "both")).text == "Hello from Gemini"
+    assert len(fleets.openai.requests) == 2
+
+    fleets.a_minute_passes(one, two)
+    fleets.openai.will(chat.reply("again"), chat.reply("again"))
+    assert (await say(one, turn=slowed)).text == "again"
+    assert (await say(two, turn=held)).text == "again"
+
+
+async def test_a_provider_that_fails_is_passed_by_until_it_answers(fleets: Fleets) -> None:
+    one, two = fleets.worker(), fleets.worker()
+    fleets.gemini.will(*[gemini.reply({"text": "Gemini"})] * 9)
+    fleets.openai.will(chat.reply("before"), *[chat.error(500, "boom")] * 5)
+    assert (await say(two, "both")).text == "before"
+    for _ in range(5):
+        assert (await say(one, "both")).text == "Gemini"
+    asked = len(fleets.openai.requests)
+    two.app.runtime._gate.look()
+    for worker in (one, two):
+        assert (await say(worker, "both")).text == "Gemini"
+    assert len(fleets.openai.requests) == asked
+
+    # After a while one call looks whether it is back. It is not; the next time it is.
+    fleets.a_minute_passes(one, two)
+    fleets.openai.will(chat.error(500, "boom"))
+    assert [(await say(worker, "both")).text for worker in (one, two)] == ["Gemini"] * 2
+    assert len(fleets.openai.requests) == asked + 1
+    fleets.a_minute_passes(one, two)
+    fleets.openai.will(*[chat.reply("back")] * 3)
+    for worker in (two, two, one):
+        assert (await say(worker, "both")).text == "back"
+
+
+async def test_an_agent_with_one_provider_goes_on_asking_it(fleets: Fleets) -> None:
+    worker = fleets.worker(provider_max_retries=9)
+    fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 6, chat.reply("back"))
+    assert (await say(worker)).text == "back"
+
+
+async def test_a_healthy_turn_without_limits_leaves_nothing_in_redis(fleets: Fleets) -> None:
+    worker = fleets.worker()
+    fleets.openai.will(chat.reply("Hello"), chat.reply("Hello"))
+    for agent in ("one", "both"):
+        assert (await say(worker, agent)).text == "Hello"
+    assert fleets.known()["keys"] == []
+
+
+def test_eager_mode_keeps_to_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory, as everything there: no server is asked."""
+    agent = Agent(name="eager", provider="offline")
+    limits = '{"offline": {"requests": 1}}'
+    with Orchestrator.eager([agent], provider_limits=limits, turn_timeout=0.3) as orchestrator:
+        assert orchestrator.enqueue("eager", "hi").result().text == "You said: hi"
+        late = orchestrator.enqueue("eager", "hi").info()
+    assert late.error is not None
+    assert late.error.code == "deadline"

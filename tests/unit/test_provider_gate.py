@@ -1,0 +1,335 @@
+"""What a process asks the fleet about its providers, and when it need not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from agentapi import Agent, load_settings
+from agentapi.errors import (
+    ConfigurationError,
+    ContextTooLong,
+    ProviderHeld,
+    ProviderMisconfigured,
+    ProviderRejected,
+    ProviderUnavailable,
+    TurnParked,
+)
+from agentapi.messages import Usage, UserMessage
+from agentapi.model_call import RetryPolicy
+from agentapi.model_chain import chain_of
+from agentapi.providers import ModelRequest, ToolSpec
+from agentapi.settings import ProviderLimits
+from agentapi.testing import ScriptedProvider, says
+from agentapi.traffic import (
+    Ask,
+    InMemoryTraffic,
+    Permit,
+    ProviderGate,
+    Standing,
+    Wait,
+    local_gate,
+)
+from agentapi.traffic.gate import EXPECTED_REPLY
+from tests.unit.test_loop import run
+from workers.app import create_app
+
+Play = Callable[..., ScriptedProvider]
+
+
+def request(text: str = "hi", **more: Any) -> ModelRequest:
+    more = {"system_prompt": "", **more}
+    return ModelRequest(model="m", messages=[UserMessage(content=text)], **more)
+
+
+@dataclass
+class Clock:
+    """Seconds for the gate, milliseconds for the traffic."""
+
+    now: float = 1000.0
+
+    def seconds(self) -> float:
+        return self.now
+
+    def ms(self) -> int:
+        return round(self.now * 1000)
+
+
+@dataclass
+class Counted:
+    """Notes each round trip."""
+
+    inner: InMemoryTraffic
+    trips: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+
+    def admit(self, ask: Ask) -> Wait | None:
+        self.trips.append("admit")
+        self.asks.append(ask)
+        return self.inner.admit(ask)
+
+    def settle(self, ask: Ask, used: int) -> None:
+        self.trips.append("settle")
+        self.settled.append(used)
+        self.inner.settle(ask, used)
+
+    def failed(self, provider: str, call_id: str, *, hold: float | None, counts: bool) -> Standing:
+        self.trips.append("failed")
+        return self.inner.failed(provider, call_id, hold=hold, counts=counts)
+
+    def answered(self, provider: str) -> Standing:
+        self.trips.append("answered")
+        return self.inner.answered(provider)
+
+    def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:
+        self.trips.append("standings")
+        return self.inner.standings(names)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@dataclass
+class Fleet:
+    """Two processes with one traffic."""
+
+    limits: dict[str, ProviderLimits] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.traffic = Counted(InMemoryTraffic(clock=self.clock.ms))
+        self.one, self.two = (
+            ProviderGate(self.traffic, self.limits, clock=self.clock.seconds) for _ in range(2)
+        )
+
+    async def fail(self, gate: ProviderGate, times: int = 1, **more: Any) -> None:
+        more = {"status": 503, **more}
+        for _ in range(times):
+            permit = await gate.enter("p", request(), alone=True)
+            await gate.failed(permit, ProviderUnavailable("x", provider="p", **more))
+
+
+async def pass_through(gate: ProviderGate, *, alone: bool = False) -> Permit:
+    permit = await gate.enter("p", request(), alone=alone)
+    await gate.answered(permit, Usage(input_tokens=1))
+    return permit
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_healthy_fleet_without_limits_pays_nothing(alone: bool) -> None:
+    fleet = Fleet()
+    for _ in range(3):
+        await pass_through(fleet.one, alone=alone)
+    assert fleet.traffic.trips == []
+    fleet.two.look()
+    assert fleet.traffic.trips == []
+
+
+async def test_after_a_failure_one_answer_is_reported() -> None:
+    fleet = Fleet()
+    await fleet.fail(fleet.one)
+    for _ in range(3):
+        await pass_through(fleet.one)
+    assert fleet.traffic.trips == ["failed", "answered"]
+
+
+async def test_an_open_breaker_is_passed_by_until_a_probe_is_answered() -> None:
+    fleet = Fleet()
+    await pass_through(fleet.two)
+    await fleet.fail(fleet.one, times=5)
+    # The other process hears of it with its heartbeat.
+    await pass_through(fleet.two)
+    fleet.two.look()
+    for gate in (fleet.one, fleet.two):
+        with pytest.raises(ProviderUnavailable, match="failed several times") as caught:
+            await gate.enter("p", request(), alone=False)
+        assert caught.value.retry_after == pytest.approx(30)
+        assert not isinstance(caught.value, ProviderHeld)
+        await gate.enter("p", request(), alone=True)
+    assert "admit" not in fleet.traffic.trips
+
+    fleet.clock.now += 30
+    probe = await fleet.one.enter("p", request(), alone=False)
+    with pytest.raises(ProviderUnavailable):
+        await fleet.two.enter("p", request(), alone=False)
+    await fleet.one.answered(probe, Usage())
+    fleet.two.look()
+    trips = len(fleet.traffic.trips)
+    for gate in (fleet.one, fleet.two):
+        await pass_through(gate)
+    assert fleet.traffic.trips[trips:] == []
+
+
+async def test_a_refusal_too_shows_that_the_provider_is_there() -> None:
+    fleet = Fleet()
+    await fleet.fail(fleet.one, times=5)
+    fleet.clock.now += 30
+    probe = await fleet.one.enter("p", request(), alone=False)
+    await fleet.one.failed(probe, ProviderRejected("no", provider="p", status=400))
+    assert fleet.traffic.standings(["p"]) == {"p": Standing()}
+
+
+async def test_a_key_that_is_missing_says_nothing_about_the_provider() -> None:
+    fleet = Fleet()
+    permit = await fleet.one.enter("p", request(), alone=True)
+    await fleet.one.failed(permit, ProviderMisconfigured("no key", provider="p"))
+    assert fleet.traffic.trips == []
+
+
+async def test_what_the_provider_asked_of_one_holds_all() -> None:
+    fleet = Fleet(limits={"p": ProviderLimits(requests=100)})
+    await fleet.fail(fleet.one, status=429, retry_after=20)
+    for gate in (fleet.one, fleet.two):
+        with pytest.raises(ProviderHeld, match="asked to be left alone") as caught:
+            await gate.enter("p", request(), alone=True)
+        assert caught.value.retry_after == pytest.approx(20)
+    trips = len(fleet.traffic.trips)
+    with pytest.raises(ProviderHeld):
+        await fleet.two.enter("p", request(), alone=True)
+    assert len(fleet.traffic.trips) == trips
+    fleet.clock.now += 20
+    await pass_through(fleet.two)
+
+
+async def test_without_limits_the_hold_comes_with_the_heartbeat() -> None:
+    fleet = Fleet()
+    await pass_through(fleet.two)
+    await fleet.fail(fleet.one, status=429, retry_after=20)
+    fleet.two.look()
+    with pytest.raises(ProviderHeld):
+        await fleet.two.enter("p", request(), alone=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "opens"),
+    [
+        ({"status": 429, "retry_after": 0.01}, False),
+        ({"status": 429}, True),
+        ({"status": 503, "retry_after": 0.01}, True),
+        ({"status": None}, True),
+    ],
+)
+async def test_which_failures_open_the_breaker(failure: dict[str, Any], opens: bool) -> None:
+    fleet = Fleet()
+    for _ in range(5):
+        await fleet.fail(fleet.one, **failure)
+        fleet.clock.now += 0.1
+    assert (fleet.traffic.standings(["p"])["p"].open is not None) == opens
+
+
+async def test_tokens_are_reserved_by_estimate_and_settled_by_the_providers_count() -> None:
+    fleet = Fleet(limits={"p": ProviderLimits(tokens=10_000)})
+    spec = ToolSpec(name="look", description="d" * 40, parameters={})
+    sent = request("x" * 4000, system_prompt="y" * 400, tools=[spec])
+    permit = await fleet.one.enter("p", sent, alone=True)
+    # 4 bytes a token, 2 a message, and a reply of unknown length.
+    assert permit.ask.tokens == 1002 + (400 + 40 + 2) // 4 + EXPECTED_REPLY
+    await fleet.one.answered(permit, Usage(input_tokens=900, output_tokens=50))
+    assert fleet.traffic.settled == [950]
+    bounded = request("x" * 40, options={"max_tokens": 7})
+    assert (await fleet.one.enter("p", bounded, alone=True)).ask.tokens == 12 + 7
+
+
+async def test_a_cost_that_the_provider_does_not_tell_stays_as_reserved() -> None:
+    fleet = Fleet(limits={"p": ProviderLimits(tokens=10_000)})
+    permit = await fleet.one.enter("p", request(), alone=True)
+    await fleet.one.answered(permit, Usage())
+    assert fleet.traffic.trips == ["admit"]
+
+
+async def test_requests_alone_are_not_settled() -> None:
+    fleet = Fleet(limits={"p": ProviderLimits(requests=5)})
+    await pass_through(fleet.one)
+    assert fleet.traffic.trips == ["admit"]
+    assert fleet.traffic.asks[0].tokens == 0
+
+
+async def test_a_call_larger_than_the_limit_of_a_minute() -> None:
+    fleet = Fleet(limits={"p": ProviderLimits(tokens=600)})
+    fits = await fleet.one.enter("p", request("x" * 2000), alone=True)
+    assert fits.ask.tokens == 600
+    with pytest.raises(ContextTooLong, match=r"about 1002 tokens .*\(600\): raise the limit"):
+        await fleet.one.enter("p", request("x" * 4000), alone=True)
+
+
+async def test_a_chain_does_not_wait_for_a_budget_while_another_answers(script: Play) -> None:
+    first = script(says("one"))
+    second = script(says("two"), says("three"), provider="gemini")
+    gate = ProviderGate(InMemoryTraffic(), {"openai": ProviderLimits(requests=1)})
+    agent = Agent(name="a", provider=["openai", "gemini"])
+    replies = [(await run(chain_of(agent, gate=gate), agent=agent)).text for _ in range(3)]
+    assert replies == ["one", "two", "three"]
+    assert (len(first.requests), len(second.requests)) == (1, 2)
+
+
+async def test_it_parks_for_the_budget_without_a_failure(script: Play) -> None:
+    script(says("one"))
+    gate = ProviderGate(InMemoryTraffic(), {"openai": ProviderLimits(requests=1)})
+    agent = Agent(name="a", provider="openai")
+    await run(chain_of(agent, gate=gate), agent=agent)
+    with pytest.raises(TurnParked) as caught:
+        await run(
+            chain_of(agent, gate=gate),
+            agent=agent,
+            retry=RetryPolicy(max_retries=0, failures=0, park_after=5),
+        )
+    assert caught.value.failures == 0
+    assert 59 < caught.value.delay <= 75
+
+
+async def test_a_short_wait_for_the_budget_is_slept_through(script: Play) -> None:
+    script(says("one"), says("two"))
+    traffic = InMemoryTraffic(window=0.2)
+    gate = ProviderGate(traffic, {"openai": ProviderLimits(requests=1)})
+    agent = Agent(name="a", provider="openai")
+    for expected in ("one", "two"):
+        result = await run(
+            chain_of(agent, gate=gate), agent=agent, retry=RetryPolicy(max_retries=0, park_after=5)
+        )
+        assert result.text == expected
+
+
+async def test_an_agent_by_itself_keeps_to_the_limits(
+    script: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTAPI_PROVIDER_LIMITS", '{"openai": {"tokens": 20}}')
+    script(says("never"))
+    agent = Agent(name="a", provider="openai")
+    with pytest.raises(ContextTooLong):
+        await agent.run("x" * 400)
+    assert local_gate() is local_gate()
+
+
+def test_limits_are_json() -> None:
+    read = load_settings(provider_limits='{"openai": {"requests": 5}, "gemini": {"tokens": 7}}')
+    assert read.provider_limits == {
+        "openai": ProviderLimits(requests=5),
+        "gemini": ProviderLimits(tokens=7),
+    }
+    assert load_settings().provider_limits == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("{openai", r"expected JSON such as \{\"openai\""),
+        ("[1]", "expected a JSON object such as"),
+        ('{"openai": 5}', "AGENTAPI_PROVIDER_LIMITS"),
+        ('{"openai": {"requests": 0}}', "greater than or equal to 1"),
+        ('{"openai": {"request": 5}}', "Extra inputs are not permitted"),
+    ],
+)
+def test_limits_that_are_none(value: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match="AGENTAPI_PROVIDER_LIMITS") as caught:
+        load_settings(provider_limits=value)
+    caught.match(told)
+
+
+def test_limits_of_no_provider() -> None:
+    limited = load_settings(eager=True, provider_limits='{"opnai": {"requests": 5}}')
+    with pytest.raises(ConfigurationError, match="PROVIDER_LIMITS: unknown provider 'opnai'"):
+        create_app(limited, [])
