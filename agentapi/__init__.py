@@ -31,7 +31,17 @@ from agentapi.memory import InMemoryMemory, Memory, RedisMemory
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
 from agentapi.settings import Settings, load_settings
-from agentapi.tools import Delegate, Handoff, Tool, ToolContext, delegate, handoff, tool
+from agentapi.tools import (
+    Delegate,
+    Handoff,
+    McpServer,
+    Tool,
+    ToolContext,
+    ToolFailed,
+    delegate,
+    handoff,
+    tool,
+)
 from agentapi.turns import (
     Event,
     EventType,
@@ -50,8 +60,10 @@ __all__ = [
     "Agent",
     "Delegate",
     "Handoff",
+    "McpServer",
     "Tool",
     "ToolContext",
+    "ToolFailed",
     "Window",
     "delegate",
     "handoff",

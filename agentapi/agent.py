@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Generic
+from itertools import chain
+from typing import Any, Generic, cast
 
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
@@ -14,8 +15,8 @@ from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
 from agentapi.output import OutputType
-from agentapi.providers import ToolSpec, providers
-from agentapi.tools import AgentTool, Handoff, Tool, ToolContext
+from agentapi.providers import model_choices
+from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.model import OutputT
 from agentapi.window import Window, as_window
@@ -36,9 +37,9 @@ class Agent(Generic[OutputT]):
         *,
         name: str = "agent",
         system_prompt: str = "",
-        provider: str = "openai",
+        provider: str | Sequence[str] = "openai",
         model: str | None = None,
-        tools: Sequence[Tool[..., Any]] = (),
+        tools: Sequence[BaseTool | ToolSource] = (),
         max_steps: int = 20,
         window: int | Window | None = 50,
         options: Mapping[str, Any] | None = None,
@@ -53,9 +54,11 @@ class Agent(Generic[OutputT]):
                 digits, dots, dashes or underscores.
             system_prompt: Its instructions.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`).
-            model: The provider's name of the model; the provider's default when not given.
-            tools: Functions made with `@tool`.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. A list of
+                them is asked in order: when one fails, the next answers.
+            model: The provider's name of the model, of the first provider that names none; the
+                provider's default when not given.
+            tools: Functions made with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
             max_steps: Most model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
@@ -80,7 +83,7 @@ class Agent(Generic[OutputT]):
             raise InvalidAgent(
                 f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
             )
-        providers.check(provider)
+        self.choices = model_choices(name, provider, model)
         self.name = name
         self.system_prompt = system_prompt
         self.provider = provider
@@ -90,8 +93,8 @@ class Agent(Generic[OutputT]):
         self.options = dict(options or {})
         self.output = None if output_type is None else OutputType(output_type, name)
         self.output_retries = output_retries
-        self._tools = _by_name(name, tools)
-        self.tool_specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in self._tools.values())
+        self.tools, self.tool_sources = _sorted(name, tools)
+        self._toolbox = Toolbox(name, self.tools)
         self._memory = memory
         self._answering: Agent | None = None
         self._remembered: dict[str, list[Message]] = {}
@@ -100,14 +103,17 @@ class Agent(Generic[OutputT]):
     def __repr__(self) -> str:
         return f"Agent(name={self.name!r}, provider={self.provider!r}, model={self.model!r})"
 
-    def tool(self, name: str) -> Tool[..., Any] | None:
-        """The tool of that name, or None."""
-        return self._tools.get(name)
+    async def toolbox(self) -> Toolbox:
+        """The tools that the model may call now, those of servers included.
 
-    @property
-    def tools(self) -> tuple[Tool[..., Any], ...]:
-        """Its tools."""
-        return tuple(self._tools.values())
+        Raises:
+            ProviderUnavailable: A server cannot be asked; trying again may help.
+            InvalidAgent: A server's tool has the name of another tool.
+        """
+        if not self.tool_sources:
+            return self._toolbox
+        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
+        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
 
     @property
     def has_memory(self) -> bool:
@@ -268,13 +274,21 @@ def check_message(message: object, max_bytes: int | None = None) -> str:
     return message
 
 
-def _by_name(agent: str, tools: Sequence[object]) -> dict[str, Tool[..., Any]]:
-    found: dict[str, Tool[..., Any]] = {}
+def _sorted(
+    agent: str, tools: Sequence[object]
+) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
+    """The tools themselves, and where more of them come from."""
+    found: list[BaseTool] = []
+    sources: list[ToolSource] = []
     for tool in tools:
-        if not isinstance(tool, Tool):
+        if isinstance(tool, BaseTool):
+            found.append(tool)
+        elif callable(getattr(tool, "tools", None)):
+            sources.append(cast("ToolSource", tool))
+        else:
             name = getattr(tool, "__name__", repr(tool))
             raise InvalidAgent(f"agent {agent!r}: {name} is no tool; decorate it with @tool")
-        if tool.name in found:
-            raise InvalidAgent(f"agent {agent!r}: two tools are named {tool.name!r}")
-        found[tool.name] = tool
-    return found
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise InvalidAgent(f"agent {agent!r}: two servers have one name: {', '.join(names)}")
+    return tuple(found), tuple(sources)

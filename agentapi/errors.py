@@ -6,6 +6,7 @@ name under which an error is stored in a failed turn and shown to clients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -237,10 +238,35 @@ class ProviderUnavailable(ProviderError):
         self.retry_after = retry_after
 
 
+class ProviderHeld(ProviderUnavailable):
+    """Wait: the provider was not asked, since the fleet's budget for it is used up or it asked
+    the fleet to wait. That is no failure."""
+
+    code = "provider_held"
+
+
+class NoProviderAvailable(ProviderUnavailable):
+    """Try again: of several providers, none answered.
+
+    Attributes:
+        causes: Why, for each that can be tried again.
+    """
+
+    def __init__(self, message: str, *, causes: Sequence[ProviderUnavailable]) -> None:
+        super().__init__(message, provider=causes[0].provider, status=causes[0].status)
+        self.causes = tuple(causes)
+
+
 class ProviderRejected(ProviderError):
     """Stop: the provider refuses this request and will refuse it again."""
 
     code = "provider_rejected"
+
+
+class ContextTooLong(ProviderRejected):
+    """Shorten the window, or use a model that takes more: the request is too large for this one."""
+
+    code = "context_too_long"
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):

@@ -11,7 +11,7 @@ from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, U
 from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
-from agentapi.providers import providers
+from agentapi.model_chain import chain_of
 from agentapi.settings import Settings, load_settings
 from agentapi.tool_calls import TurnRules, TurnSuspended
 from agentapi.tools import ToolContext
@@ -75,7 +75,7 @@ async def run_in_process(
         try:
             result = await run_loop(
                 agent,
-                providers.get(agent.provider),
+                chain_of(agent),
                 history=history,
                 progress=progress,
                 context=context,

@@ -7,7 +7,7 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from agentapi.errors import InvalidOutput, MaxStepsExceeded, UnknownAgent
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.model_call import RetryPolicy, call_model
+from agentapi.model_call import RetryPolicy, call_model, ride_out
+from agentapi.model_chain import chain_of
 from agentapi.output import explain_output
-from agentapi.providers import providers
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.tool_calls import CallRunner, TurnRules, calls_to_hold
+from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.held import CallBook
 from agentapi.turns.model import TurnResult
@@ -185,6 +186,7 @@ async def run_loop(
     book: CallBook = _NOTHING_WAITED,
     rules: TurnRules = _DEFAULT_RULES,
     agents: Mapping[str, Agent] = _NO_AGENTS,
+    connect: Callable[[Agent], Provider] = chain_of,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -202,6 +204,7 @@ async def run_loop(
         book: What has become of calls that waited.
         rules: Limits on what the turn may ask of others.
         agents: Those that the turn may be handed over to by name.
+        connect: Gives the client of an agent that the turn is handed over to.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
@@ -212,13 +215,13 @@ async def run_loop(
         UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
-    agent, provider = _active(agent, provider, progress, agents)
+    agent, provider = _active(agent, provider, progress, agents, connect)
     window = agent.window.select(history)
     resumed = True
     while True:
         if calls := progress.open_calls():
             runner = CallRunner(
-                agent=agent,
+                tools=await ride_out(agent.toolbox, retry),
                 progress=progress,
                 context=context,
                 log=log,
@@ -227,7 +230,7 @@ async def run_loop(
                 resumed=resumed,
             )
             await runner.run(calls, progress.held)
-            agent, provider = _active(agent, provider, progress, agents)
+            agent, provider = _active(agent, provider, progress, agents, connect)
             window = agent.window.select(history)
         resumed = False
         response = progress.last_response
@@ -239,18 +242,13 @@ async def run_loop(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
             )
-        request = ModelRequest(
-            model=agent.model or provider.default_model,
-            system_prompt=agent.system_prompt,
-            messages=[*window, *progress.for_model()],
-            tools=agent.tool_specs,
-            options=agent.options,
-            output=agent.output.spec if agent.output else None,
-        )
-        answer = await call_model(provider, request, log, stream=stream, retry=retry)
+        call = _Call(agent, provider, [*window, *progress.for_model()])
+        answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
-        message = replace(_unique_calls(answer.message, progress), turn_id=context.turn_id)
-        step = await _judged(agent, message, answer.usage)
+        message = replace(
+            _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
+        )
+        step = await _judged(agent, call.tools, message, answer.usage)
         if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)
@@ -262,10 +260,34 @@ async def run_loop(
             )
 
 
-async def _judged(agent: Agent, message: AssistantMessage, usage: Usage) -> ModelStep:
+class _Call:
+    """One model call, with the tools that it offers."""
+
+    def __init__(self, agent: Agent, provider: Provider, messages: Sequence[Message]) -> None:
+        self._agent = agent
+        self._provider = provider
+        self._messages = messages
+        self.tools = Toolbox(agent.name, ())
+
+    async def prepare(self) -> ModelRequest:
+        agent = self._agent
+        self.tools = await agent.toolbox()
+        return ModelRequest(
+            model=agent.model or self._provider.default_model,
+            system_prompt=agent.system_prompt,
+            messages=self._messages,
+            tools=self.tools.specs,
+            options=agent.options,
+            output=agent.output.spec if agent.output else None,
+        )
+
+
+async def _judged(
+    agent: Agent, tools: Toolbox, message: AssistantMessage, usage: Usage
+) -> ModelStep:
     """A response as a step: which calls wait, whether the reply is what was asked for."""
     if message.tool_calls:
-        held = await calls_to_hold(agent, message.tool_calls)
+        held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
     if agent.output is None:
         return ModelStep(message=message, usage=usage)
@@ -277,7 +299,11 @@ async def _judged(agent: Agent, message: AssistantMessage, usage: Usage) -> Mode
 
 
 def _active(
-    agent: Agent, provider: Provider, progress: TurnProgress, agents: Mapping[str, Agent]
+    agent: Agent,
+    provider: Provider,
+    progress: TurnProgress,
+    agents: Mapping[str, Agent],
+    connect: Callable[[Agent], Provider],
 ) -> tuple[Agent, Provider]:
     """The agent that goes on, and its provider's client."""
     name = progress.handed_to
@@ -289,7 +315,7 @@ def _active(
             f"the turn was handed over to agent {name!r}, which is not known here: add its module "
             "to AGENTAPI_AGENTS, on every worker"
         )
-    return target, providers.get(target.provider)
+    return target, connect(target)
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:

@@ -53,12 +53,14 @@ class AssistantMessage:
         content: The text; empty when there are only tool calls.
         tool_calls: Calls to carry out before the model is asked again.
         provider_data: Opaque JSON by provider name, to be sent back verbatim to that provider.
+        model: Who answered, such as ``openai:gpt-5``; None when that is not known.
     """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     provider_data: Mapping[str, Any] = field(default_factory=dict)
     turn_id: str | None = None
+    model: str | None = None
     role: Literal["assistant"] = field(default="assistant", init=False)
 
 
@@ -90,6 +92,8 @@ def to_dict(message: Message) -> dict[str, Any]:
                 data["tool_calls"] = [_call_to_dict(call) for call in message.tool_calls]
             if message.provider_data:
                 data["provider_data"] = dict(message.provider_data)
+            if message.model is not None:
+                data["model"] = message.model
         case ToolMessage():
             data["call_id"] = message.call_id
             data["name"] = message.name
@@ -135,6 +139,7 @@ def from_dict(data: Mapping[str, Any]) -> Message:
                     tool_calls=tuple(ToolCall(**call) for call in data.get("tool_calls", ())),
                     provider_data=data.get("provider_data", {}),
                     turn_id=data.get("turn_id"),
+                    model=data.get("model"),
                 )
             case "tool":
                 return ToolMessage(

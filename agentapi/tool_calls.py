@@ -14,8 +14,8 @@ from agentapi.errors import AgentAPIError
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.messages import ToolCall, ToolMessage, Usage
 from agentapi.tools.agents import Handoff
+from agentapi.tools.base import Toolbox, explain
 from agentapi.tools.context import ToolContext
-from agentapi.tools.decorator import explain
 from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
 from agentapi.turns import (
     CallBook,
@@ -29,7 +29,6 @@ from agentapi.turns import (
 )
 
 if TYPE_CHECKING:
-    from agentapi.agent import Agent
     from agentapi.loop import TurnLog, TurnProgress
 
 UNKNOWN_OUTCOME = (
@@ -73,11 +72,11 @@ class TurnRules:
     approval_timeout: float | None = None
 
 
-async def calls_to_hold(agent: Agent, calls: Sequence[ToolCall]) -> tuple[str, ...]:
+async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
     """Ids of the calls that need an approval. Asked once, before the response is recorded."""
     held = []
     for call in calls:
-        tool = agent.tool(call.name)
+        tool = tools.get(call.name)
         if tool is not None and await tool.needs_approval(call.arguments):
             held.append(call.id)
     return tuple(held)
@@ -91,7 +90,7 @@ class CallRunner:
     """Carries out calls of the newest response.
 
     Attributes:
-        agent: Whose tools they are.
+        tools: Those that the model may call.
         progress: Gets a step for each result.
         context: For the tools.
         log: Told of each step.
@@ -100,7 +99,7 @@ class CallRunner:
         resumed: Whether an earlier attempt may have begun the calls.
     """
 
-    agent: Agent
+    tools: Toolbox
     progress: TurnProgress
     context: ToolContext
     log: TurnLog
@@ -121,7 +120,7 @@ class CallRunner:
             TurnSuspended: The others wait for something.
         """
         waiting: dict[str, _Waiting] = {}
-        transfers = [c for c in calls if isinstance(self.agent.tool(c.name), Handoff)]
+        transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
 
         async def run_one(call: ToolCall) -> None:
             if call in transfers[1:]:
@@ -181,13 +180,13 @@ class CallRunner:
                 why = f": {decision.reason}" if decision.reason else ""
                 return self._refusal(call, f"This call was not allowed{why}")
             begun = call.id in self.book.begun_before
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
             return self._refusal(call, UNKNOWN_OUTCOME)
         return await self._make(call)
 
     def _question(self, call: ToolCall) -> Question:
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         own = tool.approval_timeout if tool else None
         return Question(
             call_id=call.id,
@@ -198,9 +197,9 @@ class CallRunner:
         )
 
     async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
-        tool = self.agent.tool(call.name)
+        tool = self.tools.get(call.name)
         if tool is None:
-            known = ", ".join(spec.name for spec in self.agent.tool_specs) or "none"
+            known = ", ".join(spec.name for spec in self.tools.specs) or "none"
             return self._refusal(call, f"there is no tool {call.name!r}; tools are: {known}")
         if call.malformed is not None:
             return self._refusal(call, "invalid arguments: they are no JSON object")

@@ -23,7 +23,7 @@ from agentapi.in_process import turn_rules
 from agentapi.loop import TurnProgress, run_loop
 from agentapi.messages import UserMessage
 from agentapi.model_call import RetryPolicy
-from agentapi.providers import providers
+from agentapi.model_chain import chain_of
 from agentapi.registry import unknown_agent, widest_window
 from agentapi.stores import (
     Claim,
@@ -280,7 +280,7 @@ class TurnExecutor:
             async with asyncio.timeout(self._time_left(claim)) as deadline:
                 return await run_loop(
                     agent,
-                    providers.get(agent.provider),
+                    chain_of(agent),
                     history=claim.history,
                     progress=progress,
                     context=_context(turn),

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 from agentapi.providers import providers
+from agentapi.tools.mcp import close_sessions
 
 
 class LoopThread:
@@ -20,14 +21,18 @@ class LoopThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the providers' connections and end the thread."""
+        """Close the connections to providers and MCP servers, and end the thread."""
         if not self._thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(providers.aclose(), self.loop).result(timeout=5)
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(timeout=10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
         if not self.loop.is_running():
             self.loop.close()
+
+    async def _close(self) -> None:
+        await close_sessions()
+        await providers.aclose()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

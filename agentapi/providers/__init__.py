@@ -9,12 +9,15 @@ from agentapi.providers.base import (
     ProviderRegistry,
     StreamPart,
     TextDelta,
+    TextReset,
     ToolSpec,
 )
 from agentapi.providers.builtin import providers, register_provider
+from agentapi.providers.choice import ModelChoice, model_choices
 
 __all__ = [
     "FinishReason",
+    "ModelChoice",
     "ModelRequest",
     "ModelResponse",
     "Provider",
@@ -22,7 +25,9 @@ __all__ = [
     "ProviderRegistry",
     "StreamPart",
     "TextDelta",
+    "TextReset",
     "ToolSpec",
+    "model_choices",
     "providers",
     "register_provider",
 ]

@@ -75,11 +75,16 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelResponse:
-    """What the model answered, whole."""
+    """What the model answered, whole.
+
+    Attributes:
+        model: Who answered, such as ``openai:gpt-5``; providers leave it to their caller.
+    """
 
     message: AssistantMessage
     usage: Usage
     finish: FinishReason
+    model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +94,12 @@ class TextDelta:
     text: str
 
 
-StreamPart: TypeAlias = TextDelta | ModelResponse
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextReset:
+    """The text so far is void: another provider begins anew."""
+
+
+StreamPart: TypeAlias = TextDelta | TextReset | ModelResponse
 
 
 class Provider(Protocol):
@@ -145,7 +155,16 @@ class ProviderRegistry:
         )
 
     def register(self, name: str, factory: ProviderFactory) -> None:
-        """Make `factory` the maker of provider `name`; replaces an earlier one."""
+        """Make `factory` the maker of provider `name`; replaces an earlier one.
+
+        Raises:
+            InvalidAgent: The name is empty or has a colon.
+        """
+        if not name or ":" in name:
+            raise InvalidAgent(
+                f"{name!r} is no provider name: expected some characters without a colon, which "
+                "separates provider and model in Agent(provider='openai:gpt-5')"
+            )
         self._factories[name] = factory
         for clients in self._clients.values():
             clients.pop(name, None)

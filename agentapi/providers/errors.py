@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from agentapi.errors import (
+    ContextTooLong,
     ProviderError,
     ProviderMisconfigured,
     ProviderRejected,
@@ -15,6 +17,13 @@ from agentapi.errors import (
 
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})
+_TOO_LARGE = 413
+_TOO_LONG = re.compile(
+    r"context[ _-](length|window|size)|maximum context|token count .*exceeds"
+    r"|too many (input )?tokens|(prompt|input|request) is too (long|large)",
+    re.IGNORECASE,
+)
+"""How servers of all makes say that a request does not fit; few have a code for it."""
 
 
 def refused(
@@ -41,6 +50,12 @@ def refused(
     if misconfigured or status in _CONFIGURATION:
         return ProviderMisconfigured(
             f"{text}; check the API key, its quota and permissions, and the model's name",
+            provider=provider,
+            status=status,
+        )
+    if status == _TOO_LARGE or (400 <= status < 429 and _TOO_LONG.search(message)):
+        return ContextTooLong(
+            f"{text}; shorten Agent(window=...), or use a model that takes more",
             provider=provider,
             status=status,
         )

@@ -115,6 +115,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
     if isinstance(step, ModelStep):
         event["tools"] = [call.name for call in step.message.tool_calls]
         event["calls"] = [call.id for call in step.message.tool_calls]
+        if step.message.model is not None:
+            event["model"] = step.message.model
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

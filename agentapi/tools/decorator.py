@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from agentapi.errors import InvalidTool
 from agentapi.providers.base import ToolSpec
+from agentapi.tools.base import BaseTool, as_text
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation, as_delegation
 from agentapi.tools.schema import json_schema, read_signature
@@ -28,16 +28,8 @@ Approval: TypeAlias = bool | Callable[..., bool]
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 
 
-class Tool(Generic[P, R]):
-    """A function with a name, a description and a schema. Still callable as the function.
-
-    Attributes:
-        spec: What the model is told.
-        idempotent: Whether a call whose outcome is unknown may be made again.
-        timeout: Seconds a call may take, or None for as long as the turn.
-        approval_timeout: Seconds to wait for an approval; None for as long as the setting says.
-        approval_default: The decision when nobody decided in time.
-    """
+class Tool(BaseTool, Generic[P, R]):
+    """A function with a name, a description and a schema. Still callable as the function."""
 
     def __init__(
         self,
@@ -52,9 +44,6 @@ class Tool(Generic[P, R]):
         approval_default: Verdict | str = Verdict.REJECTED,
     ) -> None:
         self.function = function
-        self.idempotent = idempotent
-        self.timeout = timeout
-        self.approval_timeout = approval_timeout
         self._requires_approval = requires_approval
         self.__name__: str = name or str(getattr(function, "__name__", ""))
         self.__doc__ = function.__doc__
@@ -64,37 +53,25 @@ class Tool(Generic[P, R]):
                 f"{self.__name__!r} is no tool name: expected a letter or underscore, then at "
                 "most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
             )
-        for what, seconds in (("timeout", timeout), ("approval_timeout", approval_timeout)):
-            if seconds is not None and seconds <= 0:
-                raise InvalidTool(
-                    f"tool {self.__name__!r}: {what} is {seconds}, expected seconds above 0"
-                )
-        if approval_default not in tuple(Verdict):
-            raise InvalidTool(
-                f"tool {self.__name__!r}: approval_default is {approval_default!r}, expected "
-                "'approved' or 'rejected'"
-            )
-        self.approval_default = Verdict(approval_default)
         signature = read_signature(function, self.__name__)
         self._model = signature.model
         self._context_parameter = signature.context_parameter
-        self.spec = ToolSpec(
+        spec = ToolSpec(
             name=self.__name__,
             description=description if description is not None else signature.description,
             parameters=json_schema(signature.model),
         )
-
-    @property
-    def name(self) -> str:
-        """The name by which a model calls it."""
-        return self.spec.name
+        super().__init__(
+            spec,
+            idempotent=idempotent,
+            timeout=timeout,
+            approval_timeout=approval_timeout,
+            approval_default=approval_default,
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, without validation."""
         return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"Tool({self.name!r})"
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as the function takes them.
@@ -216,21 +193,3 @@ def tool(
         )
 
     return wrap if function is None else wrap(function)
-
-
-def as_text(result: object) -> str:
-    """A tool's result as the model gets it: text as it is, all else as JSON."""
-    return result if isinstance(result, str) else to_json(result, fallback=str).decode()
-
-
-def explain(error: BaseException) -> str:
-    """What a model is told about a call that raised."""
-    if isinstance(error, ValidationError):
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        return f"invalid arguments: {problems}"
-    if isinstance(error, TimeoutError) and not str(error):
-        return "the tool did not answer in time"
-    return f"{type(error).__name__}: {error}"

@@ -200,7 +200,8 @@ class EventType(StrEnum):
     RESET = "reset"
     """Text shown since the last step will be produced again [attempt]."""
     STEP = "step"
-    """A step was recorded [index, kind, the tools' names, their calls' ids, failed]."""
+    """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
+    response the model]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
     ids and tools]."""

@@ -63,6 +63,15 @@ def test_the_support_desk(url: str) -> None:
     ]
 
 
+def test_mcp_tools() -> None:
+    assert run("examples.mcp_tools").splitlines() == [
+        "notes_read_note: Read a note.",
+        "notes_read_note: milk, bread",
+        "notes_read_note: Error executing tool read_note: there is no note 'secrets'; "
+        "there are: shopping, ideas",
+    ]
+
+
 def test_research(url: str) -> None:
     first, second, chained, delegated = run(
         "examples.research", AGENTAPI_REDIS_URL=url

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from agentapi import Agent, Delegate, Settings, delegate, register_provider, tool
@@ -65,8 +66,8 @@ AGENTS = [
 class Fleet:
     """A worker without Celery's loop: wake-ups are carried by hand."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.app: WorkerApp = create_app(settings, AGENTS)
+    def __init__(self, settings: Settings, agents: Sequence[Agent] = AGENTS) -> None:
+        self.app: WorkerApp = create_app(settings, agents)
         self.app.runtime.start("one")
         self.producer = Orchestrator(settings)
         self.sent: list[Wakeup] = []

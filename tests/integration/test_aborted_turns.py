@@ -125,7 +125,8 @@ def test_a_long_wait_for_the_provider_frees_the_thread(make_fleet: MakeFleet) ->
     behind = fleet.enqueue("busy", "there", conversation_id=turn.conversation_id)
     started = time.monotonic()
     parked = fleet.execute(turn)
-    assert parked == {"status": "parked", "attempt": 1, "seconds": 0.4}
+    assert (parked["status"], parked["attempt"]) == ("parked", 1)
+    assert 0.4 <= parked["seconds"] <= 0.5
     assert time.monotonic() - started < 0.4
     assert fleet.turn(turn).status is TurnStatus.PARKED
     assert fleet.execute(turn)["status"] == "parked"

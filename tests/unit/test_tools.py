@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from agentapi import ToolContext, tool
 from agentapi.errors import InvalidTool
-from agentapi.tools.decorator import explain
+from agentapi.tools.base import explain
 
 CONTEXT = ToolContext(conversation_id="c", turn_id="t", call_id="k", user_id="u", tenant_id="n")
 

@@ -1,0 +1,147 @@
+"""Several providers as one: when one fails in a way that another may not, the next is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentapi.errors import (
+    ContextTooLong,
+    NoProviderAvailable,
+    ProviderError,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+)
+from agentapi.providers import (
+    ModelChoice,
+    ModelRequest,
+    ModelResponse,
+    Provider,
+    StreamPart,
+    TextReset,
+    providers,
+)
+
+if TYPE_CHECKING:
+    from agentapi.agent import Agent
+
+log = logging.getLogger("agentapi.provider")
+
+
+class ModelChain:
+    """A `Provider` that asks an agent's choices in order, until one answers.
+
+    Each call begins with the first. It waits for nothing: when all have failed it says so, and
+    its caller waits.
+    """
+
+    def __init__(self, choices: Sequence[ModelChoice]) -> None:
+        """Make one.
+
+        Args:
+            choices: Whom to ask, at least one.
+        """
+        self._choices = choices
+        self.name = ", ".join(map(str, choices))
+
+    @property
+    def default_model(self) -> str:
+        """The first choice's model, if it names one; every choice is asked for its own."""
+        return self._choices[0].model or ""
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """See `Provider.complete`."""
+        async for part in self._ask(request, stream=False):
+            if isinstance(part, ModelResponse):
+                return part
+        raise _no_response(self.name)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        """See `Provider.stream`. Text of a choice that failed is followed by a `TextReset`."""
+        async for part in self._ask(request, stream=True):
+            yield part
+
+    async def aclose(self) -> None:
+        """Nothing to close: the clients belong to the event loop."""
+
+    async def _ask(self, request: ModelRequest, *, stream: bool) -> AsyncIterator[StreamPart]:
+        failures: list[ProviderError] = []
+        for choice in self._choices:
+            shown = False
+            try:
+                async for part in self._ask_one(choice, request, stream=stream):
+                    shown = True
+                    yield part
+            except ProviderError as error:
+                failures.append(error)
+                if not another_may_help(error):
+                    raise
+                if len(self._choices) > 1:
+                    _tell(choice, error)
+                    if shown:
+                        yield TextReset()
+            else:
+                return
+        raise _failure(failures)
+
+    async def _ask_one(
+        self, choice: ModelChoice, request: ModelRequest, *, stream: bool
+    ) -> AsyncIterator[StreamPart]:
+        """Text, and the response last, with the name of who gave it."""
+        provider = providers.get(choice.provider)
+        asked = replace(request, model=choice.model or provider.default_model)
+        async for part in _parts(provider, asked, stream=stream):
+            if isinstance(part, ModelResponse):
+                yield replace(part, model=f"{choice.provider}:{asked.model}")
+                return
+            yield part
+        raise _no_response(choice.provider)
+
+
+def chain_of(agent: Agent) -> Provider:
+    """Whom the agent asks."""
+    return ModelChain(agent.choices)
+
+
+def another_may_help(error: ProviderError) -> bool:
+    """Whether the error is the provider's own, rather than one of a request that all refuse."""
+    return isinstance(error, ProviderUnavailable | ProviderMisconfigured | ContextTooLong)
+
+
+async def _parts(
+    provider: Provider, request: ModelRequest, *, stream: bool
+) -> AsyncIterator[StreamPart]:
+    if stream:
+        async for part in provider.stream(request):
+            yield part
+    else:
+        yield await provider.complete(request)
+
+
+def _no_response(name: str) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"provider {name!r} ended its stream without a response", provider=name
+    )
+
+
+def _failure(failures: Sequence[ProviderError]) -> ProviderError:
+    """One error for all: to be tried again if any of them is."""
+    if len(failures) == 1:
+        return failures[0]
+    text = "none of the agent's providers answered: " + "; ".join(map(str, failures))
+    again = [error for error in failures if isinstance(error, ProviderUnavailable)]
+    if again:
+        return NoProviderAvailable(text, causes=again)
+    too_long = any(isinstance(error, ContextTooLong) for error in failures)
+    kind = ContextTooLong if too_long else ProviderMisconfigured
+    return kind(text, provider=failures[-1].provider, status=failures[-1].status)
+
+
+def _tell(choice: ModelChoice, error: ProviderError) -> None:
+    """A line for operators, without the error's text, which may quote what people said."""
+    level = logging.WARNING if isinstance(error, ProviderMisconfigured) else logging.INFO
+    log.log(
+        level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status
+    )
