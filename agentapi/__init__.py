@@ -1,6 +1,7 @@
 """Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
 
 from agentapi.agent import Agent
+from agentapi.attachments import File, Image
 from agentapi.compaction import Compaction
 from agentapi.errors import (
     AgentAPIError,
@@ -78,6 +79,8 @@ __all__ = [
     "tool",
     # Conversations
     "AssistantMessage",
+    "File",
+    "Image",
     "InMemoryMemory",
     "Memory",
     "Message",
