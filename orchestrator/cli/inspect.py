@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 
 import typer
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
 from agentapi import Settings, load_settings
-from agentapi.settings import ProviderLimits, without_password
+from agentapi.settings import without_password
 from orchestrator.cli.console import console
 from orchestrator.doctor import PROVIDER_KEYS, Level, examine
 
@@ -42,7 +42,7 @@ def _plain(value: object) -> str:
     if value is None:
         return "not set"
     if isinstance(value, Mapping):
-        return TypeAdapter(dict[str, ProviderLimits]).dump_json(value, exclude_none=True).decode()
+        return to_json(value, exclude_none=True).decode()
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
