@@ -36,7 +36,7 @@ test: $(READY) ## Run all tests, with real servers and worker processes
 chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
-bench: $(READY) ## Measure beside what people would use instead, in about a quarter of an hour
+bench: $(READY) ## Measure beside what people would use instead, in at most a quarter of an hour
 	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(READY) ## Format, lint, strict types, import arrows, lock file

@@ -1,6 +1,7 @@
 """Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
 
 from agentapi.agent import Agent
+from agentapi.compaction import Compaction
 from agentapi.errors import (
     AgentAPIError,
     ApprovalRequired,
@@ -63,6 +64,7 @@ from agentapi.window import Window
 __all__ = [
     # Agents
     "Agent",
+    "Compaction",
     "Delegate",
     "Handoff",
     "Hooks",

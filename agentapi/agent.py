@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Generic, cast
 
+from agentapi.compaction import Compaction
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.hooks import HookChain, Hooks
 from agentapi.ids import create_turn_id
@@ -50,6 +51,7 @@ class Agent(Generic[OutputT]):
         limits: Limits = NO_LIMITS,
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
+        compact: Compaction | None = None,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -75,6 +77,8 @@ class Agent(Generic[OutputT]):
             limits: What one turn may spend, with all that it delegates.
             conversation_limits: What all turns of a conversation may spend together.
             hooks: Middlewares around its turns, the first outermost.
+            compact: When what grows old in a conversation is summarised, by workers and in eager
+                mode; never when not given. The transcript stays whole.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -104,6 +108,7 @@ class Agent(Generic[OutputT]):
         self.limits = limits
         self.conversation_limits = conversation_limits
         self.hooks = HookChain(hooks)
+        self.compact = compact
         self.tools, self.tool_sources = _sorted(name, tools)
         self._toolbox = Toolbox(name, self.tools)
         self._memory = memory

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
+from agentapi.compaction import with_summary
 from agentapi.errors import (
     AgentAPIError,
     InvalidOutput,
@@ -34,6 +35,7 @@ from agentapi.tools.context import ToolContext
 from agentapi.turns.held import CallBook
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep, Step, ToolStep
+from agentapi.window import estimate_request
 
 if TYPE_CHECKING:
     from agentapi.agent import Agent
@@ -83,6 +85,7 @@ class TurnProgress:
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
+    calibration: float | None = None
 
     @property
     def usage(self) -> Usage:
@@ -204,6 +207,8 @@ async def run_loop(
     rules: TurnRules = _DEFAULT_RULES,
     agents: Mapping[str, Agent] = _NO_AGENTS,
     connect: Callable[[Agent], Provider] = chain_of,
+    summary: str = "",
+    calibration: float = 1.0,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -222,6 +227,8 @@ async def run_loop(
         rules: Limits on what the turn may ask of others.
         agents: Those that the turn may be handed over to by name.
         connect: Gives the client of an agent that the turn is handed over to.
+        summary: Of what came before the history.
+        calibration: Tokens that the provider counts for one that is estimated.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
@@ -252,6 +259,8 @@ async def run_loop(
             rules=rules,
             agents=agents,
             connect=connect,
+            summary=summary,
+            calibration=calibration,
         )
     except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
         # None of these ends the turn.
@@ -277,10 +286,12 @@ async def _carry_on(
     rules: TurnRules,
     agents: Mapping[str, Agent],
     connect: Callable[[Agent], Provider],
+    summary: str,
+    calibration: float,
 ) -> TurnResult:
     """See `run_loop`."""
     agent, provider = _active(agent, provider, progress, agents, connect)
-    window = agent.window.select(history)
+    window = agent.window.select(history, calibration)
     resumed = True
     while True:
         if calls := progress.open_calls():
@@ -297,7 +308,7 @@ async def _carry_on(
             )
             await runner.run(calls, progress.held)
             agent, provider = _active(agent, provider, progress, agents, connect)
-            window = agent.window.select(history)
+            window = agent.window.select(history, calibration)
         resumed = False
         response = progress.last_response
         if response is not None and not response.tool_calls:
@@ -310,13 +321,15 @@ async def _carry_on(
             )
         agent.limits.tighter(rules.budget).check(progress.spent, "turn")
         agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
-        call = _Call(agent, provider, [*window, *progress.for_model()])
+        call = _Call(agent, provider, [*window, *progress.for_model()], summary)
         answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
             _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
         )
         message = await agent.hooks.on_step(context, message)
+        if agent.window.tokens is not None:
+            progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, rules.prices)
         step = await _judged(agent, call.tools, message, usage)
         if message.tool_calls or step.rejected is not None:
@@ -333,23 +346,35 @@ async def _carry_on(
 class _Call:
     """One model call, with the tools that it offers."""
 
-    def __init__(self, agent: Agent, provider: Provider, messages: Sequence[Message]) -> None:
+    def __init__(
+        self, agent: Agent, provider: Provider, messages: Sequence[Message], summary: str
+    ) -> None:
         self._agent = agent
         self._provider = provider
         self._messages = messages
+        self._summary = summary
+        self._estimate = 0
         self.tools = Toolbox(agent.name, ())
 
     async def prepare(self) -> ModelRequest:
         agent = self._agent
         self.tools = await agent.toolbox()
+        prompt = with_summary(agent.system_prompt, self._summary)
+        self._estimate = estimate_request(prompt, self._messages, self.tools.specs)
         return ModelRequest(
             model=agent.model or self._provider.default_model,
-            system_prompt=agent.system_prompt,
+            system_prompt=prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
             output=agent.output.spec if agent.output else None,
         )
+
+    def calibration(self, counted: int) -> float | None:
+        """Tokens that the provider counted for one that was estimated; None when it did not."""
+        if not counted or not self._estimate:
+            return None
+        return min(max(counted / self._estimate, 0.25), 4.0)
 
 
 async def _judged(

@@ -8,6 +8,7 @@ from typing import Final
 
 from agentapi.errors import InvalidAgent
 from agentapi.messages import AssistantMessage, Message, UserMessage
+from agentapi.providers.base import ToolSpec
 
 BYTES_PER_TOKEN: Final = 4
 """A usual estimate for English text and JSON with today's tokenizers."""
@@ -33,19 +34,23 @@ class Window:
             if value is not None and value < 0:
                 raise InvalidAgent(f"window: {name} is {value}, expected 0 or more, or None")
 
-    def select(self, history: Sequence[Message]) -> Sequence[Message]:
+    def select(self, history: Sequence[Message], calibration: float = 1.0) -> Sequence[Message]:
         """The newest turns of `history` that fit, oldest first.
 
         A turn begins with a user message. Messages before the first user message (the rest
         of a turn that a bounded read cut) are left out.
+
+        Args:
+            history: Oldest first.
+            calibration: Tokens that the provider counts for one that is estimated.
         """
         starts = [i for i, message in enumerate(history) if isinstance(message, UserMessage)]
         if not starts or self.messages == 0 or self.tokens == 0:
             return ()
         chosen = starts[-1]
-        tokens = estimate_tokens(history[chosen:])
+        tokens = calibration * estimate_tokens(history[chosen:])
         for start in reversed(starts[:-1]):
-            tokens += estimate_tokens(history[start:chosen])
+            tokens += calibration * estimate_tokens(history[start:chosen])
             if self.messages is not None and len(history) - start > self.messages:
                 break
             if self.tokens is not None and tokens > self.tokens:
@@ -69,3 +74,11 @@ def estimate_tokens(messages: Sequence[Message]) -> int:
         if isinstance(message, AssistantMessage):
             size += sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
     return size // BYTES_PER_TOKEN
+
+
+def estimate_request(
+    system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
+) -> int:
+    """A rough count of the tokens of a whole model call."""
+    size = len(system_prompt.encode()) + sum(len(tool.description) + 200 for tool in tools)
+    return size // BYTES_PER_TOKEN + estimate_tokens(messages)

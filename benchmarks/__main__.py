@@ -42,6 +42,7 @@ class Plan:
         workers: That idle.
         conversations: That idle.
         seconds: For which they idle.
+        minutes: A round that would probably end later than this is not begun.
         processes: Worker processes of the throughput; latency is measured with the first number of
             them, `enqueue` alone after the last.
     """
@@ -49,12 +50,13 @@ class Plan:
     cases: Sequence[str]
     contenders: Sequence[Contender]
     rounds: int = 3
-    turns: int = 600
+    turns: int = 400
     at_once: int = 1000
     delay: float = 2.0
     workers: int = 10
     conversations: int = 100_000
     seconds: float = 10.0
+    minutes: float = 13.5
     processes: Sequence[int] = (1, 2)
 
 
@@ -67,7 +69,10 @@ def main(
         list[str] | None, typer.Option(help="Part of a contender's name; all by default.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
-    turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 600,
+    turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 400,
+    minutes: Annotated[
+        float, typer.Option(help="No round begins that would end later than this.")
+    ] = 13.5,
     json: Annotated[Path | None, typer.Option(help="Where to write the results.")] = None,
 ) -> None:
     """Measure, print tables and write JSON."""
@@ -83,7 +88,7 @@ def main(
     # In a file a table needs no less room than on a wide screen.
     console = Console(width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
-    plan = Plan(cases=case or CASES, contenders=chosen, rounds=rounds, turns=turns)
+    plan = Plan(cases=case or CASES, contenders=chosen, rounds=rounds, turns=turns, minutes=minutes)
     results = run(plan, console)
     results.show(console)
     name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S.json")
@@ -120,16 +125,7 @@ def run(plan: Plan, console: Console) -> Results:
                 for one in set(plan.contenders) - set(kept):
                     results.leave_out(one.name, str(error))
                 plan = replace(plan, contenders=kept)
-        steps = list(_steps(plan, servers, results))
-        task = progress.add_task("", total=len(steps))
-        for name, step in steps:
-            progress.update(task, description=name)
-            try:
-                step()
-            except (AgentAPIError, RuntimeError, TimeoutError) as error:
-                # The others are worth their measurement all the same.
-                results.leave_out(name, str(error))
-            progress.advance(task)
+        _measure(plan, servers, results, progress)
     return results
 
 
@@ -152,14 +148,31 @@ def _installed(
     return found
 
 
-def _steps(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
-    """What is measured, in its order: round by round, so that all see the same weather."""
+def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress) -> None:
+    """Round by round, so that all see the same weather; no round begins that would end late."""
+    began = time.monotonic()
     for number in range(plan.rounds):
+        begun = time.monotonic()
         where = f"round {number + 1} of {plan.rounds}"
-        for name, step in _round(plan, servers, results):
-            yield f"{where}: {name}", step
+        _carry_out(list(_round(plan, servers, results)), where, results, progress)
+        now = time.monotonic()
+        if now - began + (now - begun) > plan.minutes * 60:
+            break
     if "idle" in plan.cases:
-        yield "idle", partial(_idle, plan, servers, results)
+        idle = partial(_idle, plan, servers, results)
+        _carry_out([("idle", idle)], "once", results, progress)
+
+
+def _carry_out(steps: Sequence[Step], where: str, results: Results, progress: Progress) -> None:
+    task = progress.add_task(where, total=len(steps))
+    for name, step in steps:
+        progress.update(task, description=f"{where}: {name}")
+        try:
+            step()
+        except (AgentAPIError, RuntimeError, TimeoutError) as error:
+            # The others are worth their measurement all the same.
+            results.leave_out(name, str(error))
+        progress.advance(task)
 
 
 def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
@@ -175,7 +188,7 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
                 yield name, partial(measure, processes=processes, also=also)
     for one in plan.contenders:
         # Those who are slow do not come near it: their throughput says so.
-        if "in-flight" in plan.cases and one.history and one.scale == 1:
+        if "in-flight" in plan.cases and one.history and one.scale == 1 and not one.env:
             flight = partial(versus.in_flight, results, one, servers)
             yield f"in flight: {one.name}", partial(flight, at_once=plan.at_once, delay=plan.delay)
     if chosen := {name: case for name, case in _alone(plan, results) if name in plan.cases}:
@@ -212,6 +225,7 @@ def _as_settings(plan: Plan) -> dict[str, object]:
         "cases": list(plan.cases),
         "contenders": contenders,
         "rounds": plan.rounds,
+        "minutes": plan.minutes,
         "turns": plan.turns,
         "at_once": plan.at_once,
         "delay": plan.delay,

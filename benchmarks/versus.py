@@ -78,7 +78,7 @@ def latency(results: Results, running: Entrant) -> None:
 
 def enqueue(results: Results, running: Entrant) -> None:
     """The producer alone, when the workers have ended."""
-    count = max(20, int(600 * running.contender.scale))
+    count = max(20, int(400 * running.contender.scale))
     running.stop_workers()
     running.producer.send("enqueue", [f"e-{number}" for number in range(count)])
     found = running.producer.answer()

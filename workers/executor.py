@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from agentapi import Agent, Settings
+from agentapi.compaction import COMPACT, CompactionTask
 from agentapi.errors import (
     AgentAPIError,
     DeadlineExceeded,
@@ -22,7 +23,7 @@ from agentapi.errors import (
 )
 from agentapi.in_process import turn_rules
 from agentapi.loop import TurnProgress, run_loop
-from agentapi.messages import UserMessage
+from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
 from agentapi.registry import unknown_agent, widest_window
@@ -41,6 +42,7 @@ from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
 from agentapi.turns import CallBook, EventType, Step, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
+from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
@@ -107,6 +109,7 @@ class TurnExecutor:
     store: TurnStore
     dispatcher: Dispatcher
     errands: Errands
+    compactor: Compactor
     events: EventLog
     gate: ProviderGate
     running: RunningTurns
@@ -157,7 +160,10 @@ class TurnExecutor:
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
-        return self._run(self.agents.get(claim.answering or agent_name), claim)
+        name = claim.answering or agent_name
+        if name == COMPACT:
+            name = CompactionTask.from_message(claim.turn.input).agent
+        return self._run(self.agents.get(name), claim)
 
     def _run(self, agent: Agent | None, claim: Claim) -> dict[str, Any]:
         running = RunningTurn(lease=claim.lease, loop=self.loop)
@@ -169,7 +175,10 @@ class TurnExecutor:
         try:
             match self._outcome(agent, claim, running, progress):
                 case Ending() as ending:
-                    return self._end(claim, running, ending)
+                    ended = self._end(claim, running, ending)
+                    if agent is not None and claim.turn.agent != COMPACT:
+                        self.compactor.after(agent, claim, ending)
+                    return ended
                 case TurnParked() as pause:
                     return self._park(claim, running, progress, pause)
                 case TurnSuspended():
@@ -288,10 +297,12 @@ class TurnExecutor:
             await turn_log.reset()
         try:
             async with asyncio.timeout(self._time_left(claim)) as deadline:
+                if turn.agent == COMPACT:
+                    return await self.compactor.run(agent, connect(agent), claim, running)
                 return await run_loop(
                     agent,
                     connect(agent),
-                    history=claim.history,
+                    history=_not_summarised(agent, claim),
                     progress=progress,
                     context=_context(turn),
                     log=turn_log,
@@ -304,6 +315,8 @@ class TurnExecutor:
                     book=book,
                     rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
                     agents=self.agents,
+                    summary=claim.summary.text if agent.compact else "",
+                    calibration=claim.calibration,
                     connect=connect,
                 )
         except TimeoutError:
@@ -386,6 +399,14 @@ class TurnExecutor:
         return {"status": "handed_back", "attempt": claim.turn.attempt}
 
 
+def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
+    """The history that was loaded, without what the summary says already."""
+    if agent.compact is None:
+        return claim.history
+    first = claim.summary.total - len(claim.history)
+    return claim.history[max(0, claim.summary.covered - first) :]
+
+
 def missed_deadline() -> DeadlineExceeded:
     """The error of a turn that did not end by its own deadline."""
     return DeadlineExceeded(
@@ -426,6 +447,7 @@ def _completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Endi
         usage=result.usage,
         steps=result.steps,
         spent=progress.spent,
+        calibration=progress.calibration,
     )
 
 

@@ -13,6 +13,7 @@ from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
 from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
+from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
@@ -70,6 +71,7 @@ class Runtime:
             store=store,
             dispatcher=dispatcher,
             errands=self._errands,
+            compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
             events=self._events,
             gate=self._gate,
             running=self.running,

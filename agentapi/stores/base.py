@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
+from agentapi.compaction import Summary
 from agentapi.errors import ConversationBusy, TenantMismatch
 from agentapi.limits import Spent
 from agentapi.messages import Message, Usage
@@ -54,6 +55,8 @@ class Claim:
         calls: What has become of calls that waited.
         answering: The agent that the conversation goes on with instead of the turn's own.
         spent: What the conversation's turns have spent.
+        summary: Of the conversation's beginning, with how many messages there are.
+        calibration: Tokens that the provider counts for one that is estimated.
         now: The store's time.
     """
 
@@ -64,6 +67,8 @@ class Claim:
     calls: CallBook = field(default_factory=CallBook)
     answering: str | None = None
     spent: Spent = field(default_factory=Spent)
+    summary: Summary = field(default_factory=Summary)
+    calibration: float = 1.0
     now: float = 0.0
 
 
@@ -99,6 +104,7 @@ class Ending:
         usage: Tokens of all attempts' recorded steps.
         steps: Model responses and tool results.
         spent: What limits of the conversation count, turns below included.
+        calibration: Tokens that the provider counted for one that was estimated, if it did.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether the conversation goes on with that agent.
@@ -110,6 +116,7 @@ class Ending:
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
     spent: Spent = field(default_factory=Spent)
+    calibration: float | None = None
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False
@@ -303,6 +310,24 @@ class TurnStore(Protocol):
 
     def history(self, conversation_id: str) -> list[Message]:
         """All messages of a conversation, oldest first."""
+        ...
+
+    def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
+        """Messages by position, from `start` to `stop`, both included."""
+        ...
+
+    def summary(self, conversation_id: str) -> Summary:
+        """The summary of a conversation's beginning."""
+        ...
+
+    def summarise(
+        self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
+    ) -> bool:
+        """Keep a summary of the first `stop` messages, made from the one of the first `start`.
+
+        Returns:
+            Whether it is kept; not if the history is another one by now, or another was faster.
+        """
         ...
 
     def reset(self, conversation_id: str) -> int:

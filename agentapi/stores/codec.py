@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from agentapi.compaction import Summary
 from agentapi.limits import Limits, Spent
 from agentapi.messages import AssistantMessage, Usage, from_dict, to_dict
 from agentapi.stores.base import Ending
@@ -75,8 +76,14 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 def spent_from(fields: Sequence[bytes | None]) -> Spent:
     """Read a conversation's totals: steps, tokens, cost."""
-    steps, tokens, cost = fields
+    steps, tokens, cost = fields[:3]
     return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
+
+
+def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
+    """Read a conversation's summary: its text, and how many messages it covers."""
+    text, covered = fields
+    return Summary(text=(text or b"").decode(), covered=int(covered or 0), total=total)
 
 
 def _failures(fields: Mapping[str, bytes]) -> int:

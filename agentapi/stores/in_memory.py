@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from agentapi.compaction import Summary
 from agentapi.limits import Spent
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.messages import AssistantMessage, Message, Usage
@@ -177,6 +178,8 @@ class InMemoryTurnStore:
                 calls=take_calls(entry, lease.epoch, now)[0],
                 answering=conversation.answering.get(entry.turn.agent),
                 spent=conversation.spent,
+                summary=self._summary(conversation),
+                calibration=conversation.calibration,
                 now=now,
             )
 
@@ -223,6 +226,8 @@ class InMemoryTurnStore:
             conversation.spent += ending.spent - entry.counted
             if ending.status is TurnStatus.FAILED:
                 entry.counted = ending.spent
+            if ending.calibration is not None:
+                conversation.calibration = ending.calibration
             conversation.lease = None
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
@@ -486,6 +491,35 @@ class InMemoryTurnStore:
             conversation = self._state.conversations.get(conversation_id)
             return list(conversation.memory.load(Window())) if conversation else []
 
+    def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
+        """See `TurnStore.slice`."""
+        return self.history(conversation_id)[start : stop + 1]
+
+    def summary(self, conversation_id: str) -> Summary:
+        """See `TurnStore.summary`."""
+        with self._state.changed:
+            conversation = self._state.conversations.get(conversation_id)
+            return self._summary(conversation) if conversation else Summary()
+
+    def _summary(self, conversation: Conversation) -> Summary:
+        return replace(conversation.summary, total=len(conversation.memory.load(Window())))
+
+    def summarise(
+        self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
+    ) -> bool:
+        """See `TurnStore.summarise`."""
+        with self._state.changed:
+            conversation = self._state.conversations.get(conversation_id)
+            if conversation is None or conversation.generation != generation:
+                return False
+            known = conversation.summary
+            if (known.covered, known.text) == (stop, text):
+                return True
+            if known.covered != start:
+                return False
+            conversation.summary = Summary(text=text, covered=stop)
+            return True
+
     def reset(self, conversation_id: str) -> int:
         """See `TurnStore.reset`."""
         with self._state.changed:
@@ -496,6 +530,7 @@ class InMemoryTurnStore:
             conversation.memory.reset()
             conversation.answering.clear()
             conversation.spent = Spent()
+            conversation.summary = Summary()
             conversation.generation += 1
             return dropped
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from agentapi.compaction import Summary
 from agentapi.ids import partition_of_turn
 from agentapi.limits import Spent
 from agentapi.memory.in_memory import InMemoryMemory
@@ -49,6 +50,8 @@ class Conversation:
     due: float | None = None
     answering: dict[str, str] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
+    summary: Summary = field(default_factory=Summary)
+    calibration: float = 1.0
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 import redis
 
+from agentapi.compaction import Summary
 from agentapi.ids import PARTITIONS
 from agentapi.messages import Message, dumps, loads
 from agentapi.settings import Settings
@@ -33,6 +34,7 @@ from agentapi.stores.codec import (
     parked_event,
     spent_from,
     step_event,
+    summary_from,
     turn_from_hash,
 )
 from agentapi.stores.connection import connect, translate_errors
@@ -169,7 +171,21 @@ class RedisTurnStore:
                 reason=RefusalReason(reply[1].decode()),
                 turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
             )
-        _, epoch, _, generation, fields, steps, messages, calls, answering, spent, now = reply
+        (
+            _,
+            epoch,
+            _,
+            generation,
+            fields,
+            steps,
+            messages,
+            calls,
+            answering,
+            spent,
+            summary,
+            total,
+            now,
+        ) = reply
         return Claim(
             lease=Lease(
                 conversation_id=conversation_id,
@@ -183,6 +199,8 @@ class RedisTurnStore:
             calls=call_book(pairs(calls), int(epoch)),
             answering=answering.decode() or None,
             spent=spent_from(spent),
+            summary=summary_from(summary, total),
+            calibration=float(spent[3] or 1),
             now=int(now) / 1000,
         )
 
@@ -231,6 +249,7 @@ class RedisTurnStore:
                 ending.spent.steps,
                 ending.spent.tokens,
                 repr(ending.spent.cost),
+                "" if ending.calibration is None else repr(ending.calibration),
                 *map(dumps, ending.messages),
             ],
         )
@@ -448,6 +467,31 @@ class RedisTurnStore:
         with translate_errors(self._settings.redis_url):
             messages = self._client.lrange(conversation_keys(conversation_id).messages, 0, -1)
         return [loads(message) for message in messages]
+
+    def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
+        """See `TurnStore.slice`."""
+        with translate_errors(self._settings.redis_url):
+            found = self._client.lrange(conversation_keys(conversation_id).messages, start, stop)
+        return [loads(message) for message in found]
+
+    def summary(self, conversation_id: str) -> Summary:
+        """See `TurnStore.summary`."""
+        keys = conversation_keys(conversation_id)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hmget(keys.meta, ["summary", "covered"])
+        pipeline.llen(keys.messages)
+        with translate_errors(self._settings.redis_url):
+            fields, total = pipeline.execute()
+        return summary_from(fields, total)
+
+    def summarise(
+        self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
+    ) -> bool:
+        """See `TurnStore.summarise`."""
+        keys = conversation_keys(conversation_id)
+        return bool(
+            self._call("summarise", [keys.meta], [generation, start, stop, text])[0] == b"kept"
+        )
 
     def reset(self, conversation_id: str) -> int:
         """See `TurnStore.reset`."""

@@ -30,6 +30,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "summarise",
     "suspend",
 )
 """Every script, one for each change of state."""

@@ -42,7 +42,7 @@ def _plain(value: object) -> str:
     if value is None:
         return "not set"
     if isinstance(value, Mapping):
-        return to_json(value, exclude_none=True).decode()
+        return to_json(dict(value), exclude_none=True).decode()
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

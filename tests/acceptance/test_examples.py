@@ -63,6 +63,13 @@ def test_the_support_desk(url: str) -> None:
     ]
 
 
+def test_a_long_conversation() -> None:
+    first, second = run("examples.long_conversation").splitlines()
+    assert first.startswith("30 messages, ")
+    assert int(first.split()[2]) >= 18
+    assert second == "30 messages in the transcript"
+
+
 def test_mcp_tools() -> None:
     assert run("examples.mcp_tools").splitlines() == [
         "notes_read_note: Read a note.",

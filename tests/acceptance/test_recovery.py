@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,29 @@ def test_a_producer_that_dies_before_the_wake_up(stack: Stack, orchestrator: Orc
     orchestrator.store.enqueue([new])
     result = orchestrator.turn(turn_id).result(timeout=20)
     assert result.text == "You said: are you there?"
+
+
+def test_wake_ups_that_a_killed_worker_had_taken_are_sent_again(tmp_path: Path) -> None:
+    # One that holds more of them than it can start; the broker knows nothing of those.
+    with (
+        Stack(
+            tmp_path,
+            agents=("tests.acceptance.agents",),
+            workers=1,
+            flower=False,
+            concurrency=2,
+            lease_ttl=LEASE,
+            heartbeat=0.5,
+            dispatch_grace=1,
+        ) as alone,
+        Orchestrator(alone.settings) as orchestrator,
+    ):
+        handles = [orchestrator.enqueue("tools", '/count_up {"seconds": 1}') for _ in range(8)]
+        until(lambda: sum(handle.info().steps > 0 for handle in handles) == 2)
+        kill(alone, alone.workers[0])
+        alone.start_worker()
+        for handle in handles:
+            assert handle.result(timeout=60).text == "count_up: counted"
 
 
 def test_a_rolling_restart_under_load_loses_and_repeats_nothing(

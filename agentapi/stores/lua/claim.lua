@@ -5,7 +5,7 @@
 --      7 max bytes of history (-1 for no bound)
 -- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages,
 --      calls that waited (flat hash), agent that answers instead or '', totals of
---      the conversation (steps, tokens, cost), now}
+--      the conversation (steps, tokens, cost), summary, messages it covers, all messages, now}
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
@@ -44,6 +44,12 @@ if lease[1] ~= ARGV[4] then
   redis.call('HSETNX', KEYS[1], 'started', int(now))
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = attempt, worker = ARGV[3] }))
 end
+-- The bound is in estimated bytes; the provider's own counts say what those are worth.
+local max_bytes = tonumber(ARGV[7])
+local calibration = tonumber(redis.call('HGET', KEYS[4], 'calibration') or '')
+if calibration and max_bytes > 0 then
+  max_bytes = math.ceil(max_bytes / calibration)
+end
 return {
   'claimed',
   epoch,
@@ -51,9 +57,11 @@ return {
   redis.call('HGET', KEYS[4], 'generation') or '0',
   redis.call('HGETALL', KEYS[1]),
   redis.call('LRANGE', KEYS[6], 0, -1),
-  newest_messages(KEYS[5], tonumber(ARGV[6]), tonumber(ARGV[7])),
+  newest_messages(KEYS[5], tonumber(ARGV[6]), max_bytes),
   take_calls(KEYS[9], epoch, now),
   redis.call('HGET', KEYS[4], 'active:' .. turn[4]) or '',
-  redis.call('HMGET', KEYS[4], 'steps', 'tokens', 'cost'),
+  redis.call('HMGET', KEYS[4], 'steps', 'tokens', 'cost', 'calibration'),
+  redis.call('HMGET', KEYS[4], 'summary', 'covered'),
+  redis.call('LLEN', KEYS[5]),
   int(now),
 }

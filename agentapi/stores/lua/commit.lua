@@ -6,7 +6,8 @@
 --      events, 12 idle time of conversations that have none of their own (0 for none),
 --      13 prefix of turn keys, 14 agent that the conversation goes on with instead of the one
 --      that was asked ('' for no change), 15 steps, 16 tokens and 17 cost that it spent with all below,
---      18... messages for the history
+--      18 tokens that the provider counted for one that was estimated ('' for no news),
+--      19... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
 -- in the ended turn and answers as the first did. A conversation that was reset since the
@@ -24,7 +25,7 @@ end
 local now = now_ms()
 local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
 if keeps and (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
-  for i = 18, #ARGV do
+  for i = 19, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if ARGV[14] == before[4] then
@@ -43,7 +44,7 @@ else
 end
 local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
 redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
-  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 17 and 1 or 0)
+  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])
@@ -53,6 +54,9 @@ redis.call('HINCRBY', KEYS[4], 'steps', int(ARGV[15] - (counted[1] or 0)))
 redis.call('HINCRBY', KEYS[4], 'tokens', int(ARGV[16] - (counted[2] or 0)))
 if tonumber(ARGV[17]) > 0 then
   redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (counted[3] or 0))
+end
+if ARGV[18] ~= '' then
+  redis.call('HSET', KEYS[4], 'calibration', ARGV[18])
 end
 if ARGV[5] == 'failed' then
   redis.call('HSET', KEYS[1], 'spent_steps', ARGV[15], 'spent_tokens', ARGV[16],

@@ -21,7 +21,7 @@ if known[1] then
       redis.call('HDEL', KEYS[2], field)
     end
   end
-  redis.call('HDEL', KEYS[2], 'steps', 'tokens', 'cost')
+  redis.call('HDEL', KEYS[2], 'steps', 'tokens', 'cost', 'summary', 'covered')
   redis.call('HINCRBY', KEYS[2], 'generation', 1)
   redis.call('HSET', KEYS[2], 'reset', ARGV[1], 'dropped', dropped)
 end

@@ -1,0 +1,19 @@
+-- Keep the summary of a conversation's beginning; the messages stay as they are.
+-- KEYS 1 meta (hash)
+-- ARGV 1 generation, 2 messages that the summary before covers, 3 messages that this one covers,
+--      4 text
+-- Returns {'kept'} or {'late'} (the conversation was reset, or another summary was faster)
+-- Promises 4, 5: a summary stands on the one before it. A repeat finds its own.
+
+local meta = redis.call('HMGET', KEYS[1], 'created', 'generation', 'covered', 'summary')
+if not meta[1] or (meta[2] or '0') ~= ARGV[1] then
+  return { 'late' }
+end
+if meta[3] == ARGV[3] and meta[4] == ARGV[4] then
+  return { 'kept' }
+end
+if (meta[3] or '0') ~= ARGV[2] then
+  return { 'late' }
+end
+redis.call('HSET', KEYS[1], 'covered', ARGV[3], 'summary', ARGV[4])
+return { 'kept' }

@@ -1,0 +1,101 @@
+"""Long conversations: what grows old is summarised beside them, and the transcript stays whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from agentapi import Agent, Compaction, Window
+from agentapi.compaction import Summary, transcript, whole_turns, with_summary
+from agentapi.errors import InvalidAgent
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+from agentapi.testing import ScriptedProvider, says
+from orchestrator import Orchestrator
+
+Script = Callable[..., ScriptedProvider]
+Eager = Callable[..., Orchestrator]
+
+
+def talker(**more: object) -> Agent:
+    compact = Compaction(keep=2, after=2)
+    return Agent(name="talker", system_prompt="Talk.", provider="openai", compact=compact)
+
+
+def test_the_beginning_is_summarised_and_the_model_gets_it(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    model = script(says("a"), says("b"), says("c"), says("They said one and two."), says("d"))
+    orchestrator = eager_orchestrator([talker()])
+    for said in ("one", "two", "three"):
+        orchestrator.enqueue("talker", said, conversation_id="c").result()
+    # Four messages of six are in the summary now.
+    asked = model.requests[3]
+    assert asked.system_prompt.startswith("Summarise the conversation")
+    assert asked.messages[0].content == "user: one\nassistant: a\nuser: two\nassistant: b"
+    assert orchestrator.store.summary("c") == Summary(
+        text="They said one and two.", covered=4, total=6
+    )
+    orchestrator.enqueue("talker", "four", conversation_id="c").result()
+    request = model.requests[4]
+    assert request.system_prompt == with_summary("Talk.", "They said one and two.")
+    assert [message.content for message in request.messages] == ["three", "c", "four"]
+    # Nothing is deleted by it.
+    assert len(orchestrator.history("c")) == 8
+    orchestrator.reset("c")
+    assert orchestrator.store.summary("c") == Summary()
+
+
+def test_a_summary_stands_on_the_one_before(script: Script, eager_orchestrator: Eager) -> None:
+    turns = [says(f"reply {number}") for number in range(5)]
+    model = script(*turns[:3], says("first"), *turns[3:], says("second"))
+    orchestrator = eager_orchestrator([talker()])
+    for number in range(5):
+        orchestrator.enqueue("talker", f"message {number}", conversation_id="c").result()
+    assert orchestrator.store.summary("c") == Summary(text="second", covered=8, total=10)
+    asked = model.requests[-1].messages[0].content
+    assert asked.startswith("Summary of what came before:\nfirst")
+    assert "message 2" in asked
+    assert "message 1" not in asked
+
+
+def test_a_summary_that_fails_is_in_nobodys_way(script: Script, eager_orchestrator: Eager) -> None:
+    script(says("a"), says("b"), says("c"), RuntimeError("down"), says("d"), says("now"))
+    orchestrator = eager_orchestrator([talker()])
+    for said in ("one", "two", "three"):
+        orchestrator.enqueue("talker", said, conversation_id="c").result()
+    assert orchestrator.store.summary("c").covered == 0
+    assert orchestrator.enqueue("talker", "four", conversation_id="c").result().text == "d"
+
+
+def test_pieces_end_with_whole_turns() -> None:
+    said, answered = UserMessage(content="u"), AssistantMessage(content="a")
+    called = AssistantMessage(content="", tool_calls=(ToolCall(id="1", name="look", arguments={}),))
+    result = ToolMessage(call_id="1", name="look", content="seen")
+    history: list[Message] = [said, called, result, answered, said, answered]
+    assert whole_turns(history, 5) == 4
+    assert whole_turns(history, 3) == 0
+    assert whole_turns([said, answered, said], 2) == 2
+    assert transcript("", history[:3]) == "user: u\nassistant:  [calls look]\nlook: seen"
+    assert with_summary("", "s").endswith("s")
+    assert with_summary("p", "") == "p"
+
+
+def test_what_is_no_compaction() -> None:
+    with pytest.raises(InvalidAgent, match="keep is 0"):
+        Compaction(keep=0)
+
+
+def test_the_providers_counts_calibrate_the_window(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    # Each message of 396 bytes is estimated at 101 tokens; the provider counts four times that.
+    text = "x" * 396
+    heavy = says(text, input_tokens=5000)
+    model = script(*[heavy] * 3)
+    agent = Agent(name="a", provider="openai", window=Window(messages=None, tokens=500))
+    orchestrator = eager_orchestrator([agent])
+    for _ in range(3):
+        orchestrator.enqueue("a", text, conversation_id="c").result()
+    # By the estimate both turns before would fit; by the provider's counts only the newest.
+    assert [len(request.messages) for request in model.requests] == [1, 3, 3]
