@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from agentapi.attachments import Content
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.limits import Limits, Spent
-from agentapi.loop import Fetch, NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.loop import Fetch, NoLog, TurnLog, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
+from agentapi.progress import TurnProgress
 from agentapi.settings import Settings, load_settings
 from agentapi.tool_calls import TurnRules, TurnSuspended
 from agentapi.tools import ToolContext
