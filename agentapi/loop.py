@@ -190,7 +190,9 @@ async def _carry_on(
     blobs: Fetch,
 ) -> TurnResult:
     """See `run_loop`."""
-    agent, provider = _active(agent, provider, progress, agents, connect)
+    # Calls without a result are for the tools of the agent that made them.
+    whose = progress.responder if progress.open_calls() else progress.handed_to
+    agent, provider = _active(agent, provider, whose, agents, connect)
     window = agent.window.select(history, calibration)
     resumed = True
     while True:
@@ -207,7 +209,7 @@ async def _carry_on(
                 limits=agent.limits.tighter(rules.budget),
             )
             await runner.run(calls, progress.held)
-            agent, provider = _active(agent, provider, progress, agents, connect)
+            agent, provider = _active(agent, provider, progress.handed_to, agents, connect)
             window = agent.window.select(history, calibration)
         resumed = False
         response = progress.last_response
@@ -305,12 +307,11 @@ async def _judged(
 def _active(
     agent: Agent,
     provider: Provider,
-    progress: TurnProgress,
+    name: str | None,
     agents: Mapping[str, Agent],
     connect: Callable[[Agent], Provider],
 ) -> tuple[Agent, Provider]:
-    """The agent that goes on, and its provider's client."""
-    name = progress.handed_to
+    """The agent of that name that the turn was handed over to, and its provider's client."""
     if name is None or name == agent.name:
         return agent, provider
     target = agents.get(name) or agent.handoff_to(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentapi.limits import Spent
@@ -59,11 +60,14 @@ class TurnProgress:
 
     @property
     def handed_to(self) -> str | None:
-        """The agent that the turn was handed over to last."""
-        for step in reversed(self.steps):
-            if isinstance(step, ToolStep) and step.handoff is not None:
-                return step.handoff
-        return None
+        """The agent that the turn was handed over to last, who answers next."""
+        return _last_handoff(self.steps)
+
+    @property
+    def responder(self) -> str | None:
+        """The agent that gave the newest response, whose tools it calls; None for the first."""
+        responses = [i for i, step in enumerate(self.steps) if isinstance(step, ModelStep)]
+        return _last_handoff(self.steps[: responses[-1]]) if responses else None
 
     def open_calls(self) -> list[ToolCall]:
         """Calls of the newest response that have no result yet."""
@@ -122,3 +126,10 @@ class TurnProgress:
             usage=self.usage,
             steps=len(self.steps),
         )
+
+
+def _last_handoff(steps: Sequence[Step]) -> str | None:
+    for step in reversed(steps):
+        if isinstance(step, ToolStep) and step.handoff is not None:
+            return step.handoff
+    return None
