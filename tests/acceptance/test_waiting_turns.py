@@ -118,7 +118,7 @@ def test_a_cancelled_turn_takes_its_tree_with_it(orchestrator: Orchestrator) -> 
 
 
 def test_a_deadline_reaches_the_tree(orchestrator: Orchestrator) -> None:
-    turn = fan_out(orchestrator, '/nap {"seconds": 60}', deadline=3)
+    turn = fan_out(orchestrator, '/nap {"seconds": 60}', deadline=6)
     [child] = children_run(turn, 1)
     with pytest.raises(TurnFailed, match="deadline"):
         turn.result(timeout=30)

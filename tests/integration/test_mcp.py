@@ -165,8 +165,8 @@ async def test_the_list_of_tools_changes(script: Script) -> None:
 
 
 async def test_a_call_that_takes_too_long(script: Script) -> None:
-    agent = agent_with(over_stdio(timeout=2))
-    async with told(agent, script, call("shelf_slow", seconds=5)) as results:
+    agent = agent_with(over_stdio(timeout=5))
+    async with told(agent, script, call("shelf_slow", seconds=30)) as results:
         assert results == ["the tool did not answer in time"]
 
 
