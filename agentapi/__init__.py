@@ -1,6 +1,7 @@
 """Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
 
 from agentapi.agent import Agent
+from agentapi.attachments import File, Image
 from agentapi.compaction import Compaction
 from agentapi.errors import (
     AgentAPIError,
@@ -8,12 +9,14 @@ from agentapi.errors import (
     BrokerUnavailable,
     CallNotPending,
     ConfigurationError,
+    ContextTooLong,
     ConversationBusy,
     InvalidAgent,
     InvalidConversationId,
     InvalidInput,
     InvalidMessage,
     InvalidTool,
+    NoProviderAvailable,
     ProviderError,
     ProviderMisconfigured,
     ProviderRejected,
@@ -78,6 +81,8 @@ __all__ = [
     "tool",
     # Conversations
     "AssistantMessage",
+    "File",
+    "Image",
     "InMemoryMemory",
     "Memory",
     "Message",
@@ -106,12 +111,14 @@ __all__ = [
     "BrokerUnavailable",
     "CallNotPending",
     "ConfigurationError",
+    "ContextTooLong",
     "ConversationBusy",
     "InvalidAgent",
     "InvalidConversationId",
     "InvalidInput",
     "InvalidMessage",
     "InvalidTool",
+    "NoProviderAvailable",
     "ProviderError",
     "ProviderMisconfigured",
     "ProviderRejected",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Generic, cast
 
+from agentapi.attachments import UserInput, content_of
 from agentapi.compaction import Compaction
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.hooks import HookChain, Hooks
@@ -151,11 +152,11 @@ class Agent(Generic[OutputT]):
         self._spent = Spent()
         self.memory.reset()
 
-    async def run(self, message: str) -> str:
+    async def run(self, message: UserInput) -> str:
         """Say something and get the reply; see `run_turn`."""
         return (await self.run_turn(message)).text
 
-    async def run_turn(self, message: str) -> TurnResult[OutputT]:
+    async def run_turn(self, message: UserInput) -> TurnResult[OutputT]:
         """Say something and get the reply with all that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
@@ -169,7 +170,7 @@ class Agent(Generic[OutputT]):
         """
         return await self._run(message, NoLog(), stream=False)
 
-    async def stream(self, message: str) -> AsyncIterator[str]:
+    async def stream(self, message: UserInput) -> AsyncIterator[str]:
         """Say something and get the reply's text as it arrives, tools included.
 
         The turn goes on to its end only while it is read. Raises as `run_turn`.
@@ -227,14 +228,15 @@ class Agent(Generic[OutputT]):
                 return tool.definition if isinstance(tool.definition, Agent) else None
         return None
 
-    async def _run(self, message: str, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
-        check_message(message)
+    async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
+        content = content_of(message)
+        check_message(content.text)
         async with self._lock():
             memory = self.memory
             history = await asyncio.to_thread(memory.load, self.window)
             result = await run_in_process(
                 self._answering or self,
-                message,
+                content,
                 history=history,
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
@@ -246,9 +248,10 @@ class Agent(Generic[OutputT]):
                 stream=stream,
                 remembered=self._remembered,
                 spent_before=self._spent,
+                blobs=lambda names: asyncio.to_thread(memory.blobs, names),
             )
             self._spent += result.spent
-            await asyncio.to_thread(memory.append, result.result.messages)
+            await asyncio.to_thread(memory.append, result.result.messages, content.blobs)
             self._answering = result.agent
             return result.result
 

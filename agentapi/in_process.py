@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from agentapi.attachments import Content
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.limits import Limits, Spent
-from agentapi.loop import NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.loop import Fetch, NoLog, TurnLog, TurnProgress, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 _NOTHING = Spent()
 
+
+async def _no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
+    return {}
+
+
 Remembered: TypeAlias = dict[str, list[Message]]
 
 
@@ -47,7 +53,7 @@ class Answer:
 
 async def run_in_process(
     agent: Agent,
-    message: str,
+    content: Content,
     *,
     history: Sequence[Message],
     context: ToolContext,
@@ -57,12 +63,13 @@ async def run_in_process(
     remembered: Remembered,
     budget: Limits | None = None,
     spent_before: Spent = _NOTHING,
+    blobs: Fetch = _no_blobs,
 ) -> Answer:
     """Run a turn to its end, and those that it delegates beside each other.
 
     Args:
         agent: Who is asked.
-        message: What is said.
+        content: What is said.
         history: The conversation before it.
         context: For the tools.
         log: Told of each step.
@@ -71,13 +78,22 @@ async def run_in_process(
         remembered: Conversations with agents that remember; grows.
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
+        blobs: Fetches bytes of attachments of the history.
 
     Raises:
         ApprovalRequired: A call needs a person's approval, and nobody can be asked.
         AgentAPIError: As `run_loop`.
     """
     settings = load_settings()
-    progress = TurnProgress(user=UserMessage(content=message, turn_id=context.turn_id))
+    user = UserMessage(
+        content=content.text, attachments=content.attachments, turn_id=context.turn_id
+    )
+    progress = TurnProgress(user=user)
+
+    async def fetch(names: Sequence[str]) -> Mapping[str, bytes]:
+        older = [name for name in names if name not in content.blobs]
+        return {**content.blobs, **(await blobs(older) if older else {})}
+
     book = CallBook()
     while True:
         try:
@@ -92,6 +108,7 @@ async def run_in_process(
                 retry=RetryPolicy(max_retries=settings.provider_max_retries),
                 book=book,
                 rules=turn_rules(settings, depth, budget, spent_before),
+                blobs=fetch,
             )
         except TurnSuspended as suspended:
             book = await _ask(suspended, context, depth, remembered)
@@ -161,7 +178,7 @@ async def _run_child(
         async with asyncio.timeout(child.timeout):
             answer = await run_in_process(
                 cast("Agent", agent),
-                child.input,
+                Content(text=child.input),
                 history=remembered.get(child.conversation_id, ()),
                 context=replace(
                     context, conversation_id=child.conversation_id, turn_id=child.turn_id

@@ -7,12 +7,13 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pydantic import ValidationError
 
+from agentapi.attachments import blobs_of
 from agentapi.compaction import with_summary
 from agentapi.errors import (
     AgentAPIError,
@@ -39,6 +40,14 @@ from agentapi.window import estimate_request
 
 if TYPE_CHECKING:
     from agentapi.agent import Agent
+
+Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
+"""Gives the bytes of attachments by their names; those that are there."""
+
+
+async def _no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
+    return {}
+
 
 _WAIT_HERE = RetryPolicy()
 _NOTHING_WAITED = CallBook()
@@ -209,6 +218,7 @@ async def run_loop(
     connect: Callable[[Agent], Provider] = chain_of,
     summary: str = "",
     calibration: float = 1.0,
+    blobs: Fetch = _no_blobs,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -229,6 +239,7 @@ async def run_loop(
         connect: Gives the client of an agent that the turn is handed over to.
         summary: Of what came before the history.
         calibration: Tokens that the provider counts for one that is estimated.
+        blobs: Fetches the bytes of attachments by their names.
 
     Raises:
         MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
@@ -261,6 +272,7 @@ async def run_loop(
             connect=connect,
             summary=summary,
             calibration=calibration,
+            blobs=blobs,
         )
     except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
         # None of these ends the turn.
@@ -288,6 +300,7 @@ async def _carry_on(
     connect: Callable[[Agent], Provider],
     summary: str,
     calibration: float,
+    blobs: Fetch,
 ) -> TurnResult:
     """See `run_loop`."""
     agent, provider = _active(agent, provider, progress, agents, connect)
@@ -321,7 +334,7 @@ async def _carry_on(
             )
         agent.limits.tighter(rules.budget).check(progress.spent, "turn")
         agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
-        call = _Call(agent, provider, [*window, *progress.for_model()], summary)
+        call = _Call(agent, provider, [*window, *progress.for_model()], summary, blobs)
         answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
@@ -347,18 +360,26 @@ class _Call:
     """One model call, with the tools that it offers."""
 
     def __init__(
-        self, agent: Agent, provider: Provider, messages: Sequence[Message], summary: str
+        self,
+        agent: Agent,
+        provider: Provider,
+        messages: Sequence[Message],
+        summary: str,
+        blobs: Fetch,
     ) -> None:
         self._agent = agent
         self._provider = provider
         self._messages = messages
         self._summary = summary
+        self._blobs = blobs
         self._estimate = 0
         self.tools = Toolbox(agent.name, ())
 
     async def prepare(self) -> ModelRequest:
         agent = self._agent
         self.tools = await agent.toolbox()
+        names = blobs_of(self._messages)
+        blobs = await self._blobs(names) if names else {}
         prompt = with_summary(agent.system_prompt, self._summary)
         self._estimate = estimate_request(prompt, self._messages, self.tools.specs)
         return ModelRequest(
@@ -368,6 +389,7 @@ class _Call:
             tools=self.tools.specs,
             options=agent.options,
             output=agent.output.spec if agent.output else None,
+            blobs=blobs,
         )
 
     def calibration(self, counted: int) -> float | None:

@@ -8,7 +8,8 @@ signatures, its own call ids) in `provider_data`, under its own name; nobody els
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
@@ -36,11 +37,37 @@ class ToolCall:
     malformed: str | None = None
 
 
+class AttachmentKind(StrEnum):
+    """What a model is to take an attachment for."""
+
+    IMAGE = "image"
+    FILE = "file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """An image or a file of a message: where it is, not what is in it.
+
+    Attributes:
+        url: Where the provider finds it; or
+        blob: the name of its bytes, their SHA-256, which are kept beside the history.
+        size: Of the bytes.
+    """
+
+    kind: AttachmentKind
+    url: str | None = None
+    blob: str | None = None
+    size: int = 0
+    media_type: str | None = None
+    name: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UserMessage:
-    """What the user said."""
+    """What the user said, and the images and files that came with it."""
 
     content: str
+    attachments: tuple[Attachment, ...] = ()
     turn_id: str | None = None
     role: Literal["user"] = field(default="user", init=False)
 
@@ -100,10 +127,21 @@ def to_dict(message: Message) -> dict[str, Any]:
             if message.is_error:
                 data["is_error"] = True
         case UserMessage():
-            pass
+            if message.attachments:
+                data["attachments"] = [attachment_to_dict(a) for a in message.attachments]
     if message.turn_id is not None:
         data["turn_id"] = message.turn_id
     return data
+
+
+def attachment_to_dict(attachment: Attachment) -> dict[str, Any]:
+    """As it is stored: what is not set is left out."""
+    return {name: value for name, value in asdict(attachment).items() if value}
+
+
+def attachment_from_dict(data: Mapping[str, Any]) -> Attachment:
+    """Read a stored one."""
+    return Attachment(**{**data, "kind": AttachmentKind(data["kind"])})
 
 
 def _call_to_dict(call: ToolCall) -> dict[str, Any]:
@@ -132,7 +170,11 @@ def from_dict(data: Mapping[str, Any]) -> Message:
     try:
         match data["role"]:
             case "user":
-                return UserMessage(content=data["content"], turn_id=data.get("turn_id"))
+                return UserMessage(
+                    content=data["content"],
+                    attachments=tuple(map(attachment_from_dict, data.get("attachments", ()))),
+                    turn_id=data.get("turn_id"),
+                )
             case "assistant":
                 return AssistantMessage(
                     content=data["content"],
@@ -153,7 +195,7 @@ def from_dict(data: Mapping[str, Any]) -> Message:
                 raise InvalidMessage(
                     f"message has role {role!r}, expected 'user', 'assistant' or 'tool'"
                 )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidMessage(
             f"message is no {data.get('role')!r} message of format {FORMAT_VERSION}: {error}"
         ) from error

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentapi.attachments import has_attachments
 from agentapi.errors import (
     ContextTooLong,
     NoProviderAvailable,
     ProviderError,
     ProviderHeld,
     ProviderMisconfigured,
+    ProviderRejected,
     ProviderUnavailable,
 )
 from agentapi.providers import (
@@ -101,6 +103,12 @@ class ModelChain:
         name, alone = choice.provider, len(self._choices) == 1
         provider = providers.get(name)
         asked = replace(request, model=choice.model or provider.default_model)
+        if has_attachments(request.messages) and not getattr(provider, "takes_attachments", False):
+            raise ProviderRejected(
+                f"provider {choice.provider!r} takes no images and files: give the agent one that "
+                "does, or say it in words",
+                provider=choice.provider,
+            )
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
         try:

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
         default=None,
         description="How long a tool call waits for an approval; for ever when not set.",
     )
+    max_attachment_bytes: int = Field(
+        default=10_485_760, ge=0, description="Most bytes of images and files of one message."
+    )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
         default=3, ge=1, description="Claims of one turn before it fails as poison."

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from agentapi import Agent, Settings
+from agentapi.attachments import UserInput
 from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
@@ -53,7 +54,7 @@ class AsyncOrchestrator:
     async def enqueue(
         self,
         agent: str | Agent,
-        message: str,
+        message: UserInput,
         *,
         conversation_id: str | None = None,
         user_id: str | None = None,

@@ -11,6 +11,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from agentapi import Agent, Settings, load_settings
+from agentapi.attachments import UserInput
 from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.messages import to_dict
@@ -74,7 +75,7 @@ class Orchestrator:
     def enqueue(
         self,
         agent: str | Agent,
-        message: str,
+        message: UserInput,
         *,
         conversation_id: str | None = None,
         user_id: str | None = None,

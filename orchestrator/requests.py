@@ -11,6 +11,7 @@ import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agent import check_message
+from agentapi.attachments import UserInput, content_of
 from agentapi.errors import InvalidInput
 from agentapi.flows import is_flow
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
@@ -26,7 +27,7 @@ class TurnRequest:
 
     Attributes:
         agent: Name of a registered agent, or the agent itself.
-        message: What the user says.
+        message: What the user says: text, or a list of texts, `Image` and `File`.
         conversation_id: The conversation to continue; a new one when not given.
         user_id: The user, for a conversation that begins now.
         tenant_id: The tenant the conversation belongs to.
@@ -46,7 +47,7 @@ class TurnRequest:
     """
 
     agent: str | Agent
-    message: str
+    message: UserInput
     conversation_id: str | None = None
     user_id: str | None = None
     tenant_id: str | None = None
@@ -75,7 +76,8 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
     if not isinstance(agent, str) or (known and agent not in known and not is_flow(agent)):
         raise unknown_agent(str(agent), known)
-    message = check_message(request.message, settings.max_message_bytes)
+    content = content_of(request.message, settings.max_attachment_bytes)
+    message = check_message(content.text, settings.max_message_bytes)
     key = _short_text("idempotency_key", request.idempotency_key)
     if request.conversation_id is not None:
         conversation_id = check_conversation_id(request.conversation_id)
@@ -93,6 +95,8 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
         timeout=_deadline(request.deadline),
+        attachments=content.attachments,
+        blobs=content.blobs,
     )
 
 

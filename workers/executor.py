@@ -168,7 +168,11 @@ class TurnExecutor:
     def _run(self, agent: Agent | None, claim: Claim) -> dict[str, Any]:
         running = RunningTurn(lease=claim.lease, loop=self.loop)
         progress = TurnProgress(
-            user=UserMessage(content=claim.turn.input, turn_id=claim.turn.turn_id),
+            user=UserMessage(
+                content=claim.turn.input,
+                attachments=tuple(claim.turn.attachments),
+                turn_id=claim.turn.turn_id,
+            ),
             steps=list(claim.steps),
         )
         self.running.add(running)
@@ -317,6 +321,9 @@ class TurnExecutor:
                     agents=self.agents,
                     summary=claim.summary.text if agent.compact else "",
                     calibration=claim.calibration,
+                    blobs=lambda names: running.call(
+                        lambda: self.store.blobs(turn.conversation_id, names)
+                    ),
                     connect=connect,
                 )
         except TimeoutError:

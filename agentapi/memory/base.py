@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from agentapi.messages import Message
@@ -36,8 +36,12 @@ class Memory(Protocol):
         """The newest messages: no fewer than the window needs."""
         ...
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Add the messages of one turn, all together."""
+    def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = ...) -> None:
+        """Add the messages of one turn, all together, with the bytes of their attachments."""
+        ...
+
+    def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of attachments by their names; those that are there."""
         ...
 
     def reset(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from agentapi.ids import check_conversation_id, create_conversation_id
 from agentapi.messages import Message, to_dict
 from agentapi.window import Window
+
+_NO_BLOBS: Final[Mapping[str, bytes]] = {}
 
 
 class InMemoryMemory:
@@ -39,6 +41,7 @@ class InMemoryMemory:
         self.user_id = user_id
         self.tenant_id = tenant_id
         self._messages: list[Message] = []
+        self._blobs: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -55,12 +58,24 @@ class InMemoryMemory:
         with self._lock:
             return tuple(self._messages)
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Add the messages of one turn, all together."""
+    def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
+        """Add the messages of one turn, all together, with the bytes of their attachments."""
         with self._lock:
             self._messages.extend(messages)
+            self._blobs.update(blobs)
+
+    def keep(self, blobs: Mapping[str, bytes]) -> None:
+        """Keep bytes of attachments for messages to come."""
+        with self._lock:
+            self._blobs.update(blobs)
+
+    def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of attachments; those that are there."""
+        with self._lock:
+            return {name: self._blobs[name] for name in names if name in self._blobs}
 
     def reset(self) -> None:
         """Forget all messages."""
         with self._lock:
             self._messages.clear()
+            self._blobs.clear()

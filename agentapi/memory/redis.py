@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import redis
 
@@ -19,6 +20,7 @@ from agentapi.stores.refusals import other_tenant
 from agentapi.stores.scripts import Scripts
 from agentapi.window import BYTES_PER_TOKEN, Window
 
+_NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)
 
 
@@ -105,8 +107,18 @@ class RedisMemory:
         )
         return [loads(message) for message in reply[1]]
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Add the messages of one turn, all together.
+    def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of attachments; those that are there.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        with translate_errors(self._settings.redis_url):
+            found = self._client.hmget(self._keys.blobs, list(names))
+        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
+
+    def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
+        """Add the messages of one turn, all together, with the bytes of their attachments.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
@@ -120,6 +132,8 @@ class RedisMemory:
                 self.user_id or "",
                 self.tenant_id or "",
                 round((self.ttl_seconds or 0) * 1000),
+                len(blobs),
+                *chain.from_iterable(blobs.items()),
                 *map(dumps, messages),
             ],
         )

@@ -54,6 +54,7 @@ class ModelRequest:
         options: Passed to the provider's request body as they are, such as
             ``{"temperature": 0.2}``.
         output: What the reply must be; None for any text.
+        blobs: Bytes of the messages' attachments by their names.
     """
 
     model: str
@@ -62,6 +63,7 @@ class ModelRequest:
     tools: Sequence[ToolSpec] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class FinishReason(StrEnum):

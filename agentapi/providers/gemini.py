@@ -46,6 +46,7 @@ class GeminiProvider:
     """A client of the Gemini API, with one pool of connections."""
 
     name = PROVIDER
+    takes_attachments = True
 
     def __init__(
         self,
@@ -228,7 +229,7 @@ def _verbatim(parts: Sequence[types.Part]) -> dict[str, Any]:
 
 
 def _config(request: ModelRequest) -> types.GenerateContentConfig:
-    body: dict[str, Any] = {"contents": contents(request.messages)}
+    body: dict[str, Any] = {"contents": contents(request.messages, request.blobs)}
     if request.tools:
         body["tools"] = tools(request.tools)
     if request.system_prompt:

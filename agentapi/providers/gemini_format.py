@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.genai import types
 
-from agentapi.messages import AssistantMessage, Message, ToolMessage, Usage, UserMessage
+from agentapi.attachments import describe
+from agentapi.messages import (
+    AssistantMessage,
+    Attachment,
+    Message,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from agentapi.providers.base import ToolSpec
 
 PROVIDER: Final = "gemini"
@@ -17,14 +26,21 @@ FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
 call of the current turn without a signature (ai.google.dev, "Thought signatures")."""
 
 
-def contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
+_NO_BLOBS: Final[Mapping[str, bytes]] = {}
+
+
+def contents(
+    messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS
+) -> list[dict[str, Any]]:
     """The messages as Gemini's contents; results of one response go back together."""
     found: list[dict[str, Any]] = []
     ids: dict[str, str | None] = {}
     for message in messages:
         match message:
             case UserMessage():
-                found.append({"role": "user", "parts": [{"text": message.content}]})
+                said: list[dict[str, Any]] = [{"text": message.content}]
+                said += [_attached(attachment, blobs) for attachment in message.attachments]
+                found.append({"role": "user", "parts": said})
             case AssistantMessage():
                 parts = _model_parts(message)
                 ids = _ids(message, parts)
@@ -36,6 +52,16 @@ def contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
                 else:
                     found.append({"role": "user", "parts": [part]})
     return found
+
+
+def _attached(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    kind = {"mimeType": attachment.media_type} if attachment.media_type else {}
+    if attachment.url is not None:
+        return {"fileData": {**kind, "fileUri": attachment.url}}
+    data = blobs.get(attachment.blob or "")
+    if data is None:
+        return {"text": f"[{describe(attachment)} is no longer kept]"}
+    return {"inlineData": {**kind, "data": base64.b64encode(data).decode()}}
 
 
 def _model_parts(message: AssistantMessage) -> list[dict[str, Any]]:

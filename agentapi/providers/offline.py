@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentapi.attachments import describe
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers.base import (
     FinishReason,
@@ -37,10 +38,11 @@ class OfflineProvider:
     - "What did I say?" is answered from the user's messages in the history.
     - An agent with an `output_type` gets the JSON object in the user's message, or the smallest
       one that fits, with the message as its texts.
-    - Anything else is echoed.
+    - Anything else is echoed, with what kind of images and files came along.
     """
 
     name = "offline"
+    takes_attachments = True
     default_model = "offline-1"
 
     def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
@@ -166,7 +168,9 @@ def _text(messages: Sequence[Message]) -> str:
     if _RECALL.search(said[-1]):
         earlier = said[:-1]
         return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
-    return f"You said: {said[-1]}"
+    last = [message for message in messages if isinstance(message, UserMessage)][-1]
+    seen = "".join(f" [{describe(attachment)}]" for attachment in last.attachments)
+    return f"You said: {said[-1]}{seen}"
 
 
 def _usage(request: ModelRequest, message: AssistantMessage) -> Usage:

@@ -43,6 +43,8 @@ _MISCONFIGURED: Final = frozenset({"insufficient_quota", "invalid_api_key", "mod
 class OpenAIProvider:
     """A client of one server. Its own retries are off: the runtime retries, durably."""
 
+    takes_attachments = True
+
     def __init__(
         self,
         *,

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.attachments import describe
+from agentapi.errors import ProviderRejected
+from agentapi.messages import (
+    AssistantMessage,
+    Attachment,
+    AttachmentKind,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from agentapi.providers.base import FinishReason, ModelRequest
 
 _LONGEST_ID: Final = 40
@@ -50,13 +62,17 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
 
 def _messages(request: ModelRequest) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt else []
-    return [*system, *map(_message, request.messages)]
+    return [*system, *(_message(message, request.blobs) for message in request.messages)]
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
     match message:
-        case UserMessage():
+        case UserMessage(attachments=()):
             return {"role": "user", "content": message.content}
+        case UserMessage():
+            text = {"type": "text", "text": message.content}
+            parts = [_part(attachment, blobs) for attachment in message.attachments]
+            return {"role": "user", "content": [text, *parts]}
         case ToolMessage():
             return {
                 "role": "tool",
@@ -69,6 +85,32 @@ def _message(message: Message) -> dict[str, Any]:
                 data["content"] = message.content or None
                 data["tool_calls"] = _calls(message.tool_calls)
             return data
+
+
+def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    """An attachment as Chat Completions take it.
+
+    Raises:
+        ProviderRejected: A file is given by its address, which this API does not take.
+    """
+    url = attachment.url or data_url(attachment, blobs)
+    if url is None:
+        return {"type": "text", "text": f"[{describe(attachment)} is no longer kept]"}
+    if attachment.kind is AttachmentKind.IMAGE:
+        return {"type": "image_url", "image_url": {"url": url}}
+    if attachment.url is not None:
+        raise ProviderRejected(
+            "Chat Completions take no files by address: pass File(data=...), or another provider"
+        )
+    return {"type": "file", "file": {"filename": attachment.name or "file", "file_data": url}}
+
+
+def data_url(attachment: Attachment, blobs: Mapping[str, bytes]) -> str | None:
+    """The bytes of an attachment as a data URL; None when they are not kept any more."""
+    data = blobs.get(attachment.blob or "")
+    if data is None:
+        return None
+    return f"data:{attachment.media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:

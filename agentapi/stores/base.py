@@ -312,6 +312,10 @@ class TurnStore(Protocol):
         """All messages of a conversation, oldest first."""
         ...
 
+    def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of a conversation's images and files by their names; those that are there."""
+        ...
+
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         """Messages by position, from `start` to `stop`, both included."""
         ...

@@ -10,7 +10,13 @@ import orjson
 
 from agentapi.compaction import Summary
 from agentapi.limits import Limits, Spent
-from agentapi.messages import AssistantMessage, Usage, from_dict, to_dict
+from agentapi.messages import (
+    AssistantMessage,
+    Usage,
+    attachment_from_dict,
+    from_dict,
+    to_dict,
+)
 from agentapi.stores.base import Ending
 from agentapi.turns import (
     Event,
@@ -68,6 +74,9 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         parent_id=fields["parent"].decode() if "parent" in fields else None,
         depth=int(fields.get("depth", 0)),
         budget=Limits.from_json(fields["budget"]) if "budget" in fields else None,
+        attachments=tuple(
+            map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
+        ),
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),

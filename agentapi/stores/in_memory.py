@@ -93,9 +93,11 @@ class InMemoryTurnStore:
                 parent_id=new.parent_id,
                 depth=new.depth,
                 budget=new.budget,
+                attachments=tuple(new.attachments),
                 created_at=self._state.now(),
             )
         )
+        conversation.memory.keep(new.blobs)
         conversation.inbox.append(new.turn_id)
         wakeup = None
         if length == 0:
@@ -120,7 +122,9 @@ class InMemoryTurnStore:
             *(new.agent, new.user_id, dict(new.metadata), new.stream, new.on_abort),
         )
         joined = f"{turn.input}\n\n{new.input}"
-        if not waits or not alike or len(joined.encode()) > self._settings.max_message_bytes:
+        plain = not turn.attachments and not new.attachments
+        fits = len(joined.encode()) <= self._settings.max_message_bytes
+        if not (waits and alike and plain and fits):
             return False
         entry.turn = replace(turn, input=joined)
         self._state.merged[new.turn_id] = newest
@@ -490,6 +494,11 @@ class InMemoryTurnStore:
         with self._state.changed:
             conversation = self._state.conversations.get(conversation_id)
             return list(conversation.memory.load(Window())) if conversation else []
+
+    def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """See `TurnStore.blobs`."""
+        with self._state.changed:
+            return self._state.conversations[conversation_id].memory.blobs(names)
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         """See `TurnStore.slice`."""

@@ -20,6 +20,7 @@ class ConversationKeys:
     inbox: str
     lease: str
     due: str
+    blobs: str
     turns: str
     """What the keys of its turns begin with."""
 
@@ -44,6 +45,7 @@ def conversation_keys(conversation_id: str) -> ConversationKeys:
         inbox=f"{prefix}:inbox",
         lease=f"{prefix}:lease",
         due=due_key(partition),
+        blobs=f"{prefix}:blobs",
         turns=f"agentapi:{{{partition:03d}}}:t:",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import orjson
@@ -11,7 +12,7 @@ import redis
 
 from agentapi.compaction import Summary
 from agentapi.ids import PARTITIONS
-from agentapi.messages import Message, dumps, loads
+from agentapi.messages import Message, attachment_to_dict, dumps, loads
 from agentapi.settings import Settings
 from agentapi.stores.base import (
     Accepted,
@@ -103,6 +104,7 @@ class RedisTurnStore:
                 keys.messages,
                 keys.due,
                 keys.lease,
+                keys.blobs,
             ],
             [
                 turn.turn_id,
@@ -126,6 +128,10 @@ class RedisTurnStore:
                 _ms(turn.timeout or 0),
                 _ms(turn.deadline_at or 0),
                 turn.budget.to_json() if turn.budget else "",
+                orjson.dumps([attachment_to_dict(a) for a in turn.attachments])
+                if turn.attachments
+                else "",
+                *chain.from_iterable(turn.blobs.items()),
             ],
             pipeline,
         )
@@ -467,6 +473,12 @@ class RedisTurnStore:
         with translate_errors(self._settings.redis_url):
             messages = self._client.lrange(conversation_keys(conversation_id).messages, 0, -1)
         return [loads(message) for message in messages]
+
+    def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """See `TurnStore.blobs`."""
+        with translate_errors(self._settings.redis_url):
+            found = self._client.hmget(conversation_keys(conversation_id).blobs, list(names))
+        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         """See `TurnStore.slice`."""

@@ -46,6 +46,7 @@ class ScriptedProvider:
     """
 
     default_model = "script-1"
+    takes_attachments = True
 
     def __init__(self, *acts: Act, name: str = "scripted") -> None:
         """Make one.

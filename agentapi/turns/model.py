@@ -10,7 +10,7 @@ from typing import Any, Final, Generic
 from typing_extensions import TypeVar
 
 from agentapi.limits import Limits
-from agentapi.messages import Message, Usage
+from agentapi.messages import Attachment, Message, Usage
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -92,6 +92,8 @@ class NewTurn:
         parent_id: The turn that waits for this one.
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
+        attachments: Images and files of the message.
+        blobs: Their bytes by name.
         idle_time: Seconds after which its conversation is forgotten; the setting when None.
     """
 
@@ -110,6 +112,8 @@ class NewTurn:
     parent_id: str | None = None
     depth: int = 0
     budget: Limits | None = None
+    attachments: Sequence[Attachment] = ()
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
     idle_time: float | None = None
 
 
@@ -168,6 +172,7 @@ class Turn:
     parent_id: str | None = None
     depth: int = 0
     budget: Limits | None = None
+    attachments: Sequence[Attachment] = ()
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None

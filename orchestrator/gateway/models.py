@@ -79,14 +79,19 @@ class WorkerCensus:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-                answers = self._app.control.broadcast(
-                    "agents", reply=True, timeout=_ANSWER_TIME, connection=connection
-                )
+                answers = self._broadcast(connection) or self._broadcast(connection)
         except (OperationalError, OSError, redis.RedisError) as error:
             return {}, broker_unavailable(self._settings, error)
         return {
             name: tuple(answer["agents"]) for reply in answers for name, answer in reply.items()
         }, None
+
+    def _broadcast(self, connection: Any) -> list[dict[str, Any]]:
+        """Ask once. A worker or a gateway that is just starting may miss that, so ask twice."""
+        answers: list[dict[str, Any]] = self._app.control.broadcast(
+            "agents", reply=True, timeout=_ANSWER_TIME, connection=connection
+        )
+        return answers
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from agentapi.attachments import File, Image
 from agentapi.messages import AssistantMessage, Message, UserMessage
+from orchestrator.gateway.attachments import attachment_of
 from orchestrator.gateway.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.public_ids import new_message_key
 
@@ -24,9 +26,21 @@ class Said:
 
     role: Literal["user", "assistant"]
     text: str
+    attached: tuple[Image | File, ...] = ()
 
     def message(self) -> Message:
-        """As it enters a history by hand, with a name of its own."""
+        """As it enters a history by hand, with a name of its own.
+
+        Raises:
+            UnsupportedParameter: It has images or files: those come with the message that is to
+                be answered, whose bytes are kept with its turn.
+        """
+        if self.attached:
+            raise UnsupportedParameter(
+                "images and files are taken with the message that is to be answered only: send "
+                "it as a turn of the conversation",
+                param="input",
+            )
         if self.role == "user":
             return UserMessage(content=self.text, turn_id=new_message_key())
         return AssistantMessage(content=self.text, turn_id=new_message_key())
@@ -81,7 +95,7 @@ def from_chat(messages: Sequence[Any]) -> list[Said]:
     return said
 
 
-def split(said: Sequence[Said], param: str) -> tuple[Sequence[Said], str]:
+def split(said: Sequence[Said], param: str) -> tuple[Sequence[Said], Said]:
     """What came before, and the user's message that is to be answered.
 
     Raises:
@@ -92,7 +106,7 @@ def split(said: Sequence[Said], param: str) -> tuple[Sequence[Said], str]:
             f"{param} must end with a message of the user: that is what the agent answers",
             param=param,
         )
-    return said[:-1], said[-1].text
+    return said[:-1], said[-1]
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
@@ -110,9 +124,10 @@ def _refuse_others(fields: Mapping[str, Any], known: frozenset[str], place: str)
 def _said(fields: Mapping[str, Any], place: str) -> Said:
     match fields.get("role"):
         case "user":
-            return Said(role="user", text=_text(fields, place, "user"))
+            text, attached = _content(fields, place, "user")
+            return Said(role="user", text=text, attached=attached)
         case "assistant":
-            return Said(role="assistant", text=_text(fields, place, "assistant"))
+            return Said(role="assistant", text=_content(fields, place, "assistant")[0])
         case role:
             raise UnsupportedParameter(
                 f"{place} has the role {role!r}: expected 'user' or 'assistant'. An agent has its "
@@ -121,23 +136,30 @@ def _said(fields: Mapping[str, Any], place: str) -> Said:
             )
 
 
-def _text(fields: Mapping[str, Any], place: str, role: str) -> str:
+def _content(
+    fields: Mapping[str, Any], place: str, role: str
+) -> tuple[str, tuple[Image | File, ...]]:
     content = fields.get("content")
     place = f"{place}.content"
     if isinstance(content, str):
-        return content
+        return content, ()
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise InvalidRequest(f"{place} is neither text nor a list of parts", param=place)
     texts: list[str] = []
+    attached: list[Image | File] = []
     for number, part in enumerate(content):
         where = f"{place}[{number}]"
         fields = _object(part, where)
+        if role == "user" and (found := attachment_of(fields, where)) is not None:
+            attached.append(found)
+            continue
         if fields.get("type") not in _TEXT_PARTS[role]:
             raise UnsupportedParameter(
-                f"{where} is a part of type {fields.get('type')!r}: an agent takes text",
+                f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and of "
+                "the user images and files",
                 param=f"{where}.type",
             )
         if not isinstance(fields.get("text"), str):
             raise InvalidRequest(f"{where}.text is no text", param=f"{where}.text")
         texts.append(fields["text"])
-    return "\n".join(texts)
+    return "\n".join(texts), tuple(attached)

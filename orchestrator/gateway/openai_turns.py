@@ -23,7 +23,7 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
     Raises:
         AgentAPIError: It is not acceptable, or not now.
     """
-    before, text = split(from_input(body.input), "input")
+    before, said = split(from_input(body.input), "input")
     operation = key or uuid.uuid4().hex
     previous = None
     if body.conversation_id is not None:
@@ -46,7 +46,8 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
     return await view.enqueue(
         NewMessage(
             agent=body.model,
-            text=text,
+            text=said.text,
+            attached=said.attached,
             conversation_id=conversation_id,
             idempotency_key=operation,
             user_id=body.safety_identifier or body.user,
@@ -70,7 +71,7 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> s
     Raises:
         AgentAPIError: It is not acceptable, or not now.
     """
-    before, text = split(from_chat(body.messages), "messages")
+    before, said = split(from_chat(body.messages), "messages")
     operation = key or uuid.uuid4().hex
     metadata: Mapping[str, str] = body.metadata or {}
     named = CONVERSATION in metadata
@@ -84,7 +85,8 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> s
     return await view.enqueue(
         NewMessage(
             agent=body.model,
-            text=text,
+            text=said.text,
+            attached=said.attached,
             conversation_id=conversation_id,
             idempotency_key=operation,
             user_id=user,

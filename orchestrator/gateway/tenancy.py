@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agentapi.attachments import File, Image
 from agentapi.errors import (
     AgentAPIError,
     InvalidConversationId,
@@ -54,6 +55,7 @@ class NewMessage:
     text: str
     conversation_id: str
     idempotency_key: str
+    attached: Sequence[Image | File] = ()
     user_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
@@ -125,7 +127,7 @@ class TenantView:
             handle = await self.gateway.call(
                 lambda orchestrator: orchestrator.enqueue(
                     message.agent,
-                    message.text,
+                    [message.text, *message.attached] if message.attached else message.text,
                     conversation_id=conversation_id,
                     user_id=message.user_id,
                     tenant_id=self.tenant,

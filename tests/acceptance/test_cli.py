@@ -77,10 +77,12 @@ def test_the_doctor_without_servers() -> None:
 
 def test_settings_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
+    monkeypatch.setenv("AGENTAPI_PROVIDER_LIMITS", '{"openai": {"tokens": 5}}')
     done = agentapi("settings", redis_url="redis://u:hunter2@localhost/0")
     assert done.returncode == 0
     assert "redis://u:***@localhost/0" in done.stdout
     assert "AGENTAPI_LEASE_TTL" in done.stdout
+    assert '{"openai":{"tokens":5}}' in done.stdout
     assert "hunter2" not in done.stdout
 
 

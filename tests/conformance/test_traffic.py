@@ -146,7 +146,8 @@ def test_a_hold_holds_everybody_until_then_and_is_never_shortened(bench: Traffic
 def open_breaker(bench: TrafficBench) -> None:
     for _ in range(5):
         standing = bench.fail()
-    assert standing.open == 30
+    # On Redis's own clock some of it may have passed.
+    assert standing.open == pytest.approx(30, abs=10)
 
 
 def test_failures_in_a_short_time_open_the_breaker(bench: TrafficBench) -> None:

@@ -38,6 +38,11 @@ def test_an_agent_that_is_not_there(client: openai.OpenAI) -> None:
         ({"input": [{"role": "assistant", "content": "x"}]}, "input", "invalid_value"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input[0].content[0].image_url",
+            "invalid_value",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_audio", "data": "x"}]}]},
             "input[0].content[0].type",
             "unsupported_parameter",
         ),

@@ -212,3 +212,51 @@ def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: 
         lines = list(answer.iter_lines())
     assert ": ping" in lines
     assert not [line for line in lines if line.startswith("id:")]
+
+
+def test_images_and_files_of_the_user(client: openai.OpenAI) -> None:
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    paper = "data:application/pdf;base64,JVBERg=="
+    response = client.responses.create(
+        model="tools",
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Look"},
+                    {"type": "input_image", "image_url": picture, "detail": "auto"},
+                    {"type": "input_file", "file_data": paper, "filename": "bill.pdf"},
+                ],
+            }
+        ],
+    )
+    assert response.output_text == "You said: Look [image image/png] [file bill.pdf]"
+    chat = client.chat.completions.create(
+        model="tools",
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Look"},
+                    {"type": "image_url", "image_url": {"url": picture}},
+                ],
+            }
+        ],
+    )
+    assert chat.choices[0].message.content == "You said: Look [image image/png]"
+    with pytest.raises(openai.BadRequestError, match="neither a data URL nor an address"):
+        client.responses.create(
+            model="tools",
+            input=[
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "input_image",
+                            "image_url": "file:///etc/passwd",
+                            "detail": "auto",
+                        }
+                    ],
+                }
+            ],
+        )

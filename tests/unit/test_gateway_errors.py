@@ -40,7 +40,13 @@ def test_our_errors(name: str, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("provider_unavailable", 503), ("deadline", 504), ("unknown_agent", 404), ("poison", 500)],
+    [
+        ("provider_unavailable", 503),
+        ("context_too_long", 400),
+        ("deadline", 504),
+        ("unknown_agent", 404),
+        ("poison", 500),
+    ],
 )
 def test_a_failed_turn_is_never_repeated_by_the_client(code: str, status: int) -> None:
     problem = problem_of(TurnFailed("why", turn_id="t", error_code=code))

@@ -266,6 +266,26 @@ async def test_a_chain_does_not_wait_for_a_budget_while_another_answers(script: 
     assert (len(first.requests), len(second.requests)) == (1, 2)
 
 
+async def test_when_all_breakers_are_open_it_waits_for_the_first(script: Play) -> None:
+    first, second = script(), script(provider="gemini")
+    traffic = InMemoryTraffic()
+    for provider in ("openai", "gemini"):
+        for n in range(5):
+            traffic.failed(provider, str(n), hold=None, counts=True)
+    gate = ProviderGate(traffic, {})
+    agent = Agent(name="a", provider=["openai", "gemini"])
+    for choice in agent.choices:
+        await gate.enter(choice.provider, request(), alone=True)
+    gate.look()
+    with pytest.raises(TurnParked) as caught:
+        await run(
+            chain_of(agent, gate=gate), agent=agent, retry=RetryPolicy(failures=1, park_after=5)
+        )
+    assert caught.value.failures == 2
+    assert 25 < caught.value.delay <= 37.5
+    assert (first.requests, second.requests) == ([], [])
+
+
 async def test_it_parks_for_the_budget_without_a_failure(script: Play) -> None:
     script(says("one"))
     gate = ProviderGate(InMemoryTraffic(), {"openai": ProviderLimits(requests=1)})

@@ -1,6 +1,7 @@
 -- Append the messages of a turn that ran outside the workers (Agent.run on a RedisMemory).
 -- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
--- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5... messages
+-- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5 number of blobs,
+--      6... name and bytes of each blob, then the messages
 -- Returns {'appended'} or {'tenant'}
 -- Promise 4. A repeat finds its operation id and writes nothing.
 
@@ -9,7 +10,11 @@ if not open_conversation(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) then
 end
 if redis.call('HGET', KEYS[2], 'appended') ~= ARGV[1] then
   redis.call('HSET', KEYS[2], 'appended', ARGV[1])
-  for i = 5, #ARGV do
+  local first = 6 + 2 * tonumber(ARGV[5])
+  for i = 6, first - 1, 2 do
+    redis.call('HSET', blobs_key(KEYS[1]), ARGV[i], ARGV[i + 1])
+  end
+  for i = first, #ARGV do
     redis.call('RPUSH', KEYS[1], ARGV[i])
   end
 end

@@ -1,13 +1,14 @@
 -- Accept a turn: none -> queued.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
---      6 lease (hash)
+--      6 lease (hash), 7 blobs (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 agent, 4 input, 5 user id, 6 tenant id, 7 metadata
 --      (JSON), 8 stream (0|1), 9 on_abort (drop|keep), 10 on_busy (enqueue|reject|interrupt|
 --      replace|merge), 11 inbox limit, 12 dispatch grace, 13 idle time of the conversation (0 for
 --      none), 14 prefix of turn keys, 15 retention of a turn, 16 retention of its events,
 --      17 longest input in bytes, 18 turn that waits for this one ('' for none), 19 depth below
 --      the first turn of the tree, 20 time in which it must end (0 for none), 21 time by which it
---      must have ended (0 for none), 22 what it may spend (JSON, '' for no limit)
+--      must have ended (0 for none), 22 what it may spend (JSON, '' for no limit),
+--      23 images and files of the message (JSON, '' for none), 24... name and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
@@ -35,11 +36,12 @@ end
 if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = redis.call('HMGET', prefix .. newest, 'status', 'attempt', 'cancel', 'input',
-    'agent', 'user', 'metadata', 'stream', 'on_abort')
+    'agent', 'user', 'metadata', 'stream', 'on_abort', 'attachments')
   local waits = turn[1] == 'queued' and not turn[2] and not turn[3]
   local alike = turn[5] == ARGV[3] and turn[6] == ARGV[5] and turn[7] == ARGV[7]
     and turn[8] == ARGV[8] and turn[9] == ARGV[9]
-  if waits and alike and #turn[4] + 2 + #ARGV[4] <= tonumber(ARGV[17]) then
+  local plain = not turn[10] and ARGV[23] == ''
+  if waits and alike and plain and #turn[4] + 2 + #ARGV[4] <= tonumber(ARGV[17]) then
     redis.call('HSET', prefix .. newest, 'input', turn[4] .. '\n\n' .. ARGV[4])
     redis.call('HSET', KEYS[1], 'status', 'merged', 'into', newest)
     redis.call('PEXPIRE', KEYS[1], ARGV[15])
@@ -56,6 +58,12 @@ redis.call('HSET', KEYS[1],
 if ARGV[18] ~= '' then
   redis.call('HSET', KEYS[1], 'parent', ARGV[18], 'depth', ARGV[19])
 end
+if ARGV[23] ~= '' then
+  redis.call('HSET', KEYS[1], 'attachments', ARGV[23])
+  for i = 24, #ARGV, 2 do
+    redis.call('HSET', KEYS[7], ARGV[i], ARGV[i + 1])
+  end
+end
 if ARGV[22] ~= '' then
   redis.call('HSET', KEYS[1], 'budget', ARGV[22])
 end
@@ -68,6 +76,7 @@ redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
   redis.call('PERSIST', KEYS[4])
+  redis.call('PERSIST', KEYS[7])
   redis.call('ZADD', KEYS[5], int(now_ms() + grace), ARGV[2])
   return { 'accepted', ARGV[1], ARGV[1], ARGV[3] }
 end

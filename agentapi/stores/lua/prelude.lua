@@ -71,12 +71,18 @@ local function newest_messages(messages_key, max_messages, max_bytes)
   return oldest_first
 end
 
+-- Where the bytes of a conversation's images and files are: beside its messages.
+local function blobs_key(messages_key)
+  return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
+end
+
 -- Let a conversation that has nothing to do expire after its idle time, if it has one.
 local function expire_idle(meta_key, messages_key)
   local ttl = tonumber(redis.call('HGET', meta_key, 'ttl') or '0')
   if ttl > 0 then
     redis.call('PEXPIRE', meta_key, int(ttl))
     redis.call('PEXPIRE', messages_key, int(ttl))
+    redis.call('PEXPIRE', blobs_key(messages_key), int(ttl))
   end
 end
 

@@ -14,7 +14,7 @@ if known[3] == ARGV[1] then
   return { 'reset', tonumber(known[4]) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
-redis.call('DEL', KEYS[1])
+redis.call('DEL', KEYS[1], blobs_key(KEYS[1]))
 if known[1] then
   for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
     if string.sub(field, 1, 7) == 'active:' then

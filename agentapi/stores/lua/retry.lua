@@ -38,6 +38,7 @@ redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
   redis.call('PERSIST', KEYS[4])
+  redis.call('PERSIST', blobs_key(KEYS[4]))
   redis.call('ZADD', KEYS[5], int(now_ms() + tonumber(ARGV[5])), ARGV[2])
 end
 return { 'queued', length == 0 and 1 or 0, turn[4] }

@@ -40,11 +40,15 @@ if most_requests > 0 or most_tokens > 0 then
     if #page == 0 then
       break
     end
+    local names = {}
     for i = 1, #page, 2 do
+      names[#names + 1] = page[i]
+    end
+    for i, cost in ipairs(redis.call('HMGET', KEYS[3], unpack(names))) do
       if full() then
-        requests = requests - requests_of(page[i])
-        tokens = tokens - tonumber(redis.call('HGET', KEYS[3], page[i]))
-        free = tonumber(page[i + 1]) + window + 1
+        requests = requests - requests_of(names[i])
+        tokens = tokens - tonumber(cost)
+        free = tonumber(page[2 * i]) + window + 1
       end
     end
     from = from + 100

@@ -13,5 +13,5 @@ if #waiting > 0 then
   return { 'busy', waiting }
 end
 local messages = redis.call('LRANGE', KEYS[2], 0, -1)
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[4], blobs_key(KEYS[2]))
 return { 'dropped', messages }

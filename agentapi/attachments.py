@@ -1,0 +1,160 @@
+"""Images and files that come with a message. Their bytes are kept beside the history, not in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from agentapi.errors import InvalidMessage
+from agentapi.messages import Attachment, AttachmentKind, Message, UserMessage
+
+_MEDIA_TYPE: Final = re.compile(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: its bytes, or where the provider finds it.
+
+    Attributes:
+        url: An http or https address, fetched by the provider, by nobody else.
+        data: The bytes.
+        media_type: Such as ``image/png``; needed with `data`.
+    """
+
+    url: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A document: its bytes, or where the provider finds it.
+
+    Attributes:
+        url: An http or https address, fetched by the provider; not every provider does.
+        data: The bytes.
+        media_type: Such as ``application/pdf``; needed with `data`.
+        name: As the model is told.
+    """
+
+    url: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+    media_type: str | None = None
+    name: str | None = None
+
+
+Part: TypeAlias = str | Image | File
+UserInput: TypeAlias = str | Sequence[Part]
+"""What a user says: text, or texts, images and files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What a user said, as it is stored.
+
+    Attributes:
+        text: All text.
+        attachments: Images and files, in order.
+        blobs: Their bytes by name.
+    """
+
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def content_of(message: object, max_bytes: int | None = None) -> Content:
+    """Read what a caller passed as a message.
+
+    Args:
+        message: Text, or a list of texts, images and files.
+        max_bytes: Most bytes of all images and files together.
+
+    Raises:
+        InvalidMessage: It is none of that, or too large.
+    """
+    if isinstance(message, str):
+        return Content(text=message)
+    if not isinstance(message, Sequence) or isinstance(message, bytes) or not message:
+        raise InvalidMessage(
+            f"message is a {type(message).__name__}, expected text, or a list of text, Image and "
+            "File"
+        )
+    texts: list[str] = []
+    attachments: list[Attachment] = []
+    blobs: dict[str, bytes] = {}
+    for number, part in enumerate(message):
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, Image | File):
+            attachment = _attachment(part, number)
+            attachments.append(attachment)
+            if part.data is not None and attachment.blob is not None:
+                blobs[attachment.blob] = part.data
+        else:
+            raise InvalidMessage(
+                f"part {number} of the message is a {type(part).__name__}, expected text, Image "
+                "or File"
+            )
+    size = sum(map(len, blobs.values()))
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidMessage(
+            f"images and files of the message have {size} bytes, the limit is {max_bytes} "
+            "(AGENTAPI_MAX_ATTACHMENT_BYTES): shrink them, or pass a url"
+        )
+    text = "\n".join(texts)
+    if not text.strip() and attachments:
+        text = " ".join(f"[{describe(attachment)}]" for attachment in attachments)
+    return Content(text=text, attachments=tuple(attachments), blobs=blobs)
+
+
+def _attachment(part: Image | File, number: int) -> Attachment:
+    kind = AttachmentKind.IMAGE if isinstance(part, Image) else AttachmentKind.FILE
+    where = f"part {number} of the message ({type(part).__name__})"
+    if (part.url is None) == (part.data is None):
+        raise InvalidMessage(f"{where}: expected either a url or data")
+    if part.media_type is not None and not _MEDIA_TYPE.fullmatch(part.media_type):
+        raise InvalidMessage(
+            f"{where}: {part.media_type!r} is no media type, expected such as 'image/png'"
+        )
+    name = part.name if isinstance(part, File) else None
+    if part.url is not None:
+        if urlsplit(part.url).scheme not in ("http", "https"):
+            raise InvalidMessage(f"{where}: the url is neither http nor https")
+        return Attachment(kind=kind, url=part.url, media_type=part.media_type, name=name)
+    if not isinstance(part.data, bytes) or not part.data or part.media_type is None:
+        raise InvalidMessage(f"{where}: expected bytes as data, and their media_type")
+    return Attachment(
+        kind=kind,
+        blob=hashlib.sha256(part.data).hexdigest(),
+        size=len(part.data),
+        media_type=part.media_type,
+        name=name,
+    )
+
+
+def blobs_of(messages: Sequence[Message]) -> list[str]:
+    """Names of the bytes that the messages need, each once."""
+    found = {
+        attachment.blob: None
+        for message in messages
+        if isinstance(message, UserMessage)
+        for attachment in message.attachments
+        if attachment.blob is not None
+    }
+    return list(found)
+
+
+def describe(attachment: Attachment) -> str:
+    """An attachment in words, for who cannot see it."""
+    what = attachment.name or attachment.media_type or attachment.kind.value
+    return f"{attachment.kind.value} {what}" if what != attachment.kind.value else what
+
+
+def has_attachments(messages: Sequence[Any]) -> bool:
+    """Whether any of the messages has images or files."""
+    return any(isinstance(m, UserMessage) and m.attachments for m in messages)

@@ -1,0 +1,93 @@
+"""Images and files in the forms of OpenAI's API.
+
+Addresses are handed to the model's provider as they are: neither the gateway nor a worker fetches
+what a client names.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agentapi.attachments import File, Image
+from orchestrator.gateway.errors import InvalidRequest, UnsupportedParameter
+
+_DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+/-]+);base64,(?P<data>.*)", re.S)
+
+
+def attachment_of(part: Mapping[str, Any], place: str) -> Image | File | None:
+    """The image or file of a part of a user's message; None for other parts.
+
+    Raises:
+        InvalidRequest: It is not acceptable; names the place.
+    """
+    match part.get("type"):
+        case "input_image":
+            _refuse(part, place, {"type", "image_url", "detail"})
+            return _image(part.get("image_url"), f"{place}.image_url")
+        case "image_url":
+            _refuse(part, place, {"type", "image_url"})
+            inner = _object(part.get("image_url"), f"{place}.image_url")
+            _refuse(inner, f"{place}.image_url", {"url", "detail"})
+            return _image(inner.get("url"), f"{place}.image_url.url")
+        case "input_file":
+            _refuse(part, place, {"type", "file_data", "file_url", "filename"})
+            return _file(part, place)
+        case "file":
+            _refuse(part, place, {"type", "file"})
+            inner = _object(part.get("file"), f"{place}.file")
+            _refuse(inner, f"{place}.file", {"file_data", "filename"})
+            return _file(inner, f"{place}.file")
+        case _:
+            return None
+
+
+def _image(url: Any, place: str) -> Image:
+    if isinstance(url, str) and url.startswith("data:"):
+        media_type, data = _decoded(url, place)
+        return Image(data=data, media_type=media_type)
+    return Image(url=_address(url, place))
+
+
+def _file(part: Mapping[str, Any], place: str) -> File:
+    name = part.get("filename")
+    if name is not None and not isinstance(name, str):
+        raise InvalidRequest(f"{place}.filename is no text", param=f"{place}.filename")
+    if part.get("file_url") is not None:
+        return File(url=_address(part["file_url"], f"{place}.file_url"), name=name)
+    media_type, data = _decoded(part.get("file_data"), f"{place}.file_data")
+    return File(data=data, media_type=media_type, name=name)
+
+
+def _decoded(url: Any, place: str) -> tuple[str, bytes]:
+    found = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
+    try:
+        data = base64.b64decode(found["data"], validate=True) if found else b""
+    except binascii.Error:
+        data = b""
+    if found is None or not data:
+        raise InvalidRequest(
+            f"{place} is no data URL: expected data:<media type>;base64,<bytes>", param=place
+        )
+    return found["type"], data
+
+
+def _address(url: Any, place: str) -> str:
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        raise InvalidRequest(f"{place} is neither a data URL nor an address", param=place)
+    return url
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{place} is no object", param=place)
+    return value
+
+
+def _refuse(part: Mapping[str, Any], place: str, known: set[str]) -> None:
+    for name in part:
+        if name not in known:
+            raise UnsupportedParameter(f"{place}.{name} is not supported", param=f"{place}.{name}")
