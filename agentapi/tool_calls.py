@@ -209,6 +209,7 @@ class CallRunner:
             arguments=call.arguments,
             timeout=self.rules.approval_timeout if own is None else own,
             default=tool.approval_default if tool else Verdict.REJECTED,
+            number=self._place(call),
         )
 
     async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
@@ -278,7 +279,14 @@ class CallRunner:
             timeout=turn.timeout,
             lasting=turn.remembers,
             listed=listed,
+            number=self._place(call),
         )
+
+    def _place(self, call: ToolCall) -> int:
+        """The call's place among all calls of the turn: by response, then in the response."""
+        response = self.progress.last_response
+        place = response.tool_calls.index(call) if response else 0
+        return self.progress.model_calls * 1000 + place
 
     def _replies(self, call: ToolCall, children: Sequence[ChildTurn]) -> ToolStep:
         replies = [self.book.replies[child.turn_id] for child in children]

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from agentapi.compaction import COMPACT
 from agentapi.ids import partition_of_turn
 from agentapi.settings import Settings
 
 TASK_NAME: Final = "agentapi.turn"
 QUEUE_PREFIX: Final = "agentapi"
+
+LOW_PRIORITY: Final = 9
+"""Of turns that nobody waits for; a worker takes others first. On Redis 9 is the lowest."""
 
 
 def queue_names(queues: int) -> list[str]:
@@ -35,6 +39,7 @@ def task_message(conversation_id: str, turn_id: str, agent: str, queues: int) ->
         "args": (conversation_id, turn_id, agent),
         "task_id": turn_id,
         "queue": queue_of(turn_id, queues),
+        "priority": LOW_PRIORITY if agent == COMPACT else 0,
         "shadow": agent,
         "argsrepr": repr((conversation_id, turn_id, agent)),
         "kwargsrepr": "{}",
@@ -97,7 +102,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": min(settings.redis_timeout, 3),
         "socket_keepalive": True,
         "health_check_interval": 5,
-        "priority_steps": [0],
+        # The list of each step is looked at before those of the next.
+        "priority_steps": [0, LOW_PRIORITY],
         # A wake-up that a worker took and did not start is sent again by the sweep, sooner than
         # kombu would restore it; keeping a record of each costs more than a turn's own scripts.
         "ack_emulation": False,

@@ -101,6 +101,9 @@ def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
 
 def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
     """The questions that wait."""
+    # A hash has no order of its own.
+    asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
+    asked.sort(key=lambda found: found[0]["number"])
     return [
         PendingCall(
             turn_id=turn.turn_id,
@@ -112,19 +115,16 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
             expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
             default=Verdict(question["default"]),
         )
-        for call_id, value in _of("q", fields)
+        for question, call_id in asked
         if f"a:{call_id}" not in fields
-        for question in [orjson.loads(value)]
     ]
 
 
 def children_of(fields: Mapping[str, bytes]) -> list[tuple[ChildTurn, bool]]:
     """The children, and whether each is waited for."""
-    return [
-        (child, f"w:{child.turn_id}" in fields)
-        for _, value in _of("k", fields)
-        for child in _children(value)
-    ]
+    found = [child for _, value in _of("k", fields) for child in _children(value)]
+    found.sort(key=lambda child: child.number)
+    return [(child, f"w:{child.turn_id}" in fields) for child in found]
 
 
 def _children(value: bytes) -> tuple[ChildTurn, ...]:

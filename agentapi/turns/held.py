@@ -44,6 +44,7 @@ class Question:
         arguments: What it is to be called with.
         timeout: Seconds after which `default` is the decision; None waits for ever.
         default: The decision when nobody decided in time.
+        number: Its place among the calls of its turn.
     """
 
     call_id: str
@@ -51,6 +52,7 @@ class Question:
     arguments: Mapping[str, Any]
     timeout: float | None = None
     default: Verdict = Verdict.REJECTED
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +85,7 @@ class ChildTurn:
         lasting: Whether its conversation outlives the parent turn.
         listed: Whether the call's result is a list of replies.
         budget: What it may spend, with all below it.
+        number: Place of its call among the calls of its turn.
     """
 
     call_id: str
@@ -94,6 +97,7 @@ class ChildTurn:
     lasting: bool = False
     listed: bool = False
     budget: Limits | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,9 @@ NO = Decision(verdict=Verdict.REJECTED, reason="too much")
 
 
 def question(call_id: str = "c1", **more: Any) -> Question:
-    return Question(call_id=call_id, tool="refund", arguments={"amount": 7}, **more)
+    number = int(call_id[1:])
+    arguments = {"amount": 7}
+    return Question(call_id=call_id, tool="refund", arguments=arguments, number=number, **more)
 
 
 def child(call_id: str = "c1", number: int = 0) -> ChildTurn:
