@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from agentapi.attachments import Content
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.limits import Limits, Spent
-from agentapi.loop import Fetch, NoLog, TurnLog, TurnProgress, run_loop
+from agentapi.loop import Fetch, NoLog, TurnLog, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
+from agentapi.progress import TurnProgress
 from agentapi.settings import Settings, load_settings
 from agentapi.tool_calls import TurnRules, TurnSuspended
-from agentapi.tools import ToolContext
+from agentapi.tools import Handoff, ToolContext
 from agentapi.tools.delegation import NamedAgent
 from agentapi.turns import (
     CallBook,
@@ -109,6 +110,7 @@ async def run_in_process(
                 book=book,
                 rules=turn_rules(settings, depth, budget, spent_before),
                 blobs=fetch,
+                agents=_handed_to(agent),
             )
         except TurnSuspended as suspended:
             book = await _ask(suspended, context, depth, remembered)
@@ -206,6 +208,18 @@ async def _run_child(
         usage=result.usage,
         steps=answer.spent.steps,
     )
+
+
+def _handed_to(agent: Agent) -> dict[str, Agent]:
+    """The agents that a turn may be handed over to, by any number of handoffs."""
+    found = {agent.name: agent}
+    waiting = [agent]
+    while waiting:
+        for tool in waiting.pop().tools:
+            if isinstance(tool, Handoff) and tool.definition and tool.target not in found:
+                found[tool.target] = cast("Agent", tool.definition)
+                waiting.append(found[tool.target])
+    return found
 
 
 def _last(agent: Agent, progress: TurnProgress) -> Agent:

@@ -8,7 +8,7 @@ through a `TurnLog` before the next step begins.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pydantic import ValidationError
@@ -24,18 +24,19 @@ from agentapi.errors import (
     TurnParked,
     UnknownAgent,
 )
-from agentapi.limits import Spent, priced
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.limits import priced
+from agentapi.messages import AssistantMessage, Message, ToolCall, Usage
 from agentapi.model_call import RetryPolicy, call_model, ride_out
 from agentapi.model_chain import chain_of
 from agentapi.output import explain_output
+from agentapi.progress import TurnProgress
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.held import CallBook
 from agentapi.turns.model import TurnResult
-from agentapi.turns.steps import ModelStep, Step, ToolStep
+from agentapi.turns.steps import ModelStep, Step
 from agentapi.window import estimate_request
 
 if TYPE_CHECKING:
@@ -86,120 +87,6 @@ class NoLog:
 
     async def reset(self) -> None:
         """Nobody listens."""
-
-
-@dataclass(kw_only=True)
-class TurnProgress:
-    """A turn so far: its user message and its steps, as messages in the order of the history."""
-
-    user: UserMessage
-    steps: list[Step] = field(default_factory=list)
-    calibration: float | None = None
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens of all model steps, and of the turns that calls waited for."""
-        return sum((step.usage for step in self.steps), start=Usage())
-
-    @property
-    def spent(self) -> Spent:
-        """What limits count, turns that calls waited for included."""
-        usage = self.usage
-        below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
-        steps = len(self.steps) + below
-        return Spent(steps=steps, tokens=usage.total_tokens, cost=usage.cost)
-
-    @property
-    def model_calls(self) -> int:
-        """How many times the model was asked."""
-        return sum(isinstance(step, ModelStep) for step in self.steps)
-
-    @property
-    def last_response(self) -> AssistantMessage | None:
-        """The newest model response, unless it was rejected."""
-        for step in reversed(self.steps):
-            if isinstance(step, ModelStep):
-                return step.message if step.rejected is None else None
-        return None
-
-    @property
-    def rejections(self) -> int:
-        """How many replies were not accepted."""
-        return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """Ids of the calls of the newest response that need a decision."""
-        for step in reversed(self.steps):
-            if isinstance(step, ModelStep):
-                return step.held
-        return ()
-
-    @property
-    def handed_to(self) -> str | None:
-        """The agent that the turn was handed over to last."""
-        for step in reversed(self.steps):
-            if isinstance(step, ToolStep) and step.handoff is not None:
-                return step.handoff
-        return None
-
-    def open_calls(self) -> list[ToolCall]:
-        """Calls of the newest response that have no result yet."""
-        response = self.last_response
-        if response is None:
-            return []
-        done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
-        return [call for call in response.tool_calls if call.id not in done]
-
-    def for_model(self) -> list[Message]:
-        """The turn's messages with replies that were not accepted, and why."""
-        return self._messages(rejected=True)
-
-    def messages(self, unfinished: str | None = None) -> list[Message]:
-        """The turn's messages: results follow their response in the order of its calls.
-
-        Tools run side by side and are recorded as they finish; the history must not depend
-        on which was faster.
-
-        Args:
-            unfinished: What calls without a result get as their result, so that the history is
-                one that every provider accepts; they are left open when not given.
-        """
-        messages = self._messages(rejected=False)
-        if unfinished is not None:
-            messages += [
-                ToolMessage(
-                    call_id=call.id,
-                    name=call.name,
-                    content=unfinished,
-                    is_error=True,
-                    turn_id=self.user.turn_id,
-                )
-                for call in self.open_calls()
-            ]
-        return messages
-
-    def _messages(self, *, rejected: bool) -> list[Message]:
-        messages: list[Message] = [self.user]
-        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
-        for step in self.steps:
-            if isinstance(step, ModelStep) and step.rejected is None:
-                messages.append(step.message)
-                calls = step.message.tool_calls
-                messages += [results[call.id] for call in calls if call.id in results]
-            elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
-                messages += [step.message, UserMessage(content=step.rejected)]
-        return messages
-
-    def result(self) -> TurnResult:
-        """The turn's result, once its newest response calls no tool."""
-        response = self.last_response
-        return TurnResult(
-            text=response.content if response else "",
-            messages=tuple(self.messages()),
-            usage=self.usage,
-            steps=len(self.steps),
-        )
 
 
 async def run_loop(
@@ -303,7 +190,9 @@ async def _carry_on(
     blobs: Fetch,
 ) -> TurnResult:
     """See `run_loop`."""
-    agent, provider = _active(agent, provider, progress, agents, connect)
+    # Calls without a result are for the tools of the agent that made them.
+    whose = progress.responder if progress.open_calls() else progress.handed_to
+    agent, provider = _active(agent, provider, whose, agents, connect)
     window = agent.window.select(history, calibration)
     resumed = True
     while True:
@@ -320,7 +209,7 @@ async def _carry_on(
                 limits=agent.limits.tighter(rules.budget),
             )
             await runner.run(calls, progress.held)
-            agent, provider = _active(agent, provider, progress, agents, connect)
+            agent, provider = _active(agent, provider, progress.handed_to, agents, connect)
             window = agent.window.select(history, calibration)
         resumed = False
         response = progress.last_response
@@ -418,12 +307,11 @@ async def _judged(
 def _active(
     agent: Agent,
     provider: Provider,
-    progress: TurnProgress,
+    name: str | None,
     agents: Mapping[str, Agent],
     connect: Callable[[Agent], Provider],
 ) -> tuple[Agent, Provider]:
-    """The agent that goes on, and its provider's client."""
-    name = progress.handed_to
+    """The agent of that name that the turn was handed over to, and its provider's client."""
     if name is None or name == agent.name:
         return agent, provider
     target = agents.get(name) or agent.handoff_to(name)

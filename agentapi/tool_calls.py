@@ -31,7 +31,8 @@ from agentapi.turns import (
 )
 
 if TYPE_CHECKING:
-    from agentapi.loop import TurnLog, TurnProgress
+    from agentapi.loop import TurnLog
+from agentapi.progress import TurnProgress
 
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker died while it ran. It may or may not have "

@@ -22,10 +22,11 @@ from agentapi.errors import (
     TurnParked,
 )
 from agentapi.in_process import turn_rules
-from agentapi.loop import TurnProgress, run_loop
+from agentapi.loop import run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
+from agentapi.progress import TurnProgress
 from agentapi.registry import unknown_agent, widest_window
 from agentapi.stores import (
     Claim,
@@ -40,15 +41,17 @@ from agentapi.stores import (
 from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
-from agentapi.turns import CallBook, EventType, Step, Turn, TurnError, TurnResult, TurnStatus
+from agentapi.turns import CallBook, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
+from workers.endings import completed, stopped
 from workers.errands import Errands
 from workers.event_log import EventLog
 from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
+from workers.turn_log import WorkerLog
 
 T = TypeVar("T")
 
@@ -58,46 +61,6 @@ PASS_ON_DELAY: Final = 0.1
 """Seconds before a worker that is ending passes a wake-up on."""
 
 _NOTHING = Window(messages=0)
-
-
-@dataclass(kw_only=True)
-class WorkerLog:
-    """The `TurnLog` of a worker: steps into the journal, text into the event stream."""
-
-    running: RunningTurn
-    store: TurnStore
-    events: EventLog
-    recorded: int
-    attempt: int
-    outage: Outage
-
-    async def record(self, step: Step) -> None:
-        """See `TurnLog.record`. Runs in the turn's thread; also hears of a cancellation."""
-        index = self.recorded
-        self.recorded += 1
-
-        def write() -> bool:
-            self.events.flush()
-            return self.store.record(self.running.lease, index, step)
-
-        if await self.call(write):
-            self.running.stop(StopReason.CANCELLED)
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """Make a call to Redis in the turn's thread, and ride out its absence."""
-        return await self.running.call(
-            lambda: ride_out(
-                function, outage=self.outage, give_up=lambda: self.running.reason is not None
-            )
-        )
-
-    async def delta(self, text: str) -> None:
-        """See `TurnLog.delta`."""
-        self.events.add(self.running.lease, EventType.DELTA, {"text": text})
-
-    async def reset(self) -> None:
-        """See `TurnLog.reset`."""
-        self.events.add(self.running.lease, EventType.RESET, {"attempt": self.attempt})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +164,7 @@ class TurnExecutor:
     ) -> Ending | TurnParked | TurnSuspended | None:
         """Run the turn until it ends or must wait; None when it is to be handed back."""
         if claim.turn.cancel_requested:
-            return _stopped(TurnStatus.CANCELLED, progress)
+            return stopped(TurnStatus.CANCELLED, progress)
         try:
             check_deadline(claim)
             attempts = claim.turn.attempt - claim.turn.forgiven
@@ -221,11 +184,11 @@ class TurnExecutor:
                 case StopReason.LEASE_LOST:
                     raise LeaseLost(f"lease of turn {claim.turn.turn_id} is lost") from None
                 case StopReason.CANCELLED:
-                    return _stopped(TurnStatus.CANCELLED, progress)
+                    return stopped(TurnStatus.CANCELLED, progress)
                 case None:
                     message = "the agent loop was cancelled from within: see the worker's log"
                     error = TurnError(code="internal", message=message)
-                    return _stopped(TurnStatus.FAILED, progress, error)
+                    return stopped(TurnStatus.FAILED, progress, error)
         except TurnParked as pause:
             return pause
         except StoreUnavailable:
@@ -236,12 +199,12 @@ class TurnExecutor:
             raise
         except AgentAPIError as refusal:
             error = TurnError(code=refusal.code, message=str(refusal))
-            return _stopped(TurnStatus.FAILED, progress, error)
+            return stopped(TurnStatus.FAILED, progress, error)
         except Exception as fault:
             # A fault of a provider of the user's own, or of ours: the turn must end all the same.
             log.error(_line("turn.crashed", claim, error=type(fault).__name__))
             error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
-            return _stopped(TurnStatus.FAILED, progress, error)
+            return stopped(TurnStatus.FAILED, progress, error)
 
     def _carry_on(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
@@ -256,7 +219,7 @@ class TurnExecutor:
                 case Suspended.PARKED:
                     return outcome
                 case Suspended.CANCELLED:
-                    return _stopped(TurnStatus.CANCELLED, progress)
+                    return stopped(TurnStatus.CANCELLED, progress)
                 case CallBook() as answers:
                     book = answers
 
@@ -272,7 +235,7 @@ class TurnExecutor:
             result = running.run(lambda: self._loop(agent, claim, running, progress, book))
         except TurnSuspended as wish:
             return wish
-        return _completed(result, agent, progress)
+        return completed(result, agent, progress)
 
     def _suspend(
         self, claim: Claim, running: RunningTurn, wish: TurnSuspended
@@ -371,7 +334,7 @@ class TurnExecutor:
             ),
         )
         if not parked:
-            ending = _stopped(TurnStatus.CANCELLED, progress)
+            ending = stopped(TurnStatus.CANCELLED, progress)
             return self._end(claim, running, ending)
         log.info(_line("turn.parked", claim, seconds=round(pause.delay, 1)))
         return {"status": "parked", "attempt": claim.turn.attempt, "seconds": pause.delay}
@@ -442,35 +405,6 @@ def _context(turn: Turn) -> ToolContext:
 
 def _wakeup(lease: Lease, turn: Turn) -> Wakeup:
     return Wakeup(conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=turn.agent)
-
-
-def _completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Ending:
-    return Ending(
-        answered_by=result.agent,
-        handed_over=result.agent != asked.name,
-        structured=result.output is not None,
-        status=TurnStatus.COMPLETED,
-        messages=result.messages,
-        usage=result.usage,
-        steps=result.steps,
-        spent=progress.spent,
-        calibration=progress.calibration,
-    )
-
-
-_UNFINISHED = "This call has no result: the turn was ended before it finished."
-
-
-def _stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None = None) -> Ending:
-    """The end of a turn that gives no reply; whether it leaves anything, the store decides."""
-    return Ending(
-        status=status,
-        messages=progress.messages(unfinished=_UNFINISHED),
-        usage=progress.usage,
-        steps=len(progress.steps),
-        spent=progress.spent,
-        error=error,
-    )
 
 
 def _summary(turn: Turn) -> dict[str, Any]:

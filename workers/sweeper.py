@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Final
 
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.settings import Settings
 from agentapi.stores import Errand, TurnStore
 from workers.dispatch import Dispatcher
@@ -68,15 +68,26 @@ class Sweeper:
             return 0
         sent = 0
         for late in overdue:
-            if isinstance(late, Errand):
-                self._errands.carry_out(late)
-                continue
-            wakeup = self._store.redispatch(late)
-            if wakeup is not None:
-                log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
-                self._dispatcher.send(wakeup)
-                sent += 1
+            try:
+                sent += self._move(late)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                # One entry with a fault must not keep the fleet from all others.
+                log.error(line("sweep.failed", error=type(error).__name__))
         return sent
+
+    def _move(self, late: str | Errand) -> int:
+        """See to an overdue entry; returns how many turns were dispatched."""
+        if isinstance(late, Errand):
+            self._errands.carry_out(late)
+            return 0
+        wakeup = self._store.redispatch(late)
+        if wakeup is None:
+            return 0
+        log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
+        self._dispatcher.send(wakeup)
+        return 1
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from agentapi.compaction import Summary
-from agentapi.limits import Spent
 from agentapi.memory.in_memory import InMemoryMemory
-from agentapi.messages import AssistantMessage, Message, Usage
+from agentapi.messages import AssistantMessage, Usage
 from agentapi.settings import Settings
 from agentapi.stores.base import (
     Accepted,
@@ -30,6 +28,7 @@ from agentapi.stores.base import (
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.codec import ending_event, parked_event, step_event
 from agentapi.stores.in_memory_calls import InMemoryCalls, take_calls
+from agentapi.stores.in_memory_histories import InMemoryHistories
 from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import (
@@ -44,12 +43,12 @@ from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Tur
 from agentapi.window import Window
 
 
-class InMemoryTurnStore:
+class InMemoryTurnStore(InMemoryHistories):
     """The `TurnStore` of eager mode. Nothing is kept beyond the process."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(State(settings, clock))
         self._settings = settings
-        self._state = State(settings, clock)
         self.calls: CallStore = InMemoryCalls(settings, self._state)
         self._interrupted = False
 
@@ -488,60 +487,6 @@ class InMemoryTurnStore:
         with self._state.changed:
             self._interrupted = True
             self._state.changed.notify_all()
-
-    def history(self, conversation_id: str) -> list[Message]:
-        """See `TurnStore.history`."""
-        with self._state.changed:
-            conversation = self._state.conversations.get(conversation_id)
-            return list(conversation.memory.load(Window())) if conversation else []
-
-    def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """See `TurnStore.blobs`."""
-        with self._state.changed:
-            return self._state.conversations[conversation_id].memory.blobs(names)
-
-    def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        """See `TurnStore.slice`."""
-        return self.history(conversation_id)[start : stop + 1]
-
-    def summary(self, conversation_id: str) -> Summary:
-        """See `TurnStore.summary`."""
-        with self._state.changed:
-            conversation = self._state.conversations.get(conversation_id)
-            return self._summary(conversation) if conversation else Summary()
-
-    def _summary(self, conversation: Conversation) -> Summary:
-        return replace(conversation.summary, total=len(conversation.memory.load(Window())))
-
-    def summarise(
-        self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
-    ) -> bool:
-        """See `TurnStore.summarise`."""
-        with self._state.changed:
-            conversation = self._state.conversations.get(conversation_id)
-            if conversation is None or conversation.generation != generation:
-                return False
-            known = conversation.summary
-            if (known.covered, known.text) == (stop, text):
-                return True
-            if known.covered != start:
-                return False
-            conversation.summary = Summary(text=text, covered=stop)
-            return True
-
-    def reset(self, conversation_id: str) -> int:
-        """See `TurnStore.reset`."""
-        with self._state.changed:
-            conversation = self._state.conversations.get(conversation_id)
-            if conversation is None:
-                return 0
-            dropped = len(conversation.memory.messages)
-            conversation.memory.reset()
-            conversation.answering.clear()
-            conversation.spent = Spent()
-            conversation.summary = Summary()
-            conversation.generation += 1
-            return dropped
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
@@ -10,9 +9,8 @@ from typing import Any, cast
 import orjson
 import redis
 
-from agentapi.compaction import Summary
 from agentapi.ids import PARTITIONS
-from agentapi.messages import Message, attachment_to_dict, dumps, loads
+from agentapi.messages import attachment_to_dict, dumps, loads
 from agentapi.settings import Settings
 from agentapi.stores.base import (
     Accepted,
@@ -51,6 +49,7 @@ from agentapi.stores.keys import (
 )
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis_calls import RedisCalls, read_due
+from agentapi.stores.redis_histories import RedisHistories
 from agentapi.stores.refusals import (
     already_kept,
     busy,
@@ -69,15 +68,14 @@ LONGEST_GRACE = 600.0
 """Seconds; a dispatch that no claim answers is repeated at least so often."""
 
 
-class RedisTurnStore:
+class RedisTurnStore(RedisHistories):
     """The `TurnStore` of workers and producers. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
-        self._settings = settings
-        self._client = client or connect(settings)
-        self._scripts = Scripts(self._client)
-        self.calls: CallStore = RedisCalls(settings, self._client, self._scripts)
-        self._reader = EventReader(settings, self._client)
+        client = client or connect(settings)
+        super().__init__(settings, client, Scripts(client))
+        self.calls: CallStore = RedisCalls(settings, client, self._scripts)
+        self._reader = EventReader(settings, client)
         self._grace = _ms(settings.dispatch_grace)
         self._retentions = (_ms(settings.turn_retention), _ms(settings.events_retention))
 
@@ -468,49 +466,6 @@ class RedisTurnStore:
         with translate_errors(self._settings.redis_url):
             self._reader.interrupt()
 
-    def history(self, conversation_id: str) -> list[Message]:
-        """See `TurnStore.history`."""
-        with translate_errors(self._settings.redis_url):
-            messages = self._client.lrange(conversation_keys(conversation_id).messages, 0, -1)
-        return [loads(message) for message in messages]
-
-    def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """See `TurnStore.blobs`."""
-        with translate_errors(self._settings.redis_url):
-            found = self._client.hmget(conversation_keys(conversation_id).blobs, list(names))
-        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
-
-    def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        """See `TurnStore.slice`."""
-        with translate_errors(self._settings.redis_url):
-            found = self._client.lrange(conversation_keys(conversation_id).messages, start, stop)
-        return [loads(message) for message in found]
-
-    def summary(self, conversation_id: str) -> Summary:
-        """See `TurnStore.summary`."""
-        keys = conversation_keys(conversation_id)
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.hmget(keys.meta, ["summary", "covered"])
-        pipeline.llen(keys.messages)
-        with translate_errors(self._settings.redis_url):
-            fields, total = pipeline.execute()
-        return summary_from(fields, total)
-
-    def summarise(
-        self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
-    ) -> bool:
-        """See `TurnStore.summarise`."""
-        keys = conversation_keys(conversation_id)
-        return bool(
-            self._call("summarise", [keys.meta], [generation, start, stop, text])[0] == b"kept"
-        )
-
-    def reset(self, conversation_id: str) -> int:
-        """See `TurnStore.reset`."""
-        keys = conversation_keys(conversation_id)
-        reply = self._call("reset", [keys.messages, keys.meta], [uuid.uuid4().hex, "*"])
-        return int(reply[1])
-
     def ping(self) -> None:
         """See `TurnStore.ping`."""
         with translate_errors(self._settings.redis_url):
@@ -521,10 +476,6 @@ class RedisTurnStore:
         self._reader.close()
         self._client.close()
         self._client.connection_pool.disconnect()
-
-    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        with translate_errors(self._settings.redis_url):
-            return self._scripts.call(name, keys, args)
 
 
 def _all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:

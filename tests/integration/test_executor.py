@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from agentapi import EventType, TurnStatus
+from agentapi.stores import Wakeup
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
 from workers.errands import Errands
@@ -121,6 +122,24 @@ def test_the_sweep_wakes_the_next_turn_when_the_worker_died_after_its_commit(
     sweeper = sweeper_of(fleet)
     sweeper.sweep()
     assert [wakeup.turn_id for wakeup in fleet.sent] == [second.turn_id]
+
+
+def test_an_entry_with_a_fault_does_not_stop_the_sweep(
+    make_fleet: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(2)]
+    faulty = fleet.app.store.redispatch
+
+    def redispatch(conversation_id: str) -> Wakeup | None:
+        if conversation_id == "c:0":
+            raise KeyError("a fault")
+        return faulty(conversation_id)
+
+    monkeypatch.setattr(fleet.app.store, "redispatch", redispatch)
+    time.sleep(0.1)
+    assert sweeper_of(fleet).sweep() == 1
+    assert [wakeup.turn_id for wakeup in fleet.sent] == [turns[1].turn_id]
 
 
 def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> None:

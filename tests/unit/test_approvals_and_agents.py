@@ -308,3 +308,35 @@ async def test_all_of_it_in_process(script: Script) -> None:
 
 def test_the_default_of_an_expired_question() -> None:
     assert refund.approval_default is Verdict.REJECTED
+
+
+def test_calls_beside_a_handoff_are_those_of_the_first_agent(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    model = script(calls(call("transfer_to_billing", "c1"), call("refund", "c2", order="7")))
+    billed = script(says("Billing here."), provider="bills")
+    billing = Agent(name="billing", provider="bills")
+    front = Agent(name="front", provider="openai", tools=[refund, handoff(billing)])
+    turn = eager_orchestrator([front]).enqueue("front", "Refund 7 and my bill")
+    assert turn.status() is TurnStatus.PARKED
+    turn.approve("c2")
+    assert turn.result().agent == "billing"
+    assert made == ["7"]
+    assert len(model.requests) == 1
+    assert billed.requests[0].messages[-1].content == "paid 7"
+
+
+async def test_handoffs_over_several_agents_in_process(script: Script) -> None:
+    script(says("Learned."), provider="scholars")
+    script(calls(call("transfer_to_second")), provider="firsts")
+    script(
+        calls(call("scholar", "c2", message="?"), call("transfer_to_third", "c3")),
+        provider="seconds",
+    )
+    script(says("Third here."), provider="thirds")
+    third = Agent(name="third", provider="thirds")
+    second = Agent(name="second", provider="seconds", tools=[scholar().as_tool(), handoff(third)])
+    first = Agent(name="first", provider="firsts", tools=[handoff(second)])
+    result = await first.run_turn("Go")
+    assert (result.text, result.agent) == ("Third here.", "third")
+    assert [m.content for m in result.messages if m.role == "tool"][1] == "Learned."

@@ -10,9 +10,10 @@ import pytest
 
 from agentapi import Agent, ToolContext, tool
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
-from agentapi.loop import TurnProgress, run_loop
+from agentapi.loop import run_loop
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, retry_delay
+from agentapi.progress import TurnProgress
 from agentapi.providers import Provider
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tool_calls import UNKNOWN_OUTCOME

@@ -1,0 +1,55 @@
+"""Where a turn's steps and text go while a worker runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agentapi.stores import TurnStore
+from agentapi.turns import EventType, Step
+from workers.event_log import EventLog
+from workers.patience import Outage, ride_out
+from workers.running import RunningTurn, StopReason
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class WorkerLog:
+    """The `TurnLog` of a worker: steps into the journal, text into the event stream."""
+
+    running: RunningTurn
+    store: TurnStore
+    events: EventLog
+    recorded: int
+    attempt: int
+    outage: Outage
+
+    async def record(self, step: Step) -> None:
+        """See `TurnLog.record`. Runs in the turn's thread; also hears of a cancellation."""
+        index = self.recorded
+        self.recorded += 1
+
+        def write() -> bool:
+            self.events.flush()
+            return self.store.record(self.running.lease, index, step)
+
+        if await self.call(write):
+            self.running.stop(StopReason.CANCELLED)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Make a call to Redis in the turn's thread, and ride out its absence."""
+        return await self.running.call(
+            lambda: ride_out(
+                function, outage=self.outage, give_up=lambda: self.running.reason is not None
+            )
+        )
+
+    async def delta(self, text: str) -> None:
+        """See `TurnLog.delta`."""
+        self.events.add(self.running.lease, EventType.DELTA, {"text": text})
+
+    async def reset(self) -> None:
+        """See `TurnLog.reset`."""
+        self.events.add(self.running.lease, EventType.RESET, {"attempt": self.attempt})
