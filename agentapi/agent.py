@@ -19,7 +19,7 @@ from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
 from agentapi.output import OutputType
-from agentapi.providers import model_choices
+from agentapi.providers import check_options, model_choices
 from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.model import OutputT
@@ -70,7 +70,9 @@ class Agent(Generic[OutputT]):
             max_steps: Most model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
-            options: Sent to the provider as they are, such as ``{"temperature": 0}``.
+            options: Sent to the provider as they are, such as ``{"temperature": 0}``. What is
+                under a provider's name is for that one alone:
+                ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
             output_type: What the reply must be, as a type that pydantic can validate, such as a
                 model; `TurnResult.output` has it. Any text when not given.
             output_retries: How often the model is told what is wrong with its reply and asked
@@ -104,6 +106,7 @@ class Agent(Generic[OutputT]):
         self.max_steps = max_steps
         self.window = as_window(window)
         self.options = dict(options or {})
+        check_options(name, self.options, self.choices)
         self.output = None if output_type is None else OutputType(output_type, name)
         self.output_retries = output_retries
         self.limits = limits

@@ -6,8 +6,12 @@ name under which an error is stored in a failed turn and shown to clients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_WAIT: Final = 86_400.0
+"""Seconds that a server's wish to be left alone is heeded at most."""
 
 
 class AgentAPIError(Exception):
@@ -239,7 +243,8 @@ class ProviderUnavailable(ProviderError):
     """Try again: overloaded, rate limited, cut connection, server error.
 
     Attributes:
-        retry_after: Seconds the server asked to wait, or None when it did not say.
+        retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it did
+            not say, or said what is no time (not a number, infinite).
     """
 
     code = "provider_unavailable"
@@ -253,7 +258,13 @@ class ProviderUnavailable(ProviderError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message, provider=provider, status=status)
-        self.retry_after = retry_after
+        self.retry_after = _bounded(retry_after)
+
+
+def _bounded(seconds: float | None) -> float | None:
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 class ProviderHeld(ProviderUnavailable):

@@ -24,6 +24,7 @@ from agentapi.providers import (
     Provider,
     StreamPart,
     TextReset,
+    options_for,
     providers,
 )
 from agentapi.traffic import Caller, ProviderGate, here, local_gate
@@ -86,12 +87,12 @@ class ModelChain:
                     yield part
             except ProviderError as error:
                 failures.append(error)
-                if not another_may_help(error):
-                    raise
                 if len(self._choices) > 1:
                     _tell(choice, error)
-                    if shown:
-                        yield TextReset()
+                if not another_may_help(error):
+                    break
+                if shown and len(self._choices) > 1:
+                    yield TextReset()
             else:
                 return
         raise _failure(failures)
@@ -102,7 +103,11 @@ class ModelChain:
         """Text, and the response last, with the name of who gave it."""
         name, alone = choice.provider, len(self._choices) == 1
         provider = providers.get(name)
-        asked = replace(request, model=choice.model or provider.default_model)
+        asked = replace(
+            request,
+            model=choice.model or provider.default_model,
+            options=options_for(choice, request.options, self._choices),
+        )
         if has_attachments(request.messages) and not getattr(provider, "takes_attachments", False):
             raise ProviderRejected(
                 f"provider {choice.provider!r} takes no images and files: give the agent one that "
@@ -159,16 +164,20 @@ def _no_response(name: str) -> ProviderUnavailable:
 
 
 def _failure(failures: Sequence[ProviderError]) -> ProviderError:
-    """One error for all: to be tried again if any of them is."""
-    if len(failures) == 1:
-        return failures[0]
-    text = "none of the agent's providers answered: " + "; ".join(map(str, failures))
+    """One error for all: to be tried again if any of them is.
+
+    Also when the last one refused: those before it were busy, and may take what it did not.
+    """
     again = [error for error in failures if isinstance(error, ProviderUnavailable)]
+    last = failures[-1]
+    if len(failures) == 1 or not (again or another_may_help(last)):
+        return last
+    text = "none of the agent's providers answered: " + "; ".join(map(str, failures))
     if again:
         return NoProviderAvailable(text, causes=again)
     too_long = any(isinstance(error, ContextTooLong) for error in failures)
     kind = ContextTooLong if too_long else ProviderMisconfigured
-    return kind(text, provider=failures[-1].provider, status=failures[-1].status)
+    return kind(text, provider=last.provider, status=last.status)
 
 
 def _tell(choice: ModelChoice, error: ProviderError) -> None:

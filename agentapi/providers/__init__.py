@@ -13,7 +13,7 @@ from agentapi.providers.base import (
     ToolSpec,
 )
 from agentapi.providers.builtin import providers, register_provider
-from agentapi.providers.choice import ModelChoice, model_choices
+from agentapi.providers.choice import ModelChoice, check_options, model_choices, options_for
 
 __all__ = [
     "FinishReason",
@@ -27,7 +27,9 @@ __all__ = [
     "TextDelta",
     "TextReset",
     "ToolSpec",
+    "check_options",
     "model_choices",
+    "options_for",
     "providers",
     "register_provider",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agentapi.errors import InvalidAgent
 from agentapi.providers.builtin import providers
@@ -60,6 +61,33 @@ def model_choices(
                 "fail as the first did; name another one, or another model"
             )
     return tuple(choices)
+
+
+def check_options(agent: str, options: Mapping[str, Any], choices: Sequence[ModelChoice]) -> None:
+    """Raises:
+    InvalidAgent: What is under a provider's name is not a mapping of options.
+    """
+    for name in {choice.provider for choice in choices} & options.keys():
+        if not isinstance(options[name], Mapping):
+            raise InvalidAgent(
+                f"agent {agent!r}: options[{name!r}] is a {type(options[name]).__name__}, expected "
+                f"options for provider {name!r} alone, such as {{'temperature': 0}}"
+            )
+
+
+def options_for(
+    choice: ModelChoice, options: Mapping[str, Any], choices: Sequence[ModelChoice]
+) -> dict[str, Any]:
+    """The options that one of an agent's providers gets: those for all, and its own, which win.
+
+    Args:
+        choice: The provider.
+        options: Of the agent; what is under a provider's name is for that provider alone.
+        choices: All providers of the agent.
+    """
+    names = {each.provider for each in choices}
+    common = {key: value for key, value in options.items() if key not in names}
+    return {**common, **options.get(choice.provider, {})}
 
 
 def _choice(agent: str, entry: object) -> ModelChoice:

@@ -27,7 +27,16 @@ def look(thing: str) -> str:
     return f"{thing} is blue"
 
 
-AGENT = Agent(name="both", provider=["openai:gpt-a", "gemini:flash"], tools=[look])
+AGENT = Agent(
+    name="both",
+    provider=["openai:gpt-a", "gemini:flash"],
+    tools=[look],
+    options={
+        "temperature": 0,
+        "openai": {"max_completion_tokens": 300},
+        "gemini": {"maxOutputTokens": 300},
+    },
+)
 
 
 @dataclass
@@ -115,6 +124,24 @@ async def test_the_other_goes_on_in_the_middle_of_a_turn_and_the_first_in_the_ne
     assert SIGNATURE not in str(both.openai.requests)
     assert {request["model"] for request in both.openai.requests} == {"gpt-a"}
     assert all("/models/flash:" in path for path in both.gemini.paths)
+
+
+async def test_each_gets_options_in_its_own_words(both: Both) -> None:
+    both.openai.will(chat.error(500, "boom"))
+    both.gemini.will(gemini.reply({"text": "All is blue."}))
+    assert (await both.say("What is blue?")).text == "All is blue."
+    [asked], [sent] = both.openai.requests, both.gemini.requests
+    assert (asked["temperature"], asked["max_completion_tokens"]) == (0, 300)
+    assert sent["generationConfig"] == {"temperature": 0, "maxOutputTokens": 300}
+    assert {"openai", "gemini"}.isdisjoint(asked.keys() | sent.keys())
+
+
+async def test_a_first_that_was_busy_is_asked_again_when_the_second_refuses(both: Both) -> None:
+    both.openai.will(chat.error(503, "busy", retry_after="0"), chat.reply("All is blue."))
+    both.gemini.will(gemini.error(400, "Unknown name", "INVALID_ARGUMENT"))
+    turn = await both.say("What is blue?")
+    assert (turn.status, turn.text) == (TurnStatus.COMPLETED, "All is blue.")
+    assert (len(both.openai.requests), len(both.gemini.requests)) == (2, 1)
 
 
 async def test_a_stream_that_breaks_off_is_withdrawn(both: Both) -> None:

@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
+from agentapi.errors import (
+    LONGEST_WAIT,
+    ProviderMisconfigured,
+    ProviderRejected,
+    ProviderUnavailable,
+)
 from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
 from agentapi.providers.openai import OpenAIProvider
@@ -103,14 +108,25 @@ async def test_streamed_tool_call_in_fragments(
     assert response.finish is FinishReason.TOOL_CALLS
 
 
-@pytest.mark.parametrize("header", [{"retry_after": "7"}, {"retry_after_ms": "7000"}])
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after_ms": "7000"}, 7),
+        ({"retry_after": "-7"}, 0),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after_ms": "inf"}, None),
+        ({"retry_after": "1e300"}, LONGEST_WAIT),
+    ],
+)
 async def test_rate_limit_says_when_to_come_back(
-    server: WireServer, provider: OpenAIProvider, header: dict[str, str]
+    server: WireServer, provider: OpenAIProvider, header: dict[str, str], expected: float | None
 ) -> None:
     server.will(chat.error(429, "slow down", **header))
     with pytest.raises(ProviderUnavailable, match=r"429.*slow down") as caught:
         await provider.complete(REQUEST)
-    assert caught.value.retry_after == 7
+    assert caught.value.retry_after == expected
     assert len(server.requests) == 1
 
 

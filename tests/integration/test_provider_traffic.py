@@ -37,7 +37,7 @@ class Fleets:
     url: str
 
     def worker(self, **settings: Any) -> Fleet:
-        return self.make(agents=AGENTS, park_after=0, heartbeat=60, **settings)
+        return self.make(agents=AGENTS, heartbeat=60, **{"park_after": 0, **settings})
 
     def a_minute_passes(self, *workers: Fleet) -> None:
         a_minute_passes(self.url)
@@ -149,6 +149,12 @@ async def test_what_the_provider_asked_of_one_worker_holds_the_other(
     fleets.openai.will(chat.reply("again"), chat.reply("again"))
     assert (await say(one, turn=slowed)).text == "again"
     assert (await say(two, turn=held)).text == "again"
+
+
+@pytest.mark.parametrize("nonsense", ["inf", "nan"])
+async def test_a_wait_that_is_no_time_is_no_wait(fleets: Fleets, nonsense: str) -> None:
+    fleets.openai.will(chat.error(429, "slow down", retry_after=nonsense), chat.reply("Hello"))
+    assert (await say(fleets.worker(park_after=60))).text == "Hello"
 
 
 async def test_a_provider_that_fails_is_passed_by_until_it_answers(fleets: Fleets) -> None:

@@ -146,6 +146,56 @@ async def test_a_request_that_all_refuse_is_not_passed_on(script: Play) -> None:
     assert second.requests == []
 
 
+async def test_a_refusal_by_the_second_does_not_end_what_the_first_may_take(script: Play) -> None:
+    refusal = ProviderRejected("unknown field", provider="gemini", status=400)
+    first = script(unavailable(0), says("Hello"))
+    second = script(refusal, provider="gemini")
+    assert (await ask(retry=RetryPolicy(max_retries=1))).text == "Hello"
+    assert (len(first.requests), len(second.requests)) == (2, 1)
+
+
+async def test_a_refusal_and_a_first_that_stays_away_tell_of_both(script: Play) -> None:
+    script(unavailable(0))
+    script(ProviderRejected("unknown field", provider="gemini", status=400), provider="gemini")
+    with pytest.raises(NoProviderAvailable, match="away; unknown field") as caught:
+        await ask(retry=RetryPolicy(max_retries=0))
+    assert [cause.provider for cause in caught.value.causes] == ["openai"]
+
+
+async def test_a_refusal_behind_one_that_is_misconfigured_is_final(script: Play) -> None:
+    first = script(ProviderMisconfigured("no key", provider="openai"))
+    script(ProviderRejected("unknown field", provider="gemini", status=400), provider="gemini")
+    with pytest.raises(ProviderRejected, match=r"^unknown field$"):
+        await ask(retry=RetryPolicy(max_retries=5))
+    assert len(first.requests) == 1
+
+
+async def test_each_provider_gets_the_options_for_all_and_its_own(script: Play) -> None:
+    first, second = script(unavailable()), script(says("Hello"), provider="gemini")
+    options = {
+        "temperature": 0,
+        "openai": {"max_completion_tokens": 300},
+        "gemini": {"maxOutputTokens": 200, "temperature": 1},
+    }
+    agent = Agent(name="a", provider=BOTH, options=options)
+    assert (await run(chain_of(agent), agent=agent)).text == "Hello"
+    assert first.requests[0].options == {"temperature": 0, "max_completion_tokens": 300}
+    assert second.requests[0].options == {"temperature": 1, "maxOutputTokens": 200}
+
+
+async def test_options_under_a_name_that_is_no_provider_of_the_agent_are_sent(script: Play) -> None:
+    alone = script(says("Hello"))
+    options = {"openai": {"seed": 1}, "provider": {"sort": "price"}}
+    agent = Agent(name="a", provider="openai", options=options)
+    await run(chain_of(agent), agent=agent)
+    assert alone.requests[0].options == {"seed": 1, "provider": {"sort": "price"}}
+
+
+def test_a_providers_own_options_are_a_mapping() -> None:
+    with pytest.raises(InvalidAgent, match=r"options\['gemini'\] is a int, expected options for"):
+        Agent(name="a", provider=BOTH, options={"gemini": 7})
+
+
 async def test_a_fault_of_a_provider_of_ones_own_is_not_hidden(script: Play) -> None:
     script(ZeroDivisionError("a fault"))
     script(provider="gemini")
