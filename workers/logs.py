@@ -15,6 +15,9 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    # One line a turn is ours; Celery's two would only repeat it.
-    for name in ("celery.app.trace", "celery.worker.strategy"):
+    # MCP's client quotes what servers send that it cannot read.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    # One line a turn is ours; Celery's two would only repeat it. Lines a request of an HTTP client
+    # show addresses, which may hold keys.
+    for name in ("celery.app.trace", "celery.worker.strategy", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -11,7 +11,7 @@ from agentapi.errors import InvalidTool
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, ToolFailed
 from agentapi.tools.context import ToolContext
-from agentapi.tools.mcp_endpoint import McpEndpoint
+from agentapi.tools.mcp_endpoint import McpEndpoint, is_http
 
 if TYPE_CHECKING:
     from mcp.types import CallToolResult, Tool
@@ -72,6 +72,18 @@ class McpServer:
             )
         if (command is None) == (url is None) or (command is not None and not command):
             raise InvalidTool(f"MCP server {name!r}: expected either a command or a url")
+        if url is not None and not is_http(url):
+            raise InvalidTool(f"MCP server {name!r}: the url is no http or https address")
+        # A text is a collection of its letters.
+        lists = {
+            "command": command,
+            "only": only,
+            "without": without,
+            "requires_approval": requires_approval,
+        }
+        for what, value in lists.items():
+            if isinstance(value, str):
+                raise InvalidTool(f"MCP server {name!r}: {what} is a text, expected a list of them")
         if timeout <= 0 or max_result_bytes < 1:
             raise InvalidTool(
                 f"MCP server {name!r}: timeout is {timeout} and max_result_bytes is "
@@ -142,7 +154,10 @@ class McpTool(BaseTool):
         Raises:
             ToolFailed: The server says so, does not answer, or is gone.
         """
-        result = await self._session.call(self._tool, dict(arguments), repeat=self.idempotent)
+        try:
+            result = await self._session.call(self._tool, dict(arguments), repeat=self.idempotent)
+        except ToolFailed as failure:
+            raise ToolFailed(_cut(str(failure), self._longest)) from failure
         text = _cut(_text(result), self._longest)
         if result.is_error:
             raise ToolFailed(text or "the tool failed and did not say why")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
@@ -20,6 +21,20 @@ class McpEndpoint:
     timeout: float
 
     def __repr__(self) -> str:
-        # Arguments, variables and headers may hold keys.
-        where = self.command[0] if self.command else (self.url or "").partition("?")[0]
+        # Arguments, variables, headers, and what an address has besides its place may hold keys.
+        where = self.command[0] if self.command else _place(self.url or "")
         return f"{self.name!r}, {where!r}"
+
+
+def is_http(url: object) -> bool:
+    """Whether it is an address with a host."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

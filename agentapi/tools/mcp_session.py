@@ -10,16 +10,19 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import Enum, auto
 from typing import Any, Final
 
 import httpx2
+from anyio import BrokenResourceError, ClosedResourceError
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.types import (
     CONNECTION_CLOSED,
+    INVALID_REQUEST,
     REQUEST_TIMEOUT,
     CallToolResult,
     Tool,
@@ -36,7 +39,13 @@ CONNECT_TIMEOUT: Final = 20.0
 LONGEST_PAUSE: Final = 30.0
 """Seconds between tries to reach a server that is down."""
 
+LISTEN_PAUSE: Final = 1.0
+"""Seconds before a server is asked again to tell of changes."""
+
 MOST_PAGES: Final = 100
+
+_NO_SESSION: Final = frozenset({INVALID_REQUEST, CONNECTION_CLOSED, -32001})
+"""Codes with which servers over HTTP refuse a session that they do not know (any more)."""
 
 
 class McpSession:
@@ -53,6 +62,7 @@ class McpSession:
         self._changes = 0
         self._failures = 0
         self._not_before = 0.0
+        self._status: int | None = None
 
     async def tools(self) -> tuple[Tool, ...]:
         """The server's tools; remembered until they change or the session breaks.
@@ -60,19 +70,23 @@ class McpSession:
         Raises:
             ProviderUnavailable: The server cannot be reached.
         """
-        tools = self._tools if self._remembers else None
-        if tools is None:
+        while self._tools is None or not self._remembers:
+            known = self._client
             client = await self._connected()
             try:
                 async with asyncio.timeout(self._server.timeout):
                     changes = self._changes
                     tools = await _all_tools(client)
-                    if changes == self._changes:
-                        self._tools = tools
-            except (MCPError, OSError, TimeoutError, httpx2.HTTPError) as error:
+            except Exception as error:
                 await self._broke(client)
-                raise self._away(error) from error
-        return tools
+                # A session that broke while nobody used it is made again at once.
+                if client is not known:
+                    raise self._away(error) from error
+                continue
+            if changes == self._changes:
+                self._tools = tools
+            return tools
+        return self._tools
 
     async def call(self, name: str, arguments: dict[str, Any], *, repeat: bool) -> CallToolResult:
         """Call a tool.
@@ -85,25 +99,28 @@ class McpSession:
         Raises:
             ToolFailed: There is no result; says why.
         """
-        try:
-            client = await self._connected()
-        except ProviderUnavailable as error:
-            raise ToolFailed(f"{error}; the call was not made") from error
-        try:
-            return await client.call_tool(
-                name, arguments, read_timeout_seconds=self._server.timeout
-            )
-        except MCPError as error:
-            if error.code == REQUEST_TIMEOUT:
-                raise ToolFailed("the tool did not answer in time") from error
-            if error.code != CONNECTION_CLOSED:
-                raise ToolFailed(error.message) from error
-        except (OSError, RuntimeError, httpx2.HTTPError):
-            pass
-        await self._broke(client)
-        if repeat:
-            return await self.call(name, arguments, repeat=False)
-        raise ToolFailed(
+        for last in (False, True):
+            try:
+                client = await self._connected()
+            except ProviderUnavailable as error:
+                raise ToolFailed(f"{error}; the call was not made") from error
+            try:
+                return await client.call_tool(
+                    name, arguments, read_timeout_seconds=self._server.timeout
+                )
+            except Exception as error:
+                fate = _fate(error)
+                if fate is _Fate.TOLD:
+                    raise ToolFailed(_told(error)) from error
+                await self._broke(client)
+                if last or not (repeat or fate is _Fate.NOT_MADE):
+                    raise ToolFailed(self._gone(fate)) from error
+        raise AssertionError("the last try returns or raises")
+
+    def _gone(self, fate: _Fate) -> str:
+        if fate is _Fate.NOT_MADE:
+            return f"MCP server {self._server.name!r} ends its sessions: the call was not made"
+        return (
             f"MCP server {self._server.name!r} went away during the call: its outcome is "
             "unknown, and it was not made again. Find out before you repeat it."
         )
@@ -123,13 +140,19 @@ class McpSession:
             if pause > 0:
                 raise self._away("it is tried again soon", retry_after=pause)
             self._end = asyncio.Event()
+            self._forget()
+            self._remembers = True
+            self._status = None
             ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._life = asyncio.create_task(self._live(ready, self._end))
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     self._client = await asyncio.shield(ready)
-            except (Exception, ExceptionGroup) as error:
+            except BaseException as error:
+                # Also when the turn that waits is cancelled: nobody would end it later.
                 self._life.cancel()
+                if not isinstance(error, Exception):
+                    raise
                 self._failures += 1
                 pause = min(2.0 ** (self._failures - 1), LONGEST_PAUSE)
                 self._not_before = time.monotonic() + pause
@@ -146,11 +169,11 @@ class McpSession:
 
         try:
             async with (
-                _transport(self._server) as transport,
+                _transport(self._server, self._note) as transport,
                 Client(transport, message_handler=listen) as client,
             ):
                 ready.set_result(client)
-                watching = asyncio.create_task(self._watch(client))
+                watching = asyncio.create_task(self._watch(client, end))
                 try:
                     await end.wait()
                 finally:
@@ -162,11 +185,12 @@ class McpSession:
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
+            self._forget()
             # Nobody may be waiting for it any more.
             if ready.done() and not ready.cancelled():
                 ready.exception()
 
-    async def _watch(self, client: Client) -> None:
+    async def _watch(self, client: Client, end: asyncio.Event) -> None:
         """Forget the tools when they change. Older servers say so without being asked."""
         while True:
             try:
@@ -176,12 +200,15 @@ class McpSession:
                         self._forget()
             except ListenNotSupportedError:
                 return
-            except MCPError:
-                # It will not say: it is asked before each model call.
+            except MCPError as error:
+                if error.code == CONNECTION_CLOSED:
+                    end.set()
+                # Else it will not say: it is asked before each model call.
                 self._remembers = False
                 return
             except SubscriptionLost:
-                await asyncio.sleep(1)
+                self._forget()
+            await asyncio.sleep(LISTEN_PAUSE)
 
     def _forget(self) -> None:
         self._tools = None
@@ -194,14 +221,59 @@ class McpSession:
             self._forget()
             await self.aclose()
 
-    def _away(self, error: object, retry_after: float | None = None) -> ProviderUnavailable:
-        why = str(error) or type(error).__name__
+    async def _note(self, response: httpx2.Response) -> None:
+        """Remember a refusal: what the SDK raises for it does not say which."""
+        self._status = response.status_code if response.is_error else None
+
+    def _away(
+        self, error: BaseException | str, retry_after: float | None = None
+    ) -> ProviderUnavailable:
+        why = error if isinstance(error, str) else _reason(error)
+        if self._status is not None:
+            why = f"{why} (HTTP {self._status})"
         return ProviderUnavailable(
             f"MCP server {self._server.name!r} cannot be used: {why}; is it running, and is the "
             "agent's McpServer(...) right?",
             provider=self._server.name,
+            status=self._status,
             retry_after=retry_after,
         )
+
+
+class _Fate(Enum):
+    """What has become of a call that gave no result."""
+
+    TOLD = auto()
+    """The server, or the SDK, says what was wrong; the session goes on."""
+    LOST = auto()
+    """The session broke: nobody knows."""
+    NOT_MADE = auto()
+    """The server does not know the session: it was restarted, or ended it."""
+
+
+def _fate(error: Exception) -> _Fate:
+    if isinstance(error, MCPError):
+        if error.code in _NO_SESSION and "session" in error.message.lower():
+            return _Fate.NOT_MADE
+        return _Fate.LOST if error.code == CONNECTION_CLOSED else _Fate.TOLD
+    gone = (OSError, httpx2.HTTPError, ClosedResourceError, BrokenResourceError)
+    return _Fate.LOST if isinstance(error, gone) else _Fate.TOLD
+
+
+def _told(error: Exception) -> str:
+    """What the model is told of a call whose session goes on."""
+    if not isinstance(error, MCPError):
+        return f"the call was made, but its result is not as the server promised: {error}"
+    if error.code == REQUEST_TIMEOUT:
+        return "the tool did not answer in time: its outcome is unknown"
+    return error.message
+
+
+def _reason(error: BaseException) -> str:
+    """An error in words: the first of a group, which itself says nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
 
 
 async def _all_tools(client: Client) -> tuple[Tool, ...]:
@@ -217,10 +289,15 @@ async def _all_tools(client: Client) -> tuple[Tool, ...]:
 
 
 @asynccontextmanager
-async def _transport(server: McpEndpoint) -> AsyncIterator[Any]:
+async def _transport(
+    server: McpEndpoint, note: Callable[[httpx2.Response], Any]
+) -> AsyncIterator[Any]:
     if server.url is not None:
-        timeout = httpx2.Timeout(server.timeout, connect=CONNECT_TIMEOUT)
-        async with httpx2.AsyncClient(headers=server.headers, timeout=timeout) as http:
+        async with httpx2.AsyncClient(
+            headers=server.headers,
+            timeout=httpx2.Timeout(server.timeout, connect=CONNECT_TIMEOUT),
+            event_hooks={"response": [note]},
+        ) as http:
             yield streamable_http_client(server.url, http_client=http)
         return
     parameters = StdioServerParameters(

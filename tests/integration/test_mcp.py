@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from mcp import Client
 
 from agentapi import Agent, tool
 from agentapi.errors import InvalidAgent, InvalidTool, ProviderUnavailable, TurnFailed
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.tools import McpServer
+from agentapi.tools import McpServer, mcp_session
 from agentapi.tools.mcp import close_sessions
 from agentapi.turns import TurnStatus
 from orchestrator import Orchestrator
-from orchestrator.stack import Child
-from orchestrator.stack.processes import free_port
+from tests.wire.mcp_process import MODULE, ROOT, McpProcess
 
 Script = Callable[..., ScriptedProvider]
-MODULE = ("-m", "tests.wire.mcp_server")
-ROOT = Path(__file__).parents[2]
 
 
 def over_stdio(**more: Any) -> McpServer:
     more.setdefault("env", {"SHELF_OWNER": "ann"})
     return McpServer("shelf", command=[sys.executable, *MODULE], cwd=ROOT, **more)
+
+
+def servers() -> list[psutil.Process]:
+    """Those that this process started over stdio."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if MODULE[1] in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 def agent_with(*tools: Any) -> Agent:
@@ -46,41 +53,18 @@ async def no_session_is_left() -> AsyncIterator[None]:
     await close_sessions()
 
 
-class HttpServer:
-    """The server as a process of its own, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = free_port()
-        self.start()
-
-    def start(self) -> None:
-        self.process = Child(
-            "mcp",
-            [sys.executable, *MODULE, str(self.port)],
-            log=self._folder / "mcp.log",
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SHELF_OWNER": "bob"},
-        )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                assert time.monotonic() < deadline, "the MCP server does not start"
-                time.sleep(0.05)
-            else:
-                return
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
-
-
 @pytest.fixture
-def http_server(tmp_path: Path) -> Iterator[HttpServer]:
-    server = HttpServer(tmp_path)
+def http_server(tmp_path: Path) -> Iterator[McpProcess]:
+    server = McpProcess(tmp_path)
     yield server
-    server.process.stop()
+    server.kill()
+
+
+@pytest.fixture(params=["auto", "legacy"])
+def protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The newest protocol, and that of servers with sessions, before 2026."""
+    monkeypatch.setattr(mcp_session, "Client", partial(Client, mode=request.param))
+    return str(request.param)
 
 
 @asynccontextmanager
@@ -118,7 +102,7 @@ async def test_schemas_are_passed_on_and_tools_can_be_chosen() -> None:
     assert read.parameters["required"] == ["title"]
 
 
-async def test_tools_over_http(script: Script, http_server: HttpServer) -> None:
+async def test_tools_over_http(script: Script, http_server: McpProcess) -> None:
     shelf = McpServer("web", url=http_server.url, headers={"authorization": "Bearer secret"})
     assert "secret" not in repr(shelf)
     wanted = call("web_read", title="Emma")
@@ -126,20 +110,49 @@ async def test_tools_over_http(script: Script, http_server: HttpServer) -> None:
         assert results == ["Emma, by bob"]
 
 
+@pytest.mark.usefixtures("protocol")
 async def test_a_server_that_was_restarted_is_found_again(
-    script: Script, http_server: HttpServer
+    script: Script, http_server: McpProcess
 ) -> None:
     agent = agent_with(McpServer("web", url=http_server.url))
+    for _ in range(2):
+        async with told(agent, script, call("web_read", title="Emma")) as results:
+            assert results == ["Emma, by bob"]
+        http_server.kill()
+        http_server.start()
+    # No call is lost: the old session is noticed before, or the server knows it no more.
     async with told(agent, script, call("web_read", title="Emma")) as results:
         assert results == ["Emma, by bob"]
-    http_server.process.kill()
-    http_server.start()
-    wanted = (call("web_read", "c1", title="Emma"),)
-    async with told(agent, script, *wanted) as results:
-        # The old session is noticed at the first call, whose outcome is not known then.
-        assert results == ["Emma, by bob"] or "outcome is unknown" in results[0]
-    async with told(agent, script, *wanted) as results:
-        assert results == ["Emma, by bob"]
+
+
+async def test_a_session_that_broke_while_idle_is_made_again(script: Script) -> None:
+    server = over_stdio()
+    agent = agent_with(server)
+    await agent.toolbox()
+    for process in servers():
+        process.kill()
+    # The end is noticed, not waited for: nobody asks meanwhile.
+    session = mcp_session.sessions.of(server.endpoint)
+    async with asyncio.timeout(10):
+        while session._tools is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    async with told(agent, script, call("shelf_read", title="Emma")) as results:
+        assert results == ["Emma, by ann"]
+    assert session._remembers
+
+
+async def test_a_turn_that_is_cancelled_while_connecting_leaves_no_server() -> None:
+    agent = agent_with(over_stdio())
+    turn = asyncio.create_task(agent.toolbox())
+    async with asyncio.timeout(10):
+        while not servers():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    [abandoned] = servers()
+    turn.cancel()
+    await asyncio.gather(turn, return_exceptions=True)
+    await agent.toolbox()
+    await asyncio.to_thread(abandoned.wait, 10)
+    assert len(servers()) == 1
 
 
 async def test_a_server_that_dies_in_a_call(script: Script, tmp_path: Path) -> None:
@@ -167,7 +180,7 @@ async def test_the_list_of_tools_changes(script: Script) -> None:
 async def test_a_call_that_takes_too_long(script: Script) -> None:
     agent = agent_with(over_stdio(timeout=5))
     async with told(agent, script, call("shelf_slow", seconds=30)) as results:
-        assert results == ["the tool did not answer in time"]
+        assert results == ["the tool did not answer in time: its outcome is unknown"]
 
 
 async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
@@ -177,6 +190,30 @@ async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
     assert first.value.retry_after == 1
     with pytest.raises(ProviderUnavailable, match="tried again soon"):
         await agent.toolbox()
+
+
+@pytest.mark.parametrize("status", [401, 503])
+async def test_a_server_that_refuses_is_told_without_its_keys(status: int) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        server = McpServer("crm", url=f"http://ann:secret@127.0.0.1:{port}/mcp?key=secret")
+        assert repr(server) == f"McpServer('crm', 'http://127.0.0.1:{port}/mcp')"
+        with pytest.raises(ProviderUnavailable, match=rf"'crm' cannot .*HTTP {status}") as caught:
+            await server.tools()
+    assert caught.value.status == status
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_server_that_ends_at_once_is_told_with_the_cause() -> None:
+    server = McpServer("exits", command=[sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(ProviderUnavailable, match="'exits' cannot be used: Connection closed"):
+        await server.tools()
 
 
 def test_a_turn_waits_for_its_server_and_says_who_is_missing(script: Script) -> None:
@@ -196,11 +233,8 @@ def test_it_works_in_workers_and_ends_with_them(script: Script) -> None:
         assert turn.status() is TurnStatus.PARKED
         turn.approve("c1")
         assert turn.result().messages[2].content == "Emma, by ann"
-        mine = psutil.Process().children(recursive=True)
-        servers = [child for child in mine if "tests.wire.mcp_server" in child.cmdline()]
-        assert len(servers) == 1
-    psutil.wait_procs(servers, timeout=10)
-    assert not servers[0].is_running()
+        [server] = servers()
+    server.wait(timeout=10)
 
 
 async def test_names_that_clash() -> None:
@@ -222,6 +256,11 @@ async def test_names_that_clash() -> None:
         ("a", {}, "either a command or a url"),
         ("a", {"url": "http://x", "command": ["x"]}, "either a command or a url"),
         ("a", {"url": "http://x", "timeout": 0}, "seconds above 0"),
+        ("a", {"url": "localhost:8000/mcp"}, "no http or https address"),
+        ("a", {"url": "http://[x/"}, "no http or https address"),
+        ("a", {"command": "python server.py"}, "command is a text, expected a list"),
+        ("a", {"url": "http://x", "only": "read"}, "only is a text"),
+        ("a", {"url": "http://x", "requires_approval": "burn"}, "requires_approval is a text"),
     ],
 )
 def test_what_is_no_server(name: str, more: dict[str, Any], said: str) -> None:
