@@ -125,12 +125,23 @@ class TurnHandle:
         self._orchestrator.decide(next(asked, self.turn_id), call_id, decision)
 
     def children(self) -> list[TurnHandle]:
-        """The turns that it delegated to, in the order of its calls, while it has not ended."""
-        children = self._orchestrator.store.calls.children(self.turn_id)
-        return [
+        """The turns that it delegated to, in the order of its calls, while it has not ended.
+
+        Those that are there: a turn that has just delegated is a moment ahead of them.
+        """
+        handles = [
             TurnHandle(self._orchestrator, child.turn_id, child.conversation_id)
-            for child, _ in children
+            for child, _ in self._orchestrator.store.calls.children(self.turn_id)
         ]
+        return [handle for handle in handles if handle.exists()]
+
+    def exists(self) -> bool:
+        """Whether the turn was accepted and is still kept."""
+        try:
+            self.info()
+        except TurnNotFound:
+            return False
+        return True
 
     @overload
     def result(self, timeout: float | None = None) -> TurnResult: ...

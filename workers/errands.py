@@ -63,6 +63,9 @@ class Errands:
             return ()
         children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
         answers = self.store.enqueue([self._new_turn(parent, child) for child in children])
+        if self._has_ended(turn_id):
+            # Meanwhile: what was to cancel the children may not have found them.
+            return [wakeup for child in children for wakeup in self._cancel(child.turn_id)]
         wakeups: list[Wakeup | None] = []
         for child, answer in zip(children, answers, strict=True):
             if isinstance(answer, Accepted):
@@ -113,6 +116,10 @@ class Errands:
         except TurnNotFound:
             return ()
         return [wakeup] if wakeup else ()
+
+    def _has_ended(self, turn_id: str) -> bool:
+        turn = self._turn(turn_id)
+        return turn is None or turn.status.ended
 
     def _turn(self, turn_id: str) -> Turn | None:
         try:

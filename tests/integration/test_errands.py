@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -133,3 +134,22 @@ def test_the_tree_is_cancelled_by_the_sweep(fleet: Fleet) -> None:
     sweeper_of(fleet).sweep()
     assert sent(fleet) == []
     assert fleet.app.store.overdue() == []
+
+
+def test_children_of_a_turn_that_is_cancelled_while_they_are_started(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue = fleet.app.store.enqueue
+
+    def too_late(turns: Any) -> Any:
+        [parent] = {turn.parent_id for turn in turns}
+        fleet.producer.cancel(parent)
+        # The sweep looks for children that are not there yet.
+        sweeper_of(fleet).sweep()
+        return enqueue(turns)
+
+    monkeypatch.setattr(fleet.app.store, "enqueue", too_late)
+    turn = lead(fleet, "one", "two")
+    assert fleet.turn(turn).status is TurnStatus.CANCELLED
+    assert sent(fleet) == []
+    assert fleet.app.store.calls.children(turn.turn_id) == []
