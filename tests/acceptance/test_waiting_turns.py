@@ -79,7 +79,7 @@ def test_an_approval_outlives_everything_but_redis(
 def test_children_run_beside_each_other_on_all_workers_and_outlive_one(
     stack: Stack, orchestrator: Orchestrator
 ) -> None:
-    naps = ['/count_up {"seconds": 2}'] * 8
+    naps = ['/count_up {"seconds": 5}'] * 8
     turn = fan_out(orchestrator, *naps)
     children = children_run(turn, 8)
     workers = {str(child.info().worker) for child in children}
