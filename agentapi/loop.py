@@ -234,6 +234,8 @@ async def _carry_on(
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, rules.prices)
         step = await _judged(agent, call.tools, message, usage)
+        if step.rejected is not None and stream:
+            await log.reset()
         if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)

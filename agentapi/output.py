@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Mapping
 from typing import Any, Final, Generic
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic_core import from_json, to_json
 
 from agentapi.errors import InvalidAgent
 from agentapi.providers.base import OutputSpec
+from agentapi.strict_schema import strict
 from agentapi.turns.model import OutputT
 
 _FENCED: Final = re.compile(r"^\s*```(?:json)?\s*\n(?P<inside>.*)\n\s*```\s*$", re.S)
 _NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
-_VALUE: Final = "value"
 
 
 class OutputType(Generic[OutputT]):
@@ -36,22 +35,20 @@ class OutputType(Generic[OutputT]):
         Raises:
             InvalidAgent: The type has no JSON schema.
         """
+        name = _NAME.sub("_", getattr(kind, "__name__", "output"))[:64]
         try:
             self._adapter: TypeAdapter[OutputT] = TypeAdapter(kind)
             schema = self._adapter.json_schema()
+            # Providers take objects only.
+            self._wrapped = "properties" not in schema
+            if self._wrapped:
+                self._wrapper: TypeAdapter[Any] = TypeAdapter(create_model(name, value=(kind, ...)))
+                schema = self._wrapper.json_schema()
         except (PydanticUserError, NotImplementedError) as error:
             raise InvalidAgent(
                 f"agent {agent!r}: output_type {kind!r} has no JSON schema: {error}; expected a "
                 "pydantic model, a dataclass, or a plain type such as list[int]"
             ) from error
-        # Providers take objects only.
-        self._wrapped = "properties" not in schema
-        if self._wrapped:
-            definitions = schema.pop("$defs", None)
-            schema = {"type": "object", "properties": {_VALUE: schema}, "required": [_VALUE]}
-            if definitions:
-                schema["$defs"] = definitions
-        name = _NAME.sub("_", getattr(kind, "__name__", "output"))[:64]
         self.spec = OutputSpec(name=name, schema=schema, strict_schema=strict(schema))
 
     def read(self, text: str) -> tuple[OutputT, str]:
@@ -64,9 +61,9 @@ class OutputType(Generic[OutputT]):
         bare = fenced["inside"] if fenced else text
         if not self._wrapped:
             return self._adapter.validate_json(bare), bare
-        wrapper = TypeAdapter(dict[str, Any]).validate_json(bare)
-        value = self._adapter.validate_python(wrapper.get(_VALUE), strict=None)
-        return value, self._adapter.dump_json(value).decode()
+        value: OutputT = self._wrapper.validate_json(bare).value
+        # As the model said it, so that `load` reads it as `read` did.
+        return value, to_json(from_json(bare)["value"]).decode()
 
     def load(self, text: str) -> OutputT:
         """The value of a text that `read` gave.
@@ -87,36 +84,3 @@ def explain_output(error: ValidationError) -> str:
         f"Your reply does not fit the required JSON schema: {problems}. Reply again, with the "
         "JSON only."
     )
-
-
-def strict(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema as OpenAI's strict mode wants it, or None when it cannot be said so.
-
-    Every property is required and no others are allowed (platform.openai.com, "Structured
-    Outputs", supported schemas); objects with free keys cannot be said.
-    """
-    made = copy.deepcopy(dict(schema))
-    return made if _make_strict(made) else None
-
-
-def _make_strict(node: Any) -> bool:
-    if isinstance(node, list):
-        return all(_make_strict(item) for item in node)
-    if not isinstance(node, dict):
-        return True
-    node.pop("default", None)
-    if "properties" in node:
-        if node.get("additionalProperties"):
-            return False
-        node["additionalProperties"] = False
-        node["required"] = list(node["properties"])
-        inner = list(node["properties"].values())
-    elif node.get("type") == "object":
-        return False
-    else:
-        inner = []
-    if "oneOf" in node or "prefixItems" in node:
-        return False
-    inner += [node[key] for key in ("items", "anyOf", "allOf") if key in node]
-    inner += list(node.get("$defs", {}).values())
-    return all(_make_strict(item) for item in inner)

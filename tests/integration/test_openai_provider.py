@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from agentapi.errors import (
 )
 from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
+from agentapi.providers.base import OutputSpec
 from agentapi.providers.openai import OpenAIProvider
 from agentapi.providers.openrouter import openrouter_from_environment
 from tests.wire import chat
@@ -224,6 +226,23 @@ def test_missing_keys_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
         OpenAIProvider.from_environment()
     with pytest.raises(ProviderMisconfigured, match="OPENROUTER_API_KEY is not set"):
         openrouter_from_environment()
+
+
+async def test_a_schema_on_the_wire(server: WireServer, provider: OpenAIProvider) -> None:
+    strict = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    for strict_schema in (strict, None):
+        server.will(chat.reply("{}"))
+        schema = {"type": "object", "properties": {}}
+        output = OutputSpec(name="Empty", schema=schema, strict_schema=strict_schema)
+        await provider.complete(replace(REQUEST, output=output))
+        assert server.requests[-1]["response_format"] == {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "Empty",
+                "schema": strict_schema or schema,
+                "strict": strict_schema is not None,
+            },
+        }
 
 
 async def test_openrouter_from_environment(

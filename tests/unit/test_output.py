@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentapi import Agent, tool
-from agentapi.errors import InvalidAgent, TurnFailed
+from agentapi import Agent, EventType, ToolContext, tool
+from agentapi.errors import InvalidAgent, InvalidOutput, TurnFailed
+from agentapi.loop import NoLog, run_loop
 from agentapi.messages import UserMessage
-from agentapi.output import OutputType, strict
+from agentapi.output import OutputType
+from agentapi.progress import TurnProgress
 from agentapi.providers.openai_format import request_body
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.turns import ModelStep, step_from_json, step_to_json
+from agentapi.turns import ModelStep, TurnResult, step_from_json, step_to_json
 from orchestrator import AsyncOrchestrator, Orchestrator
 
 Script = Callable[..., ScriptedProvider]
@@ -75,9 +78,39 @@ def test_it_gives_up(script: Script, eager_orchestrator: Eager) -> None:
     assert len(model.requests) == 2
 
 
-def test_a_takeover_continues_behind_a_rejected_reply() -> None:
-    step = ModelStep(message=says("one").message, rejected="not so")
-    assert step_from_json(step_to_json(step)) == step
+async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> None:
+    rejected = ModelStep(message=says("one").message, rejected="not so")
+    model = script(says("two"), says(PARIS))
+    agent = teller(output_retries=1)
+
+    async def take_over() -> TurnResult:
+        progress = TurnProgress(user=UserMessage(content="Paris?"))
+        progress.steps = [step_from_json(step_to_json(rejected))]
+        context = ToolContext(conversation_id="c", turn_id="t")
+        return await run_loop(
+            agent, model, history=[], progress=progress, context=context, log=NoLog()
+        )
+
+    # The earlier refusal counts, and the model is told of it.
+    with pytest.raises(InvalidOutput, match="replied 2 times"):
+        await take_over()
+    assert (await take_over()).output == City(name="Paris", people=2)
+    assert [m.content for m in model.requests[1].messages] == ["Paris?", "one", "not so"]
+
+
+async def test_streamed_text_of_a_refused_reply_is_taken_back(script: Script) -> None:
+    script(says("It is big."), says(PARIS))
+    async with AsyncOrchestrator.eager([teller()]) as orchestrator:
+        turn = await orchestrator.enqueue("teller", "?", stream=True)
+        shown = ""
+        async for event in turn.events():
+            match event.type:
+                case EventType.DELTA:
+                    shown += event.data["text"]
+                case EventType.RESET:
+                    assert shown == "It is big."
+                    shown = ""
+        assert shown == PARIS
 
 
 def test_tools_come_before_the_reply(script: Script, eager_orchestrator: Eager) -> None:
@@ -113,9 +146,19 @@ def test_types_that_are_no_objects(kind: Any, reply: str, value: Any, text: str 
             output.read(wrong)
 
 
-def test_a_schema_that_cannot_be_strict() -> None:
-    assert strict(OutputType(dict[str, int], "a").spec.schema) is None
-    assert OutputType(list[City], "a").spec.strict_schema is not None
+class Renamed(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    day: date = Field(alias="Day")
+
+
+@pytest.mark.parametrize("kind", [Renamed, list[Renamed]], ids=str)
+def test_a_reply_is_read_again_as_it_was_read_first(kind: Any) -> None:
+    """Aliases and strict types: the text that is kept is the model's own."""
+    output: OutputType[Any] = OutputType(kind, "a")
+    day = '{"Day": "2026-11-23"}'
+    value, text = output.read(day if kind is Renamed else f'{{"value": [{day}]}}')
+    assert output.load(text) == value
 
 
 def test_what_is_no_output_type() -> None:
