@@ -29,7 +29,27 @@ def queue_of(turn_id: str, queues: int) -> str:
     return f"{QUEUE_PREFIX}.{partition_of_turn(turn_id) % queues}"
 
 
-def task_message(conversation_id: str, turn_id: str, agent: str, queues: int) -> dict[str, Any]:
+def on_redis(settings: Settings) -> bool:
+    """Whether the broker is Redis."""
+    return settings.broker_url.partition("://")[0] in ("redis", "rediss", "sentinel")
+
+
+def transport_of(settings: Settings, module: str) -> str | None:
+    """Which of a module's transports the broker needs; None for one that is not Redis.
+
+    Args:
+        settings: With the broker's URL.
+        module: With a `Transport` and a `SentinelTransport`.
+    """
+    if not on_redis(settings):
+        return None
+    sentinel = settings.broker_url.startswith("sentinel://")
+    return f"{module}:{'SentinelTransport' if sentinel else 'Transport'}"
+
+
+def task_message(
+    conversation_id: str, turn_id: str, agent: str, settings: Settings
+) -> dict[str, Any]:
     """Arguments of Celery's ``send_task`` for one turn: a wake-up made of ids only.
 
     The task id is the turn id, the name shown in Flower is the agent's.
@@ -38,12 +58,14 @@ def task_message(conversation_id: str, turn_id: str, agent: str, queues: int) ->
         "name": TASK_NAME,
         "args": (conversation_id, turn_id, agent),
         "task_id": turn_id,
-        "queue": queue_of(turn_id, queues),
+        "queue": queue_of(turn_id, settings.queues),
         "priority": LOW_PRIORITY if agent == COMPACT else 0,
         "shadow": agent,
         "argsrepr": repr((conversation_id, turn_id, agent)),
         "kwargsrepr": "{}",
         "ignore_result": True,
+        # A list in Redis needs no declaration, which costs a tenth of the sending.
+        "declare": () if on_redis(settings) else None,
         "retry": True,
         "retry_policy": {
             "max_retries": 2,
@@ -94,7 +116,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
-    if not settings.broker_url.startswith(("redis", "sentinel")):
+    if not on_redis(settings):
         return {}
     return {
         "master_name": settings.sentinel_master,

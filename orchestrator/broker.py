@@ -13,7 +13,7 @@ from agentapi import Settings
 from agentapi.errors import BrokerUnavailable
 from agentapi.settings import without_password
 from agentapi.stores import Wakeup
-from agentapi.wire import celery_settings, task_message
+from agentapi.wire import celery_settings, task_message, transport_of
 
 log = logging.getLogger("agentapi.broker")
 
@@ -33,7 +33,10 @@ class Wakeups(Protocol):
 def producer_app(settings: Settings) -> Celery:
     """A Celery app for sending tasks and asking workers; it has no tasks of its own."""
     app = Celery("agentapi-producer", set_as_current=False)
-    app.conf.update(celery_settings(settings))
+    app.conf.update(
+        celery_settings(settings),
+        broker_transport=transport_of(settings, "orchestrator.redis_transport"),
+    )
     return app
 
 
@@ -67,7 +70,7 @@ class CeleryWakeups:
                         wakeup.conversation_id,
                         wakeup.turn_id,
                         wakeup.agent,
-                        self._settings.queues,
+                        self._settings,
                     )
                     self._app.send_task(**message, producer=producer)
         except (OperationalError, OSError) as error:

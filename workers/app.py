@@ -18,9 +18,10 @@ from agentapi.flows import flow_agents, is_flow
 from agentapi.providers import providers
 from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
-from agentapi.wire import TASK_NAME, celery_settings, queue_names
+from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers.dispatch import Dispatcher
 from workers.logs import configure_logging
+from workers.pool import to_end
 from workers.runtime import Runtime
 
 
@@ -64,6 +65,7 @@ def create_app(
         worker_pool="workers.pool:TurnPool",
         worker_consumer="workers.consumer:TurnConsumer",
         task_queues=[Queue(name) for name in queue_names(settings.queues)],
+        broker_transport=transport_of(settings, "workers.redis_transport"),
     )
     app.settings = settings
     if store is None:
@@ -117,7 +119,8 @@ def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
     @app.task(name=TASK_NAME, shared=False)  # type: ignore[untyped-decorator, no-untyped-call]
     def turn(conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        return app.runtime.execute(conversation_id, turn_id, agent)
+        end = to_end.get()
+        return end() if end is not None else app.runtime.execute(conversation_id, turn_id, agent)
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]

@@ -65,9 +65,7 @@ class Dispatcher:
         self._away = error is not None
 
     def _message(self, wakeup: Wakeup) -> dict[str, object]:
-        return task_message(
-            wakeup.conversation_id, wakeup.turn_id, wakeup.agent, self._settings.queues
-        )
+        return task_message(wakeup.conversation_id, wakeup.turn_id, wakeup.agent, self._settings)
 
     def _run_here(self, wakeup: Wakeup) -> None:
         """Run the turn and those behind it one after the other, not inside each other."""
@@ -80,7 +78,7 @@ class Dispatcher:
             while self._eager.waiting:
                 message = self._message(self._eager.waiting.popleft())
                 name = str(message.pop("name"))
-                for publishing in ("retry", "retry_policy", "queue"):
+                for publishing in ("retry", "retry_policy", "queue", "declare"):
                     message.pop(publishing)
                 self._app.tasks[name].apply_async(**message)
         finally:

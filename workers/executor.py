@@ -7,9 +7,10 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from agentapi import Agent, Settings
 from agentapi.compaction import COMPACT, CompactionTask
@@ -63,9 +64,23 @@ PASS_ON_DELAY: Final = 0.1
 _NOTHING = Window(messages=0)
 
 
+Outcome: TypeAlias = Ending | TurnParked | TurnSuspended | LeaseLost | StoreUnavailable | None
+"""What becomes of a claimed turn; None when it is to be handed back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimedTurn:
+    """A turn that this process may carry on."""
+
+    agent: Agent | None
+    claim: Claim
+    running: RunningTurn
+    progress: TurnProgress
+
+
 @dataclass(frozen=True, kw_only=True)
 class TurnExecutor:
-    """Carries turns out in the threads that call it."""
+    """Carries turns out: `begin` in a thread, `carry_out` on the event loop, `end` in a thread."""
 
     settings: Settings
     agents: Mapping[str, Agent]
@@ -77,29 +92,28 @@ class TurnExecutor:
     gate: ProviderGate
     running: RunningTurns
     loop: asyncio.AbstractEventLoop
+    threads: Executor
     process: str
     outage: Outage
     stopping: Callable[[], bool]
 
-    def execute(
-        self, conversation_id: str, turn_id: str, agent_name: str, owner: str
-    ) -> dict[str, Any]:
-        """Answer a wake-up.
+    def begin(
+        self, conversation_id: str, turn_id: str, agent_name: str, *, owner: str, job: int = 0
+    ) -> ClaimedTurn | dict[str, Any]:
+        """Answer a wake-up: claim the turn.
+
+        Args:
+            conversation_id: Of the wake-up, as the next two.
+            turn_id: The turn.
+            agent_name: Whom it was given to.
+            owner: The worker's name.
+            job: The pool's number for it, by which it can be stopped.
 
         Returns:
-            How the turn stands now, without content: what Flower shows as the task's result.
-            A wake-up with nothing to do says how the turn stands, and changes nothing. If Redis
-            is away for too long, ``store_unavailable``: the sweep wakes the turn again.
+            What is to be carried out; or, when there is nothing to do, how the turn stands, without
+            content: what Flower shows as the task's result. If Redis is away for too long,
+            ``store_unavailable``: the sweep wakes the turn again.
         """
-        try:
-            return self._execute(conversation_id, turn_id, agent_name, owner)
-        except StoreUnavailable as error:
-            self.outage.begins(error)
-            return {"status": error.code}
-
-    def _execute(
-        self, conversation_id: str, turn_id: str, agent_name: str, owner: str
-    ) -> dict[str, Any]:
         if self.stopping():
             # Taken from the broker while the worker was told to end: for another one. It may
             # come back until Celery has stopped taking tasks, so not too fast.
@@ -110,59 +124,86 @@ class TurnExecutor:
             return {"status": "passed_on"}
         agent = self.agents.get(agent_name)
         token = f"{self.process}:{uuid.uuid4().hex}"
-        claim = ride_out(
-            lambda: self.store.claim(
-                conversation_id,
-                turn_id,
-                owner=owner,
-                token=token,
-                window=widest_window(agent, self.agents) if agent else _NOTHING,
-            ),
-            outage=self.outage,
-        )
+        try:
+            claim = ride_out(
+                lambda: self.store.claim(
+                    conversation_id,
+                    turn_id,
+                    owner=owner,
+                    token=token,
+                    window=widest_window(agent, self.agents) if agent else _NOTHING,
+                ),
+                outage=self.outage,
+            )
+        except StoreUnavailable as error:
+            return self._unavailable(error)
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
+        return self._claimed(claim, agent_name, job)
+
+    def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:
         name = claim.answering or agent_name
         if name == COMPACT:
             name = CompactionTask.from_message(claim.turn.input).agent
-        return self._run(self.agents.get(name), claim)
-
-    def _run(self, agent: Agent | None, claim: Claim) -> dict[str, Any]:
-        running = RunningTurn(lease=claim.lease, loop=self.loop)
+        turn = claim.turn
+        running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         progress = TurnProgress(
             user=UserMessage(
-                content=claim.turn.input,
-                attachments=tuple(claim.turn.attachments),
-                turn_id=claim.turn.turn_id,
+                content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
             ),
             steps=list(claim.steps),
         )
         self.running.add(running)
+        return ClaimedTurn(
+            agent=self.agents.get(name), claim=claim, running=running, progress=progress
+        )
+
+    async def carry_out(self, turn: ClaimedTurn) -> Outcome:
+        """On the event loop: run the turn until it ends or must wait. Raises nothing."""
         try:
-            match self._outcome(agent, claim, running, progress):
+            return await self._outcome(turn.agent, turn.claim, turn.running, turn.progress)
+        except (LeaseLost, StoreUnavailable) as error:
+            return error
+
+    def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
+        """Write what became of a turn, and wake those who wait for it.
+
+        Returns:
+            How the turn stands now; see `begin`.
+        """
+        agent, claim, running = turn.agent, turn.claim, turn.running
+        try:
+            match outcome:
                 case Ending() as ending:
                     ended = self._end(claim, running, ending)
                     if agent is not None and claim.turn.agent != COMPACT:
                         self.compactor.after(agent, claim, ending)
                     return ended
                 case TurnParked() as pause:
-                    return self._park(claim, running, progress, pause)
+                    return self._park(claim, running, turn.progress, pause)
                 case TurnSuspended():
                     return self._suspended(claim)
-                case _:
+                case LeaseLost() | StoreUnavailable() as error:
+                    raise error
+                case None:
                     return self._hand_back(claim)
         except LeaseLost:
             log.warning(_line("turn.lost", claim))
             return {"status": "lost", "attempt": claim.turn.attempt}
+        except StoreUnavailable as error:
+            return self._unavailable(error)
         finally:
             self.running.remove(running)
             self.events.forget(claim.lease)
 
-    def _outcome(
+    def _unavailable(self, error: StoreUnavailable) -> dict[str, Any]:
+        self.outage.begins(error)
+        return {"status": error.code}
+
+    async def _outcome(
         self, agent: Agent | None, claim: Claim, running: RunningTurn, progress: TurnProgress
     ) -> Ending | TurnParked | TurnSuspended | None:
-        """Run the turn until it ends or must wait; None when it is to be handed back."""
         if claim.turn.cancel_requested:
             return stopped(TurnStatus.CANCELLED, progress)
         try:
@@ -176,7 +217,7 @@ class TurnExecutor:
                 )
             if agent is None:
                 raise unknown_agent(claim.answering or claim.turn.agent, self.agents)
-            return self._carry_on(agent, claim, running, progress)
+            return await self._carry_on(agent, claim, running, progress)
         except asyncio.CancelledError:
             match running.reason:
                 case StopReason.SHUTDOWN:
@@ -206,16 +247,16 @@ class TurnExecutor:
             error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
             return stopped(TurnStatus.FAILED, progress, error)
 
-    def _carry_on(
+    async def _carry_on(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
     ) -> Ending | TurnSuspended:
         """Run the loop; again when what it would wait for is there already."""
         book = claim.calls
         while True:
-            outcome = self._attempt(agent, claim, running, progress, book)
+            outcome = await self._attempt(agent, claim, running, progress, book)
             if isinstance(outcome, Ending):
                 return outcome
-            match self._suspend(claim, running, outcome):
+            match await self._suspend(claim, running, outcome):
                 case Suspended.PARKED:
                     return outcome
                 case Suspended.CANCELLED:
@@ -223,7 +264,7 @@ class TurnExecutor:
                 case CallBook() as answers:
                     book = answers
 
-    def _attempt(
+    async def _attempt(
         self,
         agent: Agent,
         claim: Claim,
@@ -232,15 +273,18 @@ class TurnExecutor:
         book: CallBook,
     ) -> Ending | TurnSuspended:
         try:
-            result = running.run(lambda: self._loop(agent, claim, running, progress, book))
+            result = await running.run(lambda: self._loop(agent, claim, running, progress, book))
         except TurnSuspended as wish:
             return wish
         return completed(result, agent, progress)
 
-    def _suspend(
+    async def _suspend(
         self, claim: Claim, running: RunningTurn, wish: TurnSuspended
     ) -> Suspended | CallBook:
-        return self._write(running, lambda: self.store.calls.suspend(claim.lease, wish.held))
+        def suspend() -> Suspended | CallBook:
+            return self.store.calls.suspend(claim.lease, wish.held)
+
+        return await running.call(lambda: self._write(running, suspend))
 
     async def _loop(
         self,

@@ -1,52 +1,187 @@
-"""Celery's `threads` pool, with a bounded shutdown and turns that can be terminated.
+"""The pool that Celery hands turns to: a job is a task of the event loop, not a thread.
 
-The stock pool waits for ever at SIGTERM and cannot terminate a job (celery 5.7,
-celery/concurrency/thread.py).
+Celery's `threads` pool keeps a thread for each turn in flight, waits for ever at SIGTERM and cannot
+terminate a job (celery 5.7, celery/concurrency/thread.py). Here a thread is held only for a turn's
+claim and for its end; in between, while the model is asked, a turn holds none.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
-from celery.concurrency.base import apply_target
-from celery.concurrency.thread import ApplyResult, TaskPool
+import orjson
+from celery.concurrency.base import BasePool, apply_target
 
+from agentapi.wire import TASK_NAME
+from workers.executor import ClaimedTurn, Outcome
 from workers.running import StopReason
 
+to_end: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar("to_end", default=None)
+"""What is left of the turn whose task is called now: the task's function ends it."""
 
-class TurnPool(TaskPool):
-    """A thread a turn in flight."""
+LAST_WORDS: Final = 5.0
+"""Seconds that a claim or an end under way gets when the pool stops."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A task as Celery gives it.
+
+    Attributes:
+        number: What stands for Celery's process id of the job.
+        target: Celery's tracer, which calls the task's function.
+        args: Of the tracer: the task's name, its id, the request, the body, its content type...
+        accept: To be called when it begins.
+        done: To be called with whether it failed, the result, and the seconds it took.
+    """
+
+    number: int
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    accept: Callable[[int, float], None]
+    done: Callable[[Any], None]
+
+
+class TurnPool(BasePool):
+    """Claims and ends turns in the runtime's threads, and carries them out on its event loop.
+
+    Celery's tracer calls the task when only the end of the turn is left: its result, its signals
+    and the task's end in Flower are those of the turn.
+    """
+
+    limit: int
+    body_can_be_buffer = True
+    signal_safe = False
+
+    def on_start(self) -> None:
+        """Nothing runs yet."""
+        self._numbers = itertools.count(1)
+        self._waiting: deque[_Job] = deque()
+        self._in_flight = 0
+        self._closing = False
+        self._changed = threading.Condition()
 
     def on_apply(
         self,
         target: Callable[..., Any],
-        args: tuple[Any, ...] | None = None,
+        args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[..., Any] | None = None,
-        accept_callback: Callable[..., Any] | None = None,
+        *,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any],
         **_: Any,
-    ) -> ApplyResult:
-        """Run a task in a thread, which stands for Celery's process id of the job."""
+    ) -> None:
+        """Begin a task, or keep it until one of those in flight has ended."""
+        job = _Job(
+            number=next(self._numbers),
+            target=target,
+            args=tuple(args),
+            accept=accept_callback,
+            done=callback,
+        )
+        with self._changed:
+            if self._in_flight >= self.limit:
+                self._waiting.append(job)
+                return
+            self._in_flight += 1
+        self.app.runtime.threads.submit(self._begin, job)
 
-        def run() -> None:
-            thread = threading.get_ident()
-            apply_target(target, args, kwargs, callback, accept_callback, pid=thread)
+    def _begin(self, job: _Job) -> None:
+        """In a thread: claim the turn."""
+        if self._closing:
+            # It is not acknowledged; Celery gives it back.
+            self._leave()
+            return
+        began = time.monotonic()
+        try:
+            job.accept(job.number, began)
+            if job.args[0] != TASK_NAME:
+                apply_target(job.target, job.args, callback=job.done, pid=job.number)
+                self._leave()
+                return
+            turn = self._claim(job)
+        except BaseException:
+            self._leave()
+            raise
+        if isinstance(turn, ClaimedTurn):
+            carried_out = self.app.runtime.carry_out(turn)
+            carried_out.add_done_callback(partial(self._carried_out, job, began, turn))
+        else:
+            self._end(job, began, turn)
 
-        return ApplyResult(self.executor.submit(run))
+    def _claim(self, job: _Job) -> ClaimedTurn | Callable[[], dict[str, Any]]:
+        """What is to be carried out; or what the task's function has left to do."""
+        _, _, _, body, *_ = job.args
+        args: Any = orjson.loads(body) if isinstance(body, bytes | str | memoryview) else body
+        try:
+            claimed = self.app.runtime.begin(*args[0], job=job.number)
+        except Exception as error:
+            # Celery is told by the task's function.
+            return partial(_fail, error)
+        return claimed if isinstance(claimed, ClaimedTurn) else partial(dict, claimed)
+
+    def _carried_out(
+        self, job: _Job, began: float, turn: ClaimedTurn, outcome: Future[Outcome]
+    ) -> None:
+        """On the event loop: the rest is for a thread again."""
+        runtime = self.app.runtime
+        runtime.threads.submit(self._end, job, began, lambda: runtime.end(turn, outcome.result()))
+
+    def _end(self, job: _Job, began: float, end: Callable[[], dict[str, Any]]) -> None:
+        """In a thread: let the task's function do the rest, and tell Celery."""
+
+        def done(answer: Any) -> None:
+            match answer:
+                case (failed, result, _):
+                    job.done((failed, result, time.monotonic() - began))
+                case _:
+                    job.done(answer)
+
+        token = to_end.set(end)
+        try:
+            apply_target(job.target, job.args, callback=done, pid=job.number)
+        finally:
+            to_end.reset(token)
+            self._leave()
+
+    def _leave(self) -> None:
+        """A job has ended: begin the next."""
+        with self._changed:
+            if self._waiting and not self._closing:
+                self.app.runtime.threads.submit(self._begin, self._waiting.popleft())
+                return
+            self._in_flight -= 1
+            self._changed.notify_all()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Cancel the turn that runs in the thread `pid` (Flower's and `celery`'s terminate)."""
-        self.app.runtime.running.stop_thread(pid, StopReason.CANCELLED)
+        """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
+        self.app.runtime.running.stop_job(pid, StopReason.CANCELLED)
 
     def on_stop(self) -> None:
-        """Take nothing more; give turns their grace, hand the rest back, wait for the threads."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        """Take nothing more; give turns their grace, hand the rest back."""
+        self._closing = True
         self.app.runtime.drain()
-        super().on_stop()
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0, LAST_WORDS)
 
     def on_terminate(self) -> None:
         """Hand all turns back at once."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        self._closing = True
         self.app.runtime.hand_back()
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        return {**info, "max-concurrency": self.limit, "in-flight": self._in_flight}
+
+
+def _fail(error: Exception) -> dict[str, Any]:
+    raise error

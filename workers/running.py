@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from enum import StrEnum
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from agentapi.stores import Lease
@@ -25,67 +25,44 @@ class StopReason(StrEnum):
 
 @dataclass(eq=False, kw_only=True)
 class RunningTurn:
-    """A turn between its claim and its end, served by one pool thread and one asyncio task.
+    """A turn between its claim and its end: a task of the event loop, and no thread.
 
-    The agent loop runs on the event loop. Meanwhile the pool thread, which would only wait for
-    it, makes the loop's blocking calls: `call` hands it one.
+    Its blocking calls are made in `threads`, which all turns of the process share.
     """
 
     lease: Lease
     loop: asyncio.AbstractEventLoop
-    thread_id: int = field(default_factory=threading.get_ident)
+    threads: Executor
+    job: int = 0
     reason: StopReason | None = None
     _task: asyncio.Task[Any] | None = None
-    _calls: SimpleQueue[Callable[[], None] | None] = field(default_factory=SimpleQueue)
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on the event loop, serving its calls, until it ends.
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """On the event loop: run the agent loop, which `stop` cancels.
 
         Raises:
             asyncio.CancelledError: `stop` was called; `reason` says why.
             Exception: Whatever the coroutine raises.
         """
-
-        async def main() -> T:
-            self._task = asyncio.current_task()
-            if self.reason is not None:
-                raise asyncio.CancelledError
-            return await work()
-
-        future = asyncio.run_coroutine_threadsafe(main(), self.loop)
-        future.add_done_callback(lambda _: self._calls.put(None))
-        while (call := self._calls.get()) is not None:
-            call()
-        try:
-            return future.result()
-        except BaseException as error:
-            # concurrent.futures has a CancelledError of its own.
-            if future.cancelled():
-                raise asyncio.CancelledError from error
-            raise
+        if self.reason is not None:
+            raise asyncio.CancelledError
+        task = asyncio.create_task(work())
+        self._task = task
+        return await task
 
     async def call(self, function: Callable[[], T]) -> T:
-        """From the event loop: make a blocking call in the turn's thread."""
-        answer: asyncio.Future[T] = self.loop.create_future()
+        """From the event loop: make a blocking call in one of the threads.
 
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)  # type: ignore[arg-type]
-
-        def serve() -> None:
-            try:
-                result = function()
-            except BaseException as error:
-                self.loop.call_soon_threadsafe(settle, None, error)
-            else:
-                self.loop.call_soon_threadsafe(settle, result, None)
-
-        self._calls.put(serve)
-        return await answer
+        Who is cancelled meanwhile waits for its end, so that nothing of a turn is written behind
+        the turn's own end.
+        """
+        answer = self.loop.run_in_executor(self.threads, function)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            await asyncio.wait([answer])
+            answer.exception()
+            raise
 
     def stop(self, reason: StopReason) -> None:
         """From any thread: cancel the agent loop. The first reason stands."""
@@ -126,8 +103,8 @@ class RunningTurns:
         with self._changed:
             return self._changed.wait_for(lambda: not self._turns, timeout)
 
-    def stop_thread(self, thread_id: int, reason: StopReason) -> None:
-        """Stop the turn of a pool thread, if it has one."""
+    def stop_job(self, job: int, reason: StopReason) -> None:
+        """Stop the turn of one of the pool's jobs, if it runs."""
         for turn in self.all():
-            if turn.thread_id == thread_id:
+            if turn.job == job:
                 turn.stop(reason)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from agentapi import Agent, Settings
@@ -17,7 +19,7 @@ from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
-from workers.executor import TurnExecutor
+from workers.executor import ClaimedTurn, Outcome, TurnExecutor
 from workers.heartbeat import Heartbeat
 from workers.logs import line
 from workers.loop_thread import LoopThread
@@ -28,6 +30,9 @@ from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
 
+
+STORE_THREADS: Final = 4
+"""Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
 
 CONSUMER_STOPS_WITHIN: Final = 2.0
 """Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
@@ -59,6 +64,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread()
+        self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
         self._events = EventLog(store)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
@@ -76,6 +82,7 @@ class Runtime:
             gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
+            threads=self.threads,
             process=self._process,
             outage=self._outage,
             stopping=lambda: self._stopping,
@@ -106,10 +113,27 @@ class Runtime:
         log.info(line("worker.started", owner=owner, agents=agents))
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        """Answer a wake-up; see `TurnExecutor.execute`."""
+        """Answer a wake-up in the thread that calls, to its end: eager mode."""
         if not self._started:
             self.start(self._owner)
-        return self._executor.execute(conversation_id, turn_id, agent, self._owner)
+        turn = self.begin(conversation_id, turn_id, agent)
+        if isinstance(turn, dict):
+            return turn
+        return self.end(turn, self.carry_out(turn).result())
+
+    def begin(
+        self, conversation_id: str, turn_id: str, agent: str, job: int = 0
+    ) -> ClaimedTurn | dict[str, Any]:
+        """See `TurnExecutor.begin`."""
+        return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
+
+    def carry_out(self, turn: ClaimedTurn) -> Future[Outcome]:
+        """See `TurnExecutor.carry_out`; from any thread."""
+        return asyncio.run_coroutine_threadsafe(self._executor.carry_out(turn), self._loop.loop)
+
+    def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
+        """See `TurnExecutor.end`."""
+        return self._executor.end(turn, outcome)
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
@@ -164,6 +188,7 @@ class Runtime:
         self._heartbeat.stop()
         self._events.stop()
         self._loop.stop()
+        self.threads.shutdown()
         self._store.close()
         self._gate.close()
         self._watchdog.stop()
