@@ -26,7 +26,12 @@ def queue_names(queues: int) -> list[str]:
 
 def queue_of(turn_id: str, queues: int) -> str:
     """The queue of a turn: its partition modulo the number of queues."""
-    return f"{QUEUE_PREFIX}.{partition_of_turn(turn_id) % queues}"
+    return queue_of_partition(partition_of_turn(turn_id), queues)
+
+
+def queue_of_partition(partition: int, queues: int) -> str:
+    """The queue of all turns of a partition."""
+    return f"{QUEUE_PREFIX}.{partition % queues}"
 
 
 def on_redis(settings: Settings) -> bool:

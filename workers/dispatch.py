@@ -56,6 +56,21 @@ class Dispatcher:
         self._note(None)
         return True
 
+    def holds(self, queue: str) -> bool:
+        """Whether the broker's queue holds messages that no worker has taken."""
+        if self._settings.eager:
+            return False
+        try:
+            with self._app.producer_or_acquire() as producer:
+                # Declared as workers declare it, since that tells how many it holds. (kombu 5.7:
+                # a passive declaration fails on Redis with a global_keyprefix, which its EXISTS
+                # goes without.)
+                declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
+        except (OperationalError, OSError) as error:
+            self._note(error)
+            return False
+        return bool(declared.message_count)
+
     def _note(self, error: Exception | None) -> None:
         """Say once that the broker is away, and once that it is back."""
         if error is not None and not self._away:

@@ -7,14 +7,15 @@ claim and for its end; in between, while the model is asked, a turn holds none.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +24,12 @@ from celery.concurrency.base import BasePool, apply_target
 
 from agentapi.wire import TASK_NAME
 from workers.executor import ClaimedTurn, Outcome
+from workers.logs import line
 from workers.running import StopReason
+
+log = logging.getLogger("agentapi.pool")
+
+JSON: Final = "application/json"
 
 to_end: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar("to_end", default=None)
 """What is left of the turn whose task is called now: the task's function ends it."""
@@ -104,33 +110,35 @@ class TurnPool(BasePool):
         began = time.monotonic()
         try:
             job.accept(job.number, began)
-            if job.args[0] != TASK_NAME:
+            name, task_id, request, body, content_type, encoding = job.args
+            if name != TASK_NAME or content_type != JSON:
                 apply_target(job.target, job.args, callback=job.done, pid=job.number)
                 self._leave()
                 return
-            turn = self._claim(job)
-        except BaseException:
-            self._leave()
+            decoded = orjson.loads(body)
+            # Decoded once, here: without a content type the tracer takes it as it is.
+            job = replace(job, args=(name, task_id, request, decoded, None, encoding))
+            turn = self._claim(job.number, decoded)
+        except BaseException as error:
+            self._failed(error)
             raise
         if isinstance(turn, ClaimedTurn):
-            carried_out = self.app.runtime.carry_out(turn)
-            carried_out.add_done_callback(partial(self._carried_out, job, began, turn))
+            self.app.runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
         else:
             self._end(job, began, turn)
 
-    def _claim(self, job: _Job) -> ClaimedTurn | Callable[[], dict[str, Any]]:
+    def _claim(self, number: int, body: Any) -> ClaimedTurn | Callable[[], dict[str, Any]]:
         """What is to be carried out; or what the task's function has left to do."""
-        _, _, _, body, *_ = job.args
-        args: Any = orjson.loads(body) if isinstance(body, bytes | str | memoryview) else body
         try:
-            claimed = self.app.runtime.begin(*args[0], job=job.number)
+            args, kwargs, _ = body
+            claimed = self.app.runtime.begin(*args, **kwargs, job=number)
         except Exception as error:
             # Celery is told by the task's function.
             return partial(_fail, error)
         return claimed if isinstance(claimed, ClaimedTurn) else partial(dict, claimed)
 
     def _carried_out(
-        self, job: _Job, began: float, turn: ClaimedTurn, outcome: Future[Outcome]
+        self, job: _Job, began: float, turn: ClaimedTurn, outcome: asyncio.Future[Outcome]
     ) -> None:
         """On the event loop: the rest is for a thread again."""
         runtime = self.app.runtime
@@ -149,9 +157,18 @@ class TurnPool(BasePool):
         token = to_end.set(end)
         try:
             apply_target(job.target, job.args, callback=done, pid=job.number)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        else:
+            self._leave()
         finally:
             to_end.reset(token)
-            self._leave()
+
+    def _failed(self, error: BaseException) -> None:
+        """Celery's own code raised: its task stays as it is, the others go on."""
+        log.error(line("task.broken", error=type(error).__name__))
+        self._leave()
 
     def _leave(self) -> None:
         """A job has ended: begin the next."""

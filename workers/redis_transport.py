@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
+import orjson
 from kombu.transport import redis
 from kombu.utils.json import loads
 
@@ -17,6 +18,11 @@ MOST_AT_ONCE: Final = 16
 
 AT_ONCE: Final = 0.001
 """Seconds in which a BRPOP is answered whose queue was not empty."""
+
+
+def _decode(message: bytes) -> Any:
+    # kombu's calls a function for each object, for values with a type of their own.
+    return loads(message.decode()) if b"__type__" in message else orjson.loads(message)
 
 
 class Channel(redis.Channel):
@@ -34,7 +40,7 @@ class Channel(redis.Channel):
             queue = self._queue_cycle.items[-1]
             key = self._q_for_pri(queue, 0)  # type: ignore[no-untyped-call]
             for message in self.client.rpop(key, room) or ():
-                self.connection._deliver(loads(message.decode()), queue)
+                self.connection._deliver(_decode(message), queue)
         return True
 
 

@@ -46,9 +46,16 @@ class RunningTurn:
         """
         if self.reason is not None:
             raise asyncio.CancelledError
-        task = asyncio.create_task(work())
-        self._task = task
-        return await task
+        self._task = asyncio.current_task()
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            # Only the agent loop was meant: what comes behind it goes on.
+            if self._task is not None:
+                self._task.uncancel()
+            raise
+        finally:
+            self._task = None
 
     async def call(self, function: Callable[[], T]) -> T:
         """From the event loop: make a blocking call in one of the threads.

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from agentapi import Agent, Settings
@@ -64,6 +64,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread()
+        self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
         self._events = EventLog(store)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
@@ -119,7 +120,9 @@ class Runtime:
         turn = self.begin(conversation_id, turn_id, agent)
         if isinstance(turn, dict):
             return turn
-        return self.end(turn, self.carry_out(turn).result())
+        carried_out = self._executor.carry_out(turn)
+        outcome = asyncio.run_coroutine_threadsafe(carried_out, self._loop.loop).result()
+        return self.end(turn, outcome)
 
     def begin(
         self, conversation_id: str, turn_id: str, agent: str, job: int = 0
@@ -127,9 +130,23 @@ class Runtime:
         """See `TurnExecutor.begin`."""
         return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn) -> Future[Outcome]:
-        """See `TurnExecutor.carry_out`; from any thread."""
-        return asyncio.run_coroutine_threadsafe(self._executor.carry_out(turn), self._loop.loop)
+    def carry_out(self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]) -> None:
+        """From any thread: see `TurnExecutor.carry_out`.
+
+        Args:
+            turn: What `begin` gave.
+            then: Called on the event loop with the outcome.
+        """
+        self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
+
+    def _carry_out(
+        self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]
+    ) -> None:
+        task = self._loop.loop.create_task(self._executor.carry_out(turn))
+        # The event loop keeps no strong reference of its own.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(then)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""

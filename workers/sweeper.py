@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agentapi.errors import AgentAPIError, StoreUnavailable
+from agentapi.ids import partition_of
 from agentapi.settings import Settings
 from agentapi.stores import Errand, TurnStore
+from agentapi.wire import queue_of_partition
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.logs import line
@@ -37,6 +40,7 @@ class Sweeper:
         outage: Outage,
     ) -> None:
         self._interval = settings.sweep_interval
+        self._queue_count = settings.queues
         self._store = store
         self._dispatcher = dispatcher
         self._errands = errands
@@ -67,9 +71,10 @@ class Sweeper:
         if not overdue or not self._dispatcher.reachable():
             return 0
         sent = 0
+        queues = self._queues(overdue)
         for late in overdue:
             try:
-                sent += self._move(late)
+                sent += self._move(late, queues)
             except StoreUnavailable:
                 raise
             except Exception as error:
@@ -77,12 +82,26 @@ class Sweeper:
                 log.error(line("sweep.failed", error=type(error).__name__))
         return sent
 
-    def _move(self, late: str | Errand) -> int:
+    def _queues(self, overdue: Iterable[str | Errand]) -> dict[str, float]:
+        """How far the broker's queues of overdue conversations have come; none that is empty."""
+        wanted = {self._queue_of(late) for late in overdue if isinstance(late, str)}
+        held = {queue for queue in wanted if self._dispatcher.holds(queue)}
+        claimed: dict[str, float] = {}
+        for partition, time in self._store.claimed().items() if held else ():
+            queue = queue_of_partition(partition, self._queue_count)
+            if queue in held:
+                claimed[queue] = max(time, claimed.get(queue, 0))
+        return claimed
+
+    def _queue_of(self, conversation_id: str) -> str:
+        return queue_of_partition(partition_of(conversation_id), self._queue_count)
+
+    def _move(self, late: str | Errand, queues: Mapping[str, float]) -> int:
         """See to an overdue entry; returns how many turns were dispatched."""
         if isinstance(late, Errand):
             self._errands.carry_out(late)
             return 0
-        wakeup = self._store.redispatch(late)
+        wakeup = self._store.redispatch(late, claimed=queues.get(self._queue_of(late)))
         if wakeup is None:
             return 0
         log.info(line("turn.redispatched", turn_id=wakeup.turn_id))

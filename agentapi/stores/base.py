@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from agentapi.compaction import Summary
 from agentapi.errors import ConversationBusy, TenantMismatch
@@ -28,6 +28,9 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.window import Window
+
+LONGEST_IN_LINE: Final = 60.0
+"""Seconds for which a wake-up is taken to wait in a queue that holds messages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,8 +286,24 @@ class TurnStore(Protocol):
         """Conversations that should have moved by now, errands that nobody has carried out."""
         ...
 
-    def redispatch(self, conversation_id: str) -> Wakeup | None:
-        """The wake-up to send again for an overdue conversation, if it still is."""
+    def claimed(self) -> dict[int, float]:
+        """How far the wake-ups of each partition have been claimed.
+
+        Returns:
+            Of each partition the time, in seconds, at which the newest wake-up that was claimed
+            would have been overdue. A broker's queue is first in, first out.
+        """
+        ...
+
+    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
+        """The wake-up to send again for an overdue conversation, if it still is.
+
+        Args:
+            conversation_id: Which.
+            claimed: How far the broker's queue of this conversation has come (see `claimed`); None
+                when the queue is empty. A wake-up that was sent and that this has not overtaken by
+                a second is taken to be in line, for up to `LONGEST_IN_LINE` seconds.
+        """
         ...
 
     def turn(self, turn_id: str) -> Turn:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from agentapi.ids import partition_of
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.messages import AssistantMessage, Usage
 from agentapi.settings import Settings
 from agentapi.stores.base import (
+    LONGEST_IN_LINE,
     Accepted,
     Cancellation,
     CancelOutcome,
@@ -163,6 +165,8 @@ class InMemoryTurnStore(InMemoryHistories):
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                if entry.never_claimed and entry.dispatches == 0:
+                    self._state.claimed[partition_of(conversation_id)] = conversation.due or 0
                 conversation.epoch += 1
                 expires = now + self._settings.lease_ttl
                 lease = HeldLease(token, turn_id, conversation.epoch, expires)
@@ -445,7 +449,12 @@ class InMemoryTurnStore(InMemoryHistories):
             late += [errand for errand, due in self._state.errands.items() if due <= now]
             return late[:limit]
 
-    def redispatch(self, conversation_id: str) -> Wakeup | None:
+    def claimed(self) -> dict[int, float]:
+        """See `TurnStore.claimed`."""
+        with self._state.changed:
+            return dict(self._state.claimed)
+
+    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
         """See `TurnStore.redispatch`."""
         with self._state.changed:
             conversation = self._state.conversations[conversation_id]
@@ -453,6 +462,14 @@ class InMemoryTurnStore(InMemoryHistories):
             if conversation.due is None or conversation.due > now:
                 return None
             entry = self._state.turns[conversation.inbox[0]]
+            sent = entry.dispatches > 0 or entry.never_claimed
+            in_line = claimed is not None and claimed <= conversation.due + 1
+            since = now if entry.in_line is None else entry.in_line
+            if sent and in_line and now - since < LONGEST_IN_LINE:
+                entry.in_line = since
+                conversation.due = now + self._settings.dispatch_grace
+                return None
+            entry.in_line = None
             entry.dispatches += 1
             sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
             conversation.due = now + self._settings.dispatch_grace * 2**sent_before

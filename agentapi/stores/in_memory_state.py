@@ -24,6 +24,7 @@ from agentapi.turns import (
     Question,
     Step,
     Turn,
+    TurnStatus,
 )
 
 
@@ -79,11 +80,17 @@ class StoredTurn:
     released: int | None = None
     following: Wakeup | None = None
     dispatches: int = 0
+    in_line: float | None = None
     failures_at: int = 0
     parked: int | None = None
     kept: bool = False
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
+
+    @property
+    def never_claimed(self) -> bool:
+        """Whether no worker has begun it."""
+        return self.turn.status is TurnStatus.QUEUED and self.turn.attempt == 0
 
 
 class State:
@@ -102,6 +109,7 @@ class State:
         self.turns: dict[str, StoredTurn] = {}
         self.merged: dict[str, str] = {}
         self.errands: dict[Errand, float] = {}
+        self.claimed: dict[int, float] = {}
 
     def wakeup(self, turn_id: str) -> Wakeup:
         """What is to be sent for a turn."""

@@ -20,6 +20,8 @@ class ConversationKeys:
     inbox: str
     lease: str
     due: str
+    claimed: str
+    """When the newest wake-up of the partition that was claimed would have been overdue."""
     blobs: str
     turns: str
     """What the keys of its turns begin with."""
@@ -45,6 +47,7 @@ def conversation_keys(conversation_id: str) -> ConversationKeys:
         inbox=f"{prefix}:inbox",
         lease=f"{prefix}:lease",
         due=due_key(partition),
+        claimed=claimed_key(partition),
         blobs=f"{prefix}:blobs",
         turns=f"agentapi:{{{partition:03d}}}:t:",
     )
@@ -69,6 +72,11 @@ def conversations_prefix(partition: int) -> str:
 def due_key(partition: int) -> str:
     """Name of a partition's due index."""
     return f"agentapi:{{{partition:03d}}}:due"
+
+
+def claimed_key(partition: int) -> str:
+    """Name of the key that says how far a partition's wake-ups have been claimed."""
+    return f"agentapi:{{{partition:03d}}}:claimed"
 
 
 def due_key_of_turn(turn_id: str) -> str:

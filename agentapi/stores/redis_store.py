@@ -13,6 +13,7 @@ from agentapi.ids import PARTITIONS
 from agentapi.messages import attachment_to_dict, dumps, loads
 from agentapi.settings import Settings
 from agentapi.stores.base import (
+    LONGEST_IN_LINE,
     Accepted,
     Cancellation,
     CancelOutcome,
@@ -42,6 +43,7 @@ from agentapi.stores.keys import (
     ELECTION_KEY,
     ConversationKeys,
     TurnKeys,
+    claimed_key,
     conversation_keys,
     conversations_prefix,
     due_key,
@@ -159,7 +161,7 @@ class RedisTurnStore(RedisHistories):
         max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
         reply = self._call(
             "claim",
-            _all_keys(keys, turn),
+            [*_all_keys(keys, turn), keys.claimed],
             [
                 turn_id,
                 conversation_id,
@@ -424,7 +426,13 @@ class RedisTurnStore(RedisHistories):
             for number, member in zip(found[::2], found[1::2], strict=True)
         ]
 
-    def redispatch(self, conversation_id: str) -> Wakeup | None:
+    def claimed(self) -> dict[int, float]:
+        """See `TurnStore.claimed`."""
+        with translate_errors(self._settings.redis_url):
+            times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
+        return {p: int(time) / 1000 for p, time in enumerate(times) if time is not None}
+
+    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
         """See `TurnStore.redispatch`."""
         keys = conversation_keys(conversation_id)
         with translate_errors(self._settings.redis_url):
@@ -434,8 +442,15 @@ class RedisTurnStore(RedisHistories):
         turn_key = turn_keys(turn_id).turn if turn_id else keys.meta
         reply = self._call(
             "redispatch",
-            [turn_key, keys.inbox, keys.lease, keys.due],
-            [turn_id, conversation_id, self._grace, _ms(LONGEST_GRACE)],
+            [turn_key, keys.inbox, keys.due],
+            [
+                turn_id,
+                conversation_id,
+                self._grace,
+                _ms(LONGEST_GRACE),
+                "" if claimed is None else _ms(claimed),
+                _ms(LONGEST_IN_LINE),
+            ],
         )
         if reply[0] != b"dispatch":
             return None

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from agentapi.errors import LeaseLost
+from agentapi.ids import partition_of
 from agentapi.stores import Cancellation, CancelOutcome, NewEvent, Renewal
 from agentapi.turns import EventType, TurnStatus
 from tests.conformance.conftest import MakeBench
@@ -123,3 +124,39 @@ def test_due_follows_the_inbox(bench: Bench) -> None:
 def test_the_elected_stays_elected(bench: Bench) -> None:
     assert bench.store.elect("one", ttl=60)
     assert bench.store.elect("one", ttl=60)
+
+
+def test_a_wake_up_that_is_only_in_line_is_not_sent_again(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    bench.enqueue()
+    assert bench.store.claimed() == {}
+    for _ in range(3):
+        bench.overdue_now(C)
+        assert bench.store.redispatch(C, claimed=0) is None
+        assert bench.store.overdue() == []
+    # One that was sent later has been claimed.
+    bench.overdue_now(C)
+    assert bench.store.redispatch(C, claimed=time.time()) is not None
+
+
+def test_what_was_not_sent_is_not_in_line(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    turn_id = bench.enqueue()
+    for _ in range(2):
+        bench.claim(turn_id)
+        bench.expire_lease(C)
+        bench.overdue_now(C)
+        assert bench.store.redispatch(C, claimed=0) is not None
+        # From here on it waits for the wake-up that was just sent.
+        bench.overdue_now(C)
+        assert bench.store.redispatch(C, claimed=0) is None
+
+
+def test_how_far_the_wake_ups_of_a_partition_have_come(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    turn_id = bench.enqueue()
+    begun = time.time()
+    bench.claim(turn_id)
+    [(partition, claimed)] = bench.store.claimed().items()
+    assert partition == partition_of(C)
+    assert begun + 50 < claimed < begun + 61

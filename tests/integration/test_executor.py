@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,7 @@ def test_the_sweep_wakes_the_next_turn_when_the_worker_died_after_its_commit(
     second = fleet.enqueue("napper", "two", conversation_id="c")
     fleet.execute(first)
     fleet.sent.clear()  # what it would have sent had it lived
+    fleet.app.dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
     time.sleep(0.1)
     sweeper = sweeper_of(fleet)
     sweeper.sweep()
@@ -131,10 +133,10 @@ def test_an_entry_with_a_fault_does_not_stop_the_sweep(
     turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(2)]
     faulty = fleet.app.store.redispatch
 
-    def redispatch(conversation_id: str) -> Wakeup | None:
+    def redispatch(conversation_id: str, **more: Any) -> Wakeup | None:
         if conversation_id == "c:0":
             raise KeyError("a fault")
-        return faulty(conversation_id)
+        return faulty(conversation_id, **more)
 
     monkeypatch.setattr(fleet.app.store, "redispatch", redispatch)
     time.sleep(0.1)
@@ -143,7 +145,9 @@ def test_an_entry_with_a_fault_does_not_stop_the_sweep(
 
 
 def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> None:
+    """Of a broker that cannot say what its queue holds, and of one whose queue has lost them."""
     fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60)
+    fleet.app.dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
     for number in range(20):
         fleet.enqueue("napper", "hi", conversation_id=f"c:{number}")
     sweeper = sweeper_of(fleet)
@@ -153,6 +157,23 @@ def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> Non
         time.sleep(0.02)
     # Sent again after 0.1, 0.3, 0.7 and 1.5 s: once for each doubling of the wait.
     assert 20 * 3 <= len(fleet.sent) <= 20 * 4
+
+
+def test_a_long_queue_that_moves_breeds_none(make_fleet: Callable[..., Fleet]) -> None:
+    fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60, queues=1)
+    turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(4)]
+    sweeper = sweeper_of(fleet)
+    fleet.execute(turns[0])
+    for _ in range(3):
+        time.sleep(0.15)
+        assert sweeper.sweep() == 0
+    # A turn that was sent clearly later is claimed: the wake-ups of those before it are lost.
+    time.sleep(1)
+    late = fleet.enqueue("napper", "hi", conversation_id="c:late")
+    fleet.execute(late)
+    time.sleep(0.15)
+    assert sweeper.sweep() == 3
+    assert {wakeup.turn_id for wakeup in fleet.sent} == {turn.turn_id for turn in turns[1:]}
 
 
 def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Fleet]) -> None:

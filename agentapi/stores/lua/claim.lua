@@ -1,6 +1,6 @@
 -- Take the right to advance a conversation: queued|running|parked -> running.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
+--      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash), 10 claimed (string)
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
 --      7 max bytes of history (-1 for no bound)
 -- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages,
@@ -10,7 +10,7 @@
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches')
 local status = turn[1]
 if not status then
   return { 'refused', 'missing', {} }
@@ -33,6 +33,10 @@ local epoch = lease[3]
 if lease[1] ~= ARGV[4] then
   if lease[2] and tonumber(lease[2]) > now then
     return refuse('leased')
+  end
+  if status == 'queued' and not turn[5] and not turn[6] then
+    -- How far the queue has come, for redispatch.lua.
+    redis.call('SET', KEYS[10], redis.call('ZSCORE', KEYS[8], ARGV[2]) or 0)
   end
   epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
   local expires = int(now + tonumber(ARGV[5]))
