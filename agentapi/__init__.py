@@ -6,6 +6,7 @@ from agentapi.compaction import Compaction
 from agentapi.errors import (
     AgentAPIError,
     ApprovalRequired,
+    AttachmentRefused,
     BrokerUnavailable,
     CallNotPending,
     ConfigurationError,
@@ -111,6 +112,7 @@ __all__ = [
     "BrokerUnavailable",
     "CallNotPending",
     "ConfigurationError",
+    "AttachmentRefused",
     "ContextTooLong",
     "ConversationBusy",
     "InvalidAgent",

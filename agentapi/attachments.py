@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-from agentapi.errors import InvalidMessage
+from agentapi.errors import AttachmentRefused, InvalidMessage
 from agentapi.messages import Attachment, AttachmentKind, Message, UserMessage
+
+MAX_ATTACHMENTS: Final = 100
+"""Images and files of one message."""
+
+MAX_URL: Final = 8_192
+"""Characters of an address."""
+
+MAX_NAME: Final = 255
+"""Characters of a file's name."""
+
+Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
+"""Gives the bytes of attachments by their names; those that are there."""
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
 
@@ -100,6 +112,10 @@ def content_of(message: object, max_bytes: int | None = None) -> Content:
                 f"part {number} of the message is a {type(part).__name__}, expected text, Image "
                 "or File"
             )
+    if len(attachments) > MAX_ATTACHMENTS:
+        raise InvalidMessage(
+            f"message has {len(attachments)} images and files, the limit is {MAX_ATTACHMENTS}"
+        )
     size = sum(map(len, blobs.values()))
     if max_bytes is not None and size > max_bytes:
         raise InvalidMessage(
@@ -122,9 +138,17 @@ def _attachment(part: Image | File, number: int) -> Attachment:
             f"{where}: {part.media_type!r} is no media type, expected such as 'image/png'"
         )
     name = part.name if isinstance(part, File) else None
+    if name is not None and not _is_name(name):
+        raise InvalidMessage(
+            f"{where}: the name is not valid, expected 1 to {MAX_NAME} characters of Unicode, "
+            "none a control character"
+        )
     if part.url is not None:
-        if urlsplit(part.url).scheme not in ("http", "https"):
-            raise InvalidMessage(f"{where}: the url is neither http nor https")
+        if not _is_address(part.url):
+            raise InvalidMessage(
+                f"{where}: the url is neither http nor https, or has no host, or is longer than "
+                f"{MAX_URL} characters"
+            )
         return Attachment(kind=kind, url=part.url, media_type=part.media_type, name=name)
     if not isinstance(part.data, bytes) or not part.data or part.media_type is None:
         raise InvalidMessage(f"{where}: expected bytes as data, and their media_type")
@@ -135,6 +159,21 @@ def _attachment(part: Image | File, number: int) -> Attachment:
         media_type=part.media_type,
         name=name,
     )
+
+
+def _is_name(name: object) -> bool:
+    # A lone surrogate is not printable either.
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+
+
+def _is_address(url: object) -> bool:
+    if not isinstance(url, str) or len(url) > MAX_URL or not url.isprintable():
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def blobs_of(messages: Sequence[Message]) -> list[str]:
@@ -155,6 +194,64 @@ def describe(attachment: Attachment) -> str:
     return f"{attachment.kind.value} {what}" if what != attachment.kind.value else what
 
 
-def has_attachments(messages: Sequence[Any]) -> bool:
-    """Whether any of the messages has images or files."""
-    return any(isinstance(m, UserMessage) and m.attachments for m in messages)
+async def no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
+    """A `Fetch` where nothing is kept."""
+    return {}
+
+
+def remembering(fetch: Fetch) -> Fetch:
+    """The same, but what was fetched is not fetched again: a name always means the same bytes."""
+    found: dict[str, bytes] = {}
+
+    async def fetch_missing(names: Sequence[str]) -> Mapping[str, bytes]:
+        if missing := [name for name in names if name not in found]:
+            found.update(await fetch(missing))
+        return {name: found[name] for name in names if name in found}
+
+    return fetch_missing
+
+
+def taken_by(
+    who: str, takes: Callable[[Attachment], bool], messages: Sequence[Message]
+) -> Sequence[Message]:
+    """The messages for a provider that does not take every image and file.
+
+    What it does not take of earlier messages is said in words: another provider took it, and the
+    conversation goes on with this one.
+
+    Args:
+        who: The provider, for the error.
+        takes: Whether it takes an attachment.
+        messages: The conversation, with the message that is to be answered.
+
+    Raises:
+        AttachmentRefused: It does not take what came with the message that is to be answered.
+    """
+    users = [at for at, message in enumerate(messages) if isinstance(message, UserMessage)]
+    # What the model is told of a reply that did not fit has no turn of its own.
+    answered = max((at for at in users if messages[at].turn_id), default=max(users, default=None))
+    made = list(messages)
+    for at in users:
+        message = messages[at]
+        if not isinstance(message, UserMessage) or all(map(takes, message.attachments)):
+            continue
+        refused = [attachment for attachment in message.attachments if not takes(attachment)]
+        if at == answered:
+            raise AttachmentRefused(
+                f"{who} does not take {_listed(refused)}: give the agent a provider that does, "
+                "pass bytes instead of a url, or say it in words"
+            )
+        made[at] = replace(
+            message,
+            content=f"{message.content}\n[not shown: {_listed(refused)}]",
+            attachments=tuple(filter(takes, message.attachments)),
+        )
+    return made
+
+
+def _listed(attachments: Sequence[Attachment]) -> str:
+    """Kinds, not names: an error is not the place for what users say."""
+    return ", ".join(
+        f"{attachment.kind} by {'url' if attachment.url else 'its bytes'}"
+        for attachment in attachments
+    )

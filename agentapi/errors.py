@@ -292,6 +292,13 @@ class ProviderRejected(ProviderError):
     code = "provider_rejected"
 
 
+class AttachmentRefused(ProviderRejected):
+    """Say it in words, or use a provider that takes it: this one does not take the message's images
+    or files."""
+
+    code = "attachment_refused"
+
+
 class ContextTooLong(ProviderRejected):
     """Shorten the window, or use a model that takes more: the request is too large for this one."""
 

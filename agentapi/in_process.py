@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from agentapi.attachments import Content
+from agentapi.attachments import Content, Fetch, no_blobs
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.limits import Limits, Spent
-from agentapi.loop import Fetch, NoLog, TurnLog, run_loop
+from agentapi.loop import NoLog, TurnLog, run_loop
 from agentapi.messages import Message, UserMessage
 from agentapi.model_call import RetryPolicy
 from agentapi.model_chain import chain_of
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 
 
 _NOTHING = Spent()
-
-
-async def _no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
-    return {}
 
 
 Remembered: TypeAlias = dict[str, list[Message]]
@@ -64,7 +60,7 @@ async def run_in_process(
     remembered: Remembered,
     budget: Limits | None = None,
     spent_before: Spent = _NOTHING,
-    blobs: Fetch = _no_blobs,
+    blobs: Fetch = no_blobs,
 ) -> Answer:
     """Run a turn to its end, and those that it delegates beside each other.
 

@@ -7,13 +7,13 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from agentapi.attachments import blobs_of
+from agentapi.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.compaction import with_summary
 from agentapi.errors import (
     AgentAPIError,
@@ -41,14 +41,6 @@ from agentapi.window import estimate_request
 
 if TYPE_CHECKING:
     from agentapi.agent import Agent
-
-Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
-"""Gives the bytes of attachments by their names; those that are there."""
-
-
-async def _no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
-    return {}
-
 
 _WAIT_HERE = RetryPolicy()
 _NOTHING_WAITED = CallBook()
@@ -105,7 +97,7 @@ async def run_loop(
     connect: Callable[[Agent], Provider] = chain_of,
     summary: str = "",
     calibration: float = 1.0,
-    blobs: Fetch = _no_blobs,
+    blobs: Fetch = no_blobs,
 ) -> TurnResult:
     """Carry a turn on to its reply.
 
@@ -159,7 +151,7 @@ async def run_loop(
             connect=connect,
             summary=summary,
             calibration=calibration,
-            blobs=blobs,
+            blobs=remembering(blobs),
         )
     except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
         # None of these ends the turn.

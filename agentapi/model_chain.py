@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentapi.attachments import has_attachments
+from agentapi.attachments import taken_by
 from agentapi.errors import (
+    AttachmentRefused,
     ContextTooLong,
     NoProviderAvailable,
     ProviderError,
     ProviderHeld,
     ProviderMisconfigured,
-    ProviderRejected,
     ProviderUnavailable,
 )
+from agentapi.messages import Attachment
 from agentapi.providers import (
     ModelChoice,
     ModelRequest,
@@ -108,11 +109,9 @@ class ModelChain:
             model=choice.model or provider.default_model,
             options=options_for(choice, request.options, self._choices),
         )
-        if has_attachments(request.messages) and not getattr(provider, "takes_attachments", False):
-            raise ProviderRejected(
-                f"provider {choice.provider!r} takes no images and files: give the agent one that "
-                "does, or say it in words",
-                provider=choice.provider,
+        if not getattr(provider, "takes_attachments", False):
+            asked = replace(
+                asked, messages=taken_by(f"provider {name!r}", _nothing, asked.messages)
             )
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
@@ -144,7 +143,13 @@ def chain_of(agent: Agent, *, gate: ProviderGate | None = None, call: Caller = h
 
 def another_may_help(error: ProviderError) -> bool:
     """Whether the error is the provider's own, rather than one of a request that all refuse."""
-    return isinstance(error, ProviderUnavailable | ProviderMisconfigured | ContextTooLong)
+    return isinstance(
+        error, ProviderUnavailable | ProviderMisconfigured | ContextTooLong | AttachmentRefused
+    )
+
+
+def _nothing(attachment: Attachment) -> bool:
+    return False
 
 
 async def _parts(
@@ -175,8 +180,8 @@ def _failure(failures: Sequence[ProviderError]) -> ProviderError:
     text = "none of the agent's providers answered: " + "; ".join(map(str, failures))
     if again:
         return NoProviderAvailable(text, causes=again)
-    too_long = any(isinstance(error, ContextTooLong) for error in failures)
-    kind = ContextTooLong if too_long else ProviderMisconfigured
+    kinds = (ContextTooLong, AttachmentRefused, ProviderMisconfigured)
+    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in failures))
     return kind(text, provider=last.provider, status=last.status)
 
 

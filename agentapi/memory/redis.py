@@ -147,8 +147,8 @@ class RedisMemory:
         """
         self._call(
             "reset",
-            [self._keys.messages, self._keys.meta],
-            [uuid.uuid4().hex, self.tenant_id or ""],
+            [self._keys.messages, self._keys.meta, self._keys.inbox],
+            [uuid.uuid4().hex, self.tenant_id or "", self._keys.turns],
         )
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from agentapi.attachments import describe
-from agentapi.errors import ProviderRejected
+from agentapi.attachments import describe, taken_by
 from agentapi.messages import (
     AssistantMessage,
     Attachment,
@@ -62,7 +61,8 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
 
 def _messages(request: ModelRequest) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt else []
-    return [*system, *(_message(message, request.blobs) for message in request.messages)]
+    taken = taken_by("Chat Completions", _takes, request.messages)
+    return [*system, *(_message(message, request.blobs) for message in taken)]
 
 
 def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
@@ -87,21 +87,18 @@ def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
             return data
 
 
-def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
-    """An attachment as Chat Completions take it.
+def _takes(attachment: Attachment) -> bool:
+    """Files are taken by their bytes only."""
+    return attachment.kind is AttachmentKind.IMAGE or attachment.url is None
 
-    Raises:
-        ProviderRejected: A file is given by its address, which this API does not take.
-    """
+
+def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    """An attachment as Chat Completions take it."""
     url = attachment.url or data_url(attachment, blobs)
     if url is None:
         return {"type": "text", "text": f"[{describe(attachment)} is no longer kept]"}
     if attachment.kind is AttachmentKind.IMAGE:
         return {"type": "image_url", "image_url": {"url": url}}
-    if attachment.url is not None:
-        raise ProviderRejected(
-            "Chat Completions take no files by address: pass File(data=...), or another provider"
-        )
     return {"type": "file", "file": {"filename": attachment.name or "file", "file_data": url}}
 
 

@@ -65,7 +65,11 @@ class InMemoryHistories:
             if conversation is None:
                 return 0
             dropped = len(conversation.memory.messages)
+            waiting = [self._state.turns[turn_id].turn for turn_id in conversation.inbox]
+            needed = [a.blob for turn in waiting for a in turn.attachments if a.blob]
+            kept = conversation.memory.blobs(needed)
             conversation.memory.reset()
+            conversation.memory.keep(kept)
             conversation.answering.clear()
             conversation.spent = Spent()
             conversation.summary = Summary()

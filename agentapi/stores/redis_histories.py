@@ -65,7 +65,9 @@ class RedisHistories:
     def reset(self, conversation_id: str) -> int:
         """See `TurnStore.reset`."""
         keys = conversation_keys(conversation_id)
-        reply = self._call("reset", [keys.messages, keys.meta], [uuid.uuid4().hex, "*"])
+        reply = self._call(
+            "reset", [keys.messages, keys.meta, keys.inbox], [uuid.uuid4().hex, "*", keys.turns]
+        )
         return int(reply[1])
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:

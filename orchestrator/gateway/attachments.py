@@ -15,7 +15,9 @@ from typing import Any, Final
 from agentapi.attachments import File, Image
 from orchestrator.gateway.errors import InvalidRequest, UnsupportedParameter
 
-_DATA_URL: Final = re.compile(r"data:(?P<type>[\w.+/-]+);base64,(?P<data>.*)", re.S)
+_DATA_URL: Final = re.compile(
+    r"data:(?P<type>[\w.+/-]+)(?:;[\w-]+=[^;,]*)*;base64,(?P<data>.*)", re.S
+)
 
 
 def attachment_of(part: Mapping[str, Any], place: str) -> Image | File | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import orjson
 import redis.asyncio
@@ -14,6 +15,8 @@ from agentapi.messages import Message, dumps, loads
 from agentapi.stores.connection import translate_errors
 from agentapi.stores.keys import conversation_keys, turn_keys
 from orchestrator.gateway.scripts import Scripts
+
+_NO_BLOBS: Final[Mapping[str, bytes]] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,7 @@ class ConversationStore:
         idle: float | None = None,
         operation: str = "",
         messages: Sequence[Message] = (),
+        blobs: Mapping[str, bytes] = _NO_BLOBS,
     ) -> Conversation | None:
         """Find a conversation, and change it.
 
@@ -67,6 +71,7 @@ class ConversationStore:
             idle: Seconds after which it is forgotten when idle; as it is when not given.
             operation: Names this call; a repeat with the same name appends nothing.
             messages: To append.
+            blobs: Bytes of their images and files, by name.
 
         Returns:
             The conversation; None when it is not there or another tenant's.
@@ -85,6 +90,8 @@ class ConversationStore:
                 "" if metadata is None else orjson.dumps(dict(metadata)),
                 round((idle or self._settings.memory_ttl or 0) * 1000) if make else 0,
                 operation,
+                len(blobs),
+                *chain.from_iterable(blobs.items()),
                 *map(dumps, messages),
             ],
         )
@@ -119,6 +126,19 @@ class ConversationStore:
         with translate_errors(self._settings.redis_url):
             found: list[Any] = await self._client.lrange(key, start, stop)
         return [loads(message) for message in found]
+
+    async def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of images and files by their names; those that are there.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        if not names:
+            return {}
+        key = conversation_keys(conversation_id).blobs
+        with translate_errors(self._settings.redis_url):
+            found = await self._client.hmget(key, list(names))
+        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
 
     async def remove(self, conversation_id: str, message: Message) -> bool:
         """Take one message out of the history; returns whether it was there.

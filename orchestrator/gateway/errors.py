@@ -148,6 +148,7 @@ _TURN_FAILURES: Mapping[str, tuple[int, str]] = {
     "provider_unavailable": (503, _SERVER),
     "provider": (502, _SERVER),
     "provider_rejected": (502, _SERVER),
+    "attachment_refused": (400, _INVALID),
     "context_too_long": (400, _INVALID),
 }
 """A failed turn's error code, where a reply was waited for; anything else is a 500."""

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agentapi.attachments import File, Image
+from agentapi.attachments import File, Image, blobs_of
 from agentapi.errors import (
     AgentAPIError,
     InvalidConversationId,
@@ -383,6 +383,7 @@ class TenantView:
                 param="previous_response_id",
                 code="previous_response_not_usable",
             )
+        kept = history[: ends[-1] + 1]
         copy = f"conv_{uuid.uuid5(uuid.NAMESPACE_OID, f'{turn_id}:{operation}').hex}"
         await self.open(
             copy,
@@ -390,7 +391,8 @@ class TenantView:
             user=turn.user_id,
             idle=self.gateway.settings.turn_retention,
             operation=operation,
-            messages=history[: ends[-1] + 1],
+            messages=kept,
+            blobs=await store.blobs(turn.conversation_id, blobs_of(kept)),
         )
         return copy
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from agentapi.attachments import Image, content_of
+from agentapi.attachments import File, Image, content_of
 from agentapi.turns import OnBusy
-from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C
 from tests.conformance.test_busy import accept
 
@@ -27,17 +26,22 @@ def test_they_come_with_the_turn_and_stay_with_the_conversation(bench: Bench) ->
     assert bench.store.blobs(C, [NAME]) == {}
 
 
+def test_a_reset_leaves_them_to_turns_that_wait(bench: Bench) -> None:
+    first = bench.claim(enqueue(bench))
+    other = content_of(["And", File(data=b"other", media_type="text/plain")])
+    waiting = bench.enqueue(attachments=other.attachments, blobs=other.blobs)
+    bench.complete(first.lease)
+    bench.store.reset(C)
+    assert bench.store.blobs(C, [NAME]) == {}
+    assert bench.store.blobs(C, list(other.blobs)) == other.blobs
+    # Once their turn has ended they are forgotten like all else.
+    bench.complete(bench.claim(waiting).lease)
+    bench.store.reset(C)
+    assert bench.store.blobs(C, list(other.blobs)) == {}
+
+
 def test_a_message_with_images_is_not_merged(bench: Bench) -> None:
     enqueue(bench)
     other = accept(bench, OnBusy.MERGE)
     assert other.created
     assert len(bench.store.history(C)) == 0
-
-
-def test_they_are_forgotten_with_an_idle_conversation(make_bench: MakeBench) -> None:
-    bench = make_bench(memory_ttl=3600)
-    bench.complete(bench.claim(enqueue(bench)).lease)
-    assert bench.store.blobs(C, [NAME])
-    # Used again, it is not forgotten.
-    enqueue(bench)
-    assert bench.store.blobs(C, [NAME])

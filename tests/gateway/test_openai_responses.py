@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
+import uuid
 
 import openai
 import pytest
+import redis
 
 from tests.gateway.conftest import Served
 
@@ -212,6 +216,50 @@ def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: 
         lines = list(answer.iter_lines())
     assert ": ping" in lines
     assert not [line for line in lines if line.startswith("id:")]
+
+
+def test_a_branch_has_the_images_of_what_it_continues(
+    served: Served, client: openai.OpenAI
+) -> None:
+    data = f"an image of its own: {uuid.uuid4()}".encode()
+    image = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    first = client.responses.create(
+        model="tools",
+        input=[
+            {
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": image, "detail": "auto"}],
+            }
+        ],
+    )
+    for _ in range(2):
+        client.responses.create(model="tools", input="go on", previous_response_id=first.id)
+    # The second one found the conversation continued, and goes on in a copy.
+    store = redis.Redis.from_url(served.stack.redis_url)
+    name = hashlib.sha256(data).hexdigest()
+    kept = [key for key in store.scan_iter("agentapi:*:blobs") if store.hget(key, name) == data]
+    assert len(kept) == 2
+
+
+def test_a_text_file_with_a_charset(client: openai.OpenAI) -> None:
+    encoded = base64.b64encode(b"text").decode()
+    response = client.responses.create(
+        model="tools",
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Read"},
+                    {
+                        "type": "input_file",
+                        "file_data": f"data:text/plain;charset=utf-8;base64,{encoded}",
+                        "filename": "a.txt",
+                    },
+                ],
+            }
+        ],
+    )
+    assert response.output_text == "You said: Read [file a.txt]"
 
 
 def test_images_and_files_of_the_user(client: openai.OpenAI) -> None:

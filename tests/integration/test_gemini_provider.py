@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDe
 from agentapi.providers.base import OutputSpec
 from agentapi.providers.gemini import GeminiProvider
 from tests.wire import gemini
+from tests.wire.attachments import PNG, with_attachments
 from tests.wire.server import WireServer, hang_up, serving, text
 
 KEY = "AIza-very-secret"
@@ -260,3 +262,15 @@ async def test_a_schema_on_the_wire(server: WireServer, provider: GeminiProvider
         "responseMimeType": "application/json",
         "responseJsonSchema": schema,
     }
+
+
+async def test_images_and_files_on_the_wire(server: WireServer, provider: GeminiProvider) -> None:
+    server.will(gemini.reply({"text": "A cat."}))
+    await provider.complete(with_attachments(REQUEST))
+    encoded = base64.b64encode(PNG).decode()
+    assert server.requests[-1]["contents"][-1]["parts"] == [
+        {"text": "Look"},
+        {"inlineData": {"mimeType": "image/png", "data": encoded}},
+        {"fileData": {"fileUri": "https://example.com/a.jpg"}},
+        {"inlineData": {"mimeType": "application/pdf", "data": encoded}},
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from agentapi.providers.base import OutputSpec
 from agentapi.providers.openai import OpenAIProvider
 from agentapi.providers.openrouter import openrouter_from_environment
 from tests.wire import chat
+from tests.wire.attachments import PNG, with_attachments
 from tests.wire.server import WireServer, hang_up, serving, sse, text
 
 KEY = "sk-very-secret"
@@ -243,6 +245,21 @@ async def test_a_schema_on_the_wire(server: WireServer, provider: OpenAIProvider
                 "strict": strict_schema is not None,
             },
         }
+
+
+async def test_images_and_files_on_the_wire(server: WireServer, provider: OpenAIProvider) -> None:
+    server.will(chat.reply("A cat."))
+    await provider.complete(with_attachments(REQUEST))
+    encoded = base64.b64encode(PNG).decode()
+    assert server.requests[-1]["messages"][-1]["content"] == [
+        {"type": "text", "text": "Look"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.jpg"}},
+        {
+            "type": "file",
+            "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{encoded}"},
+        },
+    ]
 
 
 async def test_openrouter_from_environment(

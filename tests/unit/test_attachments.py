@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from agentapi import Agent, File, Image, InMemoryMemory, register_provider
+from agentapi import Agent, File, Image, InMemoryMemory, register_provider, tool
 from agentapi.attachments import content_of
-from agentapi.errors import InvalidMessage, ProviderRejected, TurnFailed
+from agentapi.errors import AttachmentRefused, InvalidMessage, TurnFailed
 from agentapi.messages import UserMessage, dumps, loads
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.base import StreamPart
 from agentapi.providers.gemini_format import contents
 from agentapi.providers.openai_format import request_body
-from agentapi.testing import ScriptedProvider, says
+from agentapi.testing import ScriptedProvider, call, calls, says
 from orchestrator import Orchestrator
 
 Script = Callable[..., ScriptedProvider]
@@ -67,11 +67,26 @@ def test_files(script: Script, eager_orchestrator: Eager) -> None:
     [_, part] = request_body(asked(model))["messages"][0]["content"]
     assert part["file"]["filename"] == "bill.pdf"
     assert part["file"]["file_data"].startswith("data:application/pdf;base64,")
-    by_address = UserMessage(
-        content="x", attachments=content_of([File(url="https://x/a.pdf")]).attachments
-    )
-    with pytest.raises(ProviderRejected, match="no files by address"):
-        request_body(ModelRequest(model="m", system_prompt="", messages=[by_address]))
+
+
+def test_what_is_not_taken_is_said_in_words_later_on() -> None:
+    """A conversation that another provider began goes on with this one."""
+    content = content_of(["Sum up", File(url="https://x/a.pdf"), PICTURE])
+    asked = UserMessage(content=content.text, attachments=content.attachments, turn_id="t1")
+    refused = UserMessage(content="Your reply does not fit.")
+
+    def body(*messages: UserMessage) -> Any:
+        request = ModelRequest(
+            model="m", system_prompt="", messages=messages, blobs=dict(content.blobs)
+        )
+        return request_body(request)["messages"][0]["content"]
+
+    for to_be_answered in ([asked], [asked, refused]):
+        with pytest.raises(AttachmentRefused, match="does not take file by url"):
+            body(*to_be_answered)
+    text, image = body(asked, UserMessage(content="And now?", turn_id="t2"))
+    assert text["text"] == "Sum up\n[not shown: file by url]"
+    assert image["type"] == "image_url"
 
 
 async def test_an_agent_by_itself_keeps_them_in_its_memory(script: Script) -> None:
@@ -118,8 +133,55 @@ class Blind:
 def test_a_provider_that_takes_none(eager_orchestrator: Eager) -> None:
     register_provider("blind", Blind)
     orchestrator = eager_orchestrator([Agent(name="b", provider="blind")])
-    with pytest.raises(TurnFailed, match="'blind' takes no images and files"):
+    with pytest.raises(TurnFailed, match="'blind' does not take image by its bytes"):
         orchestrator.enqueue("b", ["Look", PICTURE]).result()
+
+
+def test_the_next_provider_is_asked_for_what_the_first_does_not_take(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    register_provider("blind", Blind)
+    model = script(says("A cat."))
+    orchestrator = eager_orchestrator([Agent(name="b", provider=["blind", "openai"])])
+    assert orchestrator.enqueue("b", ["Look", PICTURE]).result().text == "A cat."
+    assert list(asked(model).blobs.values()) == [PNG]
+
+
+def test_a_conversation_goes_on_with_a_provider_that_takes_none(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    script(says("A cat."))
+    blind = script(says("You showed me something."), provider="gemini")
+    blind.takes_attachments = False
+    orchestrator = eager_orchestrator(
+        [Agent(name="sees", provider="openai"), Agent(name="b", provider="gemini")]
+    )
+    orchestrator.enqueue("sees", ["Look", PICTURE], conversation_id="c").result()
+    orchestrator.enqueue("b", "What was it?", conversation_id="c").result()
+    first = asked(blind).messages[0]
+    assert first.content == "Look\n[not shown: image by its bytes]"
+    assert not isinstance(first, UserMessage) or first.attachments == ()
+
+
+async def test_bytes_are_fetched_once_a_turn(script: Script) -> None:
+    @tool
+    def think() -> str:
+        """Think."""
+        return "thought"
+
+    fetched: list[str] = []
+
+    class Counting(InMemoryMemory):
+        def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
+            fetched.extend(names)
+            return super().blobs(names)
+
+    model = script(says("one"), calls(call("think")), says("two"))
+    agent = Agent(provider="openai", tools=[think], memory=Counting())
+    await agent.run(["Look", PICTURE])
+    await agent.run("Again")
+    assert len(fetched) == 1
+    assert [list(request.blobs.values()) for request in model.requests] == [[PNG]] * 3
 
 
 async def test_offline_says_what_came_along() -> None:
@@ -137,6 +199,14 @@ async def test_offline_says_what_came_along() -> None:
         ([Image()], "either a url or data"),
         ([Image(url="https://x", data=b"x")], "either a url or data"),
         ([Image(url="file:///etc/passwd")], "neither http nor https"),
+        ([Image(url="http://[x/")], "neither http nor https"),
+        ([Image(url="https:///a.png")], "has no host"),
+        ([Image(url="https://x/" + "a" * 9000)], "longer than 8192"),
+        ([Image(url="https://x/\ud800")], "neither http nor https"),
+        ([Image(url=7)], "neither http nor https"),  # type: ignore[arg-type]
+        ([File(data=b"x", media_type="a/b", name="\ud800")], "the name is not valid"),
+        ([File(data=b"x", media_type="a/b", name="")], "the name is not valid"),
+        ([LINK] * 101, "101 images and files, the limit is 100"),
         ([Image(data=b"x")], "their media_type"),
         ([Image(data=b"x", media_type="png")], "no media type"),
         ([Image(data=b"", media_type="image/png")], "expected bytes"),

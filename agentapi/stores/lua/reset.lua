@@ -1,10 +1,10 @@
 -- Begin a conversation's history anew.
--- KEYS 1 messages (list), 2 meta (hash)
--- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any)
+-- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
+-- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any), 3 prefix of turn keys
 -- Returns {'reset', number of messages dropped} or {'tenant'}
 -- Promise 4. A turn that runs meanwhile ends, but its messages belong to the old history (see
--- generation in commit.lua); turns that still wait run on the new one. A repeat finds its
--- operation id and drops nothing of what came since.
+-- generation in commit.lua); turns that still wait run on the new one, with the bytes of their
+-- images and files. A repeat finds its operation id and drops nothing of what came since.
 
 local known = redis.call('HMGET', KEYS[2], 'created', 'tenant', 'reset', 'dropped')
 if known[1] and ARGV[2] ~= '*' and known[2] ~= ARGV[2] then
@@ -14,7 +14,20 @@ if known[3] == ARGV[1] then
   return { 'reset', tonumber(known[4]) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
-redis.call('DEL', KEYS[1], blobs_key(KEYS[1]))
+redis.call('DEL', KEYS[1])
+local needed = {}
+for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+  local attached = redis.call('HGET', ARGV[3] .. turn_id, 'attachments')
+  for _, attachment in ipairs(attached and cjson.decode(attached) or {}) do
+    needed[attachment.blob or ''] = true
+  end
+end
+local blobs = blobs_key(KEYS[1])
+for _, name in ipairs(redis.call('HKEYS', blobs)) do
+  if not needed[name] then
+    redis.call('HDEL', blobs, name)
+  end
+end
 if known[1] then
   for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
     if string.sub(field, 1, 7) == 'active:' then
