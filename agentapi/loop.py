@@ -216,7 +216,9 @@ async def _carry_on(
         agent.limits.tighter(rules.budget).check(progress.spent, "turn")
         agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
         call = _Call(agent, provider, [*window, *progress.for_model()], summary, blobs)
-        answer = await call_model(provider, call.prepare, log, stream=stream, retry=retry)
+        # A reply of a type is shown when it was accepted, as it is kept.
+        shown = log if agent.output is None else NoLog()
+        answer = await call_model(provider, call.prepare, shown, stream=stream, retry=retry)
         retry = replace(retry, failures=0)
         message = replace(
             _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
@@ -226,8 +228,8 @@ async def _carry_on(
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, rules.prices)
         step = await _judged(agent, call.tools, message, usage)
-        if step.rejected is not None and stream:
-            await log.reset()
+        if stream and agent.output is not None and step.rejected is None and step.message.content:
+            await log.delta(step.message.content)
         if message.tool_calls or step.rejected is not None:
             await log.record(step)
         progress.steps.append(step)

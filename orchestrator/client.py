@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from agentapi import Agent, Settings, load_settings
 from agentapi.attachments import UserInput
@@ -240,7 +240,7 @@ class Orchestrator:
             return TypeAdapter(output_type).validate_json(turn.text)
         agent = self._agents.get(turn.answered_by or turn.agent)
         known = agent.output if agent is not None else None
-        return orjson.loads(turn.text) if known is None else known.load(turn.text)
+        return from_json(turn.text) if known is None else known.load(turn.text)
 
     def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation as plain dicts, oldest first; empty for a new one.

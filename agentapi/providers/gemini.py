@@ -8,6 +8,7 @@ continuation and the SDK's retries are off: the runtime owns the loop.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
@@ -26,7 +27,14 @@ from agentapi.providers.base import (
     TextDelta,
 )
 from agentapi.providers.errors import broken, missing_key, refused, retry_after
-from agentapi.providers.gemini_format import PROVIDER, contents, retry_delay, tools, usage_from
+from agentapi.providers.gemini_format import (
+    PROVIDER,
+    contents,
+    in_words,
+    retry_delay,
+    tools,
+    usage_from,
+)
 
 DEFAULT_MODEL: Final = "gemini-3.8-flash"
 DEFAULT_TIMEOUT: Final = 120.0
@@ -38,6 +46,8 @@ _FILTERED: Final = frozenset(
 _MODEL_SLIPPED: Final = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "OTHER"}
 )
+_TOOLS_OR_JSON: Final = re.compile(r"\bgemini-[12]\b")
+"""Models that refuse function calling together with a JSON reply."""
 _KEY_REASONS: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED", "API key not valid")
 _TRANSPORT: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -232,12 +242,15 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
     body: dict[str, Any] = {"contents": contents(request.messages, request.blobs)}
     if request.tools:
         body["tools"] = tools(request.tools)
-    if request.system_prompt:
-        body["systemInstruction"] = {"parts": [{"text": request.system_prompt}]}
+    prompt = request.system_prompt
     generation = dict(request.options)
-    if request.output is not None:
+    if request.output is not None and request.tools and _TOOLS_OR_JSON.search(request.model):
+        prompt = f"{prompt}\n\n{in_words(request.output)}".strip()
+    elif request.output is not None:
         generation["responseMimeType"] = "application/json"
         generation["responseJsonSchema"] = dict(request.output.schema)
+    if prompt:
+        body["systemInstruction"] = {"parts": [{"text": prompt}]}
     if generation:
         body["generationConfig"] = generation
     return types.GenerateContentConfig(

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import orjson
 from google.genai import types
 
 from agentapi.attachments import describe
@@ -17,7 +18,7 @@ from agentapi.messages import (
     Usage,
     UserMessage,
 )
-from agentapi.providers.base import ToolSpec
+from agentapi.providers.base import OutputSpec, ToolSpec
 
 PROVIDER: Final = "gemini"
 
@@ -111,6 +112,12 @@ def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
             ]
         }
     ]
+
+
+def in_words(output: OutputSpec) -> str:
+    """What the reply must be, for models that cannot be told by its schema."""
+    schema = orjson.dumps(dict(output.schema)).decode()
+    return f"Give your final reply as JSON only, without other text, by this JSON schema: {schema}"
 
 
 def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:

@@ -141,6 +141,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
         event["calls"] = [call.id for call in step.message.tool_calls]
         if step.message.model is not None:
             event["model"] = step.message.model
+        if step.rejected is not None:
+            event["rejected"] = True
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

@@ -211,7 +211,7 @@ class EventType(StrEnum):
     """Text shown since the last step will be produced again [attempt]."""
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
-    response the model]."""
+    response the model, and whether it was rejected]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
     ids and tools]."""

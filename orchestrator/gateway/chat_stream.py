@@ -45,7 +45,7 @@ class ChatStream:
                 yield from self._delta(str(event.data["text"]))
             case EventType.RESET:
                 self._again = ""
-            case EventType.STEP if event.data["kind"] == "model":
+            case EventType.STEP if event.data["kind"] == "model" and not event.data.get("rejected"):
                 self.broken = self.broken or self._again not in (None, self._shown)
                 self._shown, self._again = "", None
             case _:

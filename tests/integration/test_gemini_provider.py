@@ -239,6 +239,25 @@ async def test_malformed_and_truncated_answers(
             await collect(provider)
 
 
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "models/gemini-1.5-pro"])
+async def test_a_schema_in_words_for_models_that_take_either_that_or_tools(
+    server: WireServer, provider: GeminiProvider, model: str
+) -> None:
+    server.will(gemini.reply({"text": "{}"}), gemini.reply({"text": "{}"}))
+    schema = {"type": "object", "properties": {"people": {"type": "integer"}}}
+    output = OutputSpec(name="City", schema=schema, strict_schema=None)
+    await provider.complete(replace(REQUEST, model=model, output=output))
+    [sent] = server.requests
+    assert sent["generationConfig"] == {"temperature": 0}
+    [part] = sent["systemInstruction"]["parts"]
+    assert part["text"].startswith("Be brief.\n\n")
+    assert '"people":{"type":"integer"}' in part["text"]
+    # Without tools they take the schema itself.
+    await provider.complete(replace(REQUEST, model=model, output=output, tools=()))
+    assert server.requests[-1]["generationConfig"]["responseJsonSchema"] == schema
+    assert server.requests[-1]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+
+
 async def test_blocked_prompt_is_rejected(server: WireServer, provider: GeminiProvider) -> None:
     server.will(text('{"promptFeedback": {"blockReason": "SAFETY"}}'))
     with pytest.raises(ProviderRejected, match="SAFETY"):

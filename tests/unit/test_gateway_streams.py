@@ -39,6 +39,10 @@ PLAIN = replace(
 )
 STARTED = (EventType.STARTED, {"attempt": 1, "worker": "w"})
 MODEL_STEP = (EventType.STEP, {"index": 0, "kind": "model", "tools": ["look"], "calls": ["call_1"]})
+REFUSED = (
+    EventType.STEP,
+    {"index": 0, "kind": "model", "tools": [], "calls": [], "rejected": True},
+)
 TOOL_STEP = (EventType.STEP, {"index": 1, "kind": "tool", "tools": ["look"], "calls": ["call_1"]})
 RESET: tuple[EventType, dict[str, Any]] = (EventType.RESET, {})
 
@@ -102,6 +106,13 @@ def test_text_and_a_tool() -> None:
     shown = [e["item"] for e in seen if e["type"] == "response.output_item.done"]
     assert sorted(item["id"] for item in shown) == sorted(item["id"] for item in final["output"])
     assert all(item in final["output"] for item in shown)
+
+
+def test_a_refused_reply_is_no_item() -> None:
+    reply = replace(COMPLETED, messages=(COMPLETED.messages[0], COMPLETED.messages[-1]))
+    seen = respond([STARTED, REFUSED, delta("it is there")], reply)
+    [done] = [e["item"] for e in seen if e["type"] == "response.output_item.done"]
+    assert [done] == seen[-1]["response"]["output"]
 
 
 def test_text_that_is_given_up_ends_as_incomplete() -> None:
@@ -168,6 +179,8 @@ def chat(events: Sequence[tuple[EventType, dict[str, Any]]], ended: Turn) -> tup
         ([RESET, delta("it is there")], "it is there", False),
         ([delta("it was"), RESET, delta("it is there")], "it was", True),
         ([delta("it was"), RESET], "it was", True),
+        ([REFUSED, delta("it is there")], "it is there", False),
+        ([delta("it is"), RESET, REFUSED, delta("it is there")], "it is there", False),
         ([delta("look"), RESET, MODEL_STEP, delta("it is there")], "lookit is there", True),
     ],
 )

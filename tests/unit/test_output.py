@@ -98,19 +98,33 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
     assert [m.content for m in model.requests[1].messages] == ["Paris?", "one", "not so"]
 
 
-async def test_streamed_text_of_a_refused_reply_is_taken_back(script: Script) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reply", "kept"),
+    [(City, f"```json\n{PARIS}\n```", PARIS), (list[int], '{"value": [1]}', "[1]")],
+    ids=str,
+)
+def test_a_stream_shows_what_was_accepted_as_it_is_kept(
+    script: Script, eager_orchestrator: Eager, kind: Any, reply: str, kept: str
+) -> None:
+    @tool
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    script(calls(call("look"), text="Let me look."), says("It is big."), says(reply))
+    agent = Agent(name="teller", provider="openai", output_type=kind, tools=[look])
+    turn = eager_orchestrator([agent]).enqueue("teller", "Paris?", stream=True)
+    seen = [event for event in turn.events() if event.type in (EventType.DELTA, EventType.STEP)]
+    shown = [event.data["text"] for event in seen if event.type is EventType.DELTA]
+    assert shown == ["Let me look.", kept]
+    assert turn.result().text == kept
+    steps = [event.data for event in seen if event.type is EventType.STEP]
+    assert [step.get("rejected", False) for step in steps] == [False, False, True]
+
+
+async def test_a_stream_of_an_agent_by_itself(script: Script) -> None:
     script(says("It is big."), says(PARIS))
-    async with AsyncOrchestrator.eager([teller()]) as orchestrator:
-        turn = await orchestrator.enqueue("teller", "?", stream=True)
-        shown = ""
-        async for event in turn.events():
-            match event.type:
-                case EventType.DELTA:
-                    shown += event.data["text"]
-                case EventType.RESET:
-                    assert shown == "It is big."
-                    shown = ""
-        assert shown == PARIS
+    assert [text async for text in teller().stream("Paris?")] == [PARIS]
 
 
 def test_tools_come_before_the_reply(script: Script, eager_orchestrator: Eager) -> None:
@@ -202,3 +216,16 @@ async def test_offline_gives_the_smallest_that_fits() -> None:
     given = await Agent(provider="offline", output_type=City).run_turn(f"Take {PARIS}")
     assert given.output == City(name="Paris", people=2)
     assert isinstance(given.messages[0], UserMessage)
+
+
+def test_a_number_that_is_none_reads_as_it_was_accepted(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    script(says('{"value": NaN}'))
+    orchestrator = eager_orchestrator(
+        [Agent(name="teller", provider="openai", output_type=list[float] | float)]  # type: ignore[arg-type]
+    )
+    turn = orchestrator.enqueue("teller", "?").info()
+    assert orchestrator.output_of(turn) != orchestrator.output_of(turn)
+    elsewhere = replace(turn, answered_by="unknown")
+    assert orchestrator.output_of(elsewhere) != orchestrator.output_of(elsewhere)
