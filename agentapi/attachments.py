@@ -128,12 +128,16 @@ def content_of(message: object, max_bytes: int | None = None) -> Content:
     return Content(text=text, attachments=tuple(attachments), blobs=blobs)
 
 
+def _is_media_type(value: object) -> bool:
+    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
+
+
 def _attachment(part: Image | File, number: int) -> Attachment:
     kind = AttachmentKind.IMAGE if isinstance(part, Image) else AttachmentKind.FILE
     where = f"part {number} of the message ({type(part).__name__})"
     if (part.url is None) == (part.data is None):
         raise InvalidMessage(f"{where}: expected either a url or data")
-    if part.media_type is not None and not _MEDIA_TYPE.fullmatch(part.media_type):
+    if part.media_type is not None and not _is_media_type(part.media_type):
         raise InvalidMessage(
             f"{where}: {part.media_type!r} is no media type, expected such as 'image/png'"
         )

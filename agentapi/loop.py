@@ -25,7 +25,7 @@ from agentapi.errors import (
     UnknownAgent,
 )
 from agentapi.limits import priced
-from agentapi.messages import AssistantMessage, Message, ToolCall, Usage
+from agentapi.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model, ride_out
 from agentapi.model_chain import chain_of
 from agentapi.output import explain_output
@@ -278,8 +278,12 @@ class _Call:
         )
 
     def calibration(self, counted: int) -> float | None:
-        """Tokens that the provider counted for one that was estimated; None when it did not."""
-        if not counted or not self._estimate:
+        """Tokens that the provider counted for one that was estimated; None when it did not.
+
+        None too with images and files, which are not estimated: they would pass for text.
+        """
+        attached = any(isinstance(m, UserMessage) and m.attachments for m in self._messages)
+        if not counted or not self._estimate or attached:
             return None
         return min(max(counted / self._estimate, 0.25), 4.0)
 

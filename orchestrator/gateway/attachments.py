@@ -7,7 +7,6 @@ what a client names.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -68,7 +67,8 @@ def _decoded(url: Any, place: str) -> tuple[str, bytes]:
     found = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
     try:
         data = base64.b64decode(found["data"], validate=True) if found else b""
-    except binascii.Error:
+    except ValueError:
+        # Of base64, or of text that is not ASCII.
         data = b""
     if found is None or not data:
         raise InvalidRequest(

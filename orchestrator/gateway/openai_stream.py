@@ -154,6 +154,10 @@ class ResponseStream:
 
     def _step(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         calls = list(zip(data.get("calls", ()), data["tools"], strict=False))
+        if data["kind"] == "model" and data.get("rejected"):
+            # It is no part of the response: the model is asked again.
+            yield from self._close("incomplete")
+            return
         if data["kind"] == "model":
             yield from self._close("completed")
             self._texts = 0

@@ -241,6 +241,21 @@ def test_a_branch_has_the_images_of_what_it_continues(
     assert len(kept) == 2
 
 
+@pytest.mark.parametrize("data", ["é", "a", "====", ""])
+def test_bytes_that_cannot_be_read(client: openai.OpenAI, data: str) -> None:
+    url = f"data:image/png;base64,{data}"
+    with pytest.raises(openai.BadRequestError, match="is no data URL"):
+        client.responses.create(
+            model="tools",
+            input=[
+                {
+                    "role": "user",
+                    "content": [{"type": "input_image", "image_url": url, "detail": "auto"}],
+                }
+            ],
+        )
+
+
 def test_a_text_file_with_a_charset(client: openai.OpenAI) -> None:
     encoded = base64.b64encode(b"text").decode()
     response = client.responses.create(

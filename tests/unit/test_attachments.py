@@ -11,12 +11,16 @@ import pytest
 from agentapi import Agent, File, Image, InMemoryMemory, register_provider, tool
 from agentapi.attachments import content_of
 from agentapi.errors import AttachmentRefused, InvalidMessage, TurnFailed
+from agentapi.ids import create_turn_id
 from agentapi.messages import UserMessage, dumps, loads
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.base import StreamPart
 from agentapi.providers.gemini_format import contents
 from agentapi.providers.openai_format import request_body
+from agentapi.stores import Accepted, Claim
 from agentapi.testing import ScriptedProvider, call, calls, says
+from agentapi.turns import NewTurn
+from agentapi.window import Window
 from orchestrator import Orchestrator
 
 Script = Callable[..., ScriptedProvider]
@@ -184,6 +188,34 @@ async def test_bytes_are_fetched_once_a_turn(script: Script) -> None:
     assert [list(request.blobs.values()) for request in model.requests] == [[PNG]] * 3
 
 
+def test_images_do_not_pass_for_text_that_was_estimated(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    script(says("A cat.", input_tokens=9000), says("Hm.", input_tokens=9000))
+    window = Window(messages=None, tokens=1000)
+    orchestrator = eager_orchestrator([Agent(provider="openai", window=window)])
+    messages: list[tuple[Any, float]] = [(["What is this?", PICTURE], 1), ("What is a cat?", 4)]
+    for message, calibration in messages:
+        turn = orchestrator.enqueue("agent", message, conversation_id=f"c:{calibration}")
+        turn.result()
+        later = orchestrator.store.enqueue(
+            [
+                NewTurn(
+                    turn_id=create_turn_id(f"c:{calibration}"),
+                    conversation_id=f"c:{calibration}",
+                    agent="agent",
+                    input="?",
+                )
+            ]
+        )
+        assert isinstance(later[0], Accepted)
+        claim = orchestrator.store.claim(
+            f"c:{calibration}", later[0].turn_id, owner="w", token="t", window=window
+        )
+        assert isinstance(claim, Claim)
+        assert claim.calibration == calibration
+
+
 async def test_offline_says_what_came_along() -> None:
     assert await Agent(provider="offline").run(["Look", PICTURE]) == (
         "You said: Look [image image/png]"
@@ -209,6 +241,7 @@ async def test_offline_says_what_came_along() -> None:
         ([LINK] * 101, "101 images and files, the limit is 100"),
         ([Image(data=b"x")], "their media_type"),
         ([Image(data=b"x", media_type="png")], "no media type"),
+        ([Image(data=b"x", media_type=7)], "7 is no media type"),  # type: ignore[arg-type]
         ([Image(data=b"", media_type="image/png")], "expected bytes"),
     ],
 )
