@@ -226,11 +226,13 @@ class InMemoryTurnStore(InMemoryHistories):
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
             keeps = completed or entry.turn.on_abort is OnAbort.KEEP
-            if keeps and conversation.generation == lease.generation:
+            same_history = conversation.generation == lease.generation
+            if keeps and same_history:
                 conversation.memory.append(ending.messages)
                 if ending.handed_over and ending.answered_by:
                     conversation.answering[entry.turn.agent] = ending.answered_by
-            conversation.spent += ending.spent - entry.counted
+            if same_history:
+                conversation.spent += ending.spent - entry.counted
             if ending.status is TurnStatus.FAILED:
                 entry.counted = ending.spent
             if ending.calibration is not None:

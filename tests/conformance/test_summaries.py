@@ -65,8 +65,13 @@ def test_totals_grow_with_each_turn_and_count_no_step_twice(bench: Bench) -> Non
     claim = bench.claim(bench.enqueue())
     assert claim.spent == more
     assert claim.calibration == 1.5
+
+
+def test_a_turn_that_runs_while_its_conversation_is_reset_counts_no_more(bench: Bench) -> None:
+    claim = bench.claim(bench.enqueue())
     bench.store.reset(C)
-    bench.complete(claim.lease)
+    spent = Spent(steps=2, tokens=30, cost=0.25)
+    bench.store.commit(claim.lease, Ending(status=TurnStatus.COMPLETED, spent=spent))
     assert bench.claim(bench.enqueue()).spent == Spent()
 
 

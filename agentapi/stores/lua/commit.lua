@@ -5,15 +5,16 @@
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
 --      13 prefix of turn keys, 14 agent that the conversation goes on with instead of the one
---      that was asked ('' for no change), 15 steps, 16 tokens and 17 cost that it spent with all below,
---      18 tokens that the provider counted for one that was estimated ('' for no news),
+--      that was asked ('' for no change), 15 steps, 16 tokens and 17 cost that it spent with all
+--      below, 18 tokens that the provider counted for one that was estimated ('' for no news),
 --      19... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
 -- in the ended turn and answers as the first did. A conversation that was reset since the
--- claim has another generation: the turn ends, its messages stay out of the new history. Messages
--- of a turn that gave no reply enter the history only if its on_abort is keep, which may have
--- changed since the claim. A failed turn's journal stays as long as the turn, for retry.lua.
+-- claim has another generation: the turn ends, its messages stay out of the new history and what
+-- it spent out of the new totals. Messages of a turn that gave no reply enter the history only if
+-- its on_abort is keep, which may have changed since the claim. A failed turn's journal stays as
+-- long as the turn, for retry.lua.
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent')
 if before[1] == ARGV[3] then
@@ -24,7 +25,8 @@ if not owns(KEYS[3], ARGV[1], ARGV[3]) then
 end
 local now = now_ms()
 local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
-if keeps and (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4] then
+local same_history = (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4]
+if keeps and same_history then
   for i = 19, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
@@ -48,12 +50,14 @@ redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])
--- A turn that failed and was retried has counted its first steps.
-local counted = redis.call('HMGET', KEYS[1], 'spent_steps', 'spent_tokens', 'spent_cost')
-redis.call('HINCRBY', KEYS[4], 'steps', int(ARGV[15] - (counted[1] or 0)))
-redis.call('HINCRBY', KEYS[4], 'tokens', int(ARGV[16] - (counted[2] or 0)))
-if tonumber(ARGV[17]) > 0 then
-  redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (counted[3] or 0))
+if same_history then
+  -- A turn that failed and was retried has counted its first steps.
+  local counted = redis.call('HMGET', KEYS[1], 'spent_steps', 'spent_tokens', 'spent_cost')
+  redis.call('HINCRBY', KEYS[4], 'steps', int(ARGV[15] - (counted[1] or 0)))
+  redis.call('HINCRBY', KEYS[4], 'tokens', int(ARGV[16] - (counted[2] or 0)))
+  if tonumber(ARGV[17]) > 0 then
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (counted[3] or 0))
+  end
 end
 if ARGV[18] ~= '' then
   redis.call('HSET', KEYS[4], 'calibration', ARGV[18])
