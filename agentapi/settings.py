@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     park_after: float = Field(
         default=5,
         ge=0,
-        description="A wait for the provider longer than this gives its place in the worker to another turn.",
+        description="A longer wait for the provider gives its place in the worker to another turn.",
     )
     provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
         default={},

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.ids import partition_of
@@ -24,6 +26,8 @@ from workers.patience import Outage
 ELECTION_BEATS: Final = 2
 """Sweeps that the elected may miss before another takes its place: with a sweep every second
 the fleet is without a sweeper for at most three."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("agentapi.sweep")
 
@@ -70,43 +74,45 @@ class Sweeper:
         # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():
             return 0
-        sent = 0
-        queues = self._queues(overdue)
+        for errand in (late for late in overdue if isinstance(late, Errand)):
+            self._try(partial(self._errands.carry_out, errand))
+        conversations: dict[int, list[str]] = defaultdict(list)
         for late in overdue:
-            try:
-                sent += self._move(late, queues)
-            except StoreUnavailable:
-                raise
-            except Exception as error:
-                # One entry with a fault must not keep the fleet from all others.
-                log.error(line("sweep.failed", error=type(error).__name__))
-        return sent
+            if isinstance(late, str):
+                conversations[partition_of(late)].append(late)
+        claimed = self._claimed(conversations)
+        return sum(self._dispatch(found, claimed) for found in conversations.values())
 
-    def _queues(self, overdue: Iterable[str | Errand]) -> dict[str, float]:
-        """How far the broker's queues of overdue conversations have come; none that is empty."""
-        wanted = {self._queue_of(late) for late in overdue if isinstance(late, str)}
-        held = {queue for queue in wanted if self._dispatcher.holds(queue)}
-        claimed: dict[str, float] = {}
+    def _claimed(self, partitions: Iterable[int]) -> dict[int, float]:
+        """How far the broker's queues of these partitions have come; none that is empty."""
+        queues = {p: queue_of_partition(p, self._queue_count) for p in partitions}
+        held = {queue for queue in set(queues.values()) if self._dispatcher.holds(queue)}
+        newest = dict.fromkeys(held, 0.0)
         for partition, time in self._store.claimed().items() if held else ():
             queue = queue_of_partition(partition, self._queue_count)
             if queue in held:
-                claimed[queue] = max(time, claimed.get(queue, 0))
-        return claimed
+                newest[queue] = max(time, newest[queue])
+        return {p: newest[queue] for p, queue in queues.items() if queue in held}
 
-    def _queue_of(self, conversation_id: str) -> str:
-        return queue_of_partition(partition_of(conversation_id), self._queue_count)
+    def _dispatch(self, conversation_ids: Sequence[str], claimed: Mapping[int, float]) -> int:
+        """Dispatch what is overdue of a partition; returns how many turns."""
+        wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
+        if wakeups is None and len(conversation_ids) > 1:
+            return sum(self._dispatch([one], claimed) for one in conversation_ids)
+        for wakeup in wakeups or ():
+            log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
+            self._dispatcher.send(wakeup)
+        return len(wakeups or ())
 
-    def _move(self, late: str | Errand, queues: Mapping[str, float]) -> int:
-        """See to an overdue entry; returns how many turns were dispatched."""
-        if isinstance(late, Errand):
-            self._errands.carry_out(late)
-            return 0
-        wakeup = self._store.redispatch(late, claimed=queues.get(self._queue_of(late)))
-        if wakeup is None:
-            return 0
-        log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
-        self._dispatcher.send(wakeup)
-        return 1
+    def _try(self, work: Callable[[], T]) -> T | None:
+        """An entry with a fault must not keep the fleet from all others."""
+        try:
+            return work()
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error(line("sweep.failed", error=type(error).__name__))
+            return None
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

@@ -6,7 +6,7 @@ does not own the conversation any more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol, TypeAlias
@@ -31,6 +31,9 @@ from agentapi.window import Window
 
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is taken to wait in a queue that holds messages."""
+
+LONGEST_GRACE: Final = 600.0
+"""Seconds; a dispatch that no claim answers is repeated at least so often."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,12 +298,14 @@ class TurnStore(Protocol):
         """
         ...
 
-    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
-        """The wake-up to send again for an overdue conversation, if it still is.
+    def redispatch(
+        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
+    ) -> list[Wakeup]:
+        """The wake-ups to send again, of those overdue conversations that still are.
 
         Args:
-            conversation_id: Which.
-            claimed: How far the broker's queue of this conversation has come (see `claimed`); None
+            conversation_ids: Which.
+            claimed: Of each partition how far its broker's queue has come (see `claimed`); none
                 when the queue is empty. A wake-up that was sent and that this has not overtaken by
                 a second is taken to be in line, for up to `LONGEST_IN_LINE` seconds.
         """

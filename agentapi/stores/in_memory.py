@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agentapi.ids import partition_of
@@ -15,6 +15,7 @@ from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.messages import AssistantMessage, Usage
 from agentapi.settings import Settings
 from agentapi.stores.base import (
+    LONGEST_GRACE,
     LONGEST_IN_LINE,
     Accepted,
     Cancellation,
@@ -166,7 +167,8 @@ class InMemoryTurnStore(InMemoryHistories):
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
                 if entry.never_claimed and entry.dispatches == 0:
-                    self._state.claimed[partition_of(conversation_id)] = conversation.due or 0
+                    due = conversation.due if entry.in_line is None else entry.in_line
+                    self._state.claimed[partition_of(conversation_id)] = due or 0
                 conversation.epoch += 1
                 expires = now + self._settings.lease_ttl
                 lease = HeldLease(token, turn_id, conversation.epoch, expires)
@@ -456,26 +458,33 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             return dict(self._state.claimed)
 
-    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
+    def redispatch(
+        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
+    ) -> list[Wakeup]:
         """See `TurnStore.redispatch`."""
         with self._state.changed:
-            conversation = self._state.conversations[conversation_id]
-            now = self._state.now()
-            if conversation.due is None or conversation.due > now:
-                return None
-            entry = self._state.turns[conversation.inbox[0]]
-            sent = entry.dispatches > 0 or entry.never_claimed
-            in_line = claimed is not None and claimed <= conversation.due + 1
-            since = now if entry.in_line is None else entry.in_line
-            if sent and in_line and now - since < LONGEST_IN_LINE:
-                entry.in_line = since
-                conversation.due = now + self._settings.dispatch_grace
-                return None
-            entry.in_line = None
-            entry.dispatches += 1
-            sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
-            conversation.due = now + self._settings.dispatch_grace * 2**sent_before
-            return self._state.wakeup(entry.turn.turn_id)
+            found = [self._redispatch(c, claimed.get(partition_of(c))) for c in conversation_ids]
+        return [wakeup for wakeup in found if wakeup is not None]
+
+    def _redispatch(self, conversation_id: str, claimed: float | None) -> Wakeup | None:
+        conversation = self._state.conversations[conversation_id]
+        now, grace = self._state.now(), self._settings.dispatch_grace
+        if conversation.due is None or conversation.due > now:
+            return None
+        entry = self._state.turns[conversation.inbox[0]]
+        sent = entry.dispatches > 0 or entry.never_claimed
+        waits_since = conversation.due if entry.in_line is None else entry.in_line
+        waited = now - waits_since
+        overtaken = claimed is None or claimed > waits_since + 1
+        if sent and not overtaken and waited < LONGEST_IN_LINE:
+            entry.in_line = waits_since
+            conversation.due = now + max(grace, waited)
+            return None
+        entry.in_line = None
+        entry.dispatches += 1
+        sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
+        conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)
+        return self._state.wakeup(entry.turn.turn_id)
 
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""

@@ -49,13 +49,13 @@ def conversation_keys(conversation_id: str) -> ConversationKeys:
         due=due_key(partition),
         claimed=claimed_key(partition),
         blobs=f"{prefix}:blobs",
-        turns=f"agentapi:{{{partition:03d}}}:t:",
+        turns=turns_prefix(partition),
     )
 
 
 def turn_keys(turn_id: str) -> TurnKeys:
     """Names of the keys of a turn, from its id alone."""
-    prefix = f"agentapi:{{{partition_of_turn(turn_id):03d}}}:t:{turn_id}"
+    prefix = f"{turns_prefix(partition_of_turn(turn_id))}{turn_id}"
     return TurnKeys(
         turn=prefix,
         journal=f"{prefix}:journal",
@@ -67,6 +67,11 @@ def turn_keys(turn_id: str) -> TurnKeys:
 def conversations_prefix(partition: int) -> str:
     """What the keys of a partition's conversations begin with."""
     return f"agentapi:{{{partition:03d}}}:c:"
+
+
+def turns_prefix(partition: int) -> str:
+    """What the keys of a partition's turns begin with."""
+    return f"agentapi:{{{partition:03d}}}:t:"
 
 
 def due_key(partition: int) -> str:

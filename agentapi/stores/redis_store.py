@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 import redis
 
-from agentapi.ids import PARTITIONS
+from agentapi.ids import PARTITIONS, partition_of
 from agentapi.messages import attachment_to_dict, dumps, loads
 from agentapi.settings import Settings
 from agentapi.stores.base import (
+    LONGEST_GRACE,
     LONGEST_IN_LINE,
     Accepted,
     Cancellation,
@@ -48,6 +50,7 @@ from agentapi.stores.keys import (
     conversations_prefix,
     due_key,
     turn_keys,
+    turns_prefix,
 )
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis_calls import RedisCalls, read_due
@@ -66,8 +69,8 @@ from agentapi.stores.scripts import Scripts
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
 from agentapi.window import BYTES_PER_TOKEN, Window
 
-LONGEST_GRACE = 600.0
-"""Seconds; a dispatch that no claim answers is repeated at least so often."""
+AT_ONCE: Final = 100
+"""Overdue conversations that one script looks at: Redis does nothing else meanwhile."""
 
 
 class RedisTurnStore(RedisHistories):
@@ -432,29 +435,45 @@ class RedisTurnStore(RedisHistories):
             times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
         return {p: int(time) / 1000 for p, time in enumerate(times) if time is not None}
 
-    def redispatch(self, conversation_id: str, *, claimed: float | None = None) -> Wakeup | None:
+    def redispatch(
+        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
+    ) -> list[Wakeup]:
         """See `TurnStore.redispatch`."""
-        keys = conversation_keys(conversation_id)
-        with translate_errors(self._settings.redis_url):
-            head = self._client.lindex(keys.inbox, 0)
-        turn_id = head.decode() if isinstance(head, bytes) else ""
-        # Without a head there is no turn; the script only tidies the index then.
-        turn_key = turn_keys(turn_id).turn if turn_id else keys.meta
-        reply = self._call(
+        by_partition: dict[int, list[str]] = defaultdict(list)
+        for conversation_id in conversation_ids:
+            by_partition[partition_of(conversation_id)].append(conversation_id)
+        return [
+            wakeup
+            for partition, overdue in by_partition.items()
+            for first in range(0, len(overdue), AT_ONCE)
+            for wakeup in self._redispatch(
+                partition, overdue[first : first + AT_ONCE], claimed.get(partition)
+            )
+        ]
+
+    def _redispatch(
+        self, partition: int, conversation_ids: Sequence[str], claimed: float | None
+    ) -> list[Wakeup]:
+        found = self._call(
             "redispatch",
-            [turn_key, keys.inbox, keys.due],
+            [due_key(partition)],
             [
-                turn_id,
-                conversation_id,
+                conversations_prefix(partition),
+                turns_prefix(partition),
                 self._grace,
                 _ms(LONGEST_GRACE),
                 "" if claimed is None else _ms(claimed),
                 _ms(LONGEST_IN_LINE),
+                *conversation_ids,
             ],
         )
-        if reply[0] != b"dispatch":
-            return None
-        return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=reply[1].decode())
+        texts = [part.decode() for part in found]
+        return [
+            Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent)
+            for conversation_id, turn_id, agent in zip(
+                texts[::3], texts[1::3], texts[2::3], strict=True
+            )
+        ]
 
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""

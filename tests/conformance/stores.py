@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Bench:
     store: TurnStore
     settings: Settings
     expire_lease: Callable[[str], None]
-    overdue_now: Callable[[str], None]
+    overdue_now: Callable[..., None]
     has_due: Callable[[str], bool]
 
     def enqueue(self, conversation_id: str = C, message: str = "hi", **more: Any) -> str:
@@ -97,8 +98,8 @@ def in_memory(**overrides: Any) -> Bench:
         assert lease is not None
         lease.expires = 0
 
-    def overdue(conversation_id: str) -> None:
-        store._state.conversations[conversation_id].due = 0
+    def overdue(conversation_id: str, since: float = 0.001) -> None:
+        store._state.conversations[conversation_id].due = store._state.now() - since
 
     def has_due(conversation_id: str) -> bool:
         conversation = store._state.conversations.get(conversation_id)
@@ -114,8 +115,9 @@ def on_redis(url: str, **overrides: Any) -> Bench:
     def expire(conversation_id: str) -> None:
         client.hset(conversation_keys(conversation_id).lease, "expires", 0)
 
-    def overdue(conversation_id: str) -> None:
-        client.zadd(conversation_keys(conversation_id).due, {conversation_id: 1})
+    def overdue(conversation_id: str, since: float = 0.001) -> None:
+        due = int((time.time() - since) * 1000)
+        client.zadd(conversation_keys(conversation_id).due, {conversation_id: due})
 
     def has_due(conversation_id: str) -> bool:
         return client.zscore(conversation_keys(conversation_id).due, conversation_id) is not None

@@ -171,7 +171,7 @@ def test_a_question_expires_with_its_default(bench: Bench, default: Verdict) -> 
     assert bench.store.turn(turn_id).wakes_at is not None
     time.sleep(0.01)
     assert bench.store.overdue() == [C]
-    assert bench.store.redispatch(C) is not None
+    assert bench.store.redispatch([C], {})
     with pytest.raises(CallNotPending, match="expiry"):
         bench.store.calls.decide(turn_id, "c1", Decision(verdict=default, by="late"))
     decision = bench.claim(turn_id).calls.decisions["c1"]

@@ -14,6 +14,8 @@ from agentapi.turns import EventType, TurnStatus
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, model_step
 
+P = partition_of(C)
+
 
 def test_cancelling_the_waiting_head_wakes_the_next(bench: Bench) -> None:
     first, second = bench.enqueue(), bench.enqueue()
@@ -101,14 +103,13 @@ def test_what_is_overdue_is_dispatched_again_ever_more_rarely(make_bench: MakeBe
     bench = make_bench(dispatch_grace=60)
     turn_id = bench.enqueue()
     assert bench.store.overdue() == []
-    assert bench.store.redispatch(C) is None
+    assert bench.store.redispatch([C], {}) == []
     for _ in range(3):
         bench.overdue_now(C)
         assert bench.store.overdue() == [C]
-        wakeup = bench.store.redispatch(C)
-        assert wakeup is not None
+        [wakeup] = bench.store.redispatch([C], {})
         assert (wakeup.conversation_id, wakeup.turn_id, wakeup.agent) == (C, turn_id, "a")
-        assert bench.store.redispatch(C) is None
+        assert bench.store.redispatch([C], {}) == []
         assert bench.store.overdue() == []
 
 
@@ -132,11 +133,65 @@ def test_a_wake_up_that_is_only_in_line_is_not_sent_again(make_bench: MakeBench)
     assert bench.store.claimed() == {}
     for _ in range(3):
         bench.overdue_now(C)
-        assert bench.store.redispatch(C, claimed=0) is None
+        assert bench.store.redispatch([C], {P: 0}) == []
         assert bench.store.overdue() == []
     # One that was sent later has been claimed.
     bench.overdue_now(C)
-    assert bench.store.redispatch(C, claimed=time.time()) is not None
+    assert bench.store.redispatch([C], {P: time.time() + 61})
+
+
+def test_a_wake_up_is_in_line_for_a_minute_at_most(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    bench.enqueue()
+    bench.overdue_now(C, since=61)
+    assert bench.store.redispatch([C], {P: 0})
+
+
+def test_one_in_line_is_looked_at_again_when_it_has_waited_twice_as_long(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(dispatch_grace=0.1)
+    bench.enqueue()
+    bench.overdue_now(C, since=0.6)
+    assert bench.store.redispatch([C], {P: 0}) == []
+    time.sleep(0.3)
+    assert bench.store.overdue() == []
+    time.sleep(0.4)
+    assert bench.store.overdue() == [C]
+
+
+def test_how_long_one_is_in_line_is_not_counted_from_the_last_look(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60)
+    turn_id = bench.enqueue()
+    bench.overdue_now(C, since=30)
+    sent = time.time() - 30
+    assert bench.store.redispatch([C], {P: 0}) == []
+    bench.overdue_now(C)
+    assert bench.store.redispatch([C], {P: sent + 5})
+    bench.claim(turn_id)
+
+
+def test_how_far_the_queue_has_come_is_told_by_what_was_claimed_in_line(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(dispatch_grace=60)
+    turn_id = bench.enqueue()
+    bench.overdue_now(C, since=30)
+    assert bench.store.redispatch([C], {P: 0}) == []
+    bench.claim(turn_id)
+    assert bench.store.claimed() == {P: pytest.approx(time.time() - 30, abs=5)}
+
+
+def test_overdue_conversations_of_a_partition_are_dispatched_together(bench: Bench) -> None:
+    beside = [c for c in (f"c:{n}" for n in range(40_000)) if partition_of(c) == P][:120]
+    turns = [bench.enqueue(c) for c in beside]
+    other = bench.enqueue("elsewhere")
+    for conversation_id in (*beside[1:], "elsewhere"):
+        bench.overdue_now(conversation_id)
+    found = bench.store.redispatch([*beside, "elsewhere"], {})
+    assert {wakeup.turn_id for wakeup in found} == {*turns[1:], other}
+    assert [w.conversation_id for w in found if w.turn_id == other] == ["elsewhere"]
+    assert bench.store.overdue() == []
 
 
 def test_what_was_not_sent_is_not_in_line(make_bench: MakeBench) -> None:
@@ -146,10 +201,10 @@ def test_what_was_not_sent_is_not_in_line(make_bench: MakeBench) -> None:
         bench.claim(turn_id)
         bench.expire_lease(C)
         bench.overdue_now(C)
-        assert bench.store.redispatch(C, claimed=0) is not None
+        assert bench.store.redispatch([C], {P: 0})
         # From here on it waits for the wake-up that was just sent.
         bench.overdue_now(C)
-        assert bench.store.redispatch(C, claimed=0) is None
+        assert bench.store.redispatch([C], {P: 0}) == []
 
 
 def test_how_far_the_wake_ups_of_a_partition_have_come(make_bench: MakeBench) -> None:
@@ -158,5 +213,5 @@ def test_how_far_the_wake_ups_of_a_partition_have_come(make_bench: MakeBench) ->
     begun = time.time()
     bench.claim(turn_id)
     [(partition, claimed)] = bench.store.claimed().items()
-    assert partition == partition_of(C)
+    assert partition == P
     assert begun + 50 < claimed < begun + 61

@@ -50,8 +50,7 @@ def test_its_time_comes(bench: Bench) -> None:
     bench.store.record(lease, 0, model_step())
     assert park(bench, lease, delay=0, failures=2, steps=1)
     assert bench.store.overdue() == [C]
-    wakeup = bench.store.redispatch(C)
-    assert wakeup is not None
+    [wakeup] = bench.store.redispatch([C], {})
     assert wakeup.turn_id == turn_id
     claim = bench.claim(turn_id)
     assert list(claim.steps) == [model_step()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 
 import pytest
 
 from agentapi import EventType, TurnStatus
+from agentapi.ids import partition_of
 from agentapi.stores import Wakeup
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
@@ -95,6 +96,10 @@ def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(
     assert "outcome of this call is unknown" in history[2]["content"]
 
 
+def nothing_waits_in_the_broker(fleet: Fleet) -> None:
+    fleet.app.dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
+
+
 def sweeper_of(fleet: Fleet) -> Sweeper:
     settings, store, dispatcher = fleet.app.settings, fleet.app.store, fleet.app.dispatcher
     errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
@@ -103,6 +108,7 @@ def sweeper_of(fleet: Fleet) -> Sweeper:
 
 def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    nothing_waits_in_the_broker(fleet)
     turn = fleet.enqueue("napper", "hi")
     time.sleep(0.1)
     sweeper = sweeper_of(fleet)
@@ -119,7 +125,7 @@ def test_the_sweep_wakes_the_next_turn_when_the_worker_died_after_its_commit(
     second = fleet.enqueue("napper", "two", conversation_id="c")
     fleet.execute(first)
     fleet.sent.clear()  # what it would have sent had it lived
-    fleet.app.dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
+    nothing_waits_in_the_broker(fleet)
     time.sleep(0.1)
     sweeper = sweeper_of(fleet)
     sweeper.sweep()
@@ -130,13 +136,15 @@ def test_an_entry_with_a_fault_does_not_stop_the_sweep(
     make_fleet: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
-    turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(2)]
+    nothing_waits_in_the_broker(fleet)
+    beside = next(f"c:{n}" for n in count(1) if partition_of(f"c:{n}") == partition_of("c:0"))
+    turns = [fleet.enqueue("napper", "hi", conversation_id=c) for c in ("c:0", beside)]
     faulty = fleet.app.store.redispatch
 
-    def redispatch(conversation_id: str, **more: Any) -> Wakeup | None:
-        if conversation_id == "c:0":
+    def redispatch(conversation_ids: Sequence[str], claimed: Mapping[int, float]) -> list[Wakeup]:
+        if "c:0" in conversation_ids:
             raise KeyError("a fault")
-        return faulty(conversation_id, **more)
+        return faulty(conversation_ids, claimed)
 
     monkeypatch.setattr(fleet.app.store, "redispatch", redispatch)
     time.sleep(0.1)
@@ -147,7 +155,7 @@ def test_an_entry_with_a_fault_does_not_stop_the_sweep(
 def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> None:
     """Of a broker that cannot say what its queue holds, and of one whose queue has lost them."""
     fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60)
-    fleet.app.dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
+    nothing_waits_in_the_broker(fleet)
     for number in range(20):
         fleet.enqueue("napper", "hi", conversation_id=f"c:{number}")
     sweeper = sweeper_of(fleet)
@@ -163,6 +171,8 @@ def test_a_long_queue_that_moves_breeds_none(make_fleet: Callable[..., Fleet]) -
     fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60, queues=1)
     turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(4)]
     sweeper = sweeper_of(fleet)
+    time.sleep(0.15)
+    assert sweeper.sweep() == 0  # Nobody has claimed one yet.
     fleet.execute(turns[0])
     for _ in range(3):
         time.sleep(0.15)
@@ -178,6 +188,7 @@ def test_a_long_queue_that_moves_breeds_none(make_fleet: Callable[..., Fleet]) -
 
 def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    nothing_waits_in_the_broker(fleet)
     fleet.enqueue("napper", "hi")
     time.sleep(0.1)
     sweeper = sweeper_of(fleet)

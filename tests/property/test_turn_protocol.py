@@ -340,8 +340,7 @@ class TurnProtocol(RuleBasedStateMachine):
         expected = self.expected[conversation]
         if expected.inbox:
             self.bench.overdue_now(conversation)
-            wakeup = self.store.redispatch(conversation)
-            assert wakeup is not None
+            [wakeup] = self.store.redispatch([conversation], {})
             assert wakeup.turn_id == expected.inbox[0]
 
     @invariant()

@@ -10,7 +10,8 @@
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
+  'in_line')
 local status = turn[1]
 if not status then
   return { 'refused', 'missing', {} }
@@ -29,43 +30,47 @@ if status == 'parked' and not turn[3] and not (turn[2] and tonumber(turn[2]) <= 
   return refuse('parked')
 end
 local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
-local epoch = lease[3]
+local epoch, attempt = lease[3], turn[5]
 if lease[1] ~= ARGV[4] then
   if lease[2] and tonumber(lease[2]) > now then
     return refuse('leased')
   end
   if status == 'queued' and not turn[5] and not turn[6] then
     -- How far the queue has come, for redispatch.lua.
-    redis.call('SET', KEYS[10], redis.call('ZSCORE', KEYS[8], ARGV[2]) or 0)
+    redis.call('SET', KEYS[10], turn[7] or redis.call('ZSCORE', KEYS[8], ARGV[2]) or 0)
   end
   epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
   local expires = int(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
     'epoch', epoch, 'expires', expires, 'batch', 0)
   redis.call('ZADD', KEYS[8], expires, ARGV[2])
-  local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
-  redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0)
+  attempt = int((turn[5] or 0) + 1)
+  redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0,
+    'attempt', attempt)
   redis.call('HSETNX', KEYS[1], 'started', int(now))
-  emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = attempt, worker = ARGV[3] }))
+  emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = ARGV[3] }))
 end
 -- The bound is in estimated bytes; the provider's own counts say what those are worth.
 local max_bytes = tonumber(ARGV[7])
-local calibration = tonumber(redis.call('HGET', KEYS[4], 'calibration') or '')
+local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. turn[4], 'steps',
+  'tokens', 'cost', 'summary', 'covered')
+local calibration = tonumber(meta[1] or '')
 if calibration and max_bytes > 0 then
   max_bytes = math.ceil(max_bytes / calibration)
 end
+local messages, total = newest_messages(KEYS[5], tonumber(ARGV[6]), max_bytes)
 return {
   'claimed',
   epoch,
-  redis.call('HGET', KEYS[1], 'attempt'),
-  redis.call('HGET', KEYS[4], 'generation') or '0',
+  attempt,
+  meta[2] or '0',
   redis.call('HGETALL', KEYS[1]),
   redis.call('LRANGE', KEYS[6], 0, -1),
-  newest_messages(KEYS[5], tonumber(ARGV[6]), max_bytes),
+  messages,
   take_calls(KEYS[9], epoch, now),
-  redis.call('HGET', KEYS[4], 'active:' .. turn[4]) or '',
-  redis.call('HMGET', KEYS[4], 'steps', 'tokens', 'cost', 'calibration'),
-  redis.call('HMGET', KEYS[4], 'summary', 'covered'),
-  redis.call('LLEN', KEYS[5]),
+  meta[3] or '',
+  { meta[4], meta[5], meta[6], meta[1] },
+  { meta[7], meta[8] },
+  total,
   int(now),
 }

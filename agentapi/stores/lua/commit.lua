@@ -16,7 +16,8 @@
 -- its on_abort is keep, which may have changed since the claim. A failed turn's journal stays as
 -- long as the turn, for retry.lua.
 
-local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent')
+local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
+  'spent_tokens', 'spent_cost')
 if before[1] == ARGV[3] then
   return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
@@ -25,7 +26,8 @@ if not owns(KEYS[3], ARGV[1], ARGV[3]) then
 end
 local now = now_ms()
 local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
-local same_history = (redis.call('HGET', KEYS[4], 'generation') or '0') == ARGV[4]
+local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns')
+local same_history = (meta[1] or '0') == ARGV[4]
 if keeps and same_history then
   for i = 19, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
@@ -50,24 +52,26 @@ redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('PEXPIRE', KEYS[7], ARGV[11])
+local changes = { 'updated', int(now), 'turns', int((meta[4] or 0) + 1) }
+local function change(field, value)
+  changes[#changes + 1], changes[#changes + 2] = field, value
+end
 if same_history then
   -- A turn that failed and was retried has counted its first steps.
-  local counted = redis.call('HMGET', KEYS[1], 'spent_steps', 'spent_tokens', 'spent_cost')
-  redis.call('HINCRBY', KEYS[4], 'steps', int(ARGV[15] - (counted[1] or 0)))
-  redis.call('HINCRBY', KEYS[4], 'tokens', int(ARGV[16] - (counted[2] or 0)))
+  change('steps', int((meta[2] or 0) + ARGV[15] - (before[5] or 0)))
+  change('tokens', int((meta[3] or 0) + ARGV[16] - (before[6] or 0)))
   if tonumber(ARGV[17]) > 0 then
-    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (counted[3] or 0))
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (before[7] or 0))
   end
 end
 if ARGV[18] ~= '' then
-  redis.call('HSET', KEYS[4], 'calibration', ARGV[18])
+  change('calibration', ARGV[18])
 end
+redis.call('HSET', KEYS[4], unpack(changes))
 if ARGV[5] == 'failed' then
   redis.call('HSET', KEYS[1], 'spent_steps', ARGV[15], 'spent_tokens', ARGV[16],
     'spent_cost', ARGV[17])
 end
-redis.call('HINCRBY', KEYS[4], 'turns', 1)
-redis.call('HSET', KEYS[4], 'updated', int(now))
 if following == '' then
   if tonumber(ARGV[12]) > 0 then
     redis.call('HSETNX', KEYS[4], 'ttl', ARGV[12])

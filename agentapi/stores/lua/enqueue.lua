@@ -16,7 +16,8 @@
 -- dispatches it if it still waits at the head, since the first caller may have died before it
 -- did. It neither cancels nor merges a second time.
 
-if not open_conversation(KEYS[3], ARGV[5], ARGV[6], ARGV[13]) then
+local theirs, expires = open_conversation(KEYS[3], ARGV[5], ARGV[6], ARGV[13])
+if not theirs then
   return { 'tenant' }
 end
 local prefix, on_busy, grace = ARGV[14], ARGV[10], tonumber(ARGV[12])
@@ -74,9 +75,11 @@ if timeout > 0 or deadline > 0 then
 end
 redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then
-  redis.call('PERSIST', KEYS[3])
-  redis.call('PERSIST', KEYS[4])
-  redis.call('PERSIST', KEYS[7])
+  if expires then
+    redis.call('PERSIST', KEYS[3])
+    redis.call('PERSIST', KEYS[4])
+    redis.call('PERSIST', KEYS[7])
+  end
   redis.call('ZADD', KEYS[5], int(now_ms() + grace), ARGV[2])
   return { 'accepted', ARGV[1], ARGV[1], ARGV[3] }
 end

@@ -8,4 +8,4 @@ local known = redis.call('HMGET', KEYS[2], 'created', 'tenant')
 if known[1] and known[2] ~= ARGV[1] then
   return { 'tenant' }
 end
-return { 'loaded', newest_messages(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])) }
+return { 'loaded', (newest_messages(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))) }

@@ -8,9 +8,14 @@
 -- agentapi.messages.dumps only, which keeps this order of fields.
 local USER_MESSAGE = '{"v":1,"role":"user"'
 
+-- The time stands still while a script runs.
+local script_began
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not script_began then
+    local time = redis.call('TIME')
+    script_began = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return script_began
 end
 
 local function int(number)
@@ -36,14 +41,14 @@ end
 
 -- The newest messages: at least the newest whole turn, and then as many as fit both bounds
 -- (-1 for none). Reads from the end in pieces, so that the cost follows the window and not
--- the history.
+-- the history. Also returns how many there are.
 local function newest_messages(messages_key, max_messages, max_bytes)
   local total = redis.call('LLEN', messages_key)
   if total == 0 or max_messages == 0 or max_bytes == 0 then
-    return {}
+    return {}, total
   end
   if max_messages < 0 and max_bytes < 0 then
-    return redis.call('LRANGE', messages_key, 0, -1)
+    return redis.call('LRANGE', messages_key, 0, -1), total
   end
   local newest_first, bytes, whole = {}, 0, false
   while #newest_first < total do
@@ -68,7 +73,7 @@ local function newest_messages(messages_key, max_messages, max_bytes)
   for i = #newest_first, 1, -1 do
     oldest_first[#oldest_first + 1] = newest_first[i]
   end
-  return oldest_first
+  return oldest_first, total
 end
 
 -- Where the bytes of a conversation's images and files are: beside its messages.
@@ -208,19 +213,20 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
 end
 
 -- Open a conversation for a tenant: it belongs to the one that began it.
--- Returns false when it belongs to another.
+-- Returns whether it is theirs, and whether it expires when it has nothing to do.
 local function open_conversation(meta_key, user_id, tenant_id, ttl)
-  local known = redis.call('HMGET', meta_key, 'created', 'tenant')
-  if known[1] then
-    if known[2] ~= tenant_id then
-      return false
-    end
-  else
-    redis.call('HSET', meta_key, 'created', int(now_ms()), 'user', user_id, 'tenant', tenant_id)
+  local now = int(now_ms())
+  local known = redis.call('HMGET', meta_key, 'created', 'tenant', 'ttl')
+  if known[1] and known[2] ~= tenant_id then
+    return false
   end
-  redis.call('HSET', meta_key, 'updated', int(now_ms()))
+  local fields = { 'updated', now }
+  if not known[1] then
+    fields = { 'updated', now, 'created', now, 'user', user_id, 'tenant', tenant_id }
+  end
   if tonumber(ttl) > 0 then
-    redis.call('HSET', meta_key, 'ttl', ttl)
+    fields[#fields + 1], fields[#fields + 2] = 'ttl', ttl
   end
-  return true
+  redis.call('HSET', meta_key, unpack(fields))
+  return true, known[3] ~= false
 end

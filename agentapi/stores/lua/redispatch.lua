@@ -1,42 +1,56 @@
--- Decide whether an overdue conversation's head is to be dispatched again.
--- KEYS 1 turn (hash), 2 inbox (list), 3 due (zset)
--- ARGV 1 turn id that the caller took for the head ('' for none), 2 conversation id,
---      3 dispatch grace, 4 longest grace, 5 due time of the newest wake-up of the broker's
---      queue that was claimed ('' when the queue is empty), 6 time for which one is taken to be in it
--- Returns {'dispatch', agent} or {'leave'}
+-- Decide which heads of a partition's overdue conversations are to be dispatched again.
+-- KEYS 1 due (zset)
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 dispatch grace, 4 longest grace,
+--      5 due time of the newest wake-up of the broker's queue that was claimed ('' when the queue
+--      is empty), 6 time for which one is taken to be in it, 7... conversation ids
+-- Returns a flat list of what is to be dispatched: conversation id, turn id, agent, ...
 -- Promises 3, 7. The grace doubles with every dispatch that no claim has answered, so that a
 -- long queue does not breed copies. Nor is one sent that is only in line: the queue is not empty,
--- and none that was sent clearly later has been claimed. Two sweepers at once: the second finds
--- nothing overdue.
+-- and none that was sent clearly later has been claimed. It is looked at again when it has waited
+-- twice as long. Two sweepers at once: the second finds nothing overdue.
 
 local ONE_SECOND = 1000
 local now = now_ms()
-local due = redis.call('ZSCORE', KEYS[3], ARGV[2])
-if not due or tonumber(due) > now then
-  return { 'leave' }
-end
-local head = redis.call('LINDEX', KEYS[2], 0)
-if not head then
-  redis.call('ZREM', KEYS[3], ARGV[2])
-  return { 'leave' }
-end
-if head ~= ARGV[1] then
-  return { 'leave' }
-end
-local turn = redis.call('HMGET', KEYS[1], 'agent', 'attempt', 'dispatches', 'in_line', 'status')
-local sent = (turn[5] == 'queued' and not turn[2]) or tonumber(turn[3] or 0) > 0
-local in_line = ARGV[5] ~= '' and tonumber(ARGV[5]) <= tonumber(due) + ONE_SECOND
-if sent and in_line and now - (turn[4] or now) < tonumber(ARGV[6]) then
-  if not turn[4] then
-    redis.call('HSET', KEYS[1], 'in_line', int(now))
+local grace, longest_grace = tonumber(ARGV[3]), tonumber(ARGV[4])
+local claimed, longest_in_line = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+-- Returns the turn to dispatch and its agent; nothing when it is to be left alone.
+local function look(conversation_id)
+  local due = tonumber(redis.call('ZSCORE', KEYS[1], conversation_id) or '')
+  if not due or due > now then
+    return
   end
-  redis.call('ZADD', KEYS[3], int(now + tonumber(ARGV[3])), ARGV[2])
-  return { 'leave' }
+  local head = redis.call('LINDEX', ARGV[1] .. conversation_id .. ':inbox', 0)
+  if not head then
+    redis.call('ZREM', KEYS[1], conversation_id)
+    return
+  end
+  local turn_key = ARGV[2] .. head
+  local turn = redis.call('HMGET', turn_key, 'agent', 'attempt', 'dispatches', 'in_line', 'status')
+  local sent = (turn[5] == 'queued' and not turn[2]) or tonumber(turn[3] or 0) > 0
+  local waits_since = tonumber(turn[4] or due)
+  local waited = now - waits_since
+  if sent and claimed and claimed <= waits_since + ONE_SECOND and waited < longest_in_line then
+    redis.call('HSET', turn_key, 'in_line', int(waits_since))
+    redis.call('ZADD', KEYS[1], int(now + math.max(grace, waited)), conversation_id)
+    return
+  end
+  redis.call('HDEL', turn_key, 'in_line')
+  local dispatches = redis.call('HINCRBY', turn_key, 'dispatches', 1)
+  -- Of a turn that nobody has claimed yet, one was sent when it became the head.
+  local sent_before = turn[2] and dispatches - 1 or dispatches
+  local lengthened = math.min(grace * 2 ^ sent_before, longest_grace)
+  redis.call('ZADD', KEYS[1], int(now + lengthened), conversation_id)
+  return head, turn[1]
 end
-redis.call('HDEL', KEYS[1], 'in_line')
-local dispatches = redis.call('HINCRBY', KEYS[1], 'dispatches', 1)
--- Of a turn that nobody has claimed yet, one was sent when it became the head.
-local sent_before = turn[2] and dispatches - 1 or dispatches
-local grace = math.min(tonumber(ARGV[3]) * 2 ^ sent_before, tonumber(ARGV[4]))
-redis.call('ZADD', KEYS[3], int(now + grace), ARGV[2])
-return { 'dispatch', turn[1] }
+
+local found = {}
+for i = 7, #ARGV do
+  local turn_id, agent = look(ARGV[i])
+  if turn_id then
+    found[#found + 1] = ARGV[i]
+    found[#found + 1] = turn_id
+    found[#found + 1] = agent
+  end
+end
+return found
