@@ -110,8 +110,8 @@ class Limits:
         Raises:
             BudgetExceeded: Nothing is.
         """
-        for name, limit in asdict(self).items():
-            used = getattr(spent, name)
+        for name in ("steps", "tokens", "cost"):
+            used, limit = getattr(spent, name), getattr(self, name)
             if limit is not None and used >= limit:
                 raise BudgetExceeded(
                     f"the {whose} has spent {used:g} {name} of the {limit:g} that it may: raise "

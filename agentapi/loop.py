@@ -257,7 +257,7 @@ class _Call:
         self._messages = messages
         self._summary = summary
         self._blobs = blobs
-        self._estimate = 0
+        self._prompt = agent.system_prompt
         self.tools = Toolbox(agent.name, ())
 
     async def prepare(self) -> ModelRequest:
@@ -265,11 +265,10 @@ class _Call:
         self.tools = await agent.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        prompt = with_summary(agent.system_prompt, self._summary)
-        self._estimate = estimate_request(prompt, self._messages, self.tools.specs)
+        self._prompt = with_summary(agent.system_prompt, self._summary)
         return ModelRequest(
             model=agent.model or self._provider.default_model,
-            system_prompt=prompt,
+            system_prompt=self._prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
@@ -283,9 +282,10 @@ class _Call:
         None too with images and files, which are not estimated: they would pass for text.
         """
         attached = any(isinstance(m, UserMessage) and m.attachments for m in self._messages)
-        if not counted or not self._estimate or attached:
+        estimate = estimate_request(self._prompt, self._messages, self.tools.specs)
+        if not counted or not estimate or attached:
             return None
-        return min(max(counted / self._estimate, 0.25), 4.0)
+        return min(max(counted / estimate, 0.25), 4.0)
 
 
 async def _judged(

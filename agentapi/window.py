@@ -47,13 +47,14 @@ class Window:
         starts = [i for i, message in enumerate(history) if isinstance(message, UserMessage)]
         if not starts or self.messages == 0 or self.tokens == 0:
             return ()
-        chosen = starts[-1]
-        tokens = calibration * estimate_tokens(history[chosen:])
-        for start in reversed(starts[:-1]):
-            tokens += calibration * estimate_tokens(history[start:chosen])
-            if self.messages is not None and len(history) - start > self.messages:
-                break
-            if self.tokens is not None and tokens > self.tokens:
+        chosen, tokens = len(history), 0.0
+        for start in reversed(starts):
+            if self.tokens is not None:
+                tokens += calibration * estimate_tokens(history[start:chosen])
+            beyond = (self.messages is not None and len(history) - start > self.messages) or (
+                self.tokens is not None and tokens > self.tokens
+            )
+            if beyond and chosen < len(history):
                 break
             chosen = start
         return history[chosen:]

@@ -110,10 +110,10 @@ def outcome_to_json(ending: Ending) -> bytes:
     completed = ending.status is TurnStatus.COMPLETED
     outcome: dict[str, Any] = {
         "messages": [to_dict(message) for message in ending.messages] if completed else [],
-        "usage": asdict(ending.usage),
+        "usage": ending.usage,
     }
     if ending.error is not None:
-        outcome["error"] = asdict(ending.error)
+        outcome["error"] = ending.error
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
     if ending.structured:

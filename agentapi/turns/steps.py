@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import orjson
@@ -52,7 +52,7 @@ def step_to_json(step: Step) -> bytes:
     """The step as it is recorded."""
     data: dict[str, Any] = {"kind": step.kind, "message": to_dict(step.message)}
     if isinstance(step, ModelStep) or step.usage != Usage():
-        data["usage"] = asdict(step.usage)
+        data["usage"] = step.usage
     if isinstance(step, ModelStep) and step.held:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
