@@ -23,6 +23,7 @@ from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
 from benchmarks.results import Results
+from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
 
 CASES = ("throughput", "in-flight", "history", "queue", "partition", "tool", "streaming", "idle")
@@ -50,7 +51,7 @@ class Plan:
     cases: Sequence[str]
     contenders: Sequence[Contender]
     rounds: int = 3
-    turns: int = 400
+    turns: int = 1000
     at_once: int = 1000
     delay: float = 2.0
     workers: int = 10
@@ -69,7 +70,7 @@ def main(
         list[str] | None, typer.Option(help="Part of a contender's name; all by default.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
-    turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 400,
+    turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 1000,
     minutes: Annotated[
         float, typer.Option(help="No round begins that would end later than this.")
     ] = 13.5,
@@ -91,6 +92,8 @@ def main(
     plan = Plan(cases=case or CASES, contenders=chosen, rounds=rounds, turns=turns, minutes=minutes)
     results = run(plan, console)
     results.show(console)
+    if table := targets_table(results):
+        console.print(table)
     name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S.json")
     target = json or CACHE / "results" / name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,9 @@ class Contender:
 
 BARE: Final = "celery, nothing"
 BY_HAND: Final = "celery, by hand"
+AGENTEXEC: Final = "agentexec"
+DBOS_SQLITE: Final = "dbos, sqlite"
+DBOS_POSTGRES: Final = "dbos, postgres"
 RUNTIME: Final = "this runtime"
 
 CONTENDERS: Final = (
@@ -82,25 +85,25 @@ CONTENDERS: Final = (
     Contender(name=BY_HAND, module="celery_loop", environment=_CELERY),
     Contender(name="arq", module="arq_loop", environment=_ARQ),
     Contender(
-        name="agentexec",
+        name=AGENTEXEC,
         module="agentexec_loop",
         environment=_AGENTEXEC,
-        scale=0.3,
+        scale=0.15,
         database="postgresql+asyncpg://{postgres}",
         parallel=False,
     ),
     Contender(
-        name="dbos, sqlite",
+        name=DBOS_SQLITE,
         module="dbos_loop",
         environment=_DBOS,
-        scale=0.15,
+        scale=0.06,
         database="sqlite:///{folder}/dbos.sqlite",
     ),
     Contender(
-        name="dbos, postgres",
+        name=DBOS_POSTGRES,
         module="dbos_loop",
         environment=_DBOS,
-        scale=0.15,
+        scale=0.06,
         database="postgresql://{postgres}",
     ),
     Contender(name=RUNTIME, module="runtime", environment=None),

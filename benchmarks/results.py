@@ -107,7 +107,7 @@ class Results:
 
 
 def _figures(summary: Summary) -> tuple[str, str, str]:
-    return _short(summary.median), _short(summary.low), _short(summary.high)
+    return short(summary.median), short(summary.low), short(summary.high)
 
 
 def _ratio(compared: Summary | None) -> tuple[str, str, str]:
@@ -116,7 +116,8 @@ def _ratio(compared: Summary | None) -> tuple[str, str, str]:
     return f"{compared.median:.2f} x", f"{compared.low:.2f}", f"{compared.high:.2f}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A figure for people."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
