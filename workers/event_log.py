@@ -47,7 +47,8 @@ class EventLog:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._first_piece = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="agentapi-events", daemon=True)
 
     def start(self) -> None:
@@ -56,7 +57,8 @@ class EventLog:
 
     def stop(self) -> None:
         """Flush and end the thread."""
-        self._stop.set()
+        self._stopping = True
+        self._first_piece.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
@@ -65,6 +67,9 @@ class EventLog:
         """Add an event; returns at once."""
         with self._lock:
             self._pending[lease].add(kind, data)
+            first = lease not in self._batches
+        if first:
+            self._first_piece.set()
         self._wake.set()
 
     def flush(self) -> None:
@@ -102,11 +107,12 @@ class EventLog:
         while not stopping:
             self._wake.wait()
             self._wake.clear()
-            stopping = self._stop.is_set()
+            self._first_piece.clear()
+            stopping = self._stopping
             try:
                 self.flush()
             except StoreUnavailable as error:
                 log.debug(line("events.delayed", error=error))
                 self._wake.set()
-            # After the flush: the first piece goes at once, those that follow it are gathered.
-            self._stop.wait(FLUSH_INTERVAL)
+            # After the flush: a turn's first piece goes at once, those that follow are gathered.
+            self._first_piece.wait(FLUSH_INTERVAL)

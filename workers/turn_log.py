@@ -27,7 +27,7 @@ class WorkerLog:
     outage: Outage
 
     async def record(self, step: Step) -> None:
-        """See `TurnLog.record`. Runs in the turn's thread; also hears of a cancellation."""
+        """See `TurnLog.record`. Also hears of a cancellation."""
         index = self.recorded
         self.recorded += 1
 
@@ -39,7 +39,7 @@ class WorkerLog:
             self.running.stop(StopReason.CANCELLED)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Make a call to Redis in the turn's thread, and ride out its absence."""
+        """Make a call to Redis in a thread, and ride out its absence."""
         return await self.running.call(
             lambda: ride_out(
                 function, outage=self.outage, give_up=lambda: self.running.reason is not None

@@ -65,7 +65,7 @@ from agentapi.stores.refusals import (
     rejected,
     unexpected,
 )
-from agentapi.stores.scripts import Scripts
+from agentapi.stores.scripts import Call, Scripts
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
 from agentapi.window import BYTES_PER_TOKEN, Window
 
@@ -87,19 +87,12 @@ class RedisTurnStore(RedisHistories):
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
         with translate_errors(self._settings.redis_url):
-            if len(turns) == 1:
-                replies = [self._enqueue_one(turns[0])]
-            else:
-                pipeline = self._client.pipeline(transaction=False)
-                for turn in turns:
-                    self._enqueue_one(turn, pipeline)
-                replies = pipeline.execute()
+            replies = self._scripts.call_many("enqueue", [self._enqueueing(t) for t in turns])
         return [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
 
-    def _enqueue_one(self, turn: NewTurn, pipeline: redis.client.Pipeline | None = None) -> Any:
+    def _enqueueing(self, turn: NewTurn) -> Call:
         keys = conversation_keys(turn.conversation_id)
-        return self._scripts.call(
-            "enqueue",
+        return (
             [
                 turn_keys(turn.turn_id).turn,
                 keys.inbox,
@@ -136,7 +129,6 @@ class RedisTurnStore(RedisHistories):
                 else "",
                 *chain.from_iterable(turn.blobs.items()),
             ],
-            pipeline,
         )
 
     def _accepted(self, turn: NewTurn, reply: list[Any]) -> Accepted | Refused:
@@ -332,16 +324,12 @@ class RedisTurnStore(RedisHistories):
 
     def orphan(self, process: str) -> int:
         """See `TurnStore.orphan`."""
-        pipeline = self._client.pipeline(transaction=False)
-        for partition in range(PARTITIONS):
-            self._scripts.call(
-                "orphan",
-                [due_key(partition)],
-                [process, conversations_prefix(partition)],
-                pipeline,
-            )
+        calls: list[Call] = [
+            ([due_key(partition)], [process, conversations_prefix(partition)])
+            for partition in range(PARTITIONS)
+        ]
         with translate_errors(self._settings.redis_url):
-            return sum(pipeline.execute())
+            return sum(self._scripts.call_many("orphan", calls))
 
     def _conversation_of(self, turn_id: str) -> str:
         with translate_errors(self._settings.redis_url):
@@ -352,22 +340,14 @@ class RedisTurnStore(RedisHistories):
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
-        pipeline = self._client.pipeline(transaction=False)
+        ttl = _ms(self._settings.lease_ttl)
+        calls: list[Call] = []
         for lease in leases:
             keys = conversation_keys(lease.conversation_id)
-            self._scripts.call(
-                "renew",
-                [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
-                [
-                    lease.turn_id,
-                    lease.conversation_id,
-                    lease.epoch,
-                    _ms(self._settings.lease_ttl),
-                ],
-                pipeline,
-            )
+            named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
+            calls.append((named, [lease.turn_id, lease.conversation_id, lease.epoch, ttl]))
         with translate_errors(self._settings.redis_url):
-            replies = pipeline.execute()
+            replies = self._scripts.call_many("renew", calls)
         return [
             Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))
             for reply in replies
@@ -375,16 +355,16 @@ class RedisTurnStore(RedisHistories):
 
     def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
         """See `TurnStore.emit`."""
-        pipeline = self._client.pipeline(transaction=False)
+        calls: list[Call] = []
         for lease, number, events in batches:
             turn = turn_keys(lease.turn_id)
             args: list[Any] = [lease.turn_id, lease.epoch, number]
             for event in events:
                 args += [event.type, orjson.dumps(dict(event.data))]
             keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]
-            self._scripts.call("emit", keys, args, pipeline)
+            calls.append((keys, args))
         with translate_errors(self._settings.redis_url):
-            pipeline.execute()
+            self._scripts.call_many("emit", calls)
 
     def cancel(self, turn_id: str) -> Cancellation:
         """See `TurnStore.cancel`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import redis
+from redis.exceptions import NoScriptError
 
 TRANSITIONS: Final = (
     "append",
@@ -44,18 +45,37 @@ def source(name: str) -> str:
     return f"{prelude}\n{(folder / f'{name}.lua').read_text(encoding='utf-8')}"
 
 
+Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
+"""Keys and arguments of one run of a script."""
+
+
 class Scripts:
     """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self._client = client
         self._scripts = {name: client.register_script(source(name)) for name in TRANSITIONS}
 
-    def call(
-        self,
-        name: str,
-        keys: Sequence[str],
-        args: Sequence[Any],
-        pipeline: redis.client.Pipeline | None = None,
-    ) -> Any:
-        """Run a script, or add it to a pipeline."""
-        return self._scripts[name](keys=keys, args=args, client=pipeline)
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script."""
+        return self._scripts[name](keys=keys, args=args)
+
+    def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run a script several times in one round trip.
+
+        redis-py asks Redis for the script before each such pipeline, which is one more.
+        """
+        if len(calls) == 1:
+            return [self.call(name, *calls[0])]
+        try:
+            return self._run(name, calls)
+        except NoScriptError:
+            # So none of them has run.
+            self._client.script_load(source(name))
+            return self._run(name, calls)
+
+    def _run(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for keys, args in calls:
+            pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
+        return pipeline.execute()
