@@ -190,8 +190,9 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
                 name = f"throughput of {one.name}"
                 yield name, partial(measure, processes=processes, also=also)
     for one in plan.contenders:
-        # Those who are slow do not come near it: their throughput says so.
-        if "in-flight" in plan.cases and one.history and one.scale == 1 and not one.env:
+        # DBOS does not come near it: its throughput says so.
+        fast = one.scale == 1 or not one.parallel
+        if "in-flight" in plan.cases and one.history and fast and not one.env:
             flight = partial(versus.in_flight, results, one, servers)
             yield f"in flight: {one.name}", partial(flight, at_once=plan.at_once, delay=plan.delay)
     if chosen := {name: case for name, case in _alone(plan, results) if name in plan.cases}:

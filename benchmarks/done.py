@@ -5,20 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.contest import Entrant
 
 LOOK_EVERY: Final = 0.02
-_AT_ONCE: Final = 64
+
+_COUNT: Final = """
+local done = {}
+for i = 1, #KEYS do
+  if redis.call('LLEN', KEYS[i]) >= tonumber(ARGV[1]) then
+    done[#done + 1] = i
+  end
+end
+return done
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """When the first and the last of some turns were seen done, on `time.perf_counter`."""
+    """When turns were seen done.
 
-    first: float
-    last: float
+    Attributes:
+        times: Of each, on `time.perf_counter`, the earliest first.
+    """
+
+    times: Sequence[float]
+
+    @property
+    def last(self) -> float:
+        """When all were done."""
+        return self.times[-1]
+
+    def rate_after(self, number: int) -> float:
+        """Turns a second from the given one to the last, so that the start does not count.
+
+        Args:
+            number: Counting from 1, less than there are.
+        """
+        return (len(self.times) - number) / (self.last - self.times[number - 1])
 
 
 def wait_until_done(
@@ -27,6 +52,8 @@ def wait_until_done(
     *,
     length: int,
     timeout: float,
+    at_once: int = 64,
+    every: float = LOOK_EVERY,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Done:
     """Wait until each conversation has so many messages.
@@ -36,34 +63,35 @@ def wait_until_done(
         conversations: In the order in which they were enqueued.
         length: Messages of a conversation whose turn is done.
         timeout: Seconds.
+        at_once: How many of the oldest are looked at; in the end all must be done.
+        every: Seconds between looks.
         meanwhile: Called between looks.
 
     Raises:
         TimeoutError: They are not done in time.
     """
     keys = [entrant.contender.key_of(conversation) for conversation in conversations]
-    first: float | None = None
+    times: list[float] = []
     deadline = time.perf_counter() + timeout
+    count: Any = entrant.client.register_script(_COUNT)
     waiting, total = keys, len(keys)
     while True:
-        # A few of the oldest are enough: in the end all must be done.
-        head, rest = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-        lengths = _lengths(entrant, head)
-        waiting = [key for key, found in zip(head, lengths, strict=True) if found < length] + rest
+        head, rest = waiting[:at_once], waiting[at_once:]
+        found = {number - 1 for number in count(keys=head, args=[length])}
+        waiting = [key for number, key in enumerate(head) if number not in found] + rest
         now = time.perf_counter()
-        if first is None and len(waiting) < total:
-            first = now
+        times += [now] * (total - len(waiting) - len(times))
         if not waiting:
-            return Done(first=first or now, last=now)
+            return Done(times=times)
         if now > deadline:
             raise TimeoutError(
                 f"{entrant.contender.name}: {len(waiting)} of {total} turns are not done "
                 f"after {timeout:g} s"
             )
         # Many were done at once: more of them may be.
-        if len(waiting) - len(rest) > _AT_ONCE // 2 or not rest:
+        if len(found) < len(head) // 2 or not rest:
             meanwhile()
-            time.sleep(LOOK_EVERY)
+            time.sleep(every)
 
 
 def wait_until_taken(entrant: Entrant, timeout: float) -> float:
@@ -82,11 +110,3 @@ def wait_until_taken(entrant: Entrant, timeout: float) -> float:
         if time.perf_counter() > deadline:
             raise TimeoutError(f"{entrant.contender.name}: tasks wait after {timeout:g} s")
         time.sleep(LOOK_EVERY)
-
-
-def _lengths(entrant: Entrant, keys: Sequence[str]) -> list[int]:
-    pipeline = entrant.client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.llen(key)
-    lengths: list[int] = pipeline.execute()
-    return lengths

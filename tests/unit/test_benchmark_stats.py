@@ -9,6 +9,7 @@ import orjson
 import pytest
 from rich.console import Console
 
+from benchmarks.done import Done
 from benchmarks.results import Metric, Results
 from benchmarks.stats import percentile, ratios, summarize
 
@@ -98,3 +99,10 @@ def test_a_contender_that_missed_a_round_is_not_compared() -> None:
     results.add(SPEED, "slow", 40.0)
     compared = {who: ratio for who, _, ratio in results.rows(SPEED)}
     assert compared["fast"] is None
+
+
+def test_the_rate_does_not_count_the_start() -> None:
+    done = Done(times=[3.0, 5.0, 5.0, 7.0])
+    assert done.last == 7.0
+    assert done.rate_after(1) == 0.75
+    assert done.rate_after(2) == 1.0
