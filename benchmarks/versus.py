@@ -94,11 +94,11 @@ def in_flight(
     """One worker process with very many turns in flight, whose queue is full when it begins.
 
     The ideal is as many turns a second as are in flight over the seconds of the model. It is
-    measured from the end of the first of three times as many on: until then, fewer are in flight.
+    measured from the end of the first of four times as many on: until then, fewer are in flight.
     One that runs a turn at a time is asked for four.
     """
     case = f"{at_once:,} turns in flight in one worker process, model of {delay:g} s"
-    count, first = (3 * at_once, at_once) if contender.parallel else (4, 1)
+    count, first = (4 * at_once, at_once) if contender.parallel else (4, 1)
     conversations = [f"f-{number}" for number in range(count)]
     peak = {"memory": 0.0, "threads": 0.0}
 

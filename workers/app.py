@@ -69,7 +69,11 @@ def create_app(
     )
     app.settings = settings
     if store is None:
-        store = InMemoryTurnStore(settings) if settings.eager else RedisTurnStore(settings)
+        store = (
+            InMemoryTurnStore(settings)
+            if settings.eager
+            else RedisTurnStore(settings, keep_connections=True)
+        )
     app.store = store
     app.dispatcher = Dispatcher(app, settings)
     app.runtime = Runtime(settings, known, store, app.dispatcher)

@@ -50,7 +50,7 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
             return cast("redis.Redis", master)
         pool = redis.BlockingConnectionPool.from_url(
             settings.redis_url,
-            max_connections=max(8, min(settings.concurrency, 64)),
+            max_connections=max(16, min(settings.concurrency, 64)),
             timeout=settings.redis_timeout,
             **options,
         )

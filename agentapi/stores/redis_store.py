@@ -76,9 +76,22 @@ AT_ONCE: Final = 100
 class RedisTurnStore(RedisHistories):
     """The `TurnStore` of workers and producers. Safe to share between threads."""
 
-    def __init__(self, settings: Settings, client: redis.Redis | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis | None = None,
+        *,
+        keep_connections: bool = False,
+    ) -> None:
+        """Make one.
+
+        Args:
+            settings: Where Redis is, and the protocol's times and limits.
+            client: Of its own when not given.
+            keep_connections: For a process whose threads stay; see `Scripts`.
+        """
         client = client or connect(settings)
-        super().__init__(settings, client, Scripts(client))
+        super().__init__(settings, client, Scripts(client, keep_connections=keep_connections))
         self.calls: CallStore = RedisCalls(settings, client, self._scripts)
         self._reader = EventReader(settings, client)
         self._grace = _ms(settings.dispatch_grace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -52,13 +53,23 @@ Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 class Scripts:
     """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, keep_connections: bool = False) -> None:
+        """Register them.
+
+        Args:
+            client: Pooled.
+            keep_connections: Each thread that calls keeps a connection. The pool would look at
+                its socket before each command and lock twice, an eighth of what a turn costs a
+                worker; but threads that come and go would connect again and again.
+        """
         self._client = client
+        self._keep = keep_connections
+        self._kept = threading.local()
         self._scripts = {name: client.register_script(source(name)) for name in TRANSITIONS}
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
-        return self._scripts[name](keys=keys, args=args)
+        return self._scripts[name](keys=keys, args=args, client=self._client_here())
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script several times in one round trip.
@@ -73,6 +84,14 @@ class Scripts:
             # So none of them has run.
             self._client.script_load(source(name))
             return self._run(name, calls)
+
+    def _client_here(self) -> redis.Redis:
+        if not self._keep:
+            return self._client
+        client: redis.Redis | None = getattr(self._kept, "client", None)
+        if client is None:
+            client = self._kept.client = self._client.client()  # type: ignore[no-untyped-call]
+        return client
 
     def _run(self, name: str, calls: Sequence[Call]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import redis
 
+from agentapi import load_settings
+from agentapi.stores import RedisTurnStore
 from tests.conformance.stores import C, completed, on_redis
 
 
@@ -34,3 +37,19 @@ def test_a_script_that_redis_lacks_is_loaded_for_many_at_once(redis_url: str) ->
         assert counts["cmdstat_evalsha"] == 3
         assert not any(name.startswith("cmdstat_script") for name in counts)
     bench.store.close()
+
+
+def test_a_thread_that_keeps_its_connection_survives_a_cut(redis_url: str) -> None:
+    store = RedisTurnStore(load_settings(redis_url=redis_url), keep_connections=True)
+    assert store.elect("one", ttl=60)
+    with redis.Redis.from_url(redis_url) as client:
+        connected = {found["id"] for found in client.client_list()}
+        assert store.elect("one", ttl=60)
+        # The same connection: none is new.
+        assert {found["id"] for found in client.client_list()} <= connected
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert store.elect("one", ttl=60)
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(store.elect, "one", ttl=60).result()
+        store.close()
+        assert len(client.client_list()) == 1
