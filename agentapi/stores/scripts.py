@@ -69,7 +69,11 @@ class Scripts:
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
-        return self._scripts[name](keys=keys, args=args, client=self._client_here())
+        try:
+            return self._scripts[name](keys=keys, args=args, client=self._client_here())
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._let_go()
+            raise
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script several times in one round trip.
@@ -92,6 +96,13 @@ class Scripts:
         if client is None:
             client = self._kept.client = self._client.client()  # type: ignore[no-untyped-call]
         return client
+
+    def _let_go(self) -> None:
+        """Behind sentinels only a pool asks who is the master now; a connection never does."""
+        client: redis.Redis | None = getattr(self._kept, "client", None)
+        if client is not None:
+            del self._kept.client
+            client.close()
 
     def _run(self, name: str, calls: Sequence[Call]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
