@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
 import redis
-from redis.exceptions import NoScriptError
 
 TRANSITIONS: Final = (
     "append",
@@ -76,18 +75,21 @@ class Scripts:
             raise
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        """Run a script several times in one round trip.
+        """Run a script several times, in this order, in one round trip.
 
-        redis-py asks Redis for the script before each such pipeline, which is one more.
+        The first brings the script's text, so that Redis has it for those that follow. Were they
+        all to name it only, another process could load it in between: some would run, and those
+        before them not. redis-py asks Redis for it before each pipeline, a round trip more.
         """
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
-        try:
-            return self._run(name, calls)
-        except NoScriptError:
-            # So none of them has run.
-            self._client.script_load(source(name))
-            return self._run(name, calls)
+        pipeline = self._client.pipeline(transaction=False)
+        for number, (keys, args) in enumerate(calls):
+            if number == 0:
+                pipeline.eval(source(name), len(keys), *keys, *args)
+            else:
+                pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
+        return pipeline.execute()
 
     def _client_here(self) -> redis.Redis:
         if not self._keep:
@@ -103,9 +105,3 @@ class Scripts:
         if client is not None:
             del self._kept.client
             client.close()
-
-    def _run(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for keys, args in calls:
-            pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
-        return pipeline.execute()

@@ -8,7 +8,10 @@ from typing import Any
 import redis
 
 from agentapi import load_settings
+from agentapi.ids import create_turn_id
 from agentapi.stores import RedisTurnStore
+from agentapi.stores.keys import conversation_keys
+from agentapi.turns import NewTurn
 from tests.conformance.stores import C, completed, on_redis
 
 
@@ -23,19 +26,24 @@ def test_a_script_that_redis_lacks_is_loaded(redis_url: str) -> None:
     bench.store.close()
 
 
-def test_a_script_that_redis_lacks_is_loaded_for_many_at_once(redis_url: str) -> None:
+def test_many_at_once_run_in_order_when_redis_lacks_the_script(redis_url: str) -> None:
     bench = on_redis(redis_url)
-    leases = [bench.claim(bench.enqueue(f"c:{n}"), f"c:{n}").lease for n in range(3)]
+    turns = [
+        NewTurn(turn_id=create_turn_id(C), conversation_id=C, agent="a", input=f"{n}")
+        for n in range(5)
+    ]
     with redis.Redis.from_url(redis_url) as client:
         client.script_flush()
-        assert [renewal.held for renewal in bench.store.renew(leases)] == [True, True, True]
-        # It is there now: no more than the scripts is sent.
         client.config_resetstat()
-        bench.store.renew(leases)
+        bench.store.enqueue(turns)
         stats: Any = client.info("commandstats")
-        counts = {name: found["calls"] for name, found in stats.items()}
-        assert counts["cmdstat_evalsha"] == 3
-        assert not any(name.startswith("cmdstat_script") for name in counts)
+        # None fails and is run again behind those that follow it.
+        assert stats["cmdstat_eval"]["calls"] == 1
+        assert stats["cmdstat_evalsha"]["calls"] == 4
+        assert stats["cmdstat_evalsha"]["failed_calls"] == 0
+        assert not any(name.startswith("cmdstat_script") for name in stats)
+        inbox: Any = client.lrange(conversation_keys(C).inbox, 0, -1)
+    assert [turn_id.decode() for turn_id in inbox] == [turn.turn_id for turn in turns]
     bench.store.close()
 
 
