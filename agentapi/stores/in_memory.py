@@ -47,7 +47,6 @@ from agentapi.stores.refusals import (
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
 
-
 BY_CANCEL: Final = "cancel"
 """What ended a turn that no worker ended."""
 

@@ -146,7 +146,7 @@ def test_a_decision_while_a_worker_has_the_turn_is_not_lost(bench: Bench) -> Non
         book = suspend(bench, lease, questions=[question("c2")])
         assert isinstance(book, CallBook)
         assert book.decisions["c2"] == YES
-    assert book.begun_before == frozenset()
+        assert book.begun_before == frozenset()
     assert bench.complete(lease) is None
 
 
