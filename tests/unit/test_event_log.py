@@ -47,7 +47,7 @@ def log(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLog]:
 
 
 def lease(turn_id: str) -> Lease:
-    more: dict[str, Any] = {"epoch": 1, "generation": 0}
+    more: dict[str, Any] = {"epoch": 1, "token": "t", "generation": 0}
     return Lease(conversation_id="c", turn_id=turn_id, **more)
 
 
