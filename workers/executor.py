@@ -132,6 +132,7 @@ class TurnExecutor:
                     owner=owner,
                     token=token,
                     window=widest_window(agent, self.agents) if agent else _NOTHING,
+                    isolated=True,
                 ),
                 outage=self.outage,
             )
@@ -208,12 +209,11 @@ class TurnExecutor:
             return stopped(TurnStatus.CANCELLED, progress)
         try:
             check_deadline(claim)
-            attempts = claim.turn.attempt - claim.turn.forgiven
-            if attempts > self.settings.max_attempts:
+            if claim.turn.deaths >= self.settings.max_attempts:
                 raise PoisonTurn(
-                    f"turn was claimed {attempts} times and none of the workers lived to "
-                    "end it: see their logs for what killed them (memory, a tool that crashes the "
-                    "process), then enqueue it again"
+                    f"turn ran alone in a process of its own {claim.turn.deaths} times, and the "
+                    "process died each time: see the workers' logs for what killed it (memory, a "
+                    "tool that crashes the process), mend that, then retry the turn"
                 )
             if agent is None:
                 raise unknown_agent(claim.answering or claim.turn.agent, self.agents)

@@ -89,6 +89,8 @@ class RefusalReason(StrEnum):
     WAITING = "waiting"
     PARKED = "parked"
     LEASED = "leased"
+    SUSPECT = "suspect"
+    """It lost its worker: only a process that runs nothing else may claim it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +99,14 @@ class Refusal:
 
     reason: RefusalReason
     turn: Turn | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perished:
+    """A turn whose process died: how often by now, and the wake-up to send."""
+
+    deaths: int
+    wakeup: Wakeup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,9 +195,39 @@ class TurnStore(Protocol):
         ...
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
     ) -> Claim | Refusal:
-        """Take the right to run a turn. The same token again gets the same lease."""
+        """Take the right to run a turn. The same token again gets the same lease.
+
+        Args:
+            conversation_id: Of the turn.
+            turn_id: The turn.
+            owner: The worker's name, for people.
+            token: Names this claim; begins with the name of the claiming process.
+            window: How much of the history is wanted.
+            isolated: Whether the turn would run in a process of its own, as turns must that
+                lost their worker.
+        """
+        ...
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """Count the death of a process that ran a turn and nothing else.
+
+        Args:
+            conversation_id: Of the turn.
+            turn_id: The turn.
+            process: What the process's claim token began with; a repeat counts once.
+
+        Returns:
+            How often that happened to the turn; None when the process did not have it.
+        """
         ...
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:

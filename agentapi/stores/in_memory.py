@@ -23,6 +23,7 @@ from agentapi.stores.base import (
     Claim,
     Ending,
     NewEvent,
+    Perished,
     Refusal,
     RefusalReason,
     Refused,
@@ -146,7 +147,14 @@ class InMemoryTurnStore(InMemoryHistories):
         return conversation
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
     ) -> Claim | Refusal:
         """See `TurnStore.claim`."""
         with self._state.changed:
@@ -166,6 +174,9 @@ class InMemoryTurnStore(InMemoryHistories):
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                if self._kept_from(entry, conversation, isolated):
+                    conversation.due = now + self._settings.dispatch_grace
+                    return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
                 if entry.never_claimed and entry.dispatches == 0:
                     due = conversation.due if entry.in_line is None else entry.in_line
                     self._state.claimed[partition_of(conversation_id)] = due or 0
@@ -191,6 +202,34 @@ class InMemoryTurnStore(InMemoryHistories):
                 calibration=conversation.calibration,
                 now=now,
             )
+
+    def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
+        """Whether a turn that lost its worker must not run here."""
+        if entry.turn.status is TurnStatus.RUNNING:
+            conversation.lease = None
+            self._lose(entry)
+        turn = entry.turn
+        nothing_to_run = turn.cancel_requested or turn.deaths >= self._settings.max_attempts
+        return turn.suspect and not isolated and not nothing_to_run
+
+    def _lose(self, entry: StoredTurn) -> None:
+        losses = entry.turn.losses + 1
+        entry.turn = replace(entry.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """See `TurnStore.perish`."""
+        with self._state.changed:
+            entry = self._state.turns[turn_id]
+            conversation = self._state.conversations[conversation_id]
+            lease = conversation.lease
+            if entry.perished != process:
+                if lease is None or lease.turn_id != turn_id or not lease.token.startswith(process):
+                    return None
+                conversation.lease, conversation.due = None, self._state.now()
+                self._lose(entry)
+                entry.perished = process
+                entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
+            return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
@@ -297,7 +336,6 @@ class InMemoryTurnStore(InMemoryHistories):
                 entry.turn,
                 status=TurnStatus.QUEUED,
                 handbacks=entry.turn.handbacks + 1,
-                forgiven=entry.turn.forgiven + 1,
             )
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
@@ -319,7 +357,6 @@ class InMemoryTurnStore(InMemoryHistories):
                 wakes_at=wake,
                 failures=failures,
                 parks=entry.turn.parks + 1,
-                forgiven=entry.turn.forgiven + 1,
             )
             self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
             return True
@@ -347,7 +384,7 @@ class InMemoryTurnStore(InMemoryHistories):
             raise already_kept(turn.turn_id)
         if len(conversation.inbox) >= self._settings.inbox_limit:
             raise busy(turn.conversation_id, len(conversation.inbox))
-        entry.committed = entry.following = None
+        entry.committed = entry.following = entry.perished = None
         entry.dispatches = 0
         entry.turn = replace(
             turn,
@@ -358,7 +395,8 @@ class InMemoryTurnStore(InMemoryHistories):
             cancel_requested=False,
             failures=0,
             deadline_at=None,
-            forgiven=turn.attempt,
+            suspect=False,
+            deaths=0,
             ended_at=None,
         )
         self._state.emit(entry, EventType.RETRIED, {})

@@ -65,7 +65,6 @@ class InMemoryCalls:
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
             parks=turn.parks + 1,
-            forgiven=turn.forgiven + 1,
         )
         self._state.emit(entry, EventType.PARKED, held_event(held))
 

@@ -78,6 +78,7 @@ class StoredTurn:
     events: list[Event] = field(default_factory=list)
     committed: int | str | None = None
     released: int | None = None
+    perished: str | None = None
     following: Wakeup | None = None
     dispatches: int = 0
     in_line: float | None = None

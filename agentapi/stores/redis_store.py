@@ -22,6 +22,7 @@ from agentapi.stores.base import (
     Claim,
     Ending,
     NewEvent,
+    Perished,
     Refusal,
     RefusalReason,
     Refused,
@@ -162,7 +163,14 @@ class RedisTurnStore(RedisHistories):
                 raise unexpected("enqueue", reply)
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
     ) -> Claim | Refusal:
         """See `TurnStore.claim`."""
         keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
@@ -178,6 +186,9 @@ class RedisTurnStore(RedisHistories):
                 _ms(self._settings.lease_ttl),
                 -1 if window.messages is None else window.messages,
                 max_bytes,
+                int(isolated),
+                self._settings.max_attempts,
+                self._grace,
             ],
         )
         if reply[0] == b"refused":
@@ -217,6 +228,25 @@ class RedisTurnStore(RedisHistories):
             calibration=float(spent[3] or 1),
             now=int(now) / 1000,
         )
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """See `TurnStore.perish`."""
+        keys = conversation_keys(conversation_id)
+        reply = self._call(
+            "perish",
+            [turn_keys(turn_id).turn, keys.lease, keys.due],
+            [turn_id, conversation_id, process],
+        )
+        match reply:
+            case [b"perished", deaths, agent]:
+                wakeup = Wakeup(
+                    conversation_id=conversation_id, turn_id=turn_id, agent=agent.decode()
+                )
+                return Perished(deaths=deaths, wakeup=wakeup)
+            case [b"gone"]:
+                return None
+            case _:
+                raise unexpected("perish", reply)
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
         """See `TurnStore.record`."""

@@ -125,8 +125,9 @@ class Turn:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
         parks: How often it waited without a worker.
-        forgiven: How many of the claims count for no failed attempt: those that were handed back
-            or parked, and all before a retry.
+        losses: How often it lost its worker: killed, or silent for longer than a lease.
+        deaths: How often the process died in which it ran alone, since the last retry.
+        suspect: Whether it lost its worker and so runs in a process of its own.
         failures: How often the model call failed in passing before the turn was parked.
         worker: The worker that claimed it last.
         wakes_at: While it is parked, when it goes on, if nothing wakes it before.
@@ -155,7 +156,9 @@ class Turn:
     attempt: int = 0
     handbacks: int = 0
     parks: int = 0
-    forgiven: int = 0
+    losses: int = 0
+    deaths: int = 0
+    suspect: bool = False
     failures: int = 0
     worker: str | None = None
     wakes_at: float | None = None

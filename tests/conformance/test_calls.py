@@ -194,7 +194,7 @@ def test_the_last_reply_wakes_the_parent(bench: Bench) -> None:
     assert book.answered("c1")
     assert book.children == {"c1": (one, two)}
     assert book.replies == {one.turn_id: first, two.turn_id: second}
-    assert bench.store.turn(turn_id).forgiven == 1
+    assert bench.store.turn(turn_id).losses == 0
 
 
 def test_replies_that_came_before_the_turn_could_wait(bench: Bench) -> None:

@@ -4,7 +4,7 @@
 -- Returns {'released'} or {'fenced'}
 -- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
 -- same: a worker that is ending may die first, or take its own wake-up from the broker.
--- Handing back is no failed attempt.
+-- A suspect turn stays suspect.
 
 if not owns(KEYS[2], ARGV[1], ARGV[3]) then
   return { redis.call('HGET', KEYS[1], 'released') == ARGV[3] and 'released' or 'fenced' }
@@ -12,6 +12,5 @@ end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'handbacks', 1)
-redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
 redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
 return { 'released' }

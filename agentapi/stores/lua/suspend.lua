@@ -51,7 +51,6 @@ end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'parks', 1)
-redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
 if wake < math.huge then
   redis.call('HSET', KEYS[1], 'wake', int(wake))
   redis.call('ZADD', KEYS[3], int(wake), ARGV[2])

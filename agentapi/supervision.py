@@ -1,0 +1,309 @@
+"""Keeping a process's background work alive, and seen.
+
+A thread that meets an error nobody expected must not be gone without a word. Here every such
+error is logged once with its traceback, the work is started again with a growing delay, and
+`Supervisor.status` shows it. Work that cannot be kept running ends the process, so that whoever
+supervises processes starts a healthy one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
+
+log = logging.getLogger("agentapi.supervision")
+
+MAX_FAILURES: Final = 10
+"""Failures in a row, without any progress between them, after which `fatal` is called."""
+
+FIRST_DELAY: Final = 0.1
+"""Seconds before the first restart; each failure in a row doubles them."""
+
+MAX_DELAY: Final = 5.0
+"""The longest time in seconds before a restart."""
+
+EXIT_CODE: Final = 70
+"""How a process ends whose background work cannot go on (EX_SOFTWARE in sysexits.h)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceStatus:
+    """How a background service is doing.
+
+    Attributes:
+        name: The service.
+        running: Whether its work is running; false between restarts and after its end.
+        failures: Unexpected errors since the process started.
+        in_a_row: Unexpected errors since the service last made progress.
+        last_error: The type of the newest of them, or None.
+        idle: Seconds since the service last made progress.
+    """
+
+    name: str
+    running: bool
+    failures: int
+    in_a_row: int
+    last_error: str | None
+    idle: float
+
+
+def end_process(name: str) -> NoReturn:
+    """End this process at once: one of its services cannot be kept running.
+
+    Nothing is cleaned up. A worker's watchdog frees its leases, and whoever supervises the
+    process starts it again.
+
+    Args:
+        name: The service.
+    """
+    log.critical("process.ends service=%s code=%d", name, EXIT_CODE)
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(EXIT_CODE)
+
+
+class Service:
+    """One piece of background work. Its function gets this object and runs until `stopping`."""
+
+    def __init__(
+        self,
+        name: str,
+        fatal: Callable[[str], object] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._fatal = fatal
+        self._clock = clock
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._seen: set[tuple[str, str]] = set()
+        self._running = False
+        self._failures = 0
+        self._in_a_row = 0
+        self._last_error: str | None = None
+        self._progress = clock()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the work was asked to end."""
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, in a thread; returns whether the work is to end."""
+        return self._stop.wait(seconds)
+
+    def progress(self) -> None:
+        """Say that a round of the work was done. Forgives the failures before it."""
+        with self._lock:
+            self._in_a_row = 0
+            self._progress = self._clock()
+
+    def status(self) -> ServiceStatus:
+        """How the service is doing."""
+        with self._lock:
+            return ServiceStatus(
+                name=self.name,
+                running=self._running,
+                failures=self._failures,
+                in_a_row=self._in_a_row,
+                last_error=self._last_error,
+                idle=self._clock() - self._progress,
+            )
+
+    def failed(self, error: BaseException) -> float:
+        """Count and log an unexpected error.
+
+        Work that guards its own rounds may call this too, and go on.
+
+        Args:
+            error: What was raised.
+
+        Returns:
+            Seconds to wait before the next try.
+        """
+        with self._lock:
+            self._failures += 1
+            self._in_a_row += 1
+            in_a_row = self._in_a_row
+            self._last_error = type(error).__name__
+        self._log(error)
+        if in_a_row >= MAX_FAILURES and self._fatal is not None:
+            self._fatal(self.name)
+        return float(min(FIRST_DELAY * 2.0 ** min(in_a_row - 1, 16), MAX_DELAY))
+
+    def _log(self, error: BaseException) -> None:
+        """The first error of a kind at a place with its traceback, repeats in one line.
+
+        Only the error's type and code locations: its text may quote what people say.
+        """
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
+        kind = type(error).__name__
+        known = (kind, place) in self._seen
+        if not known and len(self._seen) < 100:
+            self._seen.add((kind, place))
+        trace = "" if known else "\n" + "".join(traceback.format_list(frames)).rstrip()
+        log.error("service.failed service=%s error=%s at=%s%s", self.name, kind, place, trace)
+
+    def _set_running(self, running: bool) -> None:
+        with self._lock:
+            self._running = running
+
+
+class _Returned(RuntimeError):
+    """Work ended although nobody asked it to."""
+
+
+class ThreadService(Service):
+    """Background work in a thread of its own."""
+
+    def __init__(
+        self, name: str, work: Callable[[Service], None], fatal: Callable[[str], object] | None
+    ) -> None:
+        super().__init__(name, fatal)
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, wake: Callable[[], object] | None = None, timeout: float = 5.0) -> bool:
+        """Ask the work to end, and wait for it.
+
+        Args:
+            wake: Ends whatever the work waits for, where that is not `Service.wait`.
+            timeout: Longest wait in seconds.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._stop.set()
+        if wake is not None:
+            wake()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self.stopping:
+            self._set_running(True)
+            try:
+                self._work(self)
+                if not self.stopping:
+                    raise _Returned(self.name)
+            except BaseException as error:
+                self._set_running(False)
+                # An error that comes of stopping is no news.
+                if self.stopping or self.wait(self.failed(error)):
+                    return
+        self._set_running(False)
+
+
+class TaskService(Service):
+    """Background work as a task of an event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Service], Awaitable[None]],
+        fatal: Callable[[str], object] | None,
+    ) -> None:
+        super().__init__(name, fatal)
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the task on the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+
+    async def stop(self) -> None:
+        """Cancel the work and wait for its end."""
+        self._stop.set()
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while not self.stopping:
+            self._set_running(True)
+            try:
+                await self._work(self)
+                if not self.stopping:
+                    raise _Returned(self.name)
+            except BaseException as error:
+                self._set_running(False)
+                if self.stopping or self._cancelled():
+                    raise
+                # SystemExit and KeyboardInterrupt too: raised further, they end the event loop
+                # and with it everything else that runs there.
+                await asyncio.sleep(self.failed(error))
+        self._set_running(False)
+
+    def _cancelled(self) -> bool:
+        """Whether somebody cancels the task itself, as the end of its event loop does."""
+        return self._task is not None and self._task.cancelling() > 0
+
+
+S = TypeVar("S", bound=Service)
+
+
+class Supervisor:
+    """The background services of a process."""
+
+    def __init__(self, fatal: Callable[[str], object] | None = end_process) -> None:
+        """Make one without services.
+
+        Args:
+            fatal: Called with a service's name when that cannot be kept running. None for a
+                process that is not ours to end: the service is then tried again and again.
+        """
+        self._fatal = fatal
+        self._services: list[Service] = []
+        self._lock = threading.Lock()
+
+    def thread(self, name: str, work: Callable[[Service], None]) -> ThreadService:
+        """A service in a thread; the caller starts and stops it.
+
+        Args:
+            name: Of the service and of its thread.
+            work: Runs until `Service.stopping`; calls `Service.progress` after each round.
+        """
+        return self._add(ThreadService(name, work, self._fatal))
+
+    def task(self, name: str, work: Callable[[Service], Awaitable[None]]) -> TaskService:
+        """The same as a task of an event loop, which the caller starts there."""
+        return self._add(TaskService(name, work, self._fatal))
+
+    def watched(self, name: str) -> Service:
+        """A service that runs by itself and reports `progress` and `failed` on its own."""
+        return self._add(Service(name, self._fatal))
+
+    def status(self) -> list[ServiceStatus]:
+        """How all services are doing."""
+        with self._lock:
+            return [service.status() for service in self._services]
+
+    def _add(self, service: S) -> S:
+        with self._lock:
+            self._services.append(service)
+        return service
+
+
+def stack_of_thread(ident: int) -> str:
+    """Where a thread stands, as code locations only.
+
+    Args:
+        ident: `threading.Thread.ident` of the thread.
+    """
+    frame = sys._current_frames().get(ident)
+    return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
