@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+
 from agentapi.plain import clean_text
+
 
 def text_of(error: BaseException) -> str:
     """The error's own text, fit to be stored. Never raises."""

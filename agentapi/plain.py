@@ -1,7 +1,7 @@
 """Text and JSON from outside, made fit to be written down.
 
-Models, tools, servers and hooks give what JSON in UTF-8 cannot say: halves of characters, integers of
-any size, objects. It is replaced here, where it enters, so that it can break nothing that comes later.
+Models, tools, servers and hooks give what JSON in UTF-8 cannot say: halves of characters, integers
+of any size, objects. It is replaced here, where it enters, so that nothing that comes later breaks.
 """
 
 from __future__ import annotations

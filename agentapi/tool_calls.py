@@ -16,8 +16,8 @@ from agentapi.hooks import HookChain
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.limits import Limits, Price, Spent
 from agentapi.messages import ToolCall, ToolMessage, Usage
-from agentapi.tools.agents import Handoff
 from agentapi.plain import clean_text, cut
+from agentapi.tools.agents import Handoff
 from agentapi.tools.base import BaseTool, Toolbox, as_text, explain
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegate, Delegation, NamedAgent

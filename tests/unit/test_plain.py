@@ -112,7 +112,9 @@ def test_an_answer_can_always_be_stored() -> None:
     assert clean.tool_calls[0].arguments == {"n": 1e30, "s": SMILE}
     assert clean.tool_calls[1].malformed is not None
     assert clean.tool_calls[2].malformed == "{\ufffd"
-    assert clean_message(AssistantMessage(content="", provider_data=nested(500))).provider_data == {}
+    assert (
+        clean_message(AssistantMessage(content="", provider_data=nested(500))).provider_data == {}
+    )
 
 
 def test_counts() -> None:
