@@ -13,6 +13,7 @@ from agentapi.stores.base import (
     Refused,
     Renewal,
     TurnStore,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory import InMemoryTurnStore
@@ -39,5 +40,6 @@ __all__ = [
     "Renewal",
     "Suspended",
     "TurnStore",
+    "Unreadable",
     "Wakeup",
 ]

@@ -29,6 +29,7 @@ from agentapi.stores.base import (
     RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.codec import ending_event, parked_event, step_event
@@ -159,7 +160,7 @@ class InMemoryTurnStore(InMemoryHistories):
         token: str,
         window: Window,
         isolated: bool = False,
-    ) -> Claim | Refusal:
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
@@ -325,7 +326,7 @@ class InMemoryTurnStore(InMemoryHistories):
         self._state.emit(entry, EventType(status.value), data)
         return entry.following
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
@@ -333,12 +334,13 @@ class InMemoryTurnStore(InMemoryHistories):
                 return
             entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
-            conversation.due = self._state.now()
+            conversation.due = self._state.now() + delay
             entry.released = lease.fence
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
                 handbacks=entry.turn.handbacks + 1,
+                deferrals=entry.turn.deferrals + (1 if delay > 0 else 0),
             )
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
@@ -400,6 +402,7 @@ class InMemoryTurnStore(InMemoryHistories):
             deadline_at=None,
             suspect=False,
             deaths=0,
+            deferrals=0,
             ended_at=None,
         )
         self._state.emit(entry, EventType.RETRIED, {})
@@ -556,6 +559,9 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             self._interrupted = True
             self._state.changed.notify_all()
+
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`. There is only one process."""
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""
