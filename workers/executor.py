@@ -38,6 +38,7 @@ from agentapi.stores import (
     RefusalReason,
     Suspended,
     TurnStore,
+    Unreadable,
     Wakeup,
 )
 from agentapi.tool_calls import TurnSuspended
@@ -55,6 +56,7 @@ from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
 from workers.turn_log import WorkerLog
+from workers.unreadable import UnreadableTurns
 
 T = TypeVar("T")
 
@@ -90,6 +92,7 @@ class TurnExecutor:
     dispatcher: Dispatcher
     errands: Errands
     compactor: Compactor
+    unreadable: UnreadableTurns
     events: EventLog
     gate: ProviderGate
     running: RunningTurns
@@ -153,6 +156,8 @@ class TurnExecutor:
                     owner=owner,
                 )
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
+        if isinstance(claim, Unreadable):
+            return self.unreadable.settle(claim)
         return self._claimed(claim, agent_name, job)
 
     def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:

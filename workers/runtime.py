@@ -28,6 +28,7 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.unreadable import UnreadableTurns
 from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
@@ -102,6 +103,12 @@ class Runtime:
             dispatcher=dispatcher,
             errands=self._errands,
             compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
+            unreadable=UnreadableTurns(
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                outage=self._outage,
+            ),
             events=self._events,
             gate=self._gate,
             running=self.running,

@@ -227,7 +227,7 @@ class EventType(StrEnum):
     RETRIED = "retried"
     """The turn had failed and runs again behind its last recorded step."""
     UNKNOWN = "unknown"
-    """A newer release wrote it; this one knows only its number, and that the turn goes on [type]."""
+    """A newer release wrote it, and the turn goes on; only its number is known here [type]."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
