@@ -189,6 +189,20 @@ class Renewal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Election:
+    """The answer to a candidate.
+
+    Attributes:
+        elected: Whether it is the one that sweeps.
+        since_sweep: Seconds since the end of the last complete sweep of any worker; None before
+            the first.
+    """
+
+    elected: bool
+    since_sweep: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewEvent:
     """An event to be numbered by the store."""
 
@@ -347,8 +361,19 @@ class TurnStore(Protocol):
         """
         ...
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """Whether the candidate is the fleet's sweeper for the next `ttl` seconds."""
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """Be, or stay, the fleet's sweeper; and learn whether anybody sweeps.
+
+        Args:
+            candidate: The worker's name in the election.
+            ttl: Seconds for which it is elected.
+            swept: Whether it has completed a sweep since its last call. One that stays elected
+                and completes none is seen by all.
+        """
+        ...
+
+    def since_sweep(self) -> float | None:
+        """Seconds since the end of the last complete sweep; None before the first."""
         ...
 
     def resign(self, candidate: str) -> None:

@@ -22,6 +22,7 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
     Perished,
@@ -478,12 +479,29 @@ class InMemoryTurnStore(InMemoryHistories):
         following = self._end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
         return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """See `TurnStore.elect`. There is only one process."""
-        return True
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """See `TurnStore.elect`."""
+        with self._state.changed:
+            now = self._state.now()
+            elected, until = self._state.elected
+            known = elected if until > now else ""
+            if known in ("", candidate):
+                self._state.elected = (candidate, now + ttl)
+                if known and swept:
+                    self._state.swept = now
+            return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        with self._state.changed:
+            swept = self._state.swept
+            return None if swept is None else max(0.0, self._state.now() - swept)
 
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
+        with self._state.changed:
+            if self._state.elected[0] == candidate:
+                self._state.elected = ("", 0.0)
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""

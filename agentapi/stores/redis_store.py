@@ -21,6 +21,7 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
     Perished,
@@ -44,6 +45,7 @@ from agentapi.stores.event_reader import EventReader
 from agentapi.stores.keys import (
     ELECTION_KEY,
     PROTOCOL_KEY,
+    SWEPT_KEY,
     ConversationKeys,
     TurnKeys,
     claimed_key,
@@ -404,9 +406,23 @@ class RedisTurnStore(RedisHistories):
             case _:
                 raise unexpected("cancel", reply)
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
         """See `TurnStore.elect`."""
-        return bool(self._call("elect", [ELECTION_KEY], [candidate, _ms(ttl)]))
+        elected, age = self._call(
+            "elect", [ELECTION_KEY, SWEPT_KEY], [candidate, _ms(ttl), int(swept)]
+        )
+        return Election(elected=elected == 1, since_sweep=None if age < 0 else age / 1000)
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.get(SWEPT_KEY)
+        pipeline.time()
+        with translate_errors(self._settings.redis_url):
+            swept, (seconds, micros) = pipeline.execute()
+        if swept is None:
+            return None
+        return float(max(0.0, seconds + micros / 1e6 - int(swept) / 1000))
 
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
