@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
     )
+    max_tool_result_bytes: int = Field(
+        default=1_048_576,
+        ge=1,
+        description="What is longer of a tool's result is cut off, in UTF-8 bytes.",
+    )
     max_depth: int = Field(
         default=5, ge=0, description="How deep turns may delegate to turns that delegate."
     )

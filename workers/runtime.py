@@ -14,13 +14,15 @@ from typing import Any, Final
 from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
-from agentapi.supervision import Supervisor
+from agentapi.supervision import Supervisor, end_process
 from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
+from workers.claimed import ClaimedTurn, Outcome
+from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
-from workers.executor import ClaimedTurn, Outcome, TurnExecutor
+from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
 from workers.isolation import IsolatedTurns, SuspectTurn
 from workers.logs import line
@@ -71,7 +73,6 @@ class Runtime:
         # of one that was started again under the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
-        self.supervisor = Supervisor()
         self._outage = Outage()
         self._watchdog = Watchdog(settings)
         self._stopping = False
@@ -82,7 +83,9 @@ class Runtime:
         self._loop = LoopThread()
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
-        self._events = EventLog(store)
+        # A producer's process, which eager mode runs in, is not ours to end.
+        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
+        self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
         self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
@@ -96,13 +99,23 @@ class Runtime:
             outage=self._outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
+        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
         self._executor = TurnExecutor(
             settings=settings,
             agents=agents,
             store=store,
             dispatcher=dispatcher,
-            errands=self._errands,
-            compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
+            compactor=compactor,
+            closer=TurnCloser(
+                settings=settings,
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                compactor=compactor,
+                events=self._events,
+                running=self.running,
+                outage=self._outage,
+            ),
             unreadable=UnreadableTurns(
                 store=store,
                 dispatcher=dispatcher,
@@ -163,23 +176,28 @@ class Runtime:
         """See `TurnExecutor.begin`."""
         return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]) -> None:
+    def carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         """From any thread: see `TurnExecutor.carry_out`.
 
         Args:
             turn: What `begin` gave.
             then: Called on the event loop with the outcome.
+
+        Raises:
+            RuntimeError: The event loop has ended.
         """
         self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
 
-    def _carry_out(
-        self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]
-    ) -> None:
+    def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
+        def done(task: asyncio.Task[Outcome]) -> None:
+            # Cancelled or broken before its first line, by whoever cancels every task there is.
+            then(None if task.cancelled() or task.exception() else task.result())
+
         task = self._loop.loop.create_task(self._executor.carry_out(turn))
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(then)
+        task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""
