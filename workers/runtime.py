@@ -30,6 +30,7 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.unreadable import UnreadableTurns
 from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
@@ -113,6 +114,12 @@ class Runtime:
                 compactor=compactor,
                 events=self._events,
                 running=self.running,
+                outage=self._outage,
+            ),
+            unreadable=UnreadableTurns(
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
                 outage=self._outage,
             ),
             events=self._events,
