@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
     )
+    max_tool_result_bytes: int = Field(
+        default=1_048_576,
+        ge=1,
+        description="What is longer of a tool's result is cut off, in UTF-8 bytes.",
+    )
     max_depth: int = Field(
         default=5, ge=0, description="How deep turns may delegate to turns that delegate."
     )
@@ -98,7 +103,16 @@ class Settings(BaseSettings):
     )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
-        default=3, ge=1, description="Claims of one turn before it fails as poison."
+        default=3,
+        ge=1,
+        description="Deaths of the process in which a turn runs alone before it fails as poison.",
+    )
+    isolated_turns: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Turns that lost their worker which one worker runs at once, each in a process "
+        "of its own.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,

@@ -7,7 +7,6 @@ claim and for its end; in between, while the model is asked, a turn holds none.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import threading
@@ -23,9 +22,9 @@ import orjson
 from celery.concurrency.base import BasePool, apply_target
 
 from agentapi.wire import TASK_NAME
-from workers.executor import ClaimedTurn, Outcome
+from workers.claimed import ClaimedTurn, Outcome
+from workers.isolation import SuspectTurn
 from workers.logs import line
-from workers.running import StopReason
 
 log = logging.getLogger("agentapi.pool")
 
@@ -122,12 +121,21 @@ class TurnPool(BasePool):
         except BaseException as error:
             self._failed(error)
             raise
-        if isinstance(turn, ClaimedTurn):
-            self.app.runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
-        else:
+        if isinstance(turn, SuspectTurn):
+            self.app.runtime.isolation.run(turn, partial(self._ran_apart, job, began))
+            return
+        if not isinstance(turn, ClaimedTurn):
             self._end(job, began, turn)
+            return
+        try:
+            self.app.runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
+        except RuntimeError:
+            # The event loop has ended: another worker gets the turn.
+            self._end(job, began, lambda: self.app.runtime.end(turn, None))
 
-    def _claim(self, number: int, body: Any) -> ClaimedTurn | Callable[[], dict[str, Any]]:
+    def _claim(
+        self, number: int, body: Any
+    ) -> ClaimedTurn | SuspectTurn | Callable[[], dict[str, Any]]:
         """What is to be carried out; or what the task's function has left to do."""
         try:
             args, kwargs, _ = body
@@ -135,14 +143,16 @@ class TurnPool(BasePool):
         except Exception as error:
             # Celery is told by the task's function.
             return partial(_fail, error)
-        return claimed if isinstance(claimed, ClaimedTurn) else partial(dict, claimed)
+        return partial(dict, claimed) if isinstance(claimed, dict) else claimed
 
-    def _carried_out(
-        self, job: _Job, began: float, turn: ClaimedTurn, outcome: asyncio.Future[Outcome]
-    ) -> None:
+    def _ran_apart(self, job: _Job, began: float, result: dict[str, Any]) -> None:
+        """In any thread: a turn's own process has ended."""
+        self.app.runtime.threads.submit(self._end, job, began, partial(dict, result))
+
+    def _carried_out(self, job: _Job, began: float, turn: ClaimedTurn, outcome: Outcome) -> None:
         """On the event loop: the rest is for a thread again."""
         runtime = self.app.runtime
-        runtime.threads.submit(self._end, job, began, lambda: runtime.end(turn, outcome.result()))
+        runtime.threads.submit(self._end, job, began, lambda: runtime.end(turn, outcome))
 
     def _end(self, job: _Job, began: float, end: Callable[[], dict[str, Any]]) -> None:
         """In a thread: let the task's function do the rest, and tell Celery."""
@@ -154,7 +164,8 @@ class TurnPool(BasePool):
                 case _:
                     job.done(answer)
 
-        token = to_end.set(end)
+        ended = _Once(end)
+        token = to_end.set(ended)
         try:
             apply_target(job.target, job.args, callback=done, pid=job.number)
         except BaseException as error:
@@ -164,6 +175,8 @@ class TurnPool(BasePool):
             self._leave()
         finally:
             to_end.reset(token)
+            # Celery's code raised before it called the task: the turn ends all the same.
+            ended.make_sure()
 
     def _failed(self, error: BaseException) -> None:
         """Celery's own code raised: its task stays as it is, the others go on."""
@@ -181,7 +194,7 @@ class TurnPool(BasePool):
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
-        self.app.runtime.running.stop_job(pid, StopReason.CANCELLED)
+        self.app.runtime.stop_job(pid)
 
     def on_stop(self) -> None:
         """Take nothing more; give turns their grace, hand the rest back."""
@@ -198,6 +211,25 @@ class TurnPool(BasePool):
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
         return {**info, "max-concurrency": self.limit, "in-flight": self._in_flight}
+
+
+class _Once:
+    """What is left of a turn: done when the task is called, or else after it."""
+
+    def __init__(self, end: Callable[[], dict[str, Any]]) -> None:
+        self._end = end
+        self._called = False
+
+    def __call__(self) -> dict[str, Any]:
+        self._called = True
+        return self._end()
+
+    def make_sure(self) -> None:
+        if not self._called:
+            try:
+                self()
+            except Exception as error:
+                log.error(line("task.broken", error=type(error).__name__))
 
 
 def _fail(error: Exception) -> dict[str, Any]:
