@@ -7,7 +7,6 @@ claim and for its end; in between, while the model is asked, a turn holds none.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import threading
 import time
@@ -22,12 +21,11 @@ import orjson
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
 
-from agentapi.errors import LeaseLost
 from agentapi.supervision import Service
 from agentapi.wire import TASK_NAME
-from workers.executor import ClaimedTurn, Outcome
+from workers.claimed import ClaimedTurn, Outcome
+from workers.isolation import SuspectTurn
 from workers.outcomes import Summary, broken, told, told_of_refusal
-from workers.running import StopReason
 
 JSON: Final = "application/json"
 
@@ -172,31 +170,37 @@ class TurnPool(BasePool):
             return
         if isinstance(claimed, ClaimedTurn):
             self._carry_out(job, traced, began, claimed)
+        elif isinstance(claimed, SuspectTurn):
+            self._run_apart(job, traced, began, claimed)
         else:
             self._trace(job, traced, began, partial(told_of_refusal, claimed))
 
     def _carry_out(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn
     ) -> None:
-        def carried_out(outcome: asyncio.Future[Outcome]) -> None:
+        def carried_out(outcome: Outcome) -> None:
             # On the event loop: the rest is for a thread again.
-            self._submit(self._end, job, traced, began, turn, self._outcome(outcome))
+            self._submit(self._end, job, traced, began, turn, outcome)
 
         try:
             self.app.runtime.carry_out(turn, carried_out)
         except BaseException as error:
+            # The event loop has ended: another worker gets the turn.
             self._faults.failed(error)
-            self._end(job, traced, began, turn, _lost())
+            self._end(job, traced, began, turn, None)
 
-    def _outcome(self, carried_out: asyncio.Future[Outcome]) -> Outcome:
-        """What became of a turn; its lease takes care of one that nobody can tell."""
-        if carried_out.cancelled():
-            return _lost()
-        error = carried_out.exception()
-        if error is None:
-            return carried_out.result()
-        self._faults.failed(error)
-        return _lost()
+    def _run_apart(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
+    ) -> None:
+        def ran_apart(summary: Summary) -> None:
+            self._submit(self._trace, job, traced, began, partial(told, summary))
+
+        try:
+            self.app.runtime.isolation.run(turn, ran_apart)
+        except BaseException as error:
+            # Nobody runs it: its wake-up is sent again by the sweep.
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
 
     def _end(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
@@ -256,7 +260,7 @@ class TurnPool(BasePool):
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
-        self.app.runtime.running.stop_job(pid, StopReason.CANCELLED)
+        self.app.runtime.stop_job(pid)
 
     def on_stop(self) -> None:
         """Take nothing more; give turns their grace, hand the rest back."""
@@ -279,12 +283,6 @@ def _positive(n: object) -> int:
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"{n!r} is not a number of turns: give one above 0")
     return n
-
-
-def _lost() -> LeaseLost:
-    return LeaseLost(
-        "nobody can tell what became of the turn: its lease ends, and it is claimed again"
-    )
 
 
 def _raise(error: BaseException) -> NoReturn:
