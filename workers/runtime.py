@@ -203,6 +203,10 @@ class Runtime:
         """See `TurnExecutor.end`."""
         return self._executor.end(turn, outcome)
 
+    def accepting(self) -> bool:
+        """Whether the worker takes more turns."""
+        return not self._stopping
+
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
         while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
