@@ -22,6 +22,7 @@ from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers.dispatch import Dispatcher
 from workers.isolation.child import run_isolated
+from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
 from workers.outcomes import Summary, TurnFailed
 from workers.pool import to_tell
@@ -136,6 +137,12 @@ def _add_task(app: WorkerApp) -> None:
         return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
+def _on_death(app: WorkerApp, owner: str) -> None:
+    """In the watchdog: the worker is dead."""
+    if app.settings.watchdog:
+        free_turns(app, app.runtime.candidate(owner))
+
+
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
 def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
     """Which agents this worker serves (`agentapi doctor` asks)."""
@@ -148,7 +155,9 @@ def _connect_signals(app: WorkerApp) -> None:
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
             # First: a process is forked cleanly only before there are threads and connections.
-            app.runtime.isolation.fork_server(partial(run_isolated, app))
+            app.runtime.isolation.fork_watchdog(
+                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+            )
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -31,7 +31,6 @@ from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
 from workers.unreadable import UnreadableTurns
-from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -44,7 +43,7 @@ CONSUMER_STOPS_WITHIN: Final = 2.0
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
 
     def __init__(
         self,
@@ -74,7 +73,6 @@ class Runtime:
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
         self._outage = Outage()
-        self._watchdog = Watchdog(settings)
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
@@ -151,13 +149,14 @@ class Runtime:
                 self._heartbeat.start()
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
-                candidate = f"{owner}/{self.process}"
-                self._sweeper.start(candidate)
-                if self._settings.watchdog:
-                    self._watchdog.start(self.process, candidate)
+                self._sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
+
+    def candidate(self, owner: str) -> str:
+        """The worker's name in the election of the sweeper."""
+        return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up in the thread that calls, to its end: eager mode."""
@@ -280,5 +279,4 @@ class Runtime:
         self.threads.shutdown()
         self._store.close()
         self._gate.close()
-        self._watchdog.stop()
         self._ended.set()
