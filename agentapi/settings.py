@@ -103,7 +103,16 @@ class Settings(BaseSettings):
     )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
-        default=3, ge=1, description="Claims of one turn before it fails as poison."
+        default=3,
+        ge=1,
+        description="Deaths of the process in which a turn runs alone before it fails as poison.",
+    )
+    isolated_turns: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Turns that lost their worker which one worker runs at once, each in a process "
+        "of its own.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers.dispatch import Dispatcher
+from workers.isolation.child import run_isolated
 from workers.logs import configure_logging
 from workers.pool import to_end
 from workers.runtime import Runtime
@@ -138,6 +140,8 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            # First: a process is forked cleanly only before there are threads and connections.
+            app.runtime.isolation.fork_server(partial(run_isolated, app))
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

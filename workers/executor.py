@@ -33,6 +33,7 @@ from agentapi.stores import (
     Claim,
     Ending,
     Refusal,
+    RefusalReason,
     Suspended,
     TurnStore,
     Wakeup,
@@ -48,6 +49,7 @@ from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.endings import broken, completed, failed, stopped
 from workers.event_log import EventLog
+from workers.isolation.messages import SuspectTurn
 from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
@@ -81,10 +83,11 @@ class TurnExecutor:
     process: str
     outage: Outage
     stopping: Callable[[], bool]
+    isolates: Callable[[], bool]
 
     def begin(
         self, conversation_id: str, turn_id: str, agent_name: str, *, owner: str, job: int = 0
-    ) -> ClaimedTurn | dict[str, Any]:
+    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
         """Answer a wake-up: claim the turn.
 
         Args:
@@ -95,9 +98,9 @@ class TurnExecutor:
             job: The pool's number for it, by which it can be stopped.
 
         Returns:
-            What is to be carried out; or, when there is nothing to do, how the turn stands, without
-            content: what Flower shows as the task's result. If Redis is away for too long,
-            ``store_unavailable``: the sweep wakes the turn again.
+            What is to be carried out, here or in a process of its own; or, when there is nothing
+            to do, how the turn stands, without content: what Flower shows as the task's result.
+            If Redis is away for too long, ``store_unavailable``: the sweep wakes the turn again.
         """
         if self.stopping():
             # Taken from the broker while the worker was told to end: for another one. It may
@@ -117,7 +120,7 @@ class TurnExecutor:
                     owner=owner,
                     token=token,
                     window=widest_window(agent, self.agents) if agent else _NOTHING,
-                    isolated=True,
+                    isolated=not self.isolates(),
                 ),
                 outage=self.outage,
             )
@@ -125,6 +128,15 @@ class TurnExecutor:
             return self.closer.unavailable(error)
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
+            if claim.reason is RefusalReason.SUSPECT:
+                return SuspectTurn(
+                    job=job,
+                    conversation_id=conversation_id,
+                    turn_id=turn_id,
+                    agent=agent_name,
+                    process=uuid.uuid4().hex,
+                    owner=owner,
+                )
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
         return self._claimed(claim, agent_name, job)
 

@@ -23,8 +23,8 @@ from celery.concurrency.base import BasePool, apply_target
 
 from agentapi.wire import TASK_NAME
 from workers.claimed import ClaimedTurn, Outcome
+from workers.isolation import SuspectTurn
 from workers.logs import line
-from workers.running import StopReason
 
 log = logging.getLogger("agentapi.pool")
 
@@ -121,16 +121,24 @@ class TurnPool(BasePool):
         except BaseException as error:
             self._failed(error)
             raise
-        if not isinstance(turn, ClaimedTurn):
+        if isinstance(turn, ClaimedTurn):
+            self._carry_out(job, began, turn)
+        elif isinstance(turn, SuspectTurn):
+            self.app.runtime.isolation.run(turn, partial(self._ran_apart, job, began))
+        else:
             self._end(job, began, turn)
-            return
+
+    def _carry_out(self, job: _Job, began: float, turn: ClaimedTurn) -> None:
+        runtime = self.app.runtime
         try:
-            self.app.runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
+            runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
         except RuntimeError:
             # The event loop has ended: another worker gets the turn.
-            self._end(job, began, lambda: self.app.runtime.end(turn, None))
+            self._end(job, began, lambda: runtime.end(turn, None))
 
-    def _claim(self, number: int, body: Any) -> ClaimedTurn | Callable[[], dict[str, Any]]:
+    def _claim(
+        self, number: int, body: Any
+    ) -> ClaimedTurn | SuspectTurn | Callable[[], dict[str, Any]]:
         """What is to be carried out; or what the task's function has left to do."""
         try:
             args, kwargs, _ = body
@@ -138,7 +146,11 @@ class TurnPool(BasePool):
         except Exception as error:
             # Celery is told by the task's function.
             return partial(_fail, error)
-        return claimed if isinstance(claimed, ClaimedTurn) else partial(dict, claimed)
+        return partial(dict, claimed) if isinstance(claimed, dict) else claimed
+
+    def _ran_apart(self, job: _Job, began: float, result: dict[str, Any]) -> None:
+        """In any thread: a turn's own process has ended."""
+        self.app.runtime.threads.submit(self._end, job, began, partial(dict, result))
 
     def _carried_out(self, job: _Job, began: float, turn: ClaimedTurn, outcome: Outcome) -> None:
         """On the event loop: the rest is for a thread again."""
@@ -185,7 +197,7 @@ class TurnPool(BasePool):
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
-        self.app.runtime.running.stop_job(pid, StopReason.CANCELLED)
+        self.app.runtime.stop_job(pid)
 
     def on_stop(self) -> None:
         """Take nothing more; give turns their grace, hand the rest back."""

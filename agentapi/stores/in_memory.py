@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from agentapi.ids import partition_of
 from agentapi.memory.in_memory import InMemoryMemory
@@ -45,6 +46,9 @@ from agentapi.stores.refusals import (
 )
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
+
+BY_CANCEL: Final = "cancel"
+"""What ended a turn that no worker ended."""
 
 
 class InMemoryTurnStore(InMemoryHistories):
@@ -180,7 +184,7 @@ class InMemoryTurnStore(InMemoryHistories):
                 if entry.never_claimed and entry.dispatches == 0:
                     due = conversation.due if entry.in_line is None else entry.in_line
                     self._state.claimed[partition_of(conversation_id)] = due or 0
-                conversation.epoch += 1
+                conversation.epoch = self._state.next_epoch(conversation)
                 expires = now + self._settings.lease_ttl
                 lease = HeldLease(token, turn_id, conversation.epoch, expires)
                 conversation.lease, conversation.due = lease, expires
@@ -190,12 +194,13 @@ class InMemoryTurnStore(InMemoryHistories):
                     conversation_id=conversation_id,
                     turn_id=turn_id,
                     epoch=lease.epoch,
+                    token=token,
                     generation=conversation.generation,
                 ),
                 turn=entry.turn,
                 steps=tuple(entry.steps),
                 history=conversation.memory.load(window),
-                calls=take_calls(entry, lease.epoch, now)[0],
+                calls=take_calls(entry, lease.epoch, now),
                 answering=conversation.answering.get(entry.turn.agent),
                 spent=conversation.spent,
                 summary=self._summary(conversation),
@@ -262,7 +267,7 @@ class InMemoryTurnStore(InMemoryHistories):
         """See `TurnStore.commit`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.committed == lease.epoch:
+            if entry.committed == lease.fence:
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
@@ -292,14 +297,14 @@ class InMemoryTurnStore(InMemoryHistories):
                 answered_by=ending.answered_by,
                 structured=ending.structured,
             )
-            return self._end(entry, conversation, ending.status, lease.epoch, ending_event(ending))
+            return self._end(entry, conversation, ending.status, lease.fence, ending_event(ending))
 
     def _end(
         self,
         entry: StoredTurn,
         conversation: Conversation,
         status: TurnStatus,
-        committed: int | str,
+        committed: str,
         data: Mapping[str, object],
     ) -> Wakeup | None:
         turn_id = entry.turn.turn_id
@@ -310,10 +315,8 @@ class InMemoryTurnStore(InMemoryHistories):
             entry.following = self._state.wakeup(conversation.inbox[0])
         elif was_head:
             conversation.due = None
-        delivered_by_worker = isinstance(committed, int)
-        self._state.leave_errands(
-            entry, self._settings.dispatch_grace if delivered_by_worker else 0
-        )
+        by_worker = committed != BY_CANCEL
+        self._state.leave_errands(entry, self._settings.dispatch_grace if by_worker else 0)
         if status is not TurnStatus.FAILED:
             entry.steps.clear()
             entry.calls = StoredCalls()
@@ -326,12 +329,12 @@ class InMemoryTurnStore(InMemoryHistories):
         """See `TurnStore.release`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.released == lease.epoch:
+            if entry.released == lease.fence:
                 return
             entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
             conversation.due = self._state.now()
-            entry.released = lease.epoch
+            entry.released = lease.fence
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
@@ -342,7 +345,7 @@ class InMemoryTurnStore(InMemoryHistories):
         """See `TurnStore.park`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.parked == lease.epoch:
+            if entry.parked == lease.fence:
                 return True
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
@@ -350,7 +353,7 @@ class InMemoryTurnStore(InMemoryHistories):
             deadline = entry.turn.deadline_at
             wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
             conversation.lease, conversation.due = None, wake
-            entry.parked, entry.failures_at = lease.epoch, steps
+            entry.parked, entry.failures_at = lease.fence, steps
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.PARKED,
@@ -445,7 +448,7 @@ class InMemoryTurnStore(InMemoryHistories):
             entry = self._state.turns.get(turn_id)
             if entry is None:
                 raise no_turn(turn_id)
-            if entry.committed == "cancel":
+            if entry.committed == BY_CANCEL:
                 return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=entry.following)
             if entry.turn.status.ended:
                 return Cancellation(outcome=CancelOutcome.ENDED)
@@ -467,9 +470,9 @@ class InMemoryTurnStore(InMemoryHistories):
             wakeup = self._state.wakeup(entry.turn.turn_id)
             return Cancellation(outcome=CancelOutcome.REQUESTED, wakeup=wakeup)
         if mine:
-            conversation.epoch += 1
+            conversation.epoch = self._state.next_epoch(conversation)
             conversation.lease = None
-        following = self._end(entry, conversation, TurnStatus.CANCELLED, "cancel", {})
+        following = self._end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
         return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
     def elect(self, candidate: str, *, ttl: float) -> bool:

@@ -54,7 +54,7 @@ class RedisCalls:
             [
                 lease.turn_id,
                 lease.conversation_id,
-                lease.epoch,
+                lease.fence,
                 held_to_json(held),
                 orjson.dumps(held_event(held)),
                 self._grace,

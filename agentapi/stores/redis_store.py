@@ -216,6 +216,7 @@ class RedisTurnStore(RedisHistories):
                 conversation_id=conversation_id,
                 turn_id=turn_id,
                 epoch=int(epoch),
+                token=token,
                 generation=int(generation),
             ),
             turn=turn_from_hash(turn_id, pairs(fields)),
@@ -256,7 +257,7 @@ class RedisTurnStore(RedisHistories):
             [turn.turn, conversation_keys(lease.conversation_id).lease, turn.journal, turn.events],
             [
                 lease.turn_id,
-                lease.epoch,
+                lease.fence,
                 index,
                 step_to_json(step),
                 orjson.dumps(step_event(index, step)),
@@ -279,7 +280,7 @@ class RedisTurnStore(RedisHistories):
             [
                 lease.turn_id,
                 lease.conversation_id,
-                lease.epoch,
+                lease.fence,
                 lease.generation,
                 ending.status,
                 outcome_to_json(ending),
@@ -307,7 +308,7 @@ class RedisTurnStore(RedisHistories):
         reply = self._call(
             "release",
             [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
-            [lease.turn_id, lease.conversation_id, lease.epoch],
+            [lease.turn_id, lease.conversation_id, lease.fence],
         )
         if reply[0] == b"fenced":
             raise lost(lease)
@@ -321,7 +322,7 @@ class RedisTurnStore(RedisHistories):
             [
                 lease.turn_id,
                 lease.conversation_id,
-                lease.epoch,
+                lease.fence,
                 _ms(delay),
                 failures,
                 steps,
@@ -388,7 +389,7 @@ class RedisTurnStore(RedisHistories):
         for lease in leases:
             keys = conversation_keys(lease.conversation_id)
             named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
-            calls.append((named, [lease.turn_id, lease.conversation_id, lease.epoch, ttl]))
+            calls.append((named, [lease.turn_id, lease.conversation_id, lease.fence, ttl]))
         with translate_errors(self._settings.redis_url):
             replies = self._scripts.call_many("renew", calls)
         return [
@@ -401,7 +402,7 @@ class RedisTurnStore(RedisHistories):
         calls: list[Call] = []
         for lease, number, events in batches:
             turn = turn_keys(lease.turn_id)
-            args: list[Any] = [lease.turn_id, lease.epoch, number]
+            args: list[Any] = [lease.turn_id, lease.fence, number]
             for event in events:
                 args += [event.type, orjson.dumps(dict(event.data))]
             keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
+import signal
 import time
 
 from agentapi import Agent, Delegate, delegate, register_provider, tool
@@ -39,6 +42,16 @@ async def block(seconds: float) -> str:
     return "unblocked"
 
 
+@tool(idempotent=True)
+async def die(how: str) -> str:
+    """Take the whole process along."""
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "crashed":
+        ctypes.string_at(0)
+    os._exit(3)
+
+
 @tool
 def broken() -> str:
     """Raise."""
@@ -66,7 +79,7 @@ def fan_out(messages: list[str]) -> list[Delegate]:
 tools = Agent(
     name="tools",
     provider="offline",
-    tools=[nap, count_up, block, broken, echo, sign, fan_out],
+    tools=[nap, count_up, die, block, broken, echo, sign, fan_out],
 )
 slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")

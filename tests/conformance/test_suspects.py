@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agentapi.errors import LeaseLost
@@ -10,7 +12,7 @@ from agentapi.turns import OnAbort, TurnError, TurnStatus
 from tests.conformance.stores import Bench, C, model_step
 
 
-def lose(bench: Bench, turn_id: str, **more: object) -> Claim:
+def lose(bench: Bench, turn_id: str, **more: Any) -> Claim:
     claim = bench.claim(turn_id, **more)
     bench.expire_lease(C)
     return claim

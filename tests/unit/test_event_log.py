@@ -61,7 +61,7 @@ def log(
 
 
 def lease(turn_id: str) -> Lease:
-    more: dict[str, Any] = {"epoch": 1, "generation": 0}
+    more: dict[str, Any] = {"epoch": 1, "token": "t", "generation": 0}
     return Lease(conversation_id="c", turn_id=turn_id, **more)
 
 

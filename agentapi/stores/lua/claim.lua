@@ -55,7 +55,7 @@ if lease[1] ~= ARGV[4] then
     redis.call('ZADD', KEYS[8], int(now + tonumber(ARGV[10])), ARGV[2])
     return refuse('suspect')
   end
-  epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
+  epoch = next_epoch(KEYS[4])
   local expires = int(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
     'epoch', epoch, 'expires', expires, 'batch', 0)

@@ -1,12 +1,12 @@
 -- Hand a running turn back at its last recorded step: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 epoch
+-- ARGV 1 turn id, 2 conversation id, 3 fence
 -- Returns {'released'} or {'fenced'}
 -- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
 -- same: a worker that is ending may die first, or take its own wake-up from the broker.
 -- A suspect turn stays suspect.
 
-if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
   return { redis.call('HGET', KEYS[1], 'released') == ARGV[3] and 'released' or 'fenced' }
 end
 redis.call('DEL', KEYS[2])
