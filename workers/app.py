@@ -23,7 +23,8 @@ from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers.dispatch import Dispatcher
 from workers.isolation.child import run_isolated
 from workers.logs import configure_logging
-from workers.pool import to_end
+from workers.outcomes import Summary, TurnFailed
+from workers.pool import to_tell
 from workers.runtime import Runtime
 
 
@@ -123,10 +124,16 @@ def _import_from_here() -> None:
 
 def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
-    @app.task(name=TASK_NAME, shared=False)  # type: ignore[untyped-decorator, no-untyped-call]
-    def turn(conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        end = to_end.get()
-        return end() if end is not None else app.runtime.execute(conversation_id, turn_id, agent)
+    @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
+        name=TASK_NAME,
+        shared=False,
+        Request="workers.request:TurnRequest",
+        # Logged in one line: the turn's own line says more.
+        throws=(TurnFailed,),
+    )
+    def turn(*args: Any, **kwargs: Any) -> Summary:
+        tell = to_tell.get()
+        return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]

@@ -36,6 +36,7 @@ from agentapi.stores import (
     RefusalReason,
     Suspended,
     TurnStore,
+    Unreadable,
     Wakeup,
 )
 from agentapi.tool_calls import TurnSuspended
@@ -54,6 +55,7 @@ from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
 from workers.turn_log import WorkerLog
+from workers.unreadable import UnreadableTurns
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class TurnExecutor:
     dispatcher: Dispatcher
     compactor: Compactor
     closer: TurnCloser
+    unreadable: UnreadableTurns
     events: EventLog
     gate: ProviderGate
     running: RunningTurns
@@ -138,6 +141,8 @@ class TurnExecutor:
                     owner=owner,
                 )
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
+        if isinstance(claim, Unreadable):
+            return self.unreadable.settle(claim)
         return self._claimed(claim, agent_name, job)
 
     def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:

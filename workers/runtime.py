@@ -30,6 +30,7 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.unreadable import UnreadableTurns
 from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
@@ -125,6 +126,12 @@ class Runtime:
                 compactor=compactor,
                 events=self._events,
                 running=self.running,
+                outage=self._outage,
+            ),
+            unreadable=UnreadableTurns(
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
                 outage=self._outage,
             ),
             events=self._events,
@@ -228,6 +235,10 @@ class Runtime:
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""
         return self._executor.end(turn, outcome)
+
+    def accepting(self) -> bool:
+        """Whether the worker takes more turns."""
+        return not self._stopping
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""

@@ -22,6 +22,7 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
     Perished,
@@ -29,6 +30,7 @@ from agentapi.stores.base import (
     RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.codec import ending_event, parked_event, step_event
@@ -159,7 +161,7 @@ class InMemoryTurnStore(InMemoryHistories):
         token: str,
         window: Window,
         isolated: bool = False,
-    ) -> Claim | Refusal:
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
@@ -325,7 +327,7 @@ class InMemoryTurnStore(InMemoryHistories):
         self._state.emit(entry, EventType(status.value), data)
         return entry.following
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
@@ -333,12 +335,13 @@ class InMemoryTurnStore(InMemoryHistories):
                 return
             entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
-            conversation.due = self._state.now()
+            conversation.due = self._state.now() + delay
             entry.released = lease.fence
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
                 handbacks=entry.turn.handbacks + 1,
+                deferrals=entry.turn.deferrals + (1 if delay > 0 else 0),
             )
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
@@ -400,6 +403,7 @@ class InMemoryTurnStore(InMemoryHistories):
             deadline_at=None,
             suspect=False,
             deaths=0,
+            deferrals=0,
             ended_at=None,
         )
         self._state.emit(entry, EventType.RETRIED, {})
@@ -475,12 +479,29 @@ class InMemoryTurnStore(InMemoryHistories):
         following = self._end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
         return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """See `TurnStore.elect`. There is only one process."""
-        return True
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """See `TurnStore.elect`."""
+        with self._state.changed:
+            now = self._state.now()
+            elected, until = self._state.elected
+            known = elected if until > now else ""
+            if known in ("", candidate):
+                self._state.elected = (candidate, now + ttl)
+                if known and swept:
+                    self._state.swept = now
+            return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        with self._state.changed:
+            swept = self._state.swept
+            return None if swept is None else max(0.0, self._state.now() - swept)
 
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
+        with self._state.changed:
+            if self._state.elected[0] == candidate:
+                self._state.elected = ("", 0.0)
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""
@@ -556,6 +577,9 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             self._interrupted = True
             self._state.changed.notify_all()
+
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`. There is only one process."""
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""

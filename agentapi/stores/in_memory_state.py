@@ -111,6 +111,8 @@ class State:
         self.merged: dict[str, str] = {}
         self.errands: dict[Errand, float] = {}
         self.claimed: dict[int, float] = {}
+        self.elected: tuple[str, float] = ("", 0.0)
+        self.swept: float | None = None
 
     def wakeup(self, turn_id: str) -> Wakeup:
         """What is to be sent for a turn."""

@@ -13,7 +13,8 @@ import pytest
 
 from agentapi.wire import TASK_NAME
 from workers.claimed import ClaimedTurn, Outcome
-from workers.pool import JSON, TurnPool, to_end
+from workers.outcomes import Told
+from workers.pool import JSON, TurnPool, to_tell
 
 WAIT = 30
 
@@ -29,6 +30,7 @@ class Runtime:
         self.threads = ThreadPoolExecutor(2)
         self.ended: list[Outcome] = []
         self.loop_is_gone = False
+        self.wake_consumer: Callable[[], object] = lambda: None
 
     def begin(self, *_: Any, job: int) -> Any:
         return ClaimedTurn.__new__(ClaimedTurn)
@@ -60,9 +62,12 @@ def pool(runtime: Runtime) -> TurnPool:
 
 def tracer(*_: Any, **__: Any) -> tuple[int, str, float]:
     """Celery's: calls the task's function."""
-    end = to_end.get()
-    assert end is not None
-    return (0, str(end()), 0.0)
+    tell = to_tell.get()
+    assert tell is not None
+    try:
+        return (0, str(tell()), 0.0)
+    except Told as told:
+        return (1, repr(told), 0.0)
 
 
 def broken_tracer(*_: Any, **__: Any) -> tuple[int, str, float]:

@@ -27,7 +27,7 @@ if length >= tonumber(ARGV[4]) then
   return { 'busy', length }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished')
+  'suspect', 'deaths', 'perished', 'deferrals')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
