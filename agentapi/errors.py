@@ -101,6 +101,23 @@ class BrokerUnavailable(ServerUnavailable):
     code = "broker_unavailable"
 
 
+# A record that this release cannot use.
+
+
+class UnreadableRecord(AgentAPIError):
+    """Something stored is of a newer release, or is not what any release writes.
+
+    Attributes:
+        newer: Whether a newer release wrote it, so that another worker may be able to read it.
+    """
+
+    code = "unreadable"
+
+    def __init__(self, message: str, *, newer: bool = False) -> None:
+        super().__init__(message)
+        self.newer = newer
+
+
 # A turn's fate.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers.dispatch import Dispatcher
+from workers.isolation.child import run_isolated
 from workers.logs import configure_logging
-from workers.pool import to_end
+from workers.outcomes import Summary, TurnFailed
+from workers.pool import to_tell
 from workers.runtime import Runtime
 
 
@@ -121,10 +124,16 @@ def _import_from_here() -> None:
 
 def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
-    @app.task(name=TASK_NAME, shared=False)  # type: ignore[untyped-decorator, no-untyped-call]
-    def turn(conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        end = to_end.get()
-        return end() if end is not None else app.runtime.execute(conversation_id, turn_id, agent)
+    @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
+        name=TASK_NAME,
+        shared=False,
+        Request="workers.request:TurnRequest",
+        # Logged in one line: the turn's own line says more.
+        throws=(TurnFailed,),
+    )
+    def turn(*args: Any, **kwargs: Any) -> Summary:
+        tell = to_tell.get()
+        return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
@@ -138,6 +147,8 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            # First: a process is forked cleanly only before there are threads and connections.
+            app.runtime.isolation.fork_server(partial(run_isolated, app))
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

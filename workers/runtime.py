@@ -14,18 +14,23 @@ from typing import Any, Final
 from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
+from agentapi.supervision import Supervisor, end_process
 from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
+from workers.claimed import ClaimedTurn, Outcome
+from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
-from workers.executor import ClaimedTurn, Outcome, TurnExecutor
+from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
+from workers.isolation import IsolatedTurns, SuspectTurn
 from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.unreadable import UnreadableTurns
 from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
@@ -47,7 +52,18 @@ class Runtime:
         agents: Mapping[str, Agent],
         store: TurnStore,
         dispatcher: Dispatcher,
+        process: str | None = None,
     ) -> None:
+        """Make one; nothing is started.
+
+        Args:
+            settings: Of the worker.
+            agents: Whom it serves, by name.
+            store: Where turns are.
+            dispatcher: Sends wake-ups.
+            process: For a process that was forked for one suspect turn: what its claim token
+                begins with. Such a process neither sweeps nor isolates.
+        """
         self.agents = agents
         self.running = RunningTurns()
         self._settings = settings
@@ -55,7 +71,8 @@ class Runtime:
         self._owner = "eager"
         # Claims and candidacy carry it, so that the watchdog can tell this process's from those
         # of one that was started again under the same name.
-        self._process = uuid.uuid4().hex
+        self.process = process or uuid.uuid4().hex
+        self._runs_one_turn = process is not None
         self._outage = Outage()
         self._watchdog = Watchdog(settings)
         self._stopping = False
@@ -66,27 +83,54 @@ class Runtime:
         self._loop = LoopThread()
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
-        self._events = EventLog(store)
+        # A producer's process, which eager mode runs in, is not ours to end.
+        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
+        self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
         self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
+        self.isolation = IsolatedTurns(
+            places=settings.isolated_turns,
+            store=store,
+            dispatcher=dispatcher,
+            threads=self.threads,
+            outage=self._outage,
+            service=self.supervisor.watched("agentapi-isolation"),
+        )
+        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
         self._executor = TurnExecutor(
             settings=settings,
             agents=agents,
             store=store,
             dispatcher=dispatcher,
-            errands=self._errands,
-            compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
+            compactor=compactor,
+            closer=TurnCloser(
+                settings=settings,
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                compactor=compactor,
+                events=self._events,
+                running=self.running,
+                outage=self._outage,
+            ),
+            unreadable=UnreadableTurns(
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                outage=self._outage,
+            ),
             events=self._events,
             gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
             threads=self.threads,
-            process=self._process,
+            process=self.process,
             outage=self._outage,
             stopping=lambda: self._stopping,
+            isolates=lambda: self.isolation.available,
         )
         self._starting = threading.Lock()
         self._started = False
@@ -105,10 +149,12 @@ class Runtime:
             self._events.start()
             if not self._settings.eager:
                 self._heartbeat.start()
-                candidate = f"{owner}/{self._process}"
+            if not self._settings.eager and not self._runs_one_turn:
+                self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
+                candidate = f"{owner}/{self.process}"
                 self._sweeper.start(candidate)
                 if self._settings.watchdog:
-                    self._watchdog.start(self._process, candidate)
+                    self._watchdog.start(self.process, candidate)
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -118,39 +164,48 @@ class Runtime:
         if not self._started:
             self.start(self._owner)
         turn = self.begin(conversation_id, turn_id, agent)
-        if isinstance(turn, dict):
-            return turn
+        if not isinstance(turn, ClaimedTurn):
+            return turn if isinstance(turn, dict) else {"status": "suspect"}
         carried_out = self._executor.carry_out(turn)
         outcome = asyncio.run_coroutine_threadsafe(carried_out, self._loop.loop).result()
         return self.end(turn, outcome)
 
     def begin(
         self, conversation_id: str, turn_id: str, agent: str, job: int = 0
-    ) -> ClaimedTurn | dict[str, Any]:
+    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
         """See `TurnExecutor.begin`."""
         return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]) -> None:
+    def carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         """From any thread: see `TurnExecutor.carry_out`.
 
         Args:
             turn: What `begin` gave.
             then: Called on the event loop with the outcome.
+
+        Raises:
+            RuntimeError: The event loop has ended.
         """
         self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
 
-    def _carry_out(
-        self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]
-    ) -> None:
+    def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
+        def done(task: asyncio.Task[Outcome]) -> None:
+            # Cancelled or broken before its first line, by whoever cancels every task there is.
+            then(None if task.cancelled() or task.exception() else task.result())
+
         task = self._loop.loop.create_task(self._executor.carry_out(turn))
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(then)
+        task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""
         return self._executor.end(turn, outcome)
+
+    def accepting(self) -> bool:
+        """Whether the worker takes more turns."""
+        return not self._stopping
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
@@ -182,15 +237,31 @@ class Runtime:
 
     def hand_back(self) -> None:
         """Stop all running turns at their last recorded step and hand them back."""
+        self.isolation.hand_back()
         for turn in self.running.all():
             turn.stop(StopReason.SHUTDOWN)
+
+    def end_now(self) -> None:
+        """Begin nothing more, and hand back what runs."""
+        self._stopping = True
+        self.hand_back()
+
+    def stop_job(self, job: int) -> None:
+        """Cancel the turn of one of the pool's jobs, wherever it runs."""
+        self.running.stop_job(job, StopReason.CANCELLED)
+        self.isolation.cancel(job)
+
+    def cancel_all(self) -> None:
+        """Cancel all turns of this process."""
+        for turn in self.running.all():
+            turn.stop(StopReason.CANCELLED)
 
     def drain(self) -> None:
         """Wait until running turns have ended or were handed back. No more of them begin."""
         self._consumer_stopped.set()
         if not self._stopping:
             self.shutdown_requested()
-        while not self.running.wait_until_none(0.1):
+        while not (self.running.wait_until_none(0.1) and self.isolation.wait_until_none(0.1)):
             if time.monotonic() > self._deadline + self._settings.redis_timeout:
                 return
             if time.monotonic() > self._deadline:
@@ -202,6 +273,7 @@ class Runtime:
             return
         self._sweeper.stop()
         self.drain()
+        self.isolation.stop()
         self._heartbeat.stop()
         self._events.stop()
         self._loop.stop()

@@ -121,6 +121,7 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
     client = redis.Redis.from_url(url, decode_responses=True)
     found = Findings()
     in_order: dict[str, list[str]] = defaultdict(list)
+    failed = {turn.turn for turn in accepted if client.hget(turn_key(turn.turn), "status") == "failed"}
     for turn in accepted:
         in_order[turn.conversation].append(turn.turn)
     for conversation, turns in in_order.items():
@@ -130,7 +131,7 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
             found.half_visible.append(conversation)
         said = [message["turn_id"] for message in messages if message["role"] == "user"]
         times = Counter(said)
-        found.lost += [turn for turn in turns if not times[turn]]
+        found.lost += [turn for turn in turns if not times[turn] and turn not in failed]
         found.doubled += [turn for turn, count in times.items() if count > 1]
         known = set(turns)
         found.foreign += [turn for turn in times if turn not in known]
@@ -138,7 +139,7 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
             found.disordered.append(conversation)
         found.unknown_outcomes += sum("outcome" in m["content"] for m in messages
                                       if m["role"] == "tool")  # fmt: skip
-    runs = [json.loads(line) for line in ledger.read_text().splitlines()]
+    runs = [run for line in ledger.read_text().splitlines() if "step" in (run := json.loads(line))]
     by_turn: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         by_turn[run["turn"]].append(run)
