@@ -23,6 +23,7 @@ from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers import control as control
 from workers.dispatch import Dispatcher
 from workers.isolation.child import run_isolated
+from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
 from workers.outcomes import Summary, TurnFailed
 from workers.pool import TurnPool, to_tell
@@ -139,6 +140,12 @@ def _add_task(app: WorkerApp) -> None:
         return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
+def _on_death(app: WorkerApp, owner: str) -> None:
+    """In the watchdog: the worker is dead."""
+    if app.settings.watchdog:
+        free_turns(app, app.runtime.candidate(owner))
+
+
 def refuse_other_pools(worker: Any) -> None:
     """Raises:
     SystemExit: Celery's worker was started with options under which turns cannot be carried out.
@@ -164,7 +171,9 @@ def _connect_signals(app: WorkerApp) -> None:
         if sender.app is app:
             refuse_other_pools(sender)
             # First: a process is forked cleanly only before there are threads and connections.
-            app.runtime.isolation.fork_server(partial(run_isolated, app))
+            app.runtime.isolation.fork_watchdog(
+                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+            )
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:
