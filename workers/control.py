@@ -7,7 +7,9 @@ looks commands up in one registry.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -100,6 +102,17 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
 def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
     """Which agents this worker serves (`agentapi doctor` asks)."""
     return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
+
+
+@inspect_command(name="services")  # type: ignore[untyped-decorator]
+def _services(state: Any, **_: Any) -> dict[str, Any]:
+    """How this worker's background work is doing (`agentapi doctor` asks)."""
+    consumer = state.consumer.task_consumer
+    return {
+        "services": [asdict(status) for status in state.app.runtime.supervisor.status()],
+        "queues": [queue.name for queue in consumer.queues] if consumer else [],
+        "clock": time.time(),
+    }
 
 
 # In the registry itself, so that how the `celery` command reads their arguments stays.
