@@ -19,7 +19,7 @@ from orchestrator.broker import producer_app
 DEFAULTS: Final[dict[str, Any]] = {
     # Without basic_auth Flower shows its pages to everyone who reaches it.
     "address": "127.0.0.1",
-    "tasks_columns": "name,state,args,result,received,started,runtime,worker,uuid",
+    "tasks_columns": "name,state,args,result,received,runtime,worker",
     "max_tasks": 20_000,
 }
 
