@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
@@ -29,6 +30,15 @@ class Dispatcher:
         self._eager = threading.local()
         self._away = False
 
+    @cached_property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What says that the broker is away. Only some of kombu's calls wrap their transport's own
+        errors.
+        """
+        connection = self._app.connection_for_write()
+        own = (*connection.connection_errors, *connection.channel_errors)
+        return (OperationalError, OSError, *own)
+
     def send(self, wakeup: Wakeup | None) -> None:
         """Send a wake-up, if there is one. A broker out of reach is logged, not raised."""
         if wakeup is None:
@@ -38,7 +48,7 @@ class Dispatcher:
             return
         try:
             self._app.send_task(**self._message(wakeup))
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
         else:
             self._note(None)
@@ -55,7 +65,7 @@ class Dispatcher:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
             return False
         self._note(None)
@@ -71,7 +81,7 @@ class Dispatcher:
                 # a passive declaration fails on Redis with a global_keyprefix, which its EXISTS
                 # goes without.)
                 declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
             return False
         return bool(declared.message_count)

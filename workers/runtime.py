@@ -102,7 +102,9 @@ class Runtime:
             vouches=self.liveness.alive,
         )
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
+        self.sweeper = Sweeper(
+            settings, store, dispatcher, self._errands, self._outage, supervisor=self.supervisor
+        )
         self.isolation = IsolatedTurns(
             places=settings.isolated_turns,
             store=store,
@@ -185,7 +187,7 @@ class Runtime:
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 candidate = f"{owner}/{self.process}"
-                self._sweeper.start(candidate)
+                self.sweeper.start(candidate)
                 if self._settings.watchdog:
                     self._watchdog.start(self.process, candidate)
             self._started = True
@@ -260,7 +262,7 @@ class Runtime:
         self.wake_consumer()
 
     def _end_turns(self) -> None:
-        self._sweeper.stop()
+        self.sweeper.stop()
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
                 return
@@ -304,7 +306,7 @@ class Runtime:
         """Stop the threads: first what hands out work, last what turns need to end."""
         if not self._started:
             return
-        self._sweeper.stop()
+        self.sweeper.stop()
         self.drain()
         self.isolation.stop()
         self.liveness.stop()
