@@ -31,7 +31,6 @@ from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
 from workers.unreadable import UnreadableTurns
-from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -47,7 +46,7 @@ CONSUMER_STOPS_WITHIN: Final = 2.0
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
 
     def __init__(
         self,
@@ -79,7 +78,6 @@ class Runtime:
         # A producer's process, which eager mode runs in, is not ours to end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self._outage = Outage()
-        self._watchdog = Watchdog(settings)
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
@@ -186,13 +184,14 @@ class Runtime:
                 self.liveness.start()
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
-                candidate = f"{owner}/{self.process}"
-                self.sweeper.start(candidate)
-                if self._settings.watchdog:
-                    self._watchdog.start(self.process, candidate)
+                self.sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
+
+    def candidate(self, owner: str) -> str:
+        """The worker's name in the election of the sweeper."""
+        return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up in the thread that calls, to its end: eager mode."""
@@ -316,5 +315,4 @@ class Runtime:
         self.threads.shutdown()
         self._store.close()
         self._gate.close()
-        self._watchdog.stop()
         self._ended.set()
