@@ -30,6 +30,7 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.unknown_agents import UnknownAgents
 from workers.unreadable import UnreadableTurns
 
 log = logging.getLogger("agentapi.runtime")
@@ -127,6 +128,9 @@ class Runtime:
                 events=self._events,
                 running=self.running,
                 outage=self._outage,
+            ),
+            unknown=UnknownAgents(
+                settings=settings, agents=agents, store=store, outage=self._outage
             ),
             unreadable=UnreadableTurns(
                 store=store,
