@@ -107,10 +107,21 @@ class Liveness:
         probes: list[Probe],
         supervisor: Supervisor,
         *,
+        also: Callable[[], object] = lambda: None,
         die: Callable[[str], object] = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make one.
+
+        Args:
+            probes: What is asked.
+            supervisor: Of the process.
+            also: Called as often.
+            die: Ends the process, for the sake of the part that is named.
+            clock: Seconds.
+        """
         self._probes = probes
+        self._also = also
         self._die = die
         self._clock = clock
         self._service = supervisor.thread("agentapi-liveness", self._run)
@@ -131,10 +142,11 @@ class Liveness:
             # or the whole process was paused.
             self.look(min(now - before, TICK))
             before = now
+            self._also()
             service.progress()
 
     def look(self, passed: float) -> None:
-        """Ask all; `passed` seconds after the last time."""
+        """Ask all, `passed` seconds after the last time."""
         for probe in self._probes:
             if probe.look(passed):
                 continue

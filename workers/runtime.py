@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import threading
 import time
 import uuid
@@ -30,6 +32,7 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.tool_places import ToolPlaces
 from workers.unknown_agents import UnknownAgents
 from workers.unreadable import UnreadableTurns
 
@@ -68,6 +71,7 @@ class Runtime:
                 begins with. Such a process neither sweeps nor isolates.
         """
         self.agents = agents
+        self.dispatcher = dispatcher
         self.running = RunningTurns()
         self._settings = settings
         self._store = store
@@ -78,7 +82,7 @@ class Runtime:
         self._runs_one_turn = process is not None
         # A producer's process, which eager mode runs in, is not ours to end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
-        self._outage = Outage()
+        self.outage = Outage()
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
@@ -87,7 +91,15 @@ class Runtime:
         self._loop = LoopThread(self.supervisor)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = StoreThreads(STORE_THREADS)
-        self.liveness = Liveness(self._probes(dispatcher), self.supervisor)
+        self.tool_places = ToolPlaces(
+            loop=self._loop.loop,
+            idle=lambda: not self.running.all(),
+            wake=lambda: self.wake_consumer(),
+            end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        self.liveness = Liveness(
+            self._probes(dispatcher), self.supervisor, also=self.tool_places.look
+        )
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
@@ -96,20 +108,20 @@ class Runtime:
             store,
             self.running,
             self._gate,
-            self._outage,
+            self.outage,
             supervisor=self.supervisor,
             vouches=self.liveness.alive,
         )
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = Sweeper(
-            settings, store, dispatcher, self._errands, self._outage, supervisor=self.supervisor
+            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
         )
         self.isolation = IsolatedTurns(
             places=settings.isolated_turns,
             store=store,
             dispatcher=dispatcher,
             threads=self.threads,
-            outage=self._outage,
+            outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
         compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
@@ -127,16 +139,16 @@ class Runtime:
                 compactor=compactor,
                 events=self._events,
                 running=self.running,
-                outage=self._outage,
+                outage=self.outage,
             ),
             unknown=UnknownAgents(
-                settings=settings, agents=agents, store=store, outage=self._outage
+                settings=settings, agents=agents, store=store, outage=self.outage
             ),
             unreadable=UnreadableTurns(
                 store=store,
                 dispatcher=dispatcher,
                 errands=self._errands,
-                outage=self._outage,
+                outage=self.outage,
             ),
             events=self._events,
             gate=self._gate,
@@ -144,7 +156,7 @@ class Runtime:
             loop=self._loop.loop,
             threads=self.threads,
             process=self.process,
-            outage=self._outage,
+            outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
         )
@@ -166,7 +178,7 @@ class Runtime:
                 self.threads,
                 # A call to a server that is out of reach takes several times its timeout.
                 bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
-                excused=lambda: self._outage.lasts or dispatcher.away,
+                excused=lambda: self.outage.lasts or dispatcher.away,
                 where=self.threads.where,
             ),
         ]
@@ -243,7 +255,7 @@ class Runtime:
 
     def accepting(self) -> bool:
         """Whether the worker takes more turns."""
-        return not self._stopping
+        return not self._stopping and not self.tool_places.hang
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""

@@ -105,6 +105,7 @@ class Sweeper:
         self._elected_at = -1.0
         self._began = clock()
         self._absent = False
+        self._since = 0.0
         self._broken = BrokenErrands(clock=clock)
         supervisor = supervisor or Supervisor(fatal=None)
         self._service = supervisor.thread("agentapi-sweep", self._run)
@@ -124,6 +125,11 @@ class Sweeper:
     def absent(self) -> bool:
         """Whether nobody in the fleet sweeps, as far as this worker heard."""
         return self._absent
+
+    @property
+    def since_sweep(self) -> float:
+        """Seconds since the fleet's last sweep, or since this worker's start; when last heard."""
+        return self._since
 
     def sweep(self) -> int:
         """Dispatch again what is overdue; returns how many turns."""
@@ -146,7 +152,8 @@ class Sweeper:
         self._progressed = False
         self._elected_at = now
         since = election.since_sweep
-        self._note_absence(now - self._began if since is None else since)
+        self._since = now - self._began if since is None else since
+        self._note_absence(self._since)
         return election.elected
 
     def _still_elected(self) -> bool:
