@@ -29,6 +29,8 @@ class Dispatcher:
         self._settings = settings
         self._eager = threading.local()
         self._away = False
+        self.returns = 0
+        """How often the broker came back. What was sent to it before may be lost."""
 
     @cached_property
     def _errors(self) -> tuple[type[Exception], ...]:
@@ -92,6 +94,7 @@ class Dispatcher:
             log.warning(line("broker.away", error=type(error).__name__))
         elif error is None and self._away:
             log.warning(line("broker.back"))
+            self.returns += 1
         self._away = error is not None
 
     def _message(self, wakeup: Wakeup) -> dict[str, object]:

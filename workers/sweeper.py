@@ -104,6 +104,7 @@ class Sweeper:
         self._progressed = False
         self._elected_at = -1.0
         self._began = clock()
+        self._returns = 0
         self._absent = False
         self._since = 0.0
         self._broken = BrokenErrands(clock=clock)
@@ -173,6 +174,7 @@ class Sweeper:
 
     def _plan(self) -> Iterator[Work]:
         """The sweep's work in small parts: errands and conversations in turns."""
+        self._look_again()
         overdue = self._store.overdue(MOST_OVERDUE + len(self._broken))
         # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():
@@ -193,6 +195,14 @@ class Sweeper:
         for work in chain.from_iterable(zip_longest(looks, paid)):
             if work is not None:
                 yield work
+
+    def _look_again(self) -> None:
+        """The broker was away and is back: what was sent to it before may be lost."""
+        returns = self._dispatcher.returns
+        if returns != self._returns:
+            hastened = self._store.hasten()
+            log.info(line("sweep.hastened", turns=hastened))
+            self._returns = returns
 
     def _carry_out(self, errand: Errand) -> int:
         def carry_out() -> bool:

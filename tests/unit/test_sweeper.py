@@ -41,6 +41,8 @@ class Fleet:
         self.done: list[str] = []
         self.broken: set[str] = set()
         self.now = 0.0
+        self.returns = 0
+        self.hastened = 0
         self.looked = threading.Semaphore(0)
 
     def elect(self, candidate: str, *, ttl: float, swept: bool) -> Election:
@@ -56,6 +58,10 @@ class Fleet:
         if self.errors:
             raise self.errors.pop(0)
         return list(self.late)
+
+    def hasten(self) -> int:
+        self.hastened += 1
+        return 0
 
     def claimed(self) -> dict[int, float]:
         return {}
@@ -187,6 +193,15 @@ def test_errands_that_fail_take_nobodys_place(fleet: Fleet, sweeper: Sweeper) ->
     sweeper.sweep()
     sweeper.sweep()
     assert fleet.limits[-1] == MOST_OVERDUE
+
+
+def test_after_an_outage_of_the_broker_all_that_was_sent_is_looked_at_at_once(
+    fleet: Fleet, sweeper: Sweeper
+) -> None:
+    for returns in (0, 0, 1, 1, 3):
+        fleet.returns = returns
+        sweeper.sweep()
+    assert fleet.hastened == 2
 
 
 def test_that_nobody_sweeps_is_told_once(
