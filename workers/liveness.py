@@ -25,6 +25,9 @@ log = logging.getLogger("agentapi.liveness")
 TICK: Final = 1.0
 """Seconds between questions."""
 
+SLOW: Final = 3.0
+"""Seconds of silence after which a part is given no more to do until it answers."""
+
 SHORTEST_BOUND: Final = 10.0
 """Seconds; slow code of users on the loop is not taken for a loop that is dead."""
 
@@ -160,6 +163,10 @@ class Liveness:
     def alive(self) -> bool:
         """Whether every part has answered in time: only then are the process's leases renewed."""
         return all(probe.silent < probe.bound for probe in self._probes)
+
+    def responsive(self) -> bool:
+        """Whether every part answers soon enough to be given more to do."""
+        return all(probe.silent < SLOW for probe in self._probes)
 
     def silence(self) -> dict[str, float]:
         """Seconds since each part answered, as far as this process ran in them."""

@@ -94,12 +94,12 @@ class Runtime:
         self.tool_places = ToolPlaces(
             loop=self._loop.loop,
             idle=lambda: not self.running.all(),
-            wake=lambda: self.wake_consumer(),
             end=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
         self.liveness = Liveness(
-            self._probes(dispatcher), self.supervisor, also=self.tool_places.look
+            self._probes(dispatcher), self.supervisor, also=self._look_at_places
         )
+        self._accepted = True
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
@@ -255,7 +255,15 @@ class Runtime:
 
     def accepting(self) -> bool:
         """Whether the worker takes more turns."""
-        return not self._stopping and not self.tool_places.hang
+        able = self.liveness.responsive() and not self.tool_places.hang
+        return able and not self._stopping
+
+    def _look_at_places(self) -> None:
+        """Once a second: take turns again when what kept the worker from it has passed."""
+        self.tool_places.look()
+        before, self._accepted = self._accepted, self.accepting()
+        if self._accepted and not before:
+            self.wake_consumer()
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""

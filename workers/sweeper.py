@@ -31,7 +31,8 @@ ELECTION_BEATS: Final = 2
 the fleet is without a sweeper for at most three."""
 
 ABSENT_AFTER: Final = 5.0
-"""Seconds after which the fleet is told that nobody sweeps."""
+ABSENT_BEATS: Final = 5
+"""Seconds and sweeps, whichever is longer, after which the fleet is told that nobody sweeps."""
 
 AT_ONCE: Final = 100
 """Conversations of a partition that are looked at before it is the turn of an errand again."""
@@ -165,7 +166,7 @@ class Sweeper:
 
     def _note_absence(self, seconds: float) -> None:
         """Say once that nobody completes a sweep, and once that somebody does."""
-        absent = seconds > ABSENT_AFTER + ELECTION_BEATS * (self._interval - 1)
+        absent = seconds > max(ABSENT_AFTER, ABSENT_BEATS * self._interval)
         if absent and not self._absent:
             log.error(line("sweep.absent", seconds=round(seconds, 1)))
         elif self._absent and not absent:

@@ -28,13 +28,11 @@ class ToolPlaces:
     Attributes:
         loop: Whose tool threads.
         idle: Whether no turn runs in the worker.
-        wake: Called when it takes turns again.
         end: Ends the worker in order.
     """
 
     loop: asyncio.AbstractEventLoop
     idle: Callable[[], bool]
-    wake: Callable[[], object]
     end: Callable[[], object]
     hang: bool = False
     _ended: bool = False
@@ -51,9 +49,7 @@ class ToolPlaces:
             log.error(line("tools.hang", threads=now.taken, seconds=round(now.stuck, 1)))
         elif self.hang and not hang:
             log.warning(line("tools.free", threads=now.taken))
-        was, self.hang = self.hang, hang
-        if was and not hang:
-            self.wake()
+        self.hang = hang
         if hang and self.idle() and not self._ended:
             self._ended = True
             log.critical(line("worker.ends", reason="all tool threads hang"))

@@ -82,7 +82,6 @@ def test_a_worker_with_stuck_places_takes_nothing_and_ends_when_idle(
     places = ToolPlaces(
         loop=loop,
         idle=lambda: idle,
-        wake=lambda: calls.append("wake"),
         end=lambda: calls.append("end"),
     )
     places.look()
@@ -94,13 +93,13 @@ def test_a_worker_with_stuck_places_takes_nothing_and_ends_when_idle(
     first.set()
     until(lambda: tool_threads(loop).stuck == 0)
     places.look()
-    assert (places.hang, calls) == (False, ["wake"])
+    assert (places.hang, calls) == (False, [])
     third = hang(loop)
     until(lambda: tool_threads(loop).stuck > 0.01)
     idle = True
     for _ in range(3):
         places.look()
-    assert calls == ["wake", "end"]
+    assert calls == ["end"]
     words = [record.message.split()[0] for record in caplog.records]
     assert words == ["tools.hang", "tools.free", "tools.hang", "worker.ends"]
     second.set()
