@@ -48,7 +48,14 @@ from workers.claimed import ClaimedTurn, Outcome, claim_line
 from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
-from workers.endings import broken, completed, failed, stopped
+from workers.endings import (
+    broken,
+    check_deadline,
+    completed,
+    failed,
+    missed_deadline,
+    stopped,
+)
 from workers.event_log import EventLog
 from workers.isolation.messages import SuspectTurn
 from workers.logs import line
@@ -345,22 +352,6 @@ def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
         return claim.history
     first = claim.summary.total - len(claim.history)
     return claim.history[max(0, claim.summary.covered - first) :]
-
-
-def missed_deadline() -> DeadlineExceeded:
-    """The error of a turn that did not end by its own deadline."""
-    return DeadlineExceeded(
-        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
-        "more time, or the agents less to do"
-    )
-
-
-def check_deadline(claim: Claim) -> None:
-    """Raises:
-    DeadlineExceeded: The turn should have ended by now.
-    """
-    if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
-        raise missed_deadline()
 
 
 def _context(turn: Turn) -> ToolContext:

@@ -96,9 +96,7 @@ class Runtime:
             idle=lambda: not self.running.all(),
             end=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
-        self.liveness = Liveness(
-            self._probes(dispatcher), self.supervisor, also=self._look_at_places
-        )
+        self.liveness = Liveness(self._probes(), self.supervisor, also=self._look_at_places)
         self._accepted = True
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
@@ -124,17 +122,24 @@ class Runtime:
             outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
-        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
-        self._executor = TurnExecutor(
-            settings=settings,
-            agents=agents,
-            store=store,
-            dispatcher=dispatcher,
+        self._executor = self._make_executor()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def _make_executor(self) -> TurnExecutor:
+        compactor = Compactor(
+            settings=self._settings, store=self._store, dispatcher=self.dispatcher
+        )
+        return TurnExecutor(
+            settings=self._settings,
+            agents=self.agents,
+            store=self._store,
+            dispatcher=self.dispatcher,
             compactor=compactor,
             closer=TurnCloser(
-                settings=settings,
-                store=store,
-                dispatcher=dispatcher,
+                settings=self._settings,
+                store=self._store,
+                dispatcher=self.dispatcher,
                 errands=self._errands,
                 compactor=compactor,
                 events=self._events,
@@ -142,11 +147,11 @@ class Runtime:
                 outage=self.outage,
             ),
             unknown=UnknownAgents(
-                settings=settings, agents=agents, store=store, outage=self.outage
+                settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
             ),
             unreadable=UnreadableTurns(
-                store=store,
-                dispatcher=dispatcher,
+                store=self._store,
+                dispatcher=self.dispatcher,
                 errands=self._errands,
                 outage=self.outage,
             ),
@@ -160,10 +165,8 @@ class Runtime:
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
         )
-        self._starting = threading.Lock()
-        self._started = False
 
-    def _probes(self, dispatcher: Dispatcher) -> list[Probe]:
+    def _probes(self) -> list[Probe]:
         """The parts without which the process holds turns and carries out none."""
         silence = bound(self._settings.lease_ttl)
         loop = self._loop.loop
@@ -178,7 +181,7 @@ class Runtime:
                 self.threads,
                 # A call to a server that is out of reach takes several times its timeout.
                 bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
-                excused=lambda: self.outage.lasts or dispatcher.away,
+                excused=lambda: self.outage.lasts or self.dispatcher.away,
                 where=self.threads.where,
             ),
         ]
