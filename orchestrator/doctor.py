@@ -171,6 +171,7 @@ def _report(answer: Mapping[str, Any]) -> WorkerReport:
         ],
         queues=answer["queues"],
         clock=answer["clock"],
+        accepting=answer["accepting"],
     )
 
 

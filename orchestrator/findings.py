@@ -40,6 +40,7 @@ class WorkerReport:
 
     Attributes:
         services: Its background services.
+        accepting: Whether it takes more turns.
         queues: The queues that it takes turns from.
         clock: Its time, in seconds since the epoch, when it answered.
     """
@@ -47,6 +48,7 @@ class WorkerReport:
     services: Collection[ServiceStatus]
     queues: Collection[str]
     clock: float
+    accepting: bool = True
 
 
 def persistence_finding(info: dict[str, Any]) -> Finding:
@@ -145,6 +147,14 @@ def service_findings(reports: Mapping[str, WorkerReport]) -> Iterator[Finding]:
     """Does the background work of all workers go on?"""
     failing = False
     for worker, report in sorted(reports.items()):
+        if not report.accepting:
+            failing = True
+            yield Finding(
+                level=Level.WARN,
+                check="services",
+                what=f"{worker} takes no more turns: it stops, answers slowly, or its tools hang",
+                advice="`celery -A workers inspect services` tells which.",
+            )
         for service in report.services:
             if service.in_a_row:
                 failing = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from agentapi.flows import is_flow
 from agentapi.wire import turn_of_task
 from workers.logs import line
 from workers.running import StopReason
+from workers.status import status_of
 
 log = logging.getLogger("agentapi.control")
 
@@ -106,10 +106,10 @@ def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]
 def _services(state: Any, **_: Any) -> dict[str, Any]:
-    """How this worker's background work is doing (`agentapi doctor` asks)."""
+    """How this worker and its background services are doing (`agentapi doctor` asks)."""
     consumer = state.consumer.task_consumer
     return {
-        "services": [asdict(status) for status in state.app.runtime.supervisor.status()],
+        **status_of(state.app.runtime),
         "queues": [queue.name for queue in consumer.queues] if consumer else [],
         "clock": time.time(),
     }

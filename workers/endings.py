@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from agentapi import Agent
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, DeadlineExceeded
 from agentapi.faults import named, text_of
 from agentapi.progress import TurnProgress
-from agentapi.stores import Ending
+from agentapi.stores import Claim, Ending
 from agentapi.turns import TurnError, TurnResult, TurnStatus
 
 
@@ -68,3 +68,19 @@ def broken(fault: BaseException, progress: TurnProgress) -> Ending:
         spent=progress.spent,
         error=error_of(fault),
     )
+
+
+def missed_deadline() -> DeadlineExceeded:
+    """The error of a turn that did not end by its own deadline."""
+    return DeadlineExceeded(
+        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
+        "more time, or the agents less to do"
+    )
+
+
+def check_deadline(claim: Claim) -> None:
+    """Raises:
+    DeadlineExceeded: The turn should have ended by now.
+    """
+    if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
+        raise missed_deadline()

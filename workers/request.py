@@ -48,5 +48,7 @@ class TurnRequest(Request):
 
 def _first_things_first(summary: Summary) -> Summary:
     """The summary as Flower's list shows it, which cuts off what comes late."""
-    first = {name: summary[name] for name in ("status", "error", "seconds") if name in summary}
+    first: Summary = {
+        name: summary[name] for name in ("status", "error", "seconds") if name in summary
+    }
     return {**first, **summary}

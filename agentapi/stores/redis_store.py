@@ -481,6 +481,15 @@ class RedisTurnStore(RedisHistories):
             )
         ]
 
+    def hasten(self, limit: int = 1000) -> int:
+        """See `TurnStore.hasten`."""
+        calls: list[Call] = [
+            ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit])
+            for p in range(PARTITIONS)
+        ]
+        with translate_errors(self._settings.redis_url):
+            return sum(self._scripts.call_many("hasten", calls))
+
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
         fields = self._fields_of(turn_id)

@@ -20,6 +20,7 @@ TRANSITIONS: Final = (
     "elect",
     "emit",
     "enqueue",
+    "hasten",
     "load",
     "orphan",
     "overdue",

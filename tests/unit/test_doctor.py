@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentapi.supervision import ServiceStatus
 from orchestrator.findings import (
     Level,
@@ -75,6 +77,8 @@ def test_services_of_workers() -> None:
     [failing] = service_findings({"a": report(), "b": report(in_a_row=3)})
     assert failing.level is Level.FAIL
     assert failing.what == "agentapi-sweep of b failed 3 times in a row (RuntimeError)"
+    [closed] = service_findings({"a": replace(report(), accepting=False)})
+    assert (closed.level, "takes no more turns" in closed.what) == (Level.WARN, True)
 
 
 def test_queues_that_nobody_serves() -> None:
