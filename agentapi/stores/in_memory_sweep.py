@@ -17,15 +17,15 @@ from agentapi.turns import TurnStatus
 class InMemorySweep(InMemoryEndings):
     """The part of the `TurnStore` that the sweep and the watchers of processes use."""
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         with self._state.changed:
-            freed = 0
-            for conversation in self._state.conversations.values():
+            freed = []
+            for conversation_id, conversation in self._state.conversations.items():
                 lease = conversation.lease
                 if lease is not None and lease.token.startswith(process):
                     lease.expires = conversation.due = self._state.now()
-                    freed += 1
+                    freed.append(conversation_id)
             return freed
 
     def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:

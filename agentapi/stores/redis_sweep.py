@@ -41,14 +41,15 @@ class RedisSweep(RedisEndings):
         super().__init__(settings, client, scripts)
         self._due = DueReader()
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         calls: list[Call] = [
             ([due_key(partition)], [process, conversations_prefix(partition)])
             for partition in range(PARTITIONS)
         ]
         with translate_errors(self._settings.redis_url):
-            return sum(self._scripts.call_many("orphan", calls))
+            freed = self._scripts.call_many("orphan", calls)
+        return [conversation.decode() for found in freed for conversation in found]
 
     def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
         """See `TurnStore.perish`."""
