@@ -39,6 +39,7 @@ from agentapi.stores import (
     Unreadable,
     Wakeup,
 )
+from agentapi.stores.refusals import missed_deadline
 from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
@@ -333,14 +334,6 @@ def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
         return claim.history
     first = claim.summary.total - len(claim.history)
     return claim.history[max(0, claim.summary.covered - first) :]
-
-
-def missed_deadline() -> DeadlineExceeded:
-    """The error of a turn that did not end by its own deadline."""
-    return DeadlineExceeded(
-        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
-        "more time, or the agents less to do"
-    )
 
 
 def check_deadline(claim: Claim) -> None:

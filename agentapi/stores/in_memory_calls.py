@@ -35,7 +35,7 @@ class InMemoryCalls:
     def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
         """See `CallStore.suspend`."""
         with self._state.changed:
-            entry = self._state.turns[lease.turn_id]
+            entry = self._state.entry(lease)
             if entry.parked == lease.fence:
                 return Suspended.PARKED
             entry, conversation, _ = self._state.owned(lease)
@@ -94,8 +94,9 @@ class InMemoryCalls:
     def pending(self, turn_id: str) -> list[PendingCall]:
         """See `CallStore.pending`."""
         with self._state.changed:
-            entry = self._entry(turn_id)
+            entry = self._state.joined(turn_id)
             turn, calls = entry.turn, entry.calls
+            turn_id = turn.turn_id
             return [
                 PendingCall(
                     turn_id=turn_id,

@@ -7,7 +7,7 @@
 -- Promises 3, 7. The grace doubles with every dispatch that no claim has answered, so that a
 -- long queue does not breed copies. Nor is one sent that is only in line: the queue is not empty,
 -- and none that was sent clearly later has been claimed. It is looked at again when it has waited
--- twice as long. Two sweepers at once: the second finds nothing overdue.
+-- twice as long. Heads whose turn is gone are passed over. Two sweepers at once: the second finds nothing overdue.
 
 local ONE_SECOND = 1000
 local now = now_ms()
@@ -20,7 +20,7 @@ local function look(conversation_id)
   if not due or due > now then
     return
   end
-  local head = redis.call('LINDEX', ARGV[1] .. conversation_id .. ':inbox', 0)
+  local head = head_of(ARGV[1] .. conversation_id .. ':inbox')
   if not head then
     redis.call('ZREM', KEYS[1], conversation_id)
     return
