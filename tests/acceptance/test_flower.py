@@ -31,6 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         dispatch_grace=1,
         queues=2,
         shutdown_grace=0.2,
+        unknown_agent_wait=0.1,
     ) as running:
         yield running
 
