@@ -7,6 +7,7 @@ looks commands up in one registry.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
@@ -105,8 +106,13 @@ def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]
 def _services(state: Any, **_: Any) -> dict[str, Any]:
-    """How this worker's background services are doing (`agentapi doctor` asks)."""
-    return status_of(state.app.runtime)
+    """How this worker and its background services are doing (`agentapi doctor` asks)."""
+    consumer = state.consumer.task_consumer
+    return {
+        **status_of(state.app.runtime),
+        "queues": [queue.name for queue in consumer.queues] if consumer else [],
+        "clock": time.time(),
+    }
 
 
 # In the registry itself, so that how the `celery` command reads their arguments stays.

@@ -26,7 +26,9 @@ def hang() -> str:
 
 
 def ask(fleet: Fleet) -> dict[str, Any]:
-    answer: dict[str, Any] = Panel.data["services"](SimpleNamespace(app=fleet.app))
+    answer: dict[str, Any] = Panel.data["services"](
+        SimpleNamespace(app=fleet.app, consumer=SimpleNamespace(task_consumer=None))
+    )
     return answer
 
 
