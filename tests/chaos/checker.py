@@ -193,7 +193,7 @@ def _check_histories(client: Any, accepted: Sequence[AcceptedTurn], found: Findi
     in_order: dict[str, list[str]] = defaultdict(list)
     for turn in accepted:
         in_order[turn.conversation].append(turn.turn)
-    failed = {entry.partition(" ")[0] for entry in found.failed}
+    told = {entry.partition(" ")[0] for entry in (*found.failed, *found.lost)}
     for conversation, turns in in_order.items():
         raw: Any = client.lrange(conversation_key(conversation, "messages"), 0, -1)
         messages = [json.loads(message) for message in raw]
@@ -201,7 +201,7 @@ def _check_histories(client: Any, accepted: Sequence[AcceptedTurn], found: Findi
             found.half_visible.append(conversation)
         said = [message["turn_id"] for message in messages if message["role"] == "user"]
         times = Counter(said)
-        found.lost += [turn for turn in turns if not times[turn] and turn not in failed]
+        found.lost += [turn for turn in turns if not times[turn] and turn not in told]
         found.doubled += [turn for turn, count in times.items() if count > 1]
         known = set(turns)
         found.foreign += [turn for turn in times if turn not in known]
