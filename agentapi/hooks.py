@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from agentapi.errors import AgentAPIError, HookFailed
+from agentapi.errors import AgentAPIError, HookFailed, TurnVetoed
+from agentapi.faults import named, stop_if_asked
 from agentapi.messages import AssistantMessage, ToolCall
+from agentapi.plain import clean_message, clean_text
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tools.threads import run_in_tool_thread
@@ -96,13 +98,15 @@ class HookChain:
         for hooks in self._hooks:
             changed = await _run(hooks, "on_turn_start", context, message)
             message = _checked(hooks, "on_turn_start", changed, str, message)
-        return message
+        return clean_text(message)
 
     async def on_step(self, context: ToolContext, response: AssistantMessage) -> AssistantMessage:
         """The response as it goes on; raises as `on_turn_start`."""
         for hooks in self._hooks:
             changed = await _run(hooks, "on_step", context, response)
-            response = _checked(hooks, "on_step", changed, AssistantMessage, response)
+            if changed is not None:
+                checked = _checked(hooks, "on_step", changed, AssistantMessage, response)
+                response = clean_message(checked)
         return response
 
     async def on_tool(
@@ -137,13 +141,14 @@ async def _run(hooks: Hooks, name: str, *args: Any) -> Any:
         if inspect.iscoroutinefunction(method):
             return await method(*args)
         return await run_in_tool_thread(lambda: method(*args))
-    except AgentAPIError:
+    except TurnVetoed:
         raise
-    except Exception as error:
+    except BaseException as error:
+        stop_if_asked(error)
         # The error's text may quote what people said: it goes to the turn, not to a log.
         raise HookFailed(
-            f"{type(hooks).__name__}.{name} raised {type(error).__name__}: {error}; hooks end a "
-            "turn with TurnVetoed, anything else is a fault of theirs"
+            f"{type(hooks).__name__}.{name} raised {named(error)}; hooks end a turn with "
+            "TurnVetoed, anything else is a fault of theirs"
         ) from error
 
 

@@ -123,6 +123,7 @@ def turn_rules(
         max_depth=settings.max_depth,
         max_children=settings.max_children,
         max_message_bytes=settings.max_message_bytes,
+        max_tool_result_bytes=settings.max_tool_result_bytes,
         approval_timeout=settings.approval_timeout,
         prices=settings.prices,
         budget=budget,

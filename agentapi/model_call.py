@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentapi.errors import (
@@ -14,6 +14,7 @@ from agentapi.errors import (
     ProviderUnavailable,
     TurnParked,
 )
+from agentapi.plain import Pieces, clean_message, clean_text, clean_usage
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
 
 if TYPE_CHECKING:
@@ -91,11 +92,12 @@ async def call_model(
     async def attempt() -> ModelResponse:
         request = await prepare()
         if not stream:
-            return await provider.complete(request)
+            return _clean(await provider.complete(request))
         async for part in provider.stream(request):
             match part:
                 case ModelResponse():
-                    return part
+                    await shown.end()
+                    return _clean(part)
                 case TextDelta():
                     await shown.delta(part.text)
                 case TextReset():
@@ -108,18 +110,37 @@ async def call_model(
     return await ride_out(attempt, retry, again=shown.reset)
 
 
+def _clean(response: ModelResponse) -> ModelResponse:
+    """The answer as it can be stored, whatever the provider made of it."""
+    return replace(
+        response,
+        message=clean_message(response.message),
+        usage=clean_usage(response.usage),
+        model=None if response.model is None else clean_text(response.model),
+    )
+
+
 class _Shown:
     """Text that was shown and may have to be taken back."""
 
     def __init__(self, log: TurnLog) -> None:
         self._log = log
+        self._pieces = Pieces()
         self._any = False
 
     async def delta(self, text: str) -> None:
-        self._any = True
-        await self._log.delta(text)
+        await self._show(self._pieces.add(text))
+
+    async def end(self) -> None:
+        await self._show(self._pieces.end())
+
+    async def _show(self, text: str) -> None:
+        if text:
+            self._any = True
+            await self._log.delta(text)
 
     async def reset(self) -> None:
+        self._pieces = Pieces()
         if self._any:
             self._any = False
             await self._log.reset()

@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
     )
+    max_tool_result_bytes: int = Field(
+        default=1_048_576,
+        ge=1,
+        description="What is longer of a tool's result is cut off, in UTF-8 bytes.",
+    )
     max_depth: int = Field(
         default=5, ge=0, description="How deep turns may delegate to turns that delegate."
     )
@@ -98,7 +103,16 @@ class Settings(BaseSettings):
     )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
-        default=3, ge=1, description="Claims of one turn before it fails as poison."
+        default=3,
+        ge=1,
+        description="Deaths of the process in which a turn runs alone before it fails as poison.",
+    )
+    isolated_turns: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Turns that lost their worker which one worker runs at once, each in a process "
+        "of its own.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
@@ -134,7 +148,7 @@ class Settings(BaseSettings):
     )
     watchdog: bool = Field(
         default=True,
-        description="A small process beside each worker frees its turns if it is killed.",
+        description="Whether the process beside each worker frees its turns if it is killed.",
     )
     shutdown_grace: float = Field(
         default=20, ge=0, description="How long turns may run on after SIGTERM."
@@ -180,11 +194,55 @@ class Settings(BaseSettings):
     gateway_stall: Seconds = Field(
         default=30, description="How long a client may take nothing before its stream is dropped."
     )
+    gateway_require_keys: bool = Field(
+        default=False,
+        description="Whether every request needs a key even before the first key was made.",
+    )
+    gateway_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
+    )
+    gateway_connections: int = Field(
+        default=4_096, ge=1, description="Connections that one gateway process holds at once."
+    )
+    gateway_header_timeout: Seconds = Field(
+        default=10, description="How long a client may take to send a request's head."
+    )
+    gateway_body_timeout: Seconds = Field(
+        default=60, description="How long a client may take to send a request's body."
+    )
+    gateway_body_idle: Seconds = Field(
+        default=10, description="Longest pause of a client while it sends a request's body."
+    )
+    gateway_wrong_keys_per_minute: int = Field(
+        default=30, ge=0, description="Requests without a valid key of one peer; 0 for no limit."
+    )
+    gateway_streams: int = Field(
+        default=2_000,
+        ge=0,
+        description="Streams and waiting requests of one tenant in one gateway; 0 for no limit.",
+    )
+    gateway_stored_bytes: int = Field(
+        default=1_073_741_824,
+        ge=0,
+        description="Bytes that one tenant's conversations and turns may keep in Redis, about; "
+        "0 for no limit.",
+    )
+    gateway_fork_bytes: int = Field(
+        default=16_777_216,
+        ge=1,
+        description="Largest history that previous_response_id copies, images and files included.",
+    )
+    gateway_addresses: Literal["none", "public", "any"] = Field(
+        default="public",
+        description="Which addresses of images and files are handed to providers: none (data "
+        "only), public, or any.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
     )
 
-    @field_validator("agents", mode="before")
+    @field_validator("agents", "gateway_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import orjson
 
 from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.faults import stop_if_asked
 from agentapi.hooks import HookChain
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.limits import Limits, Price, Spent
 from agentapi.messages import ToolCall, ToolMessage, Usage
+from agentapi.plain import clean_text, cut
 from agentapi.tools.agents import Handoff
-from agentapi.tools.base import BaseTool, Toolbox, explain
+from agentapi.tools.base import BaseTool, Toolbox, as_text, explain
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
 from agentapi.turns import (
@@ -65,6 +67,7 @@ class TurnRules:
         max_depth: How many may be.
         max_children: How many turns it may wait for at once.
         max_message_bytes: Longest message to another agent.
+        max_tool_result_bytes: What is longer of a tool's result is cut off.
         approval_timeout: Seconds to wait for an approval; None for ever.
         prices: By ``provider:model`` or model.
         budget: What the turn may spend besides its agent's own limits.
@@ -75,6 +78,7 @@ class TurnRules:
     max_depth: int = 5
     max_children: int = 50
     max_message_bytes: int = 262_144
+    max_tool_result_bytes: int = 1_048_576
     approval_timeout: float | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
     budget: Limits | None = None
@@ -149,7 +153,7 @@ class CallRunner:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
                     group.create_task(run_one(call))
-        except ExceptionGroup as group_error:
+        except BaseExceptionGroup as group_error:
             # Only the log raises here, or a hook's veto; the first failure has stopped the others.
             raise group_error.exceptions[0] from group_error
         await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
@@ -223,16 +227,18 @@ class CallRunner:
         try:
             result = await self._invoke(tool, call)
         except BaseException as error:
-            # Whatever a user's function raises is for the model to read: the turn goes on. Even
-            # SystemExit, which would end the process's event loop, and a CancelledError of the
-            # tool's own making, which would leave the call without a result.
-            if isinstance(error, GeneratorExit | TurnVetoed) or _is_cancelled():
+            # Whatever a user's function raises is for the model to read: the turn goes on.
+            stop_if_asked(error)
+            if isinstance(error, TurnVetoed):
                 raise
-            return self._refusal(call, explain(error))
+            return self._refusal(call, self._shortened(explain(error)))
         if isinstance(result, Delegation):
             return self._children(call, result)
         handoff = tool.target if isinstance(tool, Handoff) else None
-        return ToolStep(message=self._message(call, result), handoff=handoff)
+        return ToolStep(message=self._message(call, self._shortened(result)), handoff=handoff)
+
+    def _shortened(self, text: str) -> str:
+        return cut(text, self.rules.max_tool_result_bytes)
 
     async def _invoke(self, tool: BaseTool, call: ToolCall) -> str | Delegation:
         context = replace(self.context, call_id=call.id)
@@ -240,7 +246,9 @@ class CallRunner:
         async def make(wanted: ToolCall) -> str | Delegation:
             return await tool.invoke(wanted.arguments, context)
 
-        return await self.hooks.on_tool(context, call, make)
+        result = await self.hooks.on_tool(context, call, make)
+        # A tool or a hook of the user's own may give anything.
+        return result if isinstance(result, Delegation) else as_text(result)
 
     def _children(self, call: ToolCall, delegation: Delegation) -> ToolStep | _Waiting:
         if self.rules.depth >= self.rules.max_depth:
@@ -249,17 +257,21 @@ class CallRunner:
                 f"turns may delegate {self.rules.max_depth} deep (AGENTAPI_MAX_DEPTH), and this "
                 "one is that deep: do it without",
             )
-        longest = max(len(turn.message.encode()) for turn in delegation.turns)
+        turns = [
+            replace(turn, agent=clean_text(turn.agent), message=clean_text(turn.message))
+            for turn in delegation.turns
+        ]
+        longest = max(len(turn.message.encode()) for turn in turns)
         if longest > self.rules.max_message_bytes:
             return self._refusal(
                 call,
                 f"a message to another agent has {longest} bytes, the limit is "
                 f"{self.rules.max_message_bytes}: shorten it",
             )
-        self._asked.update({t.agent: t.definition for t in delegation.turns if t.definition})
+        self._asked.update({t.agent: t.definition for t in turns if t.definition})
         return tuple(
             self._child(call, number, turn, listed=delegation.listed)
-            for number, turn in enumerate(delegation.turns)
+            for number, turn in enumerate(turns)
         )
 
     def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
@@ -329,9 +341,3 @@ def _failure(reply: ChildReply) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancels this task, rather than the tool itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

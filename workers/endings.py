@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentapi import Agent
+from agentapi.errors import AgentAPIError
+from agentapi.faults import named, text_of
 from agentapi.progress import TurnProgress
 from agentapi.stores import Ending
 from agentapi.turns import TurnError, TurnResult, TurnStatus
@@ -23,7 +27,10 @@ def completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Endin
     )
 
 
-_UNFINISHED = "This call has no result: the turn was ended before it finished."
+LONGEST_TEXT: Final = 8_000
+"""Characters of an error's text that a turn keeps; servers answer with whole pages."""
+
+_UNFINISHED: Final = "This call has no result: the turn was ended before it finished."
 
 
 def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None = None) -> Ending:
@@ -35,4 +42,29 @@ def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None 
         steps=len(progress.steps),
         spent=progress.spent,
         error=error,
+    )
+
+
+def error_of(error: BaseException) -> TurnError:
+    """An error as a failed turn keeps it; a fault of unknown kind is `internal`."""
+    if isinstance(error, AgentAPIError):
+        code, text = error.code, text_of(error)
+    else:
+        code, text = "internal", named(error)
+    return TurnError(code=code, message=text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT])
+
+
+def failed(error: BaseException, progress: TurnProgress) -> Ending:
+    """The end of a turn by an error."""
+    return stopped(TurnStatus.FAILED, progress, error_of(error))
+
+
+def broken(fault: BaseException, progress: TurnProgress) -> Ending:
+    """The end of a turn whose end cannot be written: nothing of what it did, but what it cost."""
+    return Ending(
+        status=TurnStatus.FAILED,
+        usage=progress.usage,
+        steps=len(progress.steps),
+        spent=progress.spent,
+        error=error_of(fault),
     )

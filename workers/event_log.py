@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from agentapi.errors import StoreUnavailable
 from agentapi.stores import Lease, NewEvent, TurnStore
+from agentapi.supervision import Service, Supervisor
 from agentapi.turns import EventType
 from workers.logs import line
 
@@ -39,7 +42,7 @@ class EventLog:
     a step or an end flushes first.
     """
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: TurnStore, supervisor: Supervisor) -> None:
         self._store = store
         self._pending: dict[Lease, _Pending] = defaultdict(_Pending)
         self._batches: dict[Lease, int] = {}
@@ -48,23 +51,27 @@ class EventLog:
         self._flushing = threading.Lock()
         self._wake = threading.Event()
         self._first_piece = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="agentapi-events", daemon=True)
+        self._service = supervisor.thread("agentapi-events", self._run)
 
     def start(self) -> None:
         """Start the thread that flushes."""
-        self._thread.start()
+        self._service.start()
 
     def stop(self) -> None:
         """Flush and end the thread."""
-        self._stopping = True
+        self._service.stop(wake=self._look)
+
+    def _look(self) -> None:
         self._first_piece.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
 
     def add(self, lease: Lease, kind: EventType, data: Mapping[str, Any]) -> None:
-        """Add an event; returns at once."""
+        """Add an event; returns at once.
+
+        Raises:
+            TypeError: It cannot be written down. Its own turn learns of it, here, and no other.
+        """
+        orjson.dumps(dict(data))
         with self._lock:
             self._pending[lease].add(kind, data)
             first = lease not in self._batches
@@ -82,10 +89,29 @@ class EventLog:
             return
         with self._flushing:
             self._unsent += self._take()
-            if self._unsent:
-                # The same batch numbers again after a failure: Redis may have taken them.
+            if not self._unsent:
+                return
+            # The same batch numbers again after a failure: Redis may have taken them.
+            try:
                 self._store.emit(self._unsent)
-                self._unsent = []
+            except StoreUnavailable:
+                raise
+            except Exception:
+                self._send_one_by_one()
+            self._unsent = []
+
+    def _send_one_by_one(self) -> None:
+        """One of the batches has a fault: it must not keep the others."""
+        while self._unsent:
+            lease = self._unsent[0][0]
+            try:
+                self._store.emit(self._unsent[:1])
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                kind = type(error).__name__
+                log.error(line("events.dropped", turn_id=lease.turn_id, error=kind))
+            del self._unsent[0]
 
     def forget(self, lease: Lease) -> None:
         """The turn has ended here."""
@@ -102,17 +128,20 @@ class EventLog:
             self._pending.clear()
             return taken
 
-    def _run(self) -> None:
+    def _run(self, service: Service) -> None:
+        # What was added before an error that ended an earlier round waits for no further event.
+        self._wake.set()
         stopping = False
         while not stopping:
             self._wake.wait()
             self._wake.clear()
             self._first_piece.clear()
-            stopping = self._stopping
+            stopping = service.stopping
             try:
                 self.flush()
             except StoreUnavailable as error:
                 log.debug(line("events.delayed", error=error))
                 self._wake.set()
+            service.progress()
             # After the flush: a turn's first piece goes at once, those that follow are gathered.
             self._first_piece.wait(FLUSH_INTERVAL)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from agentapi import Agent, Settings
-from agentapi.compaction import COMPACT, CompactionTask
+from agentapi.compaction import COMPACT, summariser
 from agentapi.errors import (
     AgentAPIError,
     DeadlineExceeded,
@@ -32,11 +32,11 @@ from agentapi.registry import unknown_agent, widest_window
 from agentapi.stores import (
     Claim,
     Ending,
-    ErrandKind,
-    Lease,
     Refusal,
+    RefusalReason,
     Suspended,
     TurnStore,
+    Unreadable,
     Wakeup,
 )
 from agentapi.tool_calls import TurnSuspended
@@ -44,15 +44,18 @@ from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
 from agentapi.turns import CallBook, Turn, TurnError, TurnResult, TurnStatus
 from agentapi.window import Window
+from workers.claimed import ClaimedTurn, Outcome, claim_line
+from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
-from workers.endings import completed, stopped
-from workers.errands import Errands
+from workers.endings import broken, completed, failed, stopped
 from workers.event_log import EventLog
+from workers.isolation.messages import SuspectTurn
 from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
 from workers.turn_log import WorkerLog
+from workers.unreadable import UnreadableTurns
 
 T = TypeVar("T")
 
@@ -64,20 +67,6 @@ PASS_ON_DELAY: Final = 0.1
 _NOTHING = Window(messages=0)
 
 
-Outcome: TypeAlias = Ending | TurnParked | TurnSuspended | LeaseLost | StoreUnavailable | None
-"""What becomes of a claimed turn; None when it is to be handed back."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimedTurn:
-    """A turn that this process may carry on."""
-
-    agent: Agent | None
-    claim: Claim
-    running: RunningTurn
-    progress: TurnProgress
-
-
 @dataclass(frozen=True, kw_only=True)
 class TurnExecutor:
     """Carries turns out: `begin` in a thread, `carry_out` on the event loop, `end` in a thread."""
@@ -86,8 +75,9 @@ class TurnExecutor:
     agents: Mapping[str, Agent]
     store: TurnStore
     dispatcher: Dispatcher
-    errands: Errands
     compactor: Compactor
+    closer: TurnCloser
+    unreadable: UnreadableTurns
     events: EventLog
     gate: ProviderGate
     running: RunningTurns
@@ -96,10 +86,11 @@ class TurnExecutor:
     process: str
     outage: Outage
     stopping: Callable[[], bool]
+    isolates: Callable[[], bool]
 
     def begin(
         self, conversation_id: str, turn_id: str, agent_name: str, *, owner: str, job: int = 0
-    ) -> ClaimedTurn | dict[str, Any]:
+    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
         """Answer a wake-up: claim the turn.
 
         Args:
@@ -110,9 +101,9 @@ class TurnExecutor:
             job: The pool's number for it, by which it can be stopped.
 
         Returns:
-            What is to be carried out; or, when there is nothing to do, how the turn stands, without
-            content: what Flower shows as the task's result. If Redis is away for too long,
-            ``store_unavailable``: the sweep wakes the turn again.
+            What is to be carried out, here or in a process of its own; or, when there is nothing
+            to do, how the turn stands, without content: what Flower shows as the task's result.
+            If Redis is away for too long, ``store_unavailable``: the sweep wakes the turn again.
         """
         if self.stopping():
             # Taken from the broker while the worker was told to end: for another one. It may
@@ -132,20 +123,32 @@ class TurnExecutor:
                     owner=owner,
                     token=token,
                     window=widest_window(agent, self.agents) if agent else _NOTHING,
+                    isolated=not self.isolates(),
                 ),
                 outage=self.outage,
             )
         except StoreUnavailable as error:
-            return self._unavailable(error)
+            return self.closer.unavailable(error)
         if isinstance(claim, Refusal):
             log.debug(line("turn.refused", turn_id=turn_id, reason=claim.reason))
+            if claim.reason is RefusalReason.SUSPECT:
+                return SuspectTurn(
+                    job=job,
+                    conversation_id=conversation_id,
+                    turn_id=turn_id,
+                    agent=agent_name,
+                    process=uuid.uuid4().hex,
+                    owner=owner,
+                )
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
+        if isinstance(claim, Unreadable):
+            return self.unreadable.settle(claim)
         return self._claimed(claim, agent_name, job)
 
     def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:
         name = claim.answering or agent_name
         if name == COMPACT:
-            name = CompactionTask.from_message(claim.turn.input).agent
+            name = summariser(claim.lease.conversation_id, claim.turn.input)
         turn = claim.turn
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         progress = TurnProgress(
@@ -165,41 +168,16 @@ class TurnExecutor:
             return await self._outcome(turn.agent, turn.claim, turn.running, turn.progress)
         except (LeaseLost, StoreUnavailable) as error:
             return error
+        except GeneratorExit:
+            raise
+        except BaseException as fault:
+            # Not the turn's fault but one of the lines that say how it ended.
+            log.error(claim_line("turn.crashed", turn.claim, error=type(fault).__name__))
+            return broken(fault, turn.progress)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
-        """Write what became of a turn, and wake those who wait for it.
-
-        Returns:
-            How the turn stands now; see `begin`.
-        """
-        agent, claim, running = turn.agent, turn.claim, turn.running
-        try:
-            match outcome:
-                case Ending() as ending:
-                    ended = self._end(claim, running, ending)
-                    if agent is not None and claim.turn.agent != COMPACT:
-                        self.compactor.after(agent, claim, ending)
-                    return ended
-                case TurnParked() as pause:
-                    return self._park(claim, running, turn.progress, pause)
-                case TurnSuspended():
-                    return self._suspended(claim)
-                case LeaseLost() | StoreUnavailable() as error:
-                    raise error
-                case None:
-                    return self._hand_back(claim)
-        except LeaseLost:
-            log.warning(_line("turn.lost", claim))
-            return {"status": "lost", "attempt": claim.turn.attempt}
-        except StoreUnavailable as error:
-            return self._unavailable(error)
-        finally:
-            self.running.remove(running)
-            self.events.forget(claim.lease)
-
-    def _unavailable(self, error: StoreUnavailable) -> dict[str, Any]:
-        self.outage.begins(error)
-        return {"status": error.code}
+        """See `TurnCloser.close`."""
+        return self.closer.close(turn, outcome)
 
     async def _outcome(
         self, agent: Agent | None, claim: Claim, running: RunningTurn, progress: TurnProgress
@@ -208,12 +186,11 @@ class TurnExecutor:
             return stopped(TurnStatus.CANCELLED, progress)
         try:
             check_deadline(claim)
-            attempts = claim.turn.attempt - claim.turn.forgiven
-            if attempts > self.settings.max_attempts:
+            if claim.turn.deaths >= self.settings.max_attempts:
                 raise PoisonTurn(
-                    f"turn was claimed {attempts} times and none of the workers lived to "
-                    "end it: see their logs for what killed them (memory, a tool that crashes the "
-                    "process), then enqueue it again"
+                    f"turn ran alone in a process of its own {claim.turn.deaths} times, and the "
+                    "process died each time: see the workers' logs for what killed it (memory, a "
+                    "tool that crashes the process), mend that, then retry the turn"
                 )
             if agent is None:
                 raise unknown_agent(claim.answering or claim.turn.agent, self.agents)
@@ -239,13 +216,14 @@ class TurnExecutor:
         except LeaseLost:
             raise
         except AgentAPIError as refusal:
-            error = TurnError(code=refusal.code, message=str(refusal))
-            return stopped(TurnStatus.FAILED, progress, error)
-        except Exception as fault:
+            return failed(refusal, progress)
+        except GeneratorExit:
+            raise
+        except BaseException as fault:
             # A fault of a provider of the user's own, or of ours: the turn must end all the same.
-            log.error(_line("turn.crashed", claim, error=type(fault).__name__))
-            error = TurnError(code="internal", message=f"{type(fault).__name__}: {fault}")
-            return stopped(TurnStatus.FAILED, progress, error)
+            # Also SystemExit, and the panics of extensions, which are no Exception.
+            log.error(claim_line("turn.crashed", claim, error=type(fault).__name__))
+            return failed(fault, progress)
 
     async def _carry_on(
         self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
@@ -284,7 +262,7 @@ class TurnExecutor:
         def suspend() -> Suspended | CallBook:
             return self.store.calls.suspend(claim.lease, wish.held)
 
-        return await running.call(lambda: self._write(running, suspend))
+        return await running.call(lambda: self.closer.write(running, suspend))
 
     async def _loop(
         self,
@@ -348,70 +326,6 @@ class TurnExecutor:
         longest, deadline = self.settings.turn_timeout, claim.turn.deadline_at
         return longest if deadline is None else min(longest, deadline - claim.now)
 
-    def _end(self, claim: Claim, running: RunningTurn, ending: Ending) -> dict[str, Any]:
-        """Commit, and wake the conversation's next turn."""
-        self.dispatcher.send(self._write(running, lambda: self.store.commit(running.lease, ending)))
-        if claim.turn.parent_id is not None:
-            self.errands.of_turn(ErrandKind.DELIVER, claim.turn.turn_id)
-        code = {"error": ending.error.code} if ending.error else {}
-        log.info(_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
-        return {
-            "status": ending.status.value,
-            "attempt": claim.turn.attempt,
-            "steps": ending.steps,
-            "tokens": ending.usage.total_tokens,
-            **code,
-        }
-
-    def _park(
-        self, claim: Claim, running: RunningTurn, progress: TurnProgress, pause: TurnParked
-    ) -> dict[str, Any]:
-        """Free the thread until the provider wants to be asked again."""
-        parked = self._write(
-            running,
-            lambda: self.store.park(
-                claim.lease,
-                pause.delay,
-                failures=pause.failures,
-                steps=len(progress.steps),
-                reason="provider",
-            ),
-        )
-        if not parked:
-            ending = stopped(TurnStatus.CANCELLED, progress)
-            return self._end(claim, running, ending)
-        log.info(_line("turn.parked", claim, seconds=round(pause.delay, 1)))
-        return {"status": "parked", "attempt": claim.turn.attempt, "seconds": pause.delay}
-
-    def _suspended(self, claim: Claim) -> dict[str, Any]:
-        """The turn waits: start what it waits for."""
-        self.errands.of_turn(ErrandKind.START, claim.turn.turn_id)
-        log.info(_line("turn.suspended", claim))
-        return {"status": "parked", "attempt": claim.turn.attempt}
-
-    def _write(self, running: RunningTurn, transition: Callable[[], T]) -> T:
-        """Make the transition that ends this attempt, after the events that came before it."""
-
-        def write() -> T:
-            self.events.flush()
-            return transition()
-
-        return ride_out(
-            write,
-            outage=self.outage,
-            give_up=lambda: running.reason is StopReason.LEASE_LOST,
-        )
-
-    def _hand_back(self, claim: Claim) -> dict[str, Any]:
-        ride_out(
-            lambda: self.store.release(claim.lease),
-            outage=self.outage,
-            patience=self.settings.redis_timeout,
-        )
-        self.dispatcher.send(_wakeup(claim.lease, claim.turn))
-        log.info(_line("turn.handed_back", claim))
-        return {"status": "handed_back", "attempt": claim.turn.attempt}
-
 
 def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
     """The history that was loaded, without what the summary says already."""
@@ -447,10 +361,6 @@ def _context(turn: Turn) -> ToolContext:
     )
 
 
-def _wakeup(lease: Lease, turn: Turn) -> Wakeup:
-    return Wakeup(conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=turn.agent)
-
-
 def _summary(turn: Turn) -> dict[str, Any]:
     return {
         "status": turn.status.value,
@@ -458,13 +368,3 @@ def _summary(turn: Turn) -> dict[str, Any]:
         "steps": turn.steps,
         "tokens": turn.usage.total_tokens,
     }
-
-
-def _line(action: str, claim: Claim, **more: object) -> str:
-    return line(
-        action,
-        conversation_id=claim.lease.conversation_id,
-        turn_id=claim.lease.turn_id,
-        attempt=claim.turn.attempt,
-        **more,
-    )

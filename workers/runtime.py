@@ -8,25 +8,29 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from agentapi import Agent, Settings
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
+from agentapi.supervision import Supervisor, end_process
 from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
+from workers.claimed import ClaimedTurn, Outcome
+from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.event_log import EventLog
-from workers.executor import ClaimedTurn, Outcome, TurnExecutor
+from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
+from workers.isolation import IsolatedTurns, SuspectTurn
+from workers.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
-from workers.watchdog import Watchdog
+from workers.unreadable import UnreadableTurns
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -34,12 +38,15 @@ log = logging.getLogger("agentapi.runtime")
 STORE_THREADS: Final = 4
 """Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
 
+SERVER_IS_AWAY: Final = 4
+"""Timeouts that pass before a call to a server out of reach says so: it is tried again."""
+
 CONSUMER_STOPS_WITHIN: Final = 2.0
 """Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
 
     def __init__(
         self,
@@ -47,7 +54,18 @@ class Runtime:
         agents: Mapping[str, Agent],
         store: TurnStore,
         dispatcher: Dispatcher,
+        process: str | None = None,
     ) -> None:
+        """Make one; nothing is started.
+
+        Args:
+            settings: Of the worker.
+            agents: Whom it serves, by name.
+            store: Where turns are.
+            dispatcher: Sends wake-ups.
+            process: For a process that was forked for one suspect turn: what its claim token
+                begins with. Such a process neither sweeps nor isolates.
+        """
         self.agents = agents
         self.running = RunningTurns()
         self._settings = settings
@@ -55,41 +73,97 @@ class Runtime:
         self._owner = "eager"
         # Claims and candidacy carry it, so that the watchdog can tell this process's from those
         # of one that was started again under the same name.
-        self._process = uuid.uuid4().hex
+        self.process = process or uuid.uuid4().hex
+        self._runs_one_turn = process is not None
+        # A producer's process, which eager mode runs in, is not ours to end.
+        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self._outage = Outage()
-        self._watchdog = Watchdog(settings)
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
-        self._loop = LoopThread()
+        self._loop = LoopThread(self.supervisor)
         self._tasks: set[asyncio.Task[Outcome]] = set()
-        self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
-        self._events = EventLog(store)
+        self.threads = StoreThreads(STORE_THREADS)
+        self.liveness = Liveness(self._probes(dispatcher), self.supervisor)
+        self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
-        self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
+        self._heartbeat = Heartbeat(
+            settings,
+            store,
+            self.running,
+            self._gate,
+            self._outage,
+            supervisor=self.supervisor,
+            vouches=self.liveness.alive,
+        )
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
+        self.isolation = IsolatedTurns(
+            places=settings.isolated_turns,
+            store=store,
+            dispatcher=dispatcher,
+            threads=self.threads,
+            outage=self._outage,
+            service=self.supervisor.watched("agentapi-isolation"),
+        )
+        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
         self._executor = TurnExecutor(
             settings=settings,
             agents=agents,
             store=store,
             dispatcher=dispatcher,
-            errands=self._errands,
-            compactor=Compactor(settings=settings, store=store, dispatcher=dispatcher),
+            compactor=compactor,
+            closer=TurnCloser(
+                settings=settings,
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                compactor=compactor,
+                events=self._events,
+                running=self.running,
+                outage=self._outage,
+            ),
+            unreadable=UnreadableTurns(
+                store=store,
+                dispatcher=dispatcher,
+                errands=self._errands,
+                outage=self._outage,
+            ),
             events=self._events,
             gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
             threads=self.threads,
-            process=self._process,
+            process=self.process,
             outage=self._outage,
             stopping=lambda: self._stopping,
+            isolates=lambda: self.isolation.available,
         )
         self._starting = threading.Lock()
         self._started = False
+
+    def _probes(self, dispatcher: Dispatcher) -> list[Probe]:
+        """The parts without which the process holds turns and carries out none."""
+        silence = bound(self._settings.lease_ttl)
+        loop = self._loop.loop
+        return [
+            Probe(
+                name="loop",
+                ask=lambda answer: loop.call_soon_threadsafe(answer),
+                bound=silence,
+                where=self._loop.where,
+            ),
+            threads_probe(
+                self.threads,
+                # A call to a server that is out of reach takes several times its timeout.
+                bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
+                excused=lambda: self._outage.lasts or dispatcher.away,
+                where=self.threads.where,
+            ),
+        ]
 
     def start(self, owner: str) -> None:
         """Start the threads, once.
@@ -105,52 +179,65 @@ class Runtime:
             self._events.start()
             if not self._settings.eager:
                 self._heartbeat.start()
-                candidate = f"{owner}/{self._process}"
-                self._sweeper.start(candidate)
-                if self._settings.watchdog:
-                    self._watchdog.start(self._process, candidate)
+                self.liveness.start()
+            if not self._settings.eager and not self._runs_one_turn:
+                self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
+                self._sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
+
+    def candidate(self, owner: str) -> str:
+        """The worker's name in the election of the sweeper."""
+        return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up in the thread that calls, to its end: eager mode."""
         if not self._started:
             self.start(self._owner)
         turn = self.begin(conversation_id, turn_id, agent)
-        if isinstance(turn, dict):
-            return turn
+        if not isinstance(turn, ClaimedTurn):
+            return turn if isinstance(turn, dict) else {"status": "suspect"}
         carried_out = self._executor.carry_out(turn)
         outcome = asyncio.run_coroutine_threadsafe(carried_out, self._loop.loop).result()
         return self.end(turn, outcome)
 
     def begin(
         self, conversation_id: str, turn_id: str, agent: str, job: int = 0
-    ) -> ClaimedTurn | dict[str, Any]:
+    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
         """See `TurnExecutor.begin`."""
         return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]) -> None:
+    def carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         """From any thread: see `TurnExecutor.carry_out`.
 
         Args:
             turn: What `begin` gave.
             then: Called on the event loop with the outcome.
+
+        Raises:
+            RuntimeError: The event loop has ended.
         """
         self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
 
-    def _carry_out(
-        self, turn: ClaimedTurn, then: Callable[[asyncio.Future[Outcome]], None]
-    ) -> None:
+    def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
+        def done(task: asyncio.Task[Outcome]) -> None:
+            # Cancelled or broken before its first line, by whoever cancels every task there is.
+            then(None if task.cancelled() or task.exception() else task.result())
+
         task = self._loop.loop.create_task(self._executor.carry_out(turn))
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(then)
+        task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""
         return self._executor.end(turn, outcome)
+
+    def accepting(self) -> bool:
+        """Whether the worker takes more turns."""
+        return not self._stopping
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
@@ -182,15 +269,31 @@ class Runtime:
 
     def hand_back(self) -> None:
         """Stop all running turns at their last recorded step and hand them back."""
+        self.isolation.hand_back()
         for turn in self.running.all():
             turn.stop(StopReason.SHUTDOWN)
+
+    def end_now(self) -> None:
+        """Begin nothing more, and hand back what runs."""
+        self._stopping = True
+        self.hand_back()
+
+    def stop_job(self, job: int) -> None:
+        """Cancel the turn of one of the pool's jobs, wherever it runs."""
+        self.running.stop_job(job, StopReason.CANCELLED)
+        self.isolation.cancel(job)
+
+    def cancel_all(self) -> None:
+        """Cancel all turns of this process."""
+        for turn in self.running.all():
+            turn.stop(StopReason.CANCELLED)
 
     def drain(self) -> None:
         """Wait until running turns have ended or were handed back. No more of them begin."""
         self._consumer_stopped.set()
         if not self._stopping:
             self.shutdown_requested()
-        while not self.running.wait_until_none(0.1):
+        while not (self.running.wait_until_none(0.1) and self.isolation.wait_until_none(0.1)):
             if time.monotonic() > self._deadline + self._settings.redis_timeout:
                 return
             if time.monotonic() > self._deadline:
@@ -202,11 +305,12 @@ class Runtime:
             return
         self._sweeper.stop()
         self.drain()
+        self.isolation.stop()
+        self.liveness.stop()
         self._heartbeat.stop()
         self._events.stop()
         self._loop.stop()
         self.threads.shutdown()
         self._store.close()
         self._gate.close()
-        self._watchdog.stop()
         self._ended.set()

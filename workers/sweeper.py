@@ -51,6 +51,7 @@ class Sweeper:
         self._stop = threading.Event()
         self._outage = outage
         self._candidate = ""
+        self._swept = False
         self._thread = threading.Thread(target=self._run, name="agentapi-sweep", daemon=True)
 
     def start(self, candidate: str) -> None:
@@ -68,8 +69,17 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Dispatch again what is overdue; returns how many."""
-        if not self._store.elect(self._candidate, ttl=ELECTION_BEATS * self._interval):
+        election = self._store.elect(
+            self._candidate, ttl=ELECTION_BEATS * self._interval, swept=self._swept
+        )
+        self._swept = False
+        if not election.elected:
             return 0
+        dispatched = self._sweep()
+        self._swept = True
+        return dispatched
+
+    def _sweep(self) -> int:
         overdue = self._store.overdue()
         # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():

@@ -5,13 +5,16 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
+    Perished,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
     TurnStore,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory import InMemoryTurnStore
@@ -24,12 +27,14 @@ __all__ = [
     "CallStore",
     "Cancellation",
     "Claim",
+    "Election",
     "Ending",
     "Errand",
     "ErrandKind",
     "InMemoryTurnStore",
     "Lease",
     "NewEvent",
+    "Perished",
     "RedisTurnStore",
     "Refusal",
     "RefusalReason",
@@ -37,5 +42,6 @@ __all__ = [
     "Renewal",
     "Suspended",
     "TurnStore",
+    "Unreadable",
     "Wakeup",
 ]

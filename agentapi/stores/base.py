@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol, TypeAlias
 
 from agentapi.compaction import Summary
-from agentapi.errors import ConversationBusy, TenantMismatch
+from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
 from agentapi.limits import Spent
 from agentapi.messages import Message, Usage
 from agentapi.stores.calls import CallStore, Errand
@@ -78,6 +78,28 @@ class Claim:
     now: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """A claim that was won, of a turn that this release cannot run: a record of it, or of its
+    history, is of a newer release or broken.
+
+    The lease is held: whoever claimed ends the turn (`commit`), or hands it back for a while
+    (`release` with a delay), so that a newer worker may take it.
+
+    Attributes:
+        error: What cannot be read, and what to do.
+        turn: None when it is the turn itself.
+        attempt: How often it was claimed.
+        deferrals: How often it was handed back with a delay.
+    """
+
+    lease: Lease
+    error: UnreadableRecord
+    turn: Turn | None
+    attempt: int
+    deferrals: int
+
+
 Refused: TypeAlias = ConversationBusy | TenantMismatch
 
 
@@ -89,14 +111,24 @@ class RefusalReason(StrEnum):
     WAITING = "waiting"
     PARKED = "parked"
     LEASED = "leased"
+    SUSPECT = "suspect"
+    """It lost its worker: only a process that runs nothing else may claim it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A claim that was not won, and how the turn stands (None when it is gone)."""
+    """A claim that was not won, and how the turn stands (None when it is gone, or unreadable)."""
 
     reason: RefusalReason
     turn: Turn | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perished:
+    """A turn whose process died: how often by now, and the wake-up to send."""
+
+    deaths: int
+    wakeup: Wakeup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +189,20 @@ class Renewal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Election:
+    """The answer to a candidate.
+
+    Attributes:
+        elected: Whether it is the one that sweeps.
+        since_sweep: Seconds since the end of the last complete sweep of any worker; None before
+            the first.
+    """
+
+    elected: bool
+    since_sweep: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewEvent:
     """An event to be numbered by the store."""
 
@@ -185,9 +231,42 @@ class TurnStore(Protocol):
         ...
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
-    ) -> Claim | Refusal:
-        """Take the right to run a turn. The same token again gets the same lease."""
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
+    ) -> Claim | Unreadable | Refusal:
+        """Take the right to run a turn. The same token again gets the same lease.
+
+        Args:
+            conversation_id: Of the turn.
+            turn_id: The turn.
+            owner: The worker's name, for people.
+            token: Names this claim; begins with the name of the claiming process.
+            window: How much of the history is wanted.
+            isolated: Whether the turn would run in a process of its own, as turns must that
+                lost their worker.
+
+        Returns:
+            The claim; or that it was won and a record cannot be read; or why it was not won.
+        """
+        ...
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """Count the death of a process that ran a turn and nothing else.
+
+        Args:
+            conversation_id: Of the turn.
+            turn_id: The turn.
+            process: What the process's claim token began with; a repeat counts once.
+
+        Returns:
+            How often that happened to the turn; None when the process did not have it.
+        """
         ...
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
@@ -209,8 +288,13 @@ class TurnStore(Protocol):
         """
         ...
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """Hand the turn back at its last recorded step.
+
+        Args:
+            lease: The turn's.
+            delay: Seconds until the sweep dispatches it, for a turn that this worker cannot run
+                and another one might; 0 when the caller does so at once.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -249,11 +333,14 @@ class TurnStore(Protocol):
         """
         ...
 
-    def orphan(self, process: str) -> int:
-        """End the leases of a process that is dead for sure; returns how many it had.
+    def orphan(self, process: str) -> list[str]:
+        """End the leases of a process that is certainly dead.
 
         Args:
-            process: What the process's claim tokens and candidacy begin with.
+            process: What the process's claim tokens begin with.
+
+        Returns:
+            The conversations whose lease it had; they are overdue now.
         """
         ...
 
@@ -277,8 +364,19 @@ class TurnStore(Protocol):
         """
         ...
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """Whether the candidate is the fleet's sweeper for the next `ttl` seconds."""
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """Be, or stay, the fleet's sweeper; and learn whether anybody sweeps.
+
+        Args:
+            candidate: The worker's name in the election.
+            ttl: Seconds for which it is elected.
+            swept: Whether it has completed a sweep since its last call. One that stays elected
+                and completes none is seen by all.
+        """
+        ...
+
+    def since_sweep(self) -> float | None:
+        """Seconds since the end of the last complete sweep; None before the first."""
         ...
 
     def resign(self, candidate: str) -> None:
@@ -360,6 +458,15 @@ class TurnStore(Protocol):
 
     def reset(self, conversation_id: str) -> int:
         """Begin a conversation's history anew; returns how many messages it had."""
+        ...
+
+    def check_protocol(self) -> None:
+        """See that this release may work beside those that use the store already.
+
+        Raises:
+            ConfigurationError: The fleet has moved on to a protocol that this release cannot read.
+            StoreUnavailable: The store cannot be reached.
+        """
         ...
 
     def ping(self) -> None:

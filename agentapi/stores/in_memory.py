@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from agentapi.ids import partition_of
 from agentapi.memory.in_memory import InMemoryMemory
@@ -21,12 +22,15 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
+    Perished,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.codec import ending_event, parked_event, step_event
@@ -44,6 +48,9 @@ from agentapi.stores.refusals import (
 )
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
+
+BY_CANCEL: Final = "cancel"
+"""What ended a turn that no worker ended."""
 
 
 class InMemoryTurnStore(InMemoryHistories):
@@ -146,8 +153,15 @@ class InMemoryTurnStore(InMemoryHistories):
         return conversation
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
-    ) -> Claim | Refusal:
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
@@ -166,10 +180,13 @@ class InMemoryTurnStore(InMemoryHistories):
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                if self._kept_from(entry, conversation, isolated):
+                    conversation.due = now + self._settings.dispatch_grace
+                    return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
                 if entry.never_claimed and entry.dispatches == 0:
                     due = conversation.due if entry.in_line is None else entry.in_line
                     self._state.claimed[partition_of(conversation_id)] = due or 0
-                conversation.epoch += 1
+                conversation.epoch = self._state.next_epoch(conversation)
                 expires = now + self._settings.lease_ttl
                 lease = HeldLease(token, turn_id, conversation.epoch, expires)
                 conversation.lease, conversation.due = lease, expires
@@ -179,18 +196,47 @@ class InMemoryTurnStore(InMemoryHistories):
                     conversation_id=conversation_id,
                     turn_id=turn_id,
                     epoch=lease.epoch,
+                    token=token,
                     generation=conversation.generation,
                 ),
                 turn=entry.turn,
                 steps=tuple(entry.steps),
                 history=conversation.memory.load(window),
-                calls=take_calls(entry, lease.epoch, now)[0],
+                calls=take_calls(entry, lease.epoch, now),
                 answering=conversation.answering.get(entry.turn.agent),
                 spent=conversation.spent,
                 summary=self._summary(conversation),
                 calibration=conversation.calibration,
                 now=now,
             )
+
+    def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
+        """Whether a turn that lost its worker must not run here."""
+        if entry.turn.status is TurnStatus.RUNNING:
+            conversation.lease = None
+            self._lose(entry)
+        turn = entry.turn
+        nothing_to_run = turn.cancel_requested or turn.deaths >= self._settings.max_attempts
+        return turn.suspect and not isolated and not nothing_to_run
+
+    def _lose(self, entry: StoredTurn) -> None:
+        losses = entry.turn.losses + 1
+        entry.turn = replace(entry.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """See `TurnStore.perish`."""
+        with self._state.changed:
+            entry = self._state.turns[turn_id]
+            conversation = self._state.conversations[conversation_id]
+            lease = conversation.lease
+            if entry.perished != process:
+                if lease is None or lease.turn_id != turn_id or not lease.token.startswith(process):
+                    return None
+                conversation.lease, conversation.due = None, self._state.now()
+                self._lose(entry)
+                entry.perished = process
+                entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
+            return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
@@ -223,7 +269,7 @@ class InMemoryTurnStore(InMemoryHistories):
         """See `TurnStore.commit`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.committed == lease.epoch:
+            if entry.committed == lease.fence:
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
@@ -253,14 +299,14 @@ class InMemoryTurnStore(InMemoryHistories):
                 answered_by=ending.answered_by,
                 structured=ending.structured,
             )
-            return self._end(entry, conversation, ending.status, lease.epoch, ending_event(ending))
+            return self._end(entry, conversation, ending.status, lease.fence, ending_event(ending))
 
     def _end(
         self,
         entry: StoredTurn,
         conversation: Conversation,
         status: TurnStatus,
-        committed: int | str,
+        committed: str,
         data: Mapping[str, object],
     ) -> Wakeup | None:
         turn_id = entry.turn.turn_id
@@ -271,10 +317,8 @@ class InMemoryTurnStore(InMemoryHistories):
             entry.following = self._state.wakeup(conversation.inbox[0])
         elif was_head:
             conversation.due = None
-        delivered_by_worker = isinstance(committed, int)
-        self._state.leave_errands(
-            entry, self._settings.dispatch_grace if delivered_by_worker else 0
-        )
+        by_worker = committed != BY_CANCEL
+        self._state.leave_errands(entry, self._settings.dispatch_grace if by_worker else 0)
         if status is not TurnStatus.FAILED:
             entry.steps.clear()
             entry.calls = StoredCalls()
@@ -283,28 +327,28 @@ class InMemoryTurnStore(InMemoryHistories):
         self._state.emit(entry, EventType(status.value), data)
         return entry.following
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.released == lease.epoch:
+            if entry.released == lease.fence:
                 return
             entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
-            conversation.due = self._state.now()
-            entry.released = lease.epoch
+            conversation.due = self._state.now() + delay
+            entry.released = lease.fence
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
                 handbacks=entry.turn.handbacks + 1,
-                forgiven=entry.turn.forgiven + 1,
+                deferrals=entry.turn.deferrals + (1 if delay > 0 else 0),
             )
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
         """See `TurnStore.park`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.parked == lease.epoch:
+            if entry.parked == lease.fence:
                 return True
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
@@ -312,14 +356,13 @@ class InMemoryTurnStore(InMemoryHistories):
             deadline = entry.turn.deadline_at
             wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
             conversation.lease, conversation.due = None, wake
-            entry.parked, entry.failures_at = lease.epoch, steps
+            entry.parked, entry.failures_at = lease.fence, steps
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.PARKED,
                 wakes_at=wake,
                 failures=failures,
                 parks=entry.turn.parks + 1,
-                forgiven=entry.turn.forgiven + 1,
             )
             self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
             return True
@@ -347,7 +390,7 @@ class InMemoryTurnStore(InMemoryHistories):
             raise already_kept(turn.turn_id)
         if len(conversation.inbox) >= self._settings.inbox_limit:
             raise busy(turn.conversation_id, len(conversation.inbox))
-        entry.committed = entry.following = None
+        entry.committed = entry.following = entry.perished = None
         entry.dispatches = 0
         entry.turn = replace(
             turn,
@@ -358,7 +401,9 @@ class InMemoryTurnStore(InMemoryHistories):
             cancel_requested=False,
             failures=0,
             deadline_at=None,
-            forgiven=turn.attempt,
+            suspect=False,
+            deaths=0,
+            deferrals=0,
             ended_at=None,
         )
         self._state.emit(entry, EventType.RETRIED, {})
@@ -366,15 +411,15 @@ class InMemoryTurnStore(InMemoryHistories):
             conversation.due = self._state.now() + self._settings.dispatch_grace
         conversation.inbox.append(turn.turn_id)
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         with self._state.changed:
-            freed = 0
-            for conversation in self._state.conversations.values():
+            freed = []
+            for conversation_id, conversation in self._state.conversations.items():
                 lease = conversation.lease
                 if lease is not None and lease.token.startswith(process):
                     lease.expires = conversation.due = self._state.now()
-                    freed += 1
+                    freed.append(conversation_id)
             return freed
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
@@ -407,7 +452,7 @@ class InMemoryTurnStore(InMemoryHistories):
             entry = self._state.turns.get(turn_id)
             if entry is None:
                 raise no_turn(turn_id)
-            if entry.committed == "cancel":
+            if entry.committed == BY_CANCEL:
                 return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=entry.following)
             if entry.turn.status.ended:
                 return Cancellation(outcome=CancelOutcome.ENDED)
@@ -429,17 +474,34 @@ class InMemoryTurnStore(InMemoryHistories):
             wakeup = self._state.wakeup(entry.turn.turn_id)
             return Cancellation(outcome=CancelOutcome.REQUESTED, wakeup=wakeup)
         if mine:
-            conversation.epoch += 1
+            conversation.epoch = self._state.next_epoch(conversation)
             conversation.lease = None
-        following = self._end(entry, conversation, TurnStatus.CANCELLED, "cancel", {})
+        following = self._end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
         return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """See `TurnStore.elect`. There is only one process."""
-        return True
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """See `TurnStore.elect`."""
+        with self._state.changed:
+            now = self._state.now()
+            elected, until = self._state.elected
+            known = elected if until > now else ""
+            if known in ("", candidate):
+                self._state.elected = (candidate, now + ttl)
+                if known and swept:
+                    self._state.swept = now
+            return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        with self._state.changed:
+            swept = self._state.swept
+            return None if swept is None else max(0.0, self._state.now() - swept)
 
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
+        with self._state.changed:
+            if self._state.elected[0] == candidate:
+                self._state.elected = ("", 0.0)
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""
@@ -515,6 +577,9 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             self._interrupted = True
             self._state.changed.notify_all()
+
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`. There is only one process."""
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""

@@ -36,14 +36,15 @@ class InMemoryCalls:
         """See `CallStore.suspend`."""
         with self._state.changed:
             entry = self._state.turns[lease.turn_id]
-            if entry.parked == lease.epoch:
+            if entry.parked == lease.fence:
                 return Suspended.PARKED
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
                 return Suspended.CANCELLED
             now = self._state.now()
             _note(entry.calls, held, now)
-            book, ready = take_calls(entry, lease.epoch, now)
+            book = take_calls(entry, lease.epoch, now)
+            ready = any(question.call_id in book.decisions for question in held.questions)
             if ready or (held.children and not entry.calls.awaited):
                 return book
             self._park(entry, conversation, lease, held)
@@ -59,13 +60,12 @@ class InMemoryCalls:
         if calls.awaited:
             self._state.leave(ErrandKind.START, turn.turn_id, turn.turn_id, self._grace)
         conversation.lease, conversation.due = None, wake
-        entry.parked = lease.epoch
+        entry.parked = lease.fence
         entry.turn = replace(
             turn,
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
             parks=turn.parks + 1,
-            forgiven=turn.forgiven + 1,
         )
         self._state.emit(entry, EventType.PARKED, held_event(held))
 
@@ -176,16 +176,15 @@ def _settle_expired(calls: StoredCalls, now: float) -> None:
             calls.decisions.setdefault(call_id, default)
 
 
-def take_calls(entry: StoredTurn, epoch: int, now: float) -> tuple[CallBook, bool]:
-    """Give what was decided to the worker of an epoch; and whether anything was given."""
+def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
+    """Give what was decided to the worker of an epoch."""
     calls = entry.calls
     _settle_expired(calls, now)
     new = [call_id for call_id in calls.decisions if call_id not in calls.given]
     calls.given |= dict.fromkeys(new, epoch)
-    book = CallBook(
+    return CallBook(
         decisions=dict(calls.decisions),
         begun_before=frozenset(c for c, given in calls.given.items() if given != epoch),
         children=dict(calls.children),
         replies=dict(calls.replies),
     )
-    return book, bool(new)

@@ -76,13 +76,14 @@ class StoredTurn:
     steps: list[Step] = field(default_factory=list)
     calls: StoredCalls = field(default_factory=StoredCalls)
     events: list[Event] = field(default_factory=list)
-    committed: int | str | None = None
-    released: int | None = None
+    committed: str | None = None
+    released: str | None = None
+    perished: str | None = None
     following: Wakeup | None = None
     dispatches: int = 0
     in_line: float | None = None
     failures_at: int = 0
-    parked: int | None = None
+    parked: str | None = None
     kept: bool = False
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
@@ -110,6 +111,8 @@ class State:
         self.merged: dict[str, str] = {}
         self.errands: dict[Errand, float] = {}
         self.claimed: dict[int, float] = {}
+        self.elected: tuple[str, float] = ("", 0.0)
+        self.swept: float | None = None
 
     def wakeup(self, turn_id: str) -> Wakeup:
         """What is to be sent for a turn."""
@@ -140,7 +143,15 @@ class State:
     def owns(self, lease: Lease) -> bool:
         """Whether the lease is still held."""
         held = self.conversations[lease.conversation_id].lease
-        return held is not None and held.turn_id == lease.turn_id and held.epoch == lease.epoch
+        return (
+            held is not None
+            and held.turn_id == lease.turn_id
+            and (held.epoch, held.token) == (lease.epoch, lease.token)
+        )
+
+    def next_epoch(self, conversation: Conversation) -> int:
+        """The epoch of a new owner: it grows with every claim, and by the clock."""
+        return max(conversation.epoch + 1, int(self.now() * 1000))
 
     def owned(self, lease: Lease) -> tuple[StoredTurn, Conversation, HeldLease]:
         """What a lease that is still held is about.

@@ -89,5 +89,11 @@ def due_key_of_turn(turn_id: str) -> str:
     return due_key(partition_of_turn(turn_id))
 
 
-ELECTION_KEY = "agentapi:sweeper"
+PROTOCOL_KEY = "agentapi:{protocol}"
+"""The version of the turn protocol that the fleet writes."""
+
+ELECTION_KEY = "agentapi:{sweeper}"
 """Who sweeps; belongs to the fleet, not to a partition."""
+
+SWEPT_KEY = f"{ELECTION_KEY}:swept"
+"""When the last complete sweep ended."""

@@ -11,7 +11,8 @@ import orjson
 import redis
 
 from agentapi.ids import PARTITIONS, partition_of
-from agentapi.messages import attachment_to_dict, dumps, loads
+from agentapi.messages import attachment_to_dict, dumps
+from agentapi.records import PROTOCOL
 from agentapi.settings import Settings
 from agentapi.stores.base import (
     LONGEST_GRACE,
@@ -20,29 +21,31 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
+    Perished,
     Refusal,
-    RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
-from agentapi.stores.calls_codec import call_book
+from agentapi.stores.claim_codec import ClaimCall
 from agentapi.stores.codec import (
     ending_event,
     outcome_to_json,
-    pairs,
     parked_event,
-    spent_from,
     step_event,
-    summary_from,
     turn_from_hash,
 )
 from agentapi.stores.connection import connect, translate_errors
+from agentapi.stores.due import DueReader
 from agentapi.stores.event_reader import EventReader
 from agentapi.stores.keys import (
     ELECTION_KEY,
+    PROTOCOL_KEY,
+    SWEPT_KEY,
     ConversationKeys,
     TurnKeys,
     claimed_key,
@@ -53,12 +56,13 @@ from agentapi.stores.keys import (
     turns_prefix,
 )
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.redis_calls import RedisCalls, read_due
+from agentapi.stores.redis_calls import RedisCalls
 from agentapi.stores.redis_histories import RedisHistories
 from agentapi.stores.refusals import (
     already_kept,
     busy,
     lost,
+    newer_fleet,
     no_turn,
     not_failed,
     other_tenant,
@@ -66,7 +70,7 @@ from agentapi.stores.refusals import (
     unexpected,
 )
 from agentapi.stores.scripts import Call, Scripts
-from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
+from agentapi.turns import Event, NewTurn, Step, Turn, step_to_json
 from agentapi.window import BYTES_PER_TOKEN, Window
 
 AT_ONCE: Final = 100
@@ -94,6 +98,7 @@ class RedisTurnStore(RedisHistories):
         super().__init__(settings, client, Scripts(client, keep_connections=keep_connections))
         self.calls: CallStore = RedisCalls(settings, client, self._scripts)
         self._reader = EventReader(settings, client)
+        self._due = DueReader()
         self._grace = _ms(settings.dispatch_grace)
         self._retentions = (_ms(settings.turn_retention), _ms(settings.events_retention))
 
@@ -140,6 +145,7 @@ class RedisTurnStore(RedisHistories):
                 orjson.dumps([attachment_to_dict(a) for a in turn.attachments])
                 if turn.attachments
                 else "",
+                PROTOCOL,
                 *chain.from_iterable(turn.blobs.items()),
             ],
         )
@@ -162,8 +168,15 @@ class RedisTurnStore(RedisHistories):
                 raise unexpected("enqueue", reply)
 
     def claim(
-        self, conversation_id: str, turn_id: str, *, owner: str, token: str, window: Window
-    ) -> Claim | Refusal:
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
         max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
@@ -178,45 +191,32 @@ class RedisTurnStore(RedisHistories):
                 _ms(self._settings.lease_ttl),
                 -1 if window.messages is None else window.messages,
                 max_bytes,
+                int(isolated),
+                self._settings.max_attempts,
+                self._grace,
             ],
         )
-        if reply[0] == b"refused":
-            return Refusal(
-                reason=RefusalReason(reply[1].decode()),
-                turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
-            )
-        (
-            _,
-            epoch,
-            _,
-            generation,
-            fields,
-            steps,
-            messages,
-            calls,
-            answering,
-            spent,
-            summary,
-            total,
-            now,
-        ) = reply
-        return Claim(
-            lease=Lease(
-                conversation_id=conversation_id,
-                turn_id=turn_id,
-                epoch=int(epoch),
-                generation=int(generation),
-            ),
-            turn=turn_from_hash(turn_id, pairs(fields)),
-            steps=[step_from_json(step) for step in steps],
-            history=[loads(message) for message in messages],
-            calls=call_book(pairs(calls), int(epoch)),
-            answering=answering.decode() or None,
-            spent=spent_from(spent),
-            summary=summary_from(summary, total),
-            calibration=float(spent[3] or 1),
-            now=int(now) / 1000,
+        call = ClaimCall(conversation_id=conversation_id, turn_id=turn_id, token=token)
+        return call.answer(reply)
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """See `TurnStore.perish`."""
+        keys = conversation_keys(conversation_id)
+        reply = self._call(
+            "perish",
+            [turn_keys(turn_id).turn, keys.lease, keys.due],
+            [turn_id, conversation_id, process],
         )
+        match reply:
+            case [b"perished", deaths, agent]:
+                wakeup = Wakeup(
+                    conversation_id=conversation_id, turn_id=turn_id, agent=agent.decode()
+                )
+                return Perished(deaths=deaths, wakeup=wakeup)
+            case [b"gone"]:
+                return None
+            case _:
+                raise unexpected("perish", reply)
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
         """See `TurnStore.record`."""
@@ -226,7 +226,7 @@ class RedisTurnStore(RedisHistories):
             [turn.turn, conversation_keys(lease.conversation_id).lease, turn.journal, turn.events],
             [
                 lease.turn_id,
-                lease.epoch,
+                lease.fence,
                 index,
                 step_to_json(step),
                 orjson.dumps(step_event(index, step)),
@@ -249,7 +249,7 @@ class RedisTurnStore(RedisHistories):
             [
                 lease.turn_id,
                 lease.conversation_id,
-                lease.epoch,
+                lease.fence,
                 lease.generation,
                 ending.status,
                 outcome_to_json(ending),
@@ -271,13 +271,13 @@ class RedisTurnStore(RedisHistories):
             raise lost(lease)
         return _wakeup(lease.conversation_id, *reply[1:])
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         keys = conversation_keys(lease.conversation_id)
         reply = self._call(
             "release",
             [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
-            [lease.turn_id, lease.conversation_id, lease.epoch],
+            [lease.turn_id, lease.conversation_id, lease.fence, _ms(delay)],
         )
         if reply[0] == b"fenced":
             raise lost(lease)
@@ -291,7 +291,7 @@ class RedisTurnStore(RedisHistories):
             [
                 lease.turn_id,
                 lease.conversation_id,
-                lease.epoch,
+                lease.fence,
                 _ms(delay),
                 failures,
                 steps,
@@ -335,14 +335,15 @@ class RedisTurnStore(RedisHistories):
             case _:
                 raise unexpected("retry", reply)
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         calls: list[Call] = [
             ([due_key(partition)], [process, conversations_prefix(partition)])
             for partition in range(PARTITIONS)
         ]
         with translate_errors(self._settings.redis_url):
-            return sum(self._scripts.call_many("orphan", calls))
+            freed = self._scripts.call_many("orphan", calls)
+        return [conversation.decode() for found in freed for conversation in found]
 
     def _conversation_of(self, turn_id: str) -> str:
         with translate_errors(self._settings.redis_url):
@@ -358,7 +359,7 @@ class RedisTurnStore(RedisHistories):
         for lease in leases:
             keys = conversation_keys(lease.conversation_id)
             named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
-            calls.append((named, [lease.turn_id, lease.conversation_id, lease.epoch, ttl]))
+            calls.append((named, [lease.turn_id, lease.conversation_id, lease.fence, ttl]))
         with translate_errors(self._settings.redis_url):
             replies = self._scripts.call_many("renew", calls)
         return [
@@ -371,7 +372,7 @@ class RedisTurnStore(RedisHistories):
         calls: list[Call] = []
         for lease, number, events in batches:
             turn = turn_keys(lease.turn_id)
-            args: list[Any] = [lease.turn_id, lease.epoch, number]
+            args: list[Any] = [lease.turn_id, lease.fence, number]
             for event in events:
                 args += [event.type, orjson.dumps(dict(event.data))]
             keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]
@@ -406,9 +407,23 @@ class RedisTurnStore(RedisHistories):
             case _:
                 raise unexpected("cancel", reply)
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
         """See `TurnStore.elect`."""
-        return bool(self._call("elect", [ELECTION_KEY], [candidate, _ms(ttl)]))
+        elected, age = self._call(
+            "elect", [ELECTION_KEY, SWEPT_KEY], [candidate, _ms(ttl), int(swept)]
+        )
+        return Election(elected=elected == 1, since_sweep=None if age < 0 else age / 1000)
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.get(SWEPT_KEY)
+        pipeline.time()
+        with translate_errors(self._settings.redis_url):
+            swept, (seconds, micros) = pipeline.execute()
+        if swept is None:
+            return None
+        return float(max(0.0, seconds + micros / 1e6 - int(swept) / 1000))
 
     def resign(self, candidate: str) -> None:
         """See `TurnStore.resign`."""
@@ -417,10 +432,8 @@ class RedisTurnStore(RedisHistories):
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
         """See `TurnStore.overdue`."""
         found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
-        return [
-            read_due(number - 1, member)
-            for number, member in zip(found[::2], found[1::2], strict=True)
-        ]
+        members = zip(found[::2], found[1::2], strict=True)
+        return self._due.read((number - 1, member) for number, member in members)
 
     def claimed(self) -> dict[int, float]:
         """See `TurnStore.claimed`."""
@@ -492,6 +505,16 @@ class RedisTurnStore(RedisHistories):
         """See `TurnStore.interrupt`."""
         with translate_errors(self._settings.redis_url):
             self._reader.interrupt()
+
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.set(PROTOCOL_KEY, PROTOCOL, nx=True)
+        pipeline.get(PROTOCOL_KEY)
+        with translate_errors(self._settings.redis_url):
+            _, fleet = pipeline.execute()
+        if not fleet.isdigit() or int(fleet) > PROTOCOL:
+            raise newer_fleet(fleet)
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""

@@ -24,6 +24,7 @@ TRANSITIONS: Final = (
     "orphan",
     "overdue",
     "park",
+    "perish",
     "record",
     "redispatch",
     "release",

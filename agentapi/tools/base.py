@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from agentapi.errors import InvalidAgent, InvalidTool
+from agentapi.faults import named, text_of
+from agentapi.plain import clean_text, plain
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
@@ -110,20 +112,30 @@ class Toolbox:
 
 
 def as_text(result: object) -> str:
-    """A tool's result as the model gets it: text as it is, all else as JSON."""
-    return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+    """A tool's result as the model gets it: text as it is, all else as JSON.
+
+    Raises:
+        Exception: It cannot be said in JSON, such as bytes that are no text.
+    """
+    if isinstance(result, str):
+        return clean_text(result)
+    try:
+        return to_json(result, fallback=str).decode()
+    except PydanticSerializationError:
+        # Text inside it is half a character, perhaps.
+        return to_json(plain(to_jsonable_python(result, fallback=str))).decode()
 
 
 def explain(error: BaseException) -> str:
     """What a model is told about a call that raised."""
     if isinstance(error, ToolFailed):
-        return str(error)
+        return text_of(error)
     if isinstance(error, ValidationError):
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         )
-        return f"invalid arguments: {problems}"
-    if isinstance(error, TimeoutError) and not str(error):
+        return clean_text(f"invalid arguments: {problems}")
+    if isinstance(error, TimeoutError) and not text_of(error):
         return "the tool did not answer in time"
-    return f"{type(error).__name__}: {error}"
+    return named(error)

@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 from pydantic import ValidationError
 
 from agentapi.errors import InvalidTool
+from agentapi.faults import stop_if_asked
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, as_text
 from agentapi.tools.context import ToolContext
@@ -99,7 +100,8 @@ class Tool(BaseTool, Generic[P, R]):
             names = inspect.signature(predicate).parameters
             asked = {name: value for name, value in values.items() if name in names}
             return bool(await run_in_tool_thread(lambda: predicate(**asked)))
-        except (Exception, SystemExit):
+        except BaseException as error:
+            stop_if_asked(error)
             return True
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str | Delegation:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentapi.errors import InvalidTool
+from agentapi.faults import text_of
+from agentapi.plain import clean_text, cut
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, ToolFailed
 from agentapi.tools.context import ToolContext
@@ -157,8 +159,8 @@ class McpTool(BaseTool):
         try:
             result = await self._session.call(self._tool, dict(arguments), repeat=self.idempotent)
         except ToolFailed as failure:
-            raise ToolFailed(_cut(str(failure), self._longest)) from failure
-        text = _cut(_text(result), self._longest)
+            raise ToolFailed(cut(text_of(failure), self._longest)) from failure
+        text = cut(clean_text(_text(result)), self._longest)
         if result.is_error:
             raise ToolFailed(text or "the tool failed and did not say why")
         return text
@@ -185,14 +187,6 @@ def _text(result: CallToolResult) -> str:
     from pydantic_core import to_json
 
     return to_json(result.structured_content).decode()
-
-
-def _cut(text: str, longest: int) -> str:
-    encoded = text.encode()
-    if len(encoded) <= longest:
-        return text
-    kept = encoded[:longest].decode(errors="ignore")
-    return f"{kept}\n[cut off: {len(encoded)} bytes, the limit is {longest}]"
 
 
 async def close_sessions() -> None:

@@ -124,9 +124,11 @@ class Turn:
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
+        deferrals: How many of the hand-backs were of workers that could not run it.
         parks: How often it waited without a worker.
-        forgiven: How many of the claims count for no failed attempt: those that were handed back
-            or parked, and all before a retry.
+        losses: How often it lost its worker: killed, or silent for longer than a lease.
+        deaths: How often the process died in which it ran alone, since the last retry.
+        suspect: Whether it lost its worker and so runs in a process of its own.
         failures: How often the model call failed in passing before the turn was parked.
         worker: The worker that claimed it last.
         wakes_at: While it is parked, when it goes on, if nothing wakes it before.
@@ -154,8 +156,11 @@ class Turn:
     on_abort: OnAbort = OnAbort.DROP
     attempt: int = 0
     handbacks: int = 0
+    deferrals: int = 0
     parks: int = 0
-    forgiven: int = 0
+    losses: int = 0
+    deaths: int = 0
+    suspect: bool = False
     failures: int = 0
     worker: str | None = None
     wakes_at: float | None = None
@@ -221,6 +226,8 @@ class EventType(StrEnum):
     """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
     """The turn had failed and runs again behind its last recorded step."""
+    UNKNOWN = "unknown"
+    """A newer release wrote it, and the turn goes on; only its number is known here [type]."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"

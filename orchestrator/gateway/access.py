@@ -1,8 +1,7 @@
-"""Who asks: a bearer key becomes a tenant's view, and the request counts against its rate."""
+"""Who asks, as routes get it."""
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request
@@ -11,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from agentapi import Settings
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import InvalidRequest, NotAuthenticated
+from orchestrator.gateway.local_only import is_local_name
 from orchestrator.gateway.tenancy import TenantView
 
 OPEN_TENANT: Final = "local"
@@ -21,13 +21,7 @@ _bearer = HTTPBearer(auto_error=False, description="A key made with `agentapi ke
 
 def is_loopback(settings: Settings) -> bool:
     """Whether the gateway can be reached from its own machine only."""
-    host = settings.gateway_host
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_local_name(settings.gateway_host)
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -38,33 +32,16 @@ def gateway_of(request: Request) -> Gateway:
 
 async def tenant_view(
     request: Request,
-    gateway: Annotated[Gateway, Depends(gateway_of)],
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> TenantView:
-    """What the caller may see.
+    """What the caller may see, as `Entrance` found before the body was read.
 
     Raises:
-        NotAuthenticated: No key, or one that is not valid.
-        RateLimited: Too many requests.
-        StoreUnavailable: Redis is out of reach.
+        NotAuthenticated: The request did not come through the entrance.
     """
-    key, made = await gateway.keys.find(credentials.credentials if credentials else "")
-    if key is not None:
-        tenant = key.tenant
-    elif made == 0 and is_loopback(gateway.settings):
-        tenant = OPEN_TENANT
-    else:
-        raise NotAuthenticated(
-            "the key is missing or not valid: send `Authorization: Bearer KEY` with a key made "
-            "by `agentapi keys create`"
-        )
-    request.state.tenant = tenant
-    view = TenantView(gateway, tenant)
-    request.state.view = view
-    allowance, refusal = await gateway.limiter.request(tenant)
-    request.state.allowance = allowance
-    if refusal is not None:
-        raise refusal
+    view: TenantView | None = getattr(request.state, "view", None)
+    if view is None:
+        raise NotAuthenticated("nobody has looked at the key")
     return view
 
 

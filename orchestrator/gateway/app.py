@@ -94,7 +94,9 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     where, *place = fault.get("loc", ()) or ("body",)
     param = str(place[0]) if place else None
     if fault.get("type") == "json_invalid":
-        return _answer(problem_of(InvalidRequest("the body is no JSON", code="invalid_json")))
+        why = fault.get("ctx", {}).get("error", "it cannot be read")
+        message = f"the body is no JSON that can be taken: {why}"
+        return _answer(problem_of(InvalidRequest(message, code="invalid_json")))
     message = f"{param or where}: {fault.get('msg', 'not valid')}"
     return _answer(problem_of(InvalidRequest(message, param=param)))
 

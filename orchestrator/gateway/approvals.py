@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.turns import PendingCall, Verdict
 from orchestrator.gateway.access import View
+from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import errors
 from orchestrator.gateway.native import TurnView, turn_view
 
-router = APIRouter(tags=["native"])
+router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class DecideCall(BaseModel):

@@ -17,6 +17,7 @@ from orchestrator.gateway.keys import KeyStore
 from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.models import ModelDirectory, WorkerCensus
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.strangers import Strangers
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Gateway:
         self.conversations = ConversationStore(settings, self.redis, scripts)
         self.follower = AsyncFollower(settings, self.redis)
         self.keys = KeyStore(settings, self.redis)
+        self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
         self.limiter = Limiter(settings, self.redis, scripts)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)

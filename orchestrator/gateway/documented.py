@@ -25,10 +25,13 @@ class ErrorBody(BaseModel):
 _MEANING: Final = {
     400: "The request is not acceptable; `param` names what.",
     401: "No key, or one that is not valid.",
+    403: "There are no keys, and the request came from a web page or through a proxy.",
     404: "There is no such thing, or it is another tenant's.",
     409: "The state of the conversation or turn forbids it now.",
+    408: "The body came too slowly.",
     410: "It is kept no longer.",
     413: "The body is too large.",
+    421: "There are no keys, and the request was not to a name of this machine.",
     429: "A limit of the tenant is used up; `retry-after` says when to come again.",
     500: "The gateway or the turn failed.",
     502: "The turn's model provider refused.",
@@ -36,7 +39,7 @@ _MEANING: Final = {
     504: "The turn took too long.",
 }
 
-ALWAYS: Final = (400, 401, 413, 429, 500, 503)
+ALWAYS: Final = (400, 401, 403, 408, 413, 421, 429, 500, 503)
 """Statuses that any route with a key may answer with."""
 
 SSE: Final[dict[str, Any]] = {

@@ -73,6 +73,20 @@ class NotAuthenticated(GatewayError):
     code = "invalid_api_key"
 
 
+class Forbidden(GatewayError):
+    """Not from there: a web page or a proxy, while there are no keys."""
+
+    status = 403
+    code = "forbidden"
+
+
+class Misdirected(GatewayError):
+    """Not under that name, while there are no keys."""
+
+    status = 421
+    code = "host_not_allowed"
+
+
 class NotFound(GatewayError):
     """There is no such thing, or it is another tenant's."""
 
@@ -92,6 +106,13 @@ class Gone(GatewayError):
 
     status = 410
     code = "gone"
+
+
+class TooSlow(GatewayError):
+    """The request's body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class TooLarge(GatewayError):

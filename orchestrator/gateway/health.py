@@ -11,8 +11,9 @@ from agentapi.errors import StoreUnavailable
 from agentapi.stores.connection import translate_errors
 from orchestrator.gateway.access import gateway_of
 from orchestrator.gateway.core import Gateway
+from orchestrator.gateway.documented import errors
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=errors(403, 421, 503))
 
 
 class Alive(BaseModel):

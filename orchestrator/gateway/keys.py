@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -18,6 +19,12 @@ from agentapi.stores.connection import translate_errors
 KEYS: Final = "agentapi:gateway:keys"
 """Hash: SHA-256 of a key -> what is known of it. A key has 256 random bits, so that a plain hash
 cannot be searched for it."""
+
+KEYED: Final = "agentapi:gateway:keyed"
+"""Says that keys were made, should the hash itself be lost: that must not open the gateway."""
+
+_MOST_VALID: Final = 4_096
+"""Keys that a process remembers as valid, by their hashes."""
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -56,11 +63,18 @@ def check_tenant(tenant: str) -> str:
 
 
 class KeyStore:
-    """Makes, finds and revokes keys."""
+    """Makes, finds and revokes keys.
+
+    Attributes:
+        seen: Whether this process knows that keys were made. That never changes back, whatever
+            becomes of Redis.
+    """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._url = settings.redis_url
         self._client = client
+        self._valid: OrderedDict[str, None] = OrderedDict()
+        self.seen = False
 
     async def create(self, tenant: str, label: str = "") -> tuple[ApiKey, str]:
         """Make a key.
@@ -104,19 +118,46 @@ class KeyStore:
                 return ended
         raise InvalidInput(f"there is no key {key_id!r}: `agentapi keys list` shows all")
 
-    async def find(self, secret: str) -> tuple[ApiKey | None, int]:
-        """The key of a secret, unless it is revoked, and how many keys were ever made.
+    async def find(self, secret: str) -> ApiKey | None:
+        """The key of a secret, unless it is revoked.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
+        digest = _hash(secret)
         with translate_errors(self._url):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.hget(KEYS, _hash(secret))
-            pipeline.hlen(KEYS)
-            found, count = await pipeline.execute()
+            found = cast("bytes | None", await self._client.hget(KEYS, digest))
         key = _load(found) if found is not None else None
-        return (key if key is not None and key.revoked is None else None), int(count)
+        self.seen = self.seen or key is not None
+        self._valid.pop(digest, None)
+        if key is None or key.revoked is not None:
+            return None
+        self._valid[digest] = None
+        if len(self._valid) > _MOST_VALID:
+            self._valid.popitem(last=False)
+        return key
+
+    def was_valid(self, secret: str) -> bool:
+        """Whether a secret was valid when this process last looked."""
+        return bool(secret) and _hash(secret) in self._valid
+
+    async def exist(self) -> bool:
+        """Whether keys were ever made, revoked and lost ones included.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        if not self.seen:
+            with translate_errors(self._url):
+                pipeline = self._client.pipeline(transaction=False)
+                pipeline.exists(KEYS)
+                pipeline.exists(KEYED)
+                made, marked = await pipeline.execute()
+                if made and not marked:
+                    # They are of a release that left no mark.
+                    await self._client.set(KEYED, "1")
+                self.seen = bool(made or marked)
+        return self.seen
 
     async def _read(self) -> dict[str, ApiKey]:
         with translate_errors(self._url):
@@ -125,7 +166,10 @@ class KeyStore:
 
     async def _write(self, digest: str, key: ApiKey) -> None:
         with translate_errors(self._url):
-            await self._client.hset(KEYS, digest, _dump(key))
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.hset(KEYS, digest, _dump(key))
+            pipeline.set(KEYED, "1")
+            await pipeline.execute()
 
     async def _now(self) -> int:
         with translate_errors(self._url):

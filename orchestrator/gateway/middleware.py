@@ -1,4 +1,4 @@
-"""Around every request: its id, one log line, the size of its body, and faults without a trace."""
+"""Around every request: its id, one log line, who may send a body, and faults without a trace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.gateway.errors import Problem, TooLarge, problem_of
+from agentapi.errors import AgentAPIError
+from orchestrator.gateway.bodies import BodyReader
+from orchestrator.gateway.entrance import Entrance
+from orchestrator.gateway.errors import Problem, problem_of
 
 log = logging.getLogger("agentapi.gateway")
 
@@ -26,18 +29,24 @@ class RequestGate:
     """Pure ASGI, so that a fault in the middle of a stream cuts the connection: behind
     Starlette's ``middleware("http")`` the client would take it for a clean end."""
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, entrance: Entrance, bodies: BodyReader) -> None:
         """Stand before an app.
 
         Args:
             app: The app.
-            max_body: Largest body in bytes.
+            entrance: Says who may come in.
+            bodies: Reads the bodies of those.
         """
         self._app = app
-        self._max_body = max_body
+        self._entrance = entrance
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "websocket":
+            # There is none here, for nobody.
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -48,11 +57,11 @@ class RequestGate:
         state["request_id"] = request_id
         exchange = _Exchange(scope, request_id, send)
         try:
-            body = await _read(receive, headers, self._max_body)
-            if body is None:
-                await exchange.refuse(_too_large(self._max_body))
-            else:
-                await self._app(scope, _replay(body, receive), exchange.send)
+            await self._entrance.admit(scope, headers)
+            body = await self._bodies.read(receive, headers)
+            await self._app(scope, _replay(body, receive), exchange.send)
+        except AgentAPIError as error:
+            await exchange.refuse(problem_of(error))
         except Exception as error:
             # Neither here nor at the client: a traceback may show what people said.
             log.error(
@@ -119,30 +128,6 @@ def _place(error: Exception) -> str:
     """File and line of the fault."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "-"
-
-
-def _too_large(limit: int) -> Problem:
-    return problem_of(
-        TooLarge(f"the body is larger than {limit} bytes (AGENTAPI_GATEWAY_MAX_BODY_BYTES)")
-    )
-
-
-async def _read(receive: Receive, headers: Headers, limit: int) -> bytes | None:
-    """The whole body, or None when it is too large; no more of it is kept than that."""
-    declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        return None
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return bytes(body)
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > limit:
-            return None
-    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentapi.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest
 from orchestrator.gateway.labels import metadata_of
@@ -18,7 +19,7 @@ from orchestrator.gateway.sse import EventStream
 from orchestrator.gateway.streams import native_stream
 from orchestrator.gateway.tenancy import NewMessage, TenantView
 
-router = APIRouter(tags=["native"])
+router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class CreateTurn(BaseModel):

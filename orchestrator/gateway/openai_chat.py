@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.openai_objects import chat_object
 from orchestrator.gateway.openai_params import CreateChat
@@ -15,7 +16,7 @@ from orchestrator.gateway.sse import EventStream
 from orchestrator.gateway.streams import chat_stream
 from orchestrator.handle import outcome
 
-router = APIRouter(prefix="/v1/chat/completions", tags=["openai"])
+router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
 
 
 @router.post(

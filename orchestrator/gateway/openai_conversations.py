@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body
 
 from agentapi.messages import AssistantMessage
 from orchestrator.gateway.access import View
+from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.conversations import Conversation
 from orchestrator.gateway.documented import errors
 from orchestrator.gateway.errors import InvalidRequest, NotFound
@@ -23,7 +24,7 @@ from orchestrator.gateway.openai_responses import After, Include, Limit, Order, 
 from orchestrator.gateway.public_ids import new_conversation_id
 from orchestrator.gateway.tenancy import TenantView
 
-router = APIRouter(prefix="/v1/conversations", tags=["openai"])
+router = APIRouter(prefix="/v1/conversations", tags=["openai"], route_class=StrictRoute)
 
 
 @router.post("")

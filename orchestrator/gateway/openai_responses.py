@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest, NotFound, UnsupportedParameter
 from orchestrator.gateway.labels import labels_of
@@ -22,7 +23,7 @@ from orchestrator.gateway.sse import EventStream
 from orchestrator.gateway.streams import response_stream
 from orchestrator.gateway.tenancy import TenantView
 
-router = APIRouter(prefix="/v1/responses", tags=["openai"])
+router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
 _CANCEL_PATIENCE = 2.0
 """Seconds beyond the workers' heartbeat that a cancellation is waited for."""

@@ -15,10 +15,13 @@ from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.app import create_app
+from orchestrator.gateway.bodies import BodyReader
 from orchestrator.gateway.connection import connect
 from orchestrator.gateway.core import Gateway
+from orchestrator.gateway.entrance import Entrance
 from orchestrator.gateway.keys import KeyStore
 from orchestrator.gateway.middleware import RequestGate
+from orchestrator.gateway.protocol import ConnectionLimits, GuardedConfig
 
 log = logging.getLogger("agentapi.gateway")
 
@@ -49,15 +52,24 @@ def serve(settings: Settings) -> None:
             others than this machine could connect.
         StoreUnavailable: Redis is out of reach, and it is not known whether there are keys.
     """
-    if not is_loopback(settings):
+    if not is_loopback(settings) and not settings.gateway_require_keys:
         asyncio.run(_refuse_without_keys(settings))
     # The producer's threads take turns with a busy event loop; at Python's 5 ms each, a thread
     # that answers Redis a few times would wait longer for its turns than for Redis.
     sys.setswitchinterval(0.0005)
     app = create_app(settings)
     listener = _listen(settings.gateway_host, settings.gateway_port)
-    config = uvicorn.Config(
-        RequestGate(app, settings.gateway_max_body_bytes),
+    gateway: Gateway = app.state.gateway
+    config = GuardedConfig(
+        RequestGate(app, Entrance(gateway), BodyReader(settings)),
+        ConnectionLimits(
+            connections=settings.gateway_connections,
+            head=settings.gateway_header_timeout,
+            rest=settings.gateway_body_idle,
+            stall=settings.gateway_stall,
+        ),
+        proxy_headers=bool(settings.gateway_proxies),
+        forwarded_allow_ips=list(settings.gateway_proxies),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
@@ -66,16 +78,16 @@ def serve(settings: Settings) -> None:
     )
     host, port = listener.getsockname()[:2]
     log.info("gateway.listening address=http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    _Server(config, app.state.gateway).run(sockets=[listener])
+    _Server(config, gateway).run(sockets=[listener])
 
 
 async def _refuse_without_keys(settings: Settings) -> None:
     client = connect(settings, connections=1)
     try:
-        _, made = await KeyStore(settings, client).find("")
+        made = await KeyStore(settings, client).exist()
     finally:
         await client.aclose()
-    if made == 0:
+    if not made:
         raise ConfigurationError(
             f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: anybody "
             "who reaches this machine could talk to the agents. Make a key with `agentapi keys "

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
+import signal
 import time
+from typing import Any
 
 from agentapi import Agent, Delegate, delegate, register_provider, tool
+from agentapi.errors import ProviderUnavailable
 from agentapi.providers.offline import OfflineProvider
 
 
@@ -39,6 +44,16 @@ async def block(seconds: float) -> str:
     return "unblocked"
 
 
+@tool(idempotent=True)
+async def die(how: str) -> str:
+    """Take the whole process along."""
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "crashed":
+        ctypes.string_at(0)
+    os._exit(3)
+
+
 @tool
 def broken() -> str:
     """Raise."""
@@ -66,7 +81,32 @@ def fan_out(messages: list[str]) -> list[Delegate]:
 tools = Agent(
     name="tools",
     provider="offline",
-    tools=[nap, count_up, block, broken, echo, sign, fan_out],
+    tools=[nap, count_up, die, block, broken, echo, sign, fan_out],
 )
 slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")
+
+
+class FaultyProvider(OfflineProvider):
+    """Has a fault of its own, whose text quotes what was said."""
+
+    name = "faulty"
+
+    async def complete(self, request: Any) -> Any:
+        raise ZeroDivisionError(str(request.messages))
+
+
+class BusyProvider(OfflineProvider):
+    """Wants to be asked again in a minute."""
+
+    name = "busy"
+
+    async def complete(self, request: Any) -> Any:
+        raise ProviderUnavailable("busy", provider="busy", status=429, retry_after=60)
+
+
+register_provider("faulty", FaultyProvider)
+register_provider("busy", BusyProvider)
+
+faulty = Agent(name="faulty", provider="faulty")
+busy = Agent(name="busy", provider="busy")

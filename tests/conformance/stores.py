@@ -61,6 +61,7 @@ class Bench:
         """A claim, won or not."""
         more.setdefault("token", uuid.uuid4().hex)
         more.setdefault("owner", "w")
+        more.setdefault("isolated", True)
         more.setdefault("window", Window(messages=None))
         return self.store.claim(conversation_id, turn_id, **more)
 

@@ -141,10 +141,12 @@ def test_a_decision_while_a_worker_has_the_turn_is_not_lost(bench: Bench) -> Non
     bench.store.calls.decide(turn_id, "c1", YES)
     lease = bench.claim(turn_id).lease
     assert bench.store.calls.decide(turn_id, "c2", YES) is None
-    book = suspend(bench, lease, questions=[question("c2")])
-    assert isinstance(book, CallBook)
-    assert book.decisions["c2"] == YES
-    assert book.begun_before == frozenset()
+    for _ in range(2):
+        # Also when the first answer was lost: else the turn would wait, and nobody could see it.
+        book = suspend(bench, lease, questions=[question("c2")])
+        assert isinstance(book, CallBook)
+        assert book.decisions["c2"] == YES
+        assert book.begun_before == frozenset()
     assert bench.complete(lease) is None
 
 
@@ -194,7 +196,7 @@ def test_the_last_reply_wakes_the_parent(bench: Bench) -> None:
     assert book.answered("c1")
     assert book.children == {"c1": (one, two)}
     assert book.replies == {one.turn_id: first, two.turn_id: second}
-    assert bench.store.turn(turn_id).forgiven == 1
+    assert bench.store.turn(turn_id).losses == 0
 
 
 def test_replies_that_came_before_the_turn_could_wait(bench: Bench) -> None:

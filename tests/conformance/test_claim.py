@@ -22,7 +22,7 @@ def test_only_the_head_can_be_claimed_and_only_once(bench: Bench) -> None:
     first, second = bench.enqueue(), bench.enqueue()
     assert refused(bench.try_claim(second)) is RefusalReason.WAITING
     claim = bench.claim(first, owner="w1")
-    assert claim.lease.epoch == 1
+    epoch = claim.lease.epoch
     assert (claim.turn.attempt, claim.turn.worker) == (1, "w1")
     assert claim.turn.status is TurnStatus.RUNNING
     assert refused(bench.try_claim(first, owner="w2")) is RefusalReason.LEASED
@@ -30,7 +30,7 @@ def test_only_the_head_can_be_claimed_and_only_once(bench: Bench) -> None:
     assert wakeup is not None
     assert wakeup.turn_id == second
     assert refused(bench.try_claim(first)) is RefusalReason.ENDED
-    assert bench.claim(second).lease.epoch == 2
+    assert bench.claim(second).lease.epoch > epoch
     assert refused(bench.try_claim(create_turn_id(C))) is RefusalReason.MISSING
 
 
@@ -54,7 +54,7 @@ def test_a_takeover_continues_behind_the_last_recorded_step(bench: Bench) -> Non
     assert bench.store.record(old.lease, 0, model_step()) is False
     bench.expire_lease(C)
     new = bench.claim(turn_id)
-    assert new.lease.epoch == 2
+    assert new.lease.epoch > old.lease.epoch
     assert new.turn.attempt == 2
     assert list(new.steps) == [model_step()]
 
@@ -65,7 +65,7 @@ def test_a_zombie_writes_nothing(bench: Bench) -> None:
     bench.expire_lease(C)
     new = bench.claim(turn_id).lease
     before = bench.store.events({turn_id: -1}, 0)
-    with pytest.raises(LeaseLost, match="epoch 1"):
+    with pytest.raises(LeaseLost, match=f"epoch {old.epoch} "):
         bench.store.record(old, 0, model_step())
     with pytest.raises(LeaseLost):
         bench.complete(old)

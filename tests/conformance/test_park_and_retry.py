@@ -34,7 +34,7 @@ def test_a_parked_turn_holds_no_lease_and_wakes_in_time(bench: Bench) -> None:
     assert park(bench, lease)
     turn = bench.store.turn(turn_id)
     assert turn.status is TurnStatus.PARKED
-    assert (turn.parks, turn.forgiven, turn.failures) == (1, 1, 1)
+    assert (turn.parks, turn.losses, turn.failures) == (1, 0, 1)
     assert turn.wakes_at is not None
     assert turn.wakes_at - turn.created_at == pytest.approx(60, abs=5)
     assert bench.store.overdue() == []
@@ -54,7 +54,7 @@ def test_its_time_comes(bench: Bench) -> None:
     assert wakeup.turn_id == turn_id
     claim = bench.claim(turn_id)
     assert list(claim.steps) == [model_step()]
-    assert (claim.turn.attempt, claim.turn.forgiven, claim.turn.failures) == (2, 1, 2)
+    assert (claim.turn.attempt, claim.turn.losses, claim.turn.failures) == (2, 0, 2)
     assert claim.turn.wakes_at is None
 
 
@@ -113,7 +113,7 @@ def test_a_failed_turn_runs_again_behind_its_last_recorded_step(bench: Bench) ->
     assert turn.ended_at is None
     claim = bench.claim(turn_id)
     assert list(claim.steps) == [model_step(), tool_step()]
-    assert claim.turn.attempt - claim.turn.forgiven == 1
+    assert not claim.turn.suspect
     assert bench.store.retry(turn_id, "op") is None
     bench.complete(claim.lease)
     assert len(bench.store.history(C)) == 2
@@ -179,7 +179,7 @@ def test_leases_of_a_dead_process_end_and_no_others(bench: Bench) -> None:
     mine, other = bench.enqueue(C), bench.enqueue("user:2")
     lease = bench.claim(mine, C, token="dead:1").lease
     bench.claim(other, "user:2", token="alive:1")
-    assert bench.store.orphan("dead") == 1
+    assert bench.store.orphan("dead") == [C]
     assert bench.store.overdue() == [C]
     assert isinstance(bench.try_claim(mine, C), Claim)
     assert reason_of(bench, other, "user:2") is RefusalReason.LEASED

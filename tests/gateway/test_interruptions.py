@@ -206,7 +206,9 @@ def test_a_client_that_takes_nothing_is_dropped_and_resumes(
         turn_id = http.post("/conversations/d:1/turns", json=body).json()["turn_id"]
         ended(http, turn_id)
         with socket.create_connection(("127.0.0.1", urlsplit(stack.gateway_url).port)) as lazy:
-            lazy.sendall(f"GET /turns/{turn_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            lazy.sendall(
+                f"GET /turns/{turn_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
             deadline = time.monotonic() + 30
             while "stream.dropped why=stalled" not in gateway.log.read_text():
                 assert time.monotonic() < deadline, gateway.tail()

@@ -118,7 +118,7 @@ def test_bodies_that_are_no_requests(http: httpx2.Client) -> None:
         (b"{", "invalid_json"),
         (b"[]", "invalid_value"),
         (b'"hi"', "invalid_value"),
-        (b'{"model": "tools", "input": "\\ud800"}', "invalid_message"),
+        (b'{"model": "tools", "input": "\\ud800"}', "invalid_json"),
     ):
         answer = http.post(
             "/v1/responses", content=content, headers={"content-type": "application/json"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -106,7 +105,7 @@ async def test_failures_keep_a_valid_history(
     turn = fleet.enqueue("napper", NAP, conversation_id="c")
     if code == "poison":
         thread, _ = run_in_thread(fleet, turn)
-        await asyncio.sleep(0.3)
+        assert fleet.app.store.perish("c", turn.turn_id, fleet.app.runtime.process)
         other = make_fleet(**settings)
         assert other.execute(turn)["error"] == code
         fleet.app.runtime.hand_back()

@@ -10,7 +10,7 @@ import pytest
 
 from agentapi import EventType, TurnStatus
 from agentapi.ids import partition_of
-from agentapi.stores import Wakeup
+from agentapi.stores import Claim, Wakeup
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
 from workers.errands import Errands
@@ -30,20 +30,25 @@ def test_a_wake_up_that_comes_twice_says_how_the_turn_stands(
 
 
 def test_poison(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(max_attempts=2, lease_ttl=0.05, heartbeat=60)
+    fleet = make_fleet(max_attempts=2)
     turn = fleet.enqueue("napper", "hi", conversation_id="c")
     behind = fleet.enqueue("napper", "and now?", conversation_id="c")
     for attempt in range(2):
         claim = fleet.app.store.claim(
-            "c", turn.turn_id, owner="dies", token=str(attempt), window=AGENTS[0].window
+            "c",
+            turn.turn_id,
+            owner="dies",
+            token=f"{attempt}:token",
+            window=AGENTS[0].window,
+            isolated=True,
         )
-        assert claim
-        time.sleep(0.1)
+        assert isinstance(claim, Claim)
+        assert fleet.app.store.perish("c", turn.turn_id, f"{attempt}:")
     assert fleet.execute(turn)["error"] == "poison"
     ended = fleet.turn(turn)
     assert ended.status is TurnStatus.FAILED
     assert ended.error is not None
-    assert "claimed 3 times" in ended.error.message
+    assert "2 times" in ended.error.message
     assert [wakeup.turn_id for wakeup in fleet.sent] == [behind.turn_id]
     assert fleet.execute(behind)["status"] == "completed"
 

@@ -91,8 +91,8 @@ class Calls(RuleBasedStateMachine):
         assert dict(book.replies) == self.replied
 
     @precondition(lambda self: self.lease is not None)
-    @rule()
-    def suspend(self) -> None:
+    @rule(repeats=st.integers(1, 3))
+    def suspend(self, repeats: int) -> None:
         assert self.lease is not None
         questions = [
             Question(call_id=call_id, tool="t", arguments={}, number=number)
@@ -101,7 +101,9 @@ class Calls(RuleBasedStateMachine):
         ]
         children = [child for child in CHILDREN if child.turn_id not in self.replied]
         news = any(call_id not in self.given for call_id in self.decided)
-        answer = self.calls.suspend(self.lease, HeldCalls(questions=questions, children=children))
+        held = HeldCalls(questions=questions, children=children)
+        answer, *again = (self.calls.suspend(self.lease, held) for _ in range(repeats))
+        assert all(repeat == answer for repeat in again)
         self.asked = True
         if news:
             assert isinstance(answer, CallBook)

@@ -142,7 +142,6 @@ class TurnProtocol(RuleBasedStateMachine):
         if (mine and expected.lease_live) or by_worker:
             expected.cancel_asked.add(turn_id)
             return None if mine and expected.lease_live else turn_id
-        expected.epoch += 1 if mine else 0
         head = expected.inbox[0] == turn_id
         self._ended(expected, turn_id, TurnStatus.CANCELLED)
         return expected.inbox[0] if head and expected.inbox else None
@@ -192,12 +191,12 @@ class TurnProtocol(RuleBasedStateMachine):
             assert isinstance(answer, Refusal)
             return multiple()
         assert isinstance(answer, Claim)
-        expected.epoch += 1
+        assert answer.lease.epoch > expected.epoch
+        expected.epoch = answer.lease.epoch
         expected.lease, expected.lease_live = answer.lease, True
         expected.status[turn_id] = TurnStatus.RUNNING
         expected.begun.add(turn_id)
         assert answer.turn.cancel_requested == (turn_id in expected.cancel_asked)
-        assert answer.lease.epoch == expected.epoch
         assert list(answer.steps) == expected.steps.get(turn_id, [])
         assert list(answer.history) == expected.history
         if repeat:

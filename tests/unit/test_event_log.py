@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
 
+from agentapi.errors import StoreUnavailable
 from agentapi.stores import Lease, NewEvent, TurnStore
+from agentapi.supervision import Supervisor
 from agentapi.turns import EventType
 from workers.event_log import EventLog
 
@@ -20,8 +23,12 @@ class Store:
 
     def __init__(self) -> None:
         self.emitted: queue.Queue[Sequence[Batch]] = queue.Queue()
+        self.refused: dict[str, BaseException] = {}
 
     def emit(self, batches: Sequence[Batch]) -> None:
+        for lease, _, _ in batches:
+            if lease.turn_id in self.refused:
+                raise self.refused[lease.turn_id]
         self.emitted.put(list(batches))
 
     def next(self) -> dict[str, str]:
@@ -38,16 +45,23 @@ def store() -> Store:
 
 
 @pytest.fixture
-def log(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLog]:
+def supervisor() -> Supervisor:
+    return Supervisor(fatal=None)
+
+
+@pytest.fixture
+def log(
+    store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EventLog]:
     monkeypatch.setattr("workers.event_log.FLUSH_INTERVAL", 600.0)
-    log = EventLog(cast("TurnStore", store))
+    log = EventLog(cast("TurnStore", store), supervisor)
     log.start()
     yield log
     log.stop()
 
 
 def lease(turn_id: str) -> Lease:
-    more: dict[str, Any] = {"epoch": 1, "generation": 0}
+    more: dict[str, Any] = {"epoch": 1, "token": "t", "generation": 0}
     return Lease(conversation_id="c", turn_id=turn_id, **more)
 
 
@@ -72,3 +86,62 @@ def test_pieces_that_follow_are_gathered_until_the_end(store: Store, log: EventL
     assert store.emitted.empty()
     log.flush()
     assert store.next() == {"one": "bcd"}
+
+
+HIGH = "\ud83d"
+
+
+def test_an_event_that_cannot_be_written_is_its_own_turns_fault(
+    store: Store, log: EventLog
+) -> None:
+    with pytest.raises(TypeError):
+        log.add(lease("one"), EventType.DELTA, {"text": f"a{HIGH}"})
+    log.add(lease("two"), EventType.DELTA, {"text": "x"})
+    assert store.next() == {"two": "x"}
+
+
+def test_a_batch_that_is_refused_keeps_no_other(
+    store: Store, log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.refused["one"] = RuntimeError("what somebody said")
+    for turn in ("zero", "one", "two"):
+        with log._flushing:
+            log.add(lease(turn), EventType.DELTA, {"text": "x"})
+    log.flush()
+    shown: dict[str, str] = {}
+    while not store.emitted.empty():
+        shown |= store.next()
+    assert shown == {"zero": "x", "two": "x"}
+    assert "events.dropped turn_id=one error=RuntimeError" in caplog.text
+    assert "somebody said" not in caplog.text
+    log.flush()
+    assert store.emitted.empty()
+
+
+def test_events_wait_for_a_store_that_is_away(store: Store, log: EventLog) -> None:
+    store.refused["one"] = StoreUnavailable("away")
+    with log._flushing:
+        log.add(lease("one"), EventType.DELTA, {"text": "x"})
+    with pytest.raises(StoreUnavailable):
+        log.flush()
+    store.refused.clear()
+    log.flush()
+    assert store.next() == {"one": "x"}
+
+
+class Panic(BaseException):
+    """Like the panics of extensions written in Rust: not an Exception."""
+
+
+def test_the_thread_outlives_what_nobody_expected(
+    store: Store, log: EventLog, supervisor: Supervisor
+) -> None:
+    store.refused["one"] = Panic()
+    log.add(lease("one"), EventType.DELTA, {"text": "x"})
+    deadline = time.monotonic() + 30
+    while supervisor.status()[0].failures == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    store.refused.clear()
+    # What was kept is sent without a further event.
+    assert store.next() == {"one": "x"}

@@ -2,16 +2,21 @@
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
 --      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash), 10 claimed (string)
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
---      7 max bytes of history (-1 for no bound)
+--      7 max bytes of history (-1 for no bound), 8 whether the turn would run in a process of its
+--      own (0|1), 9 deaths after which it is poison, 10 dispatch grace
 -- Returns {'claimed', epoch, attempt, generation, turn (flat hash), steps, messages,
 --      calls that waited (flat hash), agent that answers instead or '', totals of
 --      the conversation (steps, tokens, cost), summary, messages it covers, all messages, now}
---      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased
+--      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
+--      suspect
 -- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
 -- epoch that nobody had before. A repeat with the same token gets the same lease again.
+-- Promise 12: a turn that lost its worker may be what killed it. It is suspect until it ends, and
+-- only a process that runs nothing else may claim it, unless there is nothing left to run: it is
+-- cancelled, or poison already.
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line')
+  'in_line', 'suspect', 'deaths')
 local status = turn[1]
 if not status then
   return { 'refused', 'missing', {} }
@@ -39,7 +44,18 @@ if lease[1] ~= ARGV[4] then
     -- How far the queue has come, for redispatch.lua.
     redis.call('SET', KEYS[10], turn[7] or redis.call('ZSCORE', KEYS[8], ARGV[2]) or 0)
   end
-  epoch = int(redis.call('HINCRBY', KEYS[4], 'epoch', 1))
+  local suspect = turn[8] or status == 'running'
+  if status == 'running' then
+    -- Nobody let go of it: its worker was killed, or was silent for too long.
+    redis.call('DEL', KEYS[3])
+    redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1)
+    redis.call('HINCRBY', KEYS[1], 'losses', 1)
+  end
+  if suspect and ARGV[8] == '0' and not turn[3] and tonumber(turn[9] or 0) < tonumber(ARGV[9]) then
+    redis.call('ZADD', KEYS[8], int(now + tonumber(ARGV[10])), ARGV[2])
+    return refuse('suspect')
+  end
+  epoch = next_epoch(KEYS[4])
   local expires = int(now + tonumber(ARGV[5]))
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
     'epoch', epoch, 'expires', expires, 'batch', 0)

@@ -1,7 +1,7 @@
 -- End a running turn: running -> completed|failed|cancelled.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
 --      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
 --      13 prefix of turn keys, 14 agent that the conversation goes on with instead of the one
@@ -9,7 +9,7 @@
 --      below, 18 tokens that the provider counted for one that was estimated ('' for no news),
 --      19... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
--- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its epoch
+-- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first did. A conversation that was reset since the
 -- claim has another generation: the turn ends, its messages stay out of the new history and what
 -- it spent out of the new totals. Messages of a turn that gave no reply enter the history only if
@@ -21,7 +21,7 @@ local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'ag
 if before[1] == ARGV[3] then
   return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
-if not owns(KEYS[3], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[3], ARGV[1], ARGV[3]) then
   return { 'fenced' }
 end
 local now = now_ms()

@@ -8,7 +8,8 @@
 --      17 longest input in bytes, 18 turn that waits for this one ('' for none), 19 depth below
 --      the first turn of the tree, 20 time in which it must end (0 for none), 21 time by which it
 --      must have ended (0 for none), 22 what it may spend (JSON, '' for no limit),
---      23 images and files of the message (JSON, '' for none), 24... name and bytes of each blob
+--      23 images and files of the message (JSON, '' for none), 24 version of the protocol,
+--      25... name and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
@@ -52,7 +53,7 @@ end
 if length >= tonumber(ARGV[11]) then
   return { 'busy', length }
 end
-redis.call('HSET', KEYS[1],
+redis.call('HSET', KEYS[1], 'v', ARGV[24],
   'conversation', ARGV[2], 'agent', ARGV[3], 'input', ARGV[4], 'user', ARGV[5],
   'tenant', ARGV[6], 'metadata', ARGV[7], 'stream', ARGV[8], 'on_abort', ARGV[9],
   'status', 'queued', 'created', int(now_ms()))
@@ -61,7 +62,7 @@ if ARGV[18] ~= '' then
 end
 if ARGV[23] ~= '' then
   redis.call('HSET', KEYS[1], 'attachments', ARGV[23])
-  for i = 24, #ARGV, 2 do
+  for i = 25, #ARGV, 2 do
     redis.call('HSET', KEYS[7], ARGV[i], ARGV[i + 1])
   end
 end

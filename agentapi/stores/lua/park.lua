@@ -1,11 +1,11 @@
 -- Let a running turn wait without a worker: running -> parked.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream)
--- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 time to wait, 5 failures of the model call so far,
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the model call so far,
 --      6 number of recorded steps, 7 event data (JSON)
 -- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5: the entry in due is the wake-up. Parking is no failed attempt.
+-- Promises 3, 5: the entry in due is the wake-up. A suspect turn stays suspect.
 
-if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
   return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
 end
 if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
@@ -17,7 +17,6 @@ redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3], 'wake', wake,
   'failures', ARGV[5], 'failures_at', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'parks', 1)
-redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
 redis.call('ZADD', KEYS[3], wake, ARGV[2])
 emit(KEYS[1], KEYS[4], 'parked', ARGV[7])
 return { 'parked' }

@@ -33,10 +33,21 @@ local function emit(turn_key, events_key, kind, data)
   redis.call('XADD', events_key, int(number) .. '-0', 'type', kind, 'data', data)
 end
 
--- Whether the lease is the caller's: its turn at its epoch.
-local function owns(lease_key, turn_id, epoch)
-  local lease = redis.call('HMGET', lease_key, 'turn', 'epoch')
-  return lease[1] == turn_id and lease[2] == epoch
+-- Whether the lease is the caller's: its turn, and its fence, which is 'epoch:token'. The turn is
+-- there: no write may make a hash of its own in the place of one that was deleted.
+local function owns(turn_key, lease_key, turn_id, fence)
+  local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
+  return lease[1] == turn_id and lease[2] .. ':' .. lease[3] == fence
+    and redis.call('HEXISTS', turn_key, 'status') == 1
+end
+
+-- The epoch of a new owner. It grows with every claim, and by the clock: so it is also new when the
+-- epochs before it are gone, with a deleted conversation or in a failover.
+local function next_epoch(meta_key)
+  local before = tonumber(redis.call('HGET', meta_key, 'epoch') or '0')
+  local epoch = int(math.max(before + 1, now_ms()))
+  redis.call('HSET', meta_key, 'epoch', epoch)
+  return epoch
 end
 
 -- The newest messages: at least the newest whole turn, and then as many as fit both bounds
@@ -137,20 +148,18 @@ local function settle_expired(calls_key, now)
 end
 
 -- Give what was decided to the worker of an epoch, once: a later one must know that this one may
--- have made the call. Returns the hash, flat, and whether anything was given.
+-- have made the call. Returns the hash, flat.
 local function take_calls(calls_key, epoch, now)
   if redis.call('EXISTS', calls_key) == 0 then
-    return {}, false
+    return {}
   end
   settle_expired(calls_key, now)
-  local given = false
   for _, field in ipairs(redis.call('HKEYS', calls_key)) do
     if string.sub(field, 1, 2) == 'a:' then
-      local new = redis.call('HSETNX', calls_key, 's:' .. string.sub(field, 3), epoch) == 1
-      given = given or new
+      redis.call('HSETNX', calls_key, 's:' .. string.sub(field, 3), epoch)
     end
   end
-  return redis.call('HGETALL', calls_key), given
+  return redis.call('HGETALL', calls_key)
 end
 
 -- Let a parked turn go on now.
@@ -195,7 +204,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   end
   if mine then
     -- Under a new epoch, so that a worker presumed dead cannot write.
-    redis.call('HINCRBY', keys.meta, 'epoch', 1)
+    next_epoch(keys.meta)
     redis.call('DEL', keys.lease)
   end
   leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)

@@ -1,10 +1,10 @@
 -- Keep a step of a running turn for ever.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream)
--- ARGV 1 turn id, 2 epoch, 3 index of the step, 4 step (JSON), 5 event data (JSON)
+-- ARGV 1 turn id, 2 fence, 3 index of the step, 4 step (JSON), 5 event data (JSON)
 -- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}
 -- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
 
-if not owns(KEYS[2], ARGV[1], ARGV[2]) then
+if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then
   return { 'fenced' }
 end
 local length = redis.call('LLEN', KEYS[3])

@@ -1,10 +1,10 @@
 -- Keep a lease, and learn whether the turn is to be cancelled.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 lease ttl
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 lease ttl
 -- Returns {'renewed', cancel_requested (0|1)} or {'fenced'}
--- Promises 1, 5. An expired lease that nobody took is renewed: its epoch is still the newest.
+-- Promises 1, 5. An expired lease that nobody took is renewed: its fence is still the newest.
 
-if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
   return { 'fenced' }
 end
 local expires = int(now_ms() + tonumber(ARGV[4]))

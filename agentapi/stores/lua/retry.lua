@@ -8,7 +8,7 @@
 -- that left its messages in the history (on_abort keep) would say them twice and is refused. Its
 -- deadline is gone: it has passed, or would soon.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'attempt')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent')
 if not turn[1] then
   return { 'missing' }
 end
@@ -26,9 +26,9 @@ local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(ARGV[4]) then
   return { 'busy', length }
 end
-redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline')
-redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'forgiven', turn[5] or 0,
-  'dispatches', 0)
+redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
+  'suspect', 'deaths', 'perished', 'deferrals')
+redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
 redis.call('PERSIST', KEYS[7])

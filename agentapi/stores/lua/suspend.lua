@@ -1,6 +1,6 @@
 -- Let a turn wait without a worker for decisions or children: running -> parked.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 epoch, 4 what to wait for (JSON): questions (call, question,
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question,
 --      timeout or nothing, default), children (call, list, turns), 5 event data (JSON),
 --      6 dispatch grace, 7 time after which a turn that waits for children is looked at all
 --      the same
@@ -8,9 +8,9 @@
 --      {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
 -- Promises 3, 5, 6: questions are kept before anybody can answer them. Children are enqueued
 -- after this, by an errand in the due index, so that no child runs for a parent that does not
--- know of it. A repeat finds its epoch.
+-- know of it. A repeat finds its fence, or what was asked answered.
 
-if not owns(KEYS[2], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
   return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
 end
 if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
@@ -39,8 +39,12 @@ for _, asked in ipairs(held.children) do
   end
 end
 local open = tonumber(redis.call('HGET', KEYS[5], 'open') or '0')
-local calls, ready = take_calls(KEYS[5], ARGV[3], now)
+local calls = take_calls(KEYS[5], string.match(ARGV[3], '^%d+'), now)
 redis.call('HSET', KEYS[1], 'held', 1)
+local ready = false
+for _, asked in ipairs(held.questions) do
+  ready = ready or redis.call('HEXISTS', KEYS[5], 'a:' .. asked.call) == 1
+end
 if ready or (#held.children > 0 and open == 0) then
   return { 'ready', calls }
 end
@@ -51,7 +55,6 @@ end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'parks', 1)
-redis.call('HINCRBY', KEYS[1], 'forgiven', 1)
 if wake < math.huge then
   redis.call('HSET', KEYS[1], 'wake', int(wake))
   redis.call('ZADD', KEYS[3], int(wake), ARGV[2])

@@ -1,0 +1,21 @@
+-- Count the death of a process that ran a suspect turn and nothing else: running -> queued.
+-- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
+-- ARGV 1 turn id, 2 conversation id, 3 the process (its claim's token begins with it)
+-- Returns {'perished', deaths, agent}, or {'gone'}: the process did not have the turn
+-- Promise 12: only such a death counts. Whoever started the process reports it, so that nothing
+-- is counted when both end together, as when a machine is lost. A repeat finds the process.
+
+local turn = redis.call('HMGET', KEYS[1], 'perished', 'deaths', 'agent')
+if turn[1] == ARGV[3] then
+  return { 'perished', tonumber(turn[2]), turn[3] }
+end
+local lease = redis.call('HMGET', KEYS[2], 'turn', 'token')
+if lease[1] ~= ARGV[1] or string.sub(lease[2], 1, #ARGV[3]) ~= ARGV[3] then
+  return { 'gone' }
+end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1, 'perished', ARGV[3])
+local deaths = redis.call('HINCRBY', KEYS[1], 'deaths', 1)
+redis.call('HINCRBY', KEYS[1], 'losses', 1)
+redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
+return { 'perished', deaths, turn[3] }

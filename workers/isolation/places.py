@@ -1,0 +1,245 @@
+"""The worker's side: which suspect turns run in processes of their own, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from agentapi.errors import AgentAPIError
+from agentapi.stores import TurnStore, Wakeup
+from agentapi.supervision import Service
+from workers.dispatch import Dispatcher
+from workers.isolation.messages import (
+    Answered,
+    Cancel,
+    Died,
+    Goodbye,
+    HandBack,
+    Lines,
+    Request,
+    Run,
+    SuspectTurn,
+    encode,
+)
+from workers.isolation.watchdog import Watchdog
+from workers.logs import line
+from workers.patience import Outage, ride_out
+
+log = logging.getLogger("agentapi.isolation")
+
+Then: TypeAlias = Callable[[dict[str, Any]], None]
+"""Told how a turn stands when its process has ended; may be called in any thread."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Isolated:
+    turn: SuspectTurn
+    then: Then
+
+
+@dataclass(kw_only=True)
+class IsolatedTurns:
+    """Suspect turns of this worker: a few run at once, the others wait for a place.
+
+    Attributes:
+        places: How many run at once.
+        service: Tells how the watchdog is doing.
+    """
+
+    places: int
+    store: TurnStore
+    dispatcher: Dispatcher
+    threads: Executor
+    outage: Outage
+    service: Service
+    _control: socket.socket | None = None
+    _running: dict[int, _Isolated] = field(default_factory=dict)
+    _waiting: deque[_Isolated] = field(default_factory=deque)
+    _lines: Lines = field(default_factory=Lines)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closing: bool = False
+
+    def fork_watchdog(
+        self,
+        run: Callable[[SuspectTurn], dict[str, Any]],
+        on_death: Callable[[], object],
+    ) -> None:
+        """Fork the watchdog. To be called before this process starts threads and connections.
+
+        Args:
+            run: What a process does that is forked for a turn.
+            on_death: What the watchdog does when this process was killed.
+        """
+        ours, theirs = socket.socketpair()
+        # What exists now is shared with the watchdog for good: not touching it in collections
+        # keeps those pages of memory common.
+        gc.collect()
+        gc.freeze()
+        if os.fork() == 0:
+            code = 1
+            try:
+                ours.close()
+                Watchdog(theirs, run, on_death).serve()
+                code = 0
+            except BaseException as error:
+                log.error(line("watchdog.broken", error=type(error).__name__))
+            finally:
+                os._exit(code)
+        theirs.close()
+        self._control = ours
+
+    @property
+    def available(self) -> bool:
+        """Whether suspect turns can be run apart."""
+        return self._control is not None
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the event loop: hear what the watchdog says."""
+        if self._control is not None:
+            self._control.setblocking(False)
+            loop.add_reader(self._control, self._read, loop, self._control)
+
+    def run(self, turn: SuspectTurn, then: Then) -> None:
+        """Run a turn in a process of its own, as soon as there is a place.
+
+        Args:
+            turn: What to run.
+            then: Told how the turn stands when the process has ended. At once when the turn runs
+                or waits here already.
+        """
+        with self._changed:
+            known = any(
+                other.turn.turn_id == turn.turn_id
+                for other in (*self._running.values(), *self._waiting)
+            )
+            if not known and not self._closing and self._control is not None:
+                self._waiting.append(_Isolated(turn=turn, then=then))
+                self._start_waiting()
+                return
+        then({"status": "suspect"})
+
+    def cancel(self, job: int) -> None:
+        """Cancel the turn of one of the pool's jobs, if it runs."""
+        with self._changed:
+            if job in self._running:
+                self._send(Cancel(job=job))
+
+    def hand_back(self) -> None:
+        """Hand back all turns, those that wait for a place too."""
+        with self._changed:
+            self._closing = True
+            self._send(HandBack())
+            waiting, self._waiting = list(self._waiting), deque()
+        for isolated in waiting:
+            self.dispatcher.send(_wakeup(isolated.turn))
+            isolated.then({"status": "passed_on"})
+
+    def wait_until_none(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds; returns whether no turn is here any more."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running and not self._waiting, timeout)
+
+    def stop(self) -> None:
+        """Say goodbye: the watchdog ends."""
+        with self._changed:
+            self._closing = True
+            self._send(Goodbye())
+            control, self._control = self._control, None
+        if control is not None:
+            control.close()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self.places:
+            isolated = self._waiting.popleft()
+            self._running[isolated.turn.job] = isolated
+            self._send(Run(turn=isolated.turn))
+            log.warning(line("turn.isolated", turn_id=isolated.turn.turn_id))
+
+    def _send(self, message: Request) -> None:
+        # Small messages to a process that does nothing but read them: the buffer never fills.
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.sendall(encode(message))
+
+    def _read(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
+        try:
+            data = control.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            loop.remove_reader(control)
+            self._watchdog_ended()
+            return
+        for message in self._lines.feed(data):
+            match message:
+                case Answered(job=job, result=result):
+                    self._ended(job, result)
+                case Died(job=job, code=code):
+                    self._died(job, code)
+
+    def _ended(self, job: int, result: dict[str, Any]) -> None:
+        with self._changed:
+            isolated = self._running.pop(job, None)
+            if not self._closing:
+                self._start_waiting()
+            self._changed.notify_all()
+        self.service.progress()
+        if isolated is not None:
+            isolated.then(result)
+
+    def _died(self, job: int, code: int) -> None:
+        """The process of a turn died: count it, in a thread, and let the turn try again."""
+        isolated = self._running.get(job)
+        if isolated is not None:
+            self.threads.submit(self._count, isolated.turn, code)
+
+    def _count(self, turn: SuspectTurn, code: int) -> None:
+        result: dict[str, Any] = {"status": "died", "exit": code}
+        try:
+            perished = ride_out(
+                lambda: self.store.perish(turn.conversation_id, turn.turn_id, turn.process),
+                outage=self.outage,
+            )
+            if perished is not None:
+                result["deaths"] = perished.deaths
+                self.dispatcher.send(perished.wakeup)
+        except AgentAPIError as error:
+            # The lease ends by itself, and the sweep wakes the turn again.
+            log.warning(line("isolation.uncounted", turn_id=turn.turn_id, error=error.code))
+        finally:
+            deaths = result.get("deaths", 0)
+            log.warning(line("turn.died", turn_id=turn.turn_id, exit=code, deaths=deaths))
+            self._ended(turn.job, result)
+
+    def _watchdog_ended(self) -> None:
+        """Without a watchdog nothing can be isolated: the worker ends in order, to be restarted."""
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._control = None
+            running = [*self._running.values(), *self._waiting]
+            self._running.clear()
+            self._waiting.clear()
+            self._changed.notify_all()
+        log.critical(line("watchdog.ended", turns=len(running)))
+        for isolated in running:
+            isolated.then({"status": "lost"})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wakeup(turn: SuspectTurn) -> Wakeup:
+    return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
