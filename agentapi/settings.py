@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     )
     watchdog: bool = Field(
         default=True,
-        description="A small process beside each worker frees its turns if it is killed.",
+        description="Whether the process beside each worker frees its turns if it is killed.",
     )
     shutdown_grace: float = Field(
         default=20, ge=0, description="How long turns may run on after SIGTERM."

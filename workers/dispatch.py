@@ -43,6 +43,11 @@ class Dispatcher:
         else:
             self._note(None)
 
+    @property
+    def away(self) -> bool:
+        """Whether the broker was out of reach when it was last asked."""
+        return self._away
+
     def reachable(self) -> bool:
         """Whether the broker takes messages now. Asked only after one could not be sent."""
         if self._settings.eager or not self._away:

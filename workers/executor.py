@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from agentapi import Agent, Settings
-from agentapi.compaction import COMPACT, CompactionTask
+from agentapi.compaction import COMPACT, summariser
 from agentapi.errors import (
     AgentAPIError,
     DeadlineExceeded,
@@ -148,7 +148,7 @@ class TurnExecutor:
     def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:
         name = claim.answering or agent_name
         if name == COMPACT:
-            name = CompactionTask.from_message(claim.turn.input).agent
+            name = summariser(claim.lease.conversation_id, claim.turn.input)
         turn = claim.turn
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         progress = TurnProgress(

@@ -195,7 +195,12 @@ class TurnPool(BasePool):
         def ran_apart(summary: Summary) -> None:
             self._submit(self._trace, job, traced, began, partial(told, summary))
 
-        self.app.runtime.isolation.run(turn, ran_apart)
+        try:
+            self.app.runtime.isolation.run(turn, ran_apart)
+        except BaseException as error:
+            # Nobody runs it: its wake-up is sent again by the sweep.
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
 
     def _end(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome

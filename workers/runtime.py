@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from agentapi import Agent, Settings
@@ -25,13 +24,13 @@ from workers.event_log import EventLog
 from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
 from workers.isolation import IsolatedTurns, SuspectTurn
+from workers.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
 from workers.unreadable import UnreadableTurns
-from workers.watchdog import Watchdog
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -39,12 +38,15 @@ log = logging.getLogger("agentapi.runtime")
 STORE_THREADS: Final = 4
 """Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
 
+SERVER_IS_AWAY: Final = 4
+"""Timeouts that pass before a call to a server out of reach says so: it is tried again."""
+
 CONSUMER_STOPS_WITHIN: Final = 2.0
 """Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
 
     def __init__(
         self,
@@ -73,22 +75,30 @@ class Runtime:
         # of one that was started again under the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
+        # A producer's process, which eager mode runs in, is not ours to end.
+        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self._outage = Outage()
-        self._watchdog = Watchdog(settings)
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
-        self._loop = LoopThread()
+        self._loop = LoopThread(self.supervisor)
         self._tasks: set[asyncio.Task[Outcome]] = set()
-        self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
-        # A producer's process, which eager mode runs in, is not ours to end.
-        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
+        self.threads = StoreThreads(STORE_THREADS)
+        self.liveness = Liveness(self._probes(dispatcher), self.supervisor)
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
-        self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
+        self._heartbeat = Heartbeat(
+            settings,
+            store,
+            self.running,
+            self._gate,
+            self._outage,
+            supervisor=self.supervisor,
+            vouches=self.liveness.alive,
+        )
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
         self.isolation = IsolatedTurns(
@@ -135,6 +145,26 @@ class Runtime:
         self._starting = threading.Lock()
         self._started = False
 
+    def _probes(self, dispatcher: Dispatcher) -> list[Probe]:
+        """The parts without which the process holds turns and carries out none."""
+        silence = bound(self._settings.lease_ttl)
+        loop = self._loop.loop
+        return [
+            Probe(
+                name="loop",
+                ask=lambda answer: loop.call_soon_threadsafe(answer),
+                bound=silence,
+                where=self._loop.where,
+            ),
+            threads_probe(
+                self.threads,
+                # A call to a server that is out of reach takes several times its timeout.
+                bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
+                excused=lambda: self._outage.lasts or dispatcher.away,
+                where=self.threads.where,
+            ),
+        ]
+
     def start(self, owner: str) -> None:
         """Start the threads, once.
 
@@ -149,15 +179,17 @@ class Runtime:
             self._events.start()
             if not self._settings.eager:
                 self._heartbeat.start()
+                self.liveness.start()
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
-                candidate = f"{owner}/{self.process}"
-                self._sweeper.start(candidate)
-                if self._settings.watchdog:
-                    self._watchdog.start(self.process, candidate)
+                self._sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
+
+    def candidate(self, owner: str) -> str:
+        """The worker's name in the election of the sweeper."""
+        return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up in the thread that calls, to its end: eager mode."""
@@ -274,11 +306,11 @@ class Runtime:
         self._sweeper.stop()
         self.drain()
         self.isolation.stop()
+        self.liveness.stop()
         self._heartbeat.stop()
         self._events.stop()
         self._loop.stop()
         self.threads.shutdown()
         self._store.close()
         self._gate.close()
-        self._watchdog.stop()
         self._ended.set()

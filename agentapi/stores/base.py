@@ -333,11 +333,14 @@ class TurnStore(Protocol):
         """
         ...
 
-    def orphan(self, process: str) -> int:
-        """End the leases of a process that is dead for sure; returns how many it had.
+    def orphan(self, process: str) -> list[str]:
+        """End the leases of a process that is certainly dead.
 
         Args:
-            process: What the process's claim tokens and candidacy begin with.
+            process: What the process's claim tokens begin with.
+
+        Returns:
+            The conversations whose lease it had; they are overdue now.
         """
         ...
 

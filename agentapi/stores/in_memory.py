@@ -411,15 +411,15 @@ class InMemoryTurnStore(InMemoryHistories):
             conversation.due = self._state.now() + self._settings.dispatch_grace
         conversation.inbox.append(turn.turn_id)
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         with self._state.changed:
-            freed = 0
-            for conversation in self._state.conversations.values():
+            freed = []
+            for conversation_id, conversation in self._state.conversations.items():
                 lease = conversation.lease
                 if lease is not None and lease.token.startswith(process):
                     lease.expires = conversation.due = self._state.now()
-                    freed += 1
+                    freed.append(conversation_id)
             return freed
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:

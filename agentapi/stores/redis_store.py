@@ -335,14 +335,15 @@ class RedisTurnStore(RedisHistories):
             case _:
                 raise unexpected("retry", reply)
 
-    def orphan(self, process: str) -> int:
+    def orphan(self, process: str) -> list[str]:
         """See `TurnStore.orphan`."""
         calls: list[Call] = [
             ([due_key(partition)], [process, conversations_prefix(partition)])
             for partition in range(PARTITIONS)
         ]
         with translate_errors(self._settings.redis_url):
-            return sum(self._scripts.call_many("orphan", calls))
+            freed = self._scripts.call_many("orphan", calls)
+        return [conversation.decode() for found in freed for conversation in found]
 
     def _conversation_of(self, turn_id: str) -> str:
         with translate_errors(self._settings.redis_url):

@@ -11,9 +11,11 @@ import pytest
 
 from agentapi import TurnStatus
 from agentapi.errors import TurnCancelled, TurnFailed
+from agentapi.wire import task_message
 from orchestrator import Orchestrator, TurnHandle
+from orchestrator.broker import producer_app
 from orchestrator.stack import Stack
-from tests.faults import until
+from tests.faults import until, worker_of
 
 SECRET = "a-word-that-only-the-user-said"
 
@@ -28,6 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         heartbeat=0.5,
         dispatch_grace=1,
         queues=2,
+        shutdown_grace=0.2,
     ) as running:
         yield running
 
@@ -157,12 +160,44 @@ def test_a_turn_that_waits_for_its_provider_says_when_it_goes_on(
     handle.cancel()
 
 
+def test_flowers_buttons(stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client) -> None:
+    handle = orchestrator.enqueue("tools", '/nap {"seconds": 300}')
+    task = task_of(flower, handle, "STARTED")
+    assert flower.post(f"/api/task/revoke/{task['uuid']}").status_code == 200
+    with pytest.raises(TurnCancelled):
+        handle.result(timeout=20)
+    assert task_of(flower, handle, "REVOKED")
+    worker = handle.info().worker
+    until(lambda: worker in flower.get("/api/workers?refresh=1").json())
+    for button, reason in (
+        (f"pool/restart/{worker}", "pool_grow"),
+        (f"pool/autoscale/{worker}?min=1&max=2", "AGENTAPI_CONCURRENCY"),
+        (f"pool/shrink/{worker}?n=1000", "cannot be reduced"),
+    ):
+        answer = flower.post(f"/api/worker/{button}")
+        assert answer.status_code == 403
+        assert reason in answer.text
+    assert flower.post(f"/api/worker/pool/grow/{worker}?n=1").status_code == 200
+
+
+def test_a_turn_that_a_stopping_worker_hands_back_goes_on(
+    stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
+) -> None:
+    handle = orchestrator.enqueue("tools", '/count_up {"seconds": 2}')
+    until(lambda: handle.info().steps == 1)
+    first = worker_of(stack, handle.info().worker)
+    stack.start_worker()
+    first.stop()
+    stack.workers.remove(first)
+    assert "counted" in handle.result(timeout=30).text
+    task = task_of(flower, handle, "RETRY")
+    assert task["exception"] == "TurnGoesOn('handed_back')"
+    assert task_of(flower, handle, "SUCCESS")["uuid"] != task["uuid"]
+
+
 def test_a_wake_up_that_came_for_nothing_is_skipped(
     stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
 ) -> None:
-    from agentapi.wire import task_message
-    from orchestrator.broker import producer_app
-
     handle = orchestrator.enqueue("tools", "hi", conversation_id="f:2")
     handle.result(timeout=20)
     app: Any = producer_app(stack.settings)

@@ -121,7 +121,9 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
     client = redis.Redis.from_url(url, decode_responses=True)
     found = Findings()
     in_order: dict[str, list[str]] = defaultdict(list)
-    failed = {turn.turn for turn in accepted if client.hget(turn_key(turn.turn), "status") == "failed"}
+    failed = {
+        turn.turn for turn in accepted if client.hget(turn_key(turn.turn), "status") == "failed"
+    }
     for turn in accepted:
         in_order[turn.conversation].append(turn.turn)
     for conversation, turns in in_order.items():

@@ -117,7 +117,7 @@ def test_a_takeover_asks_the_same_children(make_fleet: MakeFleet) -> None:
         window=fleet.app.runtime.agents["lead"].window,
     )
     assert claim
-    assert fleet.app.store.orphan("dead") == 1
+    assert fleet.app.store.orphan("dead") == [woken.conversation_id]
     assert fleet.execute(turn)["status"] == "completed"
     assert sent(fleet) == []
     assert fleet.turn(turn).attempt == 3

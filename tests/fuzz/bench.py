@@ -1,0 +1,92 @@
+"""Everything that the targets need, started once: servers, runtime, agents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from agentapi import Agent, load_settings, register_provider
+from agentapi.providers import Provider
+from tests.fuzz.odd_server import OddServer, odd_server
+from tests.fuzz.rig import INNOCENT, Rig
+from tests.fuzz.target import Target
+from tests.fuzz.targets import chat, gemini
+
+INNOCENT_AGENT: Final = Agent(name=INNOCENT, provider="offline")
+
+
+def _shared(make: Callable[[], Any]) -> Callable[[], Provider]:
+    """One client for the victim and the innocent, so that they share its connections."""
+    made: WeakKeyDictionary[asyncio.AbstractEventLoop, Provider] = WeakKeyDictionary()
+
+    def factory() -> Provider:
+        loop = asyncio.get_running_loop()
+        if loop not in made:
+            made[loop] = make()
+        return made[loop]
+
+    return factory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is running."""
+
+    rig: Rig
+    targets: Mapping[str, Target]
+
+
+@contextmanager
+def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
+    """Start all of it, on a Redis that is there.
+
+    Args:
+        redis_url: The Redis, which is emptied.
+        folder: For logs and files.
+    """
+    with ExitStack() as stack:
+        chat_server = stack.enter_context(odd_server(chat.otherwise))
+        gemini_server = stack.enter_context(odd_server(gemini.otherwise))
+        _register("chat", lambda: chat.ChatTarget.client(chat_server.url))
+        _register("gemini", lambda: gemini.GeminiTarget.client(gemini_server.url))
+        agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents()]
+        rig = Rig(_settings(redis_url), agents)
+        stack.callback(rig.close)
+        yield Bench(rig=rig, targets=_targets(rig, chat_server, gemini_server))
+
+
+def _register(name: str, make: Callable[[], Any]) -> None:
+    factory = _shared(make)
+    register_provider(f"odd-{name}", factory)
+    register_provider(f"fine-{name}", factory)
+
+
+def _settings(redis_url: str) -> Any:
+    return load_settings(
+        redis_url=redis_url,
+        broker_url=redis_url,
+        provider_max_retries=0,
+        park_after=0.5,
+        lease_ttl=4,
+        heartbeat=0.5,
+        sweep_interval=0.25,
+        dispatch_grace=2,
+        memory_ttl=3600,
+        turn_retention=3600,
+        turn_timeout=20,
+        shutdown_grace=0,
+        watchdog=False,
+    )
+
+
+def _targets(rig: Rig, chat_server: OddServer, gemini_server: OddServer) -> dict[str, Target]:
+    targets: list[Target] = [
+        chat.ChatTarget(rig, chat_server),
+        gemini.GeminiTarget(rig, gemini_server),
+    ]
+    return {target.name: target for target in targets}
