@@ -86,9 +86,10 @@ class Witness:
     def wait_until_quiet(self, seconds: float) -> State:
         """Wait until all turns have ended and nothing is due."""
         deadline = time.monotonic() + seconds
-        while not (state := self.look()).quiet and time.monotonic() < deadline:
+        while not self.look().quiet and time.monotonic() < deadline:
             time.sleep(0.05)
-        return state
+        # Once more: it is read key by key, and the last of them may have changed meanwhile.
+        return self.look()
 
     def clean_up(self) -> None:
         """Delete what is kept of conversations."""
