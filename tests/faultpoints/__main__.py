@@ -1,4 +1,4 @@
-"""``python -m tests.faultpoints``: all faults, one by one, and pairs; exits 1 when a promise breaks."""
+"""``python -m tests.faultpoints``: every fault, and pairs; exits 1 when a promise is broken."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from orchestrator.stack.processes import free_port
 from tests.faultpoints.agents import LEDGER
 from tests.faultpoints.effects import REMOTE, Effect, Fault, Kind
 from tests.faultpoints.processes import Forked, ProcessEnded, Zygote
-from tests.faultpoints.promises import Expected, State, Witness
+from tests.faultpoints.promises import Expected, Witness
 
 SETTINGS: Final[Mapping[str, str]] = {
     "AGENTAPI_LEASE_TTL": "1",
@@ -51,7 +51,13 @@ IDLE_WITHIN: Final = 6.0
 """Seconds after that in which a process must have come to rest."""
 
 SERVICES: Final = ("agentapi-",)
-POOLS: Final = ("agentapi-store", "agentapi-begin", "agentapi-tool", "agentapi-gateway_", "agentapi-producer")
+POOLS: Final = (
+    "agentapi-store",
+    "agentapi-begin",
+    "agentapi-tool",
+    "agentapi-gateway_",
+    "agentapi-producer",
+)
 """Threads of pools come and go."""
 
 DOOMED: Final = {"stop": 1}
@@ -244,7 +250,11 @@ class Cell:
         """A network that fails is told to callers by errors of this project."""
         network = (Effect.REDIS_ERROR, Effect.TIMEOUT, Effect.LOST_ANSWER)
         for fault in planned.faults:
-            if planned.role != "producer" or fault.effect not in network or fault.kind not in REMOTE:
+            if (
+                planned.role != "producer"
+                or fault.effect not in network
+                or fault.kind not in REMOTE
+            ):
                 return []
         return [f"the caller got a bare {name}" for name, ours in story["errors"] if not ours]
 

@@ -73,7 +73,9 @@ class _Compiler(ast.NodeTransformer):
         self._scope.pop()
         return node
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _visit_scope
+    visit_FunctionDef = _visit_scope  # noqa: N815
+    visit_AsyncFunctionDef = _visit_scope  # noqa: N815
+    visit_ClassDef = _visit_scope  # noqa: N815
 
     def visit_Await(self, node: ast.Await) -> ast.AST:
         point = self._point(Kind.AWAIT, node.value)

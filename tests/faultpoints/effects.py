@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 
 REMOTE: Final = frozenset({Kind.SCRIPT, Kind.COMMAND, Kind.PUBLISH, Kind.BROKER})
-"""Kinds that cross the network, where connections break and answers get lost as a matter of course."""
+"""Kinds that cross the network, where connections break and answers get lost."""
 
 
 class Effect(StrEnum):
@@ -106,7 +106,11 @@ def error_of(fault: Fault) -> BaseException:
         case Effect.CANCEL:
             return concurrent.futures.CancelledError()
         case Effect.TIMEOUT:
-            return redis.exceptions.TimeoutError("at a fault point") if _redis(kind) else TimeoutError()
+            return (
+                redis.exceptions.TimeoutError("at a fault point")
+                if _redis(kind)
+                else TimeoutError()
+            )
         case Effect.LOST_ANSWER if kind in (Kind.PUBLISH, Kind.BROKER):
             return kombu.exceptions.OperationalError("the answer is lost")
         case Effect.LOST_ANSWER if not _redis(kind):

@@ -93,7 +93,9 @@ def shown(matrix: Matrix) -> Table:
 def _cell(count: Count | None, broken: str) -> str:
     if count is None or count.fired == 0:
         return ""
-    return str(count.fired) if not count.broken else broken.format(f"{count.broken} of {count.fired}")
+    return (
+        str(count.fired) if not count.broken else broken.format(f"{count.broken} of {count.fired}")
+    )
 
 
 def markdown(matrix: Matrix, heading: str) -> str:
@@ -102,8 +104,8 @@ def markdown(matrix: Matrix, heading: str) -> str:
     lines = [
         heading,
         "",
-        f"{len(matrix.points)} points, {total.fired:,} runs with one fault, {pairs.fired:,} with two; "
-        f"runs in which a promise was broken: **{total.broken + pairs.broken}**. (In "
+        f"{len(matrix.points)} points, {total.fired:,} runs with one fault, {pairs.fired:,} with "
+        f"two; runs in which a promise was broken: **{total.broken + pairs.broken}**. (In "
         f"{total.missed:,} more the point was not passed as often as in the run before it.)",
         "",
         *_table("point", matrix.kinds),

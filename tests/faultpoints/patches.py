@@ -6,6 +6,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 import celery
@@ -37,7 +38,9 @@ def install() -> None:
     for scripts in (store_scripts, traffic_scripts):
         wrap(scripts.Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
     wrap(store_scripts.Scripts, "call_many", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
-    wrap_async(gateway_scripts.Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}")
+    wrap_async(
+        gateway_scripts.Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}"
+    )
     wrap(redis.Redis, "execute_command", lambda _, name, *__: _command(str(name)))
     wrap(redis.client.Pipeline, "execute", lambda *_: _command("pipeline"))
     wrap_async(redis.asyncio.Redis, "execute_command", lambda _, name, *__: _command(str(name)))
@@ -95,12 +98,12 @@ def _by_caller(kind: Kind) -> str | None:
 
 def _caller(passed_over: frozenset[str]) -> str | None:
     """The function of ours that is nearest on the stack."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     for _ in range(DEPTH):
         if frame is None:
             return None
         module = frame.f_globals.get("__name__", "")
         if module.startswith(OURS) and module not in passed_over:
             return f"{module}.{frame.f_code.co_qualname}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

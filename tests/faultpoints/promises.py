@@ -71,7 +71,9 @@ class Witness:
     def look(self) -> State:
         """Read it."""
         state = State()
-        names = [name for name in self._client.scan_iter(count=1000) if not name.startswith(PASSING)]
+        names = [
+            name for name in self._client.scan_iter(count=1000) if not name.startswith(PASSING)
+        ]
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.pttl(name)
@@ -93,7 +95,7 @@ class Witness:
 
     def clean_up(self) -> None:
         """Delete what is kept of conversations."""
-        names = [n for n in self._client.scan_iter(match="agentapi:{*", count=1000)]
+        names = list(self._client.scan_iter(match="agentapi:{*", count=1000))
         names = [name for name in names if ":c:" in name or ":t:" in name or name.endswith(":due")]
         if names:
             self._client.delete(*names)

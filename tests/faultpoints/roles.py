@@ -32,7 +32,7 @@ class Control:
     """The process's end of the runner's socket."""
 
     def __init__(self, role: str, address: str) -> None:
-        self._connection: Connection = Client(address, "AF_UNIX")  # type: ignore[assignment]
+        self._connection: Connection = Client(address, "AF_UNIX")
         self.send(role=role, pid=os.getpid())
 
     def send(self, **message: Any) -> None:
@@ -108,7 +108,8 @@ def worker(control: Control) -> None:
 
     worker_ready.connect(ready)
     arguments = ["worker", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    app.worker_main([*arguments, "-n", f"worker{os.getpid()}@faults"])
+    main: Any = app.worker_main
+    main([*arguments, "-n", f"worker{os.getpid()}@faults"])
 
 
 def gateway(control: Control) -> None:

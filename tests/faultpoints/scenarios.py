@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import httpx2
 
-from agentapi import Image, Settings
+from agentapi import File, Image, Settings
 from agentapi.errors import (
     AgentAPIError,
     CallNotPending,
@@ -177,11 +177,9 @@ class Player:
             story.insist("cancel", handle.cancel)
             self._result(story, handle)
         self._result(story, doomed)
-        try:
+        # Refused when the first call was carried out and its answer lost.
+        with suppress(TurnNotRetryable):
             story.insist("retry", doomed.retry)
-        except TurnNotRetryable:
-            # The first call was answered by an error, and was carried out.
-            pass
         self._result(story, doomed)
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGTERM)
@@ -229,7 +227,7 @@ class Player:
         """A turn beside all others, by the producer for asyncio."""
         conversation = f"{story.run}:beside"
         picture = Image(data=b"\x89PNG", media_type="image/png")
-        message = ['/nap {"seconds": 0.2}', picture]
+        message: list[str | Image | File] = ['/nap {"seconds": 0.2}', picture]
         producer = AsyncOrchestrator(self._settings)
 
         async def enqueue() -> AsyncTurnHandle:
