@@ -41,7 +41,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Close the connections to providers and MCP servers, and end the thread."""
-        if not self._ident:
+        if not self._ident or self.loop.is_closed():
             return
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
