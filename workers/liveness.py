@@ -25,6 +25,9 @@ log = logging.getLogger("agentapi.liveness")
 TICK: Final = 1.0
 """Seconds between questions."""
 
+SLOW: Final = 3.0
+"""Seconds of silence after which a part is given no more to do until it answers."""
+
 SHORTEST_BOUND: Final = 10.0
 """Seconds; slow code of users on the loop is not taken for a loop that is dead."""
 
@@ -107,10 +110,21 @@ class Liveness:
         probes: list[Probe],
         supervisor: Supervisor,
         *,
+        also: Callable[[], object] = lambda: None,
         die: Callable[[str], object] = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make one.
+
+        Args:
+            probes: What is asked.
+            supervisor: Of the process.
+            also: Called as often.
+            die: Ends the process, for the sake of the part that is named.
+            clock: Seconds.
+        """
         self._probes = probes
+        self._also = also
         self._die = die
         self._clock = clock
         self._service = supervisor.thread("agentapi-liveness", self._run)
@@ -131,10 +145,11 @@ class Liveness:
             # or the whole process was paused.
             self.look(min(now - before, TICK))
             before = now
+            self._also()
             service.progress()
 
     def look(self, passed: float) -> None:
-        """Ask all; `passed` seconds after the last time."""
+        """Ask all, `passed` seconds after the last time."""
         for probe in self._probes:
             if probe.look(passed):
                 continue
@@ -148,6 +163,10 @@ class Liveness:
     def alive(self) -> bool:
         """Whether every part has answered in time: only then are the process's leases renewed."""
         return all(probe.silent < probe.bound for probe in self._probes)
+
+    def responsive(self) -> bool:
+        """Whether every part answers soon enough to be given more to do."""
+        return all(probe.silent < SLOW for probe in self._probes)
 
     def silence(self) -> dict[str, float]:
         """Seconds since each part answered, as far as this process ran in them."""

@@ -422,6 +422,17 @@ class TurnStore(Protocol):
         """
         ...
 
+    def hasten(self, limit: int = 1000) -> int:
+        """Make turns due now that wait for a wake-up which the broker may have lost.
+
+        Args:
+            limit: At most so many of each partition.
+
+        Returns:
+            How many.
+        """
+        ...
+
     def turn(self, turn_id: str) -> Turn:
         """A turn as it stands; for the id of a message that was merged, the turn it joined.
 

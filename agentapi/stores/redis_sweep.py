@@ -145,3 +145,12 @@ class RedisSweep(RedisEndings):
                 texts[::3], texts[1::3], texts[2::3], strict=True
             )
         ]
+
+    def hasten(self, limit: int = 1000) -> int:
+        """See `TurnStore.hasten`."""
+        calls: list[Call] = [
+            ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit])
+            for p in range(PARTITIONS)
+        ]
+        with translate_errors(self._settings.redis_url):
+            return sum(self._scripts.call_many("hasten", calls))

@@ -21,6 +21,7 @@ TRANSITIONS: Final = (
     "emit",
     "enqueue",
     "expire",
+    "hasten",
     "load",
     "orphan",
     "overdue",

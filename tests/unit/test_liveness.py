@@ -57,10 +57,14 @@ def test_a_part_that_does_not_answer_ends_the_process(
     part: Part, caplog: pytest.LogCaptureFixture
 ) -> None:
     liveness, dead = died(part)
-    for _ in range(10):
+    for _ in range(3):
+        liveness.look(1)
+    assert liveness.responsive()
+    for _ in range(7):
         liveness.look(1)
     assert dead == []
     assert liveness.alive()
+    assert not liveness.responsive()
     liveness.look(1)
     assert dead == ["part"]
     assert not liveness.alive()
