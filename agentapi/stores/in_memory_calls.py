@@ -128,14 +128,22 @@ class InMemoryCalls:
         """See `CallStore.deliver`."""
         with self._state.changed:
             entry = self._state.turns.get(parent_id)
-            if entry is None or reply.turn_id not in entry.calls.awaited:
+            if entry is None:
                 return None
-            entry.calls.awaited.remove(reply.turn_id)
-            entry.calls.replies[reply.turn_id] = reply
-            if entry.turn.status.ended:
+            calls, turn = entry.calls, entry.turn
+            if reply.turn_id in calls.awaited:
+                calls.awaited.remove(reply.turn_id)
+                calls.replies[reply.turn_id] = reply
+                if turn.status.ended:
+                    return None
+                self._state.emit(entry, EventType.REPLIED, replied_event(reply))
+                return None if calls.awaited else self._wake(entry)
+            if reply.turn_id not in calls.replies or calls.awaited:
                 return None
-            self._state.emit(entry, EventType.REPLIED, replied_event(reply))
-            return None if entry.calls.awaited else self._wake(entry)
+            # A repeat, while the parent has not been claimed.
+            parked = turn.status is TurnStatus.PARKED and turn.wakes_at is not None
+            woken = parked and (turn.wakes_at or 0) <= self._state.now()
+            return self._state.wakeup(parent_id) if woken else None
 
     def settle(self, errands: Sequence[Errand]) -> None:
         """See `CallStore.settle`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -133,6 +134,7 @@ class RedisSweep(RedisEndings):
                 milliseconds(LONGEST_GRACE),
                 "" if claimed is None else milliseconds(claimed),
                 milliseconds(LONGEST_IN_LINE),
+                uuid.uuid4().hex,
                 *conversation_ids,
             ],
         )

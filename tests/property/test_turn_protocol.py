@@ -28,7 +28,16 @@ from hypothesis.stateful import (
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.ids import create_turn_id
 from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
-from agentapi.stores import Accepted, CancelOutcome, Claim, Ending, Lease, Refusal, Refused
+from agentapi.stores import (
+    Accepted,
+    CancelOutcome,
+    Claim,
+    Ending,
+    Lease,
+    NewEvent,
+    Refusal,
+    Refused,
+)
 from agentapi.turns import (
     TRANSITIONS,
     EventType,
@@ -62,6 +71,9 @@ class Expected:
     late: set[str] = field(default_factory=set)
     expired: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
+    batches: Counter[Lease] = field(default_factory=Counter)
+    shown: Counter[str] = field(default_factory=Counter)
+    covered: int = 0
     lease: Lease | None = None
     lease_live: bool = False
     epoch: int = 0
@@ -319,6 +331,52 @@ class TurnProtocol(RuleBasedStateMachine):
         # A commit whose answer was lost and that is repeated only now finds the turn taken back.
         self.answers = {k: v for k, v in self.answers.items() if k.turn_id != turn_id}
 
+    @rule(lease=leases, texts=st.lists(st.sampled_from("ab"), max_size=2))
+    def emit(self, lease: Lease, texts: list[str]) -> None:
+        expected = self.owner_of(lease)
+        batch = expected.batches[lease] + 1
+        events = [NewEvent(type=EventType.DELTA, data={"text": text}) for text in texts]
+        for _ in range(2):
+            self.store.emit([(lease, batch, events)])
+        if self.holds(lease):
+            expected.batches[lease] = batch
+            expected.shown[lease.turn_id] += len(texts)
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def orphan(self, conversation: str) -> None:
+        """The watchdog of a worker that was killed ends its leases."""
+        expected = self.expected[conversation]
+        if expected.lease is not None:
+            assert self.store.orphan(expected.lease.token) == [conversation]
+            expected.lease_live = False
+
+    @rule(lease=leases)
+    def perish(self, lease: Lease) -> None:
+        """A process that ran one turn only is dead: the turn is there for the next at once."""
+        expected = self.owner_of(lease)
+        held = self.holds(lease)
+        perished = self.store.perish(lease.conversation_id, lease.turn_id, lease.token)
+        if held:
+            assert perished is not None
+            assert self.store.perish(lease.conversation_id, lease.turn_id, lease.token) == perished
+            expected.lease, expected.lease_live = None, False
+            expected.status[lease.turn_id] = TurnStatus.QUEUED
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS), late=st.booleans())
+    def summarise(self, conversation: str, late: bool) -> None:
+        expected = self.expected[conversation]
+        start, stop = expected.covered, len(expected.history)
+        kept = self.store.summarise(
+            conversation,
+            f"of {stop}",
+            generation=expected.generation - (1 if late else 0),
+            start=start,
+            stop=stop,
+        )
+        assert kept == (bool(expected.accepted) and not late)
+        if kept:
+            expected.covered = stop
+
     @rule(lease=leases)
     def renew(self, lease: Lease) -> None:
         expected = self.owner_of(lease)
@@ -369,7 +427,7 @@ class TurnProtocol(RuleBasedStateMachine):
     def reset(self, conversation: str) -> None:
         expected = self.expected[conversation]
         assert self.store.reset(conversation) == len(expected.history)
-        expected.history = []
+        expected.history, expected.covered = [], 0
         if expected.accepted:
             expected.generation += 1
 
@@ -415,6 +473,8 @@ class TurnProtocol(RuleBasedStateMachine):
                 assert ends == int(status.ended) + expected.retries[turn_id]
                 steps = sum(event.type is EventType.STEP for event in events)
                 assert steps == expected.recorded[turn_id]
+                shown = sum(event.type is EventType.DELTA for event in events)
+                assert shown == expected.shown[turn_id]
 
 
 def valid(history: list[Message]) -> bool:
