@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from agentapi import Agent
-from agentapi.errors import AgentAPIError, DeadlineExceeded
+from agentapi.errors import AgentAPIError
 from agentapi.faults import named, text_of
 from agentapi.progress import TurnProgress
 from agentapi.stores import Claim, Ending
+from agentapi.stores.refusals import missed_deadline
 from agentapi.turns import TurnError, TurnResult, TurnStatus
 
 
@@ -67,14 +68,6 @@ def broken(fault: BaseException, progress: TurnProgress) -> Ending:
         steps=len(progress.steps),
         spent=progress.spent,
         error=error_of(fault),
-    )
-
-
-def missed_deadline() -> DeadlineExceeded:
-    """The error of a turn that did not end by its own deadline."""
-    return DeadlineExceeded(
-        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
-        "more time, or the agents less to do"
     )
 
 

@@ -39,6 +39,7 @@ from agentapi.stores import (
     Unreadable,
     Wakeup,
 )
+from agentapi.stores.refusals import missed_deadline
 from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
@@ -53,7 +54,6 @@ from workers.endings import (
     check_deadline,
     completed,
     failed,
-    missed_deadline,
     stopped,
 )
 from workers.event_log import EventLog

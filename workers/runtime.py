@@ -176,6 +176,7 @@ class Runtime:
                 ask=lambda answer: loop.call_soon_threadsafe(answer),
                 bound=silence,
                 where=self._loop.where,
+                starved=self._loop.starved,
             ),
             threads_probe(
                 self.threads,

@@ -20,6 +20,7 @@ TRANSITIONS: Final = (
     "elect",
     "emit",
     "enqueue",
+    "expire",
     "hasten",
     "load",
     "orphan",

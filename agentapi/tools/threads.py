@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from agentapi.faults import named
 from agentapi.settings import load_settings
 
 T = TypeVar("T")
@@ -87,9 +88,9 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
             return
         if error is None:
             answer.set_result(result)
-        elif isinstance(error, StopIteration):
-            # No future takes one: it would end the coroutine that awaits it.
-            answer.set_exception(RuntimeError(f"the tool raised StopIteration: {error}"))
+        elif isinstance(error, StopIteration | GeneratorExit):
+            # No future takes the one; the other closes every coroutine that awaits it.
+            answer.set_exception(RuntimeError(f"the tool raised {named(error)}"))
         else:
             answer.set_exception(error)
 

@@ -94,7 +94,7 @@ def axes(kind: str, scale: Scale, faults: Sequence[float]) -> list[str]:
     for step in range(5):
         value, time = scale.top * step / 4, scale.end * step / 4
         y, x = scale.y(value), scale.x(time)
-        minutes = f"{time / 60:.4g}" + (" min" if step == 4 else "")
+        minutes = f"{time / 60:.3g}" + (" min" if step == 4 else "")
         anchor = "end" if step == 4 else "middle"
         parts += [
             f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>',

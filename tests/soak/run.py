@@ -113,6 +113,7 @@ class Soak:
             pids = {worker.name: worker.pid for worker in veterans}
             assert fleet.gateway is not None
             pids |= {"gateway": fleet.gateway.pid, "producer": os.getpid()}
+            self._series = Series()
             with load:
                 self._watch(fleet, load, harm, pids)
             left = self._settle(fleet)
