@@ -244,13 +244,20 @@ class Runtime:
 
     def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         def done(task: asyncio.Task[Outcome]) -> None:
+            self._tasks.discard(task)
             # Cancelled or broken before its first line, by whoever cancels every task there is.
             then(None if task.cancelled() or task.exception() else task.result())
 
-        task = self._loop.loop.create_task(self._executor.carry_out(turn))
+        work = self._executor.carry_out(turn)
+        try:
+            task = self._loop.loop.create_task(work)
+        except BaseException:
+            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            work.close()
+            then(None)
+            raise
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:

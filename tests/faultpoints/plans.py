@@ -21,11 +21,12 @@ EFFECTS: Final[Mapping[Kind, Sequence[Effect]]] = {
     Kind.PUBLISH: _CALL,
     Kind.BROKER: _CALL,
     Kind.AWAIT: (*_CALL, Effect.CANCEL),
-    Kind.HAND_OFF: (*_DEATHS, *_ERRORS, Effect.LOST_ANSWER, Effect.HANG),
-    Kind.BEGIN: (*_DEATHS, *_ERRORS, Effect.LOST_ANSWER, Effect.HANG),
+    Kind.HAND_OFF: (*_DEATHS, *_ERRORS, Effect.HANG),
+    Kind.BEGIN: (*_DEATHS, Effect.HANG),
     Kind.STEP: (Effect.KILL, *_ERRORS, Effect.HANG),
 }
-"""What can happen at a point of each kind. Only what is awaited can be cancelled."""
+"""What can happen at a point of each kind. Only what is awaited can be cancelled. What work that was
+handed off raises is raised by the points in it."""
 
 SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
     "turn": ("worker", "producer"),
