@@ -24,13 +24,11 @@ from agentapi.providers import (
     ModelResponse,
     Provider,
     StreamPart,
-    TextDelta,
     TextReset,
     options_for,
     providers,
 )
-from agentapi.providers.answers import kept
-from agentapi.text import Cleaner
+from agentapi.providers.answers import checked
 from agentapi.traffic import Caller, ProviderGate, here, local_gate
 
 if TYPE_CHECKING:
@@ -118,20 +116,14 @@ class ModelChain:
             )
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
-        text = Cleaner()
         try:
             async for part in _parts(provider, asked, stream=stream):
                 if isinstance(part, ModelResponse):
-                    response = kept(part, name)
-                elif isinstance(part, TextDelta):
-                    if piece := text.add(part.text):
-                        yield TextDelta(text=piece)
+                    response = checked(part, name)
                 else:
                     yield part
             if response is None:
                 raise _no_response(name)
-            if piece := text.rest():
-                yield TextDelta(text=piece)
         except ProviderError as error:
             await self._gate.failed(permit, error, call=self._call)
             raise

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="What the fleet may ask of a provider in a minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
+    unknown_agent_wait: float = Field(
+        default=10,
+        ge=0,
+        description="How long a turn of an agent that a worker lacks is left to other workers.",
+    )
     lease_ttl: Seconds = Field(
         default=10, description="How long a silent worker keeps its conversations."
     )

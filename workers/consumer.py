@@ -92,6 +92,7 @@ class TurnConsumer(Consumer):
                 interval_max=1,
                 callback=maybe_shutdown,
             )
+            self.app.dispatcher.returns += 1
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
 
     def cancel_active_requests(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from agentapi.supervision import Service, Supervisor, end_process, stack_of_thread
@@ -24,6 +25,9 @@ log = logging.getLogger("agentapi.liveness")
 
 TICK: Final = 1.0
 """Seconds between questions."""
+
+SLOW: Final = 3.0
+"""Seconds of silence after which a part is given no more to do until it answers."""
 
 SHORTEST_BOUND: Final = 10.0
 """Seconds; slow code of users on the loop is not taken for a loop that is dead."""
@@ -58,6 +62,22 @@ class StoreThreads(ThreadPoolExecutor):
         return "\n--\n".join(stacks)
 
 
+def starved(native_id: int) -> float:
+    """Seconds for which a thread of this process could have run and got no processor.
+
+    Args:
+        native_id: The thread's, as the system knows it.
+
+    Returns:
+        0 where the system does not tell.
+    """
+    try:
+        waited = Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0.0
+    return int(waited) / 1e9
+
+
 @dataclass(kw_only=True)
 class Probe:
     """One part of the process that is asked whether it lives.
@@ -68,6 +88,7 @@ class Probe:
         bound: Seconds of silence after which the part is dead.
         excused: Whether the part has a reason to be silent now.
         where: Where it stands, for the log.
+        starved: Seconds for which it could have run and got no processor: no silence of its own.
         silent: Seconds since it answered, as far as this process ran in them.
     """
 
@@ -76,16 +97,19 @@ class Probe:
     bound: float
     excused: Callable[[], bool] = lambda: False
     where: Callable[[], str] = lambda: ""
+    starved: Callable[[], float] = lambda: 0.0
     silent: float = 0.0
     _asked: bool = field(default=False, init=False)
     _answered: bool = field(default=False, init=False)
+    _starved: float = field(default=0.0, init=False)
 
     def look(self, passed: float) -> bool:
         """Take the answer, if there is one, and ask again; returns whether the part lives."""
+        before, self._starved = self._starved, self.starved()
         if self._answered or not self._asked or self.excused():
             self.silent = 0.0
         else:
-            self.silent += passed
+            self.silent += max(0.0, passed - max(0.0, self._starved - before))
         if self._answered or not self._asked:
             self._answered, self._asked = False, True
             try:
@@ -107,10 +131,21 @@ class Liveness:
         probes: list[Probe],
         supervisor: Supervisor,
         *,
+        also: Callable[[], object] = lambda: None,
         die: Callable[[str], object] = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make one.
+
+        Args:
+            probes: What is asked.
+            supervisor: Of the process.
+            also: Called as often.
+            die: Ends the process, for the sake of the part that is named.
+            clock: Seconds.
+        """
         self._probes = probes
+        self._also = also
         self._die = die
         self._clock = clock
         self._service = supervisor.thread("agentapi-liveness", self._run)
@@ -131,10 +166,11 @@ class Liveness:
             # or the whole process was paused.
             self.look(min(now - before, TICK))
             before = now
+            self._also()
             service.progress()
 
     def look(self, passed: float) -> None:
-        """Ask all; `passed` seconds after the last time."""
+        """Ask all, `passed` seconds after the last time."""
         for probe in self._probes:
             if probe.look(passed):
                 continue
@@ -148,6 +184,10 @@ class Liveness:
     def alive(self) -> bool:
         """Whether every part has answered in time: only then are the process's leases renewed."""
         return all(probe.silent < probe.bound for probe in self._probes)
+
+    def responsive(self) -> bool:
+        """Whether every part answers soon enough to be given more to do."""
+        return all(probe.silent < SLOW for probe in self._probes)
 
     def silence(self) -> dict[str, float]:
         """Seconds since each part answered, as far as this process ran in them."""

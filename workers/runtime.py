@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import threading
 import time
 import uuid
@@ -30,6 +32,8 @@ from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
+from workers.tool_places import ToolPlaces
+from workers.unknown_agents import UnknownAgents
 from workers.unreadable import UnreadableTurns
 
 log = logging.getLogger("agentapi.runtime")
@@ -67,6 +71,7 @@ class Runtime:
                 begins with. Such a process neither sweeps nor isolates.
         """
         self.agents = agents
+        self.dispatcher = dispatcher
         self.running = RunningTurns()
         self._settings = settings
         self._store = store
@@ -77,7 +82,7 @@ class Runtime:
         self._runs_one_turn = process is not None
         # A producer's process, which eager mode runs in, is not ours to end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
-        self._outage = Outage()
+        self.outage = Outage()
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
@@ -86,7 +91,13 @@ class Runtime:
         self._loop = LoopThread(self.supervisor)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = StoreThreads(STORE_THREADS)
-        self.liveness = Liveness(self._probes(dispatcher), self.supervisor)
+        self.tool_places = ToolPlaces(
+            loop=self._loop.loop,
+            idle=lambda: not self.running.all(),
+            end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        self.liveness = Liveness(self._probes(), self.supervisor, also=self._look_at_places)
+        self._accepted = True
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
@@ -95,42 +106,54 @@ class Runtime:
             store,
             self.running,
             self._gate,
-            self._outage,
+            self.outage,
             supervisor=self.supervisor,
             vouches=self.liveness.alive,
         )
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
+        self.sweeper = Sweeper(
+            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
+        )
         self.isolation = IsolatedTurns(
             places=settings.isolated_turns,
             store=store,
             dispatcher=dispatcher,
             threads=self.threads,
-            outage=self._outage,
+            outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
-        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
-        self._executor = TurnExecutor(
-            settings=settings,
-            agents=agents,
-            store=store,
-            dispatcher=dispatcher,
+        self._executor = self._make_executor()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def _make_executor(self) -> TurnExecutor:
+        compactor = Compactor(
+            settings=self._settings, store=self._store, dispatcher=self.dispatcher
+        )
+        return TurnExecutor(
+            settings=self._settings,
+            agents=self.agents,
+            store=self._store,
+            dispatcher=self.dispatcher,
             compactor=compactor,
             closer=TurnCloser(
-                settings=settings,
-                store=store,
-                dispatcher=dispatcher,
+                settings=self._settings,
+                store=self._store,
+                dispatcher=self.dispatcher,
                 errands=self._errands,
                 compactor=compactor,
                 events=self._events,
                 running=self.running,
-                outage=self._outage,
+                outage=self.outage,
+            ),
+            unknown=UnknownAgents(
+                settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
             ),
             unreadable=UnreadableTurns(
-                store=store,
-                dispatcher=dispatcher,
+                store=self._store,
+                dispatcher=self.dispatcher,
                 errands=self._errands,
-                outage=self._outage,
+                outage=self.outage,
             ),
             events=self._events,
             gate=self._gate,
@@ -138,14 +161,12 @@ class Runtime:
             loop=self._loop.loop,
             threads=self.threads,
             process=self.process,
-            outage=self._outage,
+            outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
         )
-        self._starting = threading.Lock()
-        self._started = False
 
-    def _probes(self, dispatcher: Dispatcher) -> list[Probe]:
+    def _probes(self) -> list[Probe]:
         """The parts without which the process holds turns and carries out none."""
         silence = bound(self._settings.lease_ttl)
         loop = self._loop.loop
@@ -155,12 +176,13 @@ class Runtime:
                 ask=lambda answer: loop.call_soon_threadsafe(answer),
                 bound=silence,
                 where=self._loop.where,
+                starved=self._loop.starved,
             ),
             threads_probe(
                 self.threads,
                 # A call to a server that is out of reach takes several times its timeout.
                 bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
-                excused=lambda: self._outage.lasts or dispatcher.away,
+                excused=lambda: self.outage.lasts or self.dispatcher.away,
                 where=self.threads.where,
             ),
         ]
@@ -182,7 +204,7 @@ class Runtime:
                 self.liveness.start()
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
-                self._sweeper.start(self.candidate(owner))
+                self.sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -222,13 +244,20 @@ class Runtime:
 
     def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         def done(task: asyncio.Task[Outcome]) -> None:
+            self._tasks.discard(task)
             # Cancelled or broken before its first line, by whoever cancels every task there is.
             then(None if task.cancelled() or task.exception() else task.result())
 
-        task = self._loop.loop.create_task(self._executor.carry_out(turn))
+        work = self._executor.carry_out(turn)
+        try:
+            task = self._loop.loop.create_task(work)
+        except BaseException:
+            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            work.close()
+            then(None)
+            raise
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
@@ -237,7 +266,15 @@ class Runtime:
 
     def accepting(self) -> bool:
         """Whether the worker takes more turns."""
-        return not self._stopping
+        able = self.liveness.responsive() and not self.tool_places.hang
+        return able and not self._stopping
+
+    def _look_at_places(self) -> None:
+        """Once a second: take turns again when what kept the worker from it has passed."""
+        self.tool_places.look()
+        before, self._accepted = self._accepted, self.accepting()
+        if self._accepted and not before:
+            self.wake_consumer()
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
@@ -259,7 +296,7 @@ class Runtime:
         self.wake_consumer()
 
     def _end_turns(self) -> None:
-        self._sweeper.stop()
+        self.sweeper.stop()
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
                 return
@@ -303,7 +340,7 @@ class Runtime:
         """Stop the threads: first what hands out work, last what turns need to end."""
         if not self._started:
             return
-        self._sweeper.stop()
+        self.sweeper.stop()
         self.drain()
         self.isolation.stop()
         self.liveness.stop()

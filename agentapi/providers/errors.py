@@ -15,7 +15,7 @@ from agentapi.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from agentapi.text import clean, cut
+from agentapi.plain import clean_text, cut
 
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})
@@ -28,7 +28,7 @@ _TOO_LONG = re.compile(
 """How servers of all makes say that a request does not fit; few have a code for it."""
 
 LONGEST_MESSAGE: Final = 2_000
-"""Characters of an error: some servers answer with a whole page of HTML."""
+"""Bytes of an error: some servers answer with a whole page of HTML."""
 
 
 def refused(
@@ -85,7 +85,7 @@ def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
 
 
 def _said(text: str, secret: str) -> str:
-    return cut(clean(without_secret(text, secret)), LONGEST_MESSAGE)
+    return cut(clean_text(without_secret(text, secret)), LONGEST_MESSAGE)
 
 
 def without_secret(text: str, secret: str) -> str:

@@ -20,8 +20,8 @@ from agentapi.messages import (
     ToolMessage,
     UserMessage,
 )
+from agentapi.plain import clean_text
 from agentapi.providers.base import FinishReason, ModelRequest
-from agentapi.text import clean
 
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
@@ -149,7 +149,7 @@ def call_id(original: str) -> str:
 
 def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
     """A model's call, with its arguments read if they are a JSON object."""
-    arguments = clean(arguments)
+    arguments = clean_text(arguments)
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

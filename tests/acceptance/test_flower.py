@@ -31,6 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         dispatch_grace=1,
         queues=2,
         shutdown_grace=0.2,
+        unknown_agent_wait=0.1,
     ) as running:
         yield running
 
@@ -105,7 +106,8 @@ def test_a_failed_turn_is_failure_with_its_code_and_no_content(
     task = task_of(flower, handle, "FAILURE")
     assert task["exception"] == "TurnFailed('internal')"
     assert not task["traceback"]
-    assert "'status': 'failed'" in task["result"]
+    # What the list has room for.
+    assert task["result"].startswith("{'status': 'failed', 'error': 'internal'")
     assert task["failed"]
     assert SECRET not in flower.get(f"/task/{task['uuid']}").text
     until(lambda: count(flower, "task-failed") == before + 1)
@@ -210,10 +212,29 @@ def test_a_wake_up_that_came_for_nothing_is_skipped(
     assert len(tasks_of(flower, handle)) == 2
 
 
-def test_the_list_shows_arguments_and_results(flower: httpx2.Client) -> None:
+def test_the_list_shows_conversations_and_results(
+    orchestrator: Orchestrator, flower: httpx2.Client
+) -> None:
     page = flower.get("/tasks").text
-    for column in ("args", "Result", "State"):
+    for column in ("args", "Result", "State", "UUID"):
         assert re.search(rf"<th[^>]*>\s*{column}\s*<", page), column
+    handle = orchestrator.enqueue("tools", "hi", conversation_id="f:<3>")
+    handle.result(timeout=20)
+    task = task_of(flower, handle, "SUCCESS")
+    rows = flower.get(
+        "/tasks/datatable",
+        params={
+            "draw": 1,
+            "start": 0,
+            "length": 100,
+            "order[0][column]": 0,
+            "order[0][dir]": "desc",
+            "columns[0][data]": "received",
+        },
+    ).json()["data"]
+    [row] = [row for row in rows if row["uuid"] == task["uuid"]]
+    assert row["args"] == "f:<3>"
+    assert row["result"].startswith("{'status': 'completed'")
 
 
 def test_the_broker_page_shows_the_queues(flower: httpx2.Client) -> None:

@@ -15,7 +15,7 @@ from agentapi.providers import Provider
 from tests.fuzz.odd_server import OddServer, odd_server
 from tests.fuzz.rig import INNOCENT, Rig
 from tests.fuzz.target import Target
-from tests.fuzz.targets import chat, gemini
+from tests.fuzz.targets import chat, gemini, tools
 
 INNOCENT_AGENT: Final = Agent(name=INNOCENT, provider="offline")
 
@@ -54,7 +54,8 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
         gemini_server = stack.enter_context(odd_server(gemini.otherwise))
         _register("chat", lambda: chat.ChatTarget.client(chat_server.url))
         _register("gemini", lambda: gemini.GeminiTarget.client(gemini_server.url))
-        agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents()]
+        register_provider("odd-calls", tools.OddCalls)
+        agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents(), *tools.agents()]
         rig = Rig(_settings(redis_url), agents)
         stack.callback(rig.close)
         yield Bench(rig=rig, targets=_targets(rig, chat_server, gemini_server))
@@ -88,5 +89,6 @@ def _targets(rig: Rig, chat_server: OddServer, gemini_server: OddServer) -> dict
     targets: list[Target] = [
         chat.ChatTarget(rig, chat_server),
         gemini.GeminiTarget(rig, gemini_server),
+        tools.ToolTarget(rig),
     ]
     return {target.name: target for target in targets}

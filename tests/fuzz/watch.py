@@ -21,7 +21,14 @@ from workers.runtime import Runtime
 SETTLED: Final = 15.0
 """Seconds in which what has ended must be gone."""
 
-LASTING: Final = ("_kombu", "unacked", "agentapi:gateway", "agentapi:key", "agentapi:tenant")
+LASTING: Final = (
+    "_kombu",
+    "unacked",
+    "agentapi:gateway",
+    "agentapi:key",
+    "agentapi:tenant",
+    "agentapi:{sweeper}",
+)
 """What begins so may stay in Redis for ever; so may one key for each partition."""
 
 SERVICES: Final = ("agentapi-loop", "agentapi-events", "agentapi-heartbeat", "agentapi-sweep")
@@ -59,6 +66,7 @@ class Watch:
         self._unraisable: Callable[[Any], Any] = sys.unraisablehook
         self._deaths: list[str] = []
         self._threads: Counter[str] = Counter()
+        self._alive: set[str] = set()
         self._tasks: int | None = None
 
     def close(self) -> None:
@@ -103,15 +111,20 @@ class Watch:
     def begin(self, runtime: Runtime) -> None:
         """Remember what there is now."""
         self._threads = _threads()
+        self._alive = {one.name for one in runtime.supervisor.status() if one.running}
         self._tasks = _tasks(runtime)
 
     def settled(self, runtime: Runtime) -> None:
         """Raises:
         AssertionError: A service is dead, or something was left over.
         """
-        alive = {thread.name for thread in threading.enumerate()}
-        dead = [name for name in SERVICES if name not in alive]
+        names = {thread.name for thread in threading.enumerate()}
+        dead = [name for name in SERVICES if name not in names]
+        services = runtime.supervisor.status()
+        dead += [one.name for one in services if one.name in self._alive and not one.running]
         assert not dead, f"dead services: {dead}"
+        failed = {one.name: one.last_error for one in services if one.failures}
+        assert not failed, f"services that failed: {failed}"
         deadline = time.monotonic() + SETTLED
         while left := self._left(runtime):
             assert time.monotonic() < deadline, f"left over: {left}"

@@ -9,38 +9,16 @@ from typing import Any
 import pytest
 
 from agentapi.errors import ProviderUnavailable
-from agentapi.messages import AssistantMessage, ToolCall, Usage, dumps
+from agentapi.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers import FinishReason, ModelResponse
-from agentapi.providers.answers import MOST_TOKENS, count, kept
+from agentapi.providers.answers import MOST_TOKENS, checked, count
 from agentapi.providers.errors import LONGEST_MESSAGE, refused
 from agentapi.providers.openai_answers import Gathered, Unreadable, response_from, usage_from
-from agentapi.text import Cleaner, clean, cut
 
 
-def test_halves_of_characters() -> None:
-    assert clean("plain") == "plain"
-    assert clean("\u00e4 \U0001f600") == "\u00e4 \U0001f600"
-    assert clean("\ud83d\ude00") == "\U0001f600"
-    assert clean("a\ud83db\ude00") == "a\ufffdb\ufffd"
-    assert clean("\ufeff\ud83d") == "\ufeff\ufffd"
-
-
-def test_halves_in_different_pieces_become_one_character() -> None:
-    cleaner = Cleaner()
-    assert [cleaner.add(piece) for piece in ("a\ud83d", "\ude00b", "\ud83d")] == [
-        "a",
-        "\U0001f600b",
-        "",
-    ]
-    assert cleaner.rest() == "\ufffd"
-    assert cleaner.rest() == ""
-
-
-def test_long_texts_are_cut() -> None:
-    assert cut("abc", 3) == "abc"
-    assert cut("abcd", 3) == "abc… [cut off]"
+def test_a_long_error_is_cut() -> None:
     error = refused("p", 500, "\ud83d" + "x" * 100_000, secret="")
-    assert LONGEST_MESSAGE <= len(str(error)) < LONGEST_MESSAGE + 50
+    assert LONGEST_MESSAGE <= len(str(error)) < LONGEST_MESSAGE + 100
     str(error).encode()
 
 
@@ -71,39 +49,15 @@ def response(message: Any, usage: Any = None) -> ModelResponse:
     return ModelResponse(message=message, usage=usage or Usage(), finish=FinishReason.STOP)
 
 
-def nested(depth: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for _ in range(depth):
-        found = {"a": found}
-    return found
-
-
-@pytest.mark.parametrize("arguments", [{"n": 10**30}, nested(400), nested(5000)])
-def test_arguments_that_cannot_be_written_are_malformed(arguments: dict[str, Any]) -> None:
-    call = ToolCall(id="c", name="look", arguments=arguments)
-    found = kept(response(AssistantMessage(content="", tool_calls=(call,))), "p").message
-    dumps(found)
-    assert found.tool_calls[0].arguments == {}
-    assert found.tool_calls[0].malformed
-
-
-def test_what_can_be_kept_stays_as_it_is() -> None:
+def test_what_is_whole_stays_as_it_is() -> None:
     given = response(AssistantMessage(content="\u00e4"), Usage(input_tokens=1))
-    assert kept(given, "p") is given
+    assert checked(given, "p") is given
 
 
-def test_a_response_is_cleaned() -> None:
-    call = ToolCall(id="\ud83d", name="a\ude00", arguments={"\ud83d": ["\ud83d\ude00"]})
-    message = AssistantMessage(
-        content="\ud83d\ude00", tool_calls=(call,), provider_data={"p": {"n": 10**30}}
-    )
-    found = kept(response(message, Usage(input_tokens=10**30)), "p")
-    assert found.usage == Usage()
-    assert found.message.content == "\U0001f600"
-    assert found.message.provider_data == {}
-    assert found.message.tool_calls == (
-        ToolCall(id="\ufffd", name="a\ufffd", arguments={"\ufffd": ["\U0001f600"]}),
-    )
+def test_counts_that_are_none() -> None:
+    usage = Usage(input_tokens=10**30, output_tokens="7")  # type: ignore[arg-type]
+    assert checked(response(AssistantMessage(content="")), "p").usage == Usage()
+    assert checked(response(AssistantMessage(content=""), usage), "p").usage == Usage()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +75,7 @@ def test_a_response_is_cleaned() -> None:
 )
 def test_a_response_of_the_wrong_types(message: Any) -> None:
     with pytest.raises(ProviderUnavailable, match="wrong types"):
-        kept(response(message), "p")
+        checked(response(message), "p")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,11 @@ class IsolatedTurns:
         """Whether suspect turns can be run apart."""
         return self._control is not None
 
+    @property
+    def count(self) -> int:
+        """How many turns are here, those that wait for a place too."""
+        return len(self._running) + len(self._waiting)
+
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the event loop: hear what the watchdog says."""
         if self._control is not None:
