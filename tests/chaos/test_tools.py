@@ -137,6 +137,7 @@ def test_a_lost_machine_takes_everything_on_it(tmp_path: Path) -> None:
     worker = sleeper(tmp_path)
     fleet.workers.append(worker)
     until(lambda: "ready" in worker.log.read_text())
+    until(lambda: beside(worker))
     [other] = beside(worker)
     lose_machine(fleet, worker)
     assert worker.exit_code == -9
