@@ -117,6 +117,10 @@ class Probe:
             except RuntimeError:
                 # A loop that is closed, an executor that was shut down: no answer will come.
                 log.debug(line("probe.refused", what=self.name))
+            except BaseException:
+                # It was not asked: its silence would mean nothing.
+                self._asked = False
+                raise
         return self.silent < self.bound
 
     def _answer(self) -> None:

@@ -60,7 +60,7 @@ POOLS: Final = (
 )
 """Threads of pools come and go."""
 
-DOOMED: Final = {"stop": 1}
+DOOMED: Final = {"stop": 2}
 """Turns that fail in a scenario without faults."""
 
 NO_TURN: Final = ("agentapi-sweep", "agentapi-heartbeat", "agentapi-events", "agentapi-follower")

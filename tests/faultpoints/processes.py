@@ -79,6 +79,8 @@ class Zygote:
             self._process.kill()
             self._process.wait()
         self._reader.join(timeout=5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._log.close()
 
 
@@ -116,6 +118,7 @@ class Forked:
             while True:
                 self._answers.put(json.loads(connection.recv_bytes()))
         self._hung_up.set()
+        connection.close()
 
     def wait_until_ready(self) -> None:
         """Wait for the process to say so."""

@@ -72,6 +72,24 @@ def test_a_part_that_does_not_answer_ends_the_process(
     assert "process.stalled what=part seconds=10.0\nf.py, line 1" in caplog.text
 
 
+def test_a_part_that_could_not_be_asked_is_asked_again(part: Part) -> None:
+    liveness, dead = died(part)
+    asked = part.ask
+
+    def refuse(answer: Callable[[], None]) -> None:
+        raise MemoryError
+
+    [probe] = liveness._probes
+    probe.ask = refuse
+    with pytest.raises(MemoryError):
+        liveness.look(1)
+    probe.ask = asked
+    for _ in range(20):
+        liveness.look(1)
+        part.answer()
+    assert dead == []
+
+
 def test_a_part_with_an_excuse_lives(part: Part) -> None:
     liveness, dead = died(part, excused=lambda: True)
     for _ in range(100):
