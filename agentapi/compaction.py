@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from agentapi.errors import InvalidAgent
+from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.ids import MAX_CONVERSATION_ID
 from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
 
 COMPACT: Final = "agentapi.compact"
 """Name under which turns that summarise run. Workers know it besides their own agents."""
+
+BESIDE: Final = f"/{COMPACT}"
+"""What the conversation of a turn that summarises is named besides the one it summarises. No agent
+may have this name, so that no other turn runs there."""
 
 MOST_AT_ONCE: Final = 200
 """Messages in one model call; an old conversation takes several."""
@@ -102,14 +108,45 @@ class CompactionTask:
         ).decode()
 
     @classmethod
-    def from_message(cls, message: str) -> CompactionTask:
-        """Read the turn's message."""
-        data = orjson.loads(message)
-        return cls(
-            conversation_id=data["conversation"],
-            agent=data["agent"],
-            generation=data["generation"],
-        )
+    def of_turn(cls, conversation_id: str, message: str) -> CompactionTask:
+        """Read what a turn is to summarise.
+
+        Args:
+            conversation_id: Where the turn runs, which says what it summarises. What its message
+                says is believed only as far as it agrees.
+            message: The turn's message.
+
+        Raises:
+            InvalidMessage: The message is none that `to_message` wrote for such a turn.
+        """
+        try:
+            data = orjson.loads(message)
+            task = cls(
+                conversation_id=str(data["conversation"]),
+                agent=str(data["agent"]),
+                generation=int(data["generation"]),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidMessage("the turn has no message of one that summarises") from error
+        if conversation_beside(task.conversation_id) != conversation_id:
+            raise InvalidMessage("the turn does not run beside the conversation that it names")
+        return task
+
+
+def conversation_beside(conversation_id: str) -> str:
+    """The conversation in which turns that summarise another one run."""
+    own = f"{conversation_id}{BESIDE}"
+    if len(own) <= MAX_CONVERSATION_ID:
+        return own
+    return f"{COMPACT}:{hashlib.sha256(conversation_id.encode()).hexdigest()}"
+
+
+def summariser(conversation_id: str, message: str) -> str:
+    """Name of the agent whose model summarises, or of none when the turn is not valid."""
+    try:
+        return CompactionTask.of_turn(conversation_id, message).agent
+    except InvalidMessage:
+        return COMPACT
 
 
 def whole_turns(messages: Sequence[Message], most: int) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Final
 
 from agentapi.agent import Agent
 from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
 from agentapi.tools import AgentTool, Handoff
 from agentapi.window import Window
+
+INTERNAL: Final = "agentapi."
+"""What names of this project's own agents begin with, which nobody asks for by name."""
 
 
 def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
@@ -20,7 +24,7 @@ def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
-        InvalidAgent: Two agents have one name.
+        InvalidAgent: Two agents have one name, or one has a name of this project's own.
     """
     found = by_name(
         agent
@@ -33,6 +37,8 @@ def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
             f"no Agent in {', '.join(modules)} (AGENTAPI_AGENTS): "
             "expected at least one at module level"
         )
+    for name in filter(is_internal, found):
+        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are not free")
     return found
 
 
@@ -83,6 +89,11 @@ def widest_window(agent: Agent, known: Mapping[str, Agent]) -> Window:
         messages=None if None in messages else max(m for m in messages if m is not None),
         tokens=None if None in tokens else max(t for t in tokens if t is not None),
     )
+
+
+def is_internal(name: str) -> bool:
+    """Whether a name is one that only this project's own turns run under."""
+    return name.startswith(INTERNAL)
 
 
 def unknown_agent(name: str, known: Iterable[str]) -> UnknownAgent:

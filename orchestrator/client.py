@@ -122,7 +122,15 @@ class Orchestrator:
         the order given. Raises as `enqueue`, for the first that was refused, when the others are
         accepted and on their way.
         """
-        turns = [new_turn(request, self._agents, self.settings) for request in requests]
+        return self._accept(requests)
+
+    def _accept(
+        self, requests: Sequence[TurnRequest], *, internal: bool = False
+    ) -> list[TurnHandle]:
+        turns = [
+            new_turn(request, self._agents, self.settings, internal=internal)
+            for request in requests
+        ]
         answers = self.store.enqueue(turns)
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
@@ -167,7 +175,7 @@ class Orchestrator:
             metadata=metadata or {},
             deadline=deadline,
         )
-        return GatherHandle(self, self.enqueue_many([request])[0])
+        return GatherHandle(self, self._accept([request], internal=True)[0])
 
     def chain(
         self,
@@ -203,7 +211,7 @@ class Orchestrator:
             metadata=metadata or {},
             deadline=deadline,
         )
-        return self.enqueue_many([request])[0]
+        return self._accept([request], internal=True)[0]
 
     def turn(self, turn_id: str) -> TurnHandle:
         """The handle of a turn enqueued anywhere.

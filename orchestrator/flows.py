@@ -13,6 +13,7 @@ from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.registry import unknown_agent
 from agentapi.turns import TurnResult
 from orchestrator.handle import TurnHandle
+from orchestrator.requests import refuse_internal
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
@@ -86,6 +87,7 @@ def checked_asks(
         raise InvalidInput(f"there are {len(links)} turns to ask for: expected 1 to {most}{limit}")
     asks = [_ask(link) for link in links]
     for number, ask in enumerate(asks):
+        refuse_internal(ask.agent)
         if known and ask.agent not in known:
             raise unknown_agent(ask.agent, known)
         first = number == 0 or not chained

@@ -13,9 +13,8 @@ from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agent import check_message
 from agentapi.attachments import UserInput, content_of
 from agentapi.errors import InvalidInput
-from agentapi.flows import is_flow
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.registry import unknown_agent
+from agentapi.registry import is_internal, unknown_agent
 from agentapi.turns import NewTurn, OnAbort, OnBusy
 
 MAX_METADATA_BYTES = 16_384
@@ -59,23 +58,35 @@ class TurnRequest:
     deadline: float | None = None
 
 
-def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Settings) -> NewTurn:
+def new_turn(
+    request: TurnRequest,
+    known: Mapping[str, Agent],
+    settings: Settings,
+    *,
+    internal: bool = False,
+) -> NewTurn:
     """The request as the store takes it.
 
     Args:
         request: What the producer said.
         known: Agents registered in this process; when there are none, the workers decide.
         settings: The limits.
+        internal: Whether the agent may be one of this project's own.
 
     Raises:
         UnknownAgent: Agents are registered here and this is none of them.
+        InternalAgent: It is one of this project's own, and `internal` is not set.
         InvalidMessage: The message is empty, too large or no text.
         InvalidConversationId: The conversation's id is not valid.
         InvalidInput: The key, an id, the metadata or a policy is not acceptable.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
-    if not isinstance(agent, str) or (known and agent not in known and not is_flow(agent)):
+    if not isinstance(agent, str):
         raise unknown_agent(str(agent), known)
+    if not internal:
+        refuse_internal(agent)
+        if known and agent not in known:
+            raise unknown_agent(agent, known)
     content = content_of(request.message, settings.max_attachment_bytes)
     message = check_message(content.text, settings.max_message_bytes)
     key = _short_text("idempotency_key", request.idempotency_key)
@@ -98,6 +109,25 @@ def new_turn(request: TurnRequest, known: Mapping[str, Agent], settings: Setting
         attachments=content.attachments,
         blobs=content.blobs,
     )
+
+
+class InternalAgent(InvalidInput):
+    """The agent is one of this project's own."""
+
+    code = "internal_agent"
+
+
+def refuse_internal(agent: str) -> None:
+    """See that an agent is one that may be asked for by name.
+
+    Raises:
+        InternalAgent: It is not.
+    """
+    if is_internal(agent):
+        raise InternalAgent(
+            f"{agent!r} runs turns of the runtime's own, which nobody enqueues by name: expected "
+            "an agent of yours; Orchestrator.gather and chain ask several"
+        )
 
 
 C = TypeVar("C", bound=StrEnum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,12 @@ from agentapi.compaction import (
     Compaction,
     CompactionTask,
     Summary,
+    conversation_beside,
     transcript,
     whole_turns,
 )
 from agentapi.errors import StoreUnavailable
-from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
+from agentapi.ids import create_turn_id
 from agentapi.loop import NoLog
 from agentapi.messages import Usage, UserMessage
 from agentapi.model_call import RetryPolicy, call_model
@@ -65,9 +65,7 @@ class Compactor:
             self.dispatcher.send(answer.wakeup)
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
-        own = f"{task.conversation_id}/summary"
-        if len(own) > MAX_CONVERSATION_ID:
-            own = f"summary:{hashlib.sha256(own.encode()).hexdigest()}"
+        own = conversation_beside(task.conversation_id)
         # The same beginning is summarised once, however many turns ask for it.
         turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
         return NewTurn(
@@ -84,7 +82,7 @@ class Compactor:
         self, agent: Agent, provider: Provider, claim: Claim, running: RunningTurn
     ) -> TurnResult:
         """Summarise, piece by piece; each is kept before the next begins."""
-        task = CompactionTask.from_message(claim.turn.input)
+        task = CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
         usage, steps = Usage(), 0
         while (piece := await running.call(lambda: self._piece(agent, task))) is not None:
             answer = await self._ask(agent, provider, piece, claim)

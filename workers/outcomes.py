@@ -101,6 +101,9 @@ def told(summary: Summary) -> Summary:
             raise TurnFailed(summary)
         case "cancelled":
             raise TurnRevoked(summary)
+        case "suspect":
+            # Another wake-up of the same turn is carried out here.
+            raise NothingToDo(summary)
         case _:
             raise TurnGoesOn(summary)
 

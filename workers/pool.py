@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 from billiard.einfo import ExceptionInfo
-from celery.concurrency.base import BasePool, apply_target
+from celery.concurrency.base import BasePool
 
 from agentapi.supervision import Service
 from agentapi.wire import TASK_NAME
@@ -195,7 +195,12 @@ class TurnPool(BasePool):
         def ran_apart(summary: Summary) -> None:
             self._submit(self._trace, job, traced, began, partial(told, summary))
 
-        self.app.runtime.isolation.run(turn, ran_apart)
+        try:
+            self.app.runtime.isolation.run(turn, ran_apart)
+        except BaseException as error:
+            # Nobody runs it: its wake-up is sent again by the sweep.
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
 
     def _end(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
@@ -217,20 +222,14 @@ class TurnPool(BasePool):
         tell: Callable[[], Summary] | None,
     ) -> None:
         """Let Celery's tracer call the task, answer the job, and leave."""
-        answers: list[Any] = []
         token = to_tell.set(tell)
         try:
-            apply_target(job.target, args, callback=answers.append, pid=job.number)
+            failed, result, _ = job.target(*args)
         except BaseException as error:
             self._faults.failed(error)
-            answers = [_info(broken(error))]
+            failed, result = 1, _info(broken(error))
         finally:
             to_tell.reset(token)
-        match answers:
-            case [(failed, result, _)]:
-                pass
-            case _:
-                failed, result = 1, answers[0]
         self._guarded(job.done, (failed, result, time.monotonic() - began))
         self._leave()
 

@@ -10,7 +10,7 @@ from celery import signals
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from workers.outcomes import Told, TurnRevoked
+from workers.outcomes import Summary, Told, TurnRevoked
 
 
 class TurnRequest(Request):
@@ -39,8 +39,16 @@ class TurnRequest(Request):
 
     def _fields(self, error: Told) -> dict[str, Any]:
         return {
-            "result": repr(error.summary),
+            "result": repr(_first_things_first(error.summary)),
             "exception": repr(error),
             "traceback": "",
             "runtime": time.time() - (self.time_start or time.time()),
         }
+
+
+def _first_things_first(summary: Summary) -> Summary:
+    """The summary as Flower's list shows it, which cuts off what comes late."""
+    first: Summary = {
+        name: summary[name] for name in ("status", "error", "seconds") if name in summary
+    }
+    return {**first, **summary}

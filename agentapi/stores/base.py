@@ -319,6 +319,13 @@ class TurnStore(Protocol):
         """
         ...
 
+    def expire(self, turn_id: str) -> Wakeup | None:
+        """End a turn whose deadline has passed before it began; returns the turn that may run now.
+
+        Any other turn is left as it is.
+        """
+        ...
+
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step; returns the wake-up to send now.
 
@@ -330,14 +337,18 @@ class TurnStore(Protocol):
             TurnNotFound: There is none.
             TurnNotRetryable: It has not failed, or left its messages in the history.
             ConversationBusy: The inbox is full.
+            TenantMismatch: The conversation was forgotten, and begun again by another tenant.
         """
         ...
 
-    def orphan(self, process: str) -> int:
-        """End the leases of a process that is dead for sure; returns how many it had.
+    def orphan(self, process: str) -> list[str]:
+        """End the leases of a process that is certainly dead.
 
         Args:
-            process: What the process's claim tokens and candidacy begin with.
+            process: What the process's claim tokens begin with.
+
+        Returns:
+            The conversations whose lease it had; they are overdue now.
         """
         ...
 
@@ -381,7 +392,12 @@ class TurnStore(Protocol):
         ...
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """Conversations that should have moved by now, errands that nobody has carried out."""
+        """Conversations that should have moved by now, errands that nobody has carried out.
+
+        Args:
+            limit: At most so many conversations, and so many errands, of each partition. Errands
+                that this release does not know are left out.
+        """
         ...
 
     def claimed(self) -> dict[int, float]:
@@ -403,6 +419,17 @@ class TurnStore(Protocol):
             claimed: Of each partition how far its broker's queue has come (see `claimed`); none
                 when the queue is empty. A wake-up that was sent and that this has not overtaken by
                 a second is taken to be in line, for up to `LONGEST_IN_LINE` seconds.
+        """
+        ...
+
+    def hasten(self, limit: int = 1000) -> int:
+        """Make turns due now that wait for a wake-up which the broker may have lost.
+
+        Args:
+            limit: At most so many of each partition.
+
+        Returns:
+            How many.
         """
         ...
 

@@ -1,7 +1,8 @@
 """Names of the keys in Redis.
 
 All keys of a conversation carry its partition as hash tag, so that one script may change them
-together, on one Redis, behind Sentinel, or on Redis Cluster.
+together. That would suit Redis Cluster, which is not supported yet: the sweep reads the indexes of
+all partitions in one call, and no client for a cluster is made.
 """
 
 from __future__ import annotations

@@ -102,6 +102,9 @@ class RedisCalls:
     def pending(self, turn_id: str) -> list[PendingCall]:
         """See `CallStore.pending`."""
         turn, calls = self._read(turn_id)
+        if "into" in turn:
+            turn_id = turn["into"].decode()
+            turn, calls = self._read(turn_id)
         if not turn:
             raise no_turn(turn_id)
         found = turn_from_hash(turn_id, turn)

@@ -9,6 +9,7 @@ from agentapi.errors import (
     CallNotPending,
     ConfigurationError,
     ConversationBusy,
+    DeadlineExceeded,
     LeaseLost,
     TenantMismatch,
     TurnNotFound,
@@ -90,6 +91,14 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     return CallNotPending(
         f"call {call_id!r} of turn {turn_id} was {decision.verdict}{by} already: "
         "a decision is final"
+    )
+
+
+def missed_deadline() -> DeadlineExceeded:
+    """The error of a turn that did not end by its own deadline."""
+    return DeadlineExceeded(
+        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
+        "more time, or the agents less to do"
     )
 
 

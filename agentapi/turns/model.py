@@ -34,7 +34,7 @@ class TurnStatus(StrEnum):
 TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED})
 
 TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
-    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.CANCELLED}),
+    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.FAILED, TurnStatus.CANCELLED}),
     TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, TurnStatus.PARKED}) | TERMINAL,
     TurnStatus.PARKED: frozenset({TurnStatus.QUEUED, TurnStatus.RUNNING}) | TERMINAL,
     TurnStatus.COMPLETED: frozenset(),
@@ -42,7 +42,7 @@ TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
     TurnStatus.CANCELLED: frozenset(),
 }
 """From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
-follows `FAILED` at a retry."""
+follows `FAILED` at a retry, `FAILED` follows `QUEUED` when a deadline passes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

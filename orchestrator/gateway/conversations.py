@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -146,9 +147,12 @@ class ConversationStore:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        key = conversation_keys(conversation_id).messages
-        with translate_errors(self._settings.redis_url):
-            return bool(await self._client.lrem(key, 1, dumps(message)))  # type: ignore[arg-type]
+        keys = conversation_keys(conversation_id)
+        return bool(
+            await self._call(
+                "remove", [keys.meta, keys.messages], [dumps(message), uuid.uuid4().hex]
+            )
+        )
 
     async def drop(self, conversation_id: str, tenant: str) -> Sequence[Message] | Busy | None:
         """Delete a conversation.

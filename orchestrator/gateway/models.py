@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, BrokerUnavailable
-from agentapi.registry import load_agents, unknown_agent
+from agentapi.registry import is_internal, load_agents, unknown_agent
 from orchestrator.broker import broker_unavailable, producer_app
 
 FRESH: Final = 10.0
@@ -135,8 +135,10 @@ class ModelDirectory:
         When no worker answers, every name is taken: the turn waits for a worker, which knows.
 
         Raises:
-            UnknownAgent: There is none.
+            UnknownAgent: There is none, or only the runtime itself uses it.
         """
+        if is_internal(name):
+            raise unknown_agent(name, ())
         try:
             known = await self.names()
             if known and name not in known:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
-SCRIPTS: Final = ("admit", "conversation", "drop", "forget", "rate", "succeed")
+SCRIPTS: Final = ("admit", "conversation", "drop", "forget", "rate", "remove", "succeed")
 """Every script, one for each change of state."""
 
 

@@ -6,6 +6,8 @@ It sets defaults of Flower's options that fit turns. A ``FLOWER_...`` variable, 
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from typing import Any, Final
 
 from celery import Celery
@@ -16,10 +18,19 @@ from agentapi import Settings, load_settings
 from agentapi.wire import queue_names
 from orchestrator.broker import producer_app
 
+
+def format_task(task: Any) -> Any:
+    """Show a turn's conversation as its arguments: its name is the agent's, its id the turn's."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        task.args, _, _ = ast.literal_eval(task.args)
+    return task
+
+
 DEFAULTS: Final[dict[str, Any]] = {
     # Without basic_auth Flower shows its pages to everyone who reaches it.
     "address": "127.0.0.1",
-    "tasks_columns": "name,state,args,result,received,started,runtime,worker,uuid",
+    "tasks_columns": "name,state,args,result,received,runtime,uuid,worker",
+    "format_task": format_task,
     "max_tasks": 20_000,
 }
 

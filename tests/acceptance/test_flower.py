@@ -11,9 +11,11 @@ import pytest
 
 from agentapi import TurnStatus
 from agentapi.errors import TurnCancelled, TurnFailed
+from agentapi.wire import task_message
 from orchestrator import Orchestrator, TurnHandle
+from orchestrator.broker import producer_app
 from orchestrator.stack import Stack
-from tests.faults import until
+from tests.faults import until, worker_of
 
 SECRET = "a-word-that-only-the-user-said"
 
@@ -28,6 +30,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         heartbeat=0.5,
         dispatch_grace=1,
         queues=2,
+        shutdown_grace=0.2,
+        unknown_agent_wait=0.1,
     ) as running:
         yield running
 
@@ -102,7 +106,8 @@ def test_a_failed_turn_is_failure_with_its_code_and_no_content(
     task = task_of(flower, handle, "FAILURE")
     assert task["exception"] == "TurnFailed('internal')"
     assert not task["traceback"]
-    assert "'status': 'failed'" in task["result"]
+    # What the list has room for.
+    assert task["result"].startswith("{'status': 'failed', 'error': 'internal'")
     assert task["failed"]
     assert SECRET not in flower.get(f"/task/{task['uuid']}").text
     until(lambda: count(flower, "task-failed") == before + 1)
@@ -157,12 +162,44 @@ def test_a_turn_that_waits_for_its_provider_says_when_it_goes_on(
     handle.cancel()
 
 
+def test_flowers_buttons(stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client) -> None:
+    handle = orchestrator.enqueue("tools", '/nap {"seconds": 300}')
+    task = task_of(flower, handle, "STARTED")
+    assert flower.post(f"/api/task/revoke/{task['uuid']}").status_code == 200
+    with pytest.raises(TurnCancelled):
+        handle.result(timeout=20)
+    assert task_of(flower, handle, "REVOKED")
+    worker = handle.info().worker
+    until(lambda: worker in flower.get("/api/workers?refresh=1").json())
+    for button, reason in (
+        (f"pool/restart/{worker}", "pool_grow"),
+        (f"pool/autoscale/{worker}?min=1&max=2", "AGENTAPI_CONCURRENCY"),
+        (f"pool/shrink/{worker}?n=1000", "cannot be reduced"),
+    ):
+        answer = flower.post(f"/api/worker/{button}")
+        assert answer.status_code == 403
+        assert reason in answer.text
+    assert flower.post(f"/api/worker/pool/grow/{worker}?n=1").status_code == 200
+
+
+def test_a_turn_that_a_stopping_worker_hands_back_goes_on(
+    stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
+) -> None:
+    handle = orchestrator.enqueue("tools", '/count_up {"seconds": 2}')
+    until(lambda: handle.info().steps == 1)
+    first = worker_of(stack, handle.info().worker)
+    stack.start_worker()
+    first.stop()
+    stack.workers.remove(first)
+    assert "counted" in handle.result(timeout=30).text
+    task = task_of(flower, handle, "RETRY")
+    assert task["exception"] == "TurnGoesOn('handed_back')"
+    assert task_of(flower, handle, "SUCCESS")["uuid"] != task["uuid"]
+
+
 def test_a_wake_up_that_came_for_nothing_is_skipped(
     stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
 ) -> None:
-    from agentapi.wire import task_message
-    from orchestrator.broker import producer_app
-
     handle = orchestrator.enqueue("tools", "hi", conversation_id="f:2")
     handle.result(timeout=20)
     app: Any = producer_app(stack.settings)
@@ -175,10 +212,29 @@ def test_a_wake_up_that_came_for_nothing_is_skipped(
     assert len(tasks_of(flower, handle)) == 2
 
 
-def test_the_list_shows_arguments_and_results(flower: httpx2.Client) -> None:
+def test_the_list_shows_conversations_and_results(
+    orchestrator: Orchestrator, flower: httpx2.Client
+) -> None:
     page = flower.get("/tasks").text
-    for column in ("args", "Result", "State"):
+    for column in ("args", "Result", "State", "UUID"):
         assert re.search(rf"<th[^>]*>\s*{column}\s*<", page), column
+    handle = orchestrator.enqueue("tools", "hi", conversation_id="f:<3>")
+    handle.result(timeout=20)
+    task = task_of(flower, handle, "SUCCESS")
+    rows = flower.get(
+        "/tasks/datatable",
+        params={
+            "draw": 1,
+            "start": 0,
+            "length": 100,
+            "order[0][column]": 0,
+            "order[0][dir]": "desc",
+            "columns[0][data]": "received",
+        },
+    ).json()["data"]
+    [row] = [row for row in rows if row["uuid"] == task["uuid"]]
+    assert row["args"] == "f:<3>"
+    assert row["result"].startswith("{'status': 'completed'")
 
 
 def test_the_broker_page_shows_the_queues(flower: httpx2.Client) -> None:

@@ -29,6 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         heartbeat=0.5,
         dispatch_grace=1,
         shutdown_grace=1,
+        unknown_agent_wait=0.1,
         flower=False,
     ) as running:
         yield running

@@ -6,15 +6,17 @@ import argparse
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from tests.chaos import controller, poison, storm
+from tests.chaos import controller, plan, poison, report, storm
 from tests.chaos.options import parse
 
-SCENARIOS = {
-    "random": (controller.Plan, controller.run, controller.report),
+SCENARIOS: dict[str, tuple[type[Any], Callable[..., Any], Callable[..., None]]] = {
+    "random": (plan.Plan, controller.run, report.report),
     "poison": (poison.PoisonPlan, poison.run, poison.report),
     "storm": (storm.StormPlan, storm.run, storm.report),
 }
@@ -27,13 +29,13 @@ def main() -> None:
     chosen, rest = choice.parse_known_args()
     if not any(word.startswith("--seed") for word in rest):
         rest += ["--seed", str(random.SystemRandom().randrange(2**32))]
-    plan_type, run, report = SCENARIOS[chosen.scenario]
+    kind, run, show = SCENARIOS[chosen.scenario]
     folder = Path(tempfile.mkdtemp(prefix="agentapi-chaos-"))
-    plan = parse(plan_type, rest, f"chaos --scenario {chosen.scenario}", folder=folder)
+    wanted = parse(kind, rest, f"chaos --scenario {chosen.scenario}", folder=folder)
     console = Console()
-    console.print(f"seed {plan.seed}, logs in {folder}")
-    outcome = run(plan, console)
-    report(outcome, console)
+    console.print(f"seed {wanted.seed}, logs in {folder}")
+    outcome = run(wanted, console)
+    show(outcome, console)
     sys.exit(1 if outcome.problems else 0)
 
 

@@ -42,9 +42,12 @@ def note_accepted_writes() -> None:
     def noting(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(write)
         def method(self: Any, lease: Any, *args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic()
             answer = write(self, lease, *args, **kwargs)
-            token = getattr(lease, "token", "")
-            note(kind="write", what=name, turn=lease.turn_id, epoch=lease.epoch, token=token)
+            # A process makes one claim of an epoch.
+            token = getattr(lease, "token", str(os.getpid()))
+            note(kind="write", what=name, turn=lease.turn_id, epoch=lease.epoch, token=token,
+                 began=began)  # fmt: skip
             return answer
 
         return method

@@ -95,7 +95,7 @@ class Load:
                     return
             else:
                 break
-        self.accepted.append(AcceptedTurn(conversation, handle.turn_id))
+        self.accepted.append(AcceptedTurn(conversation, handle.turn_id, time.monotonic()))
         self.open[handle.turn_id] = conversation
 
     def _forget_ended(self, orchestrator: Orchestrator) -> None:

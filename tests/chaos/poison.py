@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from agentapi.errors import StoreUnavailable
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.requests import TurnRequest
-from orchestrator.stack import start_valkey
+from orchestrator.stack import Child, start_valkey
 from tests.chaos.checker import AcceptedTurn, Findings, check
 from tests.chaos.figures import Spread, publish, spread
 from tests.chaos.fleet import Fleet
@@ -119,7 +119,7 @@ class LimitedFleet(Fleet):
 
     limits: MemoryLimits | None = None
 
-    def start_worker(self, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def,override]
+    def start_worker(self, env: Mapping[str, str] | None = None) -> Child:
         worker = super().start_worker(env)
         if self.limits is not None:
             self.limits.keep(worker)

@@ -137,3 +137,22 @@ def test_every_route_without_a_key(served: Served, belongings: dict[str, str]) -
                 if answer.status_code == 400:
                     # A body is read before the key; nothing but its form was looked at.
                     assert method == "post"
+
+
+@pytest.mark.parametrize("agent", ["agentapi.compact", "agentapi.gather", "agentapi.chain"])
+def test_the_runtimes_own_agents_are_no_models(served: Served, agent: str) -> None:
+    """One of them reads and writes whatever conversation its turn is beside."""
+    task = '{"v": 1, "conversation": "gw:acme:private", "agent": "tools", "generation": 0}'
+    with served.http(served.evil) as evil:
+        for url, body in (
+            ("/v1/responses", {"model": agent, "input": task}),
+            ("/v1/chat/completions", {"model": agent, "messages": [said(task)]}),
+            ("/conversations/c/turns", {"agent": agent, "message": task}),
+        ):
+            answer = evil.post(url, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+        assert evil.get(f"/v1/models/{agent}").status_code == 404
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}

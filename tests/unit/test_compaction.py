@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from agentapi import Agent, Compaction, Window
-from agentapi.compaction import Summary, transcript, whole_turns, with_summary
-from agentapi.errors import InvalidAgent
+from agentapi.compaction import (
+    CompactionTask,
+    Summary,
+    conversation_beside,
+    summariser,
+    transcript,
+    whole_turns,
+    with_summary,
+)
+from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
+from agentapi.registry import load_agents
 from agentapi.testing import ScriptedProvider, says
 from orchestrator import Orchestrator
+from orchestrator.requests import InternalAgent
 
 Script = Callable[..., ScriptedProvider]
 Eager = Callable[..., Orchestrator]
@@ -99,3 +111,47 @@ def test_the_providers_counts_calibrate_the_window(
         orchestrator.enqueue("a", text, conversation_id="c").result()
     # By the estimate both turns before would fit; by the provider's counts only the newest.
     assert [len(request.messages) for request in model.requests] == [1, 3, 3]
+
+
+def test_what_a_summary_is_of_follows_from_where_the_turn_runs() -> None:
+    for conversation in ("c", "x" * 512):
+        task = CompactionTask(conversation_id=conversation, agent="talker", generation=0)
+        beside = conversation_beside(conversation)
+        assert len(beside) <= 512
+        assert CompactionTask.of_turn(beside, task.to_message()) == task
+        assert summariser(beside, task.to_message()) == "talker"
+        for elsewhere in ("c", "victim", conversation_beside("other"), "evil/agentapi.compact"):
+            with pytest.raises(InvalidMessage, match="beside"):
+                CompactionTask.of_turn(elsewhere, task.to_message())
+            assert summariser(elsewhere, task.to_message()) == "agentapi.compact"
+
+
+@pytest.mark.parametrize(
+    "message", ["", "hi", "[]", "null", '{"conversation": "c"}', '{"v": 1, "generation": []}']
+)
+def test_messages_that_are_no_task(message: str) -> None:
+    with pytest.raises(InvalidMessage):
+        CompactionTask.of_turn(conversation_beside("c"), message)
+
+
+@pytest.mark.parametrize("agent", ["agentapi.compact", "agentapi.gather", "agentapi.chain"])
+def test_nobody_enqueues_turns_of_the_runtime(
+    script: Script, eager_orchestrator: Eager, agent: str
+) -> None:
+    script(says("a"))
+    orchestrator = eager_orchestrator([talker()])
+    task = CompactionTask(conversation_id="victim", agent="talker", generation=0)
+    with pytest.raises(InternalAgent, match="nobody enqueues"):
+        orchestrator.enqueue(agent, task.to_message(), conversation_id="victim/agentapi.compact")
+    with pytest.raises(InternalAgent):
+        orchestrator.gather([(agent, "hi")])
+    with pytest.raises(InternalAgent):
+        orchestrator.chain([(agent, "hi")])
+    module = ModuleType("agents_of_a_test")
+    module.__dict__["mine"] = Agent(name=agent, provider="openai")
+    sys.modules[module.__name__] = module
+    try:
+        with pytest.raises(InvalidAgent, match="not free"):
+            load_agents([module.__name__])
+    finally:
+        del sys.modules[module.__name__]

@@ -8,6 +8,7 @@ local known = redis.call('HMGET', KEYS[1], 'created', 'tenant')
 if not known[1] or known[2] ~= ARGV[1] then
   return { 'missing' }
 end
+head_of(KEYS[3])
 local waiting = redis.call('LRANGE', KEYS[3], 0, -1)
 if #waiting > 0 then
   return { 'busy', waiting }
