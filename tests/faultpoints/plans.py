@@ -25,8 +25,8 @@ EFFECTS: Final[Mapping[Kind, Sequence[Effect]]] = {
     Kind.BEGIN: (*_DEATHS, Effect.HANG),
     Kind.STEP: (Effect.KILL, *_ERRORS, Effect.HANG),
 }
-"""What can happen at a point of each kind. Only what is awaited can be cancelled. What work that was
-handed off raises is raised by the points in it."""
+"""What can happen at a point of each kind. Only what is awaited can be cancelled. What handed-off
+work raises is raised by the points in it."""
 
 SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
     "turn": ("worker", "producer"),
