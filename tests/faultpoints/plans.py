@@ -55,6 +55,20 @@ def singles(
                 yield Planned(scenario=scenario, role=role, faults=(fault,))
 
 
+def triggered(passed: Mapping[str, int]) -> list[Planned]:
+    """Faults where a worker comes only after another: of the broker, which is away and comes back."""
+    publish = next(point for point in sorted(passed) if point.startswith(Kind.PUBLISH))
+    away = Fault(point=publish, occurrence=1, effect=Effect.REDIS_ERROR)
+    return [
+        Planned(
+            scenario="turn",
+            role="worker",
+            faults=(away, Fault(point="script hasten", occurrence=1, effect=effect)),
+        )
+        for effect in EFFECTS[Kind.SCRIPT]
+    ]
+
+
 def pairs(plans: Sequence[Planned], count: int, seed: int) -> list[Planned]:
     """A sample of two faults in one run, of one role; the second may never be reached."""
     chance = random.Random(seed)
