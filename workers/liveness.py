@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from agentapi.supervision import Service, Supervisor, end_process, stack_of_thread
@@ -61,6 +62,22 @@ class StoreThreads(ThreadPoolExecutor):
         return "\n--\n".join(stacks)
 
 
+def starved(native_id: int) -> float:
+    """Seconds for which a thread of this process could have run and got no processor.
+
+    Args:
+        native_id: The thread's, as the system knows it.
+
+    Returns:
+        0 where the system does not tell.
+    """
+    try:
+        waited = Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0.0
+    return int(waited) / 1e9
+
+
 @dataclass(kw_only=True)
 class Probe:
     """One part of the process that is asked whether it lives.
@@ -71,6 +88,7 @@ class Probe:
         bound: Seconds of silence after which the part is dead.
         excused: Whether the part has a reason to be silent now.
         where: Where it stands, for the log.
+        starved: Seconds for which it could have run and got no processor: no silence of its own.
         silent: Seconds since it answered, as far as this process ran in them.
     """
 
@@ -79,16 +97,19 @@ class Probe:
     bound: float
     excused: Callable[[], bool] = lambda: False
     where: Callable[[], str] = lambda: ""
+    starved: Callable[[], float] = lambda: 0.0
     silent: float = 0.0
     _asked: bool = field(default=False, init=False)
     _answered: bool = field(default=False, init=False)
+    _starved: float = field(default=0.0, init=False)
 
     def look(self, passed: float) -> bool:
         """Take the answer, if there is one, and ask again; returns whether the part lives."""
+        before, self._starved = self._starved, self.starved()
         if self._answered or not self._asked or self.excused():
             self.silent = 0.0
         else:
-            self.silent += passed
+            self.silent += max(0.0, passed - max(0.0, self._starved - before))
         if self._answered or not self._asked:
             self._answered, self._asked = False, True
             try:
@@ -96,6 +117,10 @@ class Probe:
             except RuntimeError:
                 # A loop that is closed, an executor that was shut down: no answer will come.
                 log.debug(line("probe.refused", what=self.name))
+            except BaseException:
+                # It was not asked: its silence would mean nothing.
+                self._asked = False
+                raise
         return self.silent < self.bound
 
     def _answer(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from agentapi.providers import providers
 from agentapi.supervision import Service, Supervisor, stack_of_thread
 from agentapi.tools.mcp import close_sessions
+from workers.liveness import starved
 from workers.logs import line
 
 log = logging.getLogger("agentapi.loop")
@@ -32,7 +33,7 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(_tell)
         self._service = supervisor.thread("agentapi-loop", self._run)
-        self._ident = 0
+        self._ident = self._native_id = 0
         self._ticking = False
 
     def start(self) -> None:
@@ -41,7 +42,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Close the connections to providers and MCP servers, and end the thread."""
-        if not self._ident:
+        if not self._ident or self.loop.is_closed():
             return
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
@@ -54,6 +55,10 @@ class LoopThread:
         """Where the loop's thread stands, as code locations."""
         return stack_of_thread(self._ident)
 
+    def starved(self) -> float:
+        """Seconds for which the loop's thread could have run and got no processor."""
+        return starved(self._native_id)
+
     def _end(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
@@ -62,7 +67,7 @@ class LoopThread:
         await providers.aclose()
 
     def _run(self, service: Service) -> None:
-        self._ident = threading.get_ident()
+        self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         asyncio.set_event_loop(self.loop)
         if not self._ticking:
             self._ticking = True

@@ -101,30 +101,36 @@ class Runtime:
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
-        self._heartbeat = Heartbeat(
-            settings,
-            store,
+        self._heartbeat = self._make_heartbeat()
+        self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
+        self.sweeper = Sweeper(
+            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
+        )
+        self.isolation = self._make_isolation()
+        self._executor = self._make_executor()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def _make_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._settings,
+            self._store,
             self.running,
             self._gate,
             self.outage,
             supervisor=self.supervisor,
             vouches=self.liveness.alive,
         )
-        self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self.sweeper = Sweeper(
-            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
-        )
-        self.isolation = IsolatedTurns(
-            places=settings.isolated_turns,
-            store=store,
-            dispatcher=dispatcher,
+
+    def _make_isolation(self) -> IsolatedTurns:
+        return IsolatedTurns(
+            places=self._settings.isolated_turns,
+            store=self._store,
+            dispatcher=self.dispatcher,
             threads=self.threads,
             outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
-        self._executor = self._make_executor()
-        self._starting = threading.Lock()
-        self._started = False
 
     def _make_executor(self) -> TurnExecutor:
         compactor = Compactor(
@@ -176,6 +182,7 @@ class Runtime:
                 ask=lambda answer: loop.call_soon_threadsafe(answer),
                 bound=silence,
                 where=self._loop.where,
+                starved=self._loop.starved,
             ),
             threads_probe(
                 self.threads,
@@ -243,13 +250,20 @@ class Runtime:
 
     def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         def done(task: asyncio.Task[Outcome]) -> None:
+            self._tasks.discard(task)
             # Cancelled or broken before its first line, by whoever cancels every task there is.
             then(None if task.cancelled() or task.exception() else task.result())
 
-        task = self._loop.loop.create_task(self._executor.carry_out(turn))
+        work = self._executor.carry_out(turn)
+        try:
+            task = self._loop.loop.create_task(work)
+        except BaseException:
+            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            work.close()
+            then(None)
+            raise
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -111,11 +111,11 @@ def look(what: str, context: ToolContext) -> str:
 
 
 @tool
-async def charge(amount: int, context: ToolContext) -> str:
+async def charge(amount: int, context: ToolContext) -> AsyncIterator[str]:
     """Charge an amount; must not be repeated."""
     note(kind="charge", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
     await asyncio.sleep(0)
-    return f"charged {amount}"
+    yield f"charged {amount}"
 
 
 def is_paper(paper: str) -> bool:
@@ -131,10 +131,10 @@ async def sign(paper: str, context: ToolContext) -> str:
 
 
 @tool(idempotent=True)
-def nap(seconds: float, context: ToolContext) -> Awaitable[str]:
+def nap(seconds: float, context: ToolContext) -> Awaitable[Iterator[str]]:
     """Sleep; may be repeated."""
     note(kind="nap", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
-    return asyncio.sleep(seconds, "rested")
+    return asyncio.sleep(seconds, iter(["rested"]))
 
 
 @tool

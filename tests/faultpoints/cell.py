@@ -60,7 +60,7 @@ POOLS: Final = (
 )
 """Threads of pools come and go."""
 
-DOOMED: Final = {"stop": 1}
+DOOMED: Final = {"stop": 2}
 """Turns that fail in a scenario without faults."""
 
 NO_TURN: Final = ("agentapi-sweep", "agentapi-heartbeat", "agentapi-events", "agentapi-follower")
@@ -152,8 +152,9 @@ class Cell:
             for role, process in self._processes.items():
                 process.arm(planned.faults if role == planned.role else ())
             story = self._play(planned)
-            self._wait_for_fault(planned, fired_before)
-            state = self._witness.wait_until_quiet(0.5 if story["gave_up"] else QUIET_WITHIN)
+            with self._restarting():
+                self._wait_for_fault(planned, fired_before)
+                state = self._witness.wait_until_quiet(0.5 if story["gave_up"] else QUIET_WITHIN)
             result.fired = self._fired()[fired_before:]
             result.broken += self._witness.broken(state, self._expected(result, story), story)
             result.broken += self._wrong_errors(planned, story)
@@ -171,7 +172,7 @@ class Cell:
     def _start_missing(self, planned: Planned) -> None:
         started = []
         for role in ROLES if planned.scenario == "gateway" else ROLES[:2]:
-            if role not in self._processes or self._processes[role].ended.is_set():
+            if role not in self._processes or self._processes[role].ended:
                 self._processes[role] = self._fork(role)
                 started.append(self._processes[role])
         for process in started:
@@ -205,7 +206,7 @@ class Cell:
         def watch() -> None:
             while not stop.wait(0.02):
                 for role, process in list(self._processes.items()):
-                    if role != "producer" and process.ended.is_set():
+                    if role != "producer" and process.ended:
                         self._bury(process)
                         self._processes[role] = self._fork(role)
                         self._processes[role].wait_until_ready()
@@ -261,11 +262,11 @@ class Cell:
     def _look_at_processes(self, result: Result) -> None:
         """Every process lives, or died as it was told; nothing in it is dead or left over."""
         for role, process in self._processes.items():
-            if process.ended.is_set():
+            try:
+                self._passed[role].update(process.ask("disarm"))
+                result.broken += self._unhealthy(role, process)
+            except ProcessEnded:
                 self._bury(process)
-                continue
-            self._passed[role].update(process.ask("disarm"))
-            result.broken += self._unhealthy(role, process)
         # An error that nobody expects in Celery's own thread ends the worker, which is seen.
         at_its_heart = any(hit["thread"] == "MainThread" for hit in result.fired)
         for role, code in self._deaths:

@@ -46,7 +46,6 @@ HAND_OFFS: Final = frozenset(
         "call_soon",
         "run_coroutine_threadsafe",
         "create_task",
-        "add_done_callback",
     }
 )
 """Methods that give work to another thread, the event loop or a new task."""

@@ -21,11 +21,12 @@ EFFECTS: Final[Mapping[Kind, Sequence[Effect]]] = {
     Kind.PUBLISH: _CALL,
     Kind.BROKER: _CALL,
     Kind.AWAIT: (*_CALL, Effect.CANCEL),
-    Kind.HAND_OFF: (*_DEATHS, *_ERRORS, Effect.LOST_ANSWER, Effect.HANG),
-    Kind.BEGIN: (*_DEATHS, *_ERRORS, Effect.LOST_ANSWER, Effect.HANG),
+    Kind.HAND_OFF: (*_DEATHS, *_ERRORS, Effect.HANG),
+    Kind.BEGIN: (*_DEATHS, Effect.HANG),
     Kind.STEP: (Effect.KILL, *_ERRORS, Effect.HANG),
 }
-"""What can happen at a point of each kind. Only what is awaited can be cancelled."""
+"""What can happen at a point of each kind. Only what is awaited can be cancelled. What handed-off
+work raises is raised by the points in it."""
 
 SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
     "turn": ("worker", "producer"),
@@ -52,6 +53,20 @@ def singles(
             for effect in EFFECTS[kind]:
                 fault = Fault(point=point, occurrence=occurrence, effect=effect)
                 yield Planned(scenario=scenario, role=role, faults=(fault,))
+
+
+def triggered(passed: Mapping[str, int]) -> list[Planned]:
+    """Faults where a worker comes only after another: of the broker, which is away and comes back."""
+    publish = next(point for point in sorted(passed) if point.startswith(Kind.PUBLISH))
+    away = Fault(point=publish, occurrence=1, effect=Effect.REDIS_ERROR)
+    return [
+        Planned(
+            scenario="turn",
+            role="worker",
+            faults=(away, Fault(point="script hasten", occurrence=1, effect=effect)),
+        )
+        for effect in EFFECTS[Kind.SCRIPT]
+    ]
 
 
 def pairs(plans: Sequence[Planned], count: int, seed: int) -> list[Planned]:

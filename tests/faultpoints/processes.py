@@ -79,6 +79,8 @@ class Zygote:
             self._process.kill()
             self._process.wait()
         self._reader.join(timeout=5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._log.close()
 
 
@@ -102,9 +104,9 @@ class Forked:
             env=dict(env),
         )
         self._connection: Connection | None = None
-        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self.ended = threading.Event()
+        self._hung_up = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -115,8 +117,8 @@ class Forked:
         with suppress(EOFError, OSError):
             while True:
                 self._answers.put(json.loads(connection.recv_bytes()))
-        self.ended.set()
-        self._answers.put(None)
+        self._hung_up.set()
+        connection.close()
 
     def wait_until_ready(self) -> None:
         """Wait for the process to say so."""
@@ -131,7 +133,7 @@ class Forked:
             ProcessEnded: The process is gone.
         """
         with self._lock:
-            if self.ended.is_set() or self._connection is None:
+            if self.ended or self._connection is None:
                 raise ProcessEnded(self.role)
             try:
                 self._connection.send_bytes(json.dumps({"do": do, **more}).encode())
@@ -144,14 +146,20 @@ class Forked:
         self.ask("arm", plan=[fault.to_json() for fault in faults])
 
     def _next(self, within: float) -> dict[str, Any]:
-        try:
-            said = self._answers.get(timeout=within)
-        except queue.Empty:
-            raise TimeoutError(f"the {self.role} did not answer; see {self.log}") from None
-        if said is None:
-            self.ended.set()
-            raise ProcessEnded(self.role)
-        return said
+        deadline = time.monotonic() + within
+        while True:
+            ended = self.ended
+            with suppress(queue.Empty):
+                return self._answers.get(timeout=0.05)
+            if ended:
+                raise ProcessEnded(self.role)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the {self.role} did not answer; see {self.log}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone. A process that it forked may hold its socket for a while."""
+        return self.pid in self._zygote.codes or self._hung_up.is_set()
 
     @property
     def counts(self) -> Path:
@@ -172,6 +180,6 @@ class Forked:
 
     def kill(self) -> None:
         """End it now."""
-        if not self.ended.is_set():
+        if not self.ended:
             self.signal(signal.SIGKILL)
-            self.ended.wait(10)
+            assert self.exit_code is not None

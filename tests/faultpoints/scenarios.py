@@ -165,14 +165,16 @@ class Player:
         beside.result()
 
     def _stop(self, story: Story, worker: int) -> None:
-        """Turns that are cancelled while they run and while they wait, and one that fails twice;
-        then their worker is stopped, and one turn goes on in another."""
+        """Turns that are cancelled while they run and while they wait, one that waits too long and
+        one that fails twice; then their worker is stopped, and one turn goes on in another."""
         nap = '/nap {"seconds": 30}'
         waits = self._enqueue(story, "beside", nap, "cancelled", "w", stream=True)
         behind = self._enqueue(story, "beside", nap, "cancelled", "b")
+        late = self._enqueue(story, "beside", nap, "cancelled", "l", deadline=0.3)
         doomed = self._enqueue(story, "doomed", '/nap {"seconds": 0}', "doomed", "d")
         goes_on = self._enqueue(story, "beside", '/nap {"seconds": 1}', "goes on", "g")
         story.insist("wait", lambda: _until(lambda: waits.info().steps > 0, story.left))
+        self._result(story, late)
         for handle in (behind, waits):
             story.insist("cancel", handle.cancel)
             self._result(story, handle)

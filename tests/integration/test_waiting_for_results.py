@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from agentapi import Settings
-from agentapi.errors import StoreFault, TurnNotFound
+from agentapi import Settings, load_settings
+from agentapi.errors import LoginRefused, StoreFault, TurnNotFound
 from agentapi.stores.keys import turn_keys
-from orchestrator import AsyncOrchestrator, Orchestrator, aio, handle
+from orchestrator import AsyncOrchestrator, Orchestrator, aio, follower, handle
+from orchestrator.stack import start_valkey
 from tests.integration.fleet import Fleet
 
 
@@ -98,3 +100,30 @@ async def test_the_same_on_asyncio(
         answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(answers[0], TurnNotFound)
     assert isinstance(answers[1], StoreFault)
+
+
+def test_a_password_that_is_refused_for_long_is_told_and_forgiven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "LOGIN_PATIENCE", 0.2)
+    valkey, url = start_valkey(tmp_path)
+    admin: Any = redis.Redis.from_url(url)
+    running = Fleet(load_settings(redis_url=url))
+    try:
+        turn = running.producer.enqueue("napper", "hi")
+        thread, answers = in_thread(lambda: turn.result(timeout=60))
+        admin.config_set("requirepass", "another")
+        # Only who logs in again is refused.
+        while not answers:
+            admin.client_kill_filter(_type="normal", skipme=True)
+            thread.join(0.2)
+        assert isinstance(answers[0], LoginRefused)
+        admin.config_set("requirepass", "")
+        thread, answers = in_thread(lambda: turn.result(timeout=60))
+        running.execute(turn.info())
+        thread.join(60)
+        assert answers[0].text == "You said: hi"
+    finally:
+        running.close()
+        admin.close()
+        valkey.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -15,7 +15,7 @@ from agentapi.supervision import Supervisor
 from agentapi.traffic import ProviderGate
 from workers.heartbeat import Heartbeat
 from workers.patience import Outage
-from workers.running import RunningTurn, RunningTurns
+from workers.running import RunningTurn, RunningTurns, StopReason
 
 WAIT = 30
 
@@ -88,6 +88,34 @@ def test_it_beats_on_after_any_error(error: BaseException) -> None:
         # Nor does what providers did end it.
         assert parts.gate.looked.acquire(timeout=WAIT)
     parts.heartbeat.stop()
+
+
+def test_a_stop_that_failed_is_heard_when_it_is_repeated() -> None:
+    class Loop:
+        full = True
+        called = 0
+
+        def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+            if self.full:
+                raise MemoryError
+            self.called += 1
+            call()
+
+    class Task:
+        cancelled = 0
+
+        def cancel(self) -> None:
+            self.cancelled += 1
+
+    turn = running("one")
+    loop, task = Loop(), Task()
+    turn.loop, turn._task = cast("Any", loop), cast("Any", task)
+    with pytest.raises(MemoryError):
+        turn.stop(StopReason.CANCELLED)
+    loop.full = False
+    for _ in range(3):
+        turn.stop(StopReason.LEASE_LOST)
+    assert (loop.called, task.cancelled, turn.reason) == (1, 1, StopReason.CANCELLED)
 
 
 def test_a_lease_with_a_fault_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agentapi.supervision import Supervisor
 from tests.faults import until
-from workers.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
+from workers.liveness import Liveness, Probe, StoreThreads, bound, starved, threads_probe
 from workers.loop_thread import LoopThread
 
 WAIT = 30
@@ -72,6 +72,24 @@ def test_a_part_that_does_not_answer_ends_the_process(
     assert "process.stalled what=part seconds=10.0\nf.py, line 1" in caplog.text
 
 
+def test_a_part_that_could_not_be_asked_is_asked_again(part: Part) -> None:
+    liveness, dead = died(part)
+    asked = part.ask
+
+    def refuse(answer: Callable[[], None]) -> None:
+        raise MemoryError
+
+    [probe] = liveness._probes
+    probe.ask = refuse
+    with pytest.raises(MemoryError):
+        liveness.look(1)
+    probe.ask = asked
+    for _ in range(20):
+        liveness.look(1)
+        part.answer()
+    assert dead == []
+
+
 def test_a_part_with_an_excuse_lives(part: Part) -> None:
     liveness, dead = died(part, excused=lambda: True)
     for _ in range(100):
@@ -111,6 +129,24 @@ def test_what_this_process_was_late_by_is_no_silence(
     liveness.stop()
     assert dead == []
     assert 0 < probe.silent < 1
+
+
+def test_a_part_that_gets_no_processor_is_not_silent(part: Part) -> None:
+    waited = 0.0
+    probe = Probe(name="part", ask=part.ask, bound=10, starved=lambda: waited)
+    for _ in range(100):
+        waited += 0.95
+        assert probe.look(1)
+    assert probe.silent == pytest.approx(99 * 0.05)
+    # Blocked, on a machine with nothing else to do.
+    for _ in range(6):
+        probe.look(1)
+    assert not probe.look(1)
+
+
+def test_the_system_tells_how_long_a_thread_waited_for_a_processor() -> None:
+    assert starved(threading.get_native_id()) >= 0
+    assert starved(2**22 + 1) == 0
 
 
 def test_the_bound_follows_the_lease() -> None:
