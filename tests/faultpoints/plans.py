@@ -56,7 +56,7 @@ def singles(
 
 
 def triggered(passed: Mapping[str, int]) -> list[Planned]:
-    """Faults where a worker comes only after another: of the broker, which is away and comes back."""
+    """Faults that follow another one: the broker is away and comes back."""
     publish = next(point for point in sorted(passed) if point.startswith(Kind.PUBLISH))
     away = Fault(point=publish, occurrence=1, effect=Effect.REDIS_ERROR)
     return [
