@@ -13,7 +13,9 @@ from orchestrator.client import Orchestrator
 from orchestrator.gateway.connection import connect
 from orchestrator.gateway.conversations import ConversationStore
 from orchestrator.gateway.follower import AsyncFollower
+from orchestrator.gateway.item_reader import Positions
 from orchestrator.gateway.keys import KeyStore
+from orchestrator.gateway.ledger import Ledger
 from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.models import ModelDirectory, WorkerCensus
 from orchestrator.gateway.scripts import Scripts
@@ -50,6 +52,8 @@ class Gateway:
         self.keys = KeyStore(settings, self.redis)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
         self.limiter = Limiter(settings, self.redis, scripts)
+        self.ledger = Ledger(settings, self.redis, scripts)
+        self.positions = Positions()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)
         self.models = ModelDirectory(settings, self.census)

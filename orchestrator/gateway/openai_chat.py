@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
             "description": "The completion; its chunks when it is streamed.",
             "content": {"application/json": {}, **SSE["content"]},
         },
-        **errors(404, 409, 502, 504),
+        **errors(404, 409, 422, 502, 504),
     },
 )
 async def create_chat(body: CreateChat, view: View, key: Key) -> Response:

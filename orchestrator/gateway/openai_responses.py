@@ -11,6 +11,7 @@ from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
 from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.bodies import StrictRoute
+from orchestrator.gateway.deletion import delete_turn
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest, NotFound, UnsupportedParameter
 from orchestrator.gateway.labels import labels_of
@@ -41,7 +42,7 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 504)})
+@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Give an agent a message, and wait for its reply, stream it, or neither (background)."""
     turn_id = await enqueue_response(view, body, key)
@@ -99,7 +100,7 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
 @router.delete("/{response}", responses=errors(404, 409))
 async def delete_response(response: str, view: View) -> dict[str, Any]:
     """Delete a response that has ended."""
-    await view.delete_turn(await _turn(view, response))
+    await delete_turn(view, await _turn(view, response))
     return {"id": response, "object": "response.deleted", "deleted": True}
 
 

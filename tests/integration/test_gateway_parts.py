@@ -19,8 +19,10 @@ from agentapi.window import Window
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import RateLimited
 from orchestrator.gateway.follower import Closed
+from orchestrator.gateway.intake import Existing, NewMessage
+from orchestrator.gateway.intake import accept as let_in
 from orchestrator.gateway.sse import EventStream, frame
-from orchestrator.gateway.tenancy import NewMessage, TenantView
+from orchestrator.gateway.tenancy import TenantView
 from orchestrator.stack.processes import free_port
 
 Make = Callable[..., Settings]
@@ -51,9 +53,8 @@ def emit(gateway: Gateway, lease: Lease, batches: Iterable[int]) -> None:
 
 
 async def accept(view: TenantView, conversation_id: str = "c") -> str:
-    return await view.enqueue(
-        NewMessage(agent="a", text="hi", conversation_id=conversation_id, idempotency_key="k")
-    )
+    message = NewMessage(agent="a", text="hi", idempotency_key="k")
+    return await let_in(view, message, Existing(conversation_id=conversation_id))
 
 
 async def test_a_thousand_turns_are_followed_over_two_connections(settings_for: Make) -> None:
