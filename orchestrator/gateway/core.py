@@ -19,6 +19,7 @@ from orchestrator.gateway.ledger import Ledger
 from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.models import ModelDirectory, WorkerCensus
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.slots import Slots
 from orchestrator.gateway.strangers import Strangers
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Gateway:
         self.conversations = ConversationStore(settings, self.redis, scripts)
         self.follower = AsyncFollower(settings, self.redis)
         self.keys = KeyStore(settings, self.redis)
+        self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
         self.limiter = Limiter(settings, self.redis, scripts)
         self.ledger = Ledger(settings, self.redis, scripts)

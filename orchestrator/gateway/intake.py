@@ -14,6 +14,7 @@ from agentapi.attachments import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
 from agentapi.messages import Message, dumps
 from agentapi.turns import NewTurn, OnAbort, OnBusy
+from orchestrator.gateway.attachments import check_addresses
 from orchestrator.gateway.errors import KeyReused
 from orchestrator.gateway.labels import Labels, labelled, labels_of
 from orchestrator.gateway.ledger import OVERHEAD, Admission
@@ -121,12 +122,14 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
     Raises:
         UnknownAgent: There is no such agent.
         InvalidInput: An argument is not acceptable.
+        InvalidRequest: An image or file has an address that is not allowed.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
         KeyReused: The key named another request before.
         ConversationBusy: The conversation's inbox is full.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
     """
     await view.gateway.models.check(message.agent)
+    check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
         turn = new_turn(request, {}, view.gateway.settings)

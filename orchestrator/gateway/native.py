@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
@@ -181,8 +182,14 @@ async def turn_events(
     if turn.status.ended and seen >= turn.last_event:
         # What tells a browser not to connect again.
         return Response(status_code=204)
-    await view.check_events(turn, seen)
-    return EventStream(native_stream(view, turn, seen), stall=view.gateway.settings.gateway_stall)
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        await view.check_events(turn, seen)
+        return EventStream(
+            native_stream(view, turn, seen),
+            stall=view.gateway.settings.gateway_stall,
+            held=held.pop_all(),
+        )
 
 
 def _number(text: str) -> int:

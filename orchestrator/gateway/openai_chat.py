@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
@@ -32,17 +34,20 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
 )
 async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
     """Let an agent answer the last message."""
-    turn_id = await enqueue_chat(view, body, key)
-    headers = {"x-response-id": response_id(turn_id)}
-    if body.stream:
-        turn = await view.turn(turn_id)
-        await view.check_events(turn, -1)
-        options = body.stream_options
-        return EventStream(
-            chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
-            stall=view.gateway.settings.gateway_stall,
-            headers=headers,
-        )
-    turn = await ended(view, turn_id, key)
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        turn_id = await enqueue_chat(view, body, key)
+        headers = {"x-response-id": response_id(turn_id)}
+        if body.stream:
+            turn = await view.turn(turn_id)
+            await view.check_events(turn, -1)
+            options = body.stream_options
+            return EventStream(
+                chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
+                stall=view.gateway.settings.gateway_stall,
+                held=held.pop_all(),
+                headers=headers,
+            )
+        turn = await ended(view, turn_id, key)
     outcome(turn)
     return JSONResponse(chat_object(turn), headers=headers)

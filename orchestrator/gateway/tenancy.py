@@ -10,7 +10,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
 from agentapi.errors import AgentAPIError, InvalidConversationId, InvalidInput, TurnNotFound
@@ -40,6 +40,14 @@ class TenantView:
         self.gateway = gateway
         self.tenant = tenant
         self.prefix = f"{PREFIX}:{tenant}:"
+
+    def slot(self) -> AbstractContextManager[None]:
+        """A place among the tenant's streams and waiting requests, to be held while one is open.
+
+        Raises:
+            RateLimited: All of them are taken.
+        """
+        return self.gateway.slots.slot(self.tenant)
 
     def internal(self, conversation_id: str) -> str:
         """The id in Redis of a public one.
