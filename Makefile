@@ -12,16 +12,19 @@ WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
 CHAOS ?=
+SOAK ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos bench check format lock clean
+.PHONY: help demo up test chaos soak bench check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
+	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
+	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
 demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
@@ -35,6 +38,9 @@ test: $(READY) ## Run all tests, with real servers and worker processes
 
 chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+soak: $(READY) ## Run a mixed load with faults for a given time, and fail when anything grows
+	$(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(READY) ## Measure beside what people would use instead, in at most a quarter of an hour
 	$(BIN)/python -m benchmarks $(BENCH)

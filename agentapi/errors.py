@@ -95,10 +95,41 @@ class StoreUnavailable(ServerUnavailable):
     code = "store_unavailable"
 
 
+class LoginRefused(StoreUnavailable):
+    """Redis refuses the user or password, or what they may do: correct AGENTAPI_REDIS_URL. It is
+    waited for like a Redis that is away, since passwords are also changed under way."""
+
+    code = "login_refused"
+
+
 class BrokerUnavailable(ServerUnavailable):
     """The broker cannot be reached."""
 
     code = "broker_unavailable"
+
+
+# A fault, of this project or of what is stored: waiting does not help.
+
+
+class StoreFault(AgentAPIError):
+    """Redis refuses a command for what it is: a key of the wrong type, a fault in a script, a value
+    that is too large."""
+
+    code = "store_fault"
+
+
+class UnreadableRecord(AgentAPIError):
+    """Something stored is of a newer release, or is not what any release writes.
+
+    Attributes:
+        newer: Whether a newer release wrote it, so that another worker may be able to read it.
+    """
+
+    code = "unreadable"
+
+    def __init__(self, message: str, *, newer: bool = False) -> None:
+        super().__init__(message)
+        self.newer = newer
 
 
 # A turn's fate.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from agentapi.plain import clean_text
 
@@ -30,12 +31,19 @@ def stop_if_asked(error: BaseException) -> None:
 
     Raises:
         asyncio.CancelledError: The task is being cancelled, whatever the code made of that.
-        GeneratorExit: The coroutine is being closed.
+        GeneratorExit: The coroutine is being closed, which no task does that runs.
     """
-    if isinstance(error, GeneratorExit):
+    task = _running_task()
+    if task is None and isinstance(error, GeneratorExit):
         raise error
-    task = asyncio.current_task()
     if task is not None and task.cancelling() > 0:
         if isinstance(error, asyncio.CancelledError):
             raise error
         raise asyncio.CancelledError from error
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.errors import BudgetExceeded, InvalidAgent
 from agentapi.messages import Usage
+from agentapi.records import record_of
 
 MILLION: Final = 1_000_000
 
@@ -145,7 +146,7 @@ class Limits:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """From the store."""
-        return cls(**orjson.loads(data))
+        return record_of(cls, orjson.loads(data))
 
 
 NO_LIMITS: Final = Limits()

@@ -14,9 +14,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from agentapi.errors import InvalidMessage
+from agentapi.records import check_version, reading, record_of, text_in
 
 FORMAT_VERSION: Final = 1
+
+_REMEDY: Final = "delete it from the conversation, or reset the conversation (Orchestrator.reset)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +143,7 @@ def attachment_to_dict(attachment: Attachment) -> dict[str, Any]:
 
 def attachment_from_dict(data: Mapping[str, Any]) -> Attachment:
     """Read a stored one."""
-    return Attachment(**{**data, "kind": AttachmentKind(data["kind"])})
+    return record_of(Attachment, {**data, "kind": AttachmentKind(data["kind"])})
 
 
 def _call_to_dict(call: ToolCall) -> dict[str, Any]:
@@ -155,50 +157,45 @@ def _call_to_dict(call: ToolCall) -> dict[str, Any]:
     return data
 
 
+def _call_from_dict(data: Mapping[str, Any]) -> ToolCall:
+    if not isinstance(data["arguments"], dict):
+        raise TypeError("arguments are no JSON object")
+    return record_of(ToolCall, {**data, "id": text_in(data, "id"), "name": text_in(data, "name")})
+
+
 def from_dict(data: Mapping[str, Any]) -> Message:
     """Read a stored message.
 
     Raises:
-        InvalidMessage: Unknown version or role, or a field is missing.
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
     """
-    version = data.get("v", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise InvalidMessage(
-            f"message has format version {version!r}, this release reads {FORMAT_VERSION}: "
-            "upgrade every worker and producer to the newest release in use"
-        )
-    try:
+    with reading("a message", remedy=_REMEDY):
+        check_version("a message", data.get("v", FORMAT_VERSION), FORMAT_VERSION)
         match data["role"]:
             case "user":
                 return UserMessage(
-                    content=data["content"],
+                    content=text_in(data, "content"),
                     attachments=tuple(map(attachment_from_dict, data.get("attachments", ()))),
                     turn_id=data.get("turn_id"),
                 )
             case "assistant":
                 return AssistantMessage(
-                    content=data["content"],
-                    tool_calls=tuple(ToolCall(**call) for call in data.get("tool_calls", ())),
+                    content=text_in(data, "content"),
+                    tool_calls=tuple(map(_call_from_dict, data.get("tool_calls", ()))),
                     provider_data=data.get("provider_data", {}),
                     turn_id=data.get("turn_id"),
                     model=data.get("model"),
                 )
             case "tool":
                 return ToolMessage(
-                    call_id=data["call_id"],
-                    name=data["name"],
-                    content=data["content"],
+                    call_id=text_in(data, "call_id"),
+                    name=text_in(data, "name"),
+                    content=text_in(data, "content"),
                     is_error=data.get("is_error", False),
                     turn_id=data.get("turn_id"),
                 )
-            case role:
-                raise InvalidMessage(
-                    f"message has role {role!r}, expected 'user', 'assistant' or 'tool'"
-                )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidMessage(
-            f"message is no {data.get('role')!r} message of format {FORMAT_VERSION}: {error}"
-        ) from error
+            case _:
+                raise ValueError("role is none of user, assistant and tool")
 
 
 def dumps(message: Message) -> bytes:
@@ -210,15 +207,10 @@ def loads(data: bytes | str) -> Message:
     """Read a message from JSON.
 
     Raises:
-        InvalidMessage: The text is no JSON object, or no message of this format.
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
     """
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidMessage(f"a stored message is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidMessage("a stored message is no JSON object")
-    return from_dict(value)
+    with reading("a message", remedy=_REMEDY):
+        return from_dict(orjson.loads(data))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,6 +28,7 @@ from agentapi.providers import (
     options_for,
     providers,
 )
+from agentapi.providers.answers import checked
 from agentapi.traffic import Caller, ProviderGate, here, local_gate
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class ModelChain:
         try:
             async for part in _parts(provider, asked, stream=stream):
                 if isinstance(part, ModelResponse):
-                    response = part
+                    response = checked(part, name)
                 else:
                     yield part
             if response is None:

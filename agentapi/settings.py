@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         description="What the fleet may ask of a provider in a minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
+    unknown_agent_wait: float = Field(
+        default=10,
+        ge=0,
+        description="How long a turn of an agent that a worker lacks is left to other workers.",
+    )
     lease_ttl: Seconds = Field(
         default=10, description="How long a silent worker keeps its conversations."
     )
@@ -148,7 +153,7 @@ class Settings(BaseSettings):
     )
     watchdog: bool = Field(
         default=True,
-        description="A small process beside each worker frees its turns if it is killed.",
+        description="Whether the process beside each worker frees its turns if it is killed.",
     )
     shutdown_grace: float = Field(
         default=20, ge=0, description="How long turns may run on after SIGTERM."

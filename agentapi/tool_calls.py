@@ -151,11 +151,13 @@ class CallRunner:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for call in calls:
-                    group.create_task(run_one(call))
+                tasks = [group.create_task(run_one(call)) for call in calls]
         except BaseExceptionGroup as group_error:
             # Only the log raises here, or a hook's veto; the first failure has stopped the others.
             raise group_error.exceptions[0] from group_error
+        if any(task.cancelled() for task in tasks):
+            # The group takes that for an end like any other, and a call would stay without result.
+            raise RuntimeError("a tool or a hook cancelled the task in which it was called")
         await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
 
     async def _wait(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> None:

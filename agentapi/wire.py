@@ -6,6 +6,7 @@ Plain data, so that both sides share it without importing each other, and so tha
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, Final
 
 from agentapi.compaction import COMPACT
@@ -57,12 +58,13 @@ def task_message(
 ) -> dict[str, Any]:
     """Arguments of Celery's ``send_task`` for one turn: a wake-up made of ids only.
 
-    The task id is the turn id, the name shown in Flower is the agent's.
+    The name shown in Flower is the agent's. Each wake-up has a task id of its own: workers refuse
+    an id for hours once its task was revoked.
     """
     return {
         "name": TASK_NAME,
         "args": (conversation_id, turn_id, agent),
-        "task_id": turn_id,
+        "task_id": f"{turn_id}.{secrets.token_hex(4)}",
         "queue": queue_of(turn_id, settings.queues),
         "priority": LOW_PRIORITY if agent == COMPACT else 0,
         "shadow": agent,
@@ -79,6 +81,17 @@ def task_message(
             "interval_max": 0.5,
         },
     }
+
+
+def turn_of_task(task_id: str) -> str:
+    """The turn that a task of `task_message` wakes.
+
+    Raises:
+        InvalidInput: It is not the id of such a task.
+    """
+    turn_id = task_id.partition(".")[0]
+    partition_of_turn(turn_id)
+    return turn_id
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

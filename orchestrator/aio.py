@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -15,11 +16,29 @@ from agentapi import Agent, Settings
 from agentapi.attachments import UserInput
 from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
-from agentapi.turns import Event, OnAbort, OnBusy, PendingCall, Turn, TurnResult, TurnStatus
+from agentapi.turns import (
+    Event,
+    EventType,
+    OnAbort,
+    OnBusy,
+    PendingCall,
+    Turn,
+    TurnResult,
+    TurnStatus,
+)
 from agentapi.turns.model import OutputT
 from orchestrator.client import Orchestrator
 from orchestrator.flows import Link, replies_of
-from orchestrator.handle import TurnHandle, outcome, past_events, still_running
+from orchestrator.follower import Delivery
+from orchestrator.handle import (
+    LOOK_AGAIN,
+    TurnHandle,
+    last_events,
+    outcome,
+    past_events,
+    read_delivery,
+    still_running,
+)
 from orchestrator.requests import TurnRequest
 
 T = TypeVar("T")
@@ -225,20 +244,34 @@ class AsyncTurnHandle:
 
     async def _follow(self, after: int) -> AsyncIterator[Event]:
         loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Event] = asyncio.Queue()
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         follower = self._orchestrator.sync.follower
 
-        def deliver(event: Event) -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, event)
+        def deliver(delivery: Delivery) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, delivery)
 
         subscription = await self._orchestrator.call(
             lambda: follower.subscribe(self.turn_id, after, deliver)
         )
         try:
             while True:
-                event = await arrived.get()
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        event = read_delivery(await arrived.get())
+                except TimeoutError:
+                    last = await self._orchestrator.call(
+                        partial(last_events, self._orchestrator.sync, self.turn_id, after)
+                    )
+                    if last is None:
+                        continue
+                    for event in last:
+                        yield event
+                    return
+                after = event.number
                 yield event
                 if event.type.ends:
+                    return
+                if event.type is EventType.UNKNOWN and (await self.status()).ended:
                     return
         finally:
             follower.unsubscribe(subscription)

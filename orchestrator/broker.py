@@ -79,6 +79,9 @@ class CeleryWakeups:
                 len(wakeups),
                 broker_unavailable(self._settings, error),
             )
+        except Exception as error:
+            # The turns are accepted, whatever this is: the caller must not think otherwise.
+            log.error("wakeups.failed count=%d error=%s", len(wakeups), type(error).__name__)
 
     def close(self) -> None:
         """Close the connections."""

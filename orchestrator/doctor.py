@@ -1,12 +1,12 @@
-"""What is wrong with an installation, and what to do about it."""
+"""What is wrong with an installation: asks Redis, the broker and the workers."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import redis
@@ -15,163 +15,164 @@ from kombu.exceptions import OperationalError
 from agentapi import Settings
 from agentapi.errors import AgentAPIError
 from agentapi.settings import without_password
+from agentapi.stores import RedisTurnStore
 from agentapi.stores.connection import connect, translate_errors
+from agentapi.supervision import ServiceStatus
+from agentapi.wire import queue_names
 from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.findings import (
+    Finding,
+    Level,
+    WorkerReport,
+    clock_finding,
+    eviction_finding,
+    persistence_finding,
+    queue_findings,
+    service_findings,
+    sweep_finding,
+    worker_clock_findings,
+    worker_findings,
+)
 
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
-_CLOCK_TOLERANCE = 2.0
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
+_ANSWERS_WITHIN: Final = 1.5
+"""Seconds that workers get to answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """What a check found, and what to do about it."""
+class _RedisReport:
+    """What Redis answers.
 
-    level: Level
-    check: str
-    what: str
-    advice: str = ""
+    Attributes:
+        findings: What to say of it.
+        ahead: Seconds by which this machine's clock is ahead of Redis's; None if Redis is away.
+        since_sweep: See `TurnStore.since_sweep`.
+    """
+
+    findings: list[Finding]
+    ahead: float | None = None
+    since_sweep: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fleet:
+    """What the workers answer.
+
+    Attributes:
+        agents: The names of its agents, by worker.
+        reports: What each says of itself; none for one of an older release.
+        asked: When they were asked for their reports, by this clock.
+        answered: When the last of them had answered.
+    """
+
+    agents: Mapping[str, list[str]]
+    reports: Mapping[str, WorkerReport]
+    asked: float
+    answered: float
 
 
 def examine(settings: Settings) -> list[Finding]:
     """Check everything; never raises for a fault it finds."""
-    return [*_redis(settings), *_workers(settings), *_keys()]
+    stored = _redis(settings)
+    return [*stored.findings, *_workers(settings, stored), *_keys()]
 
 
-def _redis(settings: Settings) -> Iterator[Finding]:
+def _redis(settings: Settings) -> _RedisReport:
     client = connect(settings)
     try:
-        with translate_errors(settings.redis_url):
+        with translate_errors(settings.redis_url), closing(RedisTurnStore(settings)) as store:
             server = client.info("server")
             seconds, micros = client.time()
             here = time.time()
             persistence = client.info("persistence")
             memory = client.info("memory")
+            since_sweep = store.since_sweep()
     except AgentAPIError as error:
-        yield Finding(
+        away = Finding(
             level=Level.FAIL,
             check="Redis",
             what=str(error),
             advice="Start it, or set AGENTAPI_REDIS_URL.",
         )
-        return
+        return _RedisReport(findings=[away])
     finally:
         client.close()
     name = "Valkey" if "valkey_version" in server else "Redis"
     version = server.get("valkey_version", server["redis_version"])
     address = without_password(settings.redis_url)
-    yield Finding(level=Level.OK, check="Redis", what=f"{name} {version} at {address}")
-    yield persistence_finding(persistence)
-    yield eviction_finding(str(memory.get("maxmemory_policy")), int(memory.get("maxmemory", 0)))
-    yield clock_finding(here - (seconds + micros / 1e6))
+    ahead = here - (seconds + micros / 1e6)
+    found = [
+        Finding(level=Level.OK, check="Redis", what=f"{name} {version} at {address}"),
+        persistence_finding(persistence),
+        eviction_finding(str(memory.get("maxmemory_policy")), int(memory.get("maxmemory", 0))),
+        clock_finding(ahead),
+    ]
+    return _RedisReport(findings=found, ahead=ahead, since_sweep=since_sweep)
 
 
-def persistence_finding(info: dict[str, Any]) -> Finding:
-    """Does Redis keep accepted turns over a restart?"""
-    if info.get("aof_enabled"):
-        return Finding(level=Level.OK, check="persistence", what="append-only file is on")
-    return Finding(
-        level=Level.WARN,
-        check="persistence",
-        what="no append-only file: a restart of Redis loses accepted turns",
-        advice="Set appendonly yes and appendfsync everysec (or always).",
-    )
-
-
-def eviction_finding(policy: str, limit: int) -> Finding:
-    """Does Redis throw conversations away when it is full?"""
-    if policy == "noeviction":
-        limited = f"maxmemory {limit} bytes" if limit else "no maxmemory"
-        return Finding(level=Level.OK, check="eviction", what=f"noeviction, {limited}")
-    return Finding(
-        level=Level.WARN if limit == 0 else Level.FAIL,
-        check="eviction",
-        what=f"maxmemory-policy is {policy}: a full Redis drops turns and histories",
-        advice="Set maxmemory-policy noeviction.",
-    )
-
-
-def clock_finding(ahead: float) -> Finding:
-    """Does this machine's clock agree with Redis's?"""
-    if abs(ahead) <= _CLOCK_TOLERANCE:
-        return Finding(
-            level=Level.OK, check="clock", what=f"{abs(ahead) * 1000:.0f} ms off Redis's"
-        )
-    return Finding(
-        level=Level.WARN,
-        check="clock",
-        what=f"this clock is {ahead:+.1f} s off Redis's; turns use Redis's, but Celery's broker "
-        "counts redelivery by the workers'",
-        advice="Synchronise the clocks (NTP).",
-    )
-
-
-def _workers(settings: Settings) -> Iterator[Finding]:
-    app: Any = producer_app(settings)
+def _workers(settings: Settings, stored: _RedisReport) -> Iterator[Finding]:
     try:
-        try:
-            app.connection_for_write().ensure_connection(
-                max_retries=1, timeout=settings.redis_timeout
-            )
-            answers = app.control.broadcast("agents", reply=True, timeout=1.5)
-        except (OperationalError, OSError, redis.RedisError) as error:
-            yield Finding(
-                level=Level.FAIL,
-                check="broker",
-                what=str(broker_unavailable(settings, error)),
-                advice="Start it, or set AGENTAPI_BROKER_URL.",
-            )
-            return
-    finally:
-        app.close()
+        fleet = _ask(settings)
+    except (OperationalError, OSError, redis.RedisError) as error:
+        yield Finding(
+            level=Level.FAIL,
+            check="broker",
+            what=str(broker_unavailable(settings, error)),
+            advice="Start it, or set AGENTAPI_BROKER_URL.",
+        )
+        return
     yield Finding(
         level=Level.OK, check="broker", what=f"reachable at {without_password(settings.broker_url)}"
     )
-    known = {name: answer["agents"] for reply in answers for name, answer in reply.items()}
-    yield from worker_findings(known)
-
-
-def worker_findings(known: dict[str, list[str]]) -> Iterator[Finding]:
-    """Are there workers, and do all know the same agents?
-
-    Args:
-        known: The names of its agents, by worker.
-    """
-    if not known:
-        yield Finding(
-            level=Level.FAIL,
-            check="workers",
-            what="no worker answers: turns are accepted and wait",
-            advice="Start some: celery -A workers worker",
-        )
+    yield from worker_findings(dict(fleet.agents))
+    if not fleet.agents:
         return
-    yield Finding(level=Level.OK, check="workers", what=", ".join(sorted(known)))
-    everywhere = set.intersection(*(set(names) for names in known.values()))
-    somewhere = set().union(*known.values())
-    if not somewhere:
-        yield Finding(
-            level=Level.FAIL,
-            check="agents",
-            what="the workers know no agents: every turn fails",
-            advice="Set AGENTAPI_AGENTS to your modules where the workers start.",
-        )
-    elif missing := somewhere - everywhere:
-        yield Finding(
-            level=Level.WARN,
-            check="agents",
-            what=f"not every worker knows {', '.join(sorted(missing))}",
-            advice="Start all workers with the same AGENTAPI_AGENTS and release.",
-        )
-    else:
-        yield Finding(level=Level.OK, check="agents", what=", ".join(sorted(everywhere)))
+    yield from queue_findings(fleet.reports, queue_names(settings.queues))
+    yield from service_findings(fleet.reports)
+    if stored.ahead is not None:
+        yield sweep_finding(stored.since_sweep, settings.sweep_interval)
+        yield from worker_clock_findings(fleet.reports, fleet.asked, fleet.answered, stored.ahead)
+
+
+def _ask(settings: Settings) -> _Fleet:
+    app: Any = producer_app(settings)
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=settings.redis_timeout)
+        agents = _answers(app, "agents")
+        asked = time.time()
+        services = _answers(app, "services")
+        answered = time.time()
+    finally:
+        app.close()
+    return _Fleet(
+        agents={worker: answer["agents"] for worker, answer in agents.items()},
+        # One of an older release does not know the command.
+        reports={
+            worker: _report(answer) for worker, answer in services.items() if "clock" in answer
+        },
+        asked=asked,
+        answered=answered,
+    )
+
+
+def _answers(app: Any, command: str) -> dict[str, dict[str, Any]]:
+    replies = app.control.broadcast(command, reply=True, timeout=_ANSWERS_WITHIN)
+    return {worker: answer for reply in replies or () for worker, answer in reply.items()}
+
+
+def _report(answer: Mapping[str, Any]) -> WorkerReport:
+    return WorkerReport(
+        # A newer release may say more.
+        services=[
+            ServiceStatus(**{field.name: service[field.name] for field in fields(ServiceStatus)})
+            for service in answer["services"]
+        ],
+        queues=answer["queues"],
+        clock=answer["clock"],
+        accepting=answer["accepting"],
+    )
 
 
 def _keys() -> Iterator[Finding]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
-from agentapi.errors import TurnCancelled, TurnFailed, TurnNotFound, TurnTimeout
+from agentapi.errors import (
+    AgentAPIError,
+    StoreUnavailable,
+    TurnCancelled,
+    TurnFailed,
+    TurnNotFound,
+    TurnTimeout,
+)
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
     Decision,
     Event,
+    EventType,
     PendingCall,
     Turn,
     TurnResult,
@@ -20,9 +29,14 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.model import OutputT
+from orchestrator.follower import Delivery
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
+
+LOOK_AGAIN: Final = 30.0
+"""Seconds without an event after which the turn itself is looked at: its events may be lost, as in
+a failover, or deleted with its conversation."""
 
 
 class TurnHandle:
@@ -167,6 +181,7 @@ class TurnHandle:
             TurnTimeout: It has not ended yet. It goes on, and can be waited for again.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
+            StoreFault: The turn's events cannot be read.
             ValidationError: The reply does not fit `output_type` (pydantic's error).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -188,6 +203,7 @@ class TurnHandle:
             TurnTimeout: The turn has not ended yet.
             TurnNotFound: There is no such turn.
             StoreUnavailable: Redis is out of reach.
+            StoreFault: The turn's events cannot be read.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         past, more = past_events(self._orchestrator, self.turn_id, after)
@@ -196,20 +212,31 @@ class TurnHandle:
             yield from self._follow(past[-1].number if past else after, deadline)
 
     def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
-        arrived: SimpleQueue[Event] = SimpleQueue()
+        arrived: SimpleQueue[Delivery] = SimpleQueue()
         follower = self._orchestrator.follower
         subscription = follower.subscribe(self.turn_id, after, arrived.put)
         try:
             while True:
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                event = arrived.get(timeout=remaining)
-                yield event
-                if event.type.ends:
+                remaining = math.inf if deadline is None else deadline - time.monotonic()
+                try:
+                    event = read_delivery(arrived.get(timeout=max(0.0, min(remaining, LOOK_AGAIN))))
+                except Empty:
+                    if remaining <= LOOK_AGAIN:
+                        raise still_running(self.turn_id) from None
+                    last = last_events(self._orchestrator, self.turn_id, after)
+                    if last is None:
+                        continue
+                    yield from last
                     return
-        except Empty:
-            raise still_running(self.turn_id) from None
+                after = event.number
+                yield event
+                if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
+                    return
         finally:
             follower.unsubscribe(subscription)
+
+    def _has_ended(self) -> bool:
+        return self.info().status.ended
 
 
 def pending_calls(orchestrator: Orchestrator, turn_id: str) -> list[PendingCall]:
@@ -237,6 +264,30 @@ def past_events(orchestrator: Orchestrator, turn_id: str, after: int) -> tuple[l
     seen = past[-1].number if past else after
     past += orchestrator.store.events({turn_id: seen}, 0).get(turn_id, [])
     return past, False
+
+
+def last_events(orchestrator: Orchestrator, turn_id: str, after: int) -> list[Event] | None:
+    """What is left of the events of a turn that has ended; None while it has not.
+
+    Raises:
+        TurnNotFound: It was deleted.
+    """
+    try:
+        past, more = past_events(orchestrator, turn_id, after)
+    except StoreUnavailable:
+        return None
+    return None if more else past
+
+
+def read_delivery(delivery: Delivery) -> Event:
+    """The event that was delivered.
+
+    Raises:
+        AgentAPIError: It cannot be read, or Redis refuses the password for long.
+    """
+    if isinstance(delivery, AgentAPIError):
+        raise delivery
+    return delivery
 
 
 def still_running(turn_id: str) -> TurnTimeout:

@@ -32,11 +32,14 @@ def worker_of(stack: Stack, owner: str | None) -> Child:
 
 
 def watchdogs(worker: Child) -> list[int]:
-    """Process ids of a worker's watchdog."""
+    """Process id of a worker's watchdog, and those of the turns that it isolates."""
+    worker_process = psutil.Process(worker.pid)
+    command = worker_process.cmdline()
     return [
-        child.pid
-        for child in psutil.Process(worker.pid).children()
-        if "workers.watchdog" in child.cmdline()
+        process.pid
+        for child in worker_process.children()
+        if child.cmdline() == command
+        for process in (child, *child.children())
     ]
 
 

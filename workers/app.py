@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
-from celery.worker.control import inspect_command
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
 from agentapi.errors import ConfigurationError, InvalidAgent
-from agentapi.flows import flow_agents, is_flow
+from agentapi.flows import flow_agents
 from agentapi.providers import providers
 from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
+from workers import control as control
 from workers.dispatch import Dispatcher
 from workers.isolation.child import run_isolated
+from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
-from workers.pool import to_end
+from workers.outcomes import Summary, TurnFailed
+from workers.pool import TurnPool, to_tell
 from workers.runtime import Runtime
 
 
@@ -66,6 +69,8 @@ def create_app(
     app.conf.update(
         worker_pool="workers.pool:TurnPool",
         worker_consumer="workers.consumer:TurnConsumer",
+        # Also by annotations: a bucket would keep turns in one worker.
+        worker_disable_rate_limits=True,
         task_queues=[Queue(name) for name in queue_names(settings.queues)],
         broker_transport=transport_of(settings, "workers.redis_transport"),
     )
@@ -123,16 +128,40 @@ def _import_from_here() -> None:
 
 def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
-    @app.task(name=TASK_NAME, shared=False)  # type: ignore[untyped-decorator, no-untyped-call]
-    def turn(conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        end = to_end.get()
-        return end() if end is not None else app.runtime.execute(conversation_id, turn_id, agent)
+    @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
+        name=TASK_NAME,
+        shared=False,
+        Request="workers.request:TurnRequest",
+        # Logged in one line: the turn's own line says more.
+        throws=(TurnFailed,),
+    )
+    def turn(*args: Any, **kwargs: Any) -> Summary:
+        tell = to_tell.get()
+        return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
-@inspect_command(name="agents")  # type: ignore[untyped-decorator]
-def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
-    """Which agents this worker serves (`agentapi doctor` asks)."""
-    return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
+def _on_death(app: WorkerApp, owner: str) -> None:
+    """In the watchdog: the worker is dead."""
+    if app.settings.watchdog:
+        free_turns(app, app.runtime.candidate(owner))
+
+
+def refuse_other_pools(worker: Any) -> None:
+    """Raises:
+    SystemExit: Celery's worker was started with options under which turns cannot be carried out.
+    """
+    if worker.options.get("autoscale"):
+        raise SystemExit(
+            "agentapi worker cannot start: --autoscale adds and removes processes, and a turn "
+            "holds none; say with --concurrency (AGENTAPI_CONCURRENCY) how many turns it carries "
+            "out at once"
+        )
+    pool = get_implementation(worker.pool_cls)
+    if not issubclass(pool, TurnPool):
+        raise SystemExit(
+            f"agentapi worker cannot start: --pool is {pool.__module__}:{pool.__name__}; turns "
+            "need the pool of their own, which is the default"
+        )
 
 
 def _connect_signals(app: WorkerApp) -> None:
@@ -140,8 +169,11 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            refuse_other_pools(sender)
             # First: a process is forked cleanly only before there are threads and connections.
-            app.runtime.isolation.fork_server(partial(run_isolated, app))
+            app.runtime.isolation.fork_watchdog(
+                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+            )
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from functools import partial
 from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from kombu.common import ignore_errors
 
 from workers.logs import line
+from workers.redis_transport import Places
 
 log = logging.getLogger("agentapi.consumer")
 
@@ -25,11 +29,16 @@ class TurnConsumer(Consumer):
     """The consumer of a worker that carries turns out."""
 
     event_dispatcher: Any
+    task_consumer: Any
+    pool: Any
     _pipe: tuple[int, int] | None = None
     _flush_planned = False
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let a signal end the loop's wait; Python repeats an interrupted poll (PEP 475)."""
+        """Let a signal and a free place end the loop's wait, and take no more than there are.
+
+        Python repeats a poll that a signal interrupted (PEP 475).
+        """
         super().register_with_event_loop(hub)  # type: ignore[no-untyped-call]
         if self._pipe is None:
             # Once: the consumer registers again after each reconnection.
@@ -38,7 +47,10 @@ class TurnConsumer(Consumer):
                 os.set_blocking(descriptor, False)
         reader, writer = self._pipe
         hub.add_reader(reader, os.read, reader, 64)
-        self.app.runtime.wake_consumer = lambda: os.write(writer, b"!")
+        self.app.runtime.wake_consumer = partial(_write, writer)
+        qos = self.task_consumer.channel.qos
+        if isinstance(qos, Places):
+            qos.room = self.pool.room
 
     def on_send_event_buffered(self) -> None:
         """Send events for Flower a few times a second; Celery does it in each round of its loop.
@@ -80,8 +92,20 @@ class TurnConsumer(Consumer):
                 interval_max=1,
                 callback=maybe_shutdown,
             )
+            self.app.dispatcher.returns += 1
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
 
     def cancel_active_requests(self) -> None:
         """Hand the turns back at once: SIGQUIT and a second Ctrl-C come here."""
         self.app.runtime.hand_back()
+
+    def shutdown(self) -> None:
+        """Send what was gathered of turns that ended while the worker stopped, then disconnect."""
+        ignore_errors(self, self._flush_events)
+        super().shutdown()  # type: ignore[no-untyped-call]
+
+
+def _write(descriptor: int) -> None:
+    # A full pipe wakes whoever reads it already.
+    with contextlib.suppress(BlockingIOError):
+        os.write(descriptor, b"!")

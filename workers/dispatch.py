@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
@@ -28,6 +29,17 @@ class Dispatcher:
         self._settings = settings
         self._eager = threading.local()
         self._away = False
+        self.returns = 0
+        """How often the broker came back. What was sent to it before may be lost."""
+
+    @cached_property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What says that the broker is away. Only some of kombu's calls wrap their transport's own
+        errors.
+        """
+        connection = self._app.connection_for_write()
+        own = (*connection.connection_errors, *connection.channel_errors)
+        return (OperationalError, OSError, *own)
 
     def send(self, wakeup: Wakeup | None) -> None:
         """Send a wake-up, if there is one. A broker out of reach is logged, not raised."""
@@ -38,10 +50,15 @@ class Dispatcher:
             return
         try:
             self._app.send_task(**self._message(wakeup))
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
         else:
             self._note(None)
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker was out of reach when it was last asked."""
+        return self._away
 
     def reachable(self) -> bool:
         """Whether the broker takes messages now. Asked only after one could not be sent."""
@@ -50,7 +67,7 @@ class Dispatcher:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
             return False
         self._note(None)
@@ -66,7 +83,7 @@ class Dispatcher:
                 # a passive declaration fails on Redis with a global_keyprefix, which its EXISTS
                 # goes without.)
                 declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
-        except (OperationalError, OSError) as error:
+        except self._errors as error:
             self._note(error)
             return False
         return bool(declared.message_count)
@@ -77,6 +94,7 @@ class Dispatcher:
             log.warning(line("broker.away", error=type(error).__name__))
         elif error is None and self._away:
             log.warning(line("broker.back"))
+            self.returns += 1
         self._away = error is not None
 
     def _message(self, wakeup: Wakeup) -> dict[str, object]:

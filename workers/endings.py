@@ -8,7 +8,8 @@ from agentapi import Agent
 from agentapi.errors import AgentAPIError
 from agentapi.faults import named, text_of
 from agentapi.progress import TurnProgress
-from agentapi.stores import Ending
+from agentapi.stores import Claim, Ending
+from agentapi.stores.refusals import missed_deadline
 from agentapi.turns import TurnError, TurnResult, TurnStatus
 
 
@@ -68,3 +69,11 @@ def broken(fault: BaseException, progress: TurnProgress) -> Ending:
         spent=progress.spent,
         error=error_of(fault),
     )
+
+
+def check_deadline(claim: Claim) -> None:
+    """Raises:
+    DeadlineExceeded: The turn should have ended by now.
+    """
+    if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
+        raise missed_deadline()

@@ -1,4 +1,4 @@
-"""What one partition owes another: children to start, replies to deliver, turns to cancel.
+"""What is owed: children to start, replies to deliver, turns to cancel or to end at their deadline.
 
 Whoever leaves an errand carries it out at once; the sweep does what is left when that worker
 dies. Each may be carried out twice.
@@ -53,6 +53,9 @@ class Errands:
                 wakeups = self._deliver(errand.turn_id)
             case ErrandKind.CANCEL:
                 wakeups = self._cancel(errand.turn_id)
+            case ErrandKind.EXPIRE:
+                wakeup = self.store.expire(errand.turn_id)
+                wakeups = [wakeup] if wakeup else ()
         self.store.calls.settle([errand])
         for wakeup in wakeups:
             self.dispatcher.send(wakeup)

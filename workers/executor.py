@@ -36,8 +36,10 @@ from agentapi.stores import (
     RefusalReason,
     Suspended,
     TurnStore,
+    Unreadable,
     Wakeup,
 )
+from agentapi.stores.refusals import missed_deadline
 from agentapi.tool_calls import TurnSuspended
 from agentapi.tools import ToolContext
 from agentapi.traffic import ProviderGate
@@ -47,13 +49,21 @@ from workers.claimed import ClaimedTurn, Outcome, claim_line
 from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
-from workers.endings import broken, completed, failed, stopped
+from workers.endings import (
+    broken,
+    check_deadline,
+    completed,
+    failed,
+    stopped,
+)
 from workers.event_log import EventLog
 from workers.isolation.messages import SuspectTurn
 from workers.logs import line
 from workers.patience import Outage, ride_out
 from workers.running import RunningTurn, RunningTurns, StopReason
 from workers.turn_log import WorkerLog
+from workers.unknown_agents import UnknownAgents
+from workers.unreadable import UnreadableTurns
 
 T = TypeVar("T")
 
@@ -75,6 +85,8 @@ class TurnExecutor:
     dispatcher: Dispatcher
     compactor: Compactor
     closer: TurnCloser
+    unreadable: UnreadableTurns
+    unknown: UnknownAgents
     events: EventLog
     gate: ProviderGate
     running: RunningTurns
@@ -110,7 +122,6 @@ class TurnExecutor:
                 Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent_name)
             )
             return {"status": "passed_on"}
-        agent = self.agents.get(agent_name)
         token = f"{self.process}:{uuid.uuid4().hex}"
         try:
             claim = ride_out(
@@ -119,7 +130,7 @@ class TurnExecutor:
                     turn_id,
                     owner=owner,
                     token=token,
-                    window=widest_window(agent, self.agents) if agent else _NOTHING,
+                    window=self._window(agent_name),
                     isolated=not self.isolates(),
                 ),
                 outage=self.outage,
@@ -138,20 +149,33 @@ class TurnExecutor:
                     owner=owner,
                 )
             return _summary(claim.turn) if claim.turn else {"status": "missing"}
+        if isinstance(claim, Unreadable):
+            return self.unreadable.settle(claim)
         return self._claimed(claim, agent_name, job)
 
-    def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn:
+    def _window(self, agent_name: str) -> Window:
+        """How much of the history is loaded."""
+        agent = self.agents.get(agent_name)
+        if agent is not None:
+            return widest_window(agent, self.agents)
+        # Not known here, but the conversation may have gone on to an agent that is.
+        return _NOTHING if agent_name == COMPACT else Window()
+
+    def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn | dict[str, Any]:
         name = claim.answering or agent_name
         if name == COMPACT:
             name = summariser(claim.lease.conversation_id, claim.turn.input)
         turn = claim.turn
-        running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         progress = TurnProgress(
             user=UserMessage(
                 content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
             ),
             steps=list(claim.steps),
         )
+        left = self.unknown.leave(claim, name, progress)
+        if left is not None:
+            return left
+        running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         self.running.add(running)
         return ClaimedTurn(
             agent=self.agents.get(name), claim=claim, running=running, progress=progress
@@ -328,22 +352,6 @@ def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
         return claim.history
     first = claim.summary.total - len(claim.history)
     return claim.history[max(0, claim.summary.covered - first) :]
-
-
-def missed_deadline() -> DeadlineExceeded:
-    """The error of a turn that did not end by its own deadline."""
-    return DeadlineExceeded(
-        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
-        "more time, or the agents less to do"
-    )
-
-
-def check_deadline(claim: Claim) -> None:
-    """Raises:
-    DeadlineExceeded: The turn should have ended by now.
-    """
-    if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
-        raise missed_deadline()
 
 
 def _context(turn: Turn) -> ToolContext:

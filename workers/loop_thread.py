@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+from typing import Any, Final
 
 from agentapi.providers import providers
+from agentapi.supervision import Service, Supervisor, stack_of_thread
 from agentapi.tools.mcp import close_sessions
+from workers.liveness import starved
+from workers.logs import line
+
+log = logging.getLogger("agentapi.loop")
+
+TICK: Final = 1.0
+"""Seconds between signs of the loop's life."""
+
+CLOSES_WITHIN: Final = 10.0
+"""Seconds that connections to providers and MCP servers get to be closed."""
 
 
 class LoopThread:
-    """Runs agent loops and all provider connections. Nothing that blocks may run on it."""
+    """Runs agent loops and all provider connections. Nothing that blocks may run on it.
 
-    def __init__(self) -> None:
+    A `SystemExit` or `KeyboardInterrupt` out of anybody's callback or task ends asyncio's loop, and
+    so does a `stop` that was not ours. It goes on then: what runs on it has lost nothing.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="agentapi-loop", daemon=True)
+        self.loop.set_exception_handler(_tell)
+        self._service = supervisor.thread("agentapi-loop", self._run)
+        self._ident = self._native_id = 0
+        self._ticking = False
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._service.start()
 
     def stop(self) -> None:
         """Close the connections to providers and MCP servers, and end the thread."""
-        if not self._thread.is_alive():
+        if not self._ident or self.loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(timeout=10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=5)
-        if not self.loop.is_running():
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
+        except Exception as error:
+            log.warning(line("loop.not_closed", error=type(error).__name__))
+        if self._service.stop(wake=self._end):
             self.loop.close()
+
+    def where(self) -> str:
+        """Where the loop's thread stands, as code locations."""
+        return stack_of_thread(self._ident)
+
+    def starved(self) -> float:
+        """Seconds for which the loop's thread could have run and got no processor."""
+        return starved(self._native_id)
+
+    def _end(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     async def _close(self) -> None:
         await close_sessions()
         await providers.aclose()
 
-    def _run(self) -> None:
+    def _run(self, service: Service) -> None:
+        self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         asyncio.set_event_loop(self.loop)
+        if not self._ticking:
+            self._ticking = True
+            self._tick(service)
         self.loop.run_forever()
+
+    def _tick(self, service: Service) -> None:
+        self.loop.call_later(TICK, self._tick, service)
+        service.progress()
+
+
+def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of an error that nobody fetches. Its text may quote what people say."""
+    error = context.get("exception")
+    kind = type(error).__name__ if error is not None else "none"
+    log.error(line("loop.unhandled", error=kind, what=context.get("message", "")))

@@ -38,6 +38,11 @@ class Outage:
         self._last_line = -math.inf
         self._lock = threading.Lock()
 
+    @property
+    def lasts(self) -> bool:
+        """Whether Redis is away now."""
+        return self._since is not None
+
     def begins(self, error: AgentAPIError) -> None:
         """A call failed."""
         with self._lock:

@@ -8,30 +8,29 @@ claim and for its end; in between, while the model is asked, a turn holds none.
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import orjson
-from celery.concurrency.base import BasePool, apply_target
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
 
+from agentapi.supervision import Service
 from agentapi.wire import TASK_NAME
 from workers.claimed import ClaimedTurn, Outcome
 from workers.isolation import SuspectTurn
-from workers.logs import line
-
-log = logging.getLogger("agentapi.pool")
+from workers.outcomes import Summary, broken, told, told_of_refusal
 
 JSON: Final = "application/json"
 
-to_end: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar("to_end", default=None)
-"""What is left of the turn whose task is called now: the task's function ends it."""
+to_tell: ContextVar[Callable[[], Summary] | None] = ContextVar("to_tell", default=None)
+"""How the turn ended whose task is called now: the task's function tells Celery."""
 
 LAST_WORDS: Final = 5.0
 """Seconds that a claim or an end under way gets when the pool stops."""
@@ -59,8 +58,9 @@ class _Job:
 class TurnPool(BasePool):
     """Claims and ends turns in the runtime's threads, and carries them out on its event loop.
 
-    Celery's tracer calls the task when only the end of the turn is left: its result, its signals
-    and the task's end in Flower are those of the turn.
+    Celery's tracer calls the task when its turn has ended here: its result, its signals and the
+    task's end in Flower are those of the turn. Whatever goes wrong, each job that began is
+    answered and leaves its place to the next.
     """
 
     limit: int
@@ -74,6 +74,34 @@ class TurnPool(BasePool):
         self._in_flight = 0
         self._closing = False
         self._changed = threading.Condition()
+        # Only for its log and its count: what fails here is one job.
+        self._faults = Service("agentapi-pool", fatal=None)
+
+    def room(self) -> int:
+        """How many more tasks can begin at once. The consumer takes no more from the broker."""
+        if self._closing or not self.app.runtime.accepting():
+            return 0
+        return max(0, self.limit - self._in_flight - len(self._waiting))
+
+    def grow(self, n: int) -> None:
+        """Carry out `n` more turns at once."""
+        with self._changed:
+            self.limit += _positive(n)
+            begin = self._take_waiting()
+        for job in begin:
+            self._submit(self._begin, job)
+        self.app.runtime.wake_consumer()
+
+    def shrink(self, n: int) -> None:
+        """Carry out `n` fewer turns at once, as soon as so many have ended.
+
+        Raises:
+            ValueError: None would be left.
+        """
+        with self._changed:
+            if _positive(n) >= self.limit:
+                raise ValueError(f"{self.limit} turns at once cannot be reduced by {n}")
+            self.limit -= n
 
     def on_apply(
         self,
@@ -94,11 +122,28 @@ class TurnPool(BasePool):
             done=callback,
         )
         with self._changed:
-            if self._in_flight >= self.limit:
-                self._waiting.append(job)
-                return
+            self._waiting.append(job)
+            begin = self._take_waiting()
+        for next_job in begin:
+            self._submit(self._begin, next_job)
+
+    def _take_waiting(self) -> list[_Job]:
+        """Under the lock: the jobs that may begin now."""
+        taken = []
+        while self._waiting and self._in_flight < self.limit and not self._closing:
             self._in_flight += 1
-        self.app.runtime.threads.submit(self._begin, job)
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _submit(self, step: Callable[..., None], job: _Job, *rest: Any) -> None:
+        """Take a job's next step in a thread."""
+        try:
+            self.app.runtime.threads.submit(step, job, *rest)
+        except RuntimeError as error:
+            # The worker has ended. What was not acknowledged goes back to the broker, and the
+            # sweep finds the rest.
+            self._faults.failed(error)
+            self._leave()
 
     def _begin(self, job: _Job) -> None:
         """In a thread: claim the turn."""
@@ -107,90 +152,105 @@ class TurnPool(BasePool):
             self._leave()
             return
         began = time.monotonic()
+        self._guarded(job.accept, job.number, began)
+        name, task_id, request, body, content_type, encoding = job.args
+        if name != TASK_NAME or content_type != JSON:
+            self._trace(job, job.args, began, None)
+            return
+        traced = job.args
         try:
-            job.accept(job.number, began)
-            name, task_id, request, body, content_type, encoding = job.args
-            if name != TASK_NAME or content_type != JSON:
-                apply_target(job.target, job.args, callback=job.done, pid=job.number)
-                self._leave()
-                return
             decoded = orjson.loads(body)
             # Decoded once, here: without a content type the tracer takes it as it is.
-            job = replace(job, args=(name, task_id, request, decoded, None, encoding))
-            turn = self._claim(job.number, decoded)
+            traced = (name, task_id, request, decoded, None, encoding)
+            args, kwargs, _ = decoded
+            claimed = self.app.runtime.begin(*args, **kwargs, job=job.number)
         except BaseException as error:
-            self._failed(error)
-            raise
-        if isinstance(turn, SuspectTurn):
-            self.app.runtime.isolation.run(turn, partial(self._ran_apart, job, began))
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
             return
-        if not isinstance(turn, ClaimedTurn):
-            self._end(job, began, turn)
-            return
-        try:
-            self.app.runtime.carry_out(turn, partial(self._carried_out, job, began, turn))
-        except RuntimeError:
-            # The event loop has ended: another worker gets the turn.
-            self._end(job, began, lambda: self.app.runtime.end(turn, None))
-
-    def _claim(
-        self, number: int, body: Any
-    ) -> ClaimedTurn | SuspectTurn | Callable[[], dict[str, Any]]:
-        """What is to be carried out; or what the task's function has left to do."""
-        try:
-            args, kwargs, _ = body
-            claimed = self.app.runtime.begin(*args, **kwargs, job=number)
-        except Exception as error:
-            # Celery is told by the task's function.
-            return partial(_fail, error)
-        return partial(dict, claimed) if isinstance(claimed, dict) else claimed
-
-    def _ran_apart(self, job: _Job, began: float, result: dict[str, Any]) -> None:
-        """In any thread: a turn's own process has ended."""
-        self.app.runtime.threads.submit(self._end, job, began, partial(dict, result))
-
-    def _carried_out(self, job: _Job, began: float, turn: ClaimedTurn, outcome: Outcome) -> None:
-        """On the event loop: the rest is for a thread again."""
-        runtime = self.app.runtime
-        runtime.threads.submit(self._end, job, began, lambda: runtime.end(turn, outcome))
-
-    def _end(self, job: _Job, began: float, end: Callable[[], dict[str, Any]]) -> None:
-        """In a thread: let the task's function do the rest, and tell Celery."""
-
-        def done(answer: Any) -> None:
-            match answer:
-                case (failed, result, _):
-                    job.done((failed, result, time.monotonic() - began))
-                case _:
-                    job.done(answer)
-
-        ended = _Once(end)
-        token = to_end.set(ended)
-        try:
-            apply_target(job.target, job.args, callback=done, pid=job.number)
-        except BaseException as error:
-            self._failed(error)
-            raise
+        if isinstance(claimed, ClaimedTurn):
+            self._carry_out(job, traced, began, claimed)
+        elif isinstance(claimed, SuspectTurn):
+            self._run_apart(job, traced, began, claimed)
         else:
-            self._leave()
-        finally:
-            to_end.reset(token)
-            # Celery's code raised before it called the task: the turn ends all the same.
-            ended.make_sure()
+            self._trace(job, traced, began, partial(told_of_refusal, claimed))
 
-    def _failed(self, error: BaseException) -> None:
-        """Celery's own code raised: its task stays as it is, the others go on."""
-        log.error(line("task.broken", error=type(error).__name__))
+    def _carry_out(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn
+    ) -> None:
+        def carried_out(outcome: Outcome) -> None:
+            # On the event loop: the rest is for a thread again.
+            self._submit(self._end, job, traced, began, turn, outcome)
+
+        try:
+            self.app.runtime.carry_out(turn, carried_out)
+        except BaseException as error:
+            # The event loop has ended: another worker gets the turn.
+            self._faults.failed(error)
+            self._end(job, traced, began, turn, None)
+
+    def _run_apart(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
+    ) -> None:
+        def ran_apart(summary: Summary) -> None:
+            self._submit(self._trace, job, traced, began, partial(told, summary))
+
+        try:
+            self.app.runtime.isolation.run(turn, ran_apart)
+        except BaseException as error:
+            # Nobody runs it: its wake-up is sent again by the sweep.
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
+
+    def _end(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
+    ) -> None:
+        """In a thread: write what became of the turn, and let the task's function tell Celery."""
+        tell: Callable[[], Summary]
+        try:
+            tell = partial(told, self.app.runtime.end(turn, outcome))
+        except BaseException as error:
+            self._faults.failed(error)
+            tell = partial(_raise, broken(error))
+        self._trace(job, traced, began, tell)
+
+    def _trace(
+        self,
+        job: _Job,
+        args: tuple[Any, ...],
+        began: float,
+        tell: Callable[[], Summary] | None,
+    ) -> None:
+        """Let Celery's tracer call the task, answer the job, and leave."""
+        token = to_tell.set(tell)
+        try:
+            failed, result, _ = job.target(*args)
+        except BaseException as error:
+            self._faults.failed(error)
+            failed, result = 1, _info(broken(error))
+        finally:
+            to_tell.reset(token)
+        self._guarded(job.done, (failed, result, time.monotonic() - began))
         self._leave()
+
+    def _guarded(self, call: Callable[..., object], *args: Any) -> None:
+        """Call Celery's own code. What it raises costs its turn nothing."""
+        try:
+            call(*args)
+        except BaseException as error:
+            self._faults.failed(error)
 
     def _leave(self) -> None:
         """A job has ended: begin the next."""
         with self._changed:
-            if self._waiting and not self._closing:
-                self.app.runtime.threads.submit(self._begin, self._waiting.popleft())
-                return
+            was_full = self._in_flight >= self.limit
             self._in_flight -= 1
+            begin = self._take_waiting()
             self._changed.notify_all()
+        for job in begin:
+            self._submit(self._begin, job)
+        if was_full and not begin:
+            self._guarded(self.app.runtime.wake_consumer)
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
@@ -213,24 +273,19 @@ class TurnPool(BasePool):
         return {**info, "max-concurrency": self.limit, "in-flight": self._in_flight}
 
 
-class _Once:
-    """What is left of a turn: done when the task is called, or else after it."""
-
-    def __init__(self, end: Callable[[], dict[str, Any]]) -> None:
-        self._end = end
-        self._called = False
-
-    def __call__(self) -> dict[str, Any]:
-        self._called = True
-        return self._end()
-
-    def make_sure(self) -> None:
-        if not self._called:
-            try:
-                self()
-            except Exception as error:
-                log.error(line("task.broken", error=type(error).__name__))
+def _positive(n: object) -> int:
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"{n!r} is not a number of turns: give one above 0")
+    return n
 
 
-def _fail(error: Exception) -> dict[str, Any]:
+def _raise(error: BaseException) -> NoReturn:
     raise error
+
+
+def _info(error: BaseException) -> ExceptionInfo:
+    """The error as Celery's tracer gives it."""
+    try:
+        raise error
+    except type(error):
+        return ExceptionInfo()  # type: ignore[no-untyped-call]

@@ -36,6 +36,7 @@ class RunningTurn:
     job: int = 0
     reason: StopReason | None = None
     _task: asyncio.Task[Any] | None = None
+    _heard: bool = False
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """On the event loop: run the agent loop, which `stop` cancels.
@@ -72,13 +73,18 @@ class RunningTurn:
             raise
 
     def stop(self, reason: StopReason) -> None:
-        """From any thread: cancel the agent loop. The first reason stands."""
+        """From any thread: cancel the agent loop, once. The first reason stands.
+
+        May be repeated, and is by the heartbeat: whoever asked last may have failed.
+        """
         if self.reason is None:
             self.reason = reason
+        if not self._heard:
             self.loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._heard:
+            self._heard = True
             self._task.cancel()
 
 

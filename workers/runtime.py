@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from agentapi import Agent, Settings
@@ -25,12 +26,15 @@ from workers.event_log import EventLog
 from workers.executor import TurnExecutor
 from workers.heartbeat import Heartbeat
 from workers.isolation import IsolatedTurns, SuspectTurn
+from workers.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.patience import Outage
 from workers.running import RunningTurns, StopReason
 from workers.sweeper import Sweeper
-from workers.watchdog import Watchdog
+from workers.tool_places import ToolPlaces
+from workers.unknown_agents import UnknownAgents
+from workers.unreadable import UnreadableTurns
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -38,12 +42,15 @@ log = logging.getLogger("agentapi.runtime")
 STORE_THREADS: Final = 4
 """Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
 
+SERVER_IS_AWAY: Final = 4
+"""Timeouts that pass before a call to a server out of reach says so: it is tried again."""
+
 CONSUMER_STOPS_WITHIN: Final = 2.0
 """Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and watchdog, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class Runtime:
                 begins with. Such a process neither sweeps nor isolates.
         """
         self.agents = agents
+        self.dispatcher = dispatcher
         self.running = RunningTurns()
         self._settings = settings
         self._store = store
@@ -72,48 +80,86 @@ class Runtime:
         # of one that was started again under the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
-        self._outage = Outage()
-        self._watchdog = Watchdog(settings)
+        # A producer's process, which eager mode runs in, is not ours to end.
+        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
+        self.outage = Outage()
         self._stopping = False
         self._deadline = 0.0
         self._consumer_stopped = threading.Event()
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
-        self._loop = LoopThread()
+        self._loop = LoopThread(self.supervisor)
         self._tasks: set[asyncio.Task[Outcome]] = set()
-        self.threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="agentapi-store")
-        # A producer's process, which eager mode runs in, is not ours to end.
-        self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
+        self.threads = StoreThreads(STORE_THREADS)
+        self.tool_places = ToolPlaces(
+            loop=self._loop.loop,
+            idle=lambda: not self.running.all(),
+            end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        self.liveness = Liveness(self._probes(), self.supervisor, also=self._look_at_places)
+        self._accepted = True
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
-        self._heartbeat = Heartbeat(settings, store, self.running, self._gate, self._outage)
+        self._heartbeat = self._make_heartbeat()
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self._sweeper = Sweeper(settings, store, dispatcher, self._errands, self._outage)
-        self.isolation = IsolatedTurns(
-            places=settings.isolated_turns,
-            store=store,
-            dispatcher=dispatcher,
+        self.sweeper = Sweeper(
+            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
+        )
+        self.isolation = self._make_isolation()
+        self._executor = self._make_executor()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def _make_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._settings,
+            self._store,
+            self.running,
+            self._gate,
+            self.outage,
+            supervisor=self.supervisor,
+            vouches=self.liveness.alive,
+        )
+
+    def _make_isolation(self) -> IsolatedTurns:
+        return IsolatedTurns(
+            places=self._settings.isolated_turns,
+            store=self._store,
+            dispatcher=self.dispatcher,
             threads=self.threads,
-            outage=self._outage,
+            outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
-        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
-        self._executor = TurnExecutor(
-            settings=settings,
-            agents=agents,
-            store=store,
-            dispatcher=dispatcher,
+
+    def _make_executor(self) -> TurnExecutor:
+        compactor = Compactor(
+            settings=self._settings, store=self._store, dispatcher=self.dispatcher
+        )
+        return TurnExecutor(
+            settings=self._settings,
+            agents=self.agents,
+            store=self._store,
+            dispatcher=self.dispatcher,
             compactor=compactor,
             closer=TurnCloser(
-                settings=settings,
-                store=store,
-                dispatcher=dispatcher,
+                settings=self._settings,
+                store=self._store,
+                dispatcher=self.dispatcher,
                 errands=self._errands,
                 compactor=compactor,
                 events=self._events,
                 running=self.running,
-                outage=self._outage,
+                outage=self.outage,
+            ),
+            unknown=UnknownAgents(
+                settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
+            ),
+            unreadable=UnreadableTurns(
+                store=self._store,
+                dispatcher=self.dispatcher,
+                errands=self._errands,
+                outage=self.outage,
             ),
             events=self._events,
             gate=self._gate,
@@ -121,12 +167,31 @@ class Runtime:
             loop=self._loop.loop,
             threads=self.threads,
             process=self.process,
-            outage=self._outage,
+            outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
         )
-        self._starting = threading.Lock()
-        self._started = False
+
+    def _probes(self) -> list[Probe]:
+        """The parts without which the process holds turns and carries out none."""
+        silence = bound(self._settings.lease_ttl)
+        loop = self._loop.loop
+        return [
+            Probe(
+                name="loop",
+                ask=lambda answer: loop.call_soon_threadsafe(answer),
+                bound=silence,
+                where=self._loop.where,
+                starved=self._loop.starved,
+            ),
+            threads_probe(
+                self.threads,
+                # A call to a server that is out of reach takes several times its timeout.
+                bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
+                excused=lambda: self.outage.lasts or self.dispatcher.away,
+                where=self.threads.where,
+            ),
+        ]
 
     def start(self, owner: str) -> None:
         """Start the threads, once.
@@ -142,15 +207,17 @@ class Runtime:
             self._events.start()
             if not self._settings.eager:
                 self._heartbeat.start()
+                self.liveness.start()
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
-                candidate = f"{owner}/{self.process}"
-                self._sweeper.start(candidate)
-                if self._settings.watchdog:
-                    self._watchdog.start(self.process, candidate)
+                self.sweeper.start(self.candidate(owner))
             self._started = True
         agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
         log.info(line("worker.started", owner=owner, agents=agents))
+
+    def candidate(self, owner: str) -> str:
+        """The worker's name in the election of the sweeper."""
+        return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
         """Answer a wake-up in the thread that calls, to its end: eager mode."""
@@ -183,18 +250,37 @@ class Runtime:
 
     def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
         def done(task: asyncio.Task[Outcome]) -> None:
+            self._tasks.discard(task)
             # Cancelled or broken before its first line, by whoever cancels every task there is.
             then(None if task.cancelled() or task.exception() else task.result())
 
-        task = self._loop.loop.create_task(self._executor.carry_out(turn))
+        work = self._executor.carry_out(turn)
+        try:
+            task = self._loop.loop.create_task(work)
+        except BaseException:
+            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            work.close()
+            then(None)
+            raise
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(done)
 
     def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
         """See `TurnExecutor.end`."""
         return self._executor.end(turn, outcome)
+
+    def accepting(self) -> bool:
+        """Whether the worker takes more turns."""
+        able = self.liveness.responsive() and not self.tool_places.hang
+        return able and not self._stopping
+
+    def _look_at_places(self) -> None:
+        """Once a second: take turns again when what kept the worker from it has passed."""
+        self.tool_places.look()
+        before, self._accepted = self._accepted, self.accepting()
+        if self._accepted and not before:
+            self.wake_consumer()
 
     def carry_out_errands(self) -> None:
         """Do what the sweep would do, where none runs: eager mode."""
@@ -216,7 +302,7 @@ class Runtime:
         self.wake_consumer()
 
     def _end_turns(self) -> None:
-        self._sweeper.stop()
+        self.sweeper.stop()
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
                 return
@@ -260,14 +346,14 @@ class Runtime:
         """Stop the threads: first what hands out work, last what turns need to end."""
         if not self._started:
             return
-        self._sweeper.stop()
+        self.sweeper.stop()
         self.drain()
         self.isolation.stop()
+        self.liveness.stop()
         self._heartbeat.stop()
         self._events.stop()
         self._loop.stop()
         self.threads.shutdown()
         self._store.close()
         self._gate.close()
-        self._watchdog.stop()
         self._ended.set()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from agentapi.ids import check_conversation_id, create_conversation_id
-from agentapi.messages import Message, to_dict
+from agentapi.messages import Message, UserMessage, to_dict
 from agentapi.window import Window
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
@@ -73,6 +73,18 @@ class InMemoryMemory:
         """Bytes of attachments; those that are there."""
         with self._lock:
             return {name: self._blobs[name] for name in names if name in self._blobs}
+
+    def blobs_in_use(self) -> set[str]:
+        """Names of the attachments' bytes that a message has."""
+        with self._lock:
+            said = [m for m in self._messages if isinstance(m, UserMessage)]
+            return {a.blob for message in said for a in message.attachments if a.blob}
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Forget bytes of attachments."""
+        with self._lock:
+            for name in names:
+                self._blobs.pop(name, None)
 
     def reset(self) -> None:
         """Forget all messages."""

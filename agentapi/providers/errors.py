@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from agentapi.errors import (
     ContextTooLong,
@@ -14,6 +15,7 @@ from agentapi.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
+from agentapi.plain import clean_text, cut
 
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})
@@ -24,6 +26,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How servers of all makes say that a request does not fit; few have a code for it."""
+
+LONGEST_MESSAGE: Final = 2_000
+"""Bytes of an error: some servers answer with a whole page of HTML."""
 
 
 def refused(
@@ -46,7 +51,7 @@ def refused(
         misconfigured: Whether the provider's own code tells that the key, the quota or the
             model is wrong, whatever the status.
     """
-    text = without_secret(f"provider {provider!r} answered {status}: {message}", secret)
+    text = _said(f"provider {provider!r} answered {status}: {message}", secret)
     if misconfigured or status in _CONFIGURATION:
         return ProviderMisconfigured(
             f"{text}; check the API key, its quota and permissions, and the model's name",
@@ -66,9 +71,7 @@ def refused(
 
 def broken(provider: str, what: str, secret: str = "") -> ProviderUnavailable:
     """The error of an answer that did not arrive whole."""
-    return ProviderUnavailable(
-        without_secret(f"provider {provider!r} {what}", secret), provider=provider
-    )
+    return ProviderUnavailable(_said(f"provider {provider!r} {what}", secret), provider=provider)
 
 
 def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
@@ -79,6 +82,10 @@ def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
         "(for a server that wants none, any text will do)",
         provider=provider,
     )
+
+
+def _said(text: str, secret: str) -> str:
+    return cut(clean_text(without_secret(text, secret)), LONGEST_MESSAGE)
 
 
 def without_secret(text: str, secret: str) -> str:
@@ -101,5 +108,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             until = parsedate_to_datetime(value) - datetime.now(UTC)
             return max(until.total_seconds(), 0.0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

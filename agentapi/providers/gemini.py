@@ -7,18 +7,24 @@ continuation and the SDK's retries are off: the runtime owns the loop.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+import orjson
 from google import genai
 from google.genai import errors, types
 
 from agentapi.errors import ProviderError
 from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.plain import plain
+from agentapi.providers.answers import LONGEST_ANSWER
 from agentapi.providers.base import (
     FinishReason,
     ModelRequest,
@@ -38,7 +44,6 @@ from agentapi.providers.gemini_format import (
 
 DEFAULT_MODEL: Final = "gemini-3.8-flash"
 DEFAULT_TIMEOUT: Final = 120.0
-_CONNECT_TIMEOUT: Final = 5.0
 
 _FILTERED: Final = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
@@ -48,6 +53,7 @@ _MODEL_SLIPPED: Final = frozenset(
 )
 _TOOLS_OR_JSON: Final = re.compile(r"\bgemini-[12]\b")
 """Models that refuse function calling together with a JSON reply."""
+_MARKS: Final = frozenset({"thought", "thoughtSignature"})
 _KEY_REASONS: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED", "API key not valid")
 _TRANSPORT: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -74,13 +80,14 @@ class GeminiProvider:
             default_model: For agents that name none.
             timeout: Longest silence of the server in seconds.
         """
+        # It warns of values it does not know by quoting them, and warnings end up in logs.
+        warnings.filterwarnings("ignore", r"(?s).* is not a valid \w+", UserWarning, "google.genai")
         self.default_model = default_model
         self._key = api_key
+        # The SDK puts its own timeout, none, in place of the session's (google-genai 3.4).
+        self._timeout = timeout
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=timeout
-            ),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
         )
         self._client = genai.Client(
             api_key=api_key,
@@ -109,27 +116,37 @@ class GeminiProvider:
         """See `Provider.complete`."""
         gathered = _Gathered()
         try:
-            response = await self._client.aio.models.generate_content(
-                model=request.model, contents="-", config=_config(request)
-            )
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.aio.models.generate_content(
+                    model=request.model, contents="-", config=_config(request)
+                )
             gathered.add(response)
+            return gathered.response()
         except Exception as error:
             raise self._translated(error) from error
-        return gathered.response(self)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`."""
         gathered = _Gathered()
         try:
-            chunks = await self._client.aio.models.generate_content_stream(
-                model=request.model, contents="-", config=_config(request)
-            )
-            async for chunk in chunks:
-                if text := gathered.add(chunk):
-                    yield TextDelta(text=text)
+            async with asyncio.timeout(self._timeout):
+                chunks = await self._client.aio.models.generate_content_stream(
+                    model=request.model, contents="-", config=_config(request)
+                )
+            async with _closing(chunks):
+                while (chunk := await self._next(chunks)) is not None:
+                    if text := gathered.add(chunk):
+                        yield TextDelta(text=text)
+            whole = gathered.response()
         except Exception as error:
             raise self._translated(error) from error
-        yield gathered.response(self)
+        yield whole
+
+    async def _next(
+        self, chunks: AsyncIterator[types.GenerateContentResponse]
+    ) -> types.GenerateContentResponse | None:
+        async with asyncio.timeout(self._timeout):
+            return await anext(chunks, None)
 
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
@@ -160,6 +177,16 @@ class GeminiProvider:
         return broken(self.name, f"sent an answer that cannot be read: {type(error).__name__}")
 
 
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """Close the connection of a stream that is not read to its end."""
+    try:
+        yield
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
 class _Gathered:
     """An answer put together from its chunks; a plain one is a single chunk."""
 
@@ -168,6 +195,7 @@ class _Gathered:
         self._finish: str | None = None
         self._blocked: str | None = None
         self._usage = Usage()
+        self._size = 0
 
     def add(self, chunk: types.GenerateContentResponse) -> str:
         """Add a chunk; returns its text."""
@@ -182,9 +210,13 @@ class _Gathered:
             self._finish = str(candidate.finish_reason.value)
         parts = (candidate.content.parts if candidate.content else None) or []
         self._parts += parts
-        return _text(parts)
+        text = _text(parts)
+        self._size += len(text)
+        if self._size > LONGEST_ANSWER:
+            raise broken(PROVIDER, "sent an answer without an end")
+        return text
 
-    def response(self, provider: GeminiProvider) -> ModelResponse:
+    def response(self) -> ModelResponse:
         """The whole answer.
 
         Raises:
@@ -197,12 +229,13 @@ class _Gathered:
             raise broken(PROVIDER, "cut its answer before the end")
         if self._finish in _MODEL_SLIPPED:
             raise broken(PROVIDER, f"ended its answer with {self._finish}")
-        calls = tuple(_call(part) for part in self._parts if part.function_call)
+        parts = _verbatim(self._parts)
+        calls = tuple(_call(part["functionCall"]) for part in parts if "functionCall" in part)
         return ModelResponse(
             message=AssistantMessage(
                 content=_text(self._parts),
                 tool_calls=calls,
-                provider_data={PROVIDER: _verbatim(self._parts)},
+                provider_data={PROVIDER: {"parts": parts}},
             ),
             usage=self._usage,
             finish=self._reason(calls),
@@ -220,22 +253,30 @@ def _text(parts: Sequence[types.Part]) -> str:
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
-def _call(part: types.Part) -> ToolCall:
-    call = part.function_call
-    if call is None:
-        raise broken(PROVIDER, "sent a part that is no function call")
+def _call(call: Mapping[str, Any]) -> ToolCall:
+    if not call.get("name"):
+        raise broken(PROVIDER, "sent a function call without a name")
     return ToolCall(
         # Not every model gives its calls an id; results need one to find them by.
-        id=call.id or f"gemini_{uuid.uuid4().hex[:24]}",
-        name=call.name or "",
-        arguments=dict(call.args or {}),
+        id=call.get("id") or f"gemini_{uuid.uuid4().hex[:24]}",
+        name=call["name"],
+        arguments=call.get("args") or {},
     )
 
 
-def _verbatim(parts: Sequence[types.Part]) -> dict[str, Any]:
-    """The model's content as it came, thought signatures included, to be sent back so."""
+def _verbatim(parts: Sequence[types.Part]) -> list[dict[str, Any]]:
+    """The model's content as it came, thought signatures included, to be sent back so.
+
+    Raises:
+        TooDeep: It cannot be written as JSON.
+    """
     dumped = [part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in parts]
-    return {"parts": dumped}
+    # Gemini takes no part back that says nothing; one with a signature says an empty text.
+    said = [{"text": "", **part} if part.keys() <= _MARKS else part for part in dumped if part]
+    if any("functionCall" in part for part in said):
+        # The SDK reads NaN, which no server takes back.
+        said = orjson.loads(orjson.dumps(plain(said)))
+    return said
 
 
 def _config(request: ModelRequest) -> types.GenerateContentConfig:

@@ -18,6 +18,7 @@ from agentapi.messages import (
     Usage,
     UserMessage,
 )
+from agentapi.providers.answers import count
 from agentapi.providers.base import OutputSpec, ToolSpec
 
 PROVIDER: Final = "gemini"
@@ -123,9 +124,9 @@ def in_words(output: OutputSpec) -> str:
 def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:
     """Tokens as Gemini counts them; thoughts are output."""
     return Usage(
-        input_tokens=(usage.prompt_token_count or 0) + (usage.tool_use_prompt_token_count or 0),
-        output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
-        cached_tokens=usage.cached_content_token_count or 0,
+        input_tokens=count(usage.prompt_token_count) + count(usage.tool_use_prompt_token_count),
+        output_tokens=count(usage.candidates_token_count) + count(usage.thoughts_token_count),
+        cached_tokens=count(usage.cached_content_token_count),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 import openai
@@ -17,21 +17,16 @@ import orjson
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from agentapi.errors import ProviderError
-from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.providers.answers import LONGEST_ANSWER
 from agentapi.providers.base import (
-    FinishReason,
     ModelRequest,
     ModelResponse,
     StreamPart,
     TextDelta,
 )
 from agentapi.providers.errors import broken, missing_key, refused, retry_after
-from agentapi.providers.openai_format import (
-    finish_reason,
-    request_body,
-    tool_call,
-    usage_from,
-)
+from agentapi.providers.openai_answers import Gathered, Unreadable, response_from
+from agentapi.providers.openai_format import request_body
 
 DEFAULT_MODEL: Final = "gpt-5.6-luna"
 DEFAULT_TIMEOUT: Final = 120.0
@@ -96,12 +91,11 @@ class OpenAIProvider:
             response = await self._client.post(
                 _PATH, body=request_body(request), cast_to=httpx2.Response
             )
-        except openai.APIError as error:
+            if len(response.content) > LONGEST_ANSWER:
+                raise Unreadable
+            return response_from(orjson.loads(response.content))
+        except Exception as error:
             raise self._translated(error) from error
-        try:
-            return _response(orjson.loads(response.content))
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
-            raise broken(self.name, "sent an answer that is no chat completion") from error
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`."""
@@ -110,7 +104,7 @@ class OpenAIProvider:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        gathered = _Gathered()
+        gathered = Gathered()
         try:
             stream: AsyncStream[object] = await self._client.post(
                 _PATH, body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
@@ -121,19 +115,24 @@ class OpenAIProvider:
                         yield TextDelta(text=text)
             finally:
                 await stream.response.aclose()
-        except openai.APIError as error:
+            if not gathered.complete:
+                raise broken(self.name, "cut its stream before the end")
+            response = gathered.response()
+        except Exception as error:
             raise self._translated(error) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise broken(self.name, "sent a chunk that is no chat completion chunk") from error
-        if gathered.finish is None:
-            raise broken(self.name, "cut its stream before the end")
-        yield gathered.response()
+        yield response
 
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
         await self._client.close()
 
-    def _translated(self, error: openai.APIError) -> ProviderError:
+    def _translated(self, error: Exception) -> ProviderError:
+        """Any error as one of ours: the SDK raises plain ones for answers it cannot read."""
+        if isinstance(error, ProviderError):
+            return error
+        if not isinstance(error, openai.APIError):
+            what = type(error).__name__
+            return broken(self.name, f"sent an answer that is not a chat completion ({what})")
         if isinstance(error, openai.APIStatusError):
             return refused(
                 self.name,
@@ -155,70 +154,3 @@ def _reason(error: openai.APIStatusError) -> str:
     if isinstance(body, Mapping) and isinstance(body.get("message"), str):
         return str(body["message"])
     return error.message
-
-
-class _Gathered:
-    """A streamed answer put together from its chunks."""
-
-    def __init__(self) -> None:
-        self.finish: str | None = None
-        self._text: list[str] = []
-        self._refused = False
-        self._calls: dict[int, dict[str, str]] = {}
-        self._usage = Usage()
-
-    def add(self, chunk: Any) -> str:
-        """Add a chunk; returns its text."""
-        if usage := chunk.get("usage"):
-            self._usage = usage_from(usage)
-        text = ""
-        for choice in chunk["choices"]:
-            delta = choice.get("delta") or {}
-            self._refused = self._refused or bool(delta.get("refusal"))
-            text += delta.get("content") or delta.get("refusal") or ""
-            for fragment in delta.get("tool_calls") or ():
-                self._add_call(fragment)
-            self.finish = choice.get("finish_reason") or self.finish
-        self._text.append(text)
-        return text
-
-    def _add_call(self, fragment: Mapping[str, Any]) -> None:
-        call = self._calls.setdefault(
-            fragment.get("index", 0), {"id": "", "name": "", "arguments": ""}
-        )
-        function = fragment.get("function") or {}
-        call["id"] = fragment.get("id") or call["id"]
-        call["name"] = function.get("name") or call["name"]
-        call["arguments"] += function.get("arguments") or ""
-
-    def response(self) -> ModelResponse:
-        """The whole answer."""
-        calls = tuple(
-            tool_call(call["id"], call["name"], call["arguments"])
-            for _, call in sorted(self._calls.items())
-        )
-        return _assembled("".join(self._text), calls, self.finish, self._usage, self._refused)
-
-
-def _response(data: Mapping[str, Any]) -> ModelResponse:
-    choice = data["choices"][0]
-    message = choice["message"]
-    calls = tuple(
-        tool_call(call["id"], call["function"]["name"], call["function"].get("arguments") or "")
-        for call in message.get("tool_calls") or ()
-    )
-    refusal = message.get("refusal")
-    text = message.get("content") or refusal or ""
-    usage = usage_from(data.get("usage") or {})
-    return _assembled(text, calls, choice.get("finish_reason"), usage, bool(refusal))
-
-
-def _assembled(
-    text: str, calls: tuple[ToolCall, ...], finish: str | None, usage: Usage, was_refused: bool
-) -> ModelResponse:
-    reason = FinishReason.FILTERED if was_refused else finish_reason(finish)
-    return ModelResponse(
-        message=AssistantMessage(content=text, tool_calls=calls),
-        usage=usage,
-        finish=FinishReason.TOOL_CALLS if calls else reason,
-    )

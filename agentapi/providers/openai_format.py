@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,12 +18,15 @@ from agentapi.messages import (
     Message,
     ToolCall,
     ToolMessage,
-    Usage,
     UserMessage,
 )
+from agentapi.plain import clean_text
 from agentapi.providers.base import FinishReason, ModelRequest
 
 _LONGEST_ID: Final = 40
+_LONGEST_NAME: Final = 64
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _FINISH: Final = {
     "stop": FinishReason.STOP,
     "tool_calls": FinishReason.TOOL_CALLS,
@@ -116,7 +120,7 @@ def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
             "id": call_id(call.id),
             "type": "function",
             "function": {
-                "name": call.name,
+                "name": _function_name(call.name),
                 "arguments": call.malformed
                 if call.malformed is not None
                 else orjson.dumps(dict(call.arguments)).decode(),
@@ -124,6 +128,13 @@ def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
         }
         for call in calls
     ]
+
+
+def _function_name(name: str) -> str:
+    """A name that this API takes: a model may have called what is not a tool by any name."""
+    if _NAME.fullmatch(name):
+        return name
+    return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
 
 
 def call_id(original: str) -> str:
@@ -138,6 +149,7 @@ def call_id(original: str) -> str:
 
 def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
     """A model's call, with its arguments read if they are a JSON object."""
+    arguments = clean_text(arguments)
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:
@@ -147,16 +159,6 @@ def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
     return ToolCall(id=identifier, name=name, arguments={}, malformed=arguments)
 
 
-def usage_from(data: Mapping[str, Any]) -> Usage:
-    """Tokens as the server counts them; zero where it does not say."""
-    details = data.get("prompt_tokens_details") or {}
-    return Usage(
-        input_tokens=data.get("prompt_tokens") or 0,
-        output_tokens=data.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
-
-
-def finish_reason(reason: str | None) -> FinishReason:
+def finish_reason(reason: object) -> FinishReason:
     """Why the model stopped; what is not known counts as a stop."""
-    return _FINISH.get(reason or "stop", FinishReason.STOP)
+    return _FINISH.get(reason, FinishReason.STOP) if isinstance(reason, str) else FinishReason.STOP

@@ -5,6 +5,7 @@ from agentapi.stores.base import (
     Cancellation,
     CancelOutcome,
     Claim,
+    Election,
     Ending,
     NewEvent,
     Perished,
@@ -13,6 +14,7 @@ from agentapi.stores.base import (
     Refused,
     Renewal,
     TurnStore,
+    Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory import InMemoryTurnStore
@@ -25,6 +27,7 @@ __all__ = [
     "CallStore",
     "Cancellation",
     "Claim",
+    "Election",
     "Ending",
     "Errand",
     "ErrandKind",
@@ -39,5 +42,6 @@ __all__ = [
     "Renewal",
     "Suspended",
     "TurnStore",
+    "Unreadable",
     "Wakeup",
 ]

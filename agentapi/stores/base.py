@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol, TypeAlias
 
 from agentapi.compaction import Summary
-from agentapi.errors import ConversationBusy, TenantMismatch
+from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
 from agentapi.limits import Spent
 from agentapi.messages import Message, Usage
 from agentapi.stores.calls import CallStore, Errand
@@ -78,6 +78,28 @@ class Claim:
     now: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """A claim that was won, of a turn that this release cannot run: a record of it, or of its
+    history, is of a newer release or broken.
+
+    The lease is held: whoever claimed ends the turn (`commit`), or hands it back for a while
+    (`release` with a delay), so that a newer worker may take it.
+
+    Attributes:
+        error: What cannot be read, and what to do.
+        turn: None when it is the turn itself.
+        attempt: How often it was claimed.
+        deferrals: How often it was handed back with a delay.
+    """
+
+    lease: Lease
+    error: UnreadableRecord
+    turn: Turn | None
+    attempt: int
+    deferrals: int
+
+
 Refused: TypeAlias = ConversationBusy | TenantMismatch
 
 
@@ -95,7 +117,7 @@ class RefusalReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A claim that was not won, and how the turn stands (None when it is gone)."""
+    """A claim that was not won, and how the turn stands (None when it is gone, or unreadable)."""
 
     reason: RefusalReason
     turn: Turn | None
@@ -167,6 +189,20 @@ class Renewal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Election:
+    """The answer to a candidate.
+
+    Attributes:
+        elected: Whether it is the one that sweeps.
+        since_sweep: Seconds since the end of the last complete sweep of any worker; None before
+            the first.
+    """
+
+    elected: bool
+    since_sweep: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewEvent:
     """An event to be numbered by the store."""
 
@@ -203,7 +239,7 @@ class TurnStore(Protocol):
         token: str,
         window: Window,
         isolated: bool = False,
-    ) -> Claim | Refusal:
+    ) -> Claim | Unreadable | Refusal:
         """Take the right to run a turn. The same token again gets the same lease.
 
         Args:
@@ -214,6 +250,9 @@ class TurnStore(Protocol):
             window: How much of the history is wanted.
             isolated: Whether the turn would run in a process of its own, as turns must that
                 lost their worker.
+
+        Returns:
+            The claim; or that it was won and a record cannot be read; or why it was not won.
         """
         ...
 
@@ -249,8 +288,13 @@ class TurnStore(Protocol):
         """
         ...
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """Hand the turn back at its last recorded step.
+
+        Args:
+            lease: The turn's.
+            delay: Seconds until the sweep dispatches it, for a turn that this worker cannot run
+                and another one might; 0 when the caller does so at once.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -275,6 +319,13 @@ class TurnStore(Protocol):
         """
         ...
 
+    def expire(self, turn_id: str) -> Wakeup | None:
+        """End a turn whose deadline has passed before it began; returns the turn that may run now.
+
+        Any other turn is left as it is.
+        """
+        ...
+
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step; returns the wake-up to send now.
 
@@ -286,14 +337,18 @@ class TurnStore(Protocol):
             TurnNotFound: There is none.
             TurnNotRetryable: It has not failed, or left its messages in the history.
             ConversationBusy: The inbox is full.
+            TenantMismatch: The conversation was forgotten, and begun again by another tenant.
         """
         ...
 
-    def orphan(self, process: str) -> int:
-        """End the leases of a process that is dead for sure; returns how many it had.
+    def orphan(self, process: str) -> list[str]:
+        """End the leases of a process that is certainly dead.
 
         Args:
-            process: What the process's claim tokens and candidacy begin with.
+            process: What the process's claim tokens begin with.
+
+        Returns:
+            The conversations whose lease it had; they are overdue now.
         """
         ...
 
@@ -317,8 +372,19 @@ class TurnStore(Protocol):
         """
         ...
 
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """Whether the candidate is the fleet's sweeper for the next `ttl` seconds."""
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """Be, or stay, the fleet's sweeper; and learn whether anybody sweeps.
+
+        Args:
+            candidate: The worker's name in the election.
+            ttl: Seconds for which it is elected.
+            swept: Whether it has completed a sweep since its last call. One that stays elected
+                and completes none is seen by all.
+        """
+        ...
+
+    def since_sweep(self) -> float | None:
+        """Seconds since the end of the last complete sweep; None before the first."""
         ...
 
     def resign(self, candidate: str) -> None:
@@ -326,7 +392,12 @@ class TurnStore(Protocol):
         ...
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """Conversations that should have moved by now, errands that nobody has carried out."""
+        """Conversations that should have moved by now, errands that nobody has carried out.
+
+        Args:
+            limit: At most so many conversations, and so many errands, of each partition. Errands
+                that this release does not know are left out.
+        """
         ...
 
     def claimed(self) -> dict[int, float]:
@@ -348,6 +419,17 @@ class TurnStore(Protocol):
             claimed: Of each partition how far its broker's queue has come (see `claimed`); none
                 when the queue is empty. A wake-up that was sent and that this has not overtaken by
                 a second is taken to be in line, for up to `LONGEST_IN_LINE` seconds.
+        """
+        ...
+
+    def hasten(self, limit: int = 1000) -> int:
+        """Make turns due now that wait for a wake-up which the broker may have lost.
+
+        Args:
+            limit: At most so many of each partition.
+
+        Returns:
+            How many.
         """
         ...
 
@@ -400,6 +482,15 @@ class TurnStore(Protocol):
 
     def reset(self, conversation_id: str) -> int:
         """Begin a conversation's history anew; returns how many messages it had."""
+        ...
+
+    def check_protocol(self) -> None:
+        """See that this release may work beside those that use the store already.
+
+        Raises:
+            ConfigurationError: The fleet has moved on to a protocol that this release cannot read.
+            StoreUnavailable: The store cannot be reached.
+        """
         ...
 
     def ping(self) -> None:

@@ -34,6 +34,8 @@ class ErrandKind(StrEnum):
     """The turn's children are to be enqueued."""
     DELIVER = "deliver"
     """The turn has ended and its parent is to be told."""
+    EXPIRE = "expire"
+    """The turn must have ended by now: it is to be ended if it has not begun."""
     CANCEL = "cancel"
     """The turn's parent has ended without it: it is to be cancelled."""
 

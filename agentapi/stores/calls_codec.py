@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from agentapi.limits import Limits
 from agentapi.messages import Usage
+from agentapi.records import reading, record_of
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -26,6 +27,8 @@ from agentapi.turns import (
 
 NOBODY = "expiry"
 """Who decided when nobody did in time."""
+
+_REMEDY: Final = "cancel the turn and enqueue its message again"
 
 
 def held_to_json(held: HeldCalls) -> bytes:
@@ -68,7 +71,9 @@ def decision_to_json(decision: Decision) -> bytes:
 def decision_from_json(data: bytes) -> Decision:
     """Read a decision."""
     value = orjson.loads(data)
-    return Decision(verdict=Verdict(value["verdict"]), reason=value["reason"], by=value["by"])
+    return Decision(
+        verdict=Verdict(value["verdict"]), reason=value.get("reason"), by=value.get("by")
+    )
 
 
 def reply_to_json(reply: ChildReply) -> bytes:
@@ -78,29 +83,41 @@ def reply_to_json(reply: ChildReply) -> bytes:
 
 def _reply_from_json(data: bytes) -> ChildReply:
     value = orjson.loads(data)
-    error = value.pop("error")
-    return ChildReply(
-        turn_id=value["turn_id"],
-        status=TurnStatus(value["status"]),
-        text=value["text"],
-        error=TurnError(**error) if error else None,
-        usage=Usage(**value["usage"]),
-        steps=value["steps"],
-    )
+    error = value.get("error")
+    read = {
+        "status": TurnStatus(value["status"]),
+        "error": record_of(TurnError, error) if error else None,
+        "usage": record_of(Usage, value.get("usage", {})),
+    }
+    return record_of(ChildReply, {**value, **read})
 
 
 def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
-    """What has become of calls, for the worker of an epoch."""
-    return CallBook(
-        decisions={key: decision_from_json(value) for key, value in _of("a", fields)},
-        begun_before=frozenset(key for key, value in _of("s", fields) if int(value) != epoch),
-        children={key: _children(value) for key, value in _of("k", fields)},
-        replies={key: _reply_from_json(value) for key, value in _of("r", fields)},
-    )
+    """What has become of calls, for the worker of an epoch.
+
+    Raises:
+        UnreadableRecord: Some of it is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        return CallBook(
+            decisions={key: decision_from_json(value) for key, value in _of("a", fields)},
+            begun_before=frozenset(key for key, value in _of("s", fields) if int(value) != epoch),
+            children={key: _children(value) for key, value in _of("k", fields)},
+            replies={key: _reply_from_json(value) for key, value in _of("r", fields)},
+        )
 
 
 def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
-    """The questions that wait."""
+    """The questions that wait.
+
+    Raises:
+        UnreadableRecord: One of them is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        return _pending(turn, fields)
+
+
+def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
     # A hash has no order of its own.
     asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
     asked.sort(key=lambda found: found[0]["number"])
@@ -121,8 +138,13 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
 
 
 def children_of(fields: Mapping[str, bytes]) -> list[tuple[ChildTurn, bool]]:
-    """The children, and whether each is waited for."""
-    found = [child for _, value in _of("k", fields) for child in _children(value)]
+    """The children, and whether each is waited for.
+
+    Raises:
+        UnreadableRecord: One of them is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        found = [child for _, value in _of("k", fields) for child in _children(value)]
     found.sort(key=lambda child: child.number)
     return [(child, f"w:{child.turn_id}" in fields) for child in found]
 
@@ -132,8 +154,8 @@ def _children(value: bytes) -> tuple[ChildTurn, ...]:
 
 
 def _child(data: dict[str, Any]) -> ChildTurn:
-    budget = data.pop("budget")
-    return ChildTurn(**data, budget=Limits(**budget) if budget else None)
+    budget = data.get("budget")
+    return record_of(ChildTurn, {**data, "budget": record_of(Limits, budget) if budget else None})
 
 
 def _of(kind: str, fields: Mapping[str, bytes]) -> list[tuple[str, bytes]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -17,6 +17,7 @@ from agentapi.messages import (
     from_dict,
     to_dict,
 )
+from agentapi.records import PROTOCOL, check_version, reading, record_of
 from agentapi.stores.base import Ending
 from agentapi.turns import (
     Event,
@@ -36,7 +37,18 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
 
 
 def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
-    """Read a turn's hash."""
+    """Read a turn's hash.
+
+    Raises:
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
+    """
+    what = f"turn {turn_id}"
+    with reading(what, remedy="enqueue its message again as a new turn"):
+        check_version(what, int(fields.get("v", PROTOCOL)), PROTOCOL)
+        return _turn(turn_id, fields)
+
+
+def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     outcome: dict[str, Any] = orjson.loads(fields.get("outcome", b"{}"))
     messages = tuple(from_dict(message) for message in outcome.get("messages", ()))
     status = TurnStatus(fields["status"].decode())
@@ -56,6 +68,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         on_abort=OnAbort(fields["on_abort"].decode()),
         attempt=int(fields.get("attempt", 0)),
         handbacks=int(fields.get("handbacks", 0)),
+        deferrals=int(fields.get("deferrals", 0)),
         parks=int(fields.get("parks", 0)),
         losses=int(fields.get("losses", 0)),
         deaths=int(fields.get("deaths", 0)),
@@ -64,10 +77,10 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         worker=fields["worker"].decode() if "worker" in fields else None,
         wakes_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
         steps=int(fields.get("steps", 0)),
-        usage=Usage(**outcome.get("usage", {})),
+        usage=record_of(Usage, outcome.get("usage", {})),
         text=last.content if replied and last else None,
         messages=messages,
-        error=TurnError(**error) if error else None,
+        error=record_of(TurnError, error) if error else None,
         answered_by=outcome.get("answered_by"),
         structured=outcome.get("structured", False),
         cancel_requested="cancel" in fields,
@@ -153,9 +166,29 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
 
 
 def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
-    """Read an entry of an event stream; its id is the event's number plus one."""
-    return Event(
-        number=int(entry_id.partition(b"-")[0]) - 1,
-        type=EventType(fields[b"type"].decode()),
-        data=orjson.loads(fields[b"data"]),
-    )
+    """Read an entry of an event stream; its id is the event's number plus one.
+
+    One reader serves many turns, so an entry that this release cannot read keeps its number and
+    is given as `EventType.UNKNOWN`. An end stays an end, whatever its data are.
+    """
+    number = int(entry_id.partition(b"-")[0]) - 1
+    name = fields.get(b"type", b"").decode(errors="replace")
+    try:
+        kind, data = EventType(name), orjson.loads(fields[b"data"])
+        readable = isinstance(data, dict) and all(need in data for need in _NEEDED.get(kind, ()))
+    except (ValueError, LookupError):
+        readable, data = False, {}
+    if readable:
+        return Event(number=number, type=kind, data=data)
+    if name in _ENDS:
+        return Event(number=number, type=EventType(name), data={})
+    return Event(number=number, type=EventType.UNKNOWN, data={"type": name})
+
+
+_NEEDED: Final[Mapping[EventType, Sequence[str]]] = {
+    EventType.DELTA: ("text",),
+    EventType.STEP: ("index", "kind", "tools"),
+}
+"""What readers of an event take for granted."""
+
+_ENDS: Final = frozenset(kind.value for kind in EventType if kind.ends)

@@ -11,16 +11,28 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    TryAgainError,
 )
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from agentapi.errors import ConfigurationError, StoreUnavailable
+from agentapi.errors import (
+    AgentAPIError,
+    ConfigurationError,
+    LoginRefused,
+    StoreFault,
+    StoreUnavailable,
+)
 from agentapi.settings import Settings, without_password
 
 
@@ -118,29 +130,67 @@ def translate_errors(url: str) -> Iterator[None]:
         url: For the message; its password is left out.
 
     Raises:
-        StoreUnavailable: Redis is out of reach or cannot write now.
-        ConfigurationError: Redis refuses the user or password.
+        StoreUnavailable: Redis is out of reach or cannot write now; the same call may succeed
+            later.
+        LoginRefused: Redis refuses the user or password.
+        StoreFault: Redis refuses the command for what it is.
     """
-    address = without_password(url)
     try:
         yield
-    except AuthenticationError as error:
-        raise ConfigurationError(
+    except RedisError as error:
+        raise _translated(error, without_password(url)) from error
+
+
+_LOGIN: Final = (
+    AuthenticationError,
+    AuthorizationError,
+    AuthenticationWrongNumberOfArgsError,
+    NoPermissionError,
+)
+
+_PASSING: Final = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT"}
+    | {"OOM", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+)
+"""How Redis begins to say that it does not serve now, and may later."""
+
+_LONGEST_REASON: Final = 300
+
+
+def _translated(error: RedisError, address: str) -> AgentAPIError:
+    """What an error of Redis's client means to the caller."""
+    if isinstance(error, _LOGIN):
+        return LoginRefused(
             f"Redis at {address} refuses the user or password: correct AGENTAPI_REDIS_URL"
-        ) from error
-    except OutOfMemoryError as error:
-        raise StoreUnavailable(
+        )
+    if isinstance(error, OutOfMemoryError):
+        return StoreUnavailable(
             f"Redis at {address} is out of memory and refuses to write: raise its maxmemory; "
             "nothing was changed"
-        ) from error
-    except (ReadOnlyError, BusyLoadingError) as error:
-        raise StoreUnavailable(
-            f"Redis at {address} does not take writes now (replica or still loading): {error}"
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreUnavailable(
+        )
+    if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
+        return StoreUnavailable(
+            f"Redis at {address} does not take commands now (a replica, still loading, or its "
+            f"disk is full): {_reason(error)}"
+        )
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        return StoreUnavailable(
             f"Redis at {address} is out of reach: {type(error).__name__}; is it running, and is "
             "AGENTAPI_REDIS_URL right? Repeating the call with the same idempotency_key is safe"
-        ) from error
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis at {address} failed: {error}") from error
+        )
+    return StoreFault(
+        f"Redis at {address} refuses a command: {_reason(error)}; repeating it does not help: see "
+        "what is stored under the key, or report this fault"
+    )
+
+
+def _begins(error: RedisError) -> str:
+    """The word with which Redis says what is wrong; its client keeps some as types."""
+    if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
+        return "READONLY"
+    return _reason(error).partition(" ")[0]
+
+
+def _reason(error: RedisError) -> str:
+    """What Redis said. In a pipeline its client puts the command before it, with the arguments."""
+    return str(error).rpartition(" of pipeline caused error: ")[2][:_LONGEST_REASON]

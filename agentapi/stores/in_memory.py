@@ -7,56 +7,44 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
 
 from agentapi.ids import partition_of
-from agentapi.memory.in_memory import InMemoryMemory
-from agentapi.messages import AssistantMessage, Usage
+from agentapi.messages import AssistantMessage
 from agentapi.settings import Settings
 from agentapi.stores.base import (
-    LONGEST_GRACE,
-    LONGEST_IN_LINE,
     Accepted,
-    Cancellation,
-    CancelOutcome,
     Claim,
     Ending,
     NewEvent,
-    Perished,
     Refusal,
     RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
-from agentapi.stores.calls import CallStore, Errand
+from agentapi.stores.calls import CallStore, ErrandKind
 from agentapi.stores.codec import ending_event, parked_event, step_event
 from agentapi.stores.in_memory_calls import InMemoryCalls, take_calls
-from agentapi.stores.in_memory_histories import InMemoryHistories
-from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredCalls, StoredTurn
+from agentapi.stores.in_memory_state import Conversation, HeldLease, State, StoredTurn
+from agentapi.stores.in_memory_sweep import InMemorySweep
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import (
-    already_kept,
     busy,
-    no_turn,
-    not_failed,
     other_tenant,
     rejected,
+    unexpected,
 )
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
 
-BY_CANCEL: Final = "cancel"
-"""What ended a turn that no worker ended."""
 
-
-class InMemoryTurnStore(InMemoryHistories):
+class InMemoryTurnStore(InMemorySweep):
     """The `TurnStore` of eager mode. Nothing is kept beyond the process."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         super().__init__(State(settings, clock))
-        self._settings = settings
         self.calls: CallStore = InMemoryCalls(settings, self._state)
         self._interrupted = False
 
@@ -66,17 +54,13 @@ class InMemoryTurnStore(InMemoryHistories):
             return [self._enqueue_one(turn) for turn in turns]
 
     def _enqueue_one(self, new: NewTurn) -> Accepted | Refused:
-        conversation = self._open(new)
+        known = self._state.turns.get(self._state.merged.get(new.turn_id, new.turn_id))
+        if known is not None:
+            return self._known(new, known)
+        conversation = self._state.open(new.conversation_id, new.user_id, new.tenant_id)
         if conversation is None:
             return other_tenant(new.conversation_id)
-        if new.turn_id in self._state.merged:
-            return Accepted(turn_id=self._state.merged[new.turn_id], wakeup=None, created=False)
-        known = self._state.turns.get(new.turn_id)
-        if known is not None:
-            waiting = known.turn.status is TurnStatus.QUEUED
-            first = waiting and conversation.inbox[0] == new.turn_id
-            wakeup = self._state.wakeup(new.turn_id) if first else None
-            return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=False)
+        self._state.head(conversation)
         length = len(conversation.inbox)
         if length and new.on_busy is OnBusy.REJECT:
             return rejected(new.conversation_id, length)
@@ -104,6 +88,10 @@ class InMemoryTurnStore(InMemoryHistories):
                 created_at=self._state.now(),
             )
         )
+        deadline = self._deadline(new)
+        if deadline is not None:
+            delay = deadline - self._state.now()
+            self._state.leave(ErrandKind.EXPIRE, new.turn_id, new.turn_id, delay)
         conversation.memory.keep(new.blobs)
         conversation.inbox.append(new.turn_id)
         wakeup = None
@@ -115,14 +103,32 @@ class InMemoryTurnStore(InMemoryHistories):
             head = self._state.turns[conversation.inbox[0]]
             head.turn = replace(head.turn, on_abort=OnAbort.KEEP if interrupts else OnAbort.DROP)
             wakeup = self._cancel(head, conversation, by_worker=interrupts).wakeup
+            self._state.turns[new.turn_id].woken = wakeup.turn_id if wakeup else None
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
+
+    def _known(self, new: NewTurn, known: StoredTurn) -> Accepted | Refused:
+        """The answer to a repeat; the conversation may be forgotten or another's by now."""
+        turn = known.turn
+        if turn.tenant_id != new.tenant_id:
+            return other_tenant(new.conversation_id)
+        if turn.turn_id != new.turn_id:
+            return Accepted(turn_id=turn.turn_id, wakeup=None, created=False)
+        conversation = self._state.conversations.get(turn.conversation_id)
+        inbox = conversation.inbox if conversation else []
+        first = turn.status is TurnStatus.QUEUED and inbox[:1] == [turn.turn_id]
+        woken = self._state.turns.get(turn.turn_id if first else known.woken or "")
+        waits = woken is not None and not woken.turn.status.ended
+        wakeup = self._state.wakeup(woken.turn.turn_id) if woken and waits else None
+        return Accepted(turn_id=turn.turn_id, wakeup=wakeup, created=False)
 
     def _deadline(self, new: NewTurn) -> float | None:
         own = self._state.now() + new.timeout if new.timeout else None
         return min((t for t in (own, new.deadline_at) if t is not None), default=None)
 
     def _merge(self, new: NewTurn, newest: str) -> bool:
-        entry = self._state.turns[newest]
+        entry = self._state.turns.get(newest)
+        if entry is None:
+            return False
         turn = entry.turn
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
         alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
@@ -131,24 +137,12 @@ class InMemoryTurnStore(InMemoryHistories):
         joined = f"{turn.input}\n\n{new.input}"
         plain = not turn.attachments and not new.attachments
         fits = len(joined.encode()) <= self._settings.max_message_bytes
-        if not (waits and alike and plain and fits):
+        undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
+        if not (waits and alike and plain and undated and fits):
             return False
         entry.turn = replace(turn, input=joined)
         self._state.merged[new.turn_id] = newest
         return True
-
-    def _open(self, new: NewTurn) -> Conversation | None:
-        conversation = self._state.conversations.get(new.conversation_id)
-        if conversation is None:
-            memory = InMemoryMemory(
-                conversation_id=new.conversation_id,
-                user_id=new.user_id,
-                tenant_id=new.tenant_id,
-            )
-            conversation = self._state.conversations[new.conversation_id] = Conversation(memory)
-        elif conversation.memory.tenant_id != new.tenant_id:
-            return None
-        return conversation
 
     def claim(
         self,
@@ -159,17 +153,20 @@ class InMemoryTurnStore(InMemoryHistories):
         token: str,
         window: Window,
         isolated: bool = False,
-    ) -> Claim | Refusal:
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
             if entry is None:
+                known = self._state.conversations.get(conversation_id)
+                if known is not None:
+                    self._state.head(known)
                 return Refusal(reason=RefusalReason.MISSING, turn=None)
             conversation = self._state.conversations[conversation_id]
             lease = conversation.lease
             if entry.turn.status.ended:
                 return Refusal(reason=RefusalReason.ENDED, turn=entry.turn)
-            if conversation.inbox[0] != turn_id:
+            if self._state.head(conversation) != turn_id:
                 return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
             now = self._state.now()
             parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
@@ -217,25 +214,6 @@ class InMemoryTurnStore(InMemoryHistories):
         nothing_to_run = turn.cancel_requested or turn.deaths >= self._settings.max_attempts
         return turn.suspect and not isolated and not nothing_to_run
 
-    def _lose(self, entry: StoredTurn) -> None:
-        losses = entry.turn.losses + 1
-        entry.turn = replace(entry.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
-
-    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
-        """See `TurnStore.perish`."""
-        with self._state.changed:
-            entry = self._state.turns[turn_id]
-            conversation = self._state.conversations[conversation_id]
-            lease = conversation.lease
-            if entry.perished != process:
-                if lease is None or lease.turn_id != turn_id or not lease.token.startswith(process):
-                    return None
-                conversation.lease, conversation.due = None, self._state.now()
-                self._lose(entry)
-                entry.perished = process
-                entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
-            return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
-
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
         entry.dispatches = 0
@@ -256,7 +234,7 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             entry, _, _ = self._state.owned(lease)
             if index > len(entry.steps):
-                raise ValueError(f"step {index} after {len(entry.steps)} steps")
+                raise unexpected("record", [b"gap", len(entry.steps)])
             if index == len(entry.steps):
                 entry.steps.append(step)
                 entry.turn = replace(entry.turn, steps=index + 1)
@@ -266,7 +244,7 @@ class InMemoryTurnStore(InMemoryHistories):
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
         """See `TurnStore.commit`."""
         with self._state.changed:
-            entry = self._state.turns[lease.turn_id]
+            entry = self._state.entry(lease)
             if entry.committed == lease.fence:
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
@@ -297,54 +275,37 @@ class InMemoryTurnStore(InMemoryHistories):
                 answered_by=ending.answered_by,
                 structured=ending.structured,
             )
-            return self._end(entry, conversation, ending.status, lease.fence, ending_event(ending))
+            leaves = keeps and same_history and bool(ending.messages)
+            return self._end(
+                entry,
+                conversation,
+                ending.status,
+                lease.fence,
+                ending_event(ending),
+                leaves=leaves,
+            )
 
-    def _end(
-        self,
-        entry: StoredTurn,
-        conversation: Conversation,
-        status: TurnStatus,
-        committed: str,
-        data: Mapping[str, object],
-    ) -> Wakeup | None:
-        turn_id = entry.turn.turn_id
-        was_head = conversation.inbox[0] == turn_id
-        conversation.inbox.remove(turn_id)
-        if was_head and conversation.inbox:
-            conversation.due = self._state.now() + self._settings.dispatch_grace
-            entry.following = self._state.wakeup(conversation.inbox[0])
-        elif was_head:
-            conversation.due = None
-        by_worker = committed != BY_CANCEL
-        self._state.leave_errands(entry, self._settings.dispatch_grace if by_worker else 0)
-        if status is not TurnStatus.FAILED:
-            entry.steps.clear()
-            entry.calls = StoredCalls()
-        entry.committed = committed
-        entry.turn = replace(entry.turn, status=status, ended_at=self._state.now())
-        self._state.emit(entry, EventType(status.value), data)
-        return entry.following
-
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         with self._state.changed:
-            entry = self._state.turns[lease.turn_id]
+            entry = self._state.entry(lease)
             if entry.released == lease.fence:
                 return
             entry, conversation, _ = self._state.owned(lease)
             conversation.lease = None
-            conversation.due = self._state.now()
+            conversation.due = self._state.now() + delay
             entry.released = lease.fence
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
                 handbacks=entry.turn.handbacks + 1,
+                deferrals=entry.turn.deferrals + (1 if delay > 0 else 0),
             )
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
         """See `TurnStore.park`."""
         with self._state.changed:
-            entry = self._state.turns[lease.turn_id]
+            entry = self._state.entry(lease)
             if entry.parked == lease.fence:
                 return True
             entry, conversation, _ = self._state.owned(lease)
@@ -363,60 +324,6 @@ class InMemoryTurnStore(InMemoryHistories):
             )
             self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
             return True
-
-    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
-        """See `TurnStore.retry`."""
-        with self._state.changed:
-            entry = self._state.turns.get(turn_id)
-            if entry is None:
-                raise no_turn(turn_id)
-            turn = entry.turn
-            conversation = self._state.conversations[turn.conversation_id]
-            if entry.retried != operation:
-                self._queue_again(entry, conversation)
-                entry.retried = operation
-            head = conversation.inbox[:1] == [turn_id]
-            waits = entry.turn.status is TurnStatus.QUEUED
-            return self._state.wakeup(turn_id) if head and waits else None
-
-    def _queue_again(self, entry: StoredTurn, conversation: Conversation) -> None:
-        turn = entry.turn
-        if turn.status is not TurnStatus.FAILED:
-            raise not_failed(turn.turn_id, turn.status)
-        if entry.kept:
-            raise already_kept(turn.turn_id)
-        if len(conversation.inbox) >= self._settings.inbox_limit:
-            raise busy(turn.conversation_id, len(conversation.inbox))
-        entry.committed = entry.following = entry.perished = None
-        entry.dispatches = 0
-        entry.turn = replace(
-            turn,
-            status=TurnStatus.QUEUED,
-            messages=(),
-            usage=Usage(),
-            error=None,
-            cancel_requested=False,
-            failures=0,
-            deadline_at=None,
-            suspect=False,
-            deaths=0,
-            ended_at=None,
-        )
-        self._state.emit(entry, EventType.RETRIED, {})
-        if not conversation.inbox:
-            conversation.due = self._state.now() + self._settings.dispatch_grace
-        conversation.inbox.append(turn.turn_id)
-
-    def orphan(self, process: str) -> int:
-        """See `TurnStore.orphan`."""
-        with self._state.changed:
-            freed = 0
-            for conversation in self._state.conversations.values():
-                lease = conversation.lease
-                if lease is not None and lease.token.startswith(process):
-                    lease.expires = conversation.due = self._state.now()
-                    freed += 1
-            return freed
 
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
@@ -442,98 +349,10 @@ class InMemoryTurnStore(InMemoryHistories):
                     for event in events:
                         self._state.emit(entry, event.type, event.data)
 
-    def cancel(self, turn_id: str) -> Cancellation:
-        """See `TurnStore.cancel`."""
-        with self._state.changed:
-            entry = self._state.turns.get(turn_id)
-            if entry is None:
-                raise no_turn(turn_id)
-            if entry.committed == BY_CANCEL:
-                return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=entry.following)
-            if entry.turn.status.ended:
-                return Cancellation(outcome=CancelOutcome.ENDED)
-            conversation = self._state.conversations[entry.turn.conversation_id]
-            keeps = entry.turn.on_abort is OnAbort.KEEP and entry.turn.attempt > 0
-            return self._cancel(entry, conversation, by_worker=keeps)
-
-    def _cancel(
-        self, entry: StoredTurn, conversation: Conversation, *, by_worker: bool
-    ) -> Cancellation:
-        lease, now = conversation.lease, self._state.now()
-        mine = lease is not None and lease.turn_id == entry.turn.turn_id
-        if lease is not None and mine and lease.expires > now:
-            entry.turn = replace(entry.turn, cancel_requested=True)
-            return Cancellation(outcome=CancelOutcome.REQUESTED)
-        if by_worker:
-            entry.turn = replace(entry.turn, cancel_requested=True)
-            conversation.due = now + self._settings.dispatch_grace
-            wakeup = self._state.wakeup(entry.turn.turn_id)
-            return Cancellation(outcome=CancelOutcome.REQUESTED, wakeup=wakeup)
-        if mine:
-            conversation.epoch = self._state.next_epoch(conversation)
-            conversation.lease = None
-        following = self._end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
-        return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
-
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """See `TurnStore.elect`. There is only one process."""
-        return True
-
-    def resign(self, candidate: str) -> None:
-        """See `TurnStore.resign`."""
-
-    def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """See `TurnStore.overdue`."""
-        with self._state.changed:
-            now = self._state.now()
-            late: list[str | Errand] = [
-                conversation_id
-                for conversation_id, conversation in self._state.conversations.items()
-                if conversation.due is not None and conversation.due <= now
-            ]
-            late += [errand for errand, due in self._state.errands.items() if due <= now]
-            return late[:limit]
-
-    def claimed(self) -> dict[int, float]:
-        """See `TurnStore.claimed`."""
-        with self._state.changed:
-            return dict(self._state.claimed)
-
-    def redispatch(
-        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
-    ) -> list[Wakeup]:
-        """See `TurnStore.redispatch`."""
-        with self._state.changed:
-            found = [self._redispatch(c, claimed.get(partition_of(c))) for c in conversation_ids]
-        return [wakeup for wakeup in found if wakeup is not None]
-
-    def _redispatch(self, conversation_id: str, claimed: float | None) -> Wakeup | None:
-        conversation = self._state.conversations[conversation_id]
-        now, grace = self._state.now(), self._settings.dispatch_grace
-        if conversation.due is None or conversation.due > now:
-            return None
-        entry = self._state.turns[conversation.inbox[0]]
-        sent = entry.dispatches > 0 or entry.never_claimed
-        waits_since = conversation.due if entry.in_line is None else entry.in_line
-        waited = now - waits_since
-        overtaken = claimed is None or claimed > waits_since + 1
-        if sent and not overtaken and waited < LONGEST_IN_LINE:
-            entry.in_line = waits_since
-            conversation.due = now + max(grace, waited)
-            return None
-        entry.in_line = None
-        entry.dispatches += 1
-        sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
-        conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)
-        return self._state.wakeup(entry.turn.turn_id)
-
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
         with self._state.changed:
-            entry = self._state.turns.get(self._state.merged.get(turn_id, turn_id))
-            if entry is None:
-                raise no_turn(turn_id)
-            return entry.turn
+            return self._state.joined(turn_id).turn
 
     def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
@@ -556,6 +375,9 @@ class InMemoryTurnStore(InMemoryHistories):
         with self._state.changed:
             self._interrupted = True
             self._state.changed.notify_all()
+
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`. There is only one process."""
 
     def ping(self) -> None:
         """See `TurnStore.ping`."""

@@ -35,7 +35,7 @@ class InMemoryCalls:
     def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
         """See `CallStore.suspend`."""
         with self._state.changed:
-            entry = self._state.turns[lease.turn_id]
+            entry = self._state.entry(lease)
             if entry.parked == lease.fence:
                 return Suspended.PARKED
             entry, conversation, _ = self._state.owned(lease)
@@ -94,8 +94,9 @@ class InMemoryCalls:
     def pending(self, turn_id: str) -> list[PendingCall]:
         """See `CallStore.pending`."""
         with self._state.changed:
-            entry = self._entry(turn_id)
+            entry = self._state.joined(turn_id)
             turn, calls = entry.turn, entry.calls
+            turn_id = turn.turn_id
             return [
                 PendingCall(
                     turn_id=turn_id,
@@ -127,14 +128,22 @@ class InMemoryCalls:
         """See `CallStore.deliver`."""
         with self._state.changed:
             entry = self._state.turns.get(parent_id)
-            if entry is None or reply.turn_id not in entry.calls.awaited:
+            if entry is None:
                 return None
-            entry.calls.awaited.remove(reply.turn_id)
-            entry.calls.replies[reply.turn_id] = reply
-            if entry.turn.status.ended:
+            calls, turn = entry.calls, entry.turn
+            if reply.turn_id in calls.awaited:
+                calls.awaited.remove(reply.turn_id)
+                calls.replies[reply.turn_id] = reply
+                if turn.status.ended:
+                    return None
+                self._state.emit(entry, EventType.REPLIED, replied_event(reply))
+                return None if calls.awaited else self._wake(entry)
+            if reply.turn_id not in calls.replies or calls.awaited:
                 return None
-            self._state.emit(entry, EventType.REPLIED, replied_event(reply))
-            return None if entry.calls.awaited else self._wake(entry)
+            # A repeat, while the parent has not been claimed.
+            parked = turn.status is TurnStatus.PARKED and turn.wakes_at is not None
+            woken = parked and (turn.wakes_at or 0) <= self._state.now()
+            return self._state.wakeup(parent_id) if woken else None
 
     def settle(self, errands: Sequence[Errand]) -> None:
         """See `CallStore.settle`."""

@@ -65,7 +65,7 @@ class InMemoryHistories:
             if conversation is None:
                 return 0
             dropped = len(conversation.memory.messages)
-            waiting = [self._state.turns[turn_id].turn for turn_id in conversation.inbox]
+            waiting = [e.turn for t in conversation.inbox if (e := self._state.turns.get(t))]
             needed = [a.blob for turn in waiting for a in turn.attachments if a.blob]
             kept = conversation.memory.blobs(needed)
             conversation.memory.reset()

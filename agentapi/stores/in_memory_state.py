@@ -14,7 +14,7 @@ from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
 from agentapi.stores.calls import Errand, ErrandKind
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.refusals import lost
+from agentapi.stores.refusals import lost, no_turn
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
@@ -87,11 +87,20 @@ class StoredTurn:
     kept: bool = False
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
+    woken: str | None = None
+    merged: list[str] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """Of a failed turn, for its retry."""
 
     @property
     def never_claimed(self) -> bool:
         """Whether no worker has begun it."""
         return self.turn.status is TurnStatus.QUEUED and self.turn.attempt == 0
+
+
+def errand_of(kind: ErrandKind, turn_id: str, owner_id: str) -> Errand:
+    """An errand about a turn, in the partition of its owner."""
+    return Errand(kind=kind, turn_id=turn_id, partition=partition_of_turn(owner_id))
 
 
 class State:
@@ -111,6 +120,52 @@ class State:
         self.merged: dict[str, str] = {}
         self.errands: dict[Errand, float] = {}
         self.claimed: dict[int, float] = {}
+        self.elected: tuple[str, float] = ("", 0.0)
+        self.swept: float | None = None
+
+    def open(
+        self, conversation_id: str, user_id: str | None, tenant_id: str | None
+    ) -> Conversation | None:
+        """The conversation, begun if it is not there; None when it is another tenant's."""
+        conversation = self.conversations.get(conversation_id)
+        if conversation is None:
+            memory = InMemoryMemory(
+                conversation_id=conversation_id, user_id=user_id, tenant_id=tenant_id
+            )
+            conversation = self.conversations[conversation_id] = Conversation(memory)
+        return conversation if conversation.memory.tenant_id == tenant_id else None
+
+    def head(self, conversation: Conversation) -> str | None:
+        """The first turn of the inbox; those that are gone would never end and are taken out."""
+        inbox = conversation.inbox
+        if not inbox or inbox[0] in self.turns:
+            return inbox[0] if inbox else None
+        while inbox and inbox[0] not in self.turns:
+            inbox.pop(0)
+        conversation.due = self.now() if inbox else None
+        return inbox[0] if inbox else None
+
+    def joined(self, turn_id: str) -> StoredTurn:
+        """The turn, or the one that its message joined.
+
+        Raises:
+            TurnNotFound: There is none.
+        """
+        entry = self.turns.get(self.merged.get(turn_id, turn_id))
+        if entry is None:
+            raise no_turn(turn_id)
+        return entry
+
+    def entry(self, lease: Lease) -> StoredTurn:
+        """The turn of a lease, whether it is still held or not.
+
+        Raises:
+            LeaseLost: The turn is gone.
+        """
+        entry = self.turns.get(lease.turn_id)
+        if entry is None:
+            raise lost(lease)
+        return entry
 
     def wakeup(self, turn_id: str) -> Wakeup:
         """What is to be sent for a turn."""
@@ -119,9 +174,7 @@ class State:
 
     def leave(self, kind: ErrandKind, turn_id: str, owner_id: str, delay: float) -> None:
         """Note an errand about a turn, in the partition of its owner."""
-        partition = partition_of_turn(owner_id)
-        errand = Errand(kind=kind, turn_id=turn_id, partition=partition)
-        self.errands[errand] = self.now() + delay
+        self.errands[errand_of(kind, turn_id, owner_id)] = self.now() + delay
 
     def leave_errands(self, entry: StoredTurn, delay: float) -> None:
         """A turn ends: its parent is to be told, its children are to be cancelled."""
@@ -130,6 +183,8 @@ class State:
             self.leave(ErrandKind.DELIVER, turn.turn_id, turn.turn_id, delay)
         for child in entry.calls.awaited:
             self.leave(ErrandKind.CANCEL, child, turn.turn_id, 0)
+        for kind in (ErrandKind.START, ErrandKind.EXPIRE):
+            self.errands.pop(errand_of(kind, turn.turn_id, turn.turn_id), None)
 
     def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
         """Number an event and tell those who wait."""
@@ -140,9 +195,11 @@ class State:
 
     def owns(self, lease: Lease) -> bool:
         """Whether the lease is still held."""
-        held = self.conversations[lease.conversation_id].lease
+        conversation = self.conversations.get(lease.conversation_id)
+        held = conversation.lease if conversation else None
         return (
             held is not None
+            and lease.turn_id in self.turns
             and held.turn_id == lease.turn_id
             and (held.epoch, held.token) == (lease.epoch, lease.token)
         )
@@ -157,8 +214,10 @@ class State:
         Raises:
             LeaseLost: It is not.
         """
+        if not self.owns(lease):
+            raise lost(lease)
         conversation = self.conversations[lease.conversation_id]
         held = conversation.lease
-        if held is None or not self.owns(lease):
+        if held is None:
             raise lost(lease)
         return self.turns[lease.turn_id], conversation, held

@@ -1,7 +1,8 @@
 """Names of the keys in Redis.
 
 All keys of a conversation carry its partition as hash tag, so that one script may change them
-together, on one Redis, behind Sentinel, or on Redis Cluster.
+together. That would suit Redis Cluster, which is not supported yet: the sweep reads the indexes of
+all partitions in one call, and no client for a cluster is made.
 """
 
 from __future__ import annotations
@@ -89,5 +90,11 @@ def due_key_of_turn(turn_id: str) -> str:
     return due_key(partition_of_turn(turn_id))
 
 
-ELECTION_KEY = "agentapi:sweeper"
+PROTOCOL_KEY = "agentapi:{protocol}"
+"""The version of the turn protocol that the fleet writes."""
+
+ELECTION_KEY = "agentapi:{sweeper}"
 """Who sweeps; belongs to the fleet, not to a partition."""
+
+SWEPT_KEY = f"{ELECTION_KEY}:swept"
+"""When the last complete sweep ended."""

@@ -9,7 +9,7 @@ import orjson
 import redis
 
 from agentapi.settings import Settings
-from agentapi.stores.calls import Errand, ErrandKind, Suspended
+from agentapi.stores.calls import Errand, Suspended
 from agentapi.stores.calls_codec import (
     call_book,
     children_of,
@@ -24,6 +24,7 @@ from agentapi.stores.calls_codec import (
 )
 from agentapi.stores.codec import pairs, turn_from_hash
 from agentapi.stores.connection import translate_errors
+from agentapi.stores.due import member_of
 from agentapi.stores.keys import conversation_keys, due_key, due_key_of_turn, turn_keys
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import decided_otherwise, lost, no_call, no_turn, unexpected
@@ -32,8 +33,6 @@ from agentapi.turns import CallBook, ChildReply, ChildTurn, Decision, HeldCalls,
 
 LOOK_AGAIN: Final = 3600.0
 """Seconds after which a turn that waits for children is looked at, whatever got lost."""
-
-_MARK: Final = "\x01"
 
 
 class RedisCalls:
@@ -103,6 +102,9 @@ class RedisCalls:
     def pending(self, turn_id: str) -> list[PendingCall]:
         """See `CallStore.pending`."""
         turn, calls = self._read(turn_id)
+        if "into" in turn:
+            turn_id = turn["into"].decode()
+            turn, calls = self._read(turn_id)
         if not turn:
             raise no_turn(turn_id)
         found = turn_from_hash(turn_id, turn)
@@ -131,7 +133,7 @@ class RedisCalls:
         """See `CallStore.settle`."""
         pipeline = self._client.pipeline(transaction=False)
         for errand in errands:
-            pipeline.zrem(due_key(errand.partition), f"{_MARK}{errand.kind}:{errand.turn_id}")
+            pipeline.zrem(due_key(errand.partition), member_of(errand))
         with translate_errors(self._settings.redis_url):
             pipeline.execute()
 
@@ -148,15 +150,6 @@ class RedisCalls:
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with translate_errors(self._settings.redis_url):
             return self._scripts.call(name, keys, args)
-
-
-def read_due(partition: int, member: bytes) -> str | Errand:
-    """A member of a due index: a conversation's id, or an errand."""
-    text = member.decode()
-    if not text.startswith(_MARK):
-        return text
-    kind, _, turn_id = text.removeprefix(_MARK).partition(":")
-    return Errand(kind=ErrandKind(kind), turn_id=turn_id, partition=partition)
 
 
 def _wakeup(turn_id: str, conversation: bytes, agent: bytes) -> Wakeup | None:

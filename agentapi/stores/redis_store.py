@@ -2,79 +2,61 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import orjson
 import redis
 
-from agentapi.ids import PARTITIONS, partition_of
-from agentapi.messages import attachment_to_dict, dumps, loads
+from agentapi.messages import attachment_to_dict, dumps
+from agentapi.records import PROTOCOL
 from agentapi.settings import Settings
 from agentapi.stores.base import (
-    LONGEST_GRACE,
-    LONGEST_IN_LINE,
     Accepted,
-    Cancellation,
-    CancelOutcome,
     Claim,
     Ending,
     NewEvent,
-    Perished,
     Refusal,
-    RefusalReason,
     Refused,
     Renewal,
+    Unreadable,
 )
-from agentapi.stores.calls import CallStore, Errand
-from agentapi.stores.calls_codec import call_book
+from agentapi.stores.calls import CallStore
+from agentapi.stores.claim_codec import ClaimCall
 from agentapi.stores.codec import (
     ending_event,
     outcome_to_json,
-    pairs,
     parked_event,
-    spent_from,
     step_event,
-    summary_from,
     turn_from_hash,
 )
 from agentapi.stores.connection import connect, translate_errors
 from agentapi.stores.event_reader import EventReader
 from agentapi.stores.keys import (
-    ELECTION_KEY,
-    ConversationKeys,
-    TurnKeys,
-    claimed_key,
+    PROTOCOL_KEY,
     conversation_keys,
-    conversations_prefix,
-    due_key,
     turn_keys,
-    turns_prefix,
 )
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.redis_calls import RedisCalls, read_due
-from agentapi.stores.redis_histories import RedisHistories
+from agentapi.stores.redis_calls import RedisCalls
+from agentapi.stores.redis_sweep import RedisSweep
 from agentapi.stores.refusals import (
-    already_kept,
     busy,
     lost,
+    newer_fleet,
     no_turn,
-    not_failed,
     other_tenant,
     rejected,
     unexpected,
 )
+from agentapi.stores.script_values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.scripts import Call, Scripts
-from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json, step_to_json
+from agentapi.turns import Event, NewTurn, Step, Turn, step_to_json
 from agentapi.window import BYTES_PER_TOKEN, Window
 
-AT_ONCE: Final = 100
-"""Overdue conversations that one script looks at: Redis does nothing else meanwhile."""
 
-
-class RedisTurnStore(RedisHistories):
+class RedisTurnStore(RedisSweep):
     """The `TurnStore` of workers and producers. Safe to share between threads."""
 
     def __init__(
@@ -95,8 +77,6 @@ class RedisTurnStore(RedisHistories):
         super().__init__(settings, client, Scripts(client, keep_connections=keep_connections))
         self.calls: CallStore = RedisCalls(settings, client, self._scripts)
         self._reader = EventReader(settings, client)
-        self._grace = _ms(settings.dispatch_grace)
-        self._retentions = (_ms(settings.turn_retention), _ms(settings.events_retention))
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         """See `TurnStore.enqueue`."""
@@ -129,18 +109,19 @@ class RedisTurnStore(RedisHistories):
                 turn.on_busy,
                 self._settings.inbox_limit,
                 self._grace,
-                _ms(turn.idle_time or self._settings.memory_ttl or 0),
+                milliseconds(turn.idle_time or self._settings.memory_ttl or 0),
                 keys.turns,
                 *self._retentions,
                 self._settings.max_message_bytes,
                 turn.parent_id or "",
                 turn.depth,
-                _ms(turn.timeout or 0),
-                _ms(turn.deadline_at or 0),
+                milliseconds(turn.timeout or 0),
+                milliseconds(turn.deadline_at or 0),
                 turn.budget.to_json() if turn.budget else "",
                 orjson.dumps([attachment_to_dict(a) for a in turn.attachments])
                 if turn.attachments
                 else "",
+                PROTOCOL,
                 *chain.from_iterable(turn.blobs.items()),
             ],
         )
@@ -156,7 +137,7 @@ class RedisTurnStore(RedisHistories):
             case [how, turn_id, *wake]:
                 return Accepted(
                     turn_id=turn_id.decode(),
-                    wakeup=_wakeup(turn.conversation_id, *wake),
+                    wakeup=wakeup_of(turn.conversation_id, *wake),
                     created=how == b"accepted",
                 )
             case _:
@@ -171,19 +152,19 @@ class RedisTurnStore(RedisHistories):
         token: str,
         window: Window,
         isolated: bool = False,
-    ) -> Claim | Refusal:
+    ) -> Claim | Unreadable | Refusal:
         """See `TurnStore.claim`."""
         keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
         max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
         reply = self._call(
             "claim",
-            [*_all_keys(keys, turn), keys.claimed],
+            [*all_keys(keys, turn), keys.claimed],
             [
                 turn_id,
                 conversation_id,
                 owner,
                 token,
-                _ms(self._settings.lease_ttl),
+                milliseconds(self._settings.lease_ttl),
                 -1 if window.messages is None else window.messages,
                 max_bytes,
                 int(isolated),
@@ -191,63 +172,8 @@ class RedisTurnStore(RedisHistories):
                 self._grace,
             ],
         )
-        if reply[0] == b"refused":
-            return Refusal(
-                reason=RefusalReason(reply[1].decode()),
-                turn=turn_from_hash(turn_id, pairs(reply[2])) if reply[2] else None,
-            )
-        (
-            _,
-            epoch,
-            _,
-            generation,
-            fields,
-            steps,
-            messages,
-            calls,
-            answering,
-            spent,
-            summary,
-            total,
-            now,
-        ) = reply
-        return Claim(
-            lease=Lease(
-                conversation_id=conversation_id,
-                turn_id=turn_id,
-                epoch=int(epoch),
-                token=token,
-                generation=int(generation),
-            ),
-            turn=turn_from_hash(turn_id, pairs(fields)),
-            steps=[step_from_json(step) for step in steps],
-            history=[loads(message) for message in messages],
-            calls=call_book(pairs(calls), int(epoch)),
-            answering=answering.decode() or None,
-            spent=spent_from(spent),
-            summary=summary_from(summary, total),
-            calibration=float(spent[3] or 1),
-            now=int(now) / 1000,
-        )
-
-    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
-        """See `TurnStore.perish`."""
-        keys = conversation_keys(conversation_id)
-        reply = self._call(
-            "perish",
-            [turn_keys(turn_id).turn, keys.lease, keys.due],
-            [turn_id, conversation_id, process],
-        )
-        match reply:
-            case [b"perished", deaths, agent]:
-                wakeup = Wakeup(
-                    conversation_id=conversation_id, turn_id=turn_id, agent=agent.decode()
-                )
-                return Perished(deaths=deaths, wakeup=wakeup)
-            case [b"gone"]:
-                return None
-            case _:
-                raise unexpected("perish", reply)
+        call = ClaimCall(conversation_id=conversation_id, turn_id=turn_id, token=token)
+        return call.answer(reply)
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
         """See `TurnStore.record`."""
@@ -276,7 +202,7 @@ class RedisTurnStore(RedisHistories):
         keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
         reply = self._call(
             "commit",
-            _all_keys(keys, turn),
+            all_keys(keys, turn),
             [
                 lease.turn_id,
                 lease.conversation_id,
@@ -288,7 +214,7 @@ class RedisTurnStore(RedisHistories):
                 orjson.dumps(ending_event(ending)),
                 self._grace,
                 *self._retentions,
-                _ms(self._settings.memory_ttl or 0),
+                milliseconds(self._settings.memory_ttl or 0),
                 keys.turns,
                 ending.answered_by if ending.handed_over else "",
                 ending.spent.steps,
@@ -300,15 +226,15 @@ class RedisTurnStore(RedisHistories):
         )
         if reply[0] == b"fenced":
             raise lost(lease)
-        return _wakeup(lease.conversation_id, *reply[1:])
+        return wakeup_of(lease.conversation_id, *reply[1:])
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, delay: float = 0) -> None:
         """See `TurnStore.release`."""
         keys = conversation_keys(lease.conversation_id)
         reply = self._call(
             "release",
             [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
-            [lease.turn_id, lease.conversation_id, lease.fence],
+            [lease.turn_id, lease.conversation_id, lease.fence, milliseconds(delay)],
         )
         if reply[0] == b"fenced":
             raise lost(lease)
@@ -323,7 +249,7 @@ class RedisTurnStore(RedisHistories):
                 lease.turn_id,
                 lease.conversation_id,
                 lease.fence,
-                _ms(delay),
+                milliseconds(delay),
                 failures,
                 steps,
                 orjson.dumps(parked_event(delay, reason)),
@@ -333,58 +259,9 @@ class RedisTurnStore(RedisHistories):
             raise lost(lease)
         return bool(reply[0] == b"parked")
 
-    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
-        """See `TurnStore.retry`."""
-        turn = turn_keys(turn_id)
-        conversation_id = self._conversation_of(turn_id)
-        keys = conversation_keys(conversation_id)
-        reply = self._call(
-            "retry",
-            [
-                turn.turn,
-                keys.inbox,
-                keys.meta,
-                keys.messages,
-                keys.due,
-                turn.journal,
-                turn.events,
-                turn.calls,
-            ],
-            [turn_id, conversation_id, operation, self._settings.inbox_limit, self._grace],
-        )
-        match reply:
-            case [b"queued", head, agent]:
-                return _wakeup(conversation_id, turn_id.encode(), agent) if head else None
-            case [b"refused", status]:
-                raise not_failed(turn_id, status.decode())
-            case [b"kept"]:
-                raise already_kept(turn_id)
-            case [b"busy", length]:
-                raise busy(conversation_id, length)
-            case [b"missing"]:
-                raise no_turn(turn_id)
-            case _:
-                raise unexpected("retry", reply)
-
-    def orphan(self, process: str) -> int:
-        """See `TurnStore.orphan`."""
-        calls: list[Call] = [
-            ([due_key(partition)], [process, conversations_prefix(partition)])
-            for partition in range(PARTITIONS)
-        ]
-        with translate_errors(self._settings.redis_url):
-            return sum(self._scripts.call_many("orphan", calls))
-
-    def _conversation_of(self, turn_id: str) -> str:
-        with translate_errors(self._settings.redis_url):
-            conversation = self._client.hget(turn_keys(turn_id).turn, "conversation")
-        if not isinstance(conversation, bytes):
-            raise no_turn(turn_id)
-        return conversation.decode()
-
     def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
         """See `TurnStore.renew`."""
-        ttl = _ms(self._settings.lease_ttl)
+        ttl = milliseconds(self._settings.lease_ttl)
         calls: list[Call] = []
         for lease in leases:
             keys = conversation_keys(lease.conversation_id)
@@ -409,95 +286,6 @@ class RedisTurnStore(RedisHistories):
             calls.append((keys, args))
         with translate_errors(self._settings.redis_url):
             self._scripts.call_many("emit", calls)
-
-    def cancel(self, turn_id: str) -> Cancellation:
-        """See `TurnStore.cancel`."""
-        turn = turn_keys(turn_id)
-        conversation_id = self._conversation_of(turn_id)
-        keys = conversation_keys(conversation_id)
-        reply = self._call(
-            "cancel",
-            _all_keys(keys, turn),
-            [
-                turn_id,
-                conversation_id,
-                self._grace,
-                *self._retentions,
-                keys.turns,
-            ],
-        )
-        match reply:
-            case [b"missing"]:
-                raise no_turn(turn_id)
-            case [outcome, *wake]:
-                return Cancellation(
-                    outcome=CancelOutcome(outcome.decode()),
-                    wakeup=_wakeup(conversation_id, *wake) if wake else None,
-                )
-            case _:
-                raise unexpected("cancel", reply)
-
-    def elect(self, candidate: str, *, ttl: float) -> bool:
-        """See `TurnStore.elect`."""
-        return bool(self._call("elect", [ELECTION_KEY], [candidate, _ms(ttl)]))
-
-    def resign(self, candidate: str) -> None:
-        """See `TurnStore.resign`."""
-        self._call("resign", [ELECTION_KEY], [candidate])
-
-    def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """See `TurnStore.overdue`."""
-        found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
-        return [
-            read_due(number - 1, member)
-            for number, member in zip(found[::2], found[1::2], strict=True)
-        ]
-
-    def claimed(self) -> dict[int, float]:
-        """See `TurnStore.claimed`."""
-        with translate_errors(self._settings.redis_url):
-            times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
-        return {p: int(time) / 1000 for p, time in enumerate(times) if time is not None}
-
-    def redispatch(
-        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
-    ) -> list[Wakeup]:
-        """See `TurnStore.redispatch`."""
-        by_partition: dict[int, list[str]] = defaultdict(list)
-        for conversation_id in conversation_ids:
-            by_partition[partition_of(conversation_id)].append(conversation_id)
-        return [
-            wakeup
-            for partition, overdue in by_partition.items()
-            for first in range(0, len(overdue), AT_ONCE)
-            for wakeup in self._redispatch(
-                partition, overdue[first : first + AT_ONCE], claimed.get(partition)
-            )
-        ]
-
-    def _redispatch(
-        self, partition: int, conversation_ids: Sequence[str], claimed: float | None
-    ) -> list[Wakeup]:
-        found = self._call(
-            "redispatch",
-            [due_key(partition)],
-            [
-                conversations_prefix(partition),
-                turns_prefix(partition),
-                self._grace,
-                _ms(LONGEST_GRACE),
-                "" if claimed is None else _ms(claimed),
-                _ms(LONGEST_IN_LINE),
-                *conversation_ids,
-            ],
-        )
-        texts = [part.decode() for part in found]
-        return [
-            Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent)
-            for conversation_id, turn_id, agent in zip(
-                texts[::3], texts[1::3], texts[2::3], strict=True
-            )
-        ]
 
     def turn(self, turn_id: str) -> Turn:
         """See `TurnStore.turn`."""
@@ -524,6 +312,16 @@ class RedisTurnStore(RedisHistories):
         with translate_errors(self._settings.redis_url):
             self._reader.interrupt()
 
+    def check_protocol(self) -> None:
+        """See `TurnStore.check_protocol`."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.set(PROTOCOL_KEY, PROTOCOL, nx=True)
+        pipeline.get(PROTOCOL_KEY)
+        with translate_errors(self._settings.redis_url):
+            _, fleet = pipeline.execute()
+        if not fleet.isdigit() or int(fleet) > PROTOCOL:
+            raise newer_fleet(fleet)
+
     def ping(self) -> None:
         """See `TurnStore.ping`."""
         with translate_errors(self._settings.redis_url):
@@ -534,21 +332,3 @@ class RedisTurnStore(RedisHistories):
         self._reader.close()
         self._client.close()
         self._client.connection_pool.disconnect()
-
-
-def _all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
-    """The keys of a script that may end a turn, in its order."""
-    return [
-        *(turn.turn, keys.inbox, keys.lease, keys.meta, keys.messages),
-        *(turn.journal, turn.events, keys.due, turn.calls),
-    ]
-
-
-def _wakeup(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
-    if not turn_id:
-        return None
-    return Wakeup(conversation_id=conversation_id, turn_id=turn_id.decode(), agent=agent.decode())
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -7,12 +7,15 @@ from typing import Any
 from agentapi.errors import (
     AgentAPIError,
     CallNotPending,
+    ConfigurationError,
     ConversationBusy,
+    DeadlineExceeded,
     LeaseLost,
     TenantMismatch,
     TurnNotFound,
     TurnNotRetryable,
 )
+from agentapi.records import PROTOCOL
 from agentapi.stores.lease import Lease
 from agentapi.turns import Decision
 
@@ -88,6 +91,23 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     return CallNotPending(
         f"call {call_id!r} of turn {turn_id} was {decision.verdict}{by} already: "
         "a decision is final"
+    )
+
+
+def missed_deadline() -> DeadlineExceeded:
+    """The error of a turn that did not end by its own deadline."""
+    return DeadlineExceeded(
+        "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
+        "more time, or the agents less to do"
+    )
+
+
+def newer_fleet(version: bytes) -> ConfigurationError:
+    """The error of a release that is older than what the fleet writes."""
+    return ConfigurationError(
+        f"this Redis is used with version {version.decode(errors='replace')!r} of the turn "
+        f"protocol, this release knows version {PROTOCOL}: upgrade agentapi here, or use another "
+        "Redis"
     )
 
 

@@ -20,6 +20,8 @@ TRANSITIONS: Final = (
     "elect",
     "emit",
     "enqueue",
+    "expire",
+    "hasten",
     "load",
     "orphan",
     "overdue",

@@ -14,6 +14,7 @@ from agentapi.plain import clean_text, plain
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
+from agentapi.tools.items import unrolled
 from agentapi.turns.held import Verdict
 
 
@@ -119,6 +120,7 @@ def as_text(result: object) -> str:
     """
     if isinstance(result, str):
         return clean_text(result)
+    result = unrolled(result)
     try:
         return to_json(result, fallback=str).decode()
     except PydanticSerializationError:

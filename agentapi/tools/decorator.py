@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, as_text
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation, as_delegation
+from agentapi.tools.items import gathered, unrolled
 from agentapi.tools.schema import json_schema, read_signature
 from agentapi.tools.threads import run_in_tool_thread
 from agentapi.turns.held import Verdict
@@ -119,15 +121,31 @@ class Tool(BaseTool, Generic[P, R]):
         if self._context_parameter is not None:
             values[self._context_parameter] = context
         async with asyncio.timeout(self.timeout):
-            result = await self._call(values)
-        return as_delegation(result) or as_text(result)
+            return await self._call(values)
 
-    async def _call(self, values: dict[str, Any]) -> Any:
+    async def _call(self, values: dict[str, Any]) -> str | Delegation:
         function = cast("Callable[..., Any]", self.function)
         if inspect.iscoroutinefunction(function):
-            return await function(**values)
-        result = await run_in_tool_thread(lambda: function(**values))
-        return await result if inspect.isawaitable(result) else result
+            result = await function(**values)
+        else:
+            # What it gives becomes text there too, where nobody waits for it.
+            result = await run_in_tool_thread(lambda: _given(function(**values)))
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, AsyncIterator):
+            result = await gathered(result)
+        elif isinstance(result, Iterator):
+            result = await run_in_tool_thread(partial(_given, result))
+        return cast("str | Delegation", _given(result))
+
+
+def _given(result: Any) -> Any:
+    """A result as text or as turns; what is still to be awaited as it is."""
+    if inspect.isawaitable(result) or isinstance(result, AsyncIterator | Delegation):
+        return result
+    # A generator may give turns as well.
+    result = unrolled(result) if isinstance(result, Iterator) else result
+    return as_delegation(result) or as_text(result)
 
 
 @overload

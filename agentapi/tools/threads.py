@@ -6,17 +6,66 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from agentapi.faults import named
 from agentapi.settings import load_settings
 
 T = TypeVar("T")
 
-_places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-    weakref.WeakKeyDictionary()
-)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolThreads:
+    """How an event loop's tool threads stand.
+
+    Attributes:
+        places: How many there may be.
+        taken: How many there are.
+        stuck: Seconds for which all places have been taken and no thread has ended.
+    """
+
+    places: int
+    taken: int
+    stuck: float
+
+
+class _Places:
+    """Places for threads, and since when none has become free."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = asyncio.Semaphore(count)
+        self._taken = 0
+        self._full_since: float | None = None
+
+    async def take(self) -> None:
+        await self._free.acquire()
+        self._taken += 1
+        if self._taken == self._count:
+            self._full_since = time.monotonic()
+
+    def leave(self) -> None:
+        self._taken -= 1
+        self._full_since = None
+        self._free.release()
+
+    def standing(self) -> ToolThreads:
+        since = self._full_since
+        stuck = 0.0 if since is None else time.monotonic() - since
+        return ToolThreads(places=self._count, taken=self._taken, stuck=stuck)
+
+
+_places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Places] = weakref.WeakKeyDictionary()
+
+
+def tool_threads(loop: asyncio.AbstractEventLoop) -> ToolThreads:
+    """How the loop's tool threads stand; from any thread."""
+    places = _places.get(loop)
+    return places.standing() if places is not None else ToolThreads(places=0, taken=0, stuck=0.0)
 
 
 async def run_in_tool_thread(call: Callable[[], T]) -> T:
@@ -29,19 +78,19 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     places = _places.get(loop)
     if places is None:
-        places = _places[loop] = asyncio.Semaphore(load_settings().tool_threads)
-    await places.acquire()
+        places = _places[loop] = _Places(load_settings().tool_threads)
+    await places.take()
     answer: asyncio.Future[T] = loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:
-        places.release()
+        places.leave()
         if answer.done():
             return
         if error is None:
             answer.set_result(result)
-        elif isinstance(error, StopIteration):
-            # No future takes one: it would end the coroutine that awaits it.
-            answer.set_exception(RuntimeError(f"the tool raised StopIteration: {error}"))
+        elif isinstance(error, StopIteration | GeneratorExit):
+            # No future takes the one; the other closes every coroutine that awaits it.
+            answer.set_exception(RuntimeError(f"the tool raised {named(error)}"))
         else:
             answer.set_exception(error)
 
@@ -57,5 +106,11 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, result, failure)
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="agentapi-tool", daemon=True).start()
+    thread = threading.Thread(target=context.run, args=(work,), name="agentapi-tool", daemon=True)
+    try:
+        thread.start()
+    except BaseException:
+        # The system has no thread left.
+        places.leave()
+        raise
     return await answer

@@ -34,7 +34,7 @@ class TurnStatus(StrEnum):
 TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED})
 
 TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
-    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.CANCELLED}),
+    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.FAILED, TurnStatus.CANCELLED}),
     TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, TurnStatus.PARKED}) | TERMINAL,
     TurnStatus.PARKED: frozenset({TurnStatus.QUEUED, TurnStatus.RUNNING}) | TERMINAL,
     TurnStatus.COMPLETED: frozenset(),
@@ -42,7 +42,7 @@ TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
     TurnStatus.CANCELLED: frozenset(),
 }
 """From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
-follows `FAILED` at a retry."""
+follows `FAILED` at a retry, `FAILED` follows `QUEUED` when a deadline passes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +124,7 @@ class Turn:
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
+        deferrals: How many of the hand-backs were of workers that could not run it.
         parks: How often it waited without a worker.
         losses: How often it lost its worker: killed, or silent for longer than a lease.
         deaths: How often the process died in which it ran alone, since the last retry.
@@ -155,6 +156,7 @@ class Turn:
     on_abort: OnAbort = OnAbort.DROP
     attempt: int = 0
     handbacks: int = 0
+    deferrals: int = 0
     parks: int = 0
     losses: int = 0
     deaths: int = 0
@@ -224,6 +226,8 @@ class EventType(StrEnum):
     """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
     """The turn had failed and runs again behind its last recorded step."""
+    UNKNOWN = "unknown"
+    """A newer release wrote it, and the turn goes on; only its number is known here [type]."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"

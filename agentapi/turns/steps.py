@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from agentapi.errors import InvalidMessage
 from agentapi.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
+from agentapi.records import PROTOCOL, check_version, reading, record_of
+
+_REMEDY: Final = "enqueue the message again as a new turn"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +53,7 @@ Step: TypeAlias = ModelStep | ToolStep
 
 def step_to_json(step: Step) -> bytes:
     """The step as it is recorded."""
-    data: dict[str, Any] = {"kind": step.kind, "message": to_dict(step.message)}
+    data: dict[str, Any] = {"v": PROTOCOL, "kind": step.kind, "message": to_dict(step.message)}
     if isinstance(step, ModelStep) or step.usage != Usage():
         data["usage"] = step.usage
     if isinstance(step, ModelStep) and step.held:
@@ -68,22 +71,25 @@ def step_from_json(data: bytes | str) -> Step:
     """Read a recorded step.
 
     Raises:
-        InvalidMessage: It is none of this format.
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
     """
-    value = orjson.loads(data)
+    with reading("a recorded step", remedy=_REMEDY):
+        value = orjson.loads(data)
+        check_version("a recorded step", value.get("v", PROTOCOL), PROTOCOL)
+        return _step_of(value)
+
+
+def _step_of(value: Mapping[str, Any]) -> Step:
     message = from_dict(value["message"])
     match value["kind"], message:
         case "model", AssistantMessage():
             held = tuple(value.get("held", ()))
-            usage = Usage(**value["usage"])
+            usage = record_of(Usage, value["usage"])
             rejected = value.get("rejected")
             return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
         case "tool", ToolMessage():
-            usage = Usage(**value.get("usage", {}))
+            usage = record_of(Usage, value.get("usage", {}))
             steps, handoff = value.get("steps", 0), value.get("handoff")
             return ToolStep(message=message, usage=usage, steps=steps, handoff=handoff)
-        case kind, _:
-            raise InvalidMessage(
-                f"a recorded step is a {kind!r} step with a {message.role!r} message: "
-                "upgrade every worker to the newest release in use"
-            )
+        case _:
+            raise ValueError("kind and message do not fit")

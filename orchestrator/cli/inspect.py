@@ -13,7 +13,8 @@ from rich.text import Text
 from agentapi import Settings, load_settings
 from agentapi.settings import without_password
 from orchestrator.cli.console import console
-from orchestrator.doctor import PROVIDER_KEYS, Level, examine
+from orchestrator.doctor import PROVIDER_KEYS, examine
+from orchestrator.findings import Level
 
 _STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 

@@ -67,7 +67,7 @@ def _addresses(stack: Stack, modules: tuple[str, ...]) -> Table:
     table = Table(show_header=False)
     table.add_row("Redis", stack.redis_url)
     table.add_row("gateway", f"{stack.gateway_url}/v1" if stack.gateway_url else "not started")
-    table.add_row("Flower", stack.flower_url or "not started")
+    table.add_row("Flower", stack.flower_for_people or "not started")
     table.add_row("workers", ", ".join(f"{w.name} (pid {w.pid})" for w in stack.workers))
     table.add_row("agents", ", ".join(modules))
     table.add_row("logs", str(stack.folder / "logs"))

@@ -63,7 +63,7 @@ def run_demo(
         stack.start()
     try:
         console.print(
-            f"Valkey  {stack.redis_url}\nFlower  {stack.flower_url}\nlogs    {folder}/logs"
+            f"Valkey  {stack.redis_url}\nFlower  {stack.flower_for_people}\nlogs    {folder}/logs"
         )
         with Orchestrator(stack.settings) as orchestrator:
             return _run(console, stack, orchestrator, _requests(conversations, turns), timeout)
@@ -160,7 +160,10 @@ def _tasks_in_flower(stack: Stack, patience: float = 3.0) -> int:
     while time.monotonic() < deadline:
         try:
             answer = httpx2.get(
-                f"{stack.flower_url}/api/tasks", params={"limit": 100_000}, timeout=5
+                f"{stack.flower_url}/api/tasks",
+                params={"limit": 100_000},
+                auth=stack.flower_auth,
+                timeout=5,
             )
             count = len(answer.json())
         except httpx2.HTTPError:

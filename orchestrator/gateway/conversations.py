@@ -220,10 +220,7 @@ class ConversationStore:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        keys = turn_keys(turn_id)
-        reply = await self.call(
-            "forget", [keys.turn, keys.events, keys.journal, keys.calls], [conversation_id]
-        )
+        reply = await self.call("forget", [turn_keys(turn_id).turn], [conversation_id])
         if reply[0] == b"running":
             return None
         return {int(reply[1]): int(reply[2])} if reply[0] == b"forgotten" else {}

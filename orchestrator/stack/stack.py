@@ -29,6 +29,7 @@ class Stack:
         settings: For producers that talk to this stack.
         workers: The worker processes.
         flower_url: Where Flower is, or None without it.
+        flower_auth: User and password for Flower's pages and API.
         gateway_url: Where the gateway is, or None without it.
     """
 
@@ -67,6 +68,7 @@ class Stack:
         self._overrides = settings
         self.redis_url = redis_url or ""
         self.flower_url: str | None = None
+        self.flower_auth = ("agentapi", secrets.token_urlsafe(12))
         self.valkey: Child | None = None
         self.workers: list[Child] = []
         self.flower: Child | None = None
@@ -101,6 +103,14 @@ class Stack:
         """Settings of producers that talk to this stack."""
         servers = {"redis_url": self.redis_url, "broker_url": self.redis_url}
         return load_settings(**{**servers, **self._overrides})
+
+    @property
+    def flower_for_people(self) -> str | None:
+        """Where Flower is and how to log in, or None without it."""
+        if self.flower_url is None:
+            return None
+        user, password = self.flower_auth
+        return f"{self.flower_url} (user {user}, password {password})"
 
     @property
     def children(self) -> list[Child]:
@@ -144,13 +154,14 @@ class Stack:
             [
                 *(sys.executable, "-m", "celery", f"--broker={self.redis_url}"),
                 *("-A", "orchestrator.stack.flower_app", "flower"),
-                *("--address=127.0.0.1", f"--port={port}"),
+                f"--port={port}",
             ],
             log=self.folder / "logs" / "flower.log",
             env={
                 **self._environment(),
-                "FLOWER_UNAUTHENTICATED_API": "true",
-                "FLOWER_COOKIE_SECRET": secrets.token_hex(16),
+                "FLOWER_ADDRESS": "127.0.0.1",
+                # Any website can make a browser ask a server on this machine; none knows this.
+                "FLOWER_BASIC_AUTH": ":".join(self.flower_auth),
             },
         )
 

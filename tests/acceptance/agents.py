@@ -7,8 +7,10 @@ import ctypes
 import os
 import signal
 import time
+from typing import Any
 
 from agentapi import Agent, Delegate, delegate, register_provider, tool
+from agentapi.errors import ProviderUnavailable
 from agentapi.providers.offline import OfflineProvider
 
 
@@ -83,3 +85,28 @@ tools = Agent(
 )
 slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")
+
+
+class FaultyProvider(OfflineProvider):
+    """Has a fault of its own, whose text quotes what was said."""
+
+    name = "faulty"
+
+    async def complete(self, request: Any) -> Any:
+        raise ZeroDivisionError(str(request.messages))
+
+
+class BusyProvider(OfflineProvider):
+    """Wants to be asked again in a minute."""
+
+    name = "busy"
+
+    async def complete(self, request: Any) -> Any:
+        raise ProviderUnavailable("busy", provider="busy", status=429, retry_after=60)
+
+
+register_provider("faulty", FaultyProvider)
+register_provider("busy", BusyProvider)
+
+faulty = Agent(name="faulty", provider="faulty")
+busy = Agent(name="busy", provider="busy")

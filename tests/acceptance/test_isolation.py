@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -10,8 +12,8 @@ import pytest
 
 from agentapi import TurnStatus
 from orchestrator import Orchestrator, TurnHandle
-from orchestrator.stack import Child, Stack
-from tests.faults import until, worker_of
+from orchestrator.stack import Stack
+from tests.faults import until, watchdogs, worker_of
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +57,6 @@ def ended(stack: Stack, handles: list[TurnHandle], timeout: float = 90) -> int:
 
     until(all_ended, timeout, "the end of all turns")
     return deaths
-
-
-def forked_by(worker: Child) -> list[psutil.Process]:
-    """The worker's fork server and what that has forked."""
-    process = psutil.Process(worker.pid)
-    [server] = [c for c in process.children() if c.cmdline() == process.cmdline()]
-    return [server, *server.children()]
 
 
 @pytest.mark.parametrize("how", ["killed", "crashed", "exited"])
@@ -115,7 +110,7 @@ def test_a_suspect_turn_is_handed_back_when_its_worker_goes(
     restart_dead(stack)
     until(lambda: handle.info().attempt == 2, 60)
     worker = worker_of(stack, handle.info().worker)
-    processes = forked_by(worker)
+    processes = [psutil.Process(pid) for pid in watchdogs(worker)]
     assert len(processes) == 2
     worker.kill()
     restart_dead(stack)
@@ -126,13 +121,13 @@ def test_a_suspect_turn_is_handed_back_when_its_worker_goes(
     assert handle.info().status is TurnStatus.COMPLETED
 
 
-def test_a_worker_without_its_fork_server_ends_in_order(stack: Stack) -> None:
+def test_a_worker_without_its_watchdog_ends_in_order(stack: Stack) -> None:
     worker = stack.workers[0]
-    until(lambda: len(forked_by(worker)) == 1)
-    [server] = forked_by(worker)
-    server.kill()
+    until(lambda: len(watchdogs(worker)) == 1)
+    [watchdog] = watchdogs(worker)
+    os.kill(watchdog, signal.SIGKILL)
     until(lambda: worker.exit_code is not None, 60)
-    assert "isolation.server_ended" in worker.log.read_text()
+    assert "watchdog.ended" in worker.log.read_text()
     began = time.monotonic()
     assert restart_dead(stack) == 1
     stack.wait_for_workers(2)

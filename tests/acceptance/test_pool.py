@@ -73,8 +73,9 @@ def test_a_message_that_is_no_wake_up_fails_alone(orchestrator: Orchestrator, ce
         # None of them keeps a place.
         celery.send_task(TASK_NAME, ("x",), queue="agentapi.1")
     assert orchestrator.enqueue("tools", "hi").result(timeout=20).text == "You said: hi"
-    active = celery.control.inspect(timeout=5).active()
-    assert list(active.values()) == [[]]
+    until(lambda: list(celery.control.inspect(timeout=5).active().values()) == [[]])
+    [stats] = celery.control.inspect(timeout=5).stats().values()
+    assert stats["pool"]["in-flight"] == 0
 
 
 def test_other_tasks_run_too(celery: Any) -> None:

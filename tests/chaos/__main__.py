@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
 import random
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.console import Console
 
-from tests.chaos.controller import Chaos, Plan, report
+from tests.chaos import controller, plan, poison, report, storm
+from tests.chaos.options import parse
+
+SCENARIOS: dict[str, tuple[type[Any], Callable[..., Any], Callable[..., None]]] = {
+    "random": (plan.Plan, controller.run, report.report),
+    "poison": (poison.PoisonPlan, poison.run, poison.report),
+    "storm": (storm.StormPlan, storm.run, storm.report),
+}
 
 
-def main(
-    turns: Annotated[int, typer.Option(min=1, help="Turns to enqueue.")] = 2000,
-    kills: Annotated[int, typer.Option(min=0, help="Workers to lose.")] = 40,
-    seed: Annotated[
-        int | None, typer.Option(help="To repeat a run; random when not given.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=2)] = 3,
-    lease: Annotated[float, typer.Option(help="lease_ttl in seconds; the default is 10.")] = 10,
-    heartbeat: Annotated[float, typer.Option(help="Seconds between beats.")] = 3,
-    redis_restarts: Annotated[int, typer.Option(min=0)] = 3,
-    broker_flushes: Annotated[int, typer.Option(min=0)] = 3,
-) -> None:
-    """Harm a stack at random and check that nothing is lost."""
+def main() -> None:
+    """Harm a stack and check that nothing is lost."""
+    choice = argparse.ArgumentParser(add_help=False)
+    choice.add_argument("--scenario", choices=SCENARIOS, default="random")
+    chosen, rest = choice.parse_known_args()
+    if not any(word.startswith("--seed") for word in rest):
+        rest += ["--seed", str(random.SystemRandom().randrange(2**32))]
+    kind, run, show = SCENARIOS[chosen.scenario]
+    folder = Path(tempfile.mkdtemp(prefix="agentapi-chaos-"))
+    wanted = parse(kind, rest, f"chaos --scenario {chosen.scenario}", folder=folder)
     console = Console()
-    plan = Plan(
-        folder=Path(tempfile.mkdtemp(prefix="agentapi-chaos-")),
-        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
-        turns=turns,
-        kills=kills,
-        workers=workers,
-        lease_ttl=lease,
-        heartbeat=heartbeat,
-        redis_restarts=redis_restarts,
-        broker_flushes=broker_flushes,
-    )
-    console.print(f"seed {plan.seed}, logs in {plan.folder}")
-    outcome = Chaos(plan, console).run()
-    report(outcome, console)
-    raise typer.Exit(0 if outcome.well else 1)
+    console.print(f"seed {wanted.seed}, logs in {folder}")
+    outcome = run(wanted, console)
+    show(outcome, console)
+    sys.exit(1 if outcome.problems else 0)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -7,19 +7,69 @@ of several processes do not mix, and a killed process leaves whole lines.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import functools
 import json
 import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from agentapi import Agent, ToolContext, UserMessage, register_provider, tool
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
+from agentapi.stores import RedisTurnStore
 
+_TRAPS = os.environ.get("CHAOS_TRAPS")
 _LEDGER = os.open(os.environ["CHAOS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
 def note(**fields: Any) -> None:
-    os.write(_LEDGER, json.dumps({**fields, "pid": os.getpid()}).encode() + b"\n")
+    # Monotonic time is the machine's, the same for all its processes.
+    about = {**fields, "pid": os.getpid(), "at": time.monotonic()}
+    os.write(_LEDGER, json.dumps(about).encode() + b"\n")
+
+
+WRITES = ("record", "commit", "park", "release")
+
+
+def note_accepted_writes() -> None:
+    """Have each write of a turn that Redis took noted with the claim that it was made under."""
+
+    def noting(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(write)
+        def method(self: Any, lease: Any, *args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic()
+            answer = write(self, lease, *args, **kwargs)
+            # A process makes one claim of an epoch.
+            token = getattr(lease, "token", str(os.getpid()))
+            note(kind="write", what=name, turn=lease.turn_id, epoch=lease.epoch, token=token,
+                 began=began)  # fmt: skip
+            return answer
+
+        return method
+
+    for name in WRITES:
+        setattr(RedisTurnStore, name, noting(name, getattr(RedisTurnStore, name)))
+
+
+note_accepted_writes()
+
+
+def step_into_traps() -> None:
+    """Block the event loop if a trap for the next tool was laid, as a tool with a fault would.
+
+    The trap is a file that says for how many seconds. Whoever removes it steps into it.
+    """
+    if _TRAPS is None:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        trap = Path(_TRAPS) / f"sprung-{os.getpid()}-{time.monotonic_ns()}"
+        os.rename(Path(_TRAPS) / "block", trap)
+        time.sleep(float(trap.read_text()))
 
 
 class LedgerProvider(OfflineProvider):
@@ -45,6 +95,7 @@ register_provider("ledger", LedgerProvider)
 async def work(seconds: float, context: ToolContext) -> str:
     """Take a while; may be repeated."""
     note(kind="work", turn=context.turn_id, step=1, attempt=context.attempt)
+    step_into_traps()
     await asyncio.sleep(seconds)
     return "worked"
 
@@ -53,8 +104,33 @@ async def work(seconds: float, context: ToolContext) -> str:
 async def charge(seconds: float, context: ToolContext) -> str:
     """Take a while; must not be repeated."""
     note(kind="charge", turn=context.turn_id, step=1, attempt=context.attempt)
+    step_into_traps()
     await asyncio.sleep(seconds)
     return "charged"
 
 
-chaos = Agent(name="chaos", provider="ledger", tools=[work, charge])
+@tool(idempotent=True)
+async def die(context: ToolContext) -> str:
+    """Have the process killed, as by an operator or the kernel."""
+    note(kind="die", turn=context.turn_id, step=1, attempt=context.attempt)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "not dead"
+
+
+@tool(idempotent=True)
+async def crash(context: ToolContext) -> str:
+    """Read through a null pointer, as a fault in native code would."""
+    note(kind="crash", turn=context.turn_id, step=1, attempt=context.attempt)
+    ctypes.string_at(0)
+    return "not dead"
+
+
+@tool(idempotent=True)
+def devour(context: ToolContext, megabytes: int = 4096) -> str:
+    """Take memory and use it, up to what no limit of these tests allows."""
+    note(kind="devour", turn=context.turn_id, step=1, attempt=context.attempt)
+    taken = [bytearray(b"x" * 2**20) for _ in range(megabytes)]
+    return f"{len(taken)} megabytes"
+
+
+chaos = Agent(name="chaos", provider="ledger", tools=[work, charge, die, crash, devour])

@@ -6,28 +6,50 @@ It shares no code with the runtime: it reads the keys as docs/protocol.md descri
 from __future__ import annotations
 
 import json
+import math
 import threading
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import redis
+from redis.sentinel import Sentinel
+
+from tests.chaos.sentinels import MASTER, Loss
+
+LAG: Final = 1.0
+"""Seconds that a replica may have been behind before it was cut off, on a busy machine."""
+
+Run = Mapping[str, Any]
+"""A line of the ledger."""
 
 
 @dataclass(frozen=True)
 class AcceptedTurn:
-    """A turn that `enqueue` answered for."""
+    """A turn that `enqueue` answered for.
+
+    Attributes:
+        conversation: Its conversation.
+        turn: Its id.
+        at: When that was, by the machine's monotonic clock.
+    """
 
     conversation: str
     turn: str
+    at: float = -math.inf
 
 
 @dataclass
 class Findings:
-    """Everything that must be zero, with the turns it happened to; and a few plain counts."""
+    """Everything that must be zero, with the turns it happened to; and a few plain counts.
+
+    What was lost with a master is said, and is no zero: turns whose acceptance only the old master
+    knew, and turns that ran again because only the old master knew how far they were.
+    """
 
     lost: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -38,6 +60,9 @@ class Findings:
     steps_run_again: list[str] = field(default_factory=list)
     charged_twice: list[str] = field(default_factory=list)
     event_gaps: list[str] = field(default_factory=list)
+    two_owners: list[str] = field(default_factory=list)
+    lost_with_master: list[str] = field(default_factory=list)
+    repeated_after_loss: int = 0
     takeovers: int = 0
     unknown_outcomes: int = 0
 
@@ -53,6 +78,7 @@ class Findings:
             "recorded steps run again": self.steps_run_again,
             "non-idempotent calls made twice": self.charged_twice,
             "events lost or repeated": self.event_gaps,
+            "turns written by two owners": self.two_owners,
         }
 
 
@@ -81,6 +107,18 @@ def ends(message: dict[str, Any]) -> bool:
     return message["role"] == "assistant" and not message.get("tool_calls")
 
 
+def client_of(url: str) -> redis.Redis:
+    """A client of a server, or of whatever master the sentinels name."""
+    options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 5}
+    if not url.startswith("sentinel://"):
+        return redis.Redis.from_url(url, **options)
+    addresses = [urlsplit(part) for part in url.split(";")]
+    make: Any = Sentinel
+    sentinel = make([(address.hostname, address.port) for address in addresses], socket_timeout=2)
+    master: redis.Redis = sentinel.master_for(MASTER, **options)
+    return master
+
+
 class Watcher:
     """A thread that reads histories all the time and looks for half a turn."""
 
@@ -101,7 +139,7 @@ class Watcher:
         self._thread.join()
 
     def _run(self) -> None:
-        client = redis.Redis.from_url(self._url, socket_timeout=5)
+        client = client_of(self._url)
         position = 0
         while not self._stop.wait(0.005):
             conversation = self._conversations[position % len(self._conversations)]
@@ -116,13 +154,46 @@ class Watcher:
         client.close()
 
 
-def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
-    """Read everything once the run is over."""
-    client = redis.Redis.from_url(url, decode_responses=True)
+def check(
+    url: str, accepted: Sequence[AcceptedTurn], ledger: Path, losses: Sequence[Loss] = ()
+) -> Findings:
+    """Read everything once the run is over.
+
+    Args:
+        url: The server, or the new master.
+        accepted: What the producer was answered, in order.
+        ledger: What the workers wrote.
+        losses: Failovers that lost what the replica had not got.
+    """
+    client = client_of(url)
     found = Findings()
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    by_turn: dict[str, list[Run]] = defaultdict(list)
+    for line in lines:
+        by_turn[line["turn"]].append(line)
+    there = []
+    for turn in accepted:
+        status: Any = client.hget(turn_key(turn.turn), "status")
+        if status is None and any(lost_with(loss, turn.at) for loss in losses):
+            found.lost_with_master.append(turn.turn)
+        else:
+            there.append(turn)
+            _check_turn(client, turn.turn, status, by_turn[turn.turn], losses, found)
+    _check_histories(client, there, found)
+    client.close()
+    return found
+
+
+def lost_with(loss: Loss, at: float) -> bool:
+    """Whether what was answered then may be gone with the master."""
+    return loss.cut - LAG <= at <= loss.served
+
+
+def _check_histories(client: Any, accepted: Sequence[AcceptedTurn], found: Findings) -> None:
     in_order: dict[str, list[str]] = defaultdict(list)
     for turn in accepted:
         in_order[turn.conversation].append(turn.turn)
+    told = {entry.partition(" ")[0] for entry in (*found.failed, *found.lost)}
     for conversation, turns in in_order.items():
         raw: Any = client.lrange(conversation_key(conversation, "messages"), 0, -1)
         messages = [json.loads(message) for message in raw]
@@ -130,7 +201,7 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
             found.half_visible.append(conversation)
         said = [message["turn_id"] for message in messages if message["role"] == "user"]
         times = Counter(said)
-        found.lost += [turn for turn in turns if not times[turn]]
+        found.lost += [turn for turn in turns if not times[turn] and turn not in told]
         found.doubled += [turn for turn, count in times.items() if count > 1]
         known = set(turns)
         found.foreign += [turn for turn in times if turn not in known]
@@ -138,41 +209,80 @@ def check(url: str, accepted: Sequence[AcceptedTurn], ledger: Path) -> Findings:
             found.disordered.append(conversation)
         found.unknown_outcomes += sum("outcome" in m["content"] for m in messages
                                       if m["role"] == "tool")  # fmt: skip
-    runs = [json.loads(line) for line in ledger.read_text().splitlines()]
-    by_turn: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in runs:
-        by_turn[run["turn"]].append(run)
-    for turn in accepted:
-        _check_turn(client, turn.turn, by_turn[turn.turn], found)
-    client.close()
-    return found
 
 
 def _check_turn(
-    client: redis.Redis, turn: str, runs: Sequence[dict[str, Any]], found: Findings
+    client: Any,
+    turn: str,
+    status: Any,
+    lines: Sequence[Run],
+    losses: Sequence[Loss],
+    found: Findings,
 ) -> None:
-    status: Any = client.hget(turn_key(turn), "status")
     if status != "completed":
         (found.failed if status == "failed" else found.lost).append(f"{turn} is {status}")
     entries: Any = client.xrange(f"{turn_key(turn)}:events")
     numbers = [int(entry[0].partition("-")[0]) for entry in entries]
     if numbers != list(range(1, len(numbers) + 1)):
         found.event_gaps.append(turn)
+    if two_owners([line for line in lines if line["kind"] == "write"], losses):
+        found.two_owners.append(turn)
+    kinds = [fields["type"] for _, fields in entries]
+    found.takeovers += max(0, kinds.count("started") - 1)
+    runs = [line for line in lines if "step" in line]
+    again = steps_run_again(kinds, runs)
+    charged_twice = sum(run["kind"] == "charge" for run in runs) > 1
+    if any(lost_with(loss, line["at"]) for loss in losses for line in lines):
+        # The new master did not know of it.
+        found.repeated_after_loss += bool(again or charged_twice)
+        return
+    found.steps_run_again += [f"{turn} step {step}" for step in again]
+    if charged_twice:
+        found.charged_twice.append(turn)
+
+
+def steps_run_again(kinds: Sequence[str], runs: Sequence[Run]) -> set[int]:
+    """Steps that ran although they were recorded.
+
+    Args:
+        kinds: Types of the turn's events.
+        runs: Its executions.
+    """
     # How many steps were recorded when each attempt began.
     began_behind: list[int] = []
     recorded = 0
-    for _, fields in entries:
-        if fields["type"] == "started":
+    for kind in kinds:
+        if kind == "started":
             began_behind.append(recorded)
-        elif fields["type"] == "step":
+        elif kind == "step":
             recorded += 1
-    found.takeovers += max(0, len(began_behind) - 1)
     executions = Counter(run["step"] for run in runs)
-    for step, count in executions.items():
-        if count > sum(behind <= step for behind in began_behind):
-            found.steps_run_again.append(f"{turn} step {step}")
+    again = {
+        step
+        for step, count in executions.items()
+        if count > sum(behind <= step for behind in began_behind)
+    }
     for run in runs:
-        if "attempt" in run and began_behind[run["attempt"] - 1] > run["step"]:
-            found.steps_run_again.append(f"{turn} step {run['step']}")
-    if sum(run["kind"] == "charge" for run in runs) > 1:
-        found.charged_twice.append(turn)
+        attempt = run.get("attempt", 0)
+        if 0 < attempt <= len(began_behind) and began_behind[attempt - 1] > run["step"]:
+            again.add(run["step"])
+    return again
+
+
+def two_owners(writes: Sequence[Run], losses: Sequence[Loss]) -> bool:
+    """Whether two claims wrote a turn as if each were its only owner.
+
+    Each claim has an epoch of its own, of all servers that ever were master, and on one server no
+    claim writes after a later one has written. A server's reign ends when it is killed.
+    """
+    claims: dict[int, str] = {}
+    for write in writes:
+        if claims.setdefault(write["epoch"], write["token"]) != write["token"]:
+            return True
+    for early in writes:
+        for late in writes:
+            same_reign = not any(early["at"] <= loss.killed <= late["at"] for loss in losses)
+            # Surely later: it was begun when the other had been answered.
+            if same_reign and early["at"] < late["began"] and late["epoch"] < early["epoch"]:
+                return True
+    return False

@@ -7,7 +7,7 @@ import threading
 import time
 
 from agentapi import Settings
-from agentapi.errors import StoreUnavailable
+from agentapi.errors import StoreUnavailable, TurnNotFound
 from orchestrator import Orchestrator
 from tests.chaos.checker import AcceptedTurn
 
@@ -30,6 +30,7 @@ class Load:
     ) -> None:
         self.accepted: list[AcceptedTurn] = []
         self.open: dict[str, str] = {}
+        self.missing: list[str] = []
         self.repeats = 0
         self._settings = settings
         self._conversations = conversations
@@ -94,7 +95,7 @@ class Load:
                     return
             else:
                 break
-        self.accepted.append(AcceptedTurn(conversation, handle.turn_id))
+        self.accepted.append(AcceptedTurn(conversation, handle.turn_id, time.monotonic()))
         self.open[handle.turn_id] = conversation
 
     def _forget_ended(self, orchestrator: Orchestrator) -> None:
@@ -104,3 +105,7 @@ class Load:
                     del self.open[turn_id]
             except StoreUnavailable:
                 return
+            except TurnNotFound:
+                # Whether that may be is for the checker to say.
+                self.missing.append(turn_id)
+                del self.open[turn_id]

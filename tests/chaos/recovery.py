@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from tests.chaos.checker import turn_key
+from tests.chaos.checker import client_of, turn_key
 
 
 @dataclass
@@ -26,7 +26,7 @@ class RecoveryClock:
 
     def __init__(self, url: str) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
-        self._client = redis.Redis.from_url(url, decode_responses=True, socket_timeout=5)
+        self._client = client_of(url)
         self._orphans: list[_Orphan] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()

@@ -23,7 +23,7 @@ from agentapi.stores import (
     TurnStore,
     Wakeup,
 )
-from agentapi.stores.keys import conversation_keys
+from agentapi.stores.keys import conversation_keys, turn_keys
 from agentapi.turns import ModelStep, NewTurn, ToolStep, TurnStatus
 from agentapi.window import Window
 
@@ -39,6 +39,10 @@ class Bench:
     expire_lease: Callable[[str], None]
     overdue_now: Callable[..., None]
     has_due: Callable[[str], bool]
+    lose: Callable[[str], None]
+    """A turn's hash vanishes: a failover, an eviction, a deletion by hand."""
+    forget: Callable[[str], None]
+    """A conversation's idle time is over."""
 
     def enqueue(self, conversation_id: str = C, message: str = "hi", **more: Any) -> str:
         """Accept a turn; returns its id."""
@@ -106,7 +110,13 @@ def in_memory(**overrides: Any) -> Bench:
         conversation = store._state.conversations.get(conversation_id)
         return conversation is not None and conversation.due is not None
 
-    return Bench(store, settings, expire, overdue, has_due)
+    def lose(turn_id: str) -> None:
+        del store._state.turns[turn_id]
+
+    def forget(conversation_id: str) -> None:
+        del store._state.conversations[conversation_id]
+
+    return Bench(store, settings, expire, overdue, has_due, lose, forget)
 
 
 def on_redis(url: str, **overrides: Any) -> Bench:
@@ -123,4 +133,12 @@ def on_redis(url: str, **overrides: Any) -> Bench:
     def has_due(conversation_id: str) -> bool:
         return client.zscore(conversation_keys(conversation_id).due, conversation_id) is not None
 
-    return Bench(RedisTurnStore(settings), settings, expire, overdue, has_due)
+    def lose(turn_id: str) -> None:
+        client.delete(turn_keys(turn_id).turn)
+
+    def forget(conversation_id: str) -> None:
+        keys = conversation_keys(conversation_id)
+        client.delete(keys.meta, keys.messages, keys.blobs)
+
+    store = RedisTurnStore(settings)
+    return Bench(store, settings, expire, overdue, has_due, lose, forget)

@@ -191,7 +191,7 @@ def test_the_last_reply_wakes_the_parent(bench: Bench) -> None:
     wakeup = bench.store.calls.deliver(turn_id, second)
     assert wakeup is not None
     assert wakeup.turn_id == turn_id
-    assert bench.store.calls.deliver(turn_id, second) is None
+    assert bench.store.calls.deliver(turn_id, second) == wakeup
     book = bench.claim(turn_id).calls
     assert book.answered("c1")
     assert book.children == {"c1": (one, two)}

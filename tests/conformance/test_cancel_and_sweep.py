@@ -122,9 +122,34 @@ def test_due_follows_the_inbox(bench: Bench) -> None:
     assert not bench.has_due(C)
 
 
-def test_the_elected_stays_elected(bench: Bench) -> None:
-    assert bench.store.elect("one", ttl=60)
-    assert bench.store.elect("one", ttl=60)
+def test_the_elected_stays_elected_until_it_resigns(bench: Bench) -> None:
+    for _ in range(2):
+        assert bench.store.elect("one", ttl=60).elected
+        assert not bench.store.elect("two", ttl=60).elected
+    bench.store.resign("two")
+    assert not bench.store.elect("two", ttl=60).elected
+    bench.store.resign("one")
+    assert bench.store.elect("two", ttl=0.001).elected
+    while not bench.store.elect("one", ttl=60).elected:
+        pass
+
+
+def test_all_learn_whether_anybody_sweeps(bench: Bench) -> None:
+    # Who is elected only now has not swept, whatever it did when it was elected before.
+    assert bench.store.elect("one", ttl=60, swept=True).since_sweep is None
+    assert bench.store.elect("two", ttl=60, swept=True).since_sweep is None
+    assert bench.store.elect("one", ttl=60).since_sweep is None
+    assert bench.store.since_sweep() is None
+    assert bench.store.elect("one", ttl=60, swept=True).since_sweep is not None
+    before = bench.store.elect("two", ttl=60, swept=True).since_sweep
+    assert before is not None
+    while (after := bench.store.elect("one", ttl=60).since_sweep) == before:
+        pass
+    assert after is not None
+    assert after > before
+    read = bench.store.since_sweep()
+    assert read is not None
+    assert read >= after
 
 
 def test_a_wake_up_that_is_only_in_line_is_not_sent_again(make_bench: MakeBench) -> None:

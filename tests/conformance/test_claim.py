@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentapi.errors import LeaseLost
+from agentapi.errors import AgentAPIError, LeaseLost
 from agentapi.ids import create_turn_id
 from agentapi.messages import UserMessage
 from agentapi.stores import Ending, NewEvent, Refusal, RefusalReason, Renewal
@@ -99,6 +99,12 @@ def test_record_is_idempotent_by_its_number(bench: Bench) -> None:
     assert list(bench.claim(turn_id).steps) == [model_step(), tool_step()]
     events = bench.store.events({turn_id: -1}, 0)[turn_id]
     assert [event.type for event in events].count(EventType.STEP) == 2
+
+
+def test_a_step_that_leaves_a_gap_is_refused(bench: Bench) -> None:
+    lease = bench.claim(bench.enqueue()).lease
+    with pytest.raises(AgentAPIError, match="gap"):
+        bench.store.record(lease, 1, model_step())
 
 
 def test_commit_is_idempotent_and_answers_as_it_did(bench: Bench) -> None:

@@ -179,7 +179,7 @@ def test_leases_of_a_dead_process_end_and_no_others(bench: Bench) -> None:
     mine, other = bench.enqueue(C), bench.enqueue("user:2")
     lease = bench.claim(mine, C, token="dead:1").lease
     bench.claim(other, "user:2", token="alive:1")
-    assert bench.store.orphan("dead") == 1
+    assert bench.store.orphan("dead") == [C]
     assert bench.store.overdue() == [C]
     assert isinstance(bench.try_claim(mine, C), Claim)
     assert reason_of(bench, other, "user:2") is RefusalReason.LEASED

@@ -30,6 +30,20 @@ def fleet(make_fleet: MakeFleet) -> Fleet:
     return make_fleet(dispatch_grace=0.05, sweep_interval=60)
 
 
+def test_the_sweep_keeps_the_deadline_of_a_turn_that_waits(fleet: Fleet) -> None:
+    """Its head waits for a person who does not come, so no worker will ever begin it."""
+    head = lead(fleet, "hi")
+    behind = fleet.enqueue("napper", "hi", conversation_id=head.conversation_id, deadline=0.05)
+    sweeper = sweeper_of(fleet)
+    while fleet.turn(behind).status is TurnStatus.QUEUED:
+        sweeper.sweep()
+    assert fleet.turn(behind).status is TurnStatus.FAILED
+    error = fleet.turn(behind).error
+    assert error is not None
+    assert error.code == "deadline"
+    assert fleet.turn(head).status is TurnStatus.PARKED
+
+
 @pytest.fixture
 def dies_before_errands(monkeypatch: pytest.MonkeyPatch) -> set[ErrandKind]:
     """Kinds of errands that no worker lives to carry out."""
@@ -117,7 +131,7 @@ def test_a_takeover_asks_the_same_children(make_fleet: MakeFleet) -> None:
         window=fleet.app.runtime.agents["lead"].window,
     )
     assert claim
-    assert fleet.app.store.orphan("dead") == 1
+    assert fleet.app.store.orphan("dead") == [woken.conversation_id]
     assert fleet.execute(turn)["status"] == "completed"
     assert sent(fleet) == []
     assert fleet.turn(turn).attempt == 3

@@ -120,7 +120,7 @@ def test_what_tools_give_is_told_to_the_model(
     make_fleet: MakeFleet, odd: Odd, name: str, told: str
 ) -> None:
     fleet = make_fleet(agents=[agent(), innocent()], max_tool_result_bytes=1000)
-    call = ToolCall(id=f"c{HIGH}", name=name, arguments={"n": 10**30})
+    call = ToolCall(id=f"c{HIGH}", name=name, arguments={"n": 1})
     odd.answer = AssistantMessage(content="", tool_calls=(call,))
     turn = fleet.enqueue("odd", "hi")
     assert fleet.execute(turn)["status"] == "completed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from agentapi.providers.base import OutputSpec
 from agentapi.providers.gemini import GeminiProvider
 from tests.wire import gemini
 from tests.wire.attachments import PNG, with_attachments
-from tests.wire.server import WireServer, hang_up, serving, text
+from tests.wire.server import WireServer, hang_up, serving, silent, text
 
 KEY = "AIza-very-secret"
 REQUEST = ModelRequest(
@@ -293,3 +294,34 @@ async def test_images_and_files_on_the_wire(server: WireServer, provider: Gemini
         {"fileData": {"fileUri": "https://example.com/a.jpg"}},
         {"inlineData": {"mimeType": "application/pdf", "data": encoded}},
     ]
+
+
+async def test_a_server_that_falls_silent(server: WireServer) -> None:
+    provider = GeminiProvider(api_key=KEY, base_url=server.url, timeout=0.3)
+    first = json.dumps(gemini.body({"text": "hel"}, finish=None))
+    server.will(silent(), silent(f"data: {first}\r\n\r\n"))
+    with pytest.raises(ProviderUnavailable, match="did not answer in time"):
+        await provider.complete(REQUEST)
+    with pytest.raises(ProviderUnavailable, match="did not answer in time"):
+        await collect(provider)
+    await provider.aclose()
+
+
+async def test_what_the_sdk_cannot_carry(server: WireServer, provider: GeminiProvider) -> None:
+    deep = "".join(['{"a":'] * 300) + "1" + "}" * 300
+    nested = json.dumps(gemini.body(gemini.call("look", {"x": "DEEP"}))).replace('"DEEP"', deep)
+    nameless = json.dumps(gemini.body({"functionCall": {"args": {}}}))
+    for body in (nested, nameless, "null", "[]"):
+        server.will(text(body))
+        with pytest.raises(ProviderUnavailable):
+            await provider.complete(REQUEST)
+
+
+async def test_values_that_the_sdk_does_not_know_are_not_shown(
+    server: WireServer, provider: GeminiProvider
+) -> None:
+    server.will(gemini.reply({"text": "hello"}, {}, finish="A_NEW\nREASON"))
+    response = await provider.complete(REQUEST)
+    assert response.message.content == "hello"
+    # Gemini takes no empty part back.
+    assert response.message.provider_data == {"gemini": {"parts": [{"text": "hello"}]}}

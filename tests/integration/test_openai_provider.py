@@ -14,14 +14,15 @@ from agentapi.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.plain import clean_text
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
 from agentapi.providers.base import OutputSpec
 from agentapi.providers.openai import OpenAIProvider
 from agentapi.providers.openrouter import openrouter_from_environment
 from tests.wire import chat
 from tests.wire.attachments import PNG, with_attachments
-from tests.wire.server import WireServer, hang_up, serving, sse, text
+from tests.wire.server import WireServer, hang_up, serving, sse, status, text
 
 KEY = "sk-very-secret"
 REQUEST = ModelRequest(
@@ -284,3 +285,51 @@ async def test_base_url_from_environment(
     await provider.complete(REQUEST)
     assert server.paths == ["/v9/chat/completions"]
     await provider.aclose()
+
+
+async def test_names_of_tools_that_there_are_not(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    """A model may call anything; the API takes it back under a name of its own rules only."""
+    call = ToolCall(id="a", name="functions.look up \u00e4" + "x" * 100, arguments={})
+    messages: list[Message] = [
+        UserMessage(content="go"),
+        AssistantMessage(content="", tool_calls=(call,)),
+        ToolMessage(call_id="a", name=call.name, content="there is no such tool"),
+    ]
+    server.will(chat.reply("sorry"))
+    await provider.complete(replace(REQUEST, messages=messages))
+    [sent] = server.requests[0]["messages"][2]["tool_calls"]
+    assert sent["function"]["name"] == "functions_look_up__" + "x" * 45
+
+
+async def test_a_character_cut_in_half_by_a_stream(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(chat.streamed("\ud83d", "\ude00"), chat.streamed("\ud83d", "x"))
+    _, response = await collect(provider)
+    assert clean_text(response.message.content) == "\U0001f600"
+    _, response = await collect(provider)
+    assert clean_text(response.message.content) == "\ufffdx"
+
+
+@pytest.mark.parametrize("depth", [300, 5000, 100_000])
+async def test_an_answer_nested_too_deep(
+    server: WireServer, provider: OpenAIProvider, depth: int
+) -> None:
+    deep = "[" * depth + "]" * depth
+    body = f'{{"choices": [{{"message": {{"content": {deep}}}}}]}}'
+    chunk = f'{{"choices": [{{"delta": {{"content": {deep}}}}}]}}'
+    server.will(text(body), sse(chunk))
+    with pytest.raises(ProviderUnavailable):
+        await provider.complete(REQUEST)
+    with pytest.raises(ProviderUnavailable):
+        await collect(provider)
+
+
+async def test_an_error_whose_code_is_not_text(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(status(400, {"error": {"message": ["no"], "code": {"a": []}}}))
+    with pytest.raises(ProviderRejected):
+        await provider.complete(REQUEST)

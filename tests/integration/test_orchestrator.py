@@ -11,11 +11,12 @@ import redis
 
 from agentapi import Agent, Settings, TurnStatus, load_settings, tool
 from agentapi.errors import (
-    ConfigurationError,
     ConversationBusy,
     InvalidConversationId,
     InvalidInput,
     InvalidMessage,
+    LoginRefused,
+    StoreFault,
     StoreUnavailable,
     TenantMismatch,
     TurnFailed,
@@ -23,6 +24,7 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
+from agentapi.stores.keys import conversation_keys
 from agentapi.wire import queue_of
 from orchestrator import AsyncOrchestrator, CancelOutcome, Orchestrator, TurnRequest
 from orchestrator.stack.processes import free_port
@@ -216,6 +218,19 @@ def test_a_wrong_password_and_a_full_redis(
             client.config_set("maxmemory", "0")
     wrong = redis_url.replace("redis://", "redis://nobody:hunter2@")
     with Orchestrator(load_settings(redis_url=wrong)) as orchestrator:
-        with pytest.raises(ConfigurationError, match="refuses the user or password") as caught:
+        with pytest.raises(LoginRefused, match="refuses the user or password") as caught:
             orchestrator.enqueue("support", "hi")
         assert "hunter2" not in str(caught.value)
+
+
+def test_a_key_of_the_wrong_type_is_a_fault_that_waiting_does_not_mend(
+    redis_url: str, settings_for: Callable[..., Settings]
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(conversation_keys("c").meta, "secret")
+    with (
+        Orchestrator(settings_for()) as orchestrator,
+        pytest.raises(StoreFault, match="WRONGTYPE") as caught,
+    ):
+        orchestrator.enqueue("support", "hi", conversation_id="c")
+    assert "secret" not in str(caught.value)

@@ -133,7 +133,8 @@ class Calls(RuleBasedStateMachine):
         reply = ChildReply(turn_id=child.turn_id, status=TurnStatus.COMPLETED, text="yo")
         wakeup = self.calls.deliver(self.turn_id, reply)
         if child.turn_id in self.replied:
-            assert wakeup is None
+            all_replied = len(self.replied) == len(CHILDREN)
+            assert (wakeup is not None) == (all_replied and self.lease is None and self.awake)
             return
         self.replied[child.turn_id] = reply
         last = len(self.replied) == len(CHILDREN)

@@ -28,7 +28,16 @@ from hypothesis.stateful import (
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.ids import create_turn_id
 from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
-from agentapi.stores import Accepted, CancelOutcome, Claim, Ending, Lease, Refusal, Refused
+from agentapi.stores import (
+    Accepted,
+    CancelOutcome,
+    Claim,
+    Ending,
+    Lease,
+    NewEvent,
+    Refusal,
+    Refused,
+)
 from agentapi.turns import (
     TRANSITIONS,
     EventType,
@@ -58,7 +67,13 @@ class Expected:
     begun: set[str] = field(default_factory=set)
     retries: Counter[str] = field(default_factory=Counter)
     merged: dict[str, str] = field(default_factory=dict)
+    woken: dict[str, str | None] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    expired: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
+    batches: Counter[Lease] = field(default_factory=Counter)
+    shown: Counter[str] = field(default_factory=Counter)
+    covered: int = 0
     lease: Lease | None = None
     lease_live: bool = False
     epoch: int = 0
@@ -94,18 +109,19 @@ class TurnProtocol(RuleBasedStateMachine):
         conversation=st.sampled_from(CONVERSATIONS),
         on_busy=st.sampled_from(OnBusy),
         on_abort=st.sampled_from(OnAbort),
+        late=st.booleans(),
     )
-    def enqueue(self, conversation: str, on_busy: OnBusy, on_abort: OnAbort) -> Any:
+    def enqueue(self, conversation: str, on_busy: OnBusy, on_abort: OnAbort, late: bool) -> Any:
         expected = self.expected[conversation]
         turn_id = create_turn_id(conversation)
-        answer = self._enqueue(conversation, turn_id, on_busy, on_abort)
+        answer = self._enqueue(conversation, turn_id, on_busy, on_abort, late)
         busy = bool(expected.inbox)
         if busy and on_busy is OnBusy.REJECT:
             assert isinstance(answer, ConversationBusy)
             return multiple()
         assert isinstance(answer, Accepted)
         newest = expected.inbox[-1] if busy else ""
-        if on_busy is OnBusy.MERGE and self._joins(expected, newest, on_abort):
+        if on_busy is OnBusy.MERGE and not late and self._joins(expected, newest, on_abort):
             assert (answer.turn_id, answer.created, answer.wakeup) == (newest, False, None)
             expected.merged[turn_id] = newest
             return multiple()
@@ -114,6 +130,8 @@ class TurnProtocol(RuleBasedStateMachine):
         expected.accepted.append(turn_id)
         expected.inbox.append(turn_id)
         expected.status[turn_id] = TurnStatus.QUEUED
+        if late:
+            expected.late.add(turn_id)
         if on_abort is OnAbort.KEEP:
             expected.keeps.add(turn_id)
         if not busy:
@@ -126,13 +144,15 @@ class TurnProtocol(RuleBasedStateMachine):
             assert woken == self._cancelled(expected, expected.inbox[0], by_worker=True)
         else:
             assert woken is None
+        if busy:
+            expected.woken[turn_id] = woken
         return conversation, turn_id
 
     def _joins(self, expected: Expected, newest: str, on_abort: OnAbort) -> bool:
         return (
             bool(newest)
             and expected.status[newest] is TurnStatus.QUEUED
-            and newest not in expected.begun | expected.cancel_asked
+            and newest not in expected.begun | expected.cancel_asked | expected.late
             and (newest in expected.keeps) == (on_abort is OnAbort.KEEP)
         )
 
@@ -153,8 +173,12 @@ class TurnProtocol(RuleBasedStateMachine):
         answer = self._enqueue(conversation, turn_id, on_busy, OnAbort.DROP)
         assert isinstance(answer, Accepted)
         assert not answer.created
-        waits = expected.status[turn_id] is TurnStatus.QUEUED
-        assert (answer.wakeup is not None) == (waits and expected.inbox[0] == turn_id)
+        woken = expected.woken.get(turn_id)
+        if expected.status[turn_id] is TurnStatus.QUEUED and expected.inbox[0] == turn_id:
+            woken = turn_id
+        elif woken is not None and expected.status[woken].ended:
+            woken = None
+        assert (answer.wakeup.turn_id if answer.wakeup else None) == woken
 
     @rule(conversation=st.sampled_from(CONVERSATIONS))
     def merge_again(self, conversation: str) -> None:
@@ -164,7 +188,12 @@ class TurnProtocol(RuleBasedStateMachine):
             assert (answer.turn_id, answer.created) == (joined, False)
 
     def _enqueue(
-        self, conversation: str, turn_id: str, on_busy: OnBusy, on_abort: OnAbort
+        self,
+        conversation: str,
+        turn_id: str,
+        on_busy: OnBusy,
+        on_abort: OnAbort,
+        late: bool = False,
     ) -> Accepted | Refused:
         new = NewTurn(
             turn_id=turn_id,
@@ -173,6 +202,7 @@ class TurnProtocol(RuleBasedStateMachine):
             input=turn_id,
             on_busy=on_busy,
             on_abort=on_abort,
+            deadline_at=1.0 if late else None,
         )
         return self.store.enqueue([new])[0]
 
@@ -185,7 +215,8 @@ class TurnProtocol(RuleBasedStateMachine):
         answer = self.bench.try_claim(turn_id, conversation, token=token)
         head = expected.inbox[0] if expected.inbox else None
         parked = (
-            expected.status[turn_id] is TurnStatus.PARKED and turn_id not in expected.cancel_asked
+            expected.status[turn_id] is TurnStatus.PARKED
+            and turn_id not in expected.cancel_asked | expected.late
         )
         if head != turn_id or expected.lease_live or parked:
             assert isinstance(answer, Refusal)
@@ -292,10 +323,59 @@ class TurnProtocol(RuleBasedStateMachine):
         expected.accepted.remove(turn_id)
         expected.accepted.append(turn_id)
         expected.finished.remove(turn_id)
+        expected.expired.discard(turn_id)
         expected.cancel_asked.discard(turn_id)
+        expected.late.discard(turn_id)
+        expected.woken.pop(turn_id, None)
         expected.status[turn_id] = TurnStatus.QUEUED
         # A commit whose answer was lost and that is repeated only now finds the turn taken back.
         self.answers = {k: v for k, v in self.answers.items() if k.turn_id != turn_id}
+
+    @rule(lease=leases, texts=st.lists(st.sampled_from("ab"), max_size=2))
+    def emit(self, lease: Lease, texts: list[str]) -> None:
+        expected = self.owner_of(lease)
+        batch = expected.batches[lease] + 1
+        events = [NewEvent(type=EventType.DELTA, data={"text": text}) for text in texts]
+        for _ in range(2):
+            self.store.emit([(lease, batch, events)])
+        if self.holds(lease):
+            expected.batches[lease] = batch
+            expected.shown[lease.turn_id] += len(texts)
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS))
+    def orphan(self, conversation: str) -> None:
+        """The watchdog of a worker that was killed ends its leases."""
+        expected = self.expected[conversation]
+        if expected.lease is not None:
+            assert self.store.orphan(expected.lease.token) == [conversation]
+            expected.lease_live = False
+
+    @rule(lease=leases)
+    def perish(self, lease: Lease) -> None:
+        """A process that ran one turn only is dead: the turn is there for the next at once."""
+        expected = self.owner_of(lease)
+        held = self.holds(lease)
+        perished = self.store.perish(lease.conversation_id, lease.turn_id, lease.token)
+        if held:
+            assert perished is not None
+            assert self.store.perish(lease.conversation_id, lease.turn_id, lease.token) == perished
+            expected.lease, expected.lease_live = None, False
+            expected.status[lease.turn_id] = TurnStatus.QUEUED
+
+    @rule(conversation=st.sampled_from(CONVERSATIONS), late=st.booleans())
+    def summarise(self, conversation: str, late: bool) -> None:
+        expected = self.expected[conversation]
+        start, stop = expected.covered, len(expected.history)
+        kept = self.store.summarise(
+            conversation,
+            f"of {stop}",
+            generation=expected.generation - (1 if late else 0),
+            start=start,
+            stop=stop,
+        )
+        assert kept == (bool(expected.accepted) and not late)
+        if kept:
+            expected.covered = stop
 
     @rule(lease=leases)
     def renew(self, lease: Lease) -> None:
@@ -319,6 +399,23 @@ class TurnProtocol(RuleBasedStateMachine):
         asked = turn_id in expected.cancel_asked and turn_id in expected.inbox
         assert outcome is (CancelOutcome.REQUESTED if asked else CancelOutcome.CANCELLED)
 
+    @rule(turn=turns)
+    def expire(self, turn: tuple[str, str]) -> None:
+        """The deadline of a turn passes: those that have not begun end, wherever they are."""
+        conversation, turn_id = turn
+        expected = self.expected[conversation]
+        before = expected.status[turn_id]
+        wakeup = self.store.expire(turn_id)
+        untouched = turn_id not in expected.begun | expected.cancel_asked
+        if before is not TurnStatus.QUEUED or turn_id not in expected.late or not untouched:
+            assert self.store.turn(turn_id).status is before
+            return
+        head = expected.inbox[0] == turn_id
+        expected.expired.add(turn_id)
+        self._ended(expected, turn_id, TurnStatus.FAILED)
+        following = expected.inbox[0] if head and expected.inbox else None
+        assert (wakeup.turn_id if wakeup else None) == following
+
     @rule(conversation=st.sampled_from(CONVERSATIONS))
     def lease_expires(self, conversation: str) -> None:
         expected = self.expected[conversation]
@@ -330,7 +427,7 @@ class TurnProtocol(RuleBasedStateMachine):
     def reset(self, conversation: str) -> None:
         expected = self.expected[conversation]
         assert self.store.reset(conversation) == len(expected.history)
-        expected.history = []
+        expected.history, expected.covered = [], 0
         if expected.accepted:
             expected.generation += 1
 
@@ -351,8 +448,8 @@ class TurnProtocol(RuleBasedStateMachine):
                 before = self.seen.get(turn_id, seen)
                 assert seen in {before, *TRANSITIONS[before]}
                 self.seen[turn_id] = seen
-            order = [turn for turn in expected.accepted if turn in set(expected.finished)]
-            assert expected.finished == order
+            finished = [turn for turn in expected.finished if turn not in expected.expired]
+            assert finished == [turn for turn in expected.accepted if turn in set(finished)]
 
     @invariant()
     def a_conversation_with_turns_is_always_due(self) -> None:
@@ -376,6 +473,8 @@ class TurnProtocol(RuleBasedStateMachine):
                 assert ends == int(status.ended) + expected.retries[turn_id]
                 steps = sum(event.type is EventType.STEP for event in events)
                 assert steps == expected.recorded[turn_id]
+                shown = sum(event.type is EventType.DELTA for event in events)
+                assert shown == expected.shown[turn_id]
 
 
 def valid(history: list[Message]) -> bool:

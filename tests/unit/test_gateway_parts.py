@@ -98,7 +98,8 @@ def test_labels_of_another_release_are_read() -> None:
     found = turn({"background": True, "added later": {"a": 1}})
     assert labels_of(found) == Labels(background=True)
     assert metadata_of(found) == {"mine": 1}
-    for strange in (None, [], "text", {}):
+    others: tuple[object, ...] = (None, [], "text", {})
+    for strange in others:
         assert labels_of(turn(strange)) == Labels()
     stored = labelled({"mine": 1}, Labels(digest="d", seeded=3))
     assert labels_of(turn(stored[RESERVED])) == Labels(digest="d", seeded=3)

@@ -11,7 +11,7 @@ from agentapi.errors import (
     ConfigurationError,
     InvalidConversationId,
     InvalidInput,
-    InvalidMessage,
+    UnreadableRecord,
 )
 from agentapi.ids import (
     check_conversation_id,
@@ -102,13 +102,18 @@ def test_the_scripts_tell_where_a_turn_begins(message: Message) -> None:
     "data",
     [
         {"v": 2, "role": "user", "content": "x"},
+        {"v": "1", "role": "user", "content": "x"},
+        {"v": 1, "role": "user", "content": 7},
         {"v": 1, "role": "system", "content": "x"},
         {"v": 1, "role": "tool", "content": "x"},
+        {"v": 1, "role": "assistant", "content": "x", "tool_calls": [1]},
+        {"v": 1, "role": "assistant", "content": "x", "tool_calls": [{"id": "a", "name": "b"}]},
     ],
 )
 def test_messages_of_another_format(data: dict[str, object]) -> None:
-    with pytest.raises(InvalidMessage):
+    with pytest.raises(UnreadableRecord, match="a message") as caught:
         from_dict(data)
+    assert caught.value.newer == (data["v"] == 2)
 
 
 @given(

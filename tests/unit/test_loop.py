@@ -91,6 +91,26 @@ async def test_a_reply() -> None:
     assert log.steps == []
 
 
+@pytest.mark.parametrize("leaves_it_pending", [True, False])
+async def test_a_tool_that_cancels_its_own_task_leaves_no_call_open(
+    leaves_it_pending: bool,
+) -> None:
+    @tool
+    async def give_up() -> str:
+        """Cancel whoever called."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if not leaves_it_pending:
+            await asyncio.sleep(0)
+        return "never mind"
+
+    model = ScriptedProvider(calls(call("give_up")), says("never said"))
+    with pytest.raises(RuntimeError, match="cancelled the task"):
+        await run(model, agent=Agent(name="a", provider="offline", tools=[give_up]))
+    assert len(model.requests) == 1
+
+
 async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() -> None:
     finished.clear()
     model = ScriptedProvider(

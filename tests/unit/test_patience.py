@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentapi.errors import LeaseLost, StoreUnavailable
+from agentapi.errors import LeaseLost, StoreFault, StoreUnavailable
 from workers.patience import QUIET, Outage, ride_out
 
 
@@ -36,12 +36,17 @@ def test_patience_ends() -> None:
     assert away.calls == 1
 
 
-def test_other_errors_are_not_repeated() -> None:
-    def refuse() -> None:
-        raise LeaseLost("gone")
+@pytest.mark.parametrize("error", [LeaseLost("gone"), StoreFault("wrong type"), TypeError("x")])
+def test_other_errors_are_not_repeated(error: Exception) -> None:
+    calls = []
 
-    with pytest.raises(LeaseLost):
+    def refuse() -> None:
+        calls.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
         ride_out(refuse, outage=Outage())
+    assert len(calls) == 1
 
 
 def words(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -92,5 +93,19 @@ def hang_up() -> Behaviour:
         if request.transport is not None:
             request.transport.abort()
         return web.Response()
+
+    return behave
+
+
+def silent(first: str = "") -> Behaviour:
+    """Begin an answer, say nothing more, and wait until the client goes."""
+
+    async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(first.encode())
+        while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        return response
 
     return behave

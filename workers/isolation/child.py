@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
-from workers.isolation.server import CANCEL, HAND_BACK
+from workers.isolation.watchdog import CANCEL, HAND_BACK
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
         app.dispatcher,
         process=turn.process,
     )
-    server = os.getppid()
+    watchdog = os.getppid()
     hand_back = threading.Event()
     signal.signal(HAND_BACK, lambda *_: hand_back.set())
     signal.signal(CANCEL, lambda *_: runtime.cancel_all())
@@ -53,7 +53,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
     while thread.is_alive():
         thread.join(LOOK)
         # Again and again: the turn may have been claimed since the last time.
-        if hand_back.is_set() or os.getppid() != server:
+        if hand_back.is_set() or os.getppid() != watchdog:
             runtime.end_now()
     if not result:
         raise RuntimeError("the turn gave no result")

@@ -1,4 +1,4 @@
-"""What a worker and its fork server say to each other: JSON, one object a line."""
+"""What a worker and its watchdog say to each other: JSON, one object a line."""
 
 from __future__ import annotations
 
@@ -29,26 +29,31 @@ class SuspectTurn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """To the server: fork a process that runs this turn."""
+    """To the watchdog: fork a process that runs this turn."""
 
     turn: SuspectTurn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cancel:
-    """To the server: cancel the turn of a job."""
+    """To the watchdog: cancel the turn of a job."""
 
     job: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandBack:
-    """To the server: hand all turns back at their last recorded step."""
+    """To the watchdog: hand all turns back at their last recorded step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goodbye:
+    """To the watchdog: the worker ends in order, and has handed back what it had."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """From the server: the turn's process ended in order."""
+    """From the watchdog: the turn's process ended in order."""
 
     job: int
     result: dict[str, Any]
@@ -56,7 +61,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Died:
-    """From the server: the turn's process ended without an answer.
+    """From the watchdog: the turn's process ended without an answer.
 
     Attributes:
         code: Its exit code; the negative number of the signal that killed it.
@@ -66,7 +71,7 @@ class Died:
     code: int
 
 
-Request: TypeAlias = Run | Cancel | HandBack
+Request: TypeAlias = Run | Cancel | HandBack | Goodbye
 Response: TypeAlias = Answered | Died
 
 
@@ -96,9 +101,11 @@ def _decode(line: bytes) -> Request | Response:
             return Cancel(**fields)
         case "HandBack":
             return HandBack()
+        case "Goodbye":
+            return Goodbye()
         case "Answered":
             return Answered(**fields)
         case "Died":
             return Died(**fields)
         case kind:
-            raise ValueError(f"{kind!r} is not a message of the fork server")
+            raise ValueError(f"{kind!r} is not a message of the watchdog")

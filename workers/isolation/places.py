@@ -24,13 +24,15 @@ from workers.isolation.messages import (
     Answered,
     Cancel,
     Died,
+    Goodbye,
     HandBack,
     Lines,
+    Request,
     Run,
     SuspectTurn,
     encode,
 )
-from workers.isolation.server import ForkServer
+from workers.isolation.watchdog import Watchdog
 from workers.logs import line
 from workers.patience import Outage, ride_out
 
@@ -52,7 +54,7 @@ class IsolatedTurns:
 
     Attributes:
         places: How many run at once.
-        service: Tells how the fork server is doing.
+        service: Tells how the watchdog is doing.
     """
 
     places: int
@@ -68,14 +70,19 @@ class IsolatedTurns:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closing: bool = False
 
-    def fork_server(self, run: Callable[[SuspectTurn], dict[str, Any]]) -> None:
-        """Fork the server. To be called before this process starts threads and connections.
+    def fork_watchdog(
+        self,
+        run: Callable[[SuspectTurn], dict[str, Any]],
+        on_death: Callable[[], object],
+    ) -> None:
+        """Fork the watchdog. To be called before this process starts threads and connections.
 
         Args:
             run: What a process does that is forked for a turn.
+            on_death: What the watchdog does when this process was killed.
         """
         ours, theirs = socket.socketpair()
-        # What exists now is shared with the server for good: not touching it in collections
+        # What exists now is shared with the watchdog for good: not touching it in collections
         # keeps those pages of memory common.
         gc.collect()
         gc.freeze()
@@ -83,10 +90,10 @@ class IsolatedTurns:
             code = 1
             try:
                 ours.close()
-                ForkServer(theirs, run).serve()
+                Watchdog(theirs, run, on_death).serve()
                 code = 0
             except BaseException as error:
-                log.error(line("isolation.ended", error=type(error).__name__))
+                log.error(line("watchdog.broken", error=type(error).__name__))
             finally:
                 os._exit(code)
         theirs.close()
@@ -97,8 +104,13 @@ class IsolatedTurns:
         """Whether suspect turns can be run apart."""
         return self._control is not None
 
+    @property
+    def count(self) -> int:
+        """How many turns are here, those that wait for a place too."""
+        return len(self._running) + len(self._waiting)
+
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the event loop: hear what the server says."""
+        """On the event loop: hear what the watchdog says."""
         if self._control is not None:
             self._control.setblocking(False)
             loop.add_reader(self._control, self._read, loop, self._control)
@@ -144,9 +156,10 @@ class IsolatedTurns:
             return self._changed.wait_for(lambda: not self._running and not self._waiting, timeout)
 
     def stop(self) -> None:
-        """Hang up: the server ends."""
+        """Say goodbye: the watchdog ends."""
         with self._changed:
             self._closing = True
+            self._send(Goodbye())
             control, self._control = self._control, None
         if control is not None:
             control.close()
@@ -158,8 +171,8 @@ class IsolatedTurns:
             self._send(Run(turn=isolated.turn))
             log.warning(line("turn.isolated", turn_id=isolated.turn.turn_id))
 
-    def _send(self, message: Run | Cancel | HandBack) -> None:
-        # Small messages to a server that does nothing but read them: the buffer never fills.
+    def _send(self, message: Request) -> None:
+        # Small messages to a process that does nothing but read them: the buffer never fills.
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.sendall(encode(message))
@@ -173,7 +186,7 @@ class IsolatedTurns:
             data = b""
         if not data:
             loop.remove_reader(control)
-            self._server_ended()
+            self._watchdog_ended()
             return
         for message in self._lines.feed(data):
             match message:
@@ -216,8 +229,8 @@ class IsolatedTurns:
             log.warning(line("turn.died", turn_id=turn.turn_id, exit=code, deaths=deaths))
             self._ended(turn.job, result)
 
-    def _server_ended(self) -> None:
-        """Without its server this worker can isolate nothing: it ends in order, to be restarted."""
+    def _watchdog_ended(self) -> None:
+        """Without a watchdog nothing can be isolated: the worker ends in order, to be restarted."""
         with self._changed:
             if self._closing:
                 return
@@ -227,7 +240,7 @@ class IsolatedTurns:
             self._running.clear()
             self._waiting.clear()
             self._changed.notify_all()
-        log.critical(line("isolation.server_ended", turns=len(running)))
+        log.critical(line("watchdog.ended", turns=len(running)))
         for isolated in running:
             isolated.then({"status": "lost"})
         os.kill(os.getpid(), signal.SIGTERM)

@@ -3,13 +3,12 @@
 -- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5 number of blobs,
 --      6... name and bytes of each blob, then the messages
 -- Returns {'appended'} or {'tenant'}
--- Promise 4. A repeat finds its operation id and writes nothing.
+-- Promise 4. A repeat finds its operation id and writes nothing, whatever came in between.
 
 if not open_conversation(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) then
   return { 'tenant' }
 end
-if redis.call('HGET', KEYS[2], 'appended') ~= ARGV[1] then
-  redis.call('HSET', KEYS[2], 'appended', ARGV[1])
+if redis.call('SET', operation_key(KEYS[2], ARGV[1]), '', 'NX', 'PX', OPERATION_TTL) then
   local first = 6 + 2 * tonumber(ARGV[5])
   for i = 6, first - 1, 2 do
     redis.call('HSET', blobs_key(KEYS[1]), ARGV[i], ARGV[i + 1])

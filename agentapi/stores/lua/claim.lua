@@ -19,6 +19,7 @@ local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', '
   'in_line', 'suspect', 'deaths')
 local status = turn[1]
 if not status then
+  head_of(KEYS[2])
   return { 'refused', 'missing', {} }
 end
 local function refuse(reason)
@@ -27,7 +28,7 @@ end
 if ended(status) then
   return refuse('ended')
 end
-if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] then
+if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] and head_of(KEYS[2]) ~= ARGV[1] then
   return refuse('waiting')
 end
 local now = now_ms()

@@ -50,8 +50,10 @@ local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[
 redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
   'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
 emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
-redis.call('PEXPIRE', KEYS[1], ARGV[10])
-redis.call('PEXPIRE', KEYS[7], ARGV[11])
+if not (keeps and same_history and #ARGV > 18) then
+  drop_blobs(KEYS[1], KEYS[2], KEYS[5], ARGV[5] == 'failed' and ARGV[10])
+end
+retire(KEYS[1], KEYS[7], { turn = ARGV[10], events = ARGV[11] })
 local changes = { 'updated', int(now), 'turns', int((meta[4] or 0) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value

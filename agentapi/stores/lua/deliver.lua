@@ -2,21 +2,36 @@
 -- KEYS 1 turn of the parent (hash), 2 its calls (hash), 3 due (zset), 4 events (stream)
 -- ARGV 1 turn id of the child, 2 reply (JSON), 3 event data (JSON), 4 dispatch grace
 -- Returns {'delivered', conversation id, agent} (both '' when there is nothing to send)
--- Promises 3, 6. The last reply wakes the parent. A repeat, or a reply to a parent that has ended,
--- changes nothing: what was to be sent then is in the due index.
+-- Promises 3, 6. The last reply wakes the parent. A reply to a parent that has ended, or does not
+-- wait for it, changes nothing. A repeat changes nothing, and answers as the first did while the
+-- parent has not been claimed.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent')
-if not turn[1] or redis.call('HDEL', KEYS[2], 'w:' .. ARGV[1]) == 0 then
-  return { 'delivered', '', '' }
+local NOTHING = { 'delivered', '', '' }
+local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent', 'wake')
+if not turn[1] then
+  return NOTHING
 end
-redis.call('HSET', KEYS[2], 'r:' .. ARGV[1], ARGV[2])
-local open = redis.call('HINCRBY', KEYS[2], 'open', -1)
+local news = redis.call('HDEL', KEYS[2], 'w:' .. ARGV[1]) == 1
+if not news and redis.call('HEXISTS', KEYS[2], 'r:' .. ARGV[1]) == 0 then
+  return NOTHING
+end
+if news then
+  redis.call('HSET', KEYS[2], 'r:' .. ARGV[1], ARGV[2])
+  redis.call('HINCRBY', KEYS[2], 'open', -1)
+end
 if ended(turn[1]) then
-  return { 'delivered', '', '' }
+  return NOTHING
 end
-emit(KEYS[1], KEYS[4], 'replied', ARGV[3])
-if open > 0 or turn[1] ~= 'parked' then
-  return { 'delivered', '', '' }
+if news then
+  emit(KEYS[1], KEYS[4], 'replied', ARGV[3])
 end
-wake_parked(KEYS[1], KEYS[3], turn[2], now_ms(), tonumber(ARGV[4]))
+if turn[1] ~= 'parked' or tonumber(redis.call('HGET', KEYS[2], 'open')) > 0 then
+  return NOTHING
+end
+local now = now_ms()
+if news then
+  wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(ARGV[4]))
+elseif not turn[4] or tonumber(turn[4]) > now then
+  return NOTHING
+end
 return { 'delivered', turn[2], turn[3] }

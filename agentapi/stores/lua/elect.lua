@@ -1,13 +1,17 @@
--- Be, or stay, the one worker that sweeps.
--- KEYS 1 election (string: name of the elected)
--- ARGV 1 candidate, 2 ttl
--- Returns 1 when the candidate is the elected until the ttl ends, else 0
--- Promise 3: a dead worker's election ends by itself. Two sweepers at once do no harm
--- (redispatch.lua), they only cost.
+-- Be, or stay, the one worker that sweeps; and learn whether anybody does.
+-- KEYS 1 election (string: name of the elected), 2 end of the last complete sweep (string: ms)
+-- ARGV 1 candidate, 2 ttl, 3 whether the candidate has completed a sweep since it last called (0|1)
+-- Returns {elected (0|1), ms since the end of the last complete sweep, or -1 before the first}
+-- Promise 3: a dead worker's election ends by itself, and one that only stays elected does not
+-- count as sweeping. Two sweepers at once do no harm (redispatch.lua), they only cost.
 
 local elected = redis.call('GET', KEYS[1])
-if elected and elected ~= ARGV[1] then
-  return 0
+local mine = not elected or elected == ARGV[1]
+if mine then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  if elected and ARGV[3] == '1' then
+    redis.call('SET', KEYS[2], int(now_ms()))
+  end
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+local swept = tonumber(redis.call('GET', KEYS[2]) or '')
+return { mine and 1 or 0, swept and math.max(0, now_ms() - swept) or -1 }

@@ -2,11 +2,11 @@
 -- KEYS 1 due (zset)
 -- ARGV 1 the process (its claims' tokens begin with it), 2 prefix of the partition's
 --      conversation keys
--- Returns the number of leases that ended
--- Promise 7. The leases expire now and their conversations are overdue; the sweep does the
--- rest. Lease keys are made from the due index: they are in its hash slot.
+-- Returns the conversations whose lease ended, for redispatch.lua
+-- Promise 7. The leases expire now and their conversations are overdue: what the caller does
+-- not dispatch, the sweep does. Lease keys are made from the due index: they are in its hash slot.
 
-local freed = 0
+local freed = {}
 local now = int(now_ms())
 for _, conversation in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   local lease = ARGV[2] .. conversation .. ':lease'
@@ -14,7 +14,7 @@ for _, conversation in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if token and string.sub(token, 1, #ARGV[1]) == ARGV[1] then
     redis.call('HSET', lease, 'expires', now)
     redis.call('ZADD', KEYS[1], now, conversation)
-    freed = freed + 1
+    freed[#freed + 1] = conversation
   end
 end
 return freed

@@ -5,12 +5,12 @@
 -- Promise 12: only such a death counts. Whoever started the process reports it, so that nothing
 -- is counted when both end together, as when a machine is lost. A repeat finds the process.
 
-local turn = redis.call('HMGET', KEYS[1], 'perished', 'deaths', 'agent')
+local turn = redis.call('HMGET', KEYS[1], 'perished', 'deaths', 'agent', 'status')
 if turn[1] == ARGV[3] then
   return { 'perished', tonumber(turn[2]), turn[3] }
 end
 local lease = redis.call('HMGET', KEYS[2], 'turn', 'token')
-if lease[1] ~= ARGV[1] or string.sub(lease[2], 1, #ARGV[3]) ~= ARGV[3] then
+if not turn[4] or lease[1] ~= ARGV[1] or string.sub(lease[2], 1, #ARGV[3]) ~= ARGV[3] then
   return { 'gone' }
 end
 redis.call('DEL', KEYS[2])

@@ -87,6 +87,21 @@ local function newest_messages(messages_key, max_messages, max_bytes)
   return oldest_first, total
 end
 
+-- What all keys of a partition begin with, from any of them: 'agentapi:{p}:'. Keys that a script is
+-- not given are made from it; they are in the same hash slot as the one that it was given.
+local function partition_prefix(key)
+  return string.sub(key, 1, #'agentapi:{000}:')
+end
+
+-- Operations of producers that are repeated by their id (append, reset) are remembered this long.
+-- Repeats come within seconds: of Redis's client, of a producer, of its own client.
+local OPERATION_TTL = 3600000
+
+-- Where the answer to an operation on a conversation is remembered. Ids are people's own text.
+local function operation_key(meta_key, operation)
+  return partition_prefix(meta_key) .. 'op:' .. redis.sha1hex(meta_key .. '\0' .. operation)
+end
+
 -- Where the bytes of a conversation's images and files are: beside its messages.
 local function blobs_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
@@ -108,15 +123,40 @@ local function agent_of(prefix, turn_id)
   return turn_id ~= '' and redis.call('HGET', prefix .. turn_id, 'agent') or ''
 end
 
+-- The first turn of an inbox, or nothing. Turns whose hash is gone (a failover, an eviction, a
+-- deletion by hand) would never end: they are taken out. What follows such a head is due now.
+local function head_of(inbox_key)
+  local partition = partition_prefix(inbox_key)
+  local gone = false
+  local head = redis.call('LINDEX', inbox_key, 0)
+  while head and redis.call('HEXISTS', partition .. 't:' .. head, 'status') == 0 do
+    gone = true
+    redis.call('LPOP', inbox_key)
+    redis.call('DEL', partition .. 't:' .. head)
+    head = redis.call('LINDEX', inbox_key, 0)
+  end
+  if gone then
+    local conversation = string.sub(inbox_key, 1, -#':inbox' - 1)
+    local conversation_id = string.sub(conversation, #partition + 3)
+    if head then
+      redis.call('ZADD', partition .. 'due', int(now_ms()), conversation_id)
+    else
+      redis.call('ZREM', partition .. 'due', conversation_id)
+      expire_idle(conversation .. ':meta', conversation .. ':messages')
+    end
+  end
+  return head
+end
+
 -- Take an ended turn out of the inbox and settle when the conversation is looked at next.
 -- Returns the id of the turn to dispatch now, or ''.
 local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
-  local was_head = redis.call('LINDEX', inbox_key, 0) == turn_id
+  local was_head = head_of(inbox_key) == turn_id
   redis.call('LREM', inbox_key, 1, turn_id)
   if not was_head then
     return ''
   end
-  local following = redis.call('LINDEX', inbox_key, 0)
+  local following = head_of(inbox_key)
   if following then
     redis.call('ZADD', due_key, int(now_ms() + grace), conversation_id)
     return following
@@ -170,7 +210,7 @@ end
 
 -- A turn ends: its parent is to be told, its children that still run are to be cancelled.
 local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
-  local tree = redis.call('HMGET', turn_key, 'parent', 'held')
+  local tree = redis.call('HMGET', turn_key, 'parent', 'held', 'deadline')
   local now = now_ms()
   if tree[1] then
     redis.call('ZADD', due_key, int(now + delay), errand('deliver', turn_id))
@@ -183,6 +223,87 @@ local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
     end
     redis.call('ZREM', due_key, errand('start', turn_id))
   end
+  if tree[3] then
+    redis.call('ZREM', due_key, errand('expire', turn_id))
+  end
+end
+
+-- The names of the bytes that came with a turn's message, as the keys of a table.
+local function blobs_of(turn_key)
+  local attached = redis.call('HGET', turn_key, 'attachments')
+  local names = {}
+  for _, attachment in ipairs(attached and cjson.decode(attached) or {}) do
+    if attachment.blob then
+      names[attachment.blob] = true
+    end
+  end
+  return names
+end
+
+-- A turn leaves nothing in the history: neither do its images and files, unless the history or a
+-- turn that waits has the same. Those of a failed turn are set aside for retry.lua, as long as the
+-- turn itself is kept.
+local function drop_blobs(turn_key, inbox_key, messages_key, kept)
+  local names = blobs_of(turn_key)
+  if not next(names) then
+    return
+  end
+  for _, other in ipairs(redis.call('LRANGE', inbox_key, 0, -1)) do
+    for name in pairs(blobs_of(partition_prefix(inbox_key) .. 't:' .. other)) do
+      names[name] = nil
+    end
+  end
+  local first, page = 0, nil
+  repeat
+    page = redis.call('LRANGE', messages_key, first, first + 999)
+    first = first + #page
+    for _, message in ipairs(page) do
+      for name in pairs(names) do
+        if string.find(message, name, 1, true) then
+          names[name] = nil
+        end
+      end
+    end
+  until #page == 0 or not next(names)
+  local blobs = blobs_key(messages_key)
+  for name in pairs(names) do
+    local bytes = kept and redis.call('HGET', blobs, name)
+    if bytes then
+      redis.call('HSET', turn_key .. ':blobs', name, bytes)
+      redis.call('PEXPIRE', turn_key .. ':blobs', kept)
+    end
+    redis.call('HDEL', blobs, name)
+  end
+end
+
+-- An ended turn is kept for a while, with its events and the ids of messages that it took in.
+local function retire(turn_key, events_key, times)
+  redis.call('PEXPIRE', turn_key, times.turn)
+  redis.call('PEXPIRE', events_key, times.events)
+  for merged in string.gmatch(redis.call('HGET', turn_key, 'merged') or '', '%S+') do
+    redis.call('PEXPIRE', partition_prefix(turn_key) .. 't:' .. merged, times.turn)
+  end
+end
+
+-- End a turn that no worker ends. keys, times: see cancel_turn. how: status, committed, data of the
+-- event, outcome if there is one.
+-- Returns the id of the turn to dispatch now, or ''.
+local function end_turn(keys, turn_id, conversation_id, times, how)
+  leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
+  redis.call('DEL', keys.journal, keys.calls)
+  local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
+  redis.call('HSET', keys.turn, 'status', how.status, 'ended', int(now_ms()), 'committed',
+    how.committed, 'next', following)
+  if how.outcome then
+    redis.call('HSET', keys.turn, 'outcome', how.outcome)
+  end
+  emit(keys.turn, keys.events, how.status, how.data)
+  drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and times.turn)
+  retire(keys.turn, keys.events, times)
+  if redis.call('LLEN', keys.inbox) == 0 then
+    expire_idle(keys.meta, keys.messages)
+  end
+  return following
 end
 
 -- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages,
@@ -207,18 +328,8 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
     next_epoch(keys.meta)
     redis.call('DEL', keys.lease)
   end
-  leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
-  redis.call('DEL', keys.journal, keys.calls)
-  local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
-  redis.call('HSET', keys.turn, 'status', 'cancelled', 'ended', int(now), 'committed', 'cancel',
-    'next', following)
-  emit(keys.turn, keys.events, 'cancelled', '{}')
-  redis.call('PEXPIRE', keys.turn, times.turn)
-  redis.call('PEXPIRE', keys.events, times.events)
-  if redis.call('LLEN', keys.inbox) == 0 then
-    expire_idle(keys.meta, keys.messages)
-  end
-  return 'cancelled', following
+  local how = { status = 'cancelled', committed = 'cancel', data = '{}' }
+  return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how)
 end
 
 -- Open a conversation for a tenant: it belongs to the one that began it.

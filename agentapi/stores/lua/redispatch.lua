@@ -2,12 +2,14 @@
 -- KEYS 1 due (zset)
 -- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 dispatch grace, 4 longest grace,
 --      5 due time of the newest wake-up of the broker's queue that was claimed ('' when the queue
---      is empty), 6 time for which one is taken to be in it, 7... conversation ids
+--      is empty), 6 time for which one is taken to be in it, 7 name of this look, 8... conversation
+--      ids
 -- Returns a flat list of what is to be dispatched: conversation id, turn id, agent, ...
 -- Promises 3, 7. The grace doubles with every dispatch that no claim has answered, so that a
 -- long queue does not breed copies. Nor is one sent that is only in line: the queue is not empty,
 -- and none that was sent clearly later has been claimed. It is looked at again when it has waited
--- twice as long. Two sweepers at once: the second finds nothing overdue.
+-- twice as long. Heads whose turn is gone are passed over. A repeat finds the name of its look.
+-- Two sweepers at once: the second finds nothing overdue.
 
 local ONE_SECOND = 1000
 local now = now_ms()
@@ -17,10 +19,18 @@ local claimed, longest_in_line = tonumber(ARGV[5]), tonumber(ARGV[6])
 -- Returns the turn to dispatch and its agent; nothing when it is to be left alone.
 local function look(conversation_id)
   local due = tonumber(redis.call('ZSCORE', KEYS[1], conversation_id) or '')
-  if not due or due > now then
+  if not due then
     return
   end
-  local head = redis.call('LINDEX', ARGV[1] .. conversation_id .. ':inbox', 0)
+  local inbox_key = ARGV[1] .. conversation_id .. ':inbox'
+  if due > now then
+    local sent = redis.call('HMGET', ARGV[2] .. (redis.call('LINDEX', inbox_key, 0) or ''), 'look', 'agent')
+    if sent[1] == ARGV[7] then
+      return redis.call('LINDEX', inbox_key, 0), sent[2]
+    end
+    return
+  end
+  local head = head_of(inbox_key)
   if not head then
     redis.call('ZREM', KEYS[1], conversation_id)
     return
@@ -36,6 +46,7 @@ local function look(conversation_id)
     return
   end
   redis.call('HDEL', turn_key, 'in_line')
+  redis.call('HSET', turn_key, 'look', ARGV[7])
   local dispatches = redis.call('HINCRBY', turn_key, 'dispatches', 1)
   -- Of a turn that nobody has claimed yet, one was sent when it became the head.
   local sent_before = turn[2] and dispatches - 1 or dispatches
@@ -45,7 +56,7 @@ local function look(conversation_id)
 end
 
 local found = {}
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local turn_id, agent = look(ARGV[i])
   if turn_id then
     found[#found + 1] = ARGV[i]

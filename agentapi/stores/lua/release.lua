@@ -1,9 +1,11 @@
 -- Hand a running turn back at its last recorded step: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 fence
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time after which the sweep dispatches it (0 when the
+--      caller does)
 -- Returns {'released'} or {'fenced'}
 -- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
--- same: a worker that is ending may die first, or take its own wake-up from the broker.
+-- same: a worker that is ending may die first, or take its own wake-up from the broker. With a
+-- delay another worker is to run it, one that can (promise 14).
 -- A suspect turn stays suspect.
 
 if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
@@ -12,5 +14,9 @@ end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'handbacks', 1)
-redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
+local delay = tonumber(ARGV[4])
+if delay > 0 then
+  redis.call('HINCRBY', KEYS[1], 'deferrals', 1)
+end
+redis.call('ZADD', KEYS[3], int(now_ms() + delay), ARGV[2])
 return { 'released' }

@@ -6,20 +6,21 @@
 -- generation in commit.lua); turns that still wait run on the new one, with the bytes of their
 -- images and files. A repeat finds its operation id and drops nothing of what came since.
 
-local known = redis.call('HMGET', KEYS[2], 'created', 'tenant', 'reset', 'dropped')
+local known = redis.call('HMGET', KEYS[2], 'created', 'tenant')
 if known[1] and ARGV[2] ~= '*' and known[2] ~= ARGV[2] then
   return { 'tenant' }
 end
-if known[3] == ARGV[1] then
-  return { 'reset', tonumber(known[4]) }
+local operation = operation_key(KEYS[2], ARGV[1])
+local before = redis.call('GET', operation)
+if before then
+  return { 'reset', tonumber(before) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
 redis.call('DEL', KEYS[1])
 local needed = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
-  local attached = redis.call('HGET', ARGV[3] .. turn_id, 'attachments')
-  for _, attachment in ipairs(attached and cjson.decode(attached) or {}) do
-    needed[attachment.blob or ''] = true
+  for name in pairs(blobs_of(ARGV[3] .. turn_id)) do
+    needed[name] = true
   end
 end
 local blobs = blobs_key(KEYS[1])
@@ -36,6 +37,6 @@ if known[1] then
   end
   redis.call('HDEL', KEYS[2], 'steps', 'tokens', 'cost', 'summary', 'covered')
   redis.call('HINCRBY', KEYS[2], 'generation', 1)
-  redis.call('HSET', KEYS[2], 'reset', ARGV[1], 'dropped', dropped)
 end
+redis.call('SET', operation, dropped, 'PX', OPERATION_TTL)
 return { 'reset', dropped }

@@ -1,10 +1,9 @@
 -- Stop being the worker that sweeps.
 -- KEYS 1 election (string: name of the elected)
 -- ARGV 1 candidate
--- Returns 1 when the candidate was the elected, else 0
+-- Returns nothing
 -- Promise 7: the next sweep need not wait for the election's end.
 
 if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[1])
 end
-return 0

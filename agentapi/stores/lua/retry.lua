@@ -1,14 +1,17 @@
 -- Run a failed turn again from its last recorded step: failed -> queued.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
 --      6 journal (list), 7 events (stream), 8 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace
--- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'kept'}, {'busy', length} or
---      {'missing'}
+-- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace, 6 idle time of
+--      conversations that have none of their own (0 for none)
+-- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'kept'}, {'busy', length},
+--      {'tenant'} (somebody else has begun the conversation since) or {'missing'}
 -- Promises 2, 3, 6: it goes to the end of the inbox. A repeat finds its operation id. A turn
 -- that left its messages in the history (on_abort keep) would say them twice and is refused. Its
--- deadline is gone: it has passed, or would soon.
+-- deadline is gone: it has passed, or would soon. A conversation that was forgotten meanwhile is begun
+-- again, by the turn's own user and tenant.
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent')
+local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',
+  'tenant', 'idle', 'merged')
 if not turn[1] then
   return { 'missing' }
 end
@@ -22,17 +25,29 @@ end
 if turn[3] == '1' then
   return { 'kept' }
 end
+head_of(KEYS[2])
 local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(ARGV[4]) then
   return { 'busy', length }
 end
+if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or ARGV[6]) then
+  return { 'tenant' }
+end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished')
+  'suspect', 'deaths', 'perished', 'deferrals', 'woken')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
 redis.call('PERSIST', KEYS[7])
 redis.call('PERSIST', KEYS[8])
+for merged in string.gmatch(turn[8] or '', '%S+') do
+  redis.call('PERSIST', partition_prefix(KEYS[1]) .. 't:' .. merged)
+end
+local aside = redis.call('HGETALL', KEYS[1] .. ':blobs')
+for i = 1, #aside, 2 do
+  redis.call('HSET', blobs_key(KEYS[4]), aside[i], aside[i + 1])
+end
+redis.call('DEL', KEYS[1] .. ':blobs')
 emit(KEYS[1], KEYS[7], 'retried', '{}')
 redis.call('RPUSH', KEYS[2], ARGV[1])
 if length == 0 then

@@ -5,7 +5,7 @@
 --      append
 -- Returns {'open', created, metadata (JSON)} or {'missing'} (not there, or another tenant's)
 -- Promise 4: the messages are appended together. A repeat finds its operation id and appends
--- nothing.
+-- nothing, whatever came in between.
 
 local known = redis.call('HMGET', KEYS[1], 'created', 'tenant')
 if known[1] and known[2] ~= ARGV[1] or not known[1] and ARGV[3] == 'known' then
@@ -15,8 +15,8 @@ open_conversation(KEYS[1], ARGV[2], ARGV[1], ARGV[5])
 if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'metadata', ARGV[4])
 end
-if #ARGV > 6 and redis.call('HGET', KEYS[1], 'appended') ~= ARGV[6] then
-  redis.call('HSET', KEYS[1], 'appended', ARGV[6])
+if #ARGV > 6
+  and redis.call('SET', operation_key(KEYS[1], ARGV[6]), '', 'NX', 'PX', OPERATION_TTL) then
   for i = 7, #ARGV do
     redis.call('RPUSH', KEYS[2], ARGV[i])
   end

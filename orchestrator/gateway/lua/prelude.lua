@@ -20,6 +20,26 @@ local function turn_of(message)
   return read and type(data) == 'table' and data.turn_id
 end
 
+-- Delete an ended turn of a conversation, with those that were merged into it.
+-- Returns the hour in which it was accepted and the bytes that were counted for it, or nothing
+-- and whether it is kept because it has not ended.
+local function forget_turn(turn_key, conversation_id)
+  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged')
+  if not turn[1] or turn[2] ~= conversation_id then
+    return nil, false
+  end
+  if not ended(turn[1]) then
+    return nil, true
+  end
+  local freed = redis.call('HSTRLEN', turn_key, 'input') + TURN_OVERHEAD
+  for merged in string.gmatch(turn[4] or '', '%S+') do
+    redis.call('UNLINK', partition_prefix(turn_key) .. 't:' .. merged)
+  end
+  redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
+    turn_key .. ':calls', turn_key .. ':blobs')
+  return int(math.floor(tonumber(turn[3] or '0') / 3600000)), freed
+end
+
 -- What a tenant has stored is a hash: total, c:<conversation> bytes of it, h:<hour> bytes of the
 -- turns that were accepted in that hour since 1970, which go with their retention, and hour, the
 -- newest of these. Beside it lies a zset: conversation -> when its bytes were last looked at, in ms.

@@ -9,7 +9,8 @@
 if not belongs(KEYS[1], ARGV[1]) then
   return { 'missing' }
 end
-if redis.call('HGET', KEYS[1], 'removed') == ARGV[4] then
+local operation = operation_key(KEYS[1], ARGV[4])
+if redis.call('EXISTS', operation) == 1 then
   return { 'removed' }
 end
 local at = tonumber(ARGV[2])
@@ -23,5 +24,5 @@ local covered = tonumber(redis.call('HGET', KEYS[1], 'covered') or '0')
 if at < covered then
   redis.call('HSET', KEYS[1], 'covered', int(covered - 1))
 end
-redis.call('HSET', KEYS[1], 'removed', ARGV[4])
+redis.call('SET', operation, '', 'PX', OPERATION_TTL)
 return { 'removed' }

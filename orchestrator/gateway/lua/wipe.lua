@@ -6,18 +6,6 @@
 -- Promise 3: a turn that has not ended is kept, since it must reach an end. A repeat goes on.
 
 local hours = {}
-
-local function forget(turn_id)
-  local key = ARGV[2] .. turn_id
-  local turn = redis.call('HMGET', key, 'status', 'conversation', 'created')
-  if turn[1] and ended(turn[1]) and turn[2] == ARGV[1] then
-    local hour = int(math.floor(tonumber(turn[3] or '0') / 3600000))
-    hours[hour] = (hours[hour] or 0) + redis.call('HSTRLEN', key, 'input')
-      + TURN_OVERHEAD
-    redis.call('UNLINK', key, key .. ':events', key .. ':journal', key .. ':calls')
-  end
-end
-
 local popped, bytes, newest = 0, 0, nil
 while popped < tonumber(ARGV[3]) and bytes < tonumber(ARGV[4]) do
   local message = redis.call('LPOP', KEYS[1])
@@ -27,8 +15,11 @@ while popped < tonumber(ARGV[3]) and bytes < tonumber(ARGV[4]) do
   popped, bytes = popped + 1, bytes + #message
   local turn_id = message ~= '' and turn_of(message)
   if turn_id and turn_id ~= newest then
-    forget(turn_id)
     newest = turn_id
+    local hour, freed = forget_turn(ARGV[2] .. turn_id, ARGV[1])
+    if hour then
+      hours[hour] = (hours[hour] or 0) + freed
+    end
   end
 end
 local answer = { redis.call('LLEN', KEYS[1]) }

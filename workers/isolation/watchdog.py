@@ -1,7 +1,10 @@
-"""The fork server: a small process beside the worker that forks one process for each suspect turn.
+"""The watchdog: a small process beside each worker.
 
-It is forked from the worker before the worker starts any thread or connection, so it shares the
-worker's memory (modules, agents) and a fork of it is clean and takes milliseconds.
+It forks a process for each turn that lost its worker, and when its own worker is killed it frees
+that one's turns. It cannot be wrong about the worker's death: the kernel tells it.
+
+The watchdog is forked from the worker before the worker starts any thread or connection, so it
+shares the worker's memory (modules, agents), and a fork of it is clean and takes milliseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from workers.isolation.messages import (
     Answered,
     Cancel,
     Died,
+    Goodbye,
     HandBack,
     Lines,
     Run,
@@ -31,7 +35,7 @@ from workers.isolation.messages import (
 )
 from workers.logs import line
 
-log = logging.getLogger("agentapi.isolation")
+log = logging.getLogger("agentapi.watchdog")
 
 HAND_BACK: Final = signal.SIGTERM
 """Tells a turn's process to hand its turn back and end."""
@@ -59,31 +63,40 @@ class _Child:
     answers: int
 
 
-class ForkServer:
+class Watchdog:
     """Forks processes on request, tells how each ended, and ends with its worker."""
 
     def __init__(
-        self, control: socket.socket, run: Callable[[SuspectTurn], dict[str, Any]]
+        self,
+        control: socket.socket,
+        run: Callable[[SuspectTurn], dict[str, Any]],
+        on_death: Callable[[], object],
     ) -> None:
         """Make one, in the process that it is to run in.
 
         Args:
             control: Connected to the worker.
             run: What a forked process does: runs the turn, returns how it stands.
+            on_death: Called when the worker is dead and has not said goodbye.
         """
         self._control = control
         self._run = run
+        self._on_death = on_death
+        self._goodbye = False
         self._worker = os.getppid()
         self._children: dict[int, _Child] = {}
         self._lines = Lines()
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
-        """Serve until the worker hangs up or dies. Then hand all turns back."""
+        """Serve until the worker says goodbye or dies. Then hand all turns back."""
         self._watch()
         while self._take_requests() and os.getppid() == self._worker:
             self._reap()
         self._signal_all(HAND_BACK)
+        if not self._goodbye:
+            self._wait_for_death()
+            self._on_death()
         self._wait_for_children(LAST_WORDS)
         self._signal_all(signal.SIGKILL)
 
@@ -119,7 +132,7 @@ class ForkServer:
                 return False
             for message in self._lines.feed(data):
                 self._carry_out(message)
-        return True
+        return not self._goodbye
 
     def _carry_out(self, message: object) -> None:
         match message:
@@ -131,6 +144,8 @@ class ForkServer:
                         os.kill(child.pid, CANCEL)
             case HandBack():
                 self._signal_all(HAND_BACK)
+            case Goodbye():
+                self._goodbye = True
 
     def _fork(self, turn: SuspectTurn) -> None:
         reader, writer = os.pipe()
@@ -182,6 +197,11 @@ class ForkServer:
         self._control.setblocking(True)
         self._control.sendall(encode(message))
         self._control.setblocking(False)
+
+    def _wait_for_death(self) -> None:
+        """The worker's end of the socket is closed; its process may be a moment behind."""
+        while os.getppid() == self._worker:
+            time.sleep(0.01)
 
     def _signal_all(self, number: int) -> None:
         for pid in self._children:

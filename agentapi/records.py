@@ -1,0 +1,96 @@
+"""Reading what was stored: by this release, by a newer one, or by something else.
+
+Records are read by releases older and newer than the one that wrote them. A field that a release
+does not know is left out; a record of a newer format, or one that cannot be read, is one clear
+error, whatever was wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import Field
+from functools import cache
+from typing import Any, ClassVar, Final, Protocol, TypeVar
+
+from agentapi.errors import UnreadableRecord
+
+PROTOCOL: Final = 1
+"""Version of the turn protocol: of turns, their steps and what lies beside them."""
+
+
+class _Record(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
+    """Make a dataclass of a stored object, without the fields that this release does not know."""
+    names = _names(kind)
+    return kind(**{name: value for name, value in data.items() if name in names})
+
+
+@cache
+def _names(kind: type[_Record]) -> frozenset[str]:
+    return frozenset(name for name, field in kind.__dataclass_fields__.items() if field.init)
+
+
+def check_version(what: str, version: object, newest: int) -> None:
+    """See that this release can read a record.
+
+    Args:
+        what: The record, for the error, such as ``a message``.
+        version: What it carries.
+        newest: The newest version that this release reads.
+
+    Raises:
+        UnreadableRecord: A newer release wrote it, or it carries no version.
+    """
+    if isinstance(version, int) and version > newest:
+        raise UnreadableRecord(
+            f"{what} has format version {version}, this release reads up to {newest}: "
+            "upgrade every worker and producer to the newest release in use",
+            newer=True,
+        )
+    if version != newest and version not in range(1, newest):
+        raise UnreadableRecord(
+            f"{what} has a format version that is not a number above 0: no release wrote it"
+        )
+
+
+@contextmanager
+def reading(what: str, *, remedy: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a record is read into the one clear error.
+
+    Args:
+        what: The record, for the error. What is in it is never quoted: it may be people's words.
+        remedy: What to do about a record that no release wrote.
+
+    Raises:
+        UnreadableRecord: Something went wrong.
+    """
+    try:
+        yield
+    except UnreadableRecord:
+        raise
+    except KeyError as error:
+        raise UnreadableRecord(f"{what} lacks {error}: {remedy}") from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise UnreadableRecord(
+            f"{what} is not as this release writes it ({type(error).__name__}): {remedy}"
+        ) from error
+
+
+def text_in(data: Mapping[str, Any], name: str) -> str:
+    """A field that must be text.
+
+    Raises:
+        KeyError: It is missing.
+        TypeError: It is something else.
+    """
+    value = data[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected text")
+    return value

@@ -1,0 +1,22 @@
+-- Look again at turns whose wake-ups a broker may have lost: queued -> queued, due now.
+-- KEYS 1 due (zset)
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 at most so many conversations
+-- Returns how many are due now
+-- Promise 3. A turn that waits for its wake-up is looked at after a grace that has doubled with each
+-- wake-up that nobody answered, minutes in the end. When the broker was away it is forgotten: what
+-- was sent before may be gone. Parked and running turns wait for something else. A repeat finds
+-- nothing that is due later.
+
+local now = int(now_ms())
+local hastened = 0
+for _, conversation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', 0, ARGV[3])) do
+  local head = redis.call('LINDEX', ARGV[1] .. conversation .. ':inbox', 0)
+  local turn = head and redis.call('HMGET', ARGV[2] .. head, 'status', 'attempt', 'dispatches')
+  if turn and turn[1] == 'queued' and (not turn[2] or tonumber(turn[3] or 0) > 0) then
+    redis.call('HSET', ARGV[2] .. head, 'dispatches', 0)
+    redis.call('HDEL', ARGV[2] .. head, 'in_line')
+    redis.call('ZADD', KEYS[1], now, conversation)
+    hastened = hastened + 1
+  end
+end
+return hastened

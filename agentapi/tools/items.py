@@ -1,0 +1,79 @@
+"""Generators among what tools give: unrolled, up to a bound.
+
+To write one as JSON is to run it. One without an end would hold up whoever writes it, and with the
+event loop all turns of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+MOST_ITEMS: Final = 100_000
+"""What a generator may give."""
+
+_LOOKED_AT: Final = 10_000
+"""Values of a result that are looked at; beyond it, a look would cost more than it is worth."""
+
+_PAUSE: Final = 1_000
+
+
+def unrolled(value: Any) -> Any:
+    """The value with lists in place of the generators in it.
+
+    Raises:
+        ValueError: One gives more than `MOST_ITEMS`.
+        Exception: Whatever one raises.
+    """
+    return _unrolled(value) if _holds_a_generator(value) else value
+
+
+async def gathered(items: AsyncIterator[Any]) -> list[Any]:
+    """What an asynchronous generator gives; raises as `unrolled`."""
+    found: list[Any] = []
+    async for item in items:
+        found.append(item)
+        if len(found) % _PAUSE == 0:
+            _check(len(found))
+            # One that waits for nothing lets nobody else run, and no timeout end it.
+            await asyncio.sleep(0)
+    return found
+
+
+def _holds_a_generator(value: Any) -> bool:
+    waiting, looked_at = [value], 0
+    while waiting and looked_at < _LOOKED_AT:
+        found = waiting.pop()
+        looked_at += 1
+        if isinstance(found, dict):
+            waiting += islice(found.values(), _LOOKED_AT)
+        elif isinstance(found, list | tuple | set | frozenset):
+            waiting += islice(found, _LOOKED_AT)
+        elif isinstance(found, Iterator):
+            return True
+    return False
+
+
+def _unrolled(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _unrolled(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_unrolled(inner) for inner in value]
+        case Iterator():
+            return [_unrolled(inner) for inner in _taken(value)]
+        case _:
+            return value
+
+
+def _taken(items: Iterable[Any]) -> list[Any]:
+    found = list(islice(items, MOST_ITEMS + 1))
+    _check(len(found))
+    return found
+
+
+def _check(count: int) -> None:
+    if count > MOST_ITEMS:
+        raise ValueError(f"the tool gives more than {MOST_ITEMS} items")

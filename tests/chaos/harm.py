@@ -1,0 +1,265 @@
+"""The faults of a random run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from orchestrator.stack import Child
+from tests.chaos.clock import clock_off
+from tests.chaos.fleet import Fleet, is_ready, lose_machine
+from tests.chaos.plan import Plan
+from tests.chaos.proxy import Network, Proxy
+from tests.chaos.recovery import RecoveryClock
+from tests.chaos.servers import Servers
+from tests.chaos.skew import Skew
+from tests.faults import kill, watchdogs
+
+HOUR = 3600
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """What a fault can get at.
+
+    Attributes:
+        open_turns: Ids of the turns that wait or run now.
+        ways: The proxies of each worker.
+        later: What must be done at a time by the monotonic clock: the end of a fault.
+        leaving: Workers that were told to go.
+        unfit: Workers that are paused, blocked or cut off: no other fault is for them.
+    """
+
+    plan: Plan
+    servers: Servers
+    fleet: Fleet
+    clock: RecoveryClock
+    chance: random.Random
+    skew: Skew
+    traps: Path
+    open_turns: Callable[[], Iterable[str]]
+    ways: dict[Child, list[Proxy]] = field(default_factory=dict)
+    later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    leaving: list[Child] = field(default_factory=list)
+    unfit: set[Child] = field(default_factory=set)
+
+
+class Harm:
+    """Does faults, and brings those that last to their end."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.done: Counter[str] = Counter()
+        self.ended_themselves = 0
+        self._scene = scene
+        self._faults: Mapping[str, Callable[[], str]] = {
+            "kill": self._remove_a_worker,
+            "Redis killed": self._restart_redis,
+            "broker emptied": self._empty_broker,
+            "failover": self._fail_over,
+            "broker of its own away": self._break_broker,
+            "event loop blocked": self._block_a_loop,
+            "watchdog killed": self._kill_a_watchdog,
+            "clock off by an hour": self._a_wrong_clock,
+            "disk full": self._fill_disk,
+            "network cut": self._cut_network,
+            "newer release": self._a_newer_release,
+        }
+
+    def do(self, fault: str) -> bool:
+        """Do a fault; returns whether it could be done now."""
+        name = self._faults[fault]()
+        if name:
+            self.done[name] += 1
+        return bool(name)
+
+    def look(self) -> None:
+        """End what has lasted long enough; replace workers that ended themselves."""
+        scene = self._scene
+        now = time.monotonic()
+        over = [entry for entry in scene.later if entry[0] <= now]
+        for entry in over:
+            scene.later.remove(entry)
+            entry[1]()
+        dead = [worker for worker in scene.fleet.workers if worker.exit_code is not None]
+        for worker in dead:
+            scene.fleet.workers.remove(worker)
+            scene.unfit.discard(worker)
+            self.ended_themselves += 1
+            self._start()
+
+    def end(self) -> None:
+        """End everything that lasts, and wait for those that were told to go."""
+        for _, restore in self._scene.later:
+            restore()
+        self._scene.later.clear()
+        for worker in self._scene.leaving:
+            worker.finish(timeout=30)
+
+    def start(self, count: int) -> None:
+        """Start the first workers."""
+        for _ in range(count):
+            self._start()
+
+    def _start(self, env: Mapping[str, str] | None = None) -> Child:
+        way, proxies = self._scene.servers.way_in()
+        worker = self._scene.fleet.start_worker({**way, **(env or {})})
+        self._scene.ways[worker] = proxies
+        return worker
+
+    def _victim(self) -> Child | None:
+        """A worker that is at work, if others are too."""
+        scene = self._scene
+        fit = [w for w in scene.fleet.workers if w not in scene.unfit and is_ready(w)]
+        return scene.chance.choice(fit) if len(fit) >= 2 else None
+
+    def _running_on(self, worker: Child) -> dict[str, int]:
+        return self._scene.clock.running_on(worker.name, list(self._scene.open_turns()))
+
+    def _remove_a_worker(self) -> str:
+        victim = self._victim()
+        if victim is None:
+            return ""
+        scene = self._scene
+        cause = scene.chance.choices(
+            ["kill -9", "machine lost", "paused beyond lease", "SIGTERM"], [70, 10, 10, 10]
+        )[0]
+        actions: dict[str, Callable[[], None]] = {
+            "kill -9": lambda: kill(scene.fleet, victim),
+            "machine lost": lambda: lose_machine(scene.fleet, victim),
+            "paused beyond lease": lambda: self._pause(victim),
+            "SIGTERM": lambda: self._terminate(victim),
+        }
+        try:
+            running = self._running_on(victim)
+        except redis.RedisError:
+            return ""
+        actions[cause]()
+        scene.clock.start(cause, running)
+        self._start()
+        return cause
+
+    def _pause(self, victim: Child) -> None:
+        victim.signal(signal.SIGSTOP)
+        self._scene.unfit.add(victim)
+        self._later(self._scene.plan.lease + 2, partial(self._wake, victim))
+
+    def _wake(self, sleeper: Child) -> None:
+        """Let it notice what it lost, and leave: another was started in its place."""
+        sleeper.signal(signal.SIGCONT)
+        time.sleep(0.5)
+        self._scene.unfit.discard(sleeper)
+        if sleeper in self._scene.fleet.workers:
+            self._terminate(sleeper)
+
+    def _terminate(self, worker: Child) -> None:
+        worker.signal(signal.SIGTERM)
+        self._scene.fleet.workers.remove(worker)
+        self._scene.leaving.append(worker)
+
+    def _restart_redis(self) -> str:
+        self._scene.servers.restart_store(self._scene.chance.uniform(0, 1))
+        return "Redis killed"
+
+    def _empty_broker(self) -> str:
+        with contextlib.suppress(redis.RedisError):
+            self._scene.servers.empty_broker()
+        return "broker emptied"
+
+    def _fail_over(self) -> str:
+        sentinels = self._scene.servers.sentinels
+        assert sentinels is not None
+        sentinels.fail_over(self._scene.chance.uniform(0.1, 0.6))
+        return "failover"
+
+    def _break_broker(self) -> str:
+        scene = self._scene
+        how = scene.chance.choice(["killed", "away", "emptied"])
+        if how == "emptied":
+            scene.servers.empty_broker()
+        else:
+            scene.servers.restart_broker(0 if how == "killed" else scene.chance.uniform(3, 12))
+        return f"broker of its own {how}"
+
+    def _block_a_loop(self) -> str:
+        """Lay a trap and wait until somebody steps into it."""
+        scene = self._scene
+        seconds = scene.chance.uniform(0.5, 4) * scene.plan.lease
+        trap = scene.traps / "block"
+        new = scene.traps / "new"
+        new.write_text(str(seconds))
+        new.rename(trap)
+        deadline = time.monotonic() + 20
+        while trap.exists():
+            if time.monotonic() > deadline:
+                with contextlib.suppress(FileNotFoundError):
+                    trap.unlink()
+                    return ""
+            time.sleep(0.02)
+        stuck = {int(path.name.split("-")[1]) for path in scene.traps.glob("sprung-*")}
+        for worker in scene.fleet.workers:
+            if worker.pid in stuck and worker not in scene.unfit:
+                scene.unfit.add(worker)
+                self._later(seconds, partial(scene.unfit.discard, worker))
+                with contextlib.suppress(redis.RedisError):
+                    scene.clock.start("event loop blocked", self._running_on(worker))
+        return "event loop blocked"
+
+    def _kill_a_watchdog(self) -> str:
+        victim = self._victim()
+        found = watchdogs(victim) if victim is not None else []
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return "watchdog killed" if found else ""
+
+    def _a_wrong_clock(self) -> str:
+        """A worker leaves, and the one that comes for it lives an hour ago, or in an hour."""
+        victim = self._victim()
+        if victim is None:
+            return ""
+        self._terminate(victim)
+        off = self._scene.chance.choice((-HOUR, HOUR))
+        self._start(clock_off(off, self._scene.plan.folder))
+        return "clock off by an hour"
+
+    def _fill_disk(self) -> str:
+        self._scene.servers.fill_disk(self._scene.chance.uniform(0.5, 4))
+        return "disk full"
+
+    def _cut_network(self) -> str:
+        victim = self._victim()
+        if victim is None:
+            return ""
+        scene = self._scene
+        state = scene.chance.choice([Network.HANGS, Network.CUT, Network.LOSES_ANSWERS])
+        try:
+            running = self._running_on(victim)
+        except redis.RedisError:
+            return ""
+        scene.servers.network(scene.ways[victim], state)
+        scene.clock.start(f"network {state}", running)
+        scene.unfit.add(victim)
+        seconds = scene.chance.uniform(0.3, scene.plan.lease + 3)
+        self._later(seconds, partial(self._heal_network, victim))
+        return f"network {state}"
+
+    def _heal_network(self, worker: Child) -> None:
+        self._scene.unfit.discard(worker)
+        self._scene.servers.network(self._scene.ways[worker], Network.WELL)
+
+    def _a_newer_release(self) -> str:
+        self._scene.skew.plant()
+        return "newer release"
+
+    def _later(self, seconds: float, restore: Callable[[], None]) -> None:
+        self._scene.later.append((time.monotonic() + seconds, restore))

@@ -1,0 +1,174 @@
+"""Agents whose model and tools write each execution into a ledger, as it begins.
+
+The ledger is one file for all processes of a cell; a line is one write to a descriptor opened for
+appending, so that a killed process leaves whole lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentapi import (
+    Agent,
+    Compaction,
+    Delegate,
+    Hooks,
+    ToolContext,
+    UserMessage,
+    delegate,
+    register_provider,
+    tool,
+)
+from agentapi.errors import ProviderMisconfigured, ProviderUnavailable
+from agentapi.providers import ModelRequest, ModelResponse, StreamPart, TextDelta
+from agentapi.providers.offline import OfflineProvider
+
+LEDGER = "FAULTS_LEDGER"
+"""The variable with the file's path."""
+
+
+@functools.cache
+def _ledger() -> int:
+    return os.open(os.environ[LEDGER], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def note(**fields: Any) -> None:
+    os.write(_ledger(), json.dumps({**fields, "pid": os.getpid()}).encode() + b"\n")
+
+
+class LedgerProvider(OfflineProvider):
+    """Answers like the offline provider, and notes which step of which turn it was asked for."""
+
+    name = "ledger"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        first = max(
+            number
+            for number, message in enumerate(request.messages)
+            if isinstance(message, UserMessage)
+        )
+        turn = request.messages[first].turn_id
+        note(kind="model", turn=turn, step=len(request.messages) - first - 1)
+        await asyncio.sleep(0)
+        return await super().complete(request)
+
+
+class FlakyProvider(LedgerProvider):
+    """Is away the first time that it is asked for a turn, and breaks off the second time."""
+
+    name = "flaky"
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        asked = next(m.turn_id for m in reversed(request.messages) if isinstance(m, UserMessage))
+        if _first_time(f"away {asked}"):
+            raise ProviderUnavailable("busy", provider=self.name, status=503, retry_after=0.1)
+        if _first_time(f"broke off {asked}"):
+            yield TextDelta(text="You")
+            raise ProviderUnavailable("gone", provider=self.name, status=503, retry_after=0.01)
+        async for part in super().stream(request):
+            yield part
+
+
+def _first_time(what: str) -> bool:
+    """Whether no process of the cell has asked this before."""
+    try:
+        os.close(os.open(f"{os.environ[LEDGER]} {what}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+class RefusingProvider(LedgerProvider):
+    """Never answers: another one does."""
+
+    name = "refusing"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        raise ProviderMisconfigured("no", provider=self.name, status=401)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        yield TextDelta(text="N")
+        await self.complete(request)
+
+
+register_provider("ledger", LedgerProvider)
+register_provider("flaky", FlakyProvider)
+register_provider("refusing", RefusingProvider)
+
+
+@tool(idempotent=True)
+def look(what: str, context: ToolContext) -> str:
+    """Look something up; may be repeated."""
+    note(kind="look", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
+    return f"{what} is there"
+
+
+@tool
+async def charge(amount: int, context: ToolContext) -> AsyncIterator[str]:
+    """Charge an amount; must not be repeated."""
+    note(kind="charge", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
+    await asyncio.sleep(0)
+    yield f"charged {amount}"
+
+
+def is_paper(paper: str) -> bool:
+    """Whether somebody must be asked; a plain function runs in a tool thread."""
+    return bool(paper)
+
+
+@tool(requires_approval=is_paper)
+async def sign(paper: str, context: ToolContext) -> str:
+    """Sign; must not be repeated."""
+    note(kind="sign", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
+    return f"signed {paper}"
+
+
+@tool(idempotent=True)
+def nap(seconds: float, context: ToolContext) -> Awaitable[Iterator[str]]:
+    """Sleep; may be repeated."""
+    note(kind="nap", turn=context.turn_id, call=context.call_id, attempt=context.attempt)
+    return asyncio.sleep(seconds, iter(["rested"]))
+
+
+@tool
+def ask_helper(question: str) -> Delegate:
+    """Ask the helper."""
+    return delegate("helper", question)
+
+
+class Watching(Hooks):
+    """Hooks that change nothing: one runs on the event loop, one in a tool thread."""
+
+    async def on_turn_start(self, context: ToolContext, message: str) -> None:
+        await asyncio.sleep(0)
+
+    def on_turn_end(self, context: ToolContext, result: Any) -> None:
+        """Look."""
+
+
+class Rest(BaseModel):
+    """What the agent `beside` replies."""
+
+    text: str
+
+
+AGENTS = [
+    Agent(
+        name="lead",
+        provider="ledger",
+        tools=[look, charge, ask_helper, sign],
+        hooks=[Watching()],
+        compact=Compaction(keep=2, after=2),
+    ),
+    Agent(name="helper", provider=["refusing", "ledger"]),
+    Agent(name="after", provider="flaky"),
+    Agent(name="beside", provider=["refusing", "ledger"], tools=[nap], output_type=Rest),
+    Agent(name="doomed", provider="ledger", tools=[nap], max_steps=1, hooks=[Watching()]),
+]

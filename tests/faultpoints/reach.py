@@ -1,0 +1,40 @@
+"""Which points of a worker's way there are, and which of them the scenarios cannot pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from agentapi.stores.scripts import TRANSITIONS
+from agentapi.traffic.scripts import SCRIPTS
+from tests.faultpoints.compiled import WORKER, points_in
+from tests.faultpoints.effects import Kind
+
+UNREACHED: Final[Mapping[str, str]] = {
+    "hand-off workers.control.revoke: state.app.runtime.threads.submit": (
+        "a command of Flower's or Celery's"
+    ),
+    "hand-off workers.isolation.places.IsolatedTurns._died: self.threads.submit": (
+        "only when a turn's process dies"
+    ),
+    "await workers.running.RunningTurn.call: asyncio.wait": "only when a turn is cancelled there",
+    "hand-off workers.runtime.Runtime.start: self._loop.loop.call_soon_threadsafe": (
+        "the worker starts before faults are planned"
+    ),
+    "hand-off workers.runtime.Runtime.execute: asyncio.run_coroutine_threadsafe": "eager mode",
+    "script append": "a `RedisMemory` in the caller's process",
+    "script cancel": "a producer's",
+    "script decide": "a producer's",
+    "script load": "a `RedisMemory` in the caller's process",
+    "script orphan": "the watchdog's",
+    "script perish": "only when a turn's process dies",
+    "script reset": "a producer's",
+    "script retry": "a producer's",
+}
+"""Points that no worker passes in the scenarios, and why."""
+
+
+def points_of_a_worker() -> set[str]:
+    """All points of a turn's way through a worker, as the sources have them."""
+    scripts = {f"{Kind.SCRIPT} {name}" for name in (*TRANSITIONS, *SCRIPTS)}
+    return scripts | set(points_in(*WORKER))

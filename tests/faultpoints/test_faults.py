@@ -1,0 +1,84 @@
+"""The bounded run of CI: a sample of all faults, and some pairs. `make faults` has them all."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from tests.faultpoints.cell import Planned
+from tests.faultpoints.matrix import report
+from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles
+from tests.faultpoints.reach import UNREACHED, points_of_a_worker
+from tests.faultpoints.runner import Runner
+
+pytestmark = pytest.mark.timeout(300)
+
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+
+Traces = Mapping[str, Mapping[str, Counter[str]]]
+
+
+@pytest.fixture(scope="module")
+def traces(runner: Runner) -> Traces:
+    """How often each process passes each point, by scenario."""
+    found = {}
+    for scenario in SCENARIOS:
+        found[scenario], results = runner.trace(scenario)
+        assert not list(report([r for r in results if r.broken]))
+    return found
+
+
+def test_every_point_of_a_workers_way_is_passed(traces: Traces) -> None:
+    passed = {point for roles in traces.values() for point in roles.get("worker", ())}
+    missing = points_of_a_worker() - passed - set(UNREACHED)
+    assert not missing, "have a scenario pass them, or say in `UNREACHED` why none can"
+    stale = set(UNREACHED) - (points_of_a_worker() - passed)
+    assert not stale, "they are passed, or gone: strike them from `UNREACHED`"
+
+
+def _plans(traces: Traces, *, kills: bool, scenario: str, occurrences: int = 1) -> list[Planned]:
+    return [
+        plan
+        for role, passed in traces[scenario].items()
+        for plan in singles(scenario, role, passed, occurrences)
+        if plan.faults[0].effect.kills is kills
+    ]
+
+
+def _kept(runner: Runner, plans: list[Planned]) -> None:
+    results = runner.run(plans)
+    broken = [result for result in results if result.broken]
+    assert not broken, "\n".join(["", *report(broken)])
+    hit = sum(bool(result.fired) for result in results)
+    assert hit > len(plans) * 0.8, f"only {hit} of {len(plans)} faults happened"
+
+
+def test_errors_hangs_and_lost_answers(runner: Runner, traces: Traces) -> None:
+    plans = _plans(traces, kills=False, scenario="turn")
+    _kept(runner, sample(plans, 150, SEED))
+
+
+def test_kills(runner: Runner, traces: Traces) -> None:
+    _kept(runner, sample(_plans(traces, kills=True, scenario="turn"), 12, SEED))
+
+
+def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
+    known = {role: set(passed) for role, passed in traces["turn"].items()}
+    plans = [
+        plan
+        for plan in _plans(traces, kills=False, scenario="stop")
+        if plan.faults[0].point not in known[plan.role]
+    ]
+    _kept(runner, sample(plans, 12, SEED))
+
+
+def test_faults_of_the_gateway(runner: Runner, traces: Traces) -> None:
+    _kept(runner, sample(_plans(traces, kills=False, scenario="gateway"), 30, SEED))
+
+
+def test_pairs(runner: Runner, traces: Traces) -> None:
+    plans = _plans(traces, kills=False, scenario="turn", occurrences=2)
+    _kept(runner, pairs(plans, 15, SEED))

@@ -1,0 +1,176 @@
+"""The witness finds each kind of harm when it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.chaos.checker import conversation_key, turn_key
+from tests.faultpoints.promises import Expected, Witness
+
+C = "r1:main"
+FIRST, SECOND = "042-" + "1" * 32, "042-" + "2" * 32
+DUE = conversation_key(C, "").rpartition(":c:")[0] + ":due"
+
+
+class Scene:
+    """Two turns that went well, to be spoiled."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.client: Any = redis.Redis.from_url(url, decode_responses=True)
+        self.url = url
+        self.ledger = folder / "ledger.jsonl"
+        self.history = [*self.turn(FIRST), *self.turn(SECOND)]
+        self.accepted = [(C, FIRST), (C, SECOND)]
+        self.runs: list[dict[str, Any]] = [
+            {"kind": "model", "turn": FIRST, "step": 0},
+            {"kind": "charge", "turn": FIRST, "call": "c1", "attempt": 1},
+            {"kind": "model", "turn": FIRST, "step": 2},
+        ]
+        self.steps = [
+            ("started", {}),
+            ("step", {"kind": "model", "calls": ["c1"]}),
+            ("step", {"kind": "tool", "calls": ["c1"]}),
+            ("delta", {"text": "yo"}),
+            ("completed", {}),
+        ]
+        self.fields = {
+            "status": "completed",
+            "stream": "1",
+            "agent": "lead",
+            "outcome": json.dumps({"messages": [{"content": "yo"}]}),
+        }
+        self.story: dict[str, Any] = {
+            "events": {FIRST: [[0, "started"], [1, "completed"]]},
+            "outcomes": {FIRST: "completed"},
+        }
+
+    def turn(self, turn_id: str) -> list[dict[str, Any]]:
+        return [
+            {"role": "user", "content": "hi", "turn_id": turn_id},
+            {"role": "assistant", "tool_calls": [{"id": "c1"}], "content": "", "turn_id": turn_id},
+            {"role": "tool", "call_id": "c1", "content": "done", "turn_id": turn_id},
+            {"role": "assistant", "content": "yo", "turn_id": turn_id},
+        ]
+
+    def broken(self) -> list[str]:
+        for message in self.history:
+            self.client.rpush(conversation_key(C, "messages"), json.dumps(message))
+        for turn_id in (FIRST, SECOND):
+            key = turn_key(turn_id)
+            self.client.hset(key, mapping=self.fields)
+            for number, (kind, data) in enumerate(self.steps):
+                event: Any = {"type": kind, "data": json.dumps(data)}
+                self.client.xadd(f"{key}:events", event, id=f"{number + 1}-0")
+                self.client.expire(f"{key}:events", 60)
+            self.client.expire(key, 60)
+        self.ledger.write_text("".join(json.dumps(run) + "\n" for run in self.runs))
+        witness = Witness(self.url, self.ledger)
+        try:
+            return witness.broken(witness.look(), Expected(accepted=self.accepted), self.story)
+        finally:
+            witness.close()
+            self.client.close()
+
+
+def lose(scene: Scene) -> None:
+    scene.accepted.append((C, "042-" + "3" * 32))
+
+
+def disorder(scene: Scene) -> None:
+    scene.history = [*scene.turn(SECOND), *scene.turn(FIRST)]
+
+
+def halve(scene: Scene) -> None:
+    scene.history.pop()
+
+
+def leave_a_call_open(scene: Scene) -> None:
+    del scene.history[2]
+
+
+def fail(scene: Scene) -> None:
+    scene.fields["status"] = "failed"
+
+
+def never_end(scene: Scene) -> None:
+    scene.fields["status"] = "running"
+
+
+def tell_the_caller_otherwise(scene: Scene) -> None:
+    scene.story["outcomes"] = {FIRST: "failed internal"}
+
+
+def lose_an_event(scene: Scene) -> None:
+    scene.story["events"] = {FIRST: [[0, "started"], [2, "completed"]]}
+
+
+def end_twice(scene: Scene) -> None:
+    scene.steps.append(("completed", {}))
+
+
+def show_other_text(scene: Scene) -> None:
+    scene.steps.insert(3, ("delta", {"text": "y"}))
+
+
+def leave_something_due(scene: Scene) -> None:
+    scene.client.zadd(DUE, {C: 1})
+
+
+def leave_a_lease(scene: Scene) -> None:
+    scene.client.hset(conversation_key(C, "lease"), "turn", FIRST)
+
+
+def leave_a_journal(scene: Scene) -> None:
+    scene.client.rpush(f"{turn_key(FIRST)}:journal", "{}")
+
+
+def ask_again(scene: Scene) -> None:
+    scene.runs.append({"kind": "model", "turn": FIRST, "step": 0})
+
+
+def charge_twice(scene: Scene) -> None:
+    scene.runs.append({"kind": "charge", "turn": FIRST, "call": "c1", "attempt": 1})
+
+
+def look_again(scene: Scene) -> None:
+    scene.steps.insert(3, ("started", {}))
+    scene.runs.append({"kind": "look", "turn": FIRST, "call": "c1", "attempt": 2})
+
+
+def test_all_is_well(redis_url: str, tmp_path: Path) -> None:
+    assert Scene(redis_url, tmp_path).broken() == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lose, "is gone"),
+        (disorder, "has turns"),
+        (halve, "half a turn"),
+        (leave_a_call_open, "calls and results differ"),
+        (fail, "lead failed"),
+        (never_end, "is running"),
+        (tell_the_caller_otherwise, "the caller was told"),
+        (lose_an_event, "the caller got events"),
+        (end_twice, "end more than once"),
+        (show_other_text, "showed 'yyo'"),
+        (leave_something_due, "due for ever"),
+        (leave_a_lease, "left over"),
+        (leave_a_journal, "without an expiry"),
+        (ask_again, "ran 2 times"),
+        (charge_twice, "was made 2 times"),
+        (look_again, "ran again behind its recorded result"),
+    ],
+)
+def test_harm_is_found(
+    redis_url: str, tmp_path: Path, spoil: Callable[[Scene], None], found: str
+) -> None:
+    scene = Scene(redis_url, tmp_path)
+    spoil(scene)
+    assert any(found in what for what in scene.broken())

@@ -1,0 +1,263 @@
+"""Stores whose every call is made twice, as when its answer was lost: same state, same answer.
+
+Time stands still within a call, so that what is compared is what the call does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final, cast
+
+import redis
+
+from agentapi import load_settings
+from agentapi.memory.in_memory import InMemoryMemory
+from agentapi.stores import Accepted, InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.stores.keys import conversation_keys, turn_keys
+from agentapi.stores.scripts import TRANSITIONS, Call, Scripts, source
+from tests.conformance.stores import Bench
+
+BEGAN: Final = 1_800_000_000.0
+"""Seconds; the time at which the clocks of these stores start."""
+
+READS: Final = frozenset(
+    {"blobs", "check_protocol", "children", "claimed", "close", "events", "history", "interrupt"}
+    | {"pending", "ping", "since_sweep", "slice", "summary", "turn"}
+)
+"""Methods that change nothing, or only what the process itself keeps."""
+
+NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
+"""Methods that name their operation themselves: called again in one process, they are another
+operation. In Redis their scripts are repeated."""
+
+
+class Clock:
+    """Stands still but for what a test adds; every call of a store takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float = 0.001) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Repeats:
+    """What was repeated.
+
+    Attributes:
+        covered: Names of scripts or methods.
+    """
+
+    covered: set[str]
+
+    def compare(self, name: str, call: Callable[[], Any], state: Callable[[], Any]) -> Any:
+        """Make a call twice."""
+        self.covered.add(name)
+        first = _outcome(call)
+        between = state()
+        again = _outcome(call)
+        assert state() == between, f"{name}, repeated, changed the state"
+        assert _same(again) == _same(first), f"{name}, repeated, answers otherwise"
+        return _unwrapped(first)
+
+
+def _outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
+def _unwrapped(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _same(outcome: Any) -> Any:
+    """An answer without what is about the call itself: whether *this* one made the turn."""
+    match outcome:
+        case Exception():
+            return (type(outcome), str(outcome))
+        case Accepted():
+            return (outcome.turn_id, outcome.wakeup)
+        case [b"accepted", *more]:
+            return [b"known", *more]
+        case list():
+            return [_same(each) for each in outcome]
+        case _:
+            return outcome
+
+
+class RepeatingScripts(Scripts):
+    """Runs every script twice, on Redis's data but by the test's clock."""
+
+    def __init__(self, client: redis.Redis, clock: Clock, repeats: Repeats) -> None:
+        super().__init__(client)
+        self._clock = clock
+        self._repeats = repeats
+        time = "redis.call('TIME')"
+        for name in TRANSITIONS:
+            text = source(name)
+            assert time in text
+            frozen = text.replace(time, "redis.call('HMGET', 'test:clock', 's', 'us')")
+            self._scripts[name] = client.register_script(frozen)
+
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self.call_many(name, [(keys, args)])[0]
+
+    def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        self._clock.tick()
+        seconds, rest = divmod(round(self._clock.now * 1_000_000), 1_000_000)
+        self._client.hset("test:clock", mapping={"s": seconds, "us": rest})
+
+        def run() -> list[Any]:
+            pipeline = self._client.pipeline(transaction=False)
+            for keys, args in calls:
+                self._scripts[name](keys=keys, args=args, client=pipeline)
+            return pipeline.execute()
+
+        found = self._repeats.compare(name, run, lambda: dump(self._client))
+        return cast("list[Any]", found)
+
+
+def dump(client: redis.Redis) -> dict[bytes, Any]:
+    """All that is in Redis, and what of it expires."""
+    keys = sorted(cast("list[bytes]", client.keys("agentapi:*")))
+    asked = client.pipeline(transaction=False)
+    for key in keys:
+        asked.type(key)
+        asked.ttl(key)
+    answers = asked.execute()
+    kinds, ttls = answers[::2], answers[1::2]
+    read = client.pipeline(transaction=False)
+    for key, kind in zip(keys, kinds, strict=True):
+        match kind:
+            case b"hash":
+                read.hgetall(key)
+            case b"list":
+                read.lrange(key, 0, -1)
+            case b"zset":
+                read.zrange(key, 0, -1, withscores=True)
+            case b"stream":
+                read.xrange(key)
+            case _:
+                read.get(key)
+    expires = [ttl != -1 for ttl in ttls]
+    return dict(zip(keys, zip(read.execute(), expires, strict=True), strict=True))
+
+
+class RepeatingStore:
+    """Makes every call of an in-memory store twice."""
+
+    def __init__(self, store: Any, state: Any, clock: Clock, repeats: Repeats) -> None:
+        self._store = store
+        self._state = state
+        self._clock = clock
+        self._repeats = repeats
+        if isinstance(store, InMemoryTurnStore):
+            self.calls = RepeatingStore(store.calls, state, clock, repeats)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name in READS or name.startswith("_"):
+            return method
+
+        def twice(*args: Any, **more: Any) -> Any:
+            self._clock.tick()
+            if name in NAMED_INSIDE:
+                self._repeats.covered.add(name)
+                return method(*args, **more)
+            # What is given to the first call must not be what it keeps.
+            given = copy.deepcopy((args, more))
+            return self._repeats.compare(
+                name,
+                lambda: method(*given[0], **given[1]),
+                lambda: _plain(vars(self._state)),
+            )
+
+        return twice
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a store's state that can be compared."""
+    match value:
+        case InMemoryMemory():
+            return _plain(
+                {k: v for k, v in vars(value).items() if k in ("_messages", "_blobs", "tenant_id")}
+            )
+        case Mapping():
+            return {key: _plain(each) for key, each in value.items() if key not in _NO_STATE}
+        case list() | tuple() | set():
+            return [_plain(each) for each in (sorted(value) if isinstance(value, set) else value)]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        case _:
+            return value
+
+
+_NO_STATE: Final = frozenset({"changed", "now", "settings"})
+
+
+def in_memory_twice(repeats: Repeats, **overrides: Any) -> Bench:
+    """The in-memory store, every call of it made twice."""
+    settings, clock = load_settings(**overrides), Clock()
+    store = InMemoryTurnStore(settings, clock)
+    state = store._state
+    twice = cast("TurnStore", RepeatingStore(store, state, clock, repeats))
+
+    def expire(conversation_id: str) -> None:
+        lease = state.conversations[conversation_id].lease
+        assert lease is not None
+        lease.expires = 0
+
+    def overdue(conversation_id: str, since: float = 0.001) -> None:
+        state.conversations[conversation_id].due = clock.now - since
+
+    def has_due(conversation_id: str) -> bool:
+        conversation = state.conversations.get(conversation_id)
+        return conversation is not None and conversation.due is not None
+
+    def lose(turn_id: str) -> None:
+        del state.turns[turn_id]
+
+    def forget(conversation_id: str) -> None:
+        del state.conversations[conversation_id]
+
+    return Bench(twice, settings, expire, overdue, has_due, lose, forget)
+
+
+def on_redis_twice(url: str, repeats: Repeats, **overrides: Any) -> Bench:
+    """The store on Redis, every script of it run twice."""
+    settings, clock = load_settings(redis_url=url, **overrides), Clock()
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    store = RedisTurnStore(settings, client)
+    scripts = RepeatingScripts(client, clock, repeats)
+    store._scripts = scripts
+    cast("Any", store.calls)._scripts = scripts
+
+    def expire(conversation_id: str) -> None:
+        client.hset(conversation_keys(conversation_id).lease, "expires", 0)
+
+    def overdue(conversation_id: str, since: float = 0.001) -> None:
+        due = round((clock.now - since) * 1000)
+        client.zadd(conversation_keys(conversation_id).due, {conversation_id: due})
+
+    def has_due(conversation_id: str) -> bool:
+        return client.zscore(conversation_keys(conversation_id).due, conversation_id) is not None
+
+    def lose(turn_id: str) -> None:
+        client.delete(turn_keys(turn_id).turn)
+
+    def forget(conversation_id: str) -> None:
+        keys = conversation_keys(conversation_id)
+        client.delete(keys.meta, keys.messages, keys.blobs)
+
+    return Bench(store, settings, expire, overdue, has_due, lose, forget)

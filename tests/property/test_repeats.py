@@ -1,0 +1,256 @@
+"""Every call of every transition, made again as when its answer was lost, at every point of the
+state machines: same state, same answer, on both stores.
+
+The exceptions are named here. `Accepted.created` says whether this very call made the turn. In
+one process `reset` and `redispatch` cannot be repeated: each call is an operation of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from agentapi.errors import AgentAPIError, ConversationBusy
+from agentapi.messages import dumps
+from agentapi.stores import CallStore, Ending, NewEvent, RedisTurnStore, TurnStore
+from agentapi.stores.keys import conversation_keys
+from agentapi.stores.scripts import TRANSITIONS
+from agentapi.turns import (
+    ChildReply,
+    ChildTurn,
+    Decision,
+    EventType,
+    HeldCalls,
+    OnAbort,
+    OnBusy,
+    Question,
+    TurnStatus,
+    Verdict,
+)
+from tests.conformance.stores import Bench, C, completed, model_step
+from tests.property.repeating import READS, Repeats, in_memory_twice, on_redis_twice
+from tests.property.test_calls import Calls
+from tests.property.test_turn_protocol import TurnProtocol
+
+YES = Decision(verdict=Verdict.APPROVED)
+
+EXAMPLES = settings(
+    max_examples=15,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+
+
+def walk(bench: Bench) -> None:
+    """Every transition at least once, most of them by each of their ways."""
+    for step in (
+        _a_turn_and_its_ends,
+        _what_a_busy_conversation_does,
+        _waiting_calls,
+        _lost_workers,
+        _deadlines,
+        _refusals,
+        _the_sweep,
+        _histories,
+    ):
+        step(bench)
+
+
+def _a_turn_and_its_ends(bench: Bench) -> None:
+    store, turn_id = bench.store, bench.enqueue()
+    lease = bench.claim(turn_id).lease
+    store.record(lease, 0, model_step())
+    store.emit([(lease, 1, [NewEvent(type=EventType.DELTA, data={"text": "x"})])])
+    store.renew([lease])
+    store.release(lease)
+    lease = bench.claim(turn_id).lease
+    store.release(lease, 1)
+    lease = bench.claim(turn_id).lease
+    assert store.park(lease, 1, failures=1, steps=1, reason="provider")
+    bench.store.cancel(turn_id)
+    done = bench.enqueue()
+    lease = bench.claim(done).lease
+    behind = bench.enqueue(on_abort=OnAbort.KEEP)
+    store.cancel(done)
+    assert not store.park(lease, 1, failures=1, steps=0, reason="provider")
+    assert store.commit(lease, completed(done)) is not None
+    store.commit(bench.claim(behind).lease, Ending(status=TurnStatus.FAILED))
+    store.retry(behind, "operation")
+    bench.enqueue()
+    store.cancel(behind)
+    for turn in (turn_id, done):
+        store.cancel(turn)
+
+
+def _what_a_busy_conversation_does(bench: Bench) -> None:
+    conversation = "busy"
+    first = bench.enqueue(conversation)
+    for on_busy in (*OnBusy, *OnBusy):
+        with contextlib.suppress(ConversationBusy):
+            bench.enqueue(conversation, on_busy=on_busy)
+    bench.store.cancel(first)
+    bench.store.reset(conversation)
+    kept = bench.enqueue(conversation, on_abort=OnAbort.KEEP)
+    bench.store.cancel(kept)
+    with contextlib.suppress(ConversationBusy):
+        bench.enqueue(conversation, on_busy=OnBusy.REJECT)
+
+
+def _waiting_calls(bench: Bench) -> None:
+    store, turn_id = bench.store, bench.enqueue("calls")
+    child = ChildTurn(
+        call_id="k",
+        turn_id=bench.enqueue("child", parent_id=turn_id),
+        conversation_id="child",
+        agent="a",
+        input="hi",
+    )
+    held = HeldCalls(
+        questions=[Question(call_id=c, tool="t", arguments={}, timeout=60) for c in "qr"],
+        children=[child],
+    )
+    lease = bench.claim(turn_id, "calls").lease
+    store.calls.suspend(lease, held)
+    store.calls.decide(turn_id, "q", YES)
+    store.calls.deliver(turn_id, ChildReply(turn_id=child.turn_id, status=TurnStatus.COMPLETED))
+    lease = bench.claim(turn_id, "calls").lease
+    store.calls.decide(turn_id, "r", YES)
+    store.calls.suspend(lease, HeldCalls(questions=held.questions[1:]))
+    with pytest.raises(AgentAPIError):
+        store.calls.decide(turn_id, "r", Decision(verdict=Verdict.REJECTED))
+    store.cancel(turn_id)
+    store.calls.suspend(lease, held)
+    store.commit(lease, Ending(status=TurnStatus.CANCELLED))
+    bench.store.cancel(child.turn_id)
+    store.calls.settle([e for e in store.overdue() if not isinstance(e, str)])
+
+
+def _lost_workers(bench: Bench) -> None:
+    store, turn_id = bench.store, bench.enqueue("lost")
+    lease = bench.claim(turn_id, "lost", token="dead:1").lease
+    assert store.orphan("dead") == ["lost"]
+    bench.try_claim(turn_id, "lost", isolated=False)
+    lease = bench.claim(turn_id, "lost", token="alone:1").lease
+    assert store.perish("lost", turn_id, "alone") is not None
+    with pytest.raises(AgentAPIError):
+        store.record(lease, 0, model_step())
+    store.perish("lost", turn_id, "nobody")
+    store.cancel(turn_id)
+
+
+def _deadlines(bench: Bench) -> None:
+    for _ in range(2):
+        bench.enqueue("late", deadline_at=1.0)
+    late = bench.enqueue("late", deadline_at=1.0)
+    bench.store.expire(late)
+    bench.store.expire(bench.enqueue("late", timeout=600))
+    bench.store.retry(late, "operation")
+
+
+def _refusals(bench: Bench) -> None:
+    """What a script does when it finds that it must do nothing."""
+    store, turn_id = bench.store, bench.enqueue("refused")
+    behind = bench.enqueue("refused")
+    lease = bench.claim(turn_id, "refused").lease
+    bench.try_claim(turn_id, "refused")
+    bench.try_claim(behind, "refused")
+    bench.expire_lease("refused")
+    bench.claim(turn_id, "refused")
+    for call in (
+        lambda: store.record(lease, 0, model_step()),
+        lambda: store.commit(lease, completed(turn_id)),
+        lambda: store.release(lease),
+        lambda: store.park(lease, 1, failures=0, steps=0, reason="provider"),
+        lambda: store.calls.suspend(lease, HeldCalls()),
+        lambda: store.retry(turn_id, "operation"),
+        lambda: store.calls.decide(turn_id, "none", YES),
+    ):
+        with pytest.raises(AgentAPIError):
+            call()
+    store.renew([lease])
+    store.emit([(lease, 1, [NewEvent(type=EventType.DELTA, data={"text": "x"})])])
+    bench.lose(turn_id)
+    bench.try_claim(turn_id, "refused")
+    bench.try_claim(behind, "refused")
+
+
+def _the_sweep(bench: Bench) -> None:
+    store = bench.store
+    for swept in (False, True):
+        store.elect("one", ttl=60, swept=swept)
+        store.elect("two", ttl=60, swept=swept)
+    store.resign("two")
+    store.resign("one")
+    bench.enqueue("swept")
+    gone = bench.enqueue("gone")
+    bench.lose(gone)
+    for conversation in ("swept", "gone"):
+        bench.overdue_now(conversation)
+    assert "swept" in store.overdue()
+    assert [w.conversation_id for w in store.redispatch(["swept", "gone"], {})] == ["swept"]
+    bench.overdue_now("swept")
+    store.redispatch(["swept"], dict.fromkeys(range(256), 0))
+
+
+def _histories(bench: Bench) -> None:
+    store = bench.store
+    assert store.summarise(C, "text", generation=0, start=0, stop=1)
+    assert not store.summarise(C, "other", generation=0, start=0, stop=2)
+    store.reset(C)
+    store.reset("never seen")
+
+
+def test_every_transition_on_redis(redis_url: str) -> None:
+    repeats = Repeats(set())
+    bench = on_redis_twice(redis_url, repeats)
+    walk(bench)
+    store, keys = bench.store, conversation_keys("memory")
+    assert isinstance(store, RedisTurnStore)
+    where = [keys.messages, keys.meta, keys.inbox]
+    said = [dumps(message) for message in completed("t").messages]
+    for tenant in ("acme", "evil"):
+        store._call("append", where, ["operation", "", tenant, 0, 0, *said])
+        store._call("load", where[:2], [tenant, -1, -1])
+    assert repeats.covered == set(TRANSITIONS), "walk() must repeat each transition"
+    store.close()
+
+
+def test_every_transition_in_memory() -> None:
+    repeats = Repeats(set())
+    walk(in_memory_twice(repeats))
+    methods = {
+        name
+        for protocol in (TurnStore, CallStore)
+        for name, _ in inspect.getmembers(protocol, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    assert methods - READS == repeats.covered, "walk() must repeat each transition"
+
+
+def repeated(machine: type[RuleBasedStateMachine], make_bench: Callable[[], Bench]) -> Any:
+    """The machine, on a store whose every call is made twice."""
+    return type("Repeated", (machine,), {"make_bench": staticmethod(make_bench)})
+
+
+@pytest.mark.parametrize("machine", [TurnProtocol, Calls])
+def test_every_call_at_every_point_in_memory(machine: type[RuleBasedStateMachine]) -> None:
+    twice = repeated(machine, lambda: in_memory_twice(Repeats(set())))
+    run_state_machine_as_test(twice, settings=EXAMPLES)
+
+
+@pytest.mark.parametrize("machine", [TurnProtocol, Calls])
+def test_every_call_at_every_point_on_redis(
+    machine: type[RuleBasedStateMachine], redis_url: str
+) -> None:
+    twice = repeated(machine, lambda: on_redis_twice(redis_url, Repeats(set())))
+    run_state_machine_as_test(twice, settings=EXAMPLES)

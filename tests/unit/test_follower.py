@@ -1,0 +1,209 @@
+"""The producers' follower: what goes wrong with one turn's events harms nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from queue import SimpleQueue
+from typing import Any, cast
+
+import pytest
+
+from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
+from agentapi.stores import TurnStore
+from agentapi.turns import Event, EventType
+from orchestrator import follower as follower_module
+from orchestrator.follower import Delivery, EventFollower
+
+Read = Callable[[Mapping[str, int]], dict[str, list[Event]]]
+
+
+class Streams:
+    """The events of turns; each read goes through `before` first, which may raise."""
+
+    def __init__(self) -> None:
+        self.events_of: dict[str, list[Event]] = {}
+        self.before: Callable[[Mapping[str, int]], None] = lambda _: None
+        self._changed = threading.Condition()
+
+    def emit(self, turn_id: str, kind: EventType = EventType.COMPLETED) -> None:
+        with self._changed:
+            events = self.events_of.setdefault(turn_id, [])
+            events.append(Event(number=len(events), type=kind, data={}))
+            self._changed.notify_all()
+
+    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+        self.before(cursors)
+        with self._changed:
+            if timeout > 0:
+                self._changed.wait(0.02)
+            return {
+                turn_id: events[after + 1 :]
+                for turn_id, after in cursors.items()
+                if len(events := self.events_of.get(turn_id, [])) > after + 1
+            }
+
+    def interrupt(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams()
+
+
+@pytest.fixture
+def follower(streams: Streams) -> Iterator[EventFollower]:
+    running = EventFollower(cast("TurnStore", streams))
+    yield running
+    streams.before = lambda _: None
+    running.close()
+
+
+def follow(follower: EventFollower, turn_id: str) -> SimpleQueue[Delivery]:
+    arrived: SimpleQueue[Delivery] = SimpleQueue()
+    follower.subscribe(turn_id, -1, arrived.put)
+    return arrived
+
+
+class Panic(BaseException):
+    """As of an extension module."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), Panic(), SystemExit(), MemoryError()])
+def test_an_error_that_nobody_expected_is_survived(
+    streams: Streams, follower: EventFollower, error: BaseException
+) -> None:
+    failures = [error] * 2
+
+    def fail(cursors: Mapping[str, int]) -> None:
+        if failures:
+            raise failures.pop()
+
+    streams.before = fail
+    arrived = follow(follower, "a")
+    streams.emit("a")
+    assert isinstance(arrived.get(timeout=20), Event)
+    assert not failures
+
+
+@pytest.mark.parametrize("error", [ValueError("no event"), StoreFault("WRONGTYPE")])
+def test_a_turn_that_cannot_be_read_ends_its_own_subscription_only(
+    streams: Streams, follower: EventFollower, error: Exception
+) -> None:
+    def fail(cursors: Mapping[str, int]) -> None:
+        if "bad" in cursors:
+            raise error
+
+    good, bad, again = (follow(follower, turn_id) for turn_id in ("good", "bad", "bad"))
+    streams.before = fail
+    for waiting in (bad, again):
+        fault = waiting.get(timeout=20)
+        assert isinstance(fault, StoreFault)
+    streams.emit("good")
+    event = good.get(timeout=20)
+    assert isinstance(event, Event)
+    later = follow(follower, "later")
+    streams.emit("later")
+    assert isinstance(later.get(timeout=20), Event)
+
+
+def test_an_error_that_stays_is_told_to_those_who_wait(
+    streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "MAX_FAILURES", 2)
+
+    def fail(cursors: Mapping[str, int]) -> None:
+        if len(cursors) > 1:
+            raise RuntimeError("too many at once")
+
+    streams.before = fail
+    waiting = [follow(follower, turn_id) for turn_id in ("a", "b")]
+    for arrived in waiting:
+        assert isinstance(arrived.get(timeout=20), StoreFault)
+
+
+def test_a_subscriber_that_cannot_take_events_harms_no_other(
+    streams: Streams, follower: EventFollower
+) -> None:
+    def refuse(delivery: Delivery) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    follower.subscribe("a", -1, refuse)
+    arrived = follow(follower, "a")
+    streams.emit("a")
+    assert isinstance(arrived.get(timeout=20), Event)
+
+
+def test_a_refused_password_is_waited_for_a_while(
+    streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_AWAY_DELAY", 0.01)
+    tries = threading.Semaphore(0)
+
+    def refuse(cursors: Mapping[str, int]) -> None:
+        tries.release()
+        raise LoginRefused("wrong password")
+
+    streams.before = refuse
+    arrived = follow(follower, "a")
+    for _ in range(5):
+        assert tries.acquire(timeout=20)
+    assert arrived.empty()
+    streams.before = lambda _: None
+    streams.emit("a")
+    assert isinstance(arrived.get(timeout=20), Event)
+
+    monkeypatch.setattr(follower_module, "LOGIN_PATIENCE", 0)
+    streams.before = refuse
+    for _ in range(2):
+        # Whoever comes later is told too.
+        told = follow(follower, "b").get(timeout=20)
+        assert isinstance(told, LoginRefused)
+
+
+def test_a_redis_that_is_away_is_waited_for(
+    streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_AWAY_DELAY", 0.01)
+    monkeypatch.setattr(follower_module, "LOGIN_PATIENCE", 0)
+    tries = threading.Semaphore(0)
+
+    def away(cursors: Mapping[str, int]) -> None:
+        tries.release()
+        raise StoreUnavailable("away")
+
+    streams.before = away
+    arrived = follow(follower, "a")
+    for _ in range(5):
+        assert tries.acquire(timeout=20)
+    assert arrived.empty()
+    streams.before = lambda _: None
+    streams.emit("a")
+    assert isinstance(arrived.get(timeout=20), Event)
+
+
+def test_a_subscription_that_could_not_begin_is_not_kept(
+    streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = follow(follower, "a")
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    reading = threading.Event()
+    streams.before = lambda _: reading.set()
+    assert reading.wait(20)
+    monkeypatch.setattr(streams, "interrupt", away)
+    refused: list[Any] = []
+    while not refused:
+        # Between two reads nobody needs to be interrupted.
+        try:
+            follower.subscribe("b", -1, refused.append)
+        except AgentAPIError as error:
+            refused.append(error)
+    streams.emit("b")
+    streams.emit("a")
+    assert isinstance(waiting.get(timeout=20), Event)
+    monkeypatch.undo()

@@ -1,0 +1,219 @@
+"""The sweep outlives what nobody expected, yields to another worker, and starves nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from agentapi import load_settings
+from agentapi.errors import StoreUnavailable
+from agentapi.ids import create_turn_id, partition_of, partition_of_turn
+from agentapi.stores import Errand, ErrandKind, TurnStore, Wakeup
+from agentapi.stores.base import Election
+from agentapi.supervision import Supervisor
+from tests.faults import until
+from workers.dispatch import Dispatcher
+from workers.errands import Errands
+from workers.patience import Outage
+from workers.sweeper import AT_ONCE, MOST_OVERDUE, Sweeper
+
+WAIT = 30
+
+
+class Panic(BaseException):
+    """Like the panics of extensions written in Rust: not an Exception."""
+
+
+class Fleet:
+    """A store, a broker and errands, as far as a sweep goes."""
+
+    def __init__(self) -> None:
+        self.elections = [True] * 10_000
+        self.asked: list[bool] = []
+        self.since_sweep: float | None = 1.0
+        self.errors: list[BaseException] = []
+        self.late: list[str | Errand] = []
+        self.limits: list[int] = []
+        self.resigned = 0
+        self.done: list[str] = []
+        self.broken: set[str] = set()
+        self.now = 0.0
+        self.returns = 0
+        self.hastened = 0
+        self.looked = threading.Semaphore(0)
+
+    def elect(self, candidate: str, *, ttl: float, swept: bool) -> Election:
+        self.asked.append(swept)
+        return Election(elected=self.elections.pop(0), since_sweep=self.since_sweep)
+
+    def resign(self, candidate: str) -> None:
+        self.resigned += 1
+
+    def overdue(self, limit: int) -> list[str | Errand]:
+        self.limits.append(limit)
+        self.looked.release()
+        if self.errors:
+            raise self.errors.pop(0)
+        return list(self.late)
+
+    def hasten(self) -> int:
+        self.hastened += 1
+        return 0
+
+    def claimed(self) -> dict[int, float]:
+        return {}
+
+    def redispatch(self, conversations: Iterable[str], _: Mapping[int, float]) -> list[Wakeup]:
+        found = list(conversations)
+        self.done += found
+        self.now += 0.4
+        return [Wakeup(conversation_id=c, turn_id=f"t:{c}", agent="a") for c in found]
+
+    def carry_out(self, errand: Errand) -> None:
+        self.done.append(errand.turn_id)
+        self.now += 0.4
+        if errand.turn_id in self.broken:
+            raise RuntimeError("a fault")
+
+    def reachable(self) -> bool:
+        return True
+
+    def holds(self, queue: str) -> bool:
+        return False
+
+    def send(self, wakeup: Wakeup) -> None:
+        if self.broken:
+            raise RuntimeError("a fault")
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    return Supervisor(fatal=None)
+
+
+@pytest.fixture
+def sweeper(fleet: Fleet, supervisor: Supervisor) -> Sweeper:
+    return make(fleet, supervisor, sweep_interval=1)
+
+
+def make(fleet: Fleet, supervisor: Supervisor, **settings: Any) -> Sweeper:
+    return Sweeper(
+        load_settings(**settings),
+        cast("TurnStore", fleet),
+        cast("Dispatcher", fleet),
+        cast("Errands", fleet),
+        Outage(),
+        supervisor=supervisor,
+        clock=lambda: fleet.now,
+    )
+
+
+def errand(number: int) -> Errand:
+    turn_id = create_turn_id(f"c:{number}")
+    return Errand(kind=ErrandKind.DELIVER, turn_id=turn_id, partition=partition_of_turn(turn_id))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), Panic(), SystemExit()])
+def test_it_sweeps_on_after_any_error_and_lets_another_worker_sweep_meanwhile(
+    fleet: Fleet, supervisor: Supervisor, error: BaseException
+) -> None:
+    fleet.errors = [error]
+    sweeper = make(fleet, supervisor, sweep_interval=0.001)
+    sweeper.start("me")
+    for _ in range(5):
+        assert fleet.looked.acquire(timeout=WAIT)
+    sweeper.stop()
+    assert fleet.resigned == 2
+    [status] = supervisor.status()
+    assert (status.failures, status.last_error) == (1, type(error).__name__)
+
+
+def test_a_store_that_is_away_is_no_failure(fleet: Fleet, supervisor: Supervisor) -> None:
+    fleet.errors = [StoreUnavailable("away") for _ in range(20)]
+    sweeper = make(fleet, supervisor, sweep_interval=0.001)
+    sweeper.start("me")
+    until(lambda: not fleet.errors, WAIT)
+    sweeper.stop()
+    assert supervisor.status()[0].failures == 0
+
+
+def test_a_sweep_that_is_complete_is_told_at_the_next_election(
+    fleet: Fleet, sweeper: Sweeper
+) -> None:
+    sweeper.sweep()
+    fleet.errors = [RuntimeError("x")]
+    with pytest.raises(RuntimeError):
+        sweeper.sweep()
+    sweeper.sweep()
+    assert fleet.asked == [False, True, False]
+
+
+def test_a_long_sweep_ends_when_another_worker_is_elected(fleet: Fleet, sweeper: Sweeper) -> None:
+    fleet.late = [*(f"c:{n}" for n in range(1000)), *map(errand, range(1000))]
+    fleet.elections = [True, True, True, False]
+    sweeper.sweep()
+    # It asks again each second, and each part takes 0.4: it did so nine times.
+    assert fleet.now == pytest.approx(3.6)
+    assert fleet.asked == [False, True, True, True]
+
+
+def test_errands_and_conversations_take_turns(fleet: Fleet, sweeper: Sweeper) -> None:
+    beside = [c for c in (f"c:{n}" for n in range(40_000)) if partition_of(c) == 7]
+    fleet.late = [*map(errand, range(3)), *beside[: AT_ONCE + 1]]
+    sweeper.sweep()
+    kinds = ["errand" if "-" in done else "turn" for done in fleet.done]
+    assert kinds == [*["turn"] * AT_ONCE, "errand", "turn", "errand", "errand"]
+
+
+def test_errands_that_fail_take_nobodys_place(fleet: Fleet, sweeper: Sweeper) -> None:
+    errands = [errand(n) for n in range(5)]
+    fleet.broken = {e.turn_id for e in errands[:4]}
+    fleet.late = [*errands, "c"]
+    sweeper.sweep()
+    assert len(fleet.done) == 6
+    fleet.done.clear()
+    fleet.late.remove(errands[4])
+    sweeper.sweep()
+    # They rest, and the store is asked for as many more.
+    assert fleet.done == ["c"]
+    assert fleet.limits == [MOST_OVERDUE, MOST_OVERDUE + 4]
+    fleet.now += 10
+    fleet.broken.clear()
+    sweeper.sweep()
+    assert len(fleet.done) == 6
+    fleet.late.clear()
+    sweeper.sweep()
+    sweeper.sweep()
+    assert fleet.limits[-1] == MOST_OVERDUE
+
+
+def test_after_an_outage_of_the_broker_all_that_was_sent_is_looked_at_at_once(
+    fleet: Fleet, sweeper: Sweeper
+) -> None:
+    for returns in (0, 0, 1, 1, 3):
+        fleet.returns = returns
+        sweeper.sweep()
+    assert fleet.hastened == 2
+
+
+def test_that_nobody_sweeps_is_told_once(
+    fleet: Fleet, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.elections = [False] * 10
+    for since in (1.0, 4.9, 5.1, 6.0, 0.5, None):
+        fleet.since_sweep = since
+        sweeper.sweep()
+        assert sweeper.absent is (since in (5.1, 6.0))
+    words = [record.message.split()[0] for record in caplog.records]
+    assert words == ["sweep.absent", "sweep.back"]
+    fleet.now = 6
+    sweeper.sweep()
+    assert sweeper.absent

@@ -1,0 +1,221 @@
+"""Whether the process still does its work; if not, it ends.
+
+A process whose event loop is blocked renews its leases and claims turns, and carries out none. So
+the loop and the store's threads are asked again and again, and when one of them has not answered
+for too long the process ends: its watchdog frees the turns, and other workers go on with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from agentapi.supervision import Service, Supervisor, end_process, stack_of_thread
+from workers.logs import line
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger("agentapi.liveness")
+
+TICK: Final = 1.0
+"""Seconds between questions."""
+
+SLOW: Final = 3.0
+"""Seconds of silence after which a part is given no more to do until it answers."""
+
+SHORTEST_BOUND: Final = 10.0
+"""Seconds; slow code of users on the loop is not taken for a loop that is dead."""
+
+
+def bound(lease_ttl: float) -> float:
+    """Seconds of silence after which the process ends."""
+    return max(2 * lease_ttl, SHORTEST_BOUND)
+
+
+class StoreThreads(ThreadPoolExecutor):
+    """Threads that talk to Redis for all turns, and count what they have done."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, thread_name_prefix="agentapi-store")
+        self.done = 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See `Executor.submit`."""
+
+        def work() -> T:
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                self.done += 1
+
+        return super().submit(work)
+
+    def where(self) -> str:
+        """Where the threads stand, as code locations."""
+        stacks = [stack_of_thread(thread.ident or 0) for thread in self._threads]
+        return "\n--\n".join(stacks)
+
+
+def starved(native_id: int) -> float:
+    """Seconds for which a thread of this process could have run and got no processor.
+
+    Args:
+        native_id: The thread's, as the system knows it.
+
+    Returns:
+        0 where the system does not tell.
+    """
+    try:
+        waited = Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0.0
+    return int(waited) / 1e9
+
+
+@dataclass(kw_only=True)
+class Probe:
+    """One part of the process that is asked whether it lives.
+
+    Attributes:
+        name: Of the part.
+        ask: Lets the part call what it is given.
+        bound: Seconds of silence after which the part is dead.
+        excused: Whether the part has a reason to be silent now.
+        where: Where it stands, for the log.
+        starved: Seconds for which it could have run and got no processor: no silence of its own.
+        silent: Seconds since it answered, as far as this process ran in them.
+    """
+
+    name: str
+    ask: Callable[[Callable[[], None]], object]
+    bound: float
+    excused: Callable[[], bool] = lambda: False
+    where: Callable[[], str] = lambda: ""
+    starved: Callable[[], float] = lambda: 0.0
+    silent: float = 0.0
+    _asked: bool = field(default=False, init=False)
+    _answered: bool = field(default=False, init=False)
+    _starved: float = field(default=0.0, init=False)
+
+    def look(self, passed: float) -> bool:
+        """Take the answer, if there is one, and ask again; returns whether the part lives."""
+        before, self._starved = self._starved, self.starved()
+        if self._answered or not self._asked or self.excused():
+            self.silent = 0.0
+        else:
+            self.silent += max(0.0, passed - max(0.0, self._starved - before))
+        if self._answered or not self._asked:
+            self._answered, self._asked = False, True
+            try:
+                self.ask(self._answer)
+            except RuntimeError:
+                # A loop that is closed, an executor that was shut down: no answer will come.
+                log.debug(line("probe.refused", what=self.name))
+            except BaseException:
+                # It was not asked: its silence would mean nothing.
+                self._asked = False
+                raise
+        return self.silent < self.bound
+
+    def _answer(self) -> None:
+        self._answered = True
+
+
+class Liveness:
+    """A thread that asks, and ends the process when it gets no answer."""
+
+    def __init__(
+        self,
+        probes: list[Probe],
+        supervisor: Supervisor,
+        *,
+        also: Callable[[], object] = lambda: None,
+        die: Callable[[str], object] = end_process,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one.
+
+        Args:
+            probes: What is asked.
+            supervisor: Of the process.
+            also: Called as often.
+            die: Ends the process, for the sake of the part that is named.
+            clock: Seconds.
+        """
+        self._probes = probes
+        self._also = also
+        self._die = die
+        self._clock = clock
+        self._service = supervisor.thread("agentapi-liveness", self._run)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._service.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._service.stop()
+
+    def _run(self, service: Service) -> None:
+        before = self._clock()
+        while not service.wait(TICK):
+            now = self._clock()
+            # What this thread itself was late by is not the others' silence: the machine is slow,
+            # or the whole process was paused.
+            self.look(min(now - before, TICK))
+            before = now
+            self._also()
+            service.progress()
+
+    def look(self, passed: float) -> None:
+        """Ask all, `passed` seconds after the last time."""
+        for probe in self._probes:
+            if probe.look(passed):
+                continue
+            log.critical(
+                "%s\n%s",
+                line("process.stalled", what=probe.name, seconds=round(probe.silent, 1)),
+                probe.where(),
+            )
+            self._die(probe.name)
+
+    def alive(self) -> bool:
+        """Whether every part has answered in time: only then are the process's leases renewed."""
+        return all(probe.silent < probe.bound for probe in self._probes)
+
+    def responsive(self) -> bool:
+        """Whether every part answers soon enough to be given more to do."""
+        return all(probe.silent < SLOW for probe in self._probes)
+
+    def silence(self) -> dict[str, float]:
+        """Seconds since each part answered, as far as this process ran in them."""
+        return {probe.name: round(probe.silent, 1) for probe in self._probes}
+
+
+def threads_probe(
+    threads: StoreThreads, *, bound: float, excused: Callable[[], bool], where: Callable[[], str]
+) -> Probe:
+    """Asks the store's threads; whatever they finish is an answer, however long their queue is."""
+    seen = -1
+
+    def ask(answer: Callable[[], None]) -> Future[Any]:
+        return threads.submit(answer)
+
+    def moved() -> bool:
+        nonlocal seen
+        before, seen = seen, threads.done
+        return before != seen
+
+    return Probe(
+        name="store-threads",
+        ask=ask,
+        bound=bound,
+        excused=lambda: moved() or excused(),
+        where=where,
+    )

@@ -1,0 +1,34 @@
+"""How a worker process is doing: for `celery inspect services` and `agentapi doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
+
+
+def status_of(runtime: Runtime) -> dict[str, Any]:
+    """The background services of a worker, and what its parts count. No content, no ids.
+
+    Args:
+        runtime: Of the worker.
+    """
+    tools = runtime.tool_places.standing()
+    return {
+        "accepting": runtime.accepting(),
+        "services": [
+            {**asdict(service), "idle": round(service.idle, 1)}
+            for service in runtime.supervisor.status()
+        ],
+        "silent": runtime.liveness.silence(),
+        "turns": {
+            "running": len(runtime.running.all()),
+            "isolated": runtime.isolation.count,
+        },
+        "tool_threads": {**asdict(tools), "stuck": round(tools.stuck, 1)},
+        "sweep": {"absent": runtime.sweeper.absent, "since": round(runtime.sweeper.since_sweep, 1)},
+        "store": {"away": runtime.outage.lasts},
+        "broker": {"away": runtime.dispatcher.away},
+    }
