@@ -65,6 +65,15 @@ class Ledger:
         self._client = client
         self._scripts = scripts
         self._hours = math.ceil(settings.turn_retention / 3600) + 1
+        self._active: set[str] = set()
+
+    def active(self) -> list[str]:
+        """Tenants that have stored something through this process, and were not looked at since."""
+        return sorted(self._active)
+
+    def rest(self, tenant: str) -> None:
+        """There is nothing to look at now."""
+        self._active.discard(tenant)
 
     async def admit(self, tenant: str, asked: Admission) -> bool:
         """Count a turn, until it ends, and its bytes.
@@ -80,6 +89,8 @@ class Ledger:
         stored = self._settings.gateway_stored_bytes
         if not in_flight and not stored:
             return True
+        if stored:
+            self._active.add(tenant)
         size = [asked.conversation_id, asked.bytes, asked.turn_bytes, self._hours]
         args = [in_flight, asked.turn_id, stored, *size]
         reply = await self._call("admit", _keys(tenant), args)
@@ -123,6 +134,7 @@ class Ledger:
         limit = self._settings.gateway_stored_bytes
         if not limit:
             return
+        self._active.add(tenant)
         keys, args = _keys(tenant)[1:], [limit, conversation_id, size, self._hours]
         reply = await self._call("charge", keys, args)
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
 
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.openai_objects import chat_object
@@ -50,4 +50,4 @@ async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
             )
         turn = await ended(view, turn_id, key)
     outcome(turn)
-    return JSONResponse(chat_object(turn), headers=headers)
+    return JsonAnswer(chat_object(turn), headers=headers)

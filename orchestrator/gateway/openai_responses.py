@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse
 
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.deletion import delete_turn
 from orchestrator.gateway.documented import SSE, errors
@@ -56,8 +56,8 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
             await view.check_events(turn, -1)
             return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
         if body.background:
-            return JSONResponse(_shown(view, await view.turn(turn_id)))
-        return JSONResponse(_shown(view, await ended(view, turn_id, key)))
+            return JsonAnswer(_shown(view, await view.turn(turn_id)))
+        return JsonAnswer(_shown(view, await ended(view, turn_id, key)))
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -79,7 +79,7 @@ async def get_response(
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
     if not stream:
-        return JSONResponse(_shown(view, turn))
+        return JsonAnswer(_shown(view, turn))
     with ExitStack() as held:
         held.enter_context(view.slot())
         # The numbers follow from all events, whatever part of them is wanted.

@@ -13,18 +13,24 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
-from agentapi.errors import AgentAPIError, InvalidConversationId, InvalidInput, TurnNotFound
+from agentapi.errors import (
+    AgentAPIError,
+    InvalidConversationId,
+    InvalidInput,
+    StoreUnavailable,
+    TurnNotFound,
+)
 from agentapi.messages import Message, dumps
 from agentapi.turns import Event, PendingCall, Turn, Verdict
 from orchestrator.client import Orchestrator
 from orchestrator.gateway.conversations import Conversation
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import Gone, NotFound
-from orchestrator.gateway.follower import Closed
 from orchestrator.gateway.history import History
 from orchestrator.gateway.item_reader import Found, ItemReader
 from orchestrator.gateway.labels import labels_of
 from orchestrator.gateway.ledger import OVERHEAD
+from orchestrator.gateway.subscriptions import Closed
 from orchestrator.handle import TurnHandle
 
 PREFIX: Final = "gw"
@@ -138,11 +144,7 @@ class TenantView:
         if turn.status.ended and after < turn.last_event:
             first = await self.gateway.follower.past(turn.turn_id, after, count=1)
             if not first or first[0].number != after + 1:
-                raise Gone(
-                    "the turn has ended and its events are kept no longer "
-                    "(AGENTAPI_EVENTS_RETENTION): read its result instead",
-                    code="events_expired",
-                )
+                raise _events_gone()
 
     async def follow(
         self, turn: Turn, after: int, *, fresh: bool = False
@@ -151,10 +153,11 @@ class TenantView:
 
         Raises:
             TurnNotFound: The turn was deleted meanwhile.
-            StoreUnavailable: Redis is out of reach.
+            Gone: The turn has ended and the rest of its events is not kept any more.
+            StoreUnavailable: Redis is out of reach at the beginning.
         """
         patience = self.gateway.settings.gateway_heartbeat
-        seen = after
+        seen, ended = after, False
         following = self.gateway.follower.follow(
             turn.turn_id, after, patience=patience, fresh=fresh
         )
@@ -165,9 +168,15 @@ class TenantView:
                     seen = seen if isinstance(events, Closed) else events[-1].number
                     continue
                 # Nothing for a while: the turn may have ended, and its events be gone.
-                now = await self.turn(turn.turn_id)
+                try:
+                    now = await self.turn(turn.turn_id)
+                except StoreUnavailable:
+                    continue
                 if now.status.ended and now.last_event <= seen:
                     return
+                if ended:
+                    raise _events_gone()
+                ended = now.status.ended
 
     async def wait(self, turn_id: str, seconds: float) -> Turn:
         """A turn when it has ended, or as it stands when the time is up or the gateway stops.
@@ -302,6 +311,14 @@ class TenantView:
     def scrub(self, error: AgentAPIError) -> str:
         """An error's text with public ids in it."""
         return str(error).replace(self.prefix, "")
+
+
+def _events_gone() -> Gone:
+    return Gone(
+        "the turn has ended and its events are kept no longer (AGENTAPI_EVENTS_RETENTION): read "
+        "its result instead",
+        code="events_expired",
+    )
 
 
 def no_conversation(conversation_id: str) -> NotFound:

@@ -194,4 +194,15 @@ def test_health(http: httpx2.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     ready = http.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "redis": "ok", "broker": "ok", "workers": 1}
+    found = ready.json()
+    background = found.pop("background")
+    assert found.pop("sweeper") in ("ok", "unknown")
+    assert found == {
+        "ready": True,
+        "redis": "ok",
+        "broker": "ok",
+        "workers": 1,
+        "follower": "ok",
+    }
+    assert {"gateway-read-0", "gateway-wake-1", "gateway-audit"} <= {b["name"] for b in background}
+    assert all(work["running"] and work["failures"] == 0 for work in background)
