@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from agentapi.turns import Turn
@@ -24,6 +24,7 @@ class Labels:
         seeded: Messages that the request put before the turn's own.
         user: As the caller gave it.
         safety_identifier: As the caller gave it.
+        digest: Of the request, if it had a key: a repeat must be the same.
     """
 
     background: bool = False
@@ -32,6 +33,10 @@ class Labels:
     seeded: int = 0
     user: str | None = None
     safety_identifier: str | None = None
+    digest: str | None = None
+
+
+_NAMES: Final = frozenset(field.name for field in fields(Labels))
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -47,8 +52,13 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 
 def labels_of(turn: Turn) -> Labels:
-    """What was written down with a turn; defaults for turns from elsewhere."""
-    return Labels(**turn.metadata.get(RESERVED, {}))
+    """What was written down with a turn; defaults for turns from elsewhere.
+
+    A gateway of another release may have written more, or less.
+    """
+    stored = turn.metadata.get(RESERVED)
+    known = stored if isinstance(stored, Mapping) else {}
+    return Labels(**{name: value for name, value in known.items() if name in _NAMES})
 
 
 def metadata_of(turn: Turn) -> dict[str, Any]:
