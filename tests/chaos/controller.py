@@ -122,9 +122,10 @@ class _Run:
         if not load.done or load.error is not None:
             ended = len(load.accepted) - len(load.open)
             found.append(f"only {ended} of {len(load.accepted)} turns ended: {load.error!r}")
-        blocked = harm.done["event loop blocked"]
-        if harm.ended_themselves > blocked:
-            found.append(f"{harm.ended_themselves} workers ended themselves, {blocked} with cause")
+        # One whose loop stands still, or whose watchdog is gone, is to be started again.
+        causes = harm.done["event loop blocked"] + harm.done["watchdog killed"]
+        if harm.ended_themselves > causes:
+            found.append(f"{harm.ended_themselves} workers ended themselves, {causes} with cause")
         return found
 
     def _harm(self, harm: Harm, load: Load) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import psutil
 import redis
 
 from orchestrator.stack import Child
@@ -216,11 +217,15 @@ class Harm:
 
     def _kill_a_watchdog(self) -> str:
         victim = self._victim()
-        found = watchdogs(victim) if victim is not None else []
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
+        if victim is None:
+            return ""
+        try:
+            for pid in watchdogs(victim):
                 os.kill(pid, signal.SIGKILL)
-        return "watchdog killed" if found else ""
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            # One that has ended just now, or was killed before and is not reaped.
+            return ""
+        return "watchdog killed"
 
     def _a_wrong_clock(self) -> str:
         """A worker leaves, and the one that comes for it lives an hour ago, or in an hour."""
