@@ -15,7 +15,7 @@ from tests.chaos.load import Load
 from tests.chaos.plan import FAULTS, Outcome, Plan, conflicts
 from tests.chaos.recovery import RecoveryClock
 from tests.chaos.servers import Servers
-from tests.chaos.skew import Skew
+from tests.chaos.skew import Skew, release
 
 
 def run(plan: Plan, console: Console) -> Outcome:
@@ -83,6 +83,7 @@ class _Run:
                     chance=self._chance,
                     skew=skew,
                     traps=self._traps,
+                    old_release=release(plan.old_version, plan.folder / "old"),
                     open_turns=lambda: list(load.open),
                 )
             )

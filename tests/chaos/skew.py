@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
-from collections.abc import Callable
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -15,6 +19,23 @@ from orchestrator import Orchestrator, TurnHandle
 from tests.chaos.checker import client_of, conversation_key, turn_key
 
 PATIENCE = 120.0
+
+
+def release(commit: str, folder: Path) -> Mapping[str, str]:
+    """Variables for a worker of another release, from this repository; none without a commit."""
+    if not commit:
+        return {}
+    folder.mkdir(parents=True)
+    archive = subprocess.run(
+        ["git", "archive", commit, "agentapi", "workers"],
+        capture_output=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    # Before what lies in the working directory, where the agents are found all the same.
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
 
 
 class Skew:
