@@ -25,8 +25,8 @@ EFFECTS: Final[Mapping[Kind, Sequence[Effect]]] = {
     Kind.BEGIN: (*_DEATHS, Effect.HANG),
     Kind.STEP: (Effect.KILL, *_ERRORS, Effect.HANG),
 }
-"""What can happen at a point of each kind. Only what is awaited can be cancelled. What work that was
-handed off raises is raised by the points in it."""
+"""What can happen at a point of each kind. Only what is awaited can be cancelled. What is raised by
+work that was handed off, the points in it raise."""
 
 SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
     "turn": ("worker", "producer"),
@@ -56,7 +56,7 @@ def singles(
 
 
 def triggered(passed: Mapping[str, int]) -> list[Planned]:
-    """Faults where a worker comes only after another: of the broker, which is away and comes back."""
+    """Faults where a worker comes only after another: the broker is away and comes back."""
     publish = next(point for point in sorted(passed) if point.startswith(Kind.PUBLISH))
     away = Fault(point=publish, occurrence=1, effect=Effect.REDIS_ERROR)
     return [
