@@ -101,30 +101,36 @@ class Runtime:
         self._events = EventLog(store, self.supervisor)
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
         self._gate = ProviderGate(traffic, settings.provider_limits)
-        self._heartbeat = Heartbeat(
-            settings,
-            store,
+        self._heartbeat = self._make_heartbeat()
+        self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
+        self.sweeper = Sweeper(
+            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
+        )
+        self.isolation = self._make_isolation()
+        self._executor = self._make_executor()
+        self._starting = threading.Lock()
+        self._started = False
+
+    def _make_heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._settings,
+            self._store,
             self.running,
             self._gate,
             self.outage,
             supervisor=self.supervisor,
             vouches=self.liveness.alive,
         )
-        self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self.sweeper = Sweeper(
-            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
-        )
-        self.isolation = IsolatedTurns(
-            places=settings.isolated_turns,
-            store=store,
-            dispatcher=dispatcher,
+
+    def _make_isolation(self) -> IsolatedTurns:
+        return IsolatedTurns(
+            places=self._settings.isolated_turns,
+            store=self._store,
+            dispatcher=self.dispatcher,
             threads=self.threads,
             outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
         )
-        self._executor = self._make_executor()
-        self._starting = threading.Lock()
-        self._started = False
 
     def _make_executor(self) -> TurnExecutor:
         compactor = Compactor(

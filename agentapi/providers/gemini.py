@@ -17,11 +17,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+import orjson
 from google import genai
 from google.genai import errors, types
 
 from agentapi.errors import ProviderError
 from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.plain import plain
 from agentapi.providers.answers import LONGEST_ANSWER
 from agentapi.providers.base import (
     FinishReason,
@@ -51,6 +53,7 @@ _MODEL_SLIPPED: Final = frozenset(
 )
 _TOOLS_OR_JSON: Final = re.compile(r"\bgemini-[12]\b")
 """Models that refuse function calling together with a JSON reply."""
+_MARKS: Final = frozenset({"thought", "thoughtSignature"})
 _KEY_REASONS: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED", "API key not valid")
 _TRANSPORT: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -226,12 +229,13 @@ class _Gathered:
             raise broken(PROVIDER, "cut its answer before the end")
         if self._finish in _MODEL_SLIPPED:
             raise broken(PROVIDER, f"ended its answer with {self._finish}")
-        calls = tuple(_call(part) for part in self._parts if part.function_call)
+        parts = _verbatim(self._parts)
+        calls = tuple(_call(part["functionCall"]) for part in parts if "functionCall" in part)
         return ModelResponse(
             message=AssistantMessage(
                 content=_text(self._parts),
                 tool_calls=calls,
-                provider_data={PROVIDER: _verbatim(self._parts)},
+                provider_data={PROVIDER: {"parts": parts}},
             ),
             usage=self._usage,
             finish=self._reason(calls),
@@ -249,23 +253,30 @@ def _text(parts: Sequence[types.Part]) -> str:
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
-def _call(part: types.Part) -> ToolCall:
-    call = part.function_call
-    if call is None or not call.name:
+def _call(call: Mapping[str, Any]) -> ToolCall:
+    if not call.get("name"):
         raise broken(PROVIDER, "sent a function call without a name")
     return ToolCall(
         # Not every model gives its calls an id; results need one to find them by.
-        id=call.id or f"gemini_{uuid.uuid4().hex[:24]}",
-        name=call.name,
-        arguments=dict(call.args or {}),
+        id=call.get("id") or f"gemini_{uuid.uuid4().hex[:24]}",
+        name=call["name"],
+        arguments=call.get("args") or {},
     )
 
 
-def _verbatim(parts: Sequence[types.Part]) -> dict[str, Any]:
-    """The model's content as it came, thought signatures included, to be sent back so."""
+def _verbatim(parts: Sequence[types.Part]) -> list[dict[str, Any]]:
+    """The model's content as it came, thought signatures included, to be sent back so.
+
+    Raises:
+        TooDeep: It cannot be written as JSON.
+    """
     dumped = [part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in parts]
-    # Gemini takes no part back that says nothing.
-    return {"parts": [part for part in dumped if part]}
+    # Gemini takes no part back that says nothing; one with a signature says an empty text.
+    said = [{"text": "", **part} if part.keys() <= _MARKS else part for part in dumped if part]
+    if any("functionCall" in part for part in said):
+        # The SDK reads NaN, which no server takes back.
+        said = orjson.loads(orjson.dumps(plain(said)))
+    return said
 
 
 def _config(request: ModelRequest) -> types.GenerateContentConfig:

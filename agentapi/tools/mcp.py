@@ -117,8 +117,11 @@ class McpServer:
         return [
             McpTool(self, session, tool, approval=self._approves(tool.name))
             for tool in await session.tools()
-            if (self._only is None or tool.name in self._only) and tool.name not in self._without
+            if self._offers(tool.name)
         ]
+
+    def _offers(self, tool: str) -> bool:
+        return (self._only is None or tool in self._only) and tool not in self._without
 
     def _approves(self, tool: str) -> bool:
         needs = self._requires_approval
@@ -135,7 +138,7 @@ class McpTool(BaseTool):
         super().__init__(
             ToolSpec(
                 name=_NOT_IN_NAMES.sub("_", f"{server.name}_{tool.name}")[:64],
-                description=tool.description or "",
+                description=clean_text(tool.description or ""),
                 parameters=tool.input_schema,
             ),
             idempotent=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),

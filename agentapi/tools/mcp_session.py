@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Any, Final
@@ -30,8 +32,11 @@ from mcp.types import (
 )
 
 from agentapi.errors import ProviderUnavailable
+from agentapi.plain import DEEPEST, clean_text, cut
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp_endpoint import McpEndpoint
+
+log = logging.getLogger("agentapi.mcp")
 
 CONNECT_TIMEOUT: Final = 20.0
 """Seconds for a server to start and say hello."""
@@ -43,6 +48,12 @@ LISTEN_PAUSE: Final = 1.0
 """Seconds before a server is asked again to tell of changes."""
 
 MOST_PAGES: Final = 100
+
+MOST_TOOLS: Final = 1_000
+"""No model chooses among more."""
+
+LONGEST_REASON: Final = 1_000
+"""Bytes of an error that are told."""
 
 _NO_SESSION: Final = frozenset({INVALID_REQUEST, CONNECTION_CLOSED, -32001})
 """Codes with which servers over HTTP refuse a session that they do not know (any more)."""
@@ -76,15 +87,18 @@ class McpSession:
             try:
                 async with asyncio.timeout(self._server.timeout):
                     changes = self._changes
-                    tools = await _all_tools(client)
+                    found = await _all_tools(client)
             except Exception as error:
                 await self._broke(client)
                 # A session that broke while nobody used it is made again at once.
                 if client is not known:
                     raise self._away(error) from error
                 continue
+            tools = tuple(tool for tool in found[:MOST_TOOLS] if _is_usable(tool))
             if changes == self._changes:
                 self._tools = tools
+                if left_out := len(found) - len(tools):
+                    log.warning("mcp.left_out server=%s tools=%d", self._server.name, left_out)
             return tools
         return self._tools
 
@@ -228,7 +242,8 @@ class McpSession:
     def _away(
         self, error: BaseException | str, retry_after: float | None = None
     ) -> ProviderUnavailable:
-        why = error if isinstance(error, str) else _reason(error)
+        # Of what the server sent, its beginning says enough.
+        why = error if isinstance(error, str) else cut(clean_text(_reason(error)), LONGEST_REASON)
         if self._status is not None:
             why = f"{why} (HTTP {self._status})"
         return ProviderUnavailable(
@@ -286,6 +301,25 @@ async def _all_tools(client: Client) -> tuple[Tool, ...]:
         if cursor is None:
             break
     return tuple(tools)
+
+
+def _is_usable(tool: Tool) -> bool:
+    """Whether providers take it: with a schema of an object that JSON can say."""
+    try:
+        json.dumps(tool.input_schema, allow_nan=False, ensure_ascii=False).encode()
+        fits = _depth(tool.input_schema) <= DEEPEST
+    except (ValueError, RecursionError):
+        return False
+    return fits and tool.input_schema.get("type") == "object"
+
+
+def _depth(value: Any) -> int:
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    return 1 + max(map(_depth, inside), default=0)
 
 
 @asynccontextmanager

@@ -54,11 +54,11 @@ class Proxy:
             self._flows.clear()
         else:
             self._flows.set()
-        if state is Network.CUT and self._server is not None:
+        if state is not Network.CUT and self._server is None:
+            await self.start()
+        elif state is Network.CUT and self._server is not None:
             self._server.close()
             self._server = None
-        elif self._server is None:
-            await self.start()
 
     async def stop(self) -> None:
         """End it with all connections."""
@@ -140,10 +140,12 @@ class Proxies:
         self._do(proxy.become(state))
 
     async def _finish(self) -> None:
+        # All connections were aborted: what handles them comes to its end, and closes them.
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others:
+            await asyncio.wait(others, timeout=5)
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)

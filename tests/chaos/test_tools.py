@@ -120,7 +120,7 @@ def test_a_clock_that_is_off(tmp_path: Path) -> None:
         assert monotonic - time.monotonic() == pytest.approx(0, abs=60)
 
 
-def sleeper(tmp_path: Path, code: str = "") -> Child:
+def sleeper(tmp_path: Path, code: str = "pass") -> Child:
     """A process with another one beside it."""
     lines = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); "
     return Child(
@@ -137,6 +137,7 @@ def test_a_lost_machine_takes_everything_on_it(tmp_path: Path) -> None:
     worker = sleeper(tmp_path)
     fleet.workers.append(worker)
     until(lambda: "ready" in worker.log.read_text())
+    until(lambda: beside(worker))
     [other] = beside(worker)
     lose_machine(fleet, worker)
     assert worker.exit_code == -9

@@ -8,16 +8,27 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from agentapi import Agent, load_settings, register_provider
 from agentapi.providers import Provider
-from tests.fuzz.odd_server import OddServer, odd_server
+from agentapi.tools import mcp_session
+from tests.fuzz.odd_server import odd_server
 from tests.fuzz.rig import INNOCENT, Rig
 from tests.fuzz.target import Target
-from tests.fuzz.targets import chat, gemini, tools
+from tests.fuzz.targets import chat, gemini, mcp, tools
+from tests.fuzz.targets.providers import Models
 
 INNOCENT_AGENT: Final = Agent(name=INNOCENT, provider="offline")
+
+
+INNOCENTS: Final = {
+    INNOCENT: "{}",
+    "fine-chat": "{}",
+    "fine-gemini": "{}",
+    "fine-mcp": '/fine_read {"title": "{}"}',
+}
 
 
 def _shared(make: Callable[[], Any]) -> Callable[[], Provider]:
@@ -50,15 +61,28 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
         folder: For logs and files.
     """
     with ExitStack() as stack:
-        chat_server = stack.enter_context(odd_server(chat.otherwise))
-        gemini_server = stack.enter_context(odd_server(gemini.otherwise))
+        models = {"chat": Models(chat.otherwise), "gemini": Models(gemini.otherwise)}
+        chat_server = stack.enter_context(odd_server(models["chat"]))
+        gemini_server = stack.enter_context(odd_server(models["gemini"]))
+        mcp_server = mcp.FakeServer()
+        mcp_url = stack.enter_context(odd_server(mcp_server)).url
         _register("chat", lambda: chat.ChatTarget.client(chat_server.url))
         _register("gemini", lambda: gemini.GeminiTarget.client(gemini_server.url))
         register_provider("odd-calls", tools.OddCalls)
         agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents(), *tools.agents()]
-        rig = Rig(_settings(redis_url), agents)
+        fresh = mcp.FreshServer(mcp_url)
+        agents += mcp.agents(mcp_url, fresh)
+        rig = Rig(_settings(redis_url), agents, INNOCENTS)
         stack.callback(rig.close)
-        yield Bench(rig=rig, targets=_targets(rig, chat_server, gemini_server))
+        # What was to be connected is; what is odd may not take a turn's whole time.
+        stack.enter_context(patch.object(mcp_session, "CONNECT_TIMEOUT", 3.0))
+        targets: list[Target] = [
+            chat.ChatTarget(rig, models["chat"]),
+            gemini.GeminiTarget(rig, models["gemini"]),
+            tools.ToolTarget(rig),
+            mcp.McpTarget(rig, mcp_server, fresh),
+        ]
+        yield Bench(rig=rig, targets={target.name: target for target in targets})
 
 
 def _register(name: str, make: Callable[[], Any]) -> None:
@@ -83,12 +107,3 @@ def _settings(redis_url: str) -> Any:
         shutdown_grace=0,
         watchdog=False,
     )
-
-
-def _targets(rig: Rig, chat_server: OddServer, gemini_server: OddServer) -> dict[str, Target]:
-    targets: list[Target] = [
-        chat.ChatTarget(rig, chat_server),
-        gemini.GeminiTarget(rig, gemini_server),
-        tools.ToolTarget(rig),
-    ]
-    return {target.name: target for target in targets}

@@ -7,33 +7,31 @@ import contextlib
 import json
 import re
 import threading
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from tests.fuzz.answers import Answer, Ending
 
-_MODEL = re.compile(r"/models/([^:/]+):")
-
-Otherwise: TypeAlias = Callable[[str, bool, Any], Answer]
-"""What is answered when nothing was told: by model, whether to stream, and request."""
+Answering: TypeAlias = Callable[[str, str, Any], Answer]
+"""What a server answers, by method, path and body of a request."""
 
 
-@dataclass
+NOT_JSON: Final = "not JSON"
+"""Stands in a parsed request for NaN and infinity, which servers refuse."""
+
+
+def _marked(constant: str) -> str:
+    return f"{NOT_JSON}: {constant}"
+
+
+@dataclass(kw_only=True)
 class OddServer:
-    """Answers each model as it was told; what it was not told about gets a valid answer."""
+    """A server; `url` is known once it runs."""
 
-    otherwise: Otherwise
+    answering: Answering
     url: str = ""
-    scripts: dict[str, deque[Answer]] = field(default_factory=lambda: defaultdict(deque))
-    requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-
-    def will(self, model: str, *answers: Answer) -> None:
-        """Let a model's next requests get these answers, and none that was left from before."""
-        self.requests[model].clear()
-        self.scripts[model] = deque(answers)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -46,14 +44,8 @@ class OddServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         length = re.search(r"content-length: (\d+)", head, re.I)
         body = await reader.readexactly(int(length[1]) if length else 0)
-        path = head.split(" ", 2)[1]
-        sent: dict[str, Any] = json.loads(body or b"{}")
-        named = _MODEL.search(path)
-        model = named[1] if named else str(sent.get("model"))
-        self.requests[model].append(sent)
-        stream = bool(sent.get("stream")) or "stream" in path
-        script = self.scripts[model]
-        answer = script.popleft() if script else self.otherwise(model, stream, sent)
+        method, path, _ = head.split(" ", 2)
+        answer = self.answering(method, path, json.loads(body or b"null", parse_constant=_marked))
         writer.write(answer.head())
         for piece in answer.pieces():
             writer.write(piece)
@@ -70,9 +62,9 @@ class OddServer:
 
 
 @contextmanager
-def odd_server(otherwise: Otherwise) -> Iterator[OddServer]:
+def odd_server(answering: Answering) -> Iterator[OddServer]:
     """A server that runs until the block ends."""
-    server = OddServer(otherwise)
+    server = OddServer(answering=answering)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="odd-server", daemon=True)
     thread.start()

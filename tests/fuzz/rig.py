@@ -6,11 +6,12 @@ event loop, event log, heartbeat and sweep.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,11 +67,22 @@ class _Carrier:
 class Rig:
     """Runs turns and keeps the promises in view."""
 
-    def __init__(self, settings: Settings, agents: Sequence[Agent]) -> None:
+    def __init__(
+        self, settings: Settings, agents: Sequence[Agent], innocents: Mapping[str, str]
+    ) -> None:
+        """Start it.
+
+        Args:
+            settings: Of the worker.
+            agents: Whom it serves.
+            innocents: Agents beside whom something may happen, with the wording of messages to
+                them: ``{}`` stands for what the reply must repeat.
+        """
         self.settings = settings
         self.redis = redis.Redis.from_url(settings.redis_url)
         self.watch = Watch(self.redis)
         self._agents = agents
+        self._innocents = innocents
         self._said = 0
         self._carriers = ThreadPoolExecutor(16, thread_name_prefix="carrier")
         self._start()
@@ -88,7 +100,9 @@ class Rig:
         self.producer = Orchestrator(self.settings)
         self.producer._wakeups = _Carrier(self._send)
         self.runtime.start("fuzzed")
-        self.run(INNOCENT, "Message 0")
+        for agent in self._innocents:
+            with self.innocent(agent):
+                pass
         # What there is when nothing happens.
         self.watch.begin(self.runtime)
 
@@ -157,11 +171,12 @@ class Rig:
         """Beside the block, a turn of another conversation runs and must come through untouched."""
         self._said += 1
         told = f"Message {self._said}"
+        message = self._innocents[agent].replace("{}", told)
         turn: Future[Fate] = Future()
 
         def work() -> None:
             try:
-                turn.set_result(self.run(agent, told, conversation_id=f"{INNOCENT}:{agent}"))
+                turn.set_result(self.run(agent, message, conversation_id=f"{INNOCENT}:{agent}"))
             except BaseException as error:
                 turn.set_exception(error)
 
@@ -177,6 +192,10 @@ class Rig:
         assert ended.attempt == 1, "the innocent turn was interrupted"
         assert ended.text is not None
         assert told in ended.text, f"the innocent turn got {ended.text[:200]!r}"
+
+    def on_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something on the runtime's event loop."""
+        asyncio.run_coroutine_threadsafe(work, self.runtime._loop.loop).result(BOUND)
 
     def forget_providers(self) -> None:
         """Let no provider be left alone because of what it answered before."""

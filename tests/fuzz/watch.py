@@ -67,7 +67,7 @@ class Watch:
         self._deaths: list[str] = []
         self._threads: Counter[str] = Counter()
         self._alive: set[str] = set()
-        self._tasks: int | None = None
+        self._tasks: Counter[str] = Counter()
 
     def close(self) -> None:
         """Listen no more."""
@@ -133,8 +133,7 @@ class Watch:
     def _left(self, runtime: Runtime) -> list[str]:
         left = [f"running turn {turn.lease.turn_id}" for turn in runtime.running.all()]
         left += [f"thread {name}" for name in _threads() - self._threads]
-        if self._tasks is not None and (tasks := _tasks(runtime)) > self._tasks:
-            left.append(f"{tasks - self._tasks} tasks")
+        left += [f"task {task}" for task in _tasks(runtime) - self._tasks]
         for key in self._redis.scan_iter(count=10_000):
             name = key.decode("utf-8", "replace")
             if name.endswith((":lease", ":inbox", ":journal", ":due")):
@@ -160,12 +159,15 @@ def _threads() -> Counter[str]:
     return Counter(name for name in names if not name.startswith(lasting))
 
 
-def _tasks(runtime: Runtime) -> int:
-    async def count() -> int:
-        return len(asyncio.all_tasks()) - 1
+def _tasks(runtime: Runtime) -> Counter[str]:
+    """Tasks of the event loop by what they run."""
+
+    async def names() -> Counter[str]:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        return Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
 
     loop = runtime._loop.loop
-    return asyncio.run_coroutine_threadsafe(count(), loop).result(BOUND_OF_LOOP)
+    return asyncio.run_coroutine_threadsafe(names(), loop).result(BOUND_OF_LOOP)
 
 
 BOUND_OF_LOOP: Final = 10.0

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Final
+import json
+import re
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies as st
 
 from agentapi import tool
 from tests.fuzz.answers import Answer, PlainAnswer, StreamAnswer
-from tests.fuzz.odd_server import OddServer
+from tests.fuzz.odd_server import NOT_JSON
 from tests.fuzz.rig import Fate, Rig
 from tests.fuzz.values import CANARY
 
@@ -34,15 +39,47 @@ async def look(at: str = "") -> str:
     return f"seen: {at}"
 
 
+Otherwise: TypeAlias = Callable[[str, bool, Any], Answer]
+"""What is answered when nothing was told: by model, whether to stream, and request."""
+
+_MODEL: Final = re.compile(r"/models/([^:/]+):")
+
+
+@dataclass
+class Models:
+    """Answers each model as it was told; what it was not told about gets a valid answer."""
+
+    otherwise: Otherwise
+    scripts: dict[str, deque[Answer]] = field(default_factory=lambda: defaultdict(deque))
+    requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+
+    def will(self, model: str, *answers: Answer) -> None:
+        """Let a model's next requests get these answers, and none that was left from before."""
+        self.requests[model].clear()
+        self.scripts[model] = deque(answers)
+
+    def __call__(self, method: str, path: str, sent: Any) -> Answer:
+        """See `odd_server`."""
+        named = _MODEL.search(path)
+        model = named[1] if named else str((sent or {}).get("model"))
+        self.requests[model].append(sent)
+        script = self.scripts[model]
+        if script:
+            return script.popleft()
+        # A client that was sent elsewhere asks without a body.
+        stream = bool(sent and sent.get("stream")) or "stream" in path
+        return self.otherwise(model, stream, sent)
+
+
 class ProviderTarget:
     """A turn whose first model call gets the example, and whose conversation goes on after it."""
 
     name = ""
     examples = 0
 
-    def __init__(self, rig: Rig, server: OddServer) -> None:
+    def __init__(self, rig: Rig, models: Models) -> None:
         self._rig = rig
-        self._server = server
+        self._models = models
         self._numbers = itertools.count()
 
     def strategy(self) -> st.SearchStrategy[tuple[Any, bool]]:
@@ -72,15 +109,17 @@ class ProviderTarget:
             "on_abort": "keep" if keep else "drop",
         }
         agent = f"odd-{self.name}"
-        self._server.will("odd", self.answer(odd))
+        self._models.will("odd", self.answer(odd))
         with self._rig.innocent(f"fine-{self.name}"):
             fate = self._rig.run(agent, f"{CANARY} hi", **more)
         self._judge(fate)
-        self._server.will("odd")
+        self._models.will("odd")
         self._rig.forget_providers()
         after = self._rig.run(agent, "And now?", **more)
         assert after.completed, f"the conversation is broken: {after.code} {after.message[:300]}"
-        found = [p for request in self._server.requests["odd"] for p in self.problems(request)]
+        requests = self._models.requests["odd"]
+        found = [p for request in requests for p in self.problems(request)]
+        found += [NOT_JSON for request in requests if NOT_JSON in json.dumps(request)]
         assert not found, f"the provider would refuse the history: {found}"
         self._rig.read(fate)
         self._rig.check()

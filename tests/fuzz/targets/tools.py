@@ -18,6 +18,7 @@ from agentapi import Agent, ToolFailed, tool
 from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
+from agentapi.providers.openai_format import request_body
 from agentapi.tools.base import BaseTool
 from tests.fuzz.mutations import Mutation, mutations
 from tests.fuzz.rig import INNOCENT, Rig
@@ -192,6 +193,11 @@ class OddCalls(OfflineProvider):
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
+        body = request_body(request)
+        # As clients do before they send it.
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+        for offered in body.get("tools", ()):
+            assert offered["function"]["parameters"].get("type") == "object"
         if isinstance(request.messages[-1], ToolMessage):
             return _response(AssistantMessage(content="Done."))
         said = request.messages[-1].content
