@@ -263,12 +263,10 @@ class Cell:
     def _wrong_errors(self, planned: Planned, story: Mapping[str, Any]) -> list[str]:
         """A network that fails is told to callers by errors of this project."""
         network = (Effect.REDIS_ERROR, Effect.TIMEOUT, Effect.LOST_ANSWER)
+        if planned.role != "producer":
+            return []
         for fault in planned.faults:
-            if (
-                planned.role != "producer"
-                or fault.effect not in network
-                or fault.kind not in REMOTE
-            ):
+            if fault.effect not in network or fault.kind not in REMOTE:
                 return []
         return [f"the caller got a bare {name}" for name, ours in story["errors"] if not ours]
 

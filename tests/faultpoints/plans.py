@@ -36,6 +36,25 @@ SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
 """Whose points are looked at in each scenario."""
 
 
+RAISES_NOTHING: Final[Mapping[str, str]] = {
+    "hand-off orchestrator.aio.AsyncTurnHandle._follow.deliver: loop.call_soon_threadsafe": (
+        "it fails only when the event loop has ended, and nobody waits any more"
+    ),
+}
+"""Points where an error has one meaning, which a test cannot give it."""
+
+
+def effects_at(point: str) -> Sequence[Effect]:
+    """What can happen at a point."""
+    effects = EFFECTS[Kind(point.partition(" ")[0])]
+    if point in RAISES_NOTHING:
+        return [effect for effect in effects if effect.kills or effect is Effect.HANG]
+    if ": with " in point:
+        # What was entered would never be left: no code can be written for that.
+        return [effect for effect in effects if effect is not Effect.LOST_ANSWER]
+    return effects
+
+
 def singles(
     scenario: str, role: str, passed: Mapping[str, int], occurrences: int
 ) -> Iterator[Planned]:
@@ -48,9 +67,8 @@ def singles(
         occurrences: At most so many passages of a point; 0 for all.
     """
     for point, count in sorted(passed.items()):
-        kind = Kind(point.partition(" ")[0])
         for occurrence in range(1, min(count, occurrences or count) + 1):
-            for effect in EFFECTS[kind]:
+            for effect in effects_at(point):
                 fault = Fault(point=point, occurrence=occurrence, effect=effect)
                 yield Planned(scenario=scenario, role=role, faults=(fault,))
 
