@@ -1,17 +1,19 @@
 """Images and files in the forms of OpenAI's API.
 
 Addresses are handed to the model's provider as they are: neither the gateway nor a worker fetches
-what a client names.
+what a client names. A provider that runs in one's own network would fetch from there what no
+client may reach; see `check_addresses`.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from agentapi.attachments import File, Image
+from orchestrator.gateway.addresses import is_public
 from orchestrator.gateway.errors import InvalidRequest, UnsupportedParameter
 
 _DATA_URL: Final = re.compile(
@@ -81,6 +83,31 @@ def _address(url: Any, place: str) -> str:
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
         raise InvalidRequest(f"{place} is neither a data URL nor an address", param=place)
     return url
+
+
+def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) -> None:
+    """See that no provider is sent where it may not go.
+
+    Args:
+        attached: Images and files of a message.
+        allowed: ``none``, ``public`` or ``any``.
+        param: The parameter they came with.
+
+    Raises:
+        InvalidRequest: One has an address that is not allowed.
+    """
+    for url in (part.url for part in attached if part.url is not None):
+        if allowed == "none":
+            why = "no addresses are taken here (AGENTAPI_GATEWAY_ADDRESSES)"
+        elif allowed == "public" and not is_public(url):
+            why = "the address is not public (AGENTAPI_GATEWAY_ADDRESSES)"
+        else:
+            continue
+        raise InvalidRequest(
+            f"{param}: {why}: send the image or file itself, as a data URL",
+            param=param,
+            code="address_not_allowed",
+        )
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 
 import orjson
 import redis.asyncio
 
 from agentapi import Settings
-from agentapi.messages import Message, dumps, loads
+from agentapi.messages import Message, dumps
 from agentapi.records import reading
 from agentapi.stores.connection import translate_errors
 from agentapi.stores.keys import conversation_keys, turn_keys
+from orchestrator.gateway.lanes import Lanes
 from orchestrator.gateway.scripts import Scripts
 
-_NO_BLOBS: Final[Mapping[str, bytes]] = {}
+_WIPE_MESSAGES: Final = 200
+_WIPE_BYTES: Final = 1_048_576
+"""Messages, and their bytes, that are deleted at once."""
+
+_LEFT_TTL: Final = 3_600_000
+"""Milliseconds after which what a dropped conversation left behind goes by itself."""
+
+LANES: Final = 2
+"""Long reads of one tenant at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +42,35 @@ class Conversation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A message of a history.
+
+    Attributes:
+        position: Its place, counted from 0.
+        raw: As it is stored.
+    """
+
+    position: int
+    raw: bytes
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A conversation that was deleted, and the key of what it leaves behind."""
+
+    conversation_id: str
+    left: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Busy:
     """Turns that have not ended, oldest first."""
 
     turn_ids: Sequence[str]
 
 
-def _conversation(created: bytes, metadata: bytes) -> Conversation:
+def _conversation(created: bytes | str, metadata: bytes | str) -> Conversation:
     """Read what is stored of one.
 
     Raises:
@@ -55,12 +84,17 @@ def _conversation(created: bytes, metadata: bytes) -> Conversation:
 
 
 class ConversationStore:
-    """Reads and changes conversations by their ids in Redis; `TenantView` has the public ones."""
+    """Reads and changes conversations by their ids in Redis; `TenantView` has the public ones.
+
+    Attributes:
+        lanes: For steps of long reads.
+    """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
         self._settings = settings
         self._client = client
         self._scripts = scripts
+        self.lanes = Lanes(LANES)
 
     async def open(
         self,
@@ -73,7 +107,6 @@ class ConversationStore:
         idle: float | None = None,
         operation: str = "",
         messages: Sequence[Message] = (),
-        blobs: Mapping[str, bytes] = _NO_BLOBS,
     ) -> Conversation | None:
         """Find a conversation, and change it.
 
@@ -86,7 +119,6 @@ class ConversationStore:
             idle: Seconds after which it is forgotten when idle; as it is when not given.
             operation: Names this call; a repeat with the same name appends nothing.
             messages: To append.
-            blobs: Bytes of their images and files, by name.
 
         Returns:
             The conversation; None when it is not there or another tenant's.
@@ -95,7 +127,7 @@ class ConversationStore:
             StoreUnavailable: Redis is out of reach.
         """
         keys = conversation_keys(conversation_id)
-        reply = await self._call(
+        reply = await self.call(
             "conversation",
             [keys.meta, keys.messages, keys.inbox],
             [
@@ -105,8 +137,6 @@ class ConversationStore:
                 "" if metadata is None else orjson.dumps(dict(metadata)),
                 round((idle or self._settings.memory_ttl or 0) * 1000) if make else 0,
                 operation,
-                len(blobs),
-                *chain.from_iterable(blobs.items()),
                 *map(dumps, messages),
             ],
         )
@@ -129,94 +159,111 @@ class ConversationStore:
             return None
         return _conversation(created, metadata or b"{}")
 
-    async def messages(self, conversation_id: str, start: int = 0, stop: int = -1) -> list[Message]:
-        """Messages by position, oldest first, the last position included.
-
-        Raises:
-            StoreUnavailable: Redis is out of reach.
-        """
-        key = conversation_keys(conversation_id).messages
-        with translate_errors(self._settings.redis_url):
-            found: list[Any] = await self._client.lrange(key, start, stop)
-        return [loads(message) for message in found]
-
-    async def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of images and files by their names; those that are there.
-
-        Raises:
-            StoreUnavailable: Redis is out of reach.
-        """
-        if not names:
-            return {}
-        key = conversation_keys(conversation_id).blobs
-        with translate_errors(self._settings.redis_url):
-            found = await self._client.hmget(key, list(names))
-        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
-
-    async def remove(self, conversation_id: str, message: Message) -> bool:
-        """Take one message out of the history; returns whether it was there.
+    async def remove(self, conversation_id: str, tenant: str, kept: Kept, operation: str) -> bool:
+        """Take one message out of a history; returns whether it was where it was read.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
         keys = conversation_keys(conversation_id)
-        return bool(
-            await self._call(
-                "remove", [keys.meta, keys.messages], [dumps(message), uuid.uuid4().hex]
-            )
-        )
+        args = [tenant, kept.position, kept.raw, operation]
+        reply = await self.call("remove", [keys.meta, keys.messages], args)
+        return bool(reply[0] == b"removed")
 
-    async def drop(self, conversation_id: str, tenant: str) -> Sequence[Message] | Busy | None:
-        """Delete a conversation.
+    async def drop(
+        self, conversation_id: str, tenant: str, operation: str, *, expected: int = -1
+    ) -> Dropped | Busy | None:
+        """Delete a conversation. It is gone at once; `wipe` deletes what it leaves behind.
+
+        Args:
+            conversation_id: Its id in Redis.
+            tenant: Whose it must be.
+            operation: Names this call; a repeat with the same name answers as the first did.
+            expected: How many messages it must have; any number when not given.
 
         Returns:
-            The messages it had; or its turns that have not ended, and nothing was deleted; or
-            None when it is not there or another tenant's.
+            What it leaves behind; or its turns that have not ended, and nothing was deleted; or
+            None when it is not there, another tenant's, or has another number of messages.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
         keys = conversation_keys(conversation_id)
-        reply = await self._call(
-            "drop", [keys.meta, keys.messages, keys.inbox, keys.lease], [tenant]
+        left = f"{keys.messages}:dropped:{operation}"
+        reply = await self.call(
+            "drop",
+            [keys.meta, keys.messages, keys.inbox, keys.lease, keys.due, left],
+            [tenant, conversation_id, keys.turns, expected, _LEFT_TTL],
         )
         match reply:
             case [b"busy", turn_ids]:
                 return Busy(turn_ids=[turn_id.decode() for turn_id in turn_ids])
-            case [b"dropped", messages]:
-                return [loads(message) for message in messages]
+            case [b"dropped"]:
+                return Dropped(conversation_id=conversation_id, left=left)
             case _:
                 return None
 
-    async def forget(self, conversation_id: str, turn_id: str) -> bool:
-        """Delete a turn of a conversation; returns false, and keeps it, when it has not ended.
+    async def wipe(self, dropped: Dropped, tenant: str) -> dict[int, int]:
+        """Delete messages and turns of a conversation that was dropped, step by step.
+
+        Returns:
+            Bytes of the turns, by the hour in which they were accepted.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach. What is left then expires.
+        """
+        prefix = conversation_keys(dropped.conversation_id).turns
+        args = [dropped.conversation_id, prefix, _WIPE_MESSAGES, _WIPE_BYTES]
+        left, freed = 1, dict[int, int]()
+        while left:
+            async with self.lanes.lane(tenant):
+                left, *hours = await self.call("wipe", [dropped.left], args)
+            for hour, size in zip(hours[::2], hours[1::2], strict=True):
+                freed[int(hour)] = freed.get(int(hour), 0) + int(size)
+        return freed
+
+    async def forget(self, conversation_id: str, turn_id: str) -> dict[int, int] | None:
+        """Delete a turn of a conversation.
+
+        Returns:
+            Its bytes, by the hour in which it was accepted; None when it has not ended, and is
+            kept.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        keys = turn_keys(turn_id)
-        reply = await self._call(
-            "forget", [keys.turn, keys.events, keys.journal, keys.calls], [conversation_id]
-        )
-        return bool(reply[0] != b"running")
+        reply = await self.call("forget", [turn_keys(turn_id).turn], [conversation_id])
+        if reply[0] == b"running":
+            return None
+        return {int(reply[1]): int(reply[2])} if reply[0] == b"forgotten" else {}
 
-    async def may_continue(self, conversation_id: str, turn_id: str, operation: str) -> bool:
+    async def may_continue(
+        self, conversation_id: str, turn_id: str, operation: str, *, take: bool = True
+    ) -> bool:
         """Whether a new turn may follow a given one where it is, rather than in a copy.
 
         Args:
             conversation_id: The conversation of both, as it is in Redis.
             turn_id: The turn to continue.
             operation: Names the new turn; a repeat with the same name gets the same answer.
+            take: Whether no other turn may from now on.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
         keys = conversation_keys(conversation_id)
-        reply = await self._call(
-            "succeed", [turn_keys(turn_id).turn, keys.messages, keys.inbox], [turn_id, operation]
+        reply = await self.call(
+            "succeed",
+            [turn_keys(turn_id).turn, keys.messages, keys.inbox],
+            [turn_id, operation, "take" if take else "ask"],
         )
         return bool(reply[0] == b"here")
 
-    async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script of the gateway.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
         with translate_errors(self._settings.redis_url):
             return await self._scripts.call(name, keys, args)

@@ -9,14 +9,19 @@ from typing import Final, TypeVar
 
 from agentapi import Settings
 from agentapi.errors import ConfigurationError
+from agentapi.supervision import Supervisor
 from orchestrator.client import Orchestrator
+from orchestrator.gateway.auditor import Auditor
 from orchestrator.gateway.connection import connect
 from orchestrator.gateway.conversations import ConversationStore
 from orchestrator.gateway.follower import AsyncFollower
+from orchestrator.gateway.item_reader import Positions
 from orchestrator.gateway.keys import KeyStore
+from orchestrator.gateway.ledger import Ledger
 from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.models import ModelDirectory, WorkerCensus
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.slots import Slots
 from orchestrator.gateway.strangers import Strangers
 
 T = TypeVar("T")
@@ -46,10 +51,15 @@ class Gateway:
         self.redis = connect(settings, connections=CONNECTIONS)
         scripts = Scripts(self.redis)
         self.conversations = ConversationStore(settings, self.redis, scripts)
-        self.follower = AsyncFollower(settings, self.redis)
+        self.supervisor = Supervisor()
+        self.follower = AsyncFollower(settings, self.redis, self.supervisor)
         self.keys = KeyStore(settings, self.redis)
+        self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
         self.limiter = Limiter(settings, self.redis, scripts)
+        self.ledger = Ledger(settings, self.redis, scripts)
+        self.auditor = Auditor(self.ledger, self.supervisor)
+        self.positions = Positions()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)
         self.models = ModelDirectory(settings, self.census)
@@ -60,8 +70,9 @@ class Gateway:
         return await loop.run_in_executor(self._threads, function, self.orchestrator)
 
     def start(self) -> None:
-        """Begin to follow events, and ask who the workers are."""
+        """Begin to follow events and to count, and ask who the workers are."""
         self.follower.start()
+        self.auditor.start()
         self.census.refresh()
 
     def stop_streams(self) -> None:
@@ -70,6 +81,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything: readers first, the connections they use last."""
+        await self.auditor.aclose()
         await self.follower.aclose()
         await self.census.aclose()
         await self.call(lambda orchestrator: orchestrator.close())

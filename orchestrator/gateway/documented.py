@@ -32,6 +32,7 @@ _MEANING: Final = {
     410: "It is kept no longer.",
     413: "The body is too large.",
     421: "There are no keys, and the request was not to a name of this machine.",
+    422: "The `Idempotency-Key` named another request before.",
     429: "A limit of the tenant is used up; `retry-after` says when to come again.",
     500: "The gateway or the turn failed.",
     502: "The turn's model provider refused.",

@@ -101,6 +101,13 @@ class Conflict(GatewayError):
     code = "conflict"
 
 
+class KeyReused(GatewayError):
+    """The idempotency key named another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class Gone(GatewayError):
     """It was there, and is kept no longer."""
 

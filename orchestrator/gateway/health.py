@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from agentapi.errors import StoreUnavailable
+from agentapi import Settings
+from agentapi.errors import AgentAPIError, LoginRefused
 from agentapi.stores.connection import translate_errors
+from agentapi.stores.keys import SWEPT_KEY
 from orchestrator.gateway.access import gateway_of
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.documented import errors
@@ -22,13 +24,31 @@ class Alive(BaseModel):
     status: str
 
 
+class Background(BaseModel):
+    """One piece of the gateway's background work."""
+
+    name: str
+    running: bool
+    failures: Annotated[int, Field(description="Unexpected errors since the process started.")]
+    last_error: str | None
+
+
 class Ready(BaseModel):
     """What the gateway needs, and whether it is there."""
 
-    ready: bool
+    ready: Annotated[bool, Field(description="Whether this gateway can serve.")]
     redis: str
     broker: str
     workers: int
+    follower: Annotated[str, Field(description="ok, or late: whether streams get their events.")]
+    sweeper: Annotated[
+        str,
+        Field(
+            description="ok; silent: no worker has swept for a while, so that lost turns are not "
+            "found; or unknown. Turns are served all the same."
+        ),
+    ]
+    background: list[Background]
 
 
 @router.get("/healthz")
@@ -39,19 +59,49 @@ async def alive() -> Alive:
 
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Something is missing."}})
 async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Response) -> Ready:
-    """Redis and the broker answer, and at least one worker does."""
-    try:
-        with translate_errors(gateway.settings.redis_url):
-            await gateway.redis.ping()
-        redis = "ok"
-    except StoreUnavailable:
-        redis = "out of reach"
+    """Redis and the broker answer, at least one worker does, and streams get their events."""
+    redis, sweeper = await _store(gateway)
     census = await gateway.census.take(fresh=3.0)
+    follower = "ok" if gateway.follower.fresh else "late"
     found = Ready(
-        ready=redis == "ok" and census.fault is None and bool(census.workers),
+        ready=redis == follower == "ok" and census.fault is None and bool(census.workers),
         redis=redis,
         broker="ok" if census.fault is None else "out of reach",
         workers=len(census.workers),
+        follower=follower,
+        sweeper=sweeper,
+        background=[
+            Background(
+                name=status.name,
+                running=status.running,
+                failures=status.failures,
+                last_error=status.last_error,
+            )
+            for status in gateway.supervisor.status()
+        ],
     )
     response.status_code = 200 if found.ready else 503
     return found
+
+
+async def _store(gateway: Gateway) -> tuple[str, str]:
+    """How Redis is, and how it is with the sweep."""
+    try:
+        with translate_errors(gateway.settings.redis_url):
+            pipeline = gateway.redis.pipeline(transaction=False)
+            pipeline.time()
+            pipeline.get(SWEPT_KEY)
+            (seconds, micros), swept = await pipeline.execute()
+    except LoginRefused:
+        return "refuses the login", "unknown"
+    except AgentAPIError:
+        return "out of reach", "unknown"
+    if swept is None:
+        return "ok", "unknown"
+    age = seconds + micros / 1e6 - int(swept) / 1000
+    return "ok", "ok" if age <= sweep_patience(gateway.settings) else "silent"
+
+
+def sweep_patience(settings: Settings) -> float:
+    """Seconds in which a sweep must have been completed."""
+    return max(5.0, 5 * settings.sweep_interval)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from agentapi.records import reading, record_of
 from agentapi.turns import Turn
 from orchestrator.gateway.errors import InvalidRequest
 
@@ -24,6 +25,7 @@ class Labels:
         seeded: Messages that the request put before the turn's own.
         user: As the caller gave it.
         safety_identifier: As the caller gave it.
+        digest: Of the request, if it had a key: a repeat must be the same.
     """
 
     background: bool = False
@@ -32,6 +34,7 @@ class Labels:
     seeded: int = 0
     user: str | None = None
     safety_identifier: str | None = None
+    digest: str | None = None
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -47,8 +50,14 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 
 def labels_of(turn: Turn) -> Labels:
-    """What was written down with a turn; defaults for turns from elsewhere."""
-    return Labels(**turn.metadata.get(RESERVED, {}))
+    """What was written down with a turn; defaults for turns from elsewhere.
+
+    A gateway of another release may have written more, or less.
+    """
+    stored = turn.metadata.get(RESERVED)
+    known = stored if isinstance(stored, Mapping) else {}
+    with reading(f"turn {turn.turn_id}", remedy="delete it"):
+        return record_of(Labels, known)
 
 
 def metadata_of(turn: Turn) -> dict[str, Any]:

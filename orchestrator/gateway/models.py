@@ -82,9 +82,7 @@ class WorkerCensus:
                 answers = self._broadcast(connection) or self._broadcast(connection)
         except (OperationalError, OSError, redis.RedisError) as error:
             return {}, broker_unavailable(self._settings, error)
-        return {
-            name: tuple(answer["agents"]) for reply in answers for name, answer in reply.items()
-        }, None
+        return {name: _agents(said) for reply in answers for name, said in reply.items()}, None
 
     def _broadcast(self, connection: Any) -> list[dict[str, Any]]:
         """Ask once. A worker or a gateway that is just starting may miss that, so ask twice."""
@@ -99,6 +97,12 @@ class WorkerCensus:
             await asyncio.gather(self._refresh, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._app.close)
         self._thread.shutdown(wait=False)
+
+
+def _agents(said: object) -> tuple[str, ...]:
+    """What a worker says, which may be an error, or of another release."""
+    found = said.get("agents") if isinstance(said, dict) else None
+    return tuple(name for name in found if isinstance(name, str)) if found else ()
 
 
 class ModelDirectory:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal
+from contextlib import ExitStack
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn
+from orchestrator.gateway import deletion
 from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest
+from orchestrator.gateway.intake import Existing, NewMessage, accept, digest_of
 from orchestrator.gateway.labels import metadata_of
 from orchestrator.gateway.sse import EventStream
 from orchestrator.gateway.streams import native_stream
-from orchestrator.gateway.tenancy import NewMessage, TenantView
+from orchestrator.gateway.tenancy import TenantView, no_conversation
+
+_PAGE_BYTES: Final = 1_048_576
+"""Bytes of messages after which a piece of a history ends early."""
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
@@ -122,23 +128,27 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
     )
 
 
-@router.post("/conversations/{conversation_id}/turns", status_code=202, responses=errors(404, 409))
+@router.post(
+    "/conversations/{conversation_id}/turns", status_code=202, responses=errors(404, 409, 422)
+)
 async def create_turn(
     conversation_id: str, body: CreateTurn, view: View, key: Key, response: Response
 ) -> TurnView:
     """Give an agent a message; the turn is accepted when this answers."""
-    turn_id = await view.enqueue(
+    turn_id = await accept(
+        view,
         NewMessage(
             agent=body.agent,
             text=body.message,
-            conversation_id=conversation_id,
             idempotency_key=key or uuid.uuid4().hex,
+            digest=digest_of(body, key),
             user_id=body.user_id,
             metadata=body.metadata or {},
             stream=body.stream,
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
-        )
+        ),
+        Existing(conversation_id=conversation_id),
     )
     response.headers["location"] = f"/turns/{turn_id}"
     return turn_view(view, await view.turn(turn_id))
@@ -172,8 +182,14 @@ async def turn_events(
     if turn.status.ended and seen >= turn.last_event:
         # What tells a browser not to connect again.
         return Response(status_code=204)
-    await view.check_events(turn, seen)
-    return EventStream(native_stream(view, turn, seen), stall=view.gateway.settings.gateway_stall)
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        await view.check_events(turn, seen)
+        return EventStream(
+            native_stream(view, turn, seen),
+            stall=view.gateway.settings.gateway_stall,
+            held=held.pop_all(),
+        )
 
 
 def _number(text: str) -> int:
@@ -202,17 +218,20 @@ async def get_messages(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> MessagePage:
     """The history of a conversation, oldest first, piece by piece."""
-    messages = await view.messages(conversation_id, after + 1, after + 1 + limit)
-    shown = messages[:limit]
+    found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
+    if found is None:
+        raise no_conversation(conversation_id)
+    total, messages = found
+    newest = after + len(messages)
     return MessagePage(
         conversation_id=conversation_id,
-        messages=[to_dict(message) for message in shown],
-        next=after + len(shown) if len(messages) > limit else None,
+        messages=[to_dict(message) for message in messages],
+        next=newest if messages and newest + 1 < total else None,
     )
 
 
 @router.delete("/conversations/{conversation_id}", responses=errors(404, 409))
 async def delete_conversation(conversation_id: str, view: View) -> Deleted:
     """Delete a conversation and its turns; those that have not ended are cancelled."""
-    await view.delete_conversation(conversation_id)
+    await deletion.delete_conversation(view, conversation_id)
     return Deleted(conversation_id=conversation_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
 
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.openai_objects import chat_object
@@ -27,22 +29,25 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
             "description": "The completion; its chunks when it is streamed.",
             "content": {"application/json": {}, **SSE["content"]},
         },
-        **errors(404, 409, 502, 504),
+        **errors(404, 409, 422, 502, 504),
     },
 )
 async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
     """Let an agent answer the last message."""
-    turn_id = await enqueue_chat(view, body, key)
-    headers = {"x-response-id": response_id(turn_id)}
-    if body.stream:
-        turn = await view.turn(turn_id)
-        await view.check_events(turn, -1)
-        options = body.stream_options
-        return EventStream(
-            chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
-            stall=view.gateway.settings.gateway_stall,
-            headers=headers,
-        )
-    turn = await ended(view, turn_id, key)
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        turn_id = await enqueue_chat(view, body, key)
+        headers = {"x-response-id": response_id(turn_id)}
+        if body.stream:
+            turn = await view.turn(turn_id)
+            await view.check_events(turn, -1)
+            options = body.stream_options
+            return EventStream(
+                chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
+                stall=view.gateway.settings.gateway_stall,
+                held=held.pop_all(),
+                headers=headers,
+            )
+        turn = await ended(view, turn_id, key)
     outcome(turn)
-    return JSONResponse(chat_object(turn), headers=headers)
+    return JsonAnswer(chat_object(turn), headers=headers)

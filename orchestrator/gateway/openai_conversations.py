@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
 from agentapi.messages import AssistantMessage
+from orchestrator.gateway import deletion
 from orchestrator.gateway.access import View
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.conversations import Conversation
 from orchestrator.gateway.documented import errors
 from orchestrator.gateway.errors import InvalidRequest, NotFound
+from orchestrator.gateway.item_reader import Found
 from orchestrator.gateway.openai_input import from_items
-from orchestrator.gateway.openai_items import Item, items_of, page
+from orchestrator.gateway.openai_items import items_of, page
 from orchestrator.gateway.openai_params import (
     CreateConversation,
     CreateItems,
@@ -34,13 +35,8 @@ async def create_conversation(
     """Begin a conversation."""
     body = body or CreateConversation()
     conversation_id = new_conversation_id()
-    made = await view.open(
-        conversation_id,
-        make=True,
-        metadata=body.metadata or {},
-        operation=uuid.uuid4().hex,
-        messages=[said.message() for said in from_items(body.items or (), "items")],
-    )
+    messages = [said.message() for said in from_items(body.items or (), "items")]
+    made = await view.append(conversation_id, messages, make=True, metadata=body.metadata or {})
     return _shown(conversation_id, made)
 
 
@@ -62,7 +58,7 @@ async def update_conversation(
 @router.delete("/{conversation}", responses=errors(404, 409))
 async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
     """Delete a conversation and its turns; those that have not ended are cancelled."""
-    await view.delete_conversation(conversation)
+    await deletion.delete_conversation(view, conversation)
     return {"id": conversation, "object": "conversation.deleted", "deleted": True}
 
 
@@ -73,7 +69,7 @@ async def create_items(
     """Put messages at the end of a conversation."""
     refuse_include(include)
     messages = [said.message() for said in from_items(body.items, "items")]
-    await view.open(conversation, make=False, operation=uuid.uuid4().hex, messages=messages)
+    await view.append(conversation, messages, make=False)
     items = [found.item for found in items_of(messages)]
     return page(items, after=None, limit=len(items) or 1, order="asc")
 
@@ -89,8 +85,8 @@ async def list_items(
 ) -> dict[str, Any]:
     """The items of a conversation."""
     refuse_include(include)
-    items = [found.item for found in items_of(await view.messages(conversation))]
-    return page(items, after=after, limit=limit, order=order)
+    await view.conversation(conversation)
+    return await view.items(conversation).page(after=after, limit=limit, order=order)
 
 
 @router.get("/{conversation}/items/{item}", responses=errors(404))
@@ -99,29 +95,32 @@ async def get_item(
 ) -> dict[str, Any]:
     """One item of a conversation."""
     refuse_include(include)
-    return (await _find(view, conversation, item)).item
+    return (await _find(view, conversation, item)).item.item
 
 
 @router.delete("/{conversation}/items/{item}", responses=errors(404))
 async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any]:
     """Take a message out of a conversation."""
-    found = await _find(view, conversation, item)
-    message = found.message
-    calls = isinstance(message, AssistantMessage) and message.tool_calls
-    if calls or message.turn_id is None:
-        raise InvalidRequest(
-            "the item belongs to a call of a tool, whose parts only go together: delete the "
-            "conversation, or leave it",
-            param="item_id",
-        )
-    await view.remove_message(conversation, message)
+    removed = False
+    while not removed:
+        found = await _find(view, conversation, item)
+        message = found.kept.message
+        calls = isinstance(message, AssistantMessage) and message.tool_calls
+        if calls or message.turn_id is None:
+            raise InvalidRequest(
+                "the item belongs to a call of a tool, whose parts only go together: delete the "
+                "conversation, or leave it",
+                param="item_id",
+            )
+        # Not if it has just been moved by the removal of another.
+        removed = await view.remove(conversation, found)
     return _shown(conversation, await view.conversation(conversation))
 
 
-async def _find(view: TenantView, conversation: str, item: str) -> Item:
-    for found in items_of(await view.messages(conversation)):
-        if found.id == item:
-            return found
+async def _find(view: TenantView, conversation: str, item: str) -> Found:
+    await view.conversation(conversation)
+    if (found := await view.items(conversation).find(item)) is not None:
+        return found
     raise NotFound(f"there is no item {item!r} in the conversation", code="item_not_found")
 
 

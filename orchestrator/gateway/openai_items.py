@@ -19,10 +19,17 @@ carry out; `function_call` items would ask it to."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """An item, and the message that it shows."""
+    """An item, and the message that it shows.
+
+    Attributes:
+        item: As OpenAI's API has it.
+        message: What it shows.
+        position: Of the message in its history.
+    """
 
     item: dict[str, Any]
     message: Message
+    position: int
 
     @property
     def id(self) -> str:
@@ -30,23 +37,29 @@ class Item:
         return str(self.item["id"])
 
 
-def items_of(messages: Sequence[Message]) -> Iterator[Item]:
-    """The items of a history, or of a turn's messages, oldest first."""
+def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
+    """The items of a piece of a history that begins and ends with whole turns, oldest first.
+
+    Args:
+        messages: The messages.
+        first: Position of the first one in the history.
+    """
     results = {m.call_id: m for m in messages if isinstance(m, ToolMessage)}
     responses: dict[str, int] = {}
-    for position, message in enumerate(messages):
+    for position, message in enumerate(messages, first):
         key = key_of(message, position)
         match message:
             case UserMessage():
-                yield Item(item=user_item(key, message.content), message=message)
+                item = user_item(key, message.content)
+                yield Item(item=item, message=message, position=position)
             case AssistantMessage():
                 number = responses[key] = responses.get(key, -1) + 1
                 if message.content:
                     item = text_item(text_item_id(key, number), message.content)
-                    yield Item(item=item, message=message)
+                    yield Item(item=item, message=message, position=position)
                 for call in message.tool_calls:
                     item = call_item(key, call, results.get(call.id))
-                    yield Item(item=item, message=message)
+                    yield Item(item=item, message=message, position=position)
             case ToolMessage():
                 pass
 
@@ -137,12 +150,21 @@ def page(
         if not places:
             raise InvalidRequest(f"there is no item {after!r} in the list", param="after")
         start = places[0] + 1
-    shown = ordered[start : start + limit]
+    return shown(ordered[start : start + limit], more=len(ordered) > start + limit)
+
+
+def shown(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page as OpenAI's API has it.
+
+    Args:
+        items: The page's.
+        more: Whether others follow.
+    """
     return {
         "object": "list",
-        "data": shown,
+        "data": list(items),
         # OpenAI's types want text here, also for an empty list.
-        "first_id": shown[0]["id"] if shown else "",
-        "last_id": shown[-1]["id"] if shown else "",
-        "has_more": len(ordered) > start + limit,
+        "first_id": items[0]["id"] if items else "",
+        "last_id": items[-1]["id"] if items else "",
+        "has_more": more,
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse
 
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
+from orchestrator.gateway.deletion import delete_turn
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest, NotFound, UnsupportedParameter
 from orchestrator.gateway.labels import labels_of
@@ -41,18 +43,21 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 504)})
+@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Give an agent a message, and wait for its reply, stream it, or neither (background)."""
-    turn_id = await enqueue_response(view, body, key)
-    if body.stream:
-        turn = await view.turn(turn_id)
-        fresh = turn.last_event < 0
-        await view.check_events(turn, -1)
-        return _stream(view, turn, -1, fresh=fresh)
-    if body.background:
-        return JSONResponse(_shown(view, await view.turn(turn_id)))
-    return JSONResponse(_shown(view, await ended(view, turn_id, key)))
+    with ExitStack() as held:
+        if body.stream or not body.background:
+            held.enter_context(view.slot())
+        turn_id = await enqueue_response(view, body, key)
+        if body.stream:
+            turn = await view.turn(turn_id)
+            fresh = turn.last_event < 0
+            await view.check_events(turn, -1)
+            return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
+        if body.background:
+            return JsonAnswer(_shown(view, await view.turn(turn_id)))
+        return JsonAnswer(_shown(view, await ended(view, turn_id, key)))
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -74,10 +79,13 @@ async def get_response(
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
     if not stream:
-        return JSONResponse(_shown(view, turn))
-    # The numbers follow from all events, whatever part of them is wanted.
-    await view.check_events(turn, -1)
-    return _stream(view, turn, -1 if starting_after is None else starting_after)
+        return JsonAnswer(_shown(view, turn))
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        # The numbers follow from all events, whatever part of them is wanted.
+        await view.check_events(turn, -1)
+        after = -1 if starting_after is None else starting_after
+        return _stream(view, turn, after, held.pop_all())
 
 
 @router.post("/{response}/cancel", responses=errors(404))
@@ -99,7 +107,7 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
 @router.delete("/{response}", responses=errors(404, 409))
 async def delete_response(response: str, view: View) -> dict[str, Any]:
     """Delete a response that has ended."""
-    await view.delete_turn(await _turn(view, response))
+    await delete_turn(view, await _turn(view, response))
     return {"id": response, "object": "response.deleted", "deleted": True}
 
 
@@ -135,10 +143,13 @@ def _shown(view: TenantView, turn: Turn) -> dict[str, Any]:
     return response_object(turn, view.public(turn.conversation_id))
 
 
-def _stream(view: TenantView, turn: Turn, after: int, *, fresh: bool = False) -> EventStream:
+def _stream(
+    view: TenantView, turn: Turn, after: int, held: ExitStack, *, fresh: bool = False
+) -> EventStream:
     return EventStream(
         response_stream(view, turn, after, fresh=fresh),
         stall=view.gateway.settings.gateway_stall,
+        held=held,
         headers={"x-response-id": response_id(turn.turn_id)},
     )
 

@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 
 from agentapi.turns import Turn
 from orchestrator.gateway.errors import GatewayError, InvalidRequest, Stopping
+from orchestrator.gateway.forks import continue_turn
+from orchestrator.gateway.intake import (
+    Begun,
+    Destination,
+    Existing,
+    NewMessage,
+    accept,
+    digest_of,
+)
 from orchestrator.gateway.labels import Labels
 from orchestrator.gateway.openai_input import Said, from_chat, from_input, split
 from orchestrator.gateway.openai_params import CreateChat, CreateResponse
 from orchestrator.gateway.public_ids import new_conversation_id, response_id, turn_id_of
-from orchestrator.gateway.tenancy import NewMessage, TenantView
+from orchestrator.gateway.tenancy import TenantView
 
 CONVERSATION: str = "conversation_id"
 """The name in a chat completion's metadata that says which conversation it continues."""
@@ -25,32 +34,34 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
     """
     before, said = split(from_input(body.input), "input")
     operation = key or uuid.uuid4().hex
-    previous = None
-    if body.conversation_id is not None:
-        conversation_id = body.conversation_id
-        await view.conversation(conversation_id)
-    elif body.previous_response_id is not None:
-        previous = turn_id_of(body.previous_response_id)
-        conversation_id = await view.continue_turn(previous, operation)
-    else:
-        conversation_id = new_conversation_id(_name(view, "response", key))
+    user, previous = body.safety_identifier or body.user, None
     named = body.conversation_id is not None
-    if before and (named or previous is not None):
+    if before and (named or body.previous_response_id is not None):
         raise InvalidRequest(
             "what was said before is in the conversation already: input is the user's new "
             "message; POST /v1/conversations/{id}/items adds others",
             param="input",
         )
-    if not named and previous is None:
-        await _begin(view, conversation_id, before, operation, body.safety_identifier or body.user)
-    return await view.enqueue(
+    destination: Destination
+    if body.conversation_id is not None:
+        await view.conversation(body.conversation_id)
+        destination = Existing(conversation_id=body.conversation_id)
+    elif body.previous_response_id is not None:
+        previous = turn_id_of(body.previous_response_id)
+        destination = await continue_turn(view, previous, operation)
+    else:
+        destination = _begun(
+            new_conversation_id(_name(view, "response", key)), before, operation, user
+        )
+    return await accept(
+        view,
         NewMessage(
             agent=body.model,
             text=said.text,
             attached=said.attached,
-            conversation_id=conversation_id,
             idempotency_key=operation,
-            user_id=body.safety_identifier or body.user,
+            digest=digest_of(body, key),
+            user_id=user,
             metadata=body.metadata or {},
             labels=Labels(
                 background=bool(body.background),
@@ -61,7 +72,8 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
                 safety_identifier=body.safety_identifier,
             ),
             stream=bool(body.stream),
-        )
+        ),
+        destination,
     )
 
 
@@ -76,19 +88,20 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> s
     metadata: Mapping[str, str] = body.metadata or {}
     named = CONVERSATION in metadata
     user = body.safety_identifier or body.user
+    destination: Destination
     if named:
         # The history is here: what the client repeats of it is not new.
-        conversation_id, before = metadata[CONVERSATION], ()
+        destination, before = Existing(conversation_id=metadata[CONVERSATION]), ()
     else:
-        conversation_id = new_conversation_id(_name(view, "chat", key))
-        await _begin(view, conversation_id, before, operation, user)
-    return await view.enqueue(
+        destination = _begun(new_conversation_id(_name(view, "chat", key)), before, operation, user)
+    return await accept(
+        view,
         NewMessage(
             agent=body.model,
             text=said.text,
             attached=said.attached,
-            conversation_id=conversation_id,
             idempotency_key=operation,
+            digest=digest_of(body, key),
             user_id=user,
             metadata=metadata,
             labels=Labels(
@@ -98,25 +111,17 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> s
                 safety_identifier=body.safety_identifier,
             ),
             stream=bool(body.stream),
-        )
+        ),
+        destination,
     )
 
 
-async def _begin(
-    view: TenantView,
-    conversation_id: str,
-    before: Sequence[Said],
-    operation: str,
-    user: str | None,
-) -> None:
-    """Begin a conversation that nobody named: it goes when its turns cannot be looked up."""
-    await view.open(
-        conversation_id,
-        make=True,
-        user=user,
-        idle=view.gateway.settings.turn_retention,
+def _begun(conversation_id: str, before: Sequence[Said], operation: str, user: str | None) -> Begun:
+    return Begun(
+        conversation_id=conversation_id,
+        before=[said.message() for said in before],
         operation=operation,
-        messages=[said.message() for said in before],
+        user_id=user,
     )
 
 

@@ -11,6 +11,10 @@ from agentapi.messages import Message
 from orchestrator.gateway.errors import NotFound
 
 _TURN = re.compile(r"\d{3}-[0-9a-f]{32}")
+_ITEM = re.compile(
+    r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<place>\d{1,15}))_\w+",
+    re.ASCII,
+)
 _RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})")
 
 
@@ -65,6 +69,16 @@ def new_conversation_id(name: str | None = None) -> str:
 def new_message_key() -> str:
     """What stands in place of a turn's id in a message that was put into a history by hand."""
     return f"item-{uuid.uuid4().hex}"
+
+
+def name_of_item(item_id: str) -> str | int | None:
+    """The turn of an item's id, or the name that it was put in under, or its place; else None."""
+    match = _ITEM.fullmatch(item_id)
+    if match is None:
+        return None
+    if match["place"]:
+        return int(match["place"])
+    return f"{match['begin']}-{match['rest']}"
 
 
 def key_of(message: Message, position: int) -> str:

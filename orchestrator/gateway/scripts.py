@@ -9,16 +9,37 @@ from typing import Any, Final
 
 import redis.asyncio
 
-SCRIPTS: Final = ("admit", "conversation", "drop", "forget", "rate", "remove", "succeed")
+SCRIPTS: Final = (
+    "admit",
+    "audit",
+    "charge",
+    "conversation",
+    "drop",
+    "forget",
+    "fork",
+    "measure",
+    "page",
+    "rate",
+    "release",
+    "remove",
+    "seek",
+    "settle",
+    "succeed",
+    "wipe",
+)
 """Every script, one for each change of state."""
 
 
 @cache
 def source(name: str) -> str:
     """The text of a script as Redis gets it."""
-    prelude = files("agentapi.stores") / "lua" / "prelude.lua"
-    script = files("orchestrator.gateway") / "lua" / f"{name}.lua"
-    return f"{prelude.read_text(encoding='utf-8')}\n{script.read_text(encoding='utf-8')}"
+    own = files("orchestrator.gateway") / "lua"
+    parts = (
+        files("agentapi.stores") / "lua" / "prelude.lua",
+        own / "prelude.lua",
+        own / f"{name}.lua",
+    )
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
 
 
 class Scripts:

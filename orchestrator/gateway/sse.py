@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 import orjson
@@ -47,6 +48,7 @@ class EventStream(Response):
         frames: AsyncGenerator[bytes, None],
         *,
         stall: float,
+        held: ExitStack | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Make one.
@@ -54,12 +56,14 @@ class EventStream(Response):
         Args:
             frames: The events; its end ends the response.
             stall: Seconds for which the client may take nothing.
+            held: What is held until the response has ended.
             headers: Besides those of every such response.
         """
         self.status_code = 200
         self.background = None
         self._frames = frames
         self._stall = stall
+        self._held = held or ExitStack()
         self.init_headers({**HEADERS, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +77,9 @@ class EventStream(Response):
         finally:
             for task in (sending, gone):
                 task.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
-            await self._frames.aclose()
+            with self._held:
+                await asyncio.gather(sending, gone, return_exceptions=True)
+                await self._frames.aclose()
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}

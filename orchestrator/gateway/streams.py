@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 from agentapi.errors import AgentAPIError
 from agentapi.turns import Event, Turn, TurnStatus
 from orchestrator.gateway.chat_stream import ChatStream
-from orchestrator.gateway.errors import problem_of
-from orchestrator.gateway.follower import Closed
+from orchestrator.gateway.errors import Problem, problem_of
 from orchestrator.gateway.openai_stream import ResponseStream
 from orchestrator.gateway.public_ids import response_id
 from orchestrator.gateway.sse import SIGN_OF_LIFE, frame
+from orchestrator.gateway.subscriptions import Closed
 from orchestrator.gateway.tenancy import TenantView
+
+log = logging.getLogger("agentapi.gateway")
 
 _WHY: Final = {
     Closed.SLOW: "the client took the events too slowly",
     Closed.STOPPING: "this gateway is shutting down",
-    Closed.UNREADABLE: "the workers are of a newer release than this gateway",
+    Closed.UNREADABLE: "what is stored of the turn cannot be read",
 }
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -40,8 +44,8 @@ async def native_stream(view: TenantView, turn: Turn, after: int) -> AsyncGenera
                     yield b"".join(_native_frame(event) for event in found)
                 else:
                     yield SIGN_OF_LIFE
-    except AgentAPIError as error:
-        data = {**problem_of(error).body()["error"], "message": view.scrub(error), "after": seen}
+    except Exception as error:
+        data = {**_problem(view, turn, error).body()["error"], "after": seen}
         yield frame(data, event="interrupted")
 
 
@@ -94,8 +98,9 @@ async def response_stream(
                     yield chunk
                 elif not found:
                     yield SIGN_OF_LIFE
-    except AgentAPIError as error:
-        yield interrupted(problem_of(error).code or error.code, view.scrub(error))
+    except Exception as error:
+        problem = _problem(view, turn, error)
+        yield interrupted(problem.code or "internal", problem.message)
 
 
 async def chat_stream(
@@ -122,9 +127,17 @@ async def chat_stream(
                     why = f"the text shown so far was given up; {_where(turn)}"
                     yield frame(_error("stream_restarted", why))
                     return
-    except AgentAPIError as error:
-        body = problem_of(error).body()["error"]
-        yield frame({"error": {**body, "message": view.scrub(error)}})
+    except Exception as error:
+        yield frame(_problem(view, turn, error).body())
+
+
+def _problem(view: TenantView, turn: Turn, error: Exception) -> Problem:
+    """How an error is told at the end of a stream; of one that is not ours, nothing is."""
+    problem = problem_of(error)
+    if isinstance(error, AgentAPIError):
+        return replace(problem, message=view.scrub(error))
+    log.error("stream.crashed turn_id=%s error=%s", turn.turn_id, type(error).__name__)
+    return replace(problem, message="the gateway failed")
 
 
 def _where(turn: Turn) -> str:

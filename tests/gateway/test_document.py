@@ -78,7 +78,7 @@ def test_the_document_tells_what_there_is(http: httpx2.Client) -> None:
     assert len(operations) >= 24
     for method, path in operations:
         answers = document["paths"][path][method]["responses"]
-        assert "422" not in answers
+        assert "HTTPValidationError" not in str(answers)
         if path not in ("/healthz", "/readyz"):
             assert {"400", "401", "413", "429", "500", "503"} <= set(answers)
             error = answers["401"]["content"]["application/json"]["schema"]

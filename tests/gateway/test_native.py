@@ -69,6 +69,32 @@ def test_the_same_key_is_the_same_turn(http: httpx2.Client) -> None:
     assert made[0] == made[1] != other
 
 
+def test_a_key_is_of_one_request(http: httpx2.Client) -> None:
+    """A key that comes again by mistake must not answer another question."""
+    chat: dict[str, Any] = {"model": "tools", "messages": [{"role": "user", "content": "hi"}]}
+    native = "/conversations/n:key/turns"
+    requests: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        (native, {"agent": "tools", "message": "hi"}, {"message": "other"}),
+        (native, {"agent": "tools", "message": "hi"}, {"metadata": {"a": 1}}),
+        ("/v1/responses", {"model": "tools", "input": "hi"}, {"input": "other"}),
+        ("/v1/chat/completions", chat, {"messages": [{"role": "user", "content": "other"}]}),
+    ]
+    for number, (url, body, change) in enumerate(requests):
+        headers = {"Idempotency-Key": f"key {number}"}
+        first = http.post(url, json=body, headers=headers)
+        assert first.is_success
+        for _ in range(2):
+            other = http.post(url, json={**body, **change}, headers=headers)
+            assert other.status_code == 422
+            error = other.json()["error"]
+            assert (error["code"], error["param"]) == ("idempotency_key_reused", "Idempotency-Key")
+            assert other.headers["x-should-retry"] == "false"
+        # The order of names says nothing.
+        again = http.post(url, json=dict(reversed(body.items())), headers=headers)
+        for name in ("turn_id", "id"):
+            assert again.json().get(name) == first.json().get(name)
+
+
 def test_events_resume(http: httpx2.Client) -> None:
     body = {"agent": "slow", "message": "one two three four", "stream": True}
     turn_id = http.post("/conversations/n:3/turns", json=body).json()["turn_id"]
@@ -168,4 +194,15 @@ def test_health(http: httpx2.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     ready = http.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "redis": "ok", "broker": "ok", "workers": 1}
+    found = ready.json()
+    background = found.pop("background")
+    assert found.pop("sweeper") in ("ok", "unknown")
+    assert found == {
+        "ready": True,
+        "redis": "ok",
+        "broker": "ok",
+        "workers": 1,
+        "follower": "ok",
+    }
+    assert {"gateway-read-0", "gateway-wake-1", "gateway-audit"} <= {b["name"] for b in background}
+    assert all(work["running"] and work["failures"] == 0 for work in background)

@@ -14,13 +14,17 @@ from agentapi import Settings
 from agentapi.errors import StoreUnavailable, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Claim, Ending, Lease, NewEvent
+from agentapi.stores.keys import SWEPT_KEY
 from agentapi.turns import Event, EventType, TurnStatus
 from agentapi.window import Window
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import RateLimited
-from orchestrator.gateway.follower import Closed
+from orchestrator.gateway.health import _store
+from orchestrator.gateway.intake import Existing, NewMessage
+from orchestrator.gateway.intake import accept as let_in
 from orchestrator.gateway.sse import EventStream, frame
-from orchestrator.gateway.tenancy import NewMessage, TenantView
+from orchestrator.gateway.subscriptions import Closed
+from orchestrator.gateway.tenancy import TenantView
 from orchestrator.stack.processes import free_port
 
 Make = Callable[..., Settings]
@@ -51,9 +55,8 @@ def emit(gateway: Gateway, lease: Lease, batches: Iterable[int]) -> None:
 
 
 async def accept(view: TenantView, conversation_id: str = "c") -> str:
-    return await view.enqueue(
-        NewMessage(agent="a", text="hi", conversation_id=conversation_id, idempotency_key="k")
-    )
+    message = NewMessage(agent="a", text="hi", idempotency_key="k")
+    return await let_in(view, message, Existing(conversation_id=conversation_id))
 
 
 async def test_a_thousand_turns_are_followed_over_two_connections(settings_for: Make) -> None:
@@ -196,6 +199,22 @@ async def test_redis_out_of_reach(settings_for: Make) -> None:
         with pytest.raises(StoreUnavailable, match="out of reach") as caught:
             await gateway.keys.find("x")
         assert "hunter2" not in str(caught.value)
+
+
+async def test_readiness_tells_whether_anybody_sweeps(settings_for: Make) -> None:
+    async with running(settings_for()) as gateway:
+        client = redis.Redis.from_url(gateway.settings.redis_url)
+        assert await _store(gateway) == ("ok", "unknown")
+        store = gateway.orchestrator.store
+        for swept in (False, True):
+            store.elect("worker", ttl=30, swept=swept)
+        assert await _store(gateway) == ("ok", "ok")
+        seconds, _ = client.time()
+        client.set(SWEPT_KEY, (seconds - 60) * 1000)
+        # Whoever is elected and does not sweep is nobody.
+        store.elect("worker", ttl=30)
+        assert await _store(gateway) == ("ok", "silent")
+        client.close()
 
 
 async def test_a_client_that_goes_ends_the_stream() -> None:

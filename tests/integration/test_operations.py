@@ -16,7 +16,7 @@ from agentapi.stores import Ending
 from agentapi.stores.keys import conversation_keys, turn_keys
 from agentapi.turns import OnBusy, TurnStatus
 from orchestrator.gateway.connection import connect
-from orchestrator.gateway.conversations import ConversationStore
+from orchestrator.gateway.conversations import ConversationStore, Dropped, Kept
 from orchestrator.gateway.scripts import Scripts
 from tests.conformance.stores import Bench, C, on_redis
 from tests.conformance.test_busy import accept
@@ -84,11 +84,11 @@ def test_a_reset_is_known_whatever_came_in_between(bench: Bench) -> None:
 
 
 async def test_items_over_http_are_known_whatever_came_in_between(
-    conversations: ConversationStore,
+    conversations: ConversationStore, bench: Bench
 ) -> None:
     for operation in ("one", "two", "one"):
         await conversations.open(C, "acme", make=True, operation=operation, messages=[said("hi")])
-    assert await conversations.messages(C) == [said("hi")] * 2
+    assert bench.store.history(C) == [said("hi")] * 2
 
 
 async def test_an_item_that_goes_is_counted_off_the_summary(
@@ -97,10 +97,15 @@ async def test_an_item_that_goes_is_counted_off_the_summary(
     messages = [said(str(number)) for number in range(5)]
     await conversations.open(C, "acme", make=True, operation="all", messages=messages)
     assert bench.store.summarise(C, "summary", generation=0, start=0, stop=3)
-    assert await conversations.remove(C, messages[1])
+
+    async def remove(position: int, message: Message, operation: str) -> bool:
+        kept = Kept(position=position, raw=dumps(message), message=message)
+        return await conversations.remove(C, "acme", kept, operation)
+
+    assert await remove(1, messages[1], "one")
     assert bench.store.summary(C).covered == 2
-    assert await conversations.remove(C, messages[4])
-    assert not await conversations.remove(C, messages[4])
+    assert await remove(3, messages[4], "two")
+    assert not await remove(3, messages[4], "three")
     assert bench.store.summary(C).covered == 2
     assert bench.store.history(C) == [messages[0], messages[2], messages[3]]
 
@@ -112,7 +117,8 @@ def test_a_repeated_removal_takes_one(bench: Bench, client: redis.Redis) -> None
     from orchestrator.gateway.scripts import source
 
     for operation in ("x", "x", "y"):
-        client.eval(source("remove"), 2, KEYS.meta, KEYS.messages, dumps(said("a")), operation)
+        args = ("", 0, dumps(said("a")), operation)
+        client.eval(source("remove"), 2, KEYS.meta, KEYS.messages, *args)
     assert bench.store.history(C) == [said("a")]
 
 
@@ -120,7 +126,7 @@ async def test_a_conversation_whose_turns_are_gone_can_be_deleted(
     conversations: ConversationStore, bench: Bench
 ) -> None:
     bench.lose(bench.enqueue(tenant_id="acme"))
-    assert await conversations.drop(C, "acme") == []
+    assert isinstance(await conversations.drop(C, "acme", "operation"), Dropped)
 
 
 def test_a_merged_message_is_remembered_as_long_as_the_turn_that_it_joined(

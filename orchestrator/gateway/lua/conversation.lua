@@ -1,8 +1,8 @@
 -- Make, label or extend a conversation of a tenant.
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list)
 -- ARGV 1 tenant id, 2 user id, 3 'any' (made when it is not there) or 'known', 4 metadata (JSON,
---      '' leaves it), 5 idle time in ms (0 leaves it), 6 operation id, 7 number of blobs,
---      8... name and bytes of each blob, then the messages to append
+--      '' leaves it), 5 idle time in ms (0 leaves it), 6 operation id, 7... the messages to
+--      append
 -- Returns {'open', created, metadata (JSON)} or {'missing'} (not there, or another tenant's)
 -- Promise 4: the messages are appended together. A repeat finds its operation id and appends
 -- nothing, whatever came in between.
@@ -15,13 +15,9 @@ open_conversation(KEYS[1], ARGV[2], ARGV[1], ARGV[5])
 if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'metadata', ARGV[4])
 end
-local first = 8 + 2 * tonumber(ARGV[7])
-if #ARGV >= first
+if #ARGV > 6
   and redis.call('SET', operation_key(KEYS[1], ARGV[6]), '', 'NX', 'PX', OPERATION_TTL) then
-  for i = 8, first - 1, 2 do
-    redis.call('HSET', blobs_key(KEYS[2]), ARGV[i], ARGV[i + 1])
-  end
-  for i = first, #ARGV do
+  for i = 7, #ARGV do
     redis.call('RPUSH', KEYS[2], ARGV[i])
   end
 end

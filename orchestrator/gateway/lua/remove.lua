@@ -1,22 +1,28 @@
--- Take one message out of a conversation's history.
+-- Take one message out of a history.
 -- KEYS 1 meta (hash), 2 messages (list)
--- ARGV 1 the message as it is stored, 2 operation id
--- Returns 1 when it was there, else 0
--- Promise 4. A summary counts the messages that it covers: one of them that goes is counted off, or
--- the first message behind the summary would be in neither. A repeat finds its
--- operation id: the same message may be there twice.
+-- ARGV 1 tenant id, 2 position, 3 the message that is there, 4 operation id
+-- Returns {'removed'}, {'moved'} (another message is there) or {'missing'} (no such conversation, or
+--      another tenant's)
+-- Promise 4. A summary covers one message less if it covered this one. A repeat finds its
+-- operation id and removes nothing.
 
-local operation = operation_key(KEYS[1], ARGV[2])
+if not belongs(KEYS[1], ARGV[1]) then
+  return { 'missing' }
+end
+local operation = operation_key(KEYS[1], ARGV[4])
 if redis.call('EXISTS', operation) == 1 then
-  return 1
+  return { 'removed' }
 end
-local position = redis.call('LPOS', KEYS[2], ARGV[1])
-if not position then
-  return 0
+local at = tonumber(ARGV[2])
+if redis.call('LINDEX', KEYS[2], at) ~= ARGV[3] then
+  return { 'moved' }
 end
-redis.call('LREM', KEYS[2], 1, ARGV[1])
+local near_end = at > redis.call('LLEN', KEYS[2]) / 2
+redis.call('LSET', KEYS[2], at, 'removed')
+redis.call('LREM', KEYS[2], near_end and -1 or 1, 'removed')
+local covered = tonumber(redis.call('HGET', KEYS[1], 'covered') or '0')
+if at < covered then
+  redis.call('HSET', KEYS[1], 'covered', int(covered - 1))
+end
 redis.call('SET', operation, '', 'PX', OPERATION_TTL)
-if position < tonumber(redis.call('HGET', KEYS[1], 'covered') or '0') then
-  redis.call('HINCRBY', KEYS[1], 'covered', -1)
-end
-return 1
+return { 'removed' }

@@ -1,6 +1,6 @@
 -- May a new turn continue a conversation right behind a given turn?
 -- KEYS 1 turn (hash), 2 messages (list), 3 inbox (list)
--- ARGV 1 turn id, 2 operation id of the new turn
+-- ARGV 1 turn id, 2 operation id of the new turn, 3 'take' (nobody else may then) or 'ask'
 -- Returns {'here'} when the given turn is the newest and nobody continued it before, else
 --      {'fork'}
 -- Promise 2. A repeat finds its operation id and answers as the first did.
@@ -15,12 +15,14 @@ end
 local newest
 if ended(before[2]) then
   local message = redis.call('LINDEX', KEYS[2], -1)
-  newest = redis.call('LLEN', KEYS[3]) == 0 and message and cjson.decode(message).turn_id
+  newest = redis.call('LLEN', KEYS[3]) == 0 and message and turn_of(message)
 else
   newest = redis.call('LINDEX', KEYS[3], -1)
 end
 if newest ~= ARGV[1] then
   return { 'fork' }
 end
-redis.call('HSET', KEYS[1], 'successor', ARGV[2])
+if ARGV[3] == 'take' then
+  redis.call('HSET', KEYS[1], 'successor', ARGV[2])
+end
 return { 'here' }

@@ -1,0 +1,204 @@
+"""Letting turns in: all that can be refused is refused before anything is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import orjson
+from pydantic import BaseModel
+
+from agentapi.attachments import File, Image
+from agentapi.errors import AgentAPIError, ServerUnavailable
+from agentapi.messages import Message, dumps
+from agentapi.turns import NewTurn, OnAbort, OnBusy
+from orchestrator.gateway.attachments import check_addresses
+from orchestrator.gateway.errors import KeyReused
+from orchestrator.gateway.labels import Labels, labelled, labels_of
+from orchestrator.gateway.ledger import OVERHEAD, Admission
+from orchestrator.gateway.tenancy import TenantView
+from orchestrator.requests import TurnRequest, new_turn
+
+
+class Destination(Protocol):
+    """Where a turn is to run: a conversation that may have to be made first."""
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation's public id."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """What is stored to make it."""
+        ...
+
+    async def make(self, view: TenantView) -> Self:
+        """Make it; returns another destination, and made nothing, if this one is no more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Existing:
+    """A conversation that is there, or begins with its first turn."""
+
+    conversation_id: str
+    bytes: int = 0
+
+    async def make(self, view: TenantView) -> Existing:
+        """Nothing is to be made."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """A conversation that nobody named: it goes when its turns cannot be looked up.
+
+    Attributes:
+        before: Messages that it begins with.
+        operation: Names the request; a repeat with the same name adds nothing.
+    """
+
+    conversation_id: str
+    before: Sequence[Message]
+    operation: str
+    user_id: str | None
+
+    @property
+    def bytes(self) -> int:
+        """See `Destination`."""
+        return OVERHEAD + sum(len(dumps(message)) for message in self.before)
+
+    async def make(self, view: TenantView) -> Begun:
+        """See `Destination`."""
+        await view.open(
+            self.conversation_id,
+            make=True,
+            user=self.user_id,
+            idle=view.gateway.settings.turn_retention,
+            operation=self.operation,
+            messages=self.before,
+        )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewMessage:
+    """A message that is to become a turn.
+
+    Attributes:
+        idempotency_key: The caller's name for this turn in its conversation, or one made up.
+        digest: Of the request, when the caller named it; see `digest_of`.
+        on_busy: See `TurnRequest`; the setting when None.
+        on_abort: See `TurnRequest`; the setting when None.
+    """
+
+    agent: str
+    text: str
+    idempotency_key: str
+    attached: Sequence[Image | File] = ()
+    user_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    digest: str | None = None
+    stream: bool = False
+    on_busy: OnBusy | None = OnBusy.ENQUEUE
+    on_abort: OnAbort | None = OnAbort.DROP
+
+
+def digest_of(body: BaseModel, key: str | None) -> str | None:
+    """What tells a request from another one with the same key; None without a key."""
+    if key is None:
+        return None
+    data = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+async def accept(view: TenantView, message: NewMessage, destination: Destination) -> str:
+    """Accept a turn; returns its id.
+
+    Raises:
+        UnknownAgent: There is no such agent.
+        InvalidInput: An argument is not acceptable.
+        InvalidRequest: An image or file has an address that is not allowed.
+        RateLimited: The tenant has too many turns in flight, or too many bytes.
+        KeyReused: The key named another request before.
+        ConversationBusy: The conversation's inbox is full.
+        StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
+    """
+    await view.gateway.models.check(message.agent)
+    check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
+    while True:
+        request = _request(view, message, destination.conversation_id)
+        turn = new_turn(request, {}, view.gateway.settings)
+        admission = _admission(turn, destination)
+        new = await view.gateway.ledger.admit(view.tenant, admission)
+        try:
+            made = await destination.make(view)
+            if made is destination:
+                turn_id = await _enqueue(view, request)
+                await _refuse_another(view, message, turn, turn_id)
+        except AgentAPIError as refusal:
+            # With Redis out of reach it may have been accepted all the same.
+            if new and not isinstance(refusal, ServerUnavailable):
+                await view.gateway.ledger.withdraw(view.tenant, admission)
+            raise
+        if made is destination:
+            if new and turn_id != turn.turn_id:
+                # It joined a turn that was counted when it came.
+                await view.gateway.ledger.withdraw(view.tenant, admission, stored=False)
+            return turn_id
+        await view.gateway.ledger.withdraw(view.tenant, admission)
+        destination = made
+
+
+async def _enqueue(view: TenantView, request: TurnRequest) -> str:
+    handles = await view.gateway.call(lambda orchestrator: orchestrator.enqueue_many([request]))
+    return handles[0].turn_id
+
+
+async def _refuse_another(
+    view: TenantView, message: NewMessage, turn: NewTurn, turn_id: str
+) -> None:
+    """See that the turn with the caller's key is the one that was asked for."""
+    if message.digest is None or turn_id != turn.turn_id:
+        return
+    known = labels_of(await view.turn(turn_id)).digest
+    if known is not None and known != message.digest:
+        raise KeyReused(
+            "the Idempotency-Key named another request before: a repeat must be the same, another "
+            "request needs another key",
+            param="Idempotency-Key",
+            retry=False,
+        )
+
+
+def _request(view: TenantView, message: NewMessage, conversation_id: str) -> TurnRequest:
+    labels = message.labels
+    # Messages are merged only if they have the same metadata; those that are have no turn.
+    if (message.on_busy or view.gateway.settings.on_busy) is not OnBusy.MERGE:
+        labels = replace(labels, digest=message.digest)
+    return TurnRequest(
+        agent=message.agent,
+        message=[message.text, *message.attached] if message.attached else message.text,
+        conversation_id=view.internal(conversation_id),
+        user_id=message.user_id,
+        tenant_id=view.tenant,
+        idempotency_key=message.idempotency_key,
+        metadata=labelled(message.metadata, labels),
+        stream=message.stream,
+        on_busy=message.on_busy,
+        on_abort=message.on_abort,
+    )
+
+
+def _admission(turn: NewTurn, destination: Destination) -> Admission:
+    said = len(turn.input.encode())
+    return Admission(
+        turn_id=turn.turn_id,
+        conversation_id=turn.conversation_id,
+        bytes=destination.bytes + said + sum(map(len, turn.blobs.values())),
+        turn_bytes=said + OVERHEAD,
+    )

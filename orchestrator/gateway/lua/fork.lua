@@ -1,0 +1,34 @@
+-- Copy the beginning of a history into a conversation of its own, in steps.
+-- KEYS 1 messages of the source (list), 2 meta (hash) and 3 messages (list) of the copy
+-- ARGV 1 tenant id, 2 user id, 3 idle time of the copy in ms, 4 position of the last message to
+--      copy, 5 its SHA-1, 6 bytes after which the step ends
+-- Returns {'copied', number of messages that the copy has} or {'changed'} (the source is not what
+--      it was any more)
+-- Promise 4: nobody knows the copy's id before it is whole. Each step goes on where the copy ends,
+-- so that a repeat copies nothing twice.
+
+local last = tonumber(ARGV[4])
+local message = redis.call('LINDEX', KEYS[1], last)
+if not message or redis.sha1hex(message) ~= ARGV[5] then
+  return { 'changed' }
+end
+open_conversation(KEYS[2], ARGV[2], ARGV[1], ARGV[3])
+local at, bytes = redis.call('LLEN', KEYS[3]), 0
+while at <= last and bytes < tonumber(ARGV[6]) do
+  local piece = redis.call('LRANGE', KEYS[1], at, math.min(at + 15, last))
+  for i = 1, #piece do
+    redis.call('RPUSH', KEYS[3], piece[i])
+    bytes = bytes + #piece[i]
+    local attached = string.find(piece[i], '"attachments":', 1, true)
+    for _, attachment in ipairs(attached and cjson.decode(piece[i]).attachments or {}) do
+      local data = attachment.blob and redis.call('HGET', blobs_key(KEYS[1]), attachment.blob)
+      if data then
+        redis.call('HSET', blobs_key(KEYS[3]), attachment.blob, data)
+        bytes = bytes + #data
+      end
+    end
+  end
+  at = at + #piece
+end
+expire_idle(KEYS[2], KEYS[3])
+return { 'copied', at }

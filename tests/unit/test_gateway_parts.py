@@ -1,0 +1,142 @@
+"""Small parts of the gateway that need no server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentapi.attachments import File, Image
+from agentapi.turns import Turn, TurnStatus
+from orchestrator.gateway.addresses import is_public
+from orchestrator.gateway.attachments import check_addresses
+from orchestrator.gateway.errors import InvalidRequest, RateLimited
+from orchestrator.gateway.labels import RESERVED, Labels, labelled, labels_of, metadata_of
+from orchestrator.gateway.lanes import Lanes
+from orchestrator.gateway.slots import Slots
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "example.org",
+        "example.org.",
+        "images.example.org:8443",
+        "8.8.8.8",
+        "user:password@example.org",
+        "[2606:4700:4700::1111]",
+        "xn--bcher-kva.example",
+    ],
+)
+def test_public_addresses(host: str) -> None:
+    assert is_public(f"https://{host}/a.png")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "169.254.169.254.",
+        "2852039166",
+        "0xA9FEA9FE",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[fe80::1%25eth0]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "127.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::]",
+        "0.0.0.0",
+        "10.0.0.1",
+        "192.168.0.1",
+        "localhost",
+        "LOCALHOST",
+        "me.localhost",
+        "metadata.google.internal",
+        "metadata",
+        "valkey",
+        "api.default.svc.cluster.local",
+        "\uff11\uff16\uff19.254.169.254",
+        "example.org@169.254.169.254",
+        "224.0.0.1",
+        "",
+        "[",
+    ],
+)
+def test_addresses_that_mean_something_else_in_each_network(host: str) -> None:
+    assert not is_public(f"http://{host}/latest/meta-data")
+
+
+def test_addresses_of_attachments() -> None:
+    data = Image(data=b"x", media_type="image/png")
+    public, inner = Image(url="https://example.org/a.png"), File(url="http://10.0.0.1/a.pdf")
+    check_addresses([data], "none", "input")
+    check_addresses([data, public], "public", "input")
+    check_addresses([public, inner], "any", "input")
+    for attached, allowed in ((public, "none"), (inner, "none"), (inner, "public")):
+        with pytest.raises(InvalidRequest, match="AGENTAPI_GATEWAY_ADDRESSES") as caught:
+            check_addresses([data, attached], allowed, "input")
+        assert caught.value.shown_code == "address_not_allowed"
+
+
+def test_labels_of_another_release_are_read() -> None:
+    def turn(labels: object) -> Turn:
+        return Turn(
+            turn_id="t",
+            conversation_id="c",
+            agent="a",
+            input="hi",
+            status=TurnStatus.QUEUED,
+            metadata={"mine": 1, RESERVED: labels},
+        )
+
+    found = turn({"background": True, "added later": {"a": 1}})
+    assert labels_of(found) == Labels(background=True)
+    assert metadata_of(found) == {"mine": 1}
+    others: tuple[object, ...] = (None, [], "text", {})
+    for strange in others:
+        assert labels_of(turn(strange)) == Labels()
+    stored = labelled({"mine": 1}, Labels(digest="d", seeded=3))
+    assert labels_of(turn(stored[RESERVED])) == Labels(digest="d", seeded=3)
+
+
+def test_so_many_slots_and_no_more() -> None:
+    slots = Slots(2)
+    with slots.slot("a"), slots.slot("a"):
+        with pytest.raises(RateLimited) as caught, slots.slot("a"):
+            pass
+        assert caught.value.shown_code == "streams_exceeded"
+        with slots.slot("b"):
+            pass
+    with slots.slot("a"):
+        assert slots._taken == {"a": 1}
+    assert slots._taken == {}
+    unlimited = Slots(0)
+    with unlimited.slot("a"), unlimited.slot("a"), unlimited.slot("a"):
+        pass
+
+
+async def test_lanes_of_one_tenant_do_not_hold_another_up() -> None:
+    lanes = Lanes(2)
+    running = dict.fromkeys("ab", 0)
+    go_on = asyncio.Event()
+
+    async def step(tenant: str) -> None:
+        async with lanes.lane(tenant):
+            running[tenant] += 1
+            await go_on.wait()
+
+    steps = [asyncio.create_task(step(tenant)) for tenant in "aaaaab"]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert running == {"a": 2, "b": 1}
+    steps[4].cancel()
+    go_on.set()
+    await asyncio.gather(*steps, return_exceptions=True)
+    assert running == {"a": 4, "b": 1}
+    assert lanes._lanes == {} == lanes._users
