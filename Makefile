@@ -12,11 +12,12 @@ WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
 CHAOS ?=
+FAULTS ?=
 SOAK ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos soak bench check format lock clean
+.PHONY: help demo up test chaos faults soak bench check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +25,7 @@ help: ## Explain every target
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
+	@echo '  make faults FAULTS="--scenario turn --role worker --point suspend --cells 4 --seed 1"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
@@ -41,6 +43,9 @@ chaos: $(READY) ## Kill, pause and restart workers and servers at random under l
 
 soak: $(READY) ## Run a mixed load with faults for a given time, and fail when anything grows
 	$(BIN)/python -m tests.soak $(SOAK)
+
+faults: $(READY) ## Make each step of worker, gateway and producer fail in every way, one by one; writes the matrix into docs/reliability.md
+	$(BIN)/python -m tests.faultpoints $(FAULTS)
 
 bench: $(READY) ## Measure beside what people would use instead, in at most a quarter of an hour
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -17,11 +17,13 @@ from agentapi.errors import (
     InvalidInput,
     InvalidMessage,
     InvalidTool,
+    LoginRefused,
     NoProviderAvailable,
     ProviderError,
     ProviderMisconfigured,
     ProviderRejected,
     ProviderUnavailable,
+    StoreFault,
     StoreUnavailable,
     TenantMismatch,
     TurnCancelled,
@@ -31,6 +33,7 @@ from agentapi.errors import (
     TurnTimeout,
     TurnVetoed,
     UnknownAgent,
+    UnreadableRecord,
 )
 from agentapi.hooks import Hooks
 from agentapi.ids import create_conversation_id
@@ -71,6 +74,7 @@ __all__ = [
     "Handoff",
     "Hooks",
     "Limits",
+    "LoginRefused",
     "McpServer",
     "Tool",
     "ToolContext",
@@ -125,6 +129,7 @@ __all__ = [
     "ProviderMisconfigured",
     "ProviderRejected",
     "ProviderUnavailable",
+    "StoreFault",
     "StoreUnavailable",
     "TenantMismatch",
     "TurnCancelled",
@@ -134,4 +139,5 @@ __all__ = [
     "TurnTimeout",
     "TurnVetoed",
     "UnknownAgent",
+    "UnreadableRecord",
 ]

@@ -187,6 +187,20 @@ class TurnCancelled(TurnFailed):
     code = "turn_cancelled"
 
 
+class JournalBehind(AgentAPIError):
+    """Steps that were recorded are not there any more, as after a failover that lost writes.
+
+    Attributes:
+        length: How many are there.
+    """
+
+    code = "journal_behind"
+
+    def __init__(self, message: str, *, length: int) -> None:
+        super().__init__(message)
+        self.length = length
+
+
 class LeaseLost(AgentAPIError):
     """Another worker owns the conversation now; this one's writes are refused."""
 

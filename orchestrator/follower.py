@@ -188,9 +188,10 @@ class EventFollower:
         for subscription in self._of(turn_id):
             for event in events:
                 if event.number > subscription.after:
-                    subscription.after = event.number
                     if not self._hand(subscription, event):
                         break
+                    # Only now: what was not delivered is read again.
+                    subscription.after = event.number
             if events and events[-1].type.ends:
                 self.unsubscribe(subscription)
 

@@ -14,7 +14,7 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.errors import ConfigurationError, InvalidAgent
+from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.flows import flow_agents
 from agentapi.providers import providers
 from agentapi.registry import by_name, load_agents
@@ -164,6 +164,21 @@ def refuse_other_pools(worker: Any) -> None:
         )
 
 
+def refuse_newer_fleet(store: TurnStore) -> None:
+    """See that this release can read what the others write. A Redis that is away is waited for by
+    the worker itself; what cannot be read then is found with each turn.
+
+    Raises:
+        SystemExit: It cannot.
+    """
+    try:
+        store.check_protocol()
+    except StoreUnavailable:
+        return
+    except ConfigurationError as error:
+        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+
+
 def _connect_signals(app: WorkerApp) -> None:
     """The runtime lives as long as the worker. Strong references: the app keeps the handlers."""
 
@@ -174,6 +189,7 @@ def _connect_signals(app: WorkerApp) -> None:
             app.runtime.isolation.fork_watchdog(
                 run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
             )
+            refuse_newer_fleet(app.store)
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -296,7 +296,7 @@ class TurnExecutor:
             running=running,
             store=self.store,
             events=self.events,
-            recorded=len(progress.steps),
+            journal=list(progress.steps),
             attempt=turn.attempt,
             outage=self.outage,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agentapi.errors import JournalBehind
 from agentapi.stores import TurnStore
 from agentapi.turns import EventType, Step
 from workers.event_log import EventLog
@@ -17,23 +18,33 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class WorkerLog:
-    """The `TurnLog` of a worker: steps into the journal, text into the event stream."""
+    """The `TurnLog` of a worker: steps into the journal, text into the event stream.
+
+    Attributes:
+        journal: The turn's steps that are recorded.
+    """
 
     running: RunningTurn
     store: TurnStore
     events: EventLog
-    recorded: int
+    journal: list[Step]
     attempt: int
     outage: Outage
 
     async def record(self, step: Step) -> None:
         """See `TurnLog.record`. Also hears of a cancellation."""
-        index = self.recorded
-        self.recorded += 1
+        index = len(self.journal)
+        self.journal.append(step)
 
         def write() -> bool:
             self.events.flush()
-            return self.store.record(self.running.lease, index, step)
+            try:
+                return self.store.record(self.running.lease, index, step)
+            except JournalBehind as gap:
+                # A failover kept the lease and lost steps that were recorded under it.
+                for missing in range(gap.length, index):
+                    self.store.record(self.running.lease, missing, self.journal[missing])
+                return self.store.record(self.running.lease, index, step)
 
         if await self.call(write):
             self.running.stop(StopReason.CANCELLED)

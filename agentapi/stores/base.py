@@ -277,6 +277,7 @@ class TurnStore(Protocol):
 
         Raises:
             LeaseLost: Another worker owns the conversation.
+            JournalBehind: Steps before this one are not there.
         """
         ...
 

@@ -31,10 +31,10 @@ from agentapi.stores.in_memory_state import Conversation, HeldLease, State, Stor
 from agentapi.stores.in_memory_sweep import InMemorySweep
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.refusals import (
+    behind,
     busy,
     other_tenant,
     rejected,
-    unexpected,
 )
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 from agentapi.window import Window
@@ -234,7 +234,7 @@ class InMemoryTurnStore(InMemorySweep):
         with self._state.changed:
             entry, _, _ = self._state.owned(lease)
             if index > len(entry.steps):
-                raise unexpected("record", [b"gap", len(entry.steps)])
+                raise behind(lease, index, len(entry.steps))
             if index == len(entry.steps):
                 entry.steps.append(step)
                 entry.turn = replace(entry.turn, steps=index + 1)

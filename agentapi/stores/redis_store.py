@@ -42,6 +42,7 @@ from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis_calls import RedisCalls
 from agentapi.stores.redis_sweep import RedisSweep
 from agentapi.stores.refusals import (
+    behind,
     busy,
     lost,
     newer_fleet,
@@ -194,6 +195,8 @@ class RedisTurnStore(RedisSweep):
                 return bool(cancel)
             case [b"fenced"]:
                 raise lost(lease)
+            case [b"gap", length]:
+                raise behind(lease, index, length)
             case _:
                 raise unexpected("record", reply)
 

@@ -10,6 +10,7 @@ from agentapi.errors import (
     ConfigurationError,
     ConversationBusy,
     DeadlineExceeded,
+    JournalBehind,
     LeaseLost,
     TenantMismatch,
     TurnNotFound,
@@ -108,6 +109,15 @@ def newer_fleet(version: bytes) -> ConfigurationError:
         f"this Redis is used with version {version.decode(errors='replace')!r} of the turn "
         f"protocol, this release knows version {PROTOCOL}: upgrade agentapi here, or use another "
         "Redis"
+    )
+
+
+def behind(lease: Lease, index: int, length: int) -> JournalBehind:
+    """The error of a step whose predecessors are not there."""
+    return JournalBehind(
+        f"turn {lease.turn_id} has {length} recorded steps, so that step {index} has a gap before "
+        "it: record the missing ones first",
+        length=length,
     )
 
 

@@ -15,7 +15,7 @@ from tests.chaos.load import Load
 from tests.chaos.plan import FAULTS, Outcome, Plan, conflicts
 from tests.chaos.recovery import RecoveryClock
 from tests.chaos.servers import Servers
-from tests.chaos.skew import Skew
+from tests.chaos.skew import Skew, release
 
 
 def run(plan: Plan, console: Console) -> Outcome:
@@ -83,6 +83,7 @@ class _Run:
                     chance=self._chance,
                     skew=skew,
                     traps=self._traps,
+                    old_release=release(plan.old_version, plan.folder / "old"),
                     open_turns=lambda: list(load.open),
                 )
             )
@@ -122,9 +123,10 @@ class _Run:
         if not load.done or load.error is not None:
             ended = len(load.accepted) - len(load.open)
             found.append(f"only {ended} of {len(load.accepted)} turns ended: {load.error!r}")
-        blocked = harm.done["event loop blocked"]
-        if harm.ended_themselves > blocked:
-            found.append(f"{harm.ended_themselves} workers ended themselves, {blocked} with cause")
+        # One whose loop stands still, or whose watchdog is gone, is to be started again.
+        causes = harm.done["event loop blocked"] + harm.done["watchdog killed"]
+        if harm.ended_themselves > causes:
+            found.append(f"{harm.ended_themselves} workers ended themselves, {causes} with cause")
         return found
 
     def _harm(self, harm: Harm, load: Load) -> None:

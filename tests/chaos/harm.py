@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import psutil
 import redis
 
 from orchestrator.stack import Child
@@ -26,6 +27,9 @@ from tests.chaos.skew import Skew
 from tests.faults import kill, watchdogs
 
 HOUR = 3600
+SHARE_OF_OLD = 1 / 3
+STUCK = 12.0
+"""Seconds after which, on top of its leases' time, a worker whose loop stands still has ended."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +41,7 @@ class Scene:
         ways: The proxies of each worker.
         later: What must be done at a time by the monotonic clock: the end of a fault.
         leaving: Workers that were told to go.
+        old_release: Variables that make a worker one of another release, if there is one.
         unfit: Workers that are paused, blocked or cut off: no other fault is for them.
     """
 
@@ -48,6 +53,7 @@ class Scene:
     skew: Skew
     traps: Path
     open_turns: Callable[[], Iterable[str]]
+    old_release: Mapping[str, str] = field(default_factory=dict)
     ways: dict[Child, list[Proxy]] = field(default_factory=dict)
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     leaving: list[Child] = field(default_factory=list)
@@ -111,9 +117,11 @@ class Harm:
             self._start()
 
     def _start(self, env: Mapping[str, str] | None = None) -> Child:
-        way, proxies = self._scene.servers.way_in()
-        worker = self._scene.fleet.start_worker({**way, **(env or {})})
-        self._scene.ways[worker] = proxies
+        scene = self._scene
+        way, proxies = scene.servers.way_in()
+        old = scene.old_release if scene.chance.random() < SHARE_OF_OLD else {}
+        worker = scene.fleet.start_worker({**way, **old, **(env or {})})
+        scene.ways[worker] = proxies
         return worker
 
     def _victim(self) -> Child | None:
@@ -193,7 +201,8 @@ class Harm:
     def _block_a_loop(self) -> str:
         """Lay a trap and wait until somebody steps into it."""
         scene = self._scene
-        seconds = scene.chance.uniform(0.5, 4) * scene.plan.lease
+        # Short enough to be waited for, or so long that the worker is to end itself.
+        seconds = scene.chance.choice((1.0, 2.0, 4.0, STUCK + 2 * scene.plan.lease))
         trap = scene.traps / "block"
         new = scene.traps / "new"
         new.write_text(str(seconds))
@@ -216,11 +225,15 @@ class Harm:
 
     def _kill_a_watchdog(self) -> str:
         victim = self._victim()
-        found = watchdogs(victim) if victim is not None else []
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
+        if victim is None:
+            return ""
+        try:
+            for pid in watchdogs(victim):
                 os.kill(pid, signal.SIGKILL)
-        return "watchdog killed" if found else ""
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            # One that has ended just now, or was killed before and is not reaped.
+            return ""
+        return "watchdog killed"
 
     def _a_wrong_clock(self) -> str:
         """A worker leaves, and the one that comes for it lives an hour ago, or in an hour."""

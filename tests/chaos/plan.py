@@ -41,7 +41,7 @@ class Plan:
     disks: int = option(0, "Redis's disk is full for seconds")
     cuts: int = option(0, "the network between a worker and its servers fails for seconds")
     skews: int = option(0, "something is left in Redis as a newer release would")
-    old_version: str = option("", "a commit, of which one of the workers is")
+    old_version: str = option("", "a commit; a third of the workers that start are of it")
     publish: bool = option(False, "write the figures into docs/reliability.md")
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
-from collections.abc import Callable
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,6 +21,23 @@ from tests.chaos.checker import client_of, conversation_key, turn_key
 PATIENCE = 120.0
 
 
+def release(commit: str, folder: Path) -> Mapping[str, str]:
+    """Variables for a worker of another release, from this repository; none without a commit."""
+    if not commit:
+        return {}
+    folder.mkdir(parents=True)
+    archive = subprocess.run(
+        ["git", "archive", commit, "agentapi", "workers"],
+        capture_output=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    # Before what lies in the working directory, where the agents are found all the same.
+    return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+
+
 class Skew:
     """Leaves such things, each with turns beside it; says in the end what became of those."""
 
@@ -27,6 +48,7 @@ class Skew:
         self._count = 0
         self._innocent: list[TurnHandle] = []
         self._concerned: list[TurnHandle] = []
+        self._left_to_others: list[TurnHandle] = []
         self._left: list[Callable[[], None]] = []
 
     def plant(self) -> None:
@@ -43,7 +65,11 @@ class Skew:
 
     def close(self) -> list[str]:
         """What is wrong: innocents without a reply, concerned turns that have not ended."""
-        problems = [*map(self._no_reply, self._innocent), *map(self._no_end, self._concerned)]
+        for handle in self._left_to_others:
+            # Nobody newer comes: whoever waits gives up.
+            handle.cancel()
+        concerned = [*self._concerned, *self._left_to_others]
+        problems = [*map(self._no_reply, self._innocent), *map(self._no_end, concerned)]
         self._orchestrator.close()
         self._client.close()
         return [problem for problem in problems if problem]
@@ -63,9 +89,9 @@ class Skew:
         self._client.zadd(f"agentapi:{{{partition:03d}}}:due", {entry: 1})
 
     def _message(self) -> None:
-        """A message of the next version in a history: its next turn ends with an error."""
+        """A message of the next version in a history: its next turn is left to newer workers."""
         self._remember({"v": 2, "role": "user", "parts": [{"text": "hi"}], "turn_id": "n"})
-        self._concerned.append(self._enqueue())
+        self._left_to_others.append(self._enqueue())
 
     def _fields(self) -> None:
         """Messages with a field that was added: nobody minds."""

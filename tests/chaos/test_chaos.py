@@ -30,7 +30,7 @@ def carry_out(plan: Plan) -> Outcome:
 @pytest.mark.timeout(400)
 def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
     plan = Plan(
-        folder=tmp_path, seed=seed, turns=300, lease=2, heartbeat=0.5, kills=6, redis_restarts=1,
+        folder=tmp_path, seed=seed, turns=200, lease=2, heartbeat=0.5, kills=5, redis_restarts=1,
         broker_flushes=1, watchdogs=1, clocks=1, disks=1, skews=5,
     )  # fmt: skip
     assert carry_out(plan).findings.takeovers > 0
@@ -39,8 +39,8 @@ def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(400)
 def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> None:
     plan = Plan(
-        folder=tmp_path, seed=seed, turns=200, lease=2, heartbeat=0.5, kills=1, redis_restarts=0,
-        broker_flushes=0, failovers=2,
+        folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=1, redis_restarts=0,
+        broker_flushes=0, failovers=1,
     )  # fmt: skip
     outcome = carry_out(plan)
     assert sum(loss.bytes_lost for loss in outcome.losses) > 0
@@ -49,16 +49,16 @@ def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> No
 @pytest.mark.timeout(400)
 def test_the_network_and_a_broker_of_its_own_fail(tmp_path: Path, seed: int) -> None:
     plan = Plan(
-        folder=tmp_path, seed=seed, turns=200, lease=2, heartbeat=0.5, kills=0, redis_restarts=0,
-        broker_flushes=0, cuts=3, broker_outages=2, blocks=1,
+        folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=0, redis_restarts=0,
+        broker_flushes=0, cuts=2, broker_outages=1, blocks=1,
     )  # fmt: skip
     carry_out(plan)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("weapon", poison.WEAPONS)
-def test_poison_takes_only_itself(tmp_path: Path, seed: int, weapon: str) -> None:
-    plan = poison.PoisonPlan(folder=tmp_path, seed=seed, weapon=weapon, innocents=30, seconds=1)
+@pytest.mark.parametrize("weapon", ["kill", "oom"])
+def test_poison_among_innocents(tmp_path: Path, seed: int, weapon: str) -> None:
+    plan = poison.PoisonPlan(folder=tmp_path, seed=seed, weapon=weapon, innocents=12, seconds=1)
     outcome = poison.run(plan, Console())
     poison.report(outcome, Console(width=100))
     assert outcome.problems == [], f"seed {seed}"
@@ -66,7 +66,7 @@ def test_poison_takes_only_itself(tmp_path: Path, seed: int, weapon: str) -> Non
 
 @pytest.mark.timeout(300)
 def test_lost_machines_count_towards_nothing(tmp_path: Path, seed: int) -> None:
-    plan = storm.StormPlan(folder=tmp_path, seed=seed, turns=100, open_turns=60, seconds=10)
+    plan = storm.StormPlan(folder=tmp_path, seed=seed, turns=60, open_turns=40, seconds=6)
     outcome = storm.run(plan, Console())
     storm.report(outcome, Console(width=100))
     assert outcome.problems == [], f"seed {seed}"

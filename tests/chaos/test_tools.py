@@ -120,7 +120,7 @@ def test_a_clock_that_is_off(tmp_path: Path) -> None:
         assert monotonic - time.monotonic() == pytest.approx(0, abs=60)
 
 
-def sleeper(tmp_path: Path, code: str = "") -> Child:
+def sleeper(tmp_path: Path, code: str = "pass") -> Child:
     """A process with another one beside it."""
     lines = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); "
     return Child(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentapi.errors import AgentAPIError, LeaseLost
+from agentapi.errors import JournalBehind, LeaseLost
 from agentapi.ids import create_turn_id
 from agentapi.messages import UserMessage
 from agentapi.stores import Ending, NewEvent, Refusal, RefusalReason, Renewal
@@ -103,8 +103,10 @@ def test_record_is_idempotent_by_its_number(bench: Bench) -> None:
 
 def test_a_step_that_leaves_a_gap_is_refused(bench: Bench) -> None:
     lease = bench.claim(bench.enqueue()).lease
-    with pytest.raises(AgentAPIError, match="gap"):
-        bench.store.record(lease, 1, model_step())
+    bench.store.record(lease, 0, model_step())
+    with pytest.raises(JournalBehind, match="gap") as refusal:
+        bench.store.record(lease, 2, model_step())
+    assert refusal.value.length == 1
 
 
 def test_commit_is_idempotent_and_answers_as_it_did(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.faultpoints import matrix as matrices
 from tests.faultpoints.cell import Planned, Result
-from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles
+from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles, triggered
 from tests.faultpoints.runner import DATABASES, Runner
 
 
@@ -43,11 +43,12 @@ def main(
     matrix = matrices.Matrix()
     broken: list[Result] = []
     with Runner(folder, cells) as runner:
-        plans = _plans(runner, scenario or list(SCENARIOS), occurrences, broken)
+        plans, behind = _plans(runner, scenario or list(SCENARIOS), occurrences, broken)
+        behind = [plan for plan in behind if pairs_ and role in ("", plan.role)]
         plans = [plan for plan in plans if role in ("", plan.role)]
         plans = [plan for plan in plans if point in plan.faults[0].point]
         plans = [plan for plan in plans if effect in ("", plan.faults[0].effect)]
-        both = pairs(plans, pairs_, seed)
+        both = [*pairs(plans, pairs_, seed), *behind]
         if most:
             plans = sample(plans, most, seed)
         _carry_out(runner, [*plans, *both], matrix, broken, console)
@@ -66,9 +67,11 @@ def main(
 
 def _plans(
     runner: Runner, scenarios: list[str], occurrences: int, broken: list[Result]
-) -> list[Planned]:
-    """All single faults. A point that two scenarios pass is looked at in the first."""
+) -> tuple[list[Planned], list[Planned]]:
+    """All single faults, and those behind another. A point that two scenarios pass is looked at in
+    the first."""
     plans: list[Planned] = []
+    behind: list[Planned] = []
     seen: set[tuple[str, str]] = set()
     for name in scenarios:
         passed, results = runner.trace(name)
@@ -77,7 +80,9 @@ def _plans(
             new = {point: count for point, count in points.items() if (role, point) not in seen}
             seen |= {(role, point) for point in new}
             plans += singles(name, role, new, occurrences)
-    return plans
+            if (name, role) == ("turn", "worker"):
+                behind = triggered(points)
+    return plans, behind
 
 
 def _carry_out(

@@ -131,6 +131,7 @@ class Cell:
             LEDGER: str(ledger),
         }
         self._processes: dict[str, Forked] = {}
+        self._stopped: Forked
         self._passed: dict[str, Counter[str]] = {}
         self._deaths: list[tuple[str, int | None]] = []
         self._number = 0
@@ -149,9 +150,12 @@ class Cell:
         fired_before = len(self._fired())
         try:
             self._start_missing(planned)
+            self._stopped = self._processes["worker"]
             for role, process in self._processes.items():
                 process.arm(planned.faults if role == planned.role else ())
             story = self._play(planned)
+            if planned.scenario == "stop":
+                self._wait_for_stop(result)
             with self._restarting():
                 self._wait_for_fault(planned, fired_before)
                 state = self._witness.wait_until_quiet(0.5 if story["gave_up"] else QUIET_WITHIN)
@@ -227,6 +231,15 @@ class Cell:
     def _fork(self, role: str) -> Forked:
         return Forked(self._zygote, role, self._folder, self._env)
 
+    def _wait_for_stop(self, result: Result) -> None:
+        """The worker that was told to stop does so."""
+        deadline = time.monotonic() + QUIET_WITHIN
+        while not self._stopped.ended:
+            if time.monotonic() > deadline:
+                result.broken.append("the worker did not stop")
+                return
+            time.sleep(0.02)
+
     def _wait_for_fault(self, planned: Planned, before: int) -> None:
         """Services go on when the scenario is over: a fault may be still to come in them."""
         deadline = time.monotonic() + FAULT_WITHIN
@@ -250,12 +263,10 @@ class Cell:
     def _wrong_errors(self, planned: Planned, story: Mapping[str, Any]) -> list[str]:
         """A network that fails is told to callers by errors of this project."""
         network = (Effect.REDIS_ERROR, Effect.TIMEOUT, Effect.LOST_ANSWER)
+        if planned.role != "producer":
+            return []
         for fault in planned.faults:
-            if (
-                planned.role != "producer"
-                or fault.effect not in network
-                or fault.kind not in REMOTE
-            ):
+            if fault.effect not in network or fault.kind not in REMOTE:
                 return []
         return [f"the caller got a bare {name}" for name, ours in story["errors"] if not ours]
 

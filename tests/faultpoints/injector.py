@@ -129,6 +129,9 @@ async def await_at(point: str, make: Callable[[], Awaitable[T]], *, whole: bool 
         case Effect.CANCEL:
             task = asyncio.current_task()
             assert task is not None
+            # Nobody but its owner cancels a service; but what it awaits may be cancelled.
+            if task.get_name().startswith("agentapi-"):
+                raise asyncio.CancelledError
             task.cancel()
             await asyncio.sleep(0)
         case Effect.KILL_AFTER | Effect.LOST_ANSWER:

@@ -17,7 +17,6 @@ UNREACHED: Final[Mapping[str, str]] = {
     "hand-off workers.isolation.places.IsolatedTurns._died: self.threads.submit": (
         "only when a turn's process dies"
     ),
-    "await workers.running.RunningTurn.call: asyncio.wait": "only when a turn is cancelled there",
     "hand-off workers.runtime.Runtime.start: self._loop.loop.call_soon_threadsafe": (
         "the worker starts before faults are planned"
     ),
@@ -32,6 +31,12 @@ UNREACHED: Final[Mapping[str, str]] = {
     "script retry": "a producer's",
 }
 """Points that no worker passes in the scenarios, and why."""
+
+SOMETIMES: Final[Mapping[str, str]] = {
+    "await workers.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
+    "script hasten": "the broker came back; see `triggered`",
+}
+"""Points that a worker passes only when something went wrong, and what."""
 
 
 def points_of_a_worker() -> set[str]:

@@ -132,7 +132,9 @@ def gateway(control: Control) -> None:
             readers = getattr(self.follower, "_readers", ())
             return {
                 **health(),
-                "subscriptions": sum(len(reader._subscriptions) for reader in readers),
+                "subscriptions": sum(
+                    len(getattr(reader, "_subscriptions", ())) for reader in readers
+                ),
                 "tasks of the loop": len(asyncio.all_tasks(loop)),
             }
 

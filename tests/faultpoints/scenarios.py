@@ -38,6 +38,9 @@ PATIENCE: Final = 15.0
 
 ENDINGS: Final = frozenset({"completed", "failed", "cancelled"})
 
+DECIDED: Final = frozenset({404, 409})
+"""Answers to a request that was carried out before, and whose answer was lost."""
+
 MAIN: Final = "\n".join(
     (
         '/look {"what": "the order"}',
@@ -275,7 +278,7 @@ def _over_http(story: Story, url: str) -> None:
 
             def send() -> dict[str, Any]:
                 answer = http.request(method, path, json=body or None, headers=headers)
-                if answer.status_code >= 500:
+                if answer.status_code >= 400 and answer.status_code not in DECIDED:
                     raise _HttpError(answer.status_code)
                 found: dict[str, Any] = answer.json()
                 return found
@@ -331,7 +334,7 @@ def _respond(story: Story, url: str) -> None:
             with httpx2.Client(base_url=url, timeout=10) as http:
                 headers = {"Idempotency-Key": key} if key else {}
                 answer = http.request(method, path, headers=headers, **options)
-            if answer.status_code >= 500 or answer.status_code == 409:
+            if answer.status_code >= 400 and answer.status_code != 404:
                 raise _HttpError(answer.status_code)
             return answer.json()
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.faultpoints.cell import Planned
 from tests.faultpoints.matrix import report
-from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles
-from tests.faultpoints.reach import UNREACHED, points_of_a_worker
+from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles, triggered
+from tests.faultpoints.reach import SOMETIMES, UNREACHED, points_of_a_worker
 from tests.faultpoints.runner import Runner
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,7 +33,7 @@ def traces(runner: Runner) -> Traces:
 
 def test_every_point_of_a_workers_way_is_passed(traces: Traces) -> None:
     passed = {point for roles in traces.values() for point in roles.get("worker", ())}
-    missing = points_of_a_worker() - passed - set(UNREACHED)
+    missing = points_of_a_worker() - passed - {*UNREACHED, *SOMETIMES}
     assert not missing, "have a scenario pass them, or say in `UNREACHED` why none can"
     stale = set(UNREACHED) - (points_of_a_worker() - passed)
     assert not stale, "they are passed, or gone: strike them from `UNREACHED`"
@@ -81,4 +81,5 @@ def test_faults_of_the_gateway(runner: Runner, traces: Traces) -> None:
 
 def test_pairs(runner: Runner, traces: Traces) -> None:
     plans = _plans(traces, kills=False, scenario="turn", occurrences=2)
-    _kept(runner, pairs(plans, 15, SEED))
+    behind = triggered(traces["turn"]["worker"])
+    _kept(runner, [*pairs(plans, 15, SEED), *sample(behind, 2, SEED)])

@@ -10,10 +10,11 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import traceback
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 from tests.faultpoints import compiled
@@ -38,7 +39,7 @@ def _say(**message: Any) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def _reap(_: int, __: FrameType | None) -> None:
+def _reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -49,11 +50,10 @@ def _reap(_: int, __: FrameType | None) -> None:
 
 
 def _fork(request: dict[str, Any]) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     pid = os.fork()
     if pid == 0:
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         code = 1
         try:
             from tests.faultpoints.roles import become
@@ -69,19 +69,38 @@ def _fork(request: dict[str, Any]) -> None:
             os._exit(code)
     _children.add(pid)
     _say(pid=pid)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+
+def _requests() -> Iterator[bytes]:
+    """The lines of the input; children that end meanwhile are reaped at once."""
+    woken, wake = os.pipe()
+    for descriptor in (woken, wake):
+        os.set_blocking(descriptor, False)
+    # A signal that comes just before the wait would not end it.
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    rest = b""
+    while True:
+        ready, _, _ = select.select([0, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _reap()
+        if 0 in ready:
+            data = os.read(0, 65_536)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
 
 
 def main() -> None:
     """Import, and fork."""
     compiled.install()
     _import_all()
-    signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _say(ready=True)
-    for line in sys.stdin:
+    for line in _requests():
         _fork(json.loads(line))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for pid in _children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 import pytest
+import redis
 
 from agentapi import EventType, TurnStatus
 from agentapi.ids import partition_of
 from agentapi.stores import Claim, Wakeup
+from agentapi.stores.keys import turn_keys
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
 from workers.errands import Errands
@@ -71,6 +73,20 @@ def test_a_fault_of_ones_own_ends_the_turn_without_its_words_in_the_log(
     assert error.message.startswith("ZeroDivisionError")
     assert "turn.crashed" in caplog.text
     assert "the user's words" not in caplog.text
+
+
+def test_steps_that_a_failover_has_lost_are_recorded_again(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    fleet = make_fleet()
+    turn = fleet.enqueue("napper", '/nap {"seconds": 0.5}')
+    thread, results = run_in_thread(fleet, turn)
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        # The new master has the lease and not what was recorded under it.
+        assert client.delete(turn_keys(turn.turn_id).journal) == 1
+    thread.join()
+    assert (results[0]["status"], results[0]["steps"]) == ("completed", 3)
+    assert len(fleet.producer.history(turn.conversation_id)) == 4
 
 
 def test_a_cancelled_turn_stops_at_the_next_beat(make_fleet: Callable[..., Fleet]) -> None:

@@ -14,9 +14,11 @@ from agentapi.ids import partition_of_turn
 from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
 from agentapi.stores.keys import PROTOCOL_KEY, conversation_keys, due_key, turn_keys
 from agentapi.turns import HeldCalls, Question
+from orchestrator.stack.processes import free_port
 from tests.conformance.stores import Bench, C, model_step, on_redis
 from tests.integration.fleet import Fleet
 from workers import unreadable
+from workers.app import refuse_newer_fleet
 
 NEWER = b'{"v":2,"role":"user","parts":["secret"]}'
 
@@ -140,6 +142,14 @@ def test_the_protocol_of_the_fleet(bench: Bench, client: redis.Redis) -> None:
     client.set(PROTOCOL_KEY, 2)
     with pytest.raises(ConfigurationError, match=r"version '2'.*knows version 1: upgrade"):
         bench.store.check_protocol()
+    with pytest.raises(SystemExit, match="worker cannot start: this Redis is used with version"):
+        refuse_newer_fleet(bench.store)
+
+
+def test_a_worker_starts_without_redis() -> None:
+    bench = on_redis(f"redis://127.0.0.1:{free_port()}/0", redis_timeout=1)
+    refuse_newer_fleet(bench.store)
+    bench.store.close()
 
 
 def test_a_worker_leaves_a_turn_to_newer_ones_and_ends_it_when_none_comes(

@@ -1,8 +1,9 @@
 """Every call of every transition, made again as when its answer was lost, at every point of the
 state machines: same state, same answer, on both stores.
 
-The exceptions are named here. `Accepted.created` says whether this very call made the turn. In
-one process `reset` and `redispatch` cannot be repeated: each call is an operation of its own.
+The exceptions are named here. `Accepted.created` says whether this very call made the turn, and
+`hasten` how many turns it found, for a log line. In one process `reset` and `redispatch` cannot be
+repeated: each call is an operation of its own.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ def _the_sweep(bench: Bench) -> None:
     store.resign("two")
     store.resign("one")
     bench.enqueue("swept")
+    assert store.hasten() >= 1
     gone = bench.enqueue("gone")
     bench.lose(gone)
     for conversation in ("swept", "gone"):

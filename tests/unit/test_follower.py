@@ -207,3 +207,21 @@ def test_a_subscription_that_could_not_begin_is_not_kept(
     streams.emit("a")
     assert isinstance(waiting.get(timeout=20), Event)
     monkeypatch.undo()
+
+
+def test_an_event_that_was_not_taken_comes_again(streams: Streams, follower: EventFollower) -> None:
+    arrived: SimpleQueue[Delivery] = SimpleQueue()
+    broken = True
+
+    def deliver(what: Delivery) -> None:
+        nonlocal broken
+        if broken:
+            broken = False
+            raise KeyboardInterrupt
+        arrived.put(what)
+
+    streams.emit("one", EventType.STARTED)
+    streams.emit("one")
+    follower.subscribe("one", -1, deliver)
+    numbers = [arrived.get(timeout=20) for _ in range(2)]
+    assert [event.number for event in numbers if isinstance(event, Event)] == [0, 1]

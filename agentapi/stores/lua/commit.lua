@@ -17,7 +17,7 @@
 -- long as the turn, for retry.lua.
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost')
+  'spent_tokens', 'spent_cost', 'merged')
 if before[1] == ARGV[3] then
   return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
 end
@@ -53,7 +53,7 @@ emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
 if not (keeps and same_history and #ARGV > 18) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], ARGV[5] == 'failed' and ARGV[10])
 end
-retire(KEYS[1], KEYS[7], { turn = ARGV[10], events = ARGV[11] })
+retire(KEYS[1], KEYS[7], { turn = ARGV[10], events = ARGV[11] }, before[8])
 local changes = { 'updated', int(now), 'turns', int((meta[4] or 0) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value

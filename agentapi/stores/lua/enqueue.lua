@@ -40,8 +40,11 @@ local theirs, expires = open_conversation(KEYS[3], ARGV[5], ARGV[6], ARGV[13])
 if not theirs then
   return { 'tenant' }
 end
-head_of(KEYS[2])
 local length = redis.call('LLEN', KEYS[2])
+if length > 0 then
+  head_of(KEYS[2])
+  length = redis.call('LLEN', KEYS[2])
+end
 if on_busy == 'reject' and length > 0 then
   return { 'rejected', length }
 end

@@ -5,10 +5,11 @@
 -- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
 -- Promises 3, 5: the entry in due is the wake-up. A suspect turn stays suspect.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
+local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+if not mine then
   return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
 end
-if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
+if cancel == 1 then
   return { 'cancel' }
 end
 local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge

@@ -34,11 +34,15 @@ local function emit(turn_key, events_key, kind, data)
 end
 
 -- Whether the lease is the caller's: its turn, and its fence, which is 'epoch:token'. The turn is
--- there: no write may make a hash of its own in the place of one that was deleted.
+-- there: no write may make a hash of its own in the place of one that was deleted. Also returns
+-- whether somebody asked to cancel it (0|1).
 local function owns(turn_key, lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
-  return lease[1] == turn_id and lease[2] .. ':' .. lease[3] == fence
-    and redis.call('HEXISTS', turn_key, 'status') == 1
+  if lease[1] ~= turn_id or lease[2] .. ':' .. lease[3] ~= fence then
+    return false
+  end
+  local turn = redis.call('HMGET', turn_key, 'status', 'cancel')
+  return turn[1], turn[2] and 1 or 0
 end
 
 -- The epoch of a new owner. It grows with every claim, and by the clock: so it is also new when the
@@ -151,7 +155,7 @@ end
 -- Take an ended turn out of the inbox and settle when the conversation is looked at next.
 -- Returns the id of the turn to dispatch now, or ''.
 local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
-  local was_head = head_of(inbox_key) == turn_id
+  local was_head = redis.call('LINDEX', inbox_key, 0) == turn_id or head_of(inbox_key) == turn_id
   redis.call('LREM', inbox_key, 1, turn_id)
   if not was_head then
     return ''
@@ -276,11 +280,11 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
--- An ended turn is kept for a while, with its events and the ids of messages that it took in.
-local function retire(turn_key, events_key, times)
+-- An ended turn is kept for a while, with its events and the ids of messages that joined it.
+local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
   redis.call('PEXPIRE', events_key, times.events)
-  for merged in string.gmatch(redis.call('HGET', turn_key, 'merged') or '', '%S+') do
+  for merged in string.gmatch(joined or '', '%S+') do
     redis.call('PEXPIRE', partition_prefix(turn_key) .. 't:' .. merged, times.turn)
   end
 end
@@ -299,7 +303,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   end
   emit(keys.turn, keys.events, how.status, how.data)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and times.turn)
-  retire(keys.turn, keys.events, times)
+  retire(keys.turn, keys.events, times, redis.call('HGET', keys.turn, 'merged'))
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
   end

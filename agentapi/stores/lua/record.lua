@@ -4,7 +4,8 @@
 -- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}
 -- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then
+local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+if not mine then
   return { 'fenced' }
 end
 local length = redis.call('LLEN', KEYS[3])
@@ -17,4 +18,4 @@ if index == length then
   redis.call('HSET', KEYS[1], 'steps', int(index + 1))
   emit(KEYS[1], KEYS[4], 'step', ARGV[5])
 end
-return { 'recorded', redis.call('HEXISTS', KEYS[1], 'cancel') }
+return { 'recorded', cancel }

@@ -4,10 +4,11 @@
 -- Returns {'renewed', cancel_requested (0|1)} or {'fenced'}
 -- Promises 1, 5. An expired lease that nobody took is renewed: its fence is still the newest.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
+local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+if not mine then
   return { 'fenced' }
 end
 local expires = int(now_ms() + tonumber(ARGV[4]))
 redis.call('HSET', KEYS[2], 'expires', expires)
 redis.call('ZADD', KEYS[3], expires, ARGV[2])
-return { 'renewed', redis.call('HEXISTS', KEYS[1], 'cancel') }
+return { 'renewed', cancel }

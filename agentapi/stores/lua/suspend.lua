@@ -10,10 +10,11 @@
 -- after this, by an errand in the due index, so that no child runs for a parent that does not
 -- know of it. A repeat finds its fence, or what was asked answered.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
+local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+if not mine then
   return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
 end
-if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
+if cancel == 1 then
   return { 'cancel' }
 end
 local now = now_ms()
