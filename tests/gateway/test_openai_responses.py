@@ -17,7 +17,7 @@ SLOW = "one two three four five six seven eight nine ten"
 
 
 def test_models_are_agents(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["keyless", "slow", "tools"]
+    assert [model.id for model in client.models.list()] == ["busy", "faulty", "keyless", "slow", "tools"]
     assert client.models.retrieve("slow").id == "slow"
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("gpt-4")
