@@ -18,6 +18,7 @@ from tests.faultpoints.agents import LEDGER
 from tests.faultpoints.effects import REMOTE, Effect, Fault, Kind
 from tests.faultpoints.processes import Forked, ProcessEnded, Zygote
 from tests.faultpoints.promises import Expected, Witness
+from tests.faultpoints.scenarios import PATIENCE
 
 SETTINGS: Final[Mapping[str, str]] = {
     "AGENTAPI_LEASE_TTL": "1",
@@ -25,7 +26,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "AGENTAPI_SWEEP_INTERVAL": "0.15",
     "AGENTAPI_DISPATCH_GRACE": "0.5",
     "AGENTAPI_SHUTDOWN_GRACE": "0.2",
-    "AGENTAPI_TURN_TIMEOUT": "8",
+    "AGENTAPI_TURN_TIMEOUT": "20",
     "AGENTAPI_PARK_AFTER": "0.05",
     "AGENTAPI_MAX_CHILDREN": "1",
     "AGENTAPI_MAX_ATTEMPTS": "10",
@@ -41,13 +42,13 @@ SETTINGS: Final[Mapping[str, str]] = {
 
 ROLES: Final = ("worker", "producer", "gateway")
 
-QUIET_WITHIN: Final = 10.0
+QUIET_WITHIN: Final = 30.0
 """Seconds after the caller's last answer in which all that is left must be done."""
 
 FAULT_WITHIN: Final = 0.5
 """Seconds after the scenario's end in which a fault may still happen."""
 
-IDLE_WITHIN: Final = 6.0
+IDLE_WITHIN: Final = 20.0
 """Seconds after that in which a process must have come to rest."""
 
 SERVICES: Final = ("agentapi-",)
@@ -191,7 +192,7 @@ class Cell:
                 with self._restarting():
                     story: dict[str, Any] = producer.ask(
                         "play",
-                        within=60,
+                        within=3 * PATIENCE,
                         scenario=planned.scenario,
                         run=run,
                         url=self._gateway_url,

@@ -130,7 +130,7 @@ async def await_at(point: str, make: Callable[[], Awaitable[T]], *, whole: bool 
             task = asyncio.current_task()
             assert task is not None
             # Nobody but its owner cancels a service; but what it awaits may be cancelled.
-            if task.get_name().startswith("agentapi-"):
+            if getattr(task.get_coro(), "__qualname__", "") == "TaskService._run":
                 raise asyncio.CancelledError
             task.cancel()
             await asyncio.sleep(0)

@@ -33,7 +33,7 @@ from orchestrator import AsyncOrchestrator, AsyncTurnHandle, Orchestrator, TurnH
 
 T = TypeVar("T")
 
-PATIENCE: Final = 15.0
+PATIENCE: Final = 60.0
 """Seconds after which the caller gives up, and the run has failed."""
 
 ENDINGS: Final = frozenset({"completed", "failed", "cancelled"})
