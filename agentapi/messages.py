@@ -14,7 +14,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from agentapi.records import check_version, reading, record_of, text_in
+from agentapi.records import (
+    check_version,
+    object_in,
+    reading,
+    record_of,
+    some_text_in,
+    text_in,
+)
 
 FORMAT_VERSION: Final = 1
 
@@ -176,23 +183,23 @@ def from_dict(data: Mapping[str, Any]) -> Message:
                 return UserMessage(
                     content=text_in(data, "content"),
                     attachments=tuple(map(attachment_from_dict, data.get("attachments", ()))),
-                    turn_id=data.get("turn_id"),
+                    turn_id=some_text_in(data, "turn_id"),
                 )
             case "assistant":
                 return AssistantMessage(
                     content=text_in(data, "content"),
                     tool_calls=tuple(map(_call_from_dict, data.get("tool_calls", ()))),
-                    provider_data=data.get("provider_data", {}),
-                    turn_id=data.get("turn_id"),
-                    model=data.get("model"),
+                    provider_data=object_in(data, "provider_data"),
+                    turn_id=some_text_in(data, "turn_id"),
+                    model=some_text_in(data, "model"),
                 )
             case "tool":
                 return ToolMessage(
                     call_id=text_in(data, "call_id"),
                     name=text_in(data, "name"),
                     content=text_in(data, "content"),
-                    is_error=data.get("is_error", False),
-                    turn_id=data.get("turn_id"),
+                    is_error=bool(data.get("is_error")),
+                    turn_id=some_text_in(data, "turn_id"),
                 )
             case _:
                 raise ValueError("role is none of user, assistant and tool")

@@ -11,7 +11,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field
 from functools import cache
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from agentapi.errors import UnreadableRecord
 
@@ -27,14 +38,42 @@ R = TypeVar("R", bound=_Record)
 
 
 def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
-    """Make a dataclass of a stored object, without the fields that this release does not know."""
-    names = _names(kind)
-    return kind(**{name: value for name, value in data.items() if name in names})
+    """Make a dataclass of a stored object, without the fields that this release does not know.
+
+    Raises:
+        TypeError: A field is not of its type.
+    """
+    fields = _fields(kind)
+    for name, value in data.items():
+        expected = fields.get(name)
+        if expected and not isinstance(value, expected):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+    return kind(**{name: value for name, value in data.items() if name in fields})
 
 
 @cache
-def _names(kind: type[_Record]) -> frozenset[str]:
-    return frozenset(name for name, field in kind.__dataclass_fields__.items() if field.init)
+def _fields(kind: type[_Record]) -> Mapping[str, tuple[type, ...]]:
+    """Types of the fields as JSON has them; none where any value may be right."""
+    hints = get_type_hints(kind)
+    return {
+        name: _types(hints[name]) for name, field in kind.__dataclass_fields__.items() if field.init
+    }
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    found = [_JSON_TYPES.get(get_origin(member) or member) for member in members]
+    return () if None in found else tuple(one for types in found for one in types or ())
+
+
+_JSON_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
+    str: (str,),
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    NoneType: (NoneType,),
+    Mapping: (Mapping,),
+}
 
 
 def check_version(what: str, version: object, newest: int) -> None:
@@ -93,4 +132,25 @@ def text_in(data: Mapping[str, Any], name: str) -> str:
     value = data[name]
     if not isinstance(value, str):
         raise TypeError(f"{name} is a {type(value).__name__}, expected text")
+    return value
+
+
+def some_text_in(data: Mapping[str, Any], name: str) -> str | None:
+    """A field that is text if it is there.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    return None if data.get(name) is None else text_in(data, name)
+
+
+def object_in(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A field that is an object; an empty one if it is not there.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    value = data.get(name, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected an object")
     return value

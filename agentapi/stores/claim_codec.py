@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from agentapi.errors import UnreadableRecord
 from agentapi.messages import loads
 from agentapi.stores.base import Claim, Refusal, RefusalReason, Unreadable
 from agentapi.stores.calls_codec import call_book
-from agentapi.stores.codec import pairs, spent_from, summary_from, turn_from_hash
+from agentapi.stores.codec import (
+    answering_from,
+    calibration_from,
+    pairs,
+    spent_from,
+    summary_from,
+    turn_from_hash,
+)
 from agentapi.stores.lease import Lease
 from agentapi.turns import Turn, step_from_json
+
+_LONGEST_NUMBER: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +42,7 @@ class ClaimCall:
             turn_id=self.turn_id,
             epoch=int(epoch),
             token=self.token,
-            generation=int(generation),
+            generation=_number(generation),
         )
         turn = None
         try:
@@ -45,7 +54,7 @@ class ClaimCall:
                 error=error,
                 turn=turn,
                 attempt=int(attempt),
-                deferrals=int(pairs(fields).get("deferrals", 0)),
+                deferrals=_number(pairs(fields).get("deferrals", b"0")),
             )
 
     def _shown(self, fields: Sequence[bytes]) -> Turn | None:
@@ -53,6 +62,11 @@ class ClaimCall:
             return turn_from_hash(self.turn_id, pairs(fields)) if fields else None
         except UnreadableRecord:
             return None
+
+
+def _number(value: bytes) -> int:
+    """A number that must not keep a turn from its end: 0 when it is none."""
+    return int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else 0
 
 
 def _claim(lease: Lease, turn: Turn, more: Sequence[Any]) -> Claim:
@@ -63,9 +77,9 @@ def _claim(lease: Lease, turn: Turn, more: Sequence[Any]) -> Claim:
         steps=[step_from_json(step) for step in steps],
         history=[loads(message) for message in messages],
         calls=call_book(pairs(calls), lease.epoch),
-        answering=answering.decode() or None,
+        answering=answering_from(answering),
         spent=spent_from(spent),
         summary=summary_from(summary, total),
-        calibration=float(spent[3] or 1),
+        calibration=calibration_from(spent[3]),
         now=int(now) / 1000,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from agentapi.messages import (
     from_dict,
     to_dict,
 )
-from agentapi.records import PROTOCOL, check_version, reading, record_of
+from agentapi.records import PROTOCOL, check_version, reading, record_of, some_text_in
 from agentapi.stores.base import Ending
 from agentapi.turns import (
     Event,
@@ -33,7 +34,8 @@ from agentapi.turns import (
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A flat list of fields and values as a dict."""
-    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+    # A name that is no text is none that any release knows.
+    return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
 def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
@@ -49,7 +51,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 
 def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
-    outcome: dict[str, Any] = orjson.loads(fields.get("outcome", b"{}"))
+    outcome = _object(fields.get("outcome", b"{}"))
     messages = tuple(from_dict(message) for message in outcome.get("messages", ()))
     status = TurnStatus(fields["status"].decode())
     last = messages[-1] if messages else None
@@ -63,7 +65,7 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         status=status,
         user_id=fields["user"].decode() or None,
         tenant_id=fields["tenant"].decode() or None,
-        metadata=orjson.loads(fields["metadata"]),
+        metadata=_object(fields["metadata"]),
         stream=fields["stream"] == b"1",
         on_abort=OnAbort(fields["on_abort"].decode()),
         attempt=int(fields.get("attempt", 0)),
@@ -81,8 +83,8 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         text=last.content if replied and last else None,
         messages=messages,
         error=record_of(TurnError, error) if error else None,
-        answered_by=outcome.get("answered_by"),
-        structured=outcome.get("structured", False),
+        answered_by=some_text_in(outcome, "answered_by"),
+        structured=bool(outcome.get("structured")),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
         deadline_at=_seconds(fields.get("deadline")),
@@ -98,16 +100,49 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     )
 
 
+def _object(data: bytes) -> dict[str, Any]:
+    value = orjson.loads(data)
+    if not isinstance(value, dict):
+        raise TypeError("it is not an object")
+    return value
+
+
 def spent_from(fields: Sequence[bytes | None]) -> Spent:
-    """Read a conversation's totals: steps, tokens, cost."""
+    """Read a conversation's totals: steps, tokens, cost.
+
+    Raises:
+        UnreadableRecord: They are not numbers.
+    """
     steps, tokens, cost = fields[:3]
-    return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
+    with _reading_meta():
+        return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
 
 
 def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
-    """Read a conversation's summary: its text, and how many messages it covers."""
+    """Read a conversation's summary: its text, and how many messages it covers.
+
+    Raises:
+        UnreadableRecord: They are something else.
+    """
     text, covered = fields
-    return Summary(text=(text or b"").decode(), covered=int(covered or 0), total=total)
+    with _reading_meta():
+        return Summary(text=(text or b"").decode(), covered=int(covered or 0), total=total)
+
+
+def calibration_from(field: bytes | None) -> float:
+    """Read a conversation's calibration; raises as `spent_from`."""
+    with _reading_meta():
+        return float(field or 1)
+
+
+def answering_from(field: bytes) -> str | None:
+    """Read the agent that a conversation was handed over to; raises as `spent_from`."""
+    with _reading_meta():
+        return field.decode() or None
+
+
+def _reading_meta() -> AbstractContextManager[None]:
+    return reading("the meta hash of a conversation", remedy="delete the conversation")
 
 
 def _failures(fields: Mapping[str, bytes]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from agentapi.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
-from agentapi.records import PROTOCOL, check_version, reading, record_of
+from agentapi.records import PROTOCOL, check_version, reading, record_of, some_text_in
 
 _REMEDY: Final = "enqueue the message again as a new turn"
 
@@ -85,11 +85,11 @@ def _step_of(value: Mapping[str, Any]) -> Step:
         case "model", AssistantMessage():
             held = tuple(value.get("held", ()))
             usage = record_of(Usage, value["usage"])
-            rejected = value.get("rejected")
+            rejected = some_text_in(value, "rejected")
             return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))
-            steps, handoff = value.get("steps", 0), value.get("handoff")
+            steps, handoff = int(value.get("steps", 0)), some_text_in(value, "handoff")
             return ToolStep(message=message, usage=usage, steps=steps, handoff=handoff)
         case _:
             raise ValueError("kind and message do not fit")

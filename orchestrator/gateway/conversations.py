@@ -11,6 +11,7 @@ import redis.asyncio
 
 from agentapi import Settings
 from agentapi.messages import Message, dumps
+from agentapi.records import reading
 from agentapi.stores.connection import translate_errors
 from agentapi.stores.keys import conversation_keys, turn_keys
 from orchestrator.gateway.lanes import Lanes
@@ -67,6 +68,19 @@ class Busy:
     """Turns that have not ended, oldest first."""
 
     turn_ids: Sequence[str]
+
+
+def _conversation(created: bytes | str, metadata: bytes | str) -> Conversation:
+    """Read what is stored of one.
+
+    Raises:
+        UnreadableRecord: It is not as any release writes it.
+    """
+    with reading("the meta hash of a conversation", remedy="delete the conversation"):
+        found = orjson.loads(metadata)
+        if not isinstance(found, dict):
+            raise TypeError("metadata is not an object")
+        return Conversation(created_at=int(created) / 1000, metadata=found)
 
 
 class ConversationStore:
@@ -129,7 +143,7 @@ class ConversationStore:
         if reply[0] == b"missing":
             return None
         _, created, stored = reply
-        return Conversation(created_at=int(created) / 1000, metadata=orjson.loads(stored))
+        return _conversation(created, stored)
 
     async def find(self, conversation_id: str, tenant: str) -> Conversation | None:
         """A conversation as it is; None when it is not there or another tenant's.
@@ -143,9 +157,7 @@ class ConversationStore:
         created, owner, metadata = found
         if created is None or owner != tenant.encode():
             return None
-        return Conversation(
-            created_at=int(created) / 1000, metadata=orjson.loads(metadata or b"{}")
-        )
+        return _conversation(created, metadata or b"{}")
 
     async def remove(self, conversation_id: str, tenant: str, kept: Kept, operation: str) -> bool:
         """Take one message out of a history; returns whether it was where it was read.

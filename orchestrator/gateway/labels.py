@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from agentapi.records import reading, record_of
 from agentapi.turns import Turn
 from orchestrator.gateway.errors import InvalidRequest
 
@@ -36,9 +37,6 @@ class Labels:
     digest: str | None = None
 
 
-_NAMES: Final = frozenset(field.name for field in fields(Labels))
-
-
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """The metadata to store.
 
@@ -58,7 +56,8 @@ def labels_of(turn: Turn) -> Labels:
     """
     stored = turn.metadata.get(RESERVED)
     known = stored if isinstance(stored, Mapping) else {}
-    return Labels(**{name: value for name, value in known.items() if name in _NAMES})
+    with reading(f"turn {turn.turn_id}", remedy="delete it"):
+        return record_of(Labels, known)
 
 
 def metadata_of(turn: Turn) -> dict[str, Any]:

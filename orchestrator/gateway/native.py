@@ -13,6 +13,7 @@ from agentapi.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn
 from orchestrator.gateway import deletion
 from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.documented import SSE, errors
 from orchestrator.gateway.errors import InvalidRequest
@@ -22,7 +23,7 @@ from orchestrator.gateway.sse import EventStream
 from orchestrator.gateway.streams import native_stream
 from orchestrator.gateway.tenancy import TenantView, no_conversation
 
-_PAGE_BYTES: Final = 1_048_576
+_PAGE_BYTES: Final = 524_288
 """Bytes of messages after which a piece of a history ends early."""
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
@@ -208,7 +209,9 @@ async def cancel_turn(turn_id: str, view: View) -> TurnView:
     return turn_view(view, await view.turn(turn_id))
 
 
-@router.get("/conversations/{conversation_id}/messages", responses=errors(404))
+@router.get(
+    "/conversations/{conversation_id}/messages", response_model=MessagePage, responses=errors(404)
+)
 async def get_messages(
     conversation_id: str,
     view: View,
@@ -216,17 +219,19 @@ async def get_messages(
         int, Query(ge=-1, le=2**53, description="Position of the last message already seen.")
     ] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> MessagePage:
+) -> JsonAnswer:
     """The history of a conversation, oldest first, piece by piece."""
     found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
     if found is None:
         raise no_conversation(conversation_id)
     total, messages = found
     newest = after + len(messages)
-    return MessagePage(
-        conversation_id=conversation_id,
-        messages=[to_dict(message) for message in messages],
-        next=newest if messages and newest + 1 < total else None,
+    return JsonAnswer(
+        {
+            "conversation_id": conversation_id,
+            "messages": [to_dict(message) for message in messages],
+            "next": newest if messages and newest + 1 < total else None,
+        }
     )
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body
 from agentapi.messages import AssistantMessage
 from orchestrator.gateway import deletion
 from orchestrator.gateway.access import View
+from orchestrator.gateway.answers import JsonAnswer
 from orchestrator.gateway.bodies import StrictRoute
 from orchestrator.gateway.conversations import Conversation
 from orchestrator.gateway.documented import errors
@@ -74,7 +75,7 @@ async def create_items(
     return page(items, after=None, limit=len(items) or 1, order="asc")
 
 
-@router.get("/{conversation}/items", responses=errors(404))
+@router.get("/{conversation}/items", response_model=dict[str, Any], responses=errors(404))
 async def list_items(
     conversation: str,
     view: View,
@@ -82,11 +83,12 @@ async def list_items(
     limit: Limit = 20,
     order: Order = "desc",
     include: Include = None,
-) -> dict[str, Any]:
+) -> JsonAnswer:
     """The items of a conversation."""
     refuse_include(include)
     await view.conversation(conversation)
-    return await view.items(conversation).page(after=after, limit=limit, order=order)
+    found = await view.items(conversation).page(after=after, limit=limit, order=order)
+    return JsonAnswer(found)
 
 
 @router.get("/{conversation}/items/{item}", responses=errors(404))

@@ -2,12 +2,14 @@
 
 uvicorn limits how long a connection may be idle between requests, and nothing else. Here a head
 must come in time, what is left of a body that nobody reads too, an answer must be taken, and
-there are at most so many connections. Bodies that are read have their own limits (`BodyReader`).
+there are at most so many connections: beyond them the one that has been silent longest makes room.
+Bodies that are read have their own limits (`BodyReader`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -18,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from orchestrator.gateway.errors import InvalidRequest, Stopping, problem_of
+
+log = logging.getLogger("agentapi.gateway")
 
 _FULL: Final = Stopping(
     "this gateway has as many connections as it may (AGENTAPI_GATEWAY_CONNECTIONS)",
@@ -45,7 +49,12 @@ class ConnectionLimits:
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's, with limits for connections."""
+    """uvicorn's, with limits for connections.
+
+    Attributes:
+        limits: What each connection may take.
+        silent: Those without a request now, the one that was silent longest first.
+    """
 
     def __init__(self, app: Any, limits: ConnectionLimits, **options: Any) -> None:
         """Make one.
@@ -57,6 +66,7 @@ class GuardedConfig(uvicorn.Config):
         """
         super().__init__(app, http=GuardedProtocol, ws="none", **options)
         self.limits = limits
+        self.silent: dict[GuardedProtocol, None] = {}
 
 
 class GuardedProtocol(H11Protocol):
@@ -70,7 +80,8 @@ class GuardedProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._limits = cast("GuardedConfig", config).limits
+        guarded = cast("GuardedConfig", config)
+        self._limits, self._silent = guarded.limits, guarded.silent
         self._clock: asyncio.TimerHandle | None = None
         self._owes: str | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -79,10 +90,15 @@ class GuardedProtocol(H11Protocol):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            transport.write(_answer(_FULL))
-            transport.close()
-        else:
-            self._owe("head", self._limits.head)
+            longest = next(iter(self._silent), None)
+            if longest is None:
+                transport.write(_answer(_FULL))
+                transport.close()
+                return
+            del self._silent[longest]
+            longest.transport.abort()
+        self._silent[self] = None
+        self._owe("head", self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -90,6 +106,7 @@ class GuardedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         self._owe(None)
         self._taken()
+        self._silent.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -107,7 +124,7 @@ class GuardedProtocol(H11Protocol):
         """See `asyncio.Protocol`: the client takes nothing now."""
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self._limits.stall, self.transport.abort)
+            self._stalled = self.loop.call_later(self._limits.stall, self._drop)
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`: the client takes again."""
@@ -118,6 +135,10 @@ class GuardedProtocol(H11Protocol):
         """The connection was idle for long enough; what it never took is dropped."""
         super().timeout_keep_alive_handler()
         self.loop.call_later(self._limits.stall, self.transport.abort)
+
+    def _drop(self) -> None:
+        log.warning("connection.dropped why=stalled seconds=%g", self._limits.stall)
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets the error object too, where an answer has its place."""
@@ -134,6 +155,10 @@ class GuardedProtocol(H11Protocol):
     def _look(self) -> None:
         """Start or stop the clock by what the client owes now."""
         theirs = self.conn.their_state
+        if theirs is not h11.IDLE:
+            self._silent.pop(self, None)
+        elif not self.transport.is_closing():
+            self._silent.setdefault(self)
         if theirs is h11.IDLE:
             if self.cycle is None or self.conn.trailing_data[0]:
                 self._owe("head", self._limits.head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from orchestrator.stack.valkey import server_binary
 from tests.faults import until
 
 SENTINELS: Final = 3
+PATIENCE: Final = 15
+"""Seconds after which sentinels would notice by themselves that the master is gone."""
+
 MASTER: Final = "mymaster"
 
 
@@ -94,11 +98,14 @@ class Sentinels:
             bytes_lost = written - offset(replica)
             self._servers[old].kill()
             killed = time.monotonic()
+            until(self._ask_for_failover, 60, "a sentinel's consent")
             until(lambda: replica.info("replication")["role"] == "master", 60, "the promotion")
             until(lambda: self._agree_on(new), 60, "the sentinels' agreement")
         self.master = new
         loss = Loss(cut=cut, killed=killed, served=time.monotonic(), bytes_lost=bytes_lost)
         self.losses.append(loss)
+        # On an empty disk, like a new machine: it copies everything from the new master.
+        shutil.rmtree(self._folders[old])
         self._start(old)
         client(old).replicaof("127.0.0.1", new)
         return loss
@@ -119,11 +126,20 @@ class Sentinels:
         config.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {folder.resolve()}\n"
             f"sentinel monitor {MASTER} 127.0.0.1 {self.master} 2\n"
-            f"sentinel down-after-milliseconds {MASTER} 1000\n"
+            # So long that a machine that is busy never makes a failover that nobody planned.
+            f"sentinel down-after-milliseconds {MASTER} {PATIENCE * 1000}\n"
             f"sentinel failover-timeout {MASTER} 5000\n"
         )
         command = [str(server_binary()), str(config), "--sentinel"]
         return Child(folder.name, command, log=folder / "sentinel.log")
+
+    def _ask_for_failover(self) -> bool:
+        try:
+            with client(self._ports[0]) as sentinel:
+                return bool(sentinel.execute_command("SENTINEL", "FAILOVER", MASTER))
+        except redis.ResponseError as refusal:
+            # It is at it, or has not heard from the replica yet.
+            return "already in progress" in str(refusal)
 
     def _know_each_other(self) -> bool:
         return all(

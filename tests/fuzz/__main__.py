@@ -19,7 +19,7 @@ from tests.fuzz.rig import Rig
 from tests.fuzz.rounds import run_round
 from tests.fuzz.target import Target
 
-ROUND = 50
+ROUND = 25
 """Examples between two looks at what is left over."""
 
 console = Console()

@@ -16,9 +16,11 @@ from agentapi.providers import Provider
 from agentapi.tools import mcp_session
 from tests.fuzz.odd_server import odd_server
 from tests.fuzz.rig import INNOCENT, Rig
+from tests.fuzz.served import reading
 from tests.fuzz.target import Target
-from tests.fuzz.targets import chat, gemini, mcp, tools
+from tests.fuzz.targets import chat, gemini, mcp, records, tools
 from tests.fuzz.targets.providers import Models
+from workers import unreadable
 
 INNOCENT_AGENT: Final = Agent(name=INNOCENT, provider="offline")
 
@@ -71,16 +73,20 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
         register_provider("odd-calls", tools.OddCalls)
         agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents(), *tools.agents()]
         fresh = mcp.FreshServer(mcp_url)
-        agents += mcp.agents(mcp_url, fresh)
+        agents += [*mcp.agents(mcp_url, fresh), *records.agents()]
+        reader = stack.enter_context(reading(redis_url, folder))
         rig = Rig(_settings(redis_url), agents, INNOCENTS)
         stack.callback(rig.close)
         # What was to be connected is; what is odd may not take a turn's whole time.
         stack.enter_context(patch.object(mcp_session, "CONNECT_TIMEOUT", 3.0))
+        # No newer worker will come.
+        stack.enter_context(patch.object(unreadable, "MOST_DEFERRALS", 0))
         targets: list[Target] = [
             chat.ChatTarget(rig, models["chat"]),
             gemini.GeminiTarget(rig, models["gemini"]),
             tools.ToolTarget(rig),
             mcp.McpTarget(rig, mcp_server, fresh),
+            records.RecordTarget(rig, reader),
         ]
         yield Bench(rig=rig, targets={target.name: target for target in targets})
 

@@ -11,10 +11,12 @@ import contextlib
 import json
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import redis
@@ -124,6 +126,10 @@ class Rig:
         self.watch.close()
         self.redis.close()
 
+    def send(self, wakeup: Wakeup) -> None:
+        """Wake a turn."""
+        self._send(wakeup)
+
     def _send(self, wakeup: Wakeup | None) -> None:
         if wakeup is not None:
             self._carriers.submit(self._carry, wakeup)
@@ -134,7 +140,10 @@ class Rig:
             self.watch.shown(json.dumps(shown))
         except BaseException as error:
             # In a worker Celery would log it, and the turn would wait for the sweep.
-            self.faults.append(f"{type(error).__name__} out of execute: {str(error)[:300]}")
+            frames = traceback.extract_tb(error.__traceback__)[-3:]
+            places = ", ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
+            what = f"{type(error).__name__} out of execute at {places}: {str(error)[:200]}"
+            self.faults.append(what)
 
     def run(self, agent: str, message: str, **more: Any) -> Fate:
         """Enqueue a turn and wait until it has ended.
@@ -165,6 +174,13 @@ class Rig:
             code=error.get("code"),
             message=error.get("message", ""),
         )
+
+    def until_parked(self, turn_id: str) -> None:
+        """Wait until a turn waits without a worker."""
+        deadline = time.monotonic() + BOUND
+        while self.redis.hget(turn_keys(turn_id).turn, "status") != b"parked":
+            assert time.monotonic() < deadline, f"a turn does not park: {self.faults}"
+            time.sleep(0.002)
 
     @contextmanager
     def innocent(self, agent: str = INNOCENT) -> Iterator[None]:
@@ -211,6 +227,10 @@ class Rig:
         events = self.store.events({fate.turn_id: -1}, 0)[fate.turn_id]
         assert [event.number for event in events] == list(range(len(events)))
         assert events[-1].type.value == fate.status
+
+    def forgive(self, kinds: Sequence[str]) -> None:
+        """Take errors of these types for clear ones: Celery shows their names, and no text."""
+        self.faults = [fault for fault in self.faults if not fault.startswith(tuple(kinds))]
 
     def check(self) -> None:
         """After an example: nothing was raised where nothing may be, and nobody was quoted.

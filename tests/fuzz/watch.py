@@ -24,8 +24,10 @@ SETTLED: Final = 15.0
 LASTING: Final = (
     "_kombu",
     "unacked",
+    "agentapi:broker:",
     "agentapi:gateway",
     "agentapi:key",
+    "agentapi:protocol",
     "agentapi:tenant",
     "agentapi:{sweeper}",
 )

@@ -210,7 +210,7 @@ def test_a_client_that_takes_nothing_is_dropped_and_resumes(
                 f"GET /turns/{turn_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             )
             deadline = time.monotonic() + 30
-            while "stream.dropped why=stalled" not in gateway.log.read_text():
+            while "dropped why=stalled" not in gateway.log.read_text():
                 assert time.monotonic() < deadline, gateway.tail()
                 time.sleep(0.1)
             # Others are served meanwhile, and the events are there for whoever reads them.

@@ -58,7 +58,8 @@ def measure_process(series: Series, subject: str, pid: int, gauges: Path) -> Non
         process = psutil.Process(pid)
         series.add("memory", subject, process.memory_info().rss / MEGABYTE)
         series.add("files", subject, process.num_fds())
-        series.add("threads", subject, process.num_threads())
+        if pid != os.getpid():
+            series.add("threads", subject, process.num_threads())
         series.add("tasks", subject, float((gauges / str(pid)).read_text()))
 
 
@@ -119,33 +120,41 @@ def count_keys(url: str) -> KeyCount:
             pipeline.pttl(name)
         lives = dict(zip(names, pipeline.execute(), strict=True))
         lasting = [name for name, ttl in lives.items() if ttl == -1]
+        left: list[str] = []
+        for start in range(0, len(lasting), 500):
+            some = lasting[start : start + 500]
+            left += client.eval(_LEFT_BEHIND, len(some), *some)
         return KeyCount(
             expiring=sum(ttl >= 0 for ttl in lives.values()),
             lasting=len(lasting),
-            left_behind=tuple(name for name in lasting if left_behind(client, name)),
+            left_behind=tuple(left),
         )
     finally:
         client.close()
 
 
-def left_behind(client: Any, name: str) -> bool:
-    """Whether a key that does not expire belongs to a turn or conversation that has ended."""
-    prefix, kind, rest = ("", "", "")
-    for mark in (":t:", ":c:"):
-        if name.startswith("agentapi:{") and name[14:].startswith(mark):
-            prefix, kind, rest = name[:14], mark, name[14 + len(mark) :]
-    if kind == ":t:":
-        status = client.hget(f"{prefix}:t:{rest.partition(':')[0]}", "status")
-        return status not in ("queued", "running", "parked")
-    if kind == ":c:":
-        conversation, _, _ = rest.rpartition(":")
-        key = f"{prefix}:c:{conversation}"
-        if client.llen(f"{key}:inbox"):
-            return False
-        # Between the end of a turn and the next it may last; not if it has a time to live.
-        return bool(client.exists(key + ":lease")) or client.hget(f"{key}:meta", "ttl") is not None
-    # A reader's own stream: the reader may be gone tomorrow.
-    return name.startswith("agentapi:wake:")
+_LEFT_BEHIND: Final = """
+local found = {}
+for _, key in ipairs(KEYS) do
+  local prefix, kind, rest = string.match(key, '^(agentapi:{%d+}):([tc]):(.*)$')
+  local over = string.find(key, '^agentapi:wake:')
+  if kind == 't' then
+    local status = redis.call('HGET', prefix .. ':t:' .. string.match(rest, '^[^:]*'), 'status')
+    over = not (status == 'queued' or status == 'running' or status == 'parked')
+  elseif kind == 'c' then
+    local conversation = prefix .. ':c:' .. string.match(rest, '^(.*):')
+    local ttl = redis.call('HGET', conversation .. ':meta', 'ttl')
+    over = redis.call('EXISTS', conversation .. ':inbox') == 0
+      and (ttl or redis.call('EXISTS', conversation .. ':lease') == 1)
+  end
+  if over and redis.call('PTTL', key) == -1 then
+    found[#found + 1] = key
+  end
+end
+return found
+"""
+"""Which of these keys do not expire though what they belong to has ended; in one look, since
+conversations come and go. A reader's stream (wake) may lose its reader at any time."""
 
 
 def patterns(names: list[str] | tuple[str, ...]) -> dict[str, int]:

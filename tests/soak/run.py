@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from tests.soak.load import MixedLoad
 from tests.soak.trend import Bound, Trend
 
 LONG: Final = 600.0
-"""Seconds from which on a run shows whether memory grows."""
+"""Seconds from which on a run shows whether a process grows."""
 
 BOUNDS: Final[Mapping[str, Bound]] = {
     "memory": Bound(absolute=12, relative=0.1),
@@ -85,7 +86,6 @@ class Soak:
         self._console = console
         self._gauges = plan.folder / "gauges"
         self._series = Series()
-        self._suspected: set[str] = set()
         self._left_behind: set[str] = set()
         self._measured = 0.0
 
@@ -156,6 +156,8 @@ class Soak:
             measure_process(series, subject, pid, self._gauges)
             if subject.startswith("worker"):
                 measure_helpers(series, subject, pid)
+        # Its clients' threads are the load's own.
+        series.add("threads", "producer", len(threads_besides("soak")))
         # Killed workers must leave none behind.
         ours = marked("SOAK_GAUGES", str(self._gauges))
         if all(is_ready(worker) for worker in fleet.workers):
@@ -167,10 +169,7 @@ class Soak:
             return
         series.add("keys", "that expire", keys.expiring)
         series.add("keys", "that do not expire", keys.lasting)
-        # A turn ends between the look at its key and the look at its state: look twice.
-        found = set(keys.left_behind)
-        self._left_behind |= found & self._suspected
-        self._suspected = found
+        self._left_behind |= set(keys.left_behind)
 
     def _settle(self, fleet: Fleet) -> dict[str, int]:
         """Wait until all that was there has expired; returns what has not."""
@@ -191,11 +190,17 @@ class Soak:
         found += [f"keys that are still there: {left}"] * bool(left)
         for (kind, subject), one in trends.items():
             # A short run is all warm-up: pools and caches fill.
-            if one.grows and (kind != "memory" or self._plan.seconds >= LONG):
+            if one.grows and (kind == "processes" or self._plan.seconds >= LONG):
                 found.append(
                     f"{kind} of {subject} grows: by {one.growth:.1f}, {one.allowed:.1f} allowed"
                 )
         return found
+
+
+def threads_besides(prefix: str) -> list[str]:
+    """Names of this process's threads that do not begin so."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if not name.startswith(prefix)]
 
 
 def settings_of(plan: SoakPlan) -> dict[str, Any]:
