@@ -94,7 +94,9 @@ def waiting(stack: Stack) -> int:
 
 
 def answers_to(celery: Any, command: str, **arguments: Any) -> list[dict[str, str]]:
-    replies = celery.control.broadcast(command, arguments=arguments, reply=True, timeout=30, limit=2)
+    replies = celery.control.broadcast(
+        command, arguments=arguments, reply=True, timeout=30, limit=2
+    )
     return [answer for reply in replies for answer in reply.values()]
 
 
