@@ -137,8 +137,15 @@ def test_a_conversation_whose_totals_are_something_else() -> None:
 @pytest.mark.parametrize("metadata", [b"[]", b"7", b"null"])
 def test_a_turn_whose_metadata_are_no_object(metadata: bytes) -> None:
     fields = {
-        **{"status": b"queued", "conversation": b"c", "agent": b"a", "input": b"hi"},
-        **{"user": b"", "tenant": b"", "stream": b"0", "on_abort": b"drop", "created": b"1"},
+        "status": b"queued",
+        "conversation": b"c",
+        "agent": b"a",
+        "input": b"hi",
+        "user": b"",
+        "tenant": b"",
+        "stream": b"0",
+        "on_abort": b"drop",
+        "created": b"1",
     }
     assert turn_from_hash("t", {**fields, "metadata": b"{}"}).agent == "a"
     with pytest.raises(UnreadableRecord):
