@@ -25,7 +25,7 @@ help: ## Explain every target
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
-	@echo '  make faults FAULTS="--scenario turn --role worker --point suspend --cells 4 --seed 1"'
+	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeGuard, cast
 
 from agentapi.attachments import UserInput, content_of
 from agentapi.compaction import Compaction
@@ -20,12 +20,18 @@ from agentapi.memory import InMemoryMemory, Memory
 from agentapi.messages import Message
 from agentapi.output import OutputType
 from agentapi.providers import check_options, model_choices
+from agentapi.shown import shown
 from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.model import OutputT
 from agentapi.window import Window, as_window
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def is_agent_name(name: object) -> TypeGuard[str]:
+    """Whether an agent may have the name; see `Agent`."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 class Agent(Generic[OutputT]):
@@ -87,9 +93,9 @@ class Agent(Generic[OutputT]):
         Raises:
             InvalidAgent: A name, number or tool is not acceptable; says which.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not is_agent_name(name):
             raise InvalidAgent(
-                f"{name!r} is no agent name: expected a letter or digit, then at most 63 "
+                f"{shown(name)} is no agent name: expected a letter or digit, then at most 63 "
                 "letters, digits, dots, dashes or underscores"
             )
         if max_steps < 1:

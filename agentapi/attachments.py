@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from agentapi.errors import AttachmentRefused, InvalidMessage
 from agentapi.messages import Attachment, AttachmentKind, Message, UserMessage
+from agentapi.shown import shown
 
 MAX_ATTACHMENTS: Final = 100
 """Images and files of one message."""
@@ -139,7 +140,7 @@ def _attachment(part: Image | File, number: int) -> Attachment:
         raise InvalidMessage(f"{where}: expected either a url or data")
     if part.media_type is not None and not _is_media_type(part.media_type):
         raise InvalidMessage(
-            f"{where}: {part.media_type!r} is no media type, expected such as 'image/png'"
+            f"{where}: {shown(part.media_type)} is no media type, expected such as 'image/png'"
         )
     name = part.name if isinstance(part, File) else None
     if name is not None and not _is_name(name):

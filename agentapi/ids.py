@@ -14,6 +14,7 @@ from typing import Final
 from zlib import crc32
 
 from agentapi.errors import InvalidConversationId, InvalidInput
+from agentapi.shown import shown
 
 PARTITIONS: Final = 256
 MAX_CONVERSATION_ID: Final = 512
@@ -101,7 +102,7 @@ def partition_of_turn(turn_id: str) -> int:
     match = _TURN_ID.fullmatch(turn_id) if isinstance(turn_id, str) else None
     if match is None or int(match["partition"]) >= PARTITIONS:
         raise InvalidInput(
-            f"{turn_id!r} is no turn id: expected three digits below {PARTITIONS}, a dash and "
+            f"{shown(turn_id)} is no turn id: expected three digits below {PARTITIONS}, a dash and "
             "32 hexadecimal digits, as TurnHandle.turn_id gives it"
         )
     return int(match["partition"])

@@ -9,6 +9,7 @@ from typing import Final
 
 from agentapi.agent import Agent
 from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.shown import shown
 from agentapi.tools import AgentTool, Handoff
 from agentapi.window import Window
 
@@ -96,11 +97,11 @@ def is_internal(name: str) -> bool:
     return name.startswith(INTERNAL)
 
 
-def unknown_agent(name: str, known: Iterable[str]) -> UnknownAgent:
+def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
     """The error of an agent that is not registered."""
     names = ", ".join(sorted(known)) or "none"
     return UnknownAgent(
-        f"there is no agent {name!r} here; known are: {names}. "
+        f"there is no agent {shown(name)} here; known are: {names}. "
         "Add its module to AGENTAPI_AGENTS, on every worker"
     )
 

@@ -23,7 +23,7 @@ from orchestrator.eager import eager_backend
 from orchestrator.flows import GatherHandle, Link, checked_asks
 from orchestrator.follower import EventFollower
 from orchestrator.handle import TurnHandle
-from orchestrator.requests import TurnRequest, new_turn
+from orchestrator.requests import TurnRequest, check_decision, new_turn
 
 
 class Orchestrator:
@@ -235,6 +235,7 @@ class Orchestrator:
 
     def decide(self, turn_id: str, call_id: str, decision: Decision) -> None:
         """Decide about a call of this very turn; see `TurnHandle.approve`."""
+        check_decision(call_id, decision)
         self._send(self.store.calls.decide(turn_id, call_id, decision))
 
     def _send(self, wakeup: Wakeup | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 import orjson
 
 from agentapi import Agent, Settings
+from agentapi.agent import check_message, is_agent_name
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.registry import unknown_agent
@@ -87,15 +88,19 @@ def checked_asks(
         raise InvalidInput(f"there are {len(links)} turns to ask for: expected 1 to {most}{limit}")
     asks = [_ask(link) for link in links]
     for number, ask in enumerate(asks):
+        if not is_agent_name(ask.agent):
+            raise unknown_agent(ask.agent, known)
         refuse_internal(ask.agent)
         if known and ask.agent not in known:
             raise unknown_agent(ask.agent, known)
         first = number == 0 or not chained
-        if not ask.message.strip() or (first and REPLY in ask.message):
+        text = ask.message if isinstance(ask.message, str) else ""
+        if not text.strip() or (first and REPLY in text):
             raise InvalidInput(
                 f"turn {number} for agent {ask.agent!r} has no message: expected text"
                 + ("; only later links of a chain get the reply before" if first else "")
             )
+        check_message(text)
     return asks
 
 

@@ -10,14 +10,19 @@ from typing import Any, TypeVar
 import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
-from agentapi.agent import check_message
+from agentapi.agent import check_message, is_agent_name
 from agentapi.attachments import UserInput, content_of
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
+from agentapi.plain import clean_text
 from agentapi.registry import is_internal, unknown_agent
-from agentapi.turns import NewTurn, OnAbort, OnBusy
+from agentapi.shown import shown
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
 
 MAX_METADATA_BYTES = 16_384
+
+MAX_REASON = 16_384
+"""Characters of a decision's reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +86,8 @@ def new_turn(
         InvalidInput: The key, an id, the metadata or a policy is not acceptable.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
-    if not isinstance(agent, str):
-        raise unknown_agent(str(agent), known)
+    if not is_agent_name(agent):
+        raise unknown_agent(agent, known)
     if not internal:
         refuse_internal(agent)
         if known and agent not in known:
@@ -102,7 +107,7 @@ def new_turn(
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),
         metadata=_metadata(request.metadata),
-        stream=request.stream,
+        stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
         timeout=_deadline(request.deadline),
@@ -125,9 +130,25 @@ def refuse_internal(agent: str) -> None:
     """
     if is_internal(agent):
         raise InternalAgent(
-            f"{agent!r} runs turns of the runtime's own, which nobody enqueues by name: expected "
-            "an agent of yours; Orchestrator.gather and chain ask several"
+            f"{shown(agent)} runs turns of the runtime's own, which nobody enqueues by name: "
+            "expected an agent of yours; Orchestrator.gather and chain ask several"
         )
+
+
+def check_decision(call_id: object, decision: Decision) -> None:
+    """See that a decision can be written down.
+
+    Raises:
+        InvalidInput: The call's id, the reason or who decided is not acceptable.
+    """
+    _short_text("by", decision.by)
+    for name, text in (("call_id", call_id), ("reason", decision.reason)):
+        if text is None and name == "reason":
+            continue
+        if not isinstance(text, str) or clean_text(text) != text or len(text) > MAX_REASON:
+            raise InvalidInput(
+                f"{name} is {shown(text)}: expected Unicode text of at most {MAX_REASON} characters"
+            )
 
 
 C = TypeVar("C", bound=StrEnum)
@@ -140,22 +161,30 @@ def _choice(name: str, choices: type[C], value: object, default: C) -> C:
         return choices(str(value))
     except ValueError:
         known = ", ".join(choices)
-        raise InvalidInput(f"{name} is {value!r}: expected one of {known}") from None
+        raise InvalidInput(f"{name} is {shown(value)}: expected one of {known}") from None
 
 
 def _deadline(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise InvalidInput(f"deadline is {value!r}: expected seconds above 0")
+        raise InvalidInput(f"deadline is {shown(value)}: expected seconds above 0")
     return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} is {shown(value)}: expected True or False")
+    return value
 
 
 def _short_text(name: str, value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY:
-        raise InvalidInput(f"{name} is not valid: expected text of 1 to {MAX_KEY} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or clean_text(value) != value:
+        raise InvalidInput(
+            f"{name} is not valid: expected Unicode text of 1 to {MAX_KEY} characters"
+        )
     return value
 
 

@@ -16,7 +16,7 @@ import redis
 from orchestrator.stack import Child, Stack, start_valkey
 
 
-def until(condition: Callable[[], object], timeout: float = 20.0, what: str = "it") -> float:
+def until(condition: Callable[[], object], timeout: float = 60.0, what: str = "it") -> float:
     """Wait until something is true; returns how many seconds that took."""
     begun = time.monotonic()
     while not condition():

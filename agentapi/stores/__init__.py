@@ -1,6 +1,6 @@
 """Where turns and conversations live: one protocol, on Redis and in memory."""
 
-from agentapi.stores.base import (
+from agentapi.stores.answers import (
     Accepted,
     Cancellation,
     CancelOutcome,
@@ -13,9 +13,9 @@ from agentapi.stores.base import (
     RefusalReason,
     Refused,
     Renewal,
-    TurnStore,
     Unreadable,
 )
+from agentapi.stores.base import TurnStore
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory import InMemoryTurnStore
 from agentapi.stores.lease import Lease, Wakeup

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentapi.errors import UnreadableRecord
 from agentapi.messages import loads
-from agentapi.stores.base import Claim, Refusal, RefusalReason, Unreadable
+from agentapi.stores.answers import Claim, Refusal, RefusalReason, Unreadable
 from agentapi.stores.calls_codec import call_book
 from agentapi.stores.codec import (
     answering_from,

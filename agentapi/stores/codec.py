@@ -19,7 +19,7 @@ from agentapi.messages import (
     to_dict,
 )
 from agentapi.records import PROTOCOL, check_version, reading, record_of, some_text_in
-from agentapi.stores.base import Ending
+from agentapi.stores.answers import Ending
 from agentapi.turns import (
     Event,
     EventType,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from agentapi.ids import partition_of
 from agentapi.messages import AssistantMessage
 from agentapi.settings import Settings
-from agentapi.stores.base import (
+from agentapi.stores.answers import (
     Accepted,
     Claim,
     Ending,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from agentapi.messages import Usage
-from agentapi.stores.base import Cancellation, CancelOutcome, Ending
+from agentapi.stores.answers import Cancellation, CancelOutcome, Ending
 from agentapi.stores.codec import ending_event
 from agentapi.stores.in_memory_histories import InMemoryHistories
 from agentapi.stores.in_memory_state import Conversation, State, StoredCalls, StoredTurn

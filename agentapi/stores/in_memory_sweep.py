@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from agentapi.ids import partition_of
-from agentapi.stores.base import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
+from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
 from agentapi.stores.calls import Errand
 from agentapi.stores.in_memory_endings import InMemoryEndings
 from agentapi.stores.in_memory_state import StoredTurn

@@ -9,7 +9,7 @@ import redis
 
 from agentapi.errors import TurnNotFound
 from agentapi.settings import Settings
-from agentapi.stores.base import Cancellation, CancelOutcome, Ending
+from agentapi.stores.answers import Cancellation, CancelOutcome, Ending
 from agentapi.stores.codec import ending_event, outcome_to_json
 from agentapi.stores.connection import translate_errors
 from agentapi.stores.keys import conversation_keys, turn_keys

@@ -12,7 +12,7 @@ import redis
 from agentapi.messages import attachment_to_dict, dumps
 from agentapi.records import PROTOCOL
 from agentapi.settings import Settings
-from agentapi.stores.base import (
+from agentapi.stores.answers import (
     Accepted,
     Claim,
     Ending,

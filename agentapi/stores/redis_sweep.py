@@ -11,7 +11,7 @@ import redis
 
 from agentapi.ids import PARTITIONS, partition_of
 from agentapi.settings import Settings
-from agentapi.stores.base import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
+from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
 from agentapi.stores.calls import Errand
 from agentapi.stores.connection import translate_errors
 from agentapi.stores.due import DueReader

@@ -17,6 +17,7 @@ from agentapi.errors import (
     TurnNotRetryable,
 )
 from agentapi.records import PROTOCOL
+from agentapi.shown import shown
 from agentapi.stores.lease import Lease
 from agentapi.turns import Decision
 
@@ -64,8 +65,8 @@ def other_tenant(conversation_id: str) -> TenantMismatch:
 def no_turn(turn_id: str) -> TurnNotFound:
     """The error of a turn that is not there."""
     return TurnNotFound(
-        f"there is no turn {turn_id!r}: it was never accepted on this Redis, or it ended longer "
-        "than AGENTAPI_TURN_RETENTION ago"
+        f"there is no turn {shown(turn_id)}: it was never accepted on this Redis, or it "
+        "ended longer than AGENTAPI_TURN_RETENTION ago"
     )
 
 
@@ -81,7 +82,7 @@ def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPen
     """The error of a decision about a call that does not wait."""
     why = f"the turn is {status}" if status else "it asks nothing about such a call"
     return CallNotPending(
-        f"call {call_id!r} of turn {turn_id} waits for no decision: {why}; "
+        f"call {shown(call_id)} of turn {turn_id} waits for no decision: {why}; "
         "TurnHandle.pending() and `agentapi pending` list the calls that do"
     )
 
@@ -90,7 +91,7 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     """The error of a second decision."""
     by = f" by {decision.by}" if decision.by else ""
     return CallNotPending(
-        f"call {call_id!r} of turn {turn_id} was {decision.verdict}{by} already: "
+        f"call {shown(call_id)} of turn {turn_id} was {decision.verdict}{by} already: "
         "a decision is final"
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.shown import shown
 
 
 class NamedAgent(Protocol):
@@ -69,12 +70,17 @@ def delegate(
     """
     name = agent if isinstance(agent, str) else getattr(agent, "name", None)
     if not isinstance(name, str) or not name:
-        raise InvalidAgent(f"cannot delegate to {agent!r}: expected an Agent or an agent's name")
+        raise InvalidAgent(
+            f"cannot delegate to {shown(agent)}: expected an Agent or an agent's name"
+        )
     if not isinstance(message, str) or not message.strip():
-        raise InvalidMessage(f"the message delegated to agent {name!r} is empty, expected text")
+        raise InvalidMessage(
+            f"the message delegated to agent {shown(name)} is empty, expected text"
+        )
     if timeout is not None and timeout <= 0:
         raise InvalidAgent(
-            f"cannot delegate to {name!r}: timeout is {timeout}, expected seconds above 0"
+            f"cannot delegate to {shown(name)}: timeout is {shown(timeout)}, expected "
+            "seconds above 0"
         )
     return Delegate(
         agent=name,

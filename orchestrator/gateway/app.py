@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -78,9 +79,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(error)
     view = getattr(request.state, "view", None)
     if view is not None and isinstance(error, AgentAPIError):
-        body = problem.body()
-        body["error"]["message"] = view.scrub(error)
-        return JSONResponse(body, problem.status, headers=dict(problem.headers))
+        problem = replace(problem, message=view.scrub(error))
     return _answer(problem)
 
 

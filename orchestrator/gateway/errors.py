@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from agentapi.errors import (
     AgentAPIError,
@@ -19,6 +19,11 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
+from agentapi.plain import cut
+
+LONGEST_MESSAGE: Final = 2_000
+LONGEST_PARAM: Final = 200
+"""Bytes; an error may quote what the client sent."""
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
@@ -159,9 +164,9 @@ class Problem:
     def body(self) -> dict[str, Any]:
         """OpenAI's error object."""
         error = {
-            "message": self.message,
+            "message": cut(self.message, LONGEST_MESSAGE),
             "type": self.kind,
-            "param": self.param,
+            "param": None if self.param is None else cut(self.param, LONGEST_PARAM),
             "code": self.code,
         }
         return {"error": error}

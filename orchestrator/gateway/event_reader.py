@@ -62,6 +62,7 @@ class EventReader:
         # One read alone must never fill a reader's buffer.
         self._count = min(PAGE, settings.gateway_stream_buffer)
         self._subscriptions: dict[str, list[Subscription]] = {}
+        self._streams: dict[str, str] = {}
         self._wake_key = f"agentapi:wake:{uuid.uuid4().hex}"
         self._wake_cursor = "0"
         self._changed = asyncio.Event()
@@ -76,7 +77,9 @@ class EventReader:
 
     def add(self, subscription: Subscription) -> None:
         """Follow a turn for somebody."""
-        self._subscriptions.setdefault(subscription.turn_id, []).append(subscription)
+        turn_id = subscription.turn_id
+        self._subscriptions.setdefault(turn_id, []).append(subscription)
+        self._streams[turn_id] = turn_keys(turn_id).events
         self._changed.set()
 
     def remove(self, subscription: Subscription) -> None:
@@ -86,6 +89,7 @@ class EventReader:
             waiting.remove(subscription)
         if not waiting:
             self._subscriptions.pop(subscription.turn_id, None)
+            self._streams.pop(subscription.turn_id, None)
 
     def close_subscriptions(self) -> None:
         """End all of them: the gateway stops."""
@@ -156,10 +160,10 @@ class EventReader:
     async def _close_faulty(self) -> bool:
         """Find the turns on which the read fails; returns whether there were any."""
         found = False
-        for turn_id in list(self._subscriptions):
+        for turn_id, stream in list(self._streams.items()):
             try:
                 with translate_errors(self._settings.redis_url):
-                    await self._client.xrange(turn_keys(turn_id).events, count=1)
+                    await self._client.xrange(stream, count=1)
             except StoreFault as fault:
                 log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(fault).__name__)
                 self._close(turn_id, Closed.UNREADABLE)
@@ -173,7 +177,7 @@ class EventReader:
         for turn_id, waiting in self._subscriptions.items():
             # Of those that are closed nothing more is read, until their readers have noticed.
             if following := [found.after for found in waiting if found.closed is None]:
-                cursors[turn_keys(turn_id).events] = f"{min(following) + 1}-0"
+                cursors[self._streams[turn_id]] = f"{min(following) + 1}-0"
         return cursors
 
     def _deliver(self, name: str, entries: list[Any]) -> None:

@@ -136,6 +136,10 @@ def _said(fields: Mapping[str, Any], place: str) -> Said:
             )
 
 
+def _is_text_part(kind: object, role: str) -> bool:
+    return isinstance(kind, str) and kind in _TEXT_PARTS[role]
+
+
 def _content(
     fields: Mapping[str, Any], place: str, role: str
 ) -> tuple[str, tuple[Image | File, ...]]:
@@ -153,7 +157,7 @@ def _content(
         if role == "user" and (found := attachment_of(fields, where)) is not None:
             attached.append(found)
             continue
-        if fields.get("type") not in _TEXT_PARTS[role]:
+        if not _is_text_part(fields.get("type"), role):
             raise UnsupportedParameter(
                 f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and of "
                 "the user images and files",

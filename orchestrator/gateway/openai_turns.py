@@ -34,25 +34,11 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
     """
     before, said = split(from_input(body.input), "input")
     operation = key or uuid.uuid4().hex
-    user, previous = body.safety_identifier or body.user, None
-    named = body.conversation_id is not None
-    if before and (named or body.previous_response_id is not None):
-        raise InvalidRequest(
-            "what was said before is in the conversation already: input is the user's new "
-            "message; POST /v1/conversations/{id}/items adds others",
-            param="input",
-        )
-    destination: Destination
-    if body.conversation_id is not None:
-        await view.conversation(body.conversation_id)
-        destination = Existing(conversation_id=body.conversation_id)
-    elif body.previous_response_id is not None:
-        previous = turn_id_of(body.previous_response_id)
-        destination = await continue_turn(view, previous, operation)
-    else:
-        destination = _begun(
-            new_conversation_id(_name(view, "response", key)), before, operation, user
-        )
+    user = body.safety_identifier or body.user
+    destination = await _destination(view, body, before, operation)
+    if destination is None:
+        name = new_conversation_id(_name(view, "response", key))
+        destination = _begun(name, before, operation, user)
     return await accept(
         view,
         NewMessage(
@@ -65,8 +51,8 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
             metadata=body.metadata or {},
             labels=Labels(
                 background=bool(body.background),
-                implicit=not named,
-                previous=previous,
+                implicit=body.conversation_id is None,
+                previous=_previous(body),
                 seeded=len(before),
                 user=body.user,
                 safety_identifier=body.safety_identifier,
@@ -75,6 +61,31 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
         ),
         destination,
     )
+
+
+async def _destination(
+    view: TenantView, body: CreateResponse, before: Sequence[Said], operation: str
+) -> Destination | None:
+    """The conversation that a request names, by itself or by a response; None when it does not."""
+    previous = _previous(body)
+    if body.conversation_id is None and previous is None:
+        return None
+    if before:
+        raise InvalidRequest(
+            "what was said before is in the conversation already: input is the user's new "
+            "message; POST /v1/conversations/{id}/items adds others",
+            param="input",
+        )
+    if previous is not None:
+        return await continue_turn(view, previous, operation)
+    await view.conversation(body.conversation_id or "")
+    return Existing(conversation_id=body.conversation_id or "")
+
+
+def _previous(body: CreateResponse) -> str | None:
+    """The turn that a request continues."""
+    response = body.previous_response_id
+    return None if response is None else turn_id_of(response)
 
 
 async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> str:

@@ -49,9 +49,24 @@ def celery(stack: Stack) -> Iterator[Any]:
     app.close()
 
 
+NAPS: list[TurnHandle] = []
+
+
 def nap(orchestrator: Orchestrator, conversation_id: str | None = None) -> TurnHandle:
     """A turn that runs until it is cancelled."""
-    return orchestrator.enqueue("tools", '/nap {"seconds": 300}', conversation_id=conversation_id)
+    handle = orchestrator.enqueue("tools", '/nap {"seconds": 300}', conversation_id=conversation_id)
+    NAPS.append(handle)
+    return handle
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_running(orchestrator: Orchestrator) -> Iterator[None]:
+    """A test that fails must not keep the workers from those that follow."""
+    yield
+    for handle in NAPS:
+        handle.cancel()
+    until(lambda: all(handle.status().ended for handle in NAPS), 60)
+    NAPS.clear()
 
 
 def running(*handles: TurnHandle) -> bool:
@@ -60,7 +75,7 @@ def running(*handles: TurnHandle) -> bool:
 
 def task_ids(celery: Any) -> dict[str, str]:
     """The ids of the tasks that workers carry out, by their turn."""
-    answers = celery.control.inspect(timeout=5, limit=2).active()
+    answers = celery.control.inspect(timeout=30, limit=2).active()
     ids = [task["id"] for tasks in answers.values() for task in tasks]
     return {task_id.partition(".")[0]: task_id for task_id in ids}
 
@@ -79,7 +94,9 @@ def waiting(stack: Stack) -> int:
 
 
 def answers_to(celery: Any, command: str, **arguments: Any) -> list[dict[str, str]]:
-    replies = celery.control.broadcast(command, arguments=arguments, reply=True, timeout=5, limit=2)
+    replies = celery.control.broadcast(
+        command, arguments=arguments, reply=True, timeout=30, limit=2
+    )
     return [answer for reply in replies for answer in reply.values()]
 
 
@@ -92,7 +109,7 @@ def test_no_turn_waits_in_a_busy_worker_beside_an_idle_one(
         assert orchestrator.enqueue("tools", "hi").result(timeout=60).text == "You said: hi"
     busy.cancel()
     with pytest.raises(TurnCancelled):
-        busy.result(timeout=20)
+        busy.result(timeout=60)
 
 
 def test_what_workers_cannot_start_stays_in_the_broker(
@@ -102,7 +119,7 @@ def test_what_workers_cannot_start_stays_in_the_broker(
     until(lambda: running(*naps))
     more = [nap(orchestrator) for _ in range(5)]
     assert waiting(stack) == 5
-    reserved = celery.control.inspect(timeout=5, limit=2).reserved()
+    reserved = celery.control.inspect(timeout=30, limit=2).reserved()
     assert list(reserved.values()) == [[], []]
     # The places of those that end are taken at once, not with the next sign of life.
     for handle in naps:
@@ -121,9 +138,9 @@ def test_revoking_a_running_turns_task_cancels_the_turn_and_blocks_nothing(
     behind = orchestrator.enqueue("tools", "and now?", conversation_id="revoke:1")
     celery.control.revoke(task_id_of(celery, first))
     with pytest.raises(TurnCancelled):
-        first.result(timeout=20)
-    assert behind.result(timeout=20).text == "You said: and now?"
-    assert not any(celery.control.inspect(timeout=5, limit=2).revoked().values())
+        first.result(timeout=60)
+    assert behind.result(timeout=60).text == "You said: and now?"
+    assert not any(celery.control.inspect(timeout=30, limit=2).revoked().values())
 
 
 def test_terminating_a_running_turns_task_cancels_the_turn(
@@ -138,8 +155,8 @@ def test_terminating_a_running_turns_task_cancels_the_turn(
         else:
             celery.control.terminate(task_id)
         with pytest.raises(TurnCancelled):
-            first.result(timeout=20)
-        assert behind.result(timeout=20).text == "You said: and now?"
+            first.result(timeout=60)
+        assert behind.result(timeout=60).text == "You said: and now?"
 
 
 def test_revoking_a_waiting_turns_task_cancels_it_and_its_conversation_goes_on(
@@ -152,21 +169,21 @@ def test_revoking_a_waiting_turns_task_cancels_it_and_its_conversation_goes_on(
     # Nobody but the broker knows the task's id: a turn's own will do.
     celery.control.revoke(waits.turn_id)
     with pytest.raises(TurnCancelled):
-        waits.result(timeout=20)
+        waits.result(timeout=60)
     for handle in busy:
         handle.cancel()
-    assert behind.result(timeout=20).text == "You said: and now?"
+    assert behind.result(timeout=60).text == "You said: and now?"
 
 
 def test_revoking_what_has_ended_or_never_was_is_harmless(
     orchestrator: Orchestrator, celery: Any
 ) -> None:
     handle = orchestrator.enqueue("tools", "hi", conversation_id="revoke:3")
-    handle.result(timeout=20)
+    handle.result(timeout=60)
     celery.control.revoke([f"{handle.turn_id}.00000000", "000-" + "0" * 32, "a-task-of-others"])
     assert handle.status() is TurnStatus.COMPLETED
     again = orchestrator.enqueue("tools", "hi", conversation_id="revoke:3")
-    assert again.result(timeout=20).text == "You said: hi"
+    assert again.result(timeout=60).text == "You said: hi"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +208,7 @@ def test_what_would_do_harm_is_refused_with_a_reason(
     assert len(answers) == 2
     for answer in answers:
         assert reason in answer["error"]
-    assert orchestrator.enqueue("tools", "hi").result(timeout=20)
+    assert orchestrator.enqueue("tools", "hi").result(timeout=60)
 
 
 def test_pools_grow_and_shrink(orchestrator: Orchestrator, celery: Any) -> None:
@@ -208,7 +225,7 @@ def test_pools_grow_and_shrink(orchestrator: Orchestrator, celery: Any) -> None:
     one_more = nap(orchestrator)
     until(lambda: running(one_more))
     last = nap(orchestrator)
-    assert list(celery.control.inspect(timeout=5, limit=2).reserved().values()) == [[], []]
+    assert list(celery.control.inspect(timeout=30, limit=2).reserved().values()) == [[], []]
     assert last.status() is TurnStatus.QUEUED
     for handle in (more, one_more, last):
         handle.cancel()
@@ -223,7 +240,7 @@ def test_a_remote_shutdown_is_a_warm_one(
     owner = handle.info().worker or ""
     worker = next(w for w in stack.workers if owner.startswith(f"{w.name}@"))
     celery.control.shutdown(destination=[owner])
-    assert "counted" in handle.result(timeout=30).text
+    assert "counted" in handle.result(timeout=60).text
     assert handle.info().handbacks == 1
     until(lambda: worker.exit_code is not None)
     assert worker.exit_code == 0

@@ -81,7 +81,7 @@ def test_a_completed_turn_is_success_and_nothing_that_was_said_is_shown(
     stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
 ) -> None:
     handle = orchestrator.enqueue("tools", f'/echo {{"text": "{SECRET}"}}', conversation_id="f:1")
-    assert SECRET in handle.result(timeout=20).text
+    assert SECRET in handle.result(timeout=60).text
     task = task_of(flower, handle, "SUCCESS")
     assert task["name"] == "tools"
     assert "f:1" in task["args"]
@@ -102,7 +102,7 @@ def test_a_failed_turn_is_failure_with_its_code_and_no_content(
     before = count(flower, "task-failed")
     handle = orchestrator.enqueue("faulty", SECRET)
     with pytest.raises(TurnFailed, match=SECRET):
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     task = task_of(flower, handle, "FAILURE")
     assert task["exception"] == "TurnFailed('internal')"
     assert not task["traceback"]
@@ -120,7 +120,7 @@ def test_a_turn_for_an_unknown_agent_says_so(
 ) -> None:
     handle = orchestrator.enqueue("nobody", "hi")
     with pytest.raises(TurnFailed):
-        handle.result(timeout=30)
+        handle.result(timeout=60)
     assert task_of(flower, handle, "FAILURE")["exception"] == "TurnFailed('unknown_agent')"
 
 
@@ -130,7 +130,7 @@ def test_a_cancelled_turn_is_revoked(orchestrator: Orchestrator, flower: httpx2.
     until(lambda: handle.status() is TurnStatus.RUNNING)
     handle.cancel()
     with pytest.raises(TurnCancelled):
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     task = task_of(flower, handle, "REVOKED")
     assert task["revoked"]
     assert "'status': 'cancelled'" in task["result"]
@@ -146,7 +146,7 @@ def test_a_parked_turn_is_retry_until_another_task_carries_it_on(
     assert task["exception"] == "TurnGoesOn('parked')"
     [call] = handle.pending()
     handle.approve(call.call_id)
-    assert handle.result(timeout=20).text
+    assert handle.result(timeout=60).text
     assert task_of(flower, handle, "SUCCESS")["uuid"] != task["uuid"]
     assert len(tasks_of(flower, handle)) == 2
 
@@ -167,7 +167,7 @@ def test_flowers_buttons(stack: Stack, orchestrator: Orchestrator, flower: httpx
     task = task_of(flower, handle, "STARTED")
     assert flower.post(f"/api/task/revoke/{task['uuid']}").status_code == 200
     with pytest.raises(TurnCancelled):
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     assert task_of(flower, handle, "REVOKED")
     worker = handle.info().worker
     until(lambda: worker in flower.get("/api/workers?refresh=1").json())
@@ -191,7 +191,7 @@ def test_a_turn_that_a_stopping_worker_hands_back_goes_on(
     stack.start_worker()
     first.stop()
     stack.workers.remove(first)
-    assert "counted" in handle.result(timeout=30).text
+    assert "counted" in handle.result(timeout=60).text
     task = task_of(flower, handle, "RETRY")
     assert task["exception"] == "TurnGoesOn('handed_back')"
     assert task_of(flower, handle, "SUCCESS")["uuid"] != task["uuid"]
@@ -201,7 +201,7 @@ def test_a_wake_up_that_came_for_nothing_is_skipped(
     stack: Stack, orchestrator: Orchestrator, flower: httpx2.Client
 ) -> None:
     handle = orchestrator.enqueue("tools", "hi", conversation_id="f:2")
-    handle.result(timeout=20)
+    handle.result(timeout=60)
     app: Any = producer_app(stack.settings)
     succeeded = count(flower, "task-succeeded")
     app.send_task(**task_message("f:2", handle.turn_id, "tools", stack.settings))
@@ -219,7 +219,7 @@ def test_the_list_shows_conversations_and_results(
     for column in ("args", "Result", "State", "UUID"):
         assert re.search(rf"<th[^>]*>\s*{column}\s*<", page), column
     handle = orchestrator.enqueue("tools", "hi", conversation_id="f:<3>")
-    handle.result(timeout=20)
+    handle.result(timeout=60)
     task = task_of(flower, handle, "SUCCESS")
     rows = flower.get(
         "/tasks/datatable",

@@ -72,7 +72,7 @@ def test_a_message_that_is_no_wake_up_fails_alone(orchestrator: Orchestrator, ce
     for _ in range(2 * CONCURRENCY):
         # None of them keeps a place.
         celery.send_task(TASK_NAME, ("x",), queue="agentapi.1")
-    assert orchestrator.enqueue("tools", "hi").result(timeout=20).text == "You said: hi"
+    assert orchestrator.enqueue("tools", "hi").result(timeout=60).text == "You said: hi"
     until(lambda: list(celery.control.inspect(timeout=5).active().values()) == [[]])
     [stats] = celery.control.inspect(timeout=5).stats().values()
     assert stats["pool"]["in-flight"] == 0

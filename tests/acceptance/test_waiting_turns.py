@@ -121,7 +121,7 @@ def test_a_deadline_reaches_the_tree(orchestrator: Orchestrator) -> None:
     turn = fan_out(orchestrator, '/nap {"seconds": 60}', deadline=6)
     [child] = children_run(turn, 1)
     with pytest.raises(TurnFailed, match="deadline"):
-        turn.result(timeout=30)
+        turn.result(timeout=60)
     until(lambda: child.status().ended, 30, "the child's end")
     assert child.status() is not TurnStatus.COMPLETED
 

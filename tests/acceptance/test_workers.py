@@ -55,25 +55,25 @@ def test_a_stream_shows_the_text_as_it_arrives(orchestrator: Orchestrator) -> No
 def test_an_agent_that_no_worker_knows(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("nobody", "hi")
     with pytest.raises(TurnFailed, match=r"no agent 'nobody'.*AGENTAPI_AGENTS") as caught:
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     assert caught.value.error_code == "unknown_agent"
 
 
 def test_a_key_that_is_missing_names_its_variable(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("keyless", "hi")
     with pytest.raises(TurnFailed, match="OPENAI_API_KEY is not set") as caught:
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     assert caught.value.error_code == "provider_misconfigured"
 
 
 def test_a_tool_that_raises_does_not_end_the_turn(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("tools", "/broken {}")
-    assert "RuntimeError: out of paper" in handle.result(timeout=20).text
+    assert "RuntimeError: out of paper" in handle.result(timeout=60).text
 
 
 def test_arguments_that_do_not_fit(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("tools", '/nap {"seconds": "long"}')
-    assert "invalid arguments: seconds" in handle.result(timeout=20).text
+    assert "invalid arguments: seconds" in handle.result(timeout=60).text
 
 
 def test_a_timeout_leaves_the_turn_running_and_cancel_stops_it(
@@ -87,7 +87,7 @@ def test_a_timeout_leaves_the_turn_running_and_cancel_stops_it(
     assert handle.cancel() is CancelOutcome.REQUESTED
     with pytest.raises(TurnCancelled):
         handle.result(timeout=5)
-    assert behind.result(timeout=20).text == "You said: and now?"
+    assert behind.result(timeout=60).text == "You said: and now?"
     assert handle.cancel() is CancelOutcome.ENDED
     assert len(orchestrator.history("cancel")) == 2
 
@@ -103,7 +103,7 @@ def test_a_killed_worker_delays_its_turn_by_seconds(
     victim.kill()
     killed = time.monotonic()
     stack.workers.remove(victim)
-    result = handle.result(timeout=30)
+    result = handle.result(timeout=60)
     print(f"\nrecovered {time.monotonic() - killed:.1f} s after kill -9 (lease 2 s)")
     info = handle.info()
     assert info.attempt == 2
@@ -125,7 +125,7 @@ def test_a_tool_with_an_unknown_outcome_is_not_called_again(
     victim = next(w for w in stack.workers if owner.startswith(f"{w.name}@"))
     victim.kill()
     stack.workers.remove(victim)
-    assert "outcome of this call is unknown" in handle.result(timeout=30).text
+    assert "outcome of this call is unknown" in handle.result(timeout=60).text
     stack.start_worker()
     stack.wait_for_workers(2)
 
@@ -139,7 +139,7 @@ def test_a_stopped_worker_hands_its_turns_back_at_once(
     victim = next(w for w in stack.workers if owner.startswith(f"{w.name}@"))
     victim.signal(signal.SIGTERM)
     until(lambda: handle.info().attempt == 2, timeout=5)
-    assert "counted" in handle.result(timeout=30).text
+    assert "counted" in handle.result(timeout=60).text
     assert handle.info().handbacks == 1
     until(lambda: victim.exit_code is not None, timeout=10)
     assert victim.exit_code == 0

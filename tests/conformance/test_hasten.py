@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentapi.stores.base import LONGEST_GRACE
+from agentapi.stores.answers import LONGEST_GRACE
 from tests.conformance.stores import Bench
 
 

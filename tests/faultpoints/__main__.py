@@ -23,8 +23,9 @@ from tests.faultpoints.runner import DATABASES, Runner
 def main(
     scenario: Annotated[list[str] | None, typer.Option(help="One of them; all by default.")] = None,
     role: Annotated[str, typer.Option(help="Faults of this process only.")] = "",
-    point: Annotated[str, typer.Option(help="Only points with this in their names.")] = "",
-    effect: Annotated[str, typer.Option(help="Only this effect.")] = "",
+    only: Annotated[
+        str, typer.Option(help='Only faults with this in their names: "kill at script claim".')
+    ] = "",
     occurrences: Annotated[
         int, typer.Option(min=0, help="Passages of each point to look at; 0 for all.")
     ] = 0,
@@ -32,9 +33,11 @@ def main(
     pairs_: Annotated[int, typer.Option("--pairs", min=0, help="Pairs of faults to sample.")] = 200,
     seed: Annotated[int | None, typer.Option(help="Of the samples; random by default.")] = None,
     cells: Annotated[int, typer.Option(min=1, max=DATABASES, help="Runs at a time.")] = 4,
-    write: Annotated[bool, typer.Option(help="Write docs/reliability.md.")] = True,
 ) -> None:
-    """Make every fault happen, and check that every promise is kept."""
+    """Make every fault happen, and check that every promise is kept.
+
+    A run that leaves no point out writes the matrix into docs/reliability.md.
+    """
     console = Console()
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="agentapi-faults-"))
@@ -46,8 +49,7 @@ def main(
         plans, behind = _plans(runner, scenario or list(SCENARIOS), occurrences, broken)
         behind = [plan for plan in behind if pairs_ and role in ("", plan.role)]
         plans = [plan for plan in plans if role in ("", plan.role)]
-        plans = [plan for plan in plans if point in plan.faults[0].point]
-        plans = [plan for plan in plans if effect in ("", plan.faults[0].effect)]
+        plans = [plan for plan in plans if only in str(plan.faults[0])]
         both = [*pairs(plans, pairs_, seed), *behind]
         if most:
             plans = sample(plans, most, seed)
@@ -56,10 +58,10 @@ def main(
     for line in matrices.report(broken):
         console.print(line, markup=False)
     console.print(matrices.shown(matrix))
-    if write:
+    if not (scenario or role or only or most):
         heading = (
-            f"`make faults`, seed {seed}, {platform.system()}, Python "
-            f"{platform.python_version()}, {minutes:.0f} minutes:"
+            f'`make faults FAULTS="--occurrences {occurrences} --pairs {pairs_} --seed {seed}"`, '
+            f"{platform.system()}, Python {platform.python_version()}, {minutes:.0f} minutes:"
         )
         matrices.write(matrices.markdown(matrix, heading))
     raise typer.Exit(1 if broken else 0)

@@ -58,11 +58,11 @@ def _kept(runner: Runner, plans: list[Planned]) -> None:
 
 def test_errors_hangs_and_lost_answers(runner: Runner, traces: Traces) -> None:
     plans = _plans(traces, kills=False, scenario="turn")
-    _kept(runner, sample(plans, 150, SEED))
+    _kept(runner, sample(plans, 110, SEED))
 
 
 def test_kills(runner: Runner, traces: Traces) -> None:
-    _kept(runner, sample(_plans(traces, kills=True, scenario="turn"), 12, SEED))
+    _kept(runner, sample(_plans(traces, kills=True, scenario="turn"), 10, SEED))
 
 
 def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
@@ -72,11 +72,11 @@ def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
         for plan in _plans(traces, kills=False, scenario="stop")
         if plan.faults[0].point not in known[plan.role]
     ]
-    _kept(runner, sample(plans, 12, SEED))
+    _kept(runner, sample(plans, 8, SEED))
 
 
 def test_faults_of_the_gateway(runner: Runner, traces: Traces) -> None:
-    _kept(runner, sample(_plans(traces, kills=False, scenario="gateway"), 30, SEED))
+    _kept(runner, sample(_plans(traces, kills=False, scenario="gateway"), 24, SEED))
 
 
 def test_pairs(runner: Runner, traces: Traces) -> None:

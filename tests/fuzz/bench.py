@@ -16,9 +16,9 @@ from agentapi.providers import Provider
 from agentapi.tools import mcp_session
 from tests.fuzz.odd_server import odd_server
 from tests.fuzz.rig import INNOCENT, Rig
-from tests.fuzz.served import reading
+from tests.fuzz.served import reading, serving
 from tests.fuzz.target import Target
-from tests.fuzz.targets import chat, gemini, mcp, records, tools
+from tests.fuzz.targets import chat, clients, gemini, mcp, producers, records, tools
 from tests.fuzz.targets.providers import Models
 from workers import unreadable
 
@@ -73,7 +73,8 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
         register_provider("odd-calls", tools.OddCalls)
         agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents(), *tools.agents()]
         fresh = mcp.FreshServer(mcp_url)
-        agents += [*mcp.agents(mcp_url, fresh), *records.agents()]
+        agents += [*mcp.agents(mcp_url, fresh), *records.agents(), *producers.agents()]
+        served = stack.enter_context(serving(folder))
         reader = stack.enter_context(reading(redis_url, folder))
         rig = Rig(_settings(redis_url), agents, INNOCENTS)
         stack.callback(rig.close)
@@ -87,6 +88,8 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
             tools.ToolTarget(rig),
             mcp.McpTarget(rig, mcp_server, fresh),
             records.RecordTarget(rig, reader),
+            producers.ProducerTarget(rig),
+            clients.ClientTarget(served),
         ]
         yield Bench(rig=rig, targets={target.name: target for target in targets})
 

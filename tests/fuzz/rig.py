@@ -105,6 +105,7 @@ class Rig:
         for agent in self._innocents:
             with self.innocent(agent):
                 pass
+        self.producer.enqueue(INNOCENT, "Hello").result(BOUND)
         # What there is when nothing happens.
         self.watch.begin(self.runtime)
 
@@ -123,7 +124,6 @@ class Rig:
         """Stop it."""
         self._stop()
         self._carriers.shutdown()
-        self.watch.close()
         self.redis.close()
 
     def send(self, wakeup: Wakeup) -> None:

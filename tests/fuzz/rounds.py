@@ -60,5 +60,6 @@ def run_round(
             rig.renew()
             raise
 
-    (attack if number is None else seed(number)(attack))()
-    target.settle()
+    with rig.watch.listening():
+        (attack if number is None else seed(number)(attack))()
+        target.settle()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
@@ -50,37 +50,32 @@ class Watch:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._levels = _levels()
-        self._handlers = list(logging.getLogger().handlers)
-        configure_logging("INFO")
         self._trap = _Trap()
         self._trap.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
-        for handler in list(logging.getLogger().handlers):
-            logging.getLogger().removeHandler(handler)
-        logging.getLogger().addHandler(self._trap)
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("always")
-        # As Celery does with what a worker writes to stderr.
-        warnings.showwarning = self._warned
-        self._hook: Callable[[Any], Any] = threading.excepthook
-        threading.excepthook = self._thread_died
-        self._unraisable: Callable[[Any], Any] = sys.unraisablehook
         self._deaths: list[str] = []
         self._threads: Counter[str] = Counter()
         self._alive: set[str] = set()
         self._tasks: Counter[str] = Counter()
 
-    def close(self) -> None:
-        """Listen no more."""
-        threading.excepthook = self._hook
-        self._warnings.__exit__(None, None, None)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear what is logged, warned of and raised in threads until the block ends."""
         root = logging.getLogger()
-        root.removeHandler(self._trap)
-        for handler in self._handlers:
-            root.addHandler(handler)
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
+        levels, handlers, hook = _levels(), list(root.handlers), threading.excepthook
+        configure_logging("INFO")
+        root.handlers[:] = [self._trap]
+        threading.excepthook = self._thread_died
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                # As Celery does with what a worker writes to stderr.
+                warnings.showwarning = self._warned
+                yield
+        finally:
+            threading.excepthook = hook
+            root.handlers[:] = handlers
+            for name, level in levels.items():
+                logging.getLogger(name or None).setLevel(level)
 
     def _warned(self, message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
         self._trap.lines.append(f"warning {category.__name__}: {message}")

@@ -166,7 +166,7 @@ async def test_many_waits_take_one_connection(settings_for: Callable[..., Settin
     async with AsyncOrchestrator(settings_for()) as orchestrator:
         requests = [TurnRequest(agent="support", message="hi") for _ in range(300)]
         turns = await orchestrator.enqueue_many(requests)
-        waits = [asyncio.create_task(turn.result(timeout=20)) for turn in turns]
+        waits = [asyncio.create_task(turn.result(timeout=60)) for turn in turns]
         client = redis.Redis.from_url(orchestrator.sync.settings.redis_url)
 
         def blocked() -> int:

@@ -12,7 +12,7 @@ from agentapi import load_settings
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id, partition_of, partition_of_turn
 from agentapi.stores import Errand, ErrandKind, TurnStore, Wakeup
-from agentapi.stores.base import Election
+from agentapi.stores.answers import Election
 from agentapi.supervision import Supervisor
 from tests.faults import until
 from workers.dispatch import Dispatcher
