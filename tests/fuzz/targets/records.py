@@ -73,7 +73,7 @@ class RecordTarget:
     """See the module."""
 
     name = "records"
-    examples = 120
+    examples = 35
 
     def __init__(self, rig: Rig, reader: Reader) -> None:
         self._rig = rig
