@@ -12,7 +12,13 @@ from agentapi import EventType, TurnStatus
 from agentapi.errors import ConfigurationError, UnreadableRecord
 from agentapi.ids import partition_of_turn
 from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
-from agentapi.stores.keys import PROTOCOL_KEY, conversation_keys, due_key, turn_keys
+from agentapi.stores.keys import (
+    PROTOCOL_KEY,
+    claimed_key,
+    conversation_keys,
+    due_key,
+    turn_keys,
+)
 from agentapi.turns import HeldCalls, Question
 from orchestrator.stack.processes import free_port
 from tests.conformance.stores import Bench, C, model_step, on_redis
@@ -212,3 +218,18 @@ def test_a_turn_whose_counts_are_not_numbers(bench: Bench, client: redis.Redis, 
     events = bench.store.events({turn_id: -1}, 0)[turn_id]
     assert events[-1].type is EventType.FAILED
     assert [event.number for event in events] == list(range(len(events)))
+
+
+def test_an_index_that_is_not_one_keeps_no_other_from_the_sweep(
+    bench: Bench, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.enqueue()
+    bench.overdue_now(C)
+    partition = partition_of_turn(bench.enqueue("other"))
+    client.set(due_key(partition), "[[[")
+    client.set(claimed_key(partition), "[[[")
+    for _ in range(2):
+        assert bench.store.overdue() == [C]
+        assert bench.store.claimed() == {}
+        assert bench.store.orphan("nobody") == []
+    assert caplog.text.count("due.unreadable") == 1
