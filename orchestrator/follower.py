@@ -126,7 +126,7 @@ class EventFollower:
                 raise
             self._is_back()
             for turn_id, events in found.items():
-                self._deliver(turn_id, events)
+                self._deliver(turn_id, cursors[turn_id], events)
             service.progress()
 
     def _is_away(self, error: StoreUnavailable) -> None:
@@ -160,7 +160,7 @@ class EventFollower:
                 log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(fault).__name__)
                 self._end(self._of(turn_id), _fault(fault))
             else:
-                self._deliver(turn_id, found.get(turn_id, []))
+                self._deliver(turn_id, after, found.get(turn_id, []))
         return blamed
 
     def _cursors(self) -> dict[str, int] | None:
@@ -184,8 +184,12 @@ class EventFollower:
     def _of(self, turn_id: str) -> Sequence[Subscription]:
         return [waiting for waiting in self._all() if waiting.turn_id == turn_id]
 
-    def _deliver(self, turn_id: str, events: Sequence[Event]) -> None:
+    def _deliver(self, turn_id: str, after: int, events: Sequence[Event]) -> None:
+        """Hand out the events that were read after a number."""
         for subscription in self._of(turn_id):
+            if subscription.after < after:
+                # It came during the read, which began behind what it has yet to get.
+                continue
             for event in events:
                 if event.number > subscription.after:
                     if not self._hand(subscription, event):

@@ -46,7 +46,8 @@ class LoopThread:
             return
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
-        except Exception as error:
+        except BaseException as error:
+            # A provider of the user's own may raise anything; the rest is stopped all the same.
             log.warning(line("loop.not_closed", error=type(error).__name__))
         if self._service.stop(wake=self._end):
             self.loop.close()

@@ -131,18 +131,19 @@ class EventReader:
 
     async def _read(self, service: Service) -> None:
         while not service.stopping:
-            for name, entries in await self._news():
-                self._deliver(name.decode(), entries)
+            for name, cursor, entries in await self._news():
+                self._deliver(name, cursor, entries)
             if not self._away:
                 service.progress()
             await asyncio.sleep(_GATHER)
 
-    async def _news(self) -> list[Any]:
-        """What has come, by stream; waits for something."""
+    async def _news(self) -> list[tuple[str, str, list[Any]]]:
+        """What has come: streams, from where they were read, and entries; waits for something."""
+        cursors = self._cursors()
         try:
             with translate_errors(self._settings.redis_url):
                 reply = await self._blocking.xread(
-                    self._cursors(), count=self._count, block=round(LONGEST_BLOCK * 1000)
+                    cursors, count=self._count, block=round(LONGEST_BLOCK * 1000)
                 )
         except StoreUnavailable as error:
             if not self._away:
@@ -155,7 +156,8 @@ class EventReader:
                 raise
             return []
         self._away = False
-        return cast("list[Any]", reply or [])
+        found = ((name.decode(), entries) for name, entries in cast("list[Any]", reply or []))
+        return [(name, cursors[name], entries) for name, entries in found]
 
     async def _close_faulty(self) -> bool:
         """Find the turns on which the read fails; returns whether there were any."""
@@ -180,15 +182,18 @@ class EventReader:
                 cursors[self._streams[turn_id]] = f"{min(following) + 1}-0"
         return cursors
 
-    def _deliver(self, name: str, entries: list[Any]) -> None:
+    def _deliver(self, name: str, cursor: str, entries: list[Any]) -> None:
         if name == self._wake_key:
             self._wake_cursor = entries[-1][0].decode()
             return
         turn_id = name.removesuffix(":events").rpartition(":")[2]
         try:
             events = [event_from_entry(key, fields) for key, fields in entries]
+            after = int(cursor.partition("-")[0]) - 1
             for subscription in self._subscriptions.get(turn_id, ()):
-                subscription.deliver(events)
+                # One that came during the read may have to get what the read began behind.
+                if subscription.after >= after:
+                    subscription.deliver(events)
         except Exception as error:
             # Whatever is wrong with one turn's events is no other's business.
             log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(error).__name__)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -214,7 +214,8 @@ class Cell:
                     if role != "producer" and process.ended:
                         self._bury(process)
                         self._processes[role] = self._fork(role)
-                        self._processes[role].wait_until_ready()
+                        with suppress(ProcessEnded):
+                            self._processes[role].wait_until_ready()
 
         thread = threading.Thread(target=watch)
         thread.start()

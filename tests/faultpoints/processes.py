@@ -65,6 +65,8 @@ class Zygote:
             if "ended" in said:
                 self.codes[said["ended"]] = said["code"]
             elif "pid" in said:
+                # The system gives a number again, some time after its process ended.
+                self.codes.pop(said["pid"], None)
                 self._forked.put(said["pid"])
             else:
                 self._ready.set()

@@ -14,16 +14,17 @@ from agentapi import Settings
 from agentapi.errors import StoreUnavailable, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Claim, Ending, Lease, NewEvent
-from agentapi.stores.keys import SWEPT_KEY
+from agentapi.stores.keys import SWEPT_KEY, turn_keys
 from agentapi.turns import Event, EventType, TurnStatus
 from agentapi.window import Window
 from orchestrator.gateway.core import Gateway
 from orchestrator.gateway.errors import RateLimited
+from orchestrator.gateway.event_reader import EventReader
 from orchestrator.gateway.health import _store
 from orchestrator.gateway.intake import Existing, NewMessage
 from orchestrator.gateway.intake import accept as let_in
 from orchestrator.gateway.sse import EventStream, frame
-from orchestrator.gateway.subscriptions import Closed
+from orchestrator.gateway.subscriptions import Closed, Subscription
 from orchestrator.gateway.tenancy import TenantView
 from orchestrator.stack.processes import free_port
 
@@ -244,3 +245,20 @@ async def test_a_client_that_goes_ends_the_stream() -> None:
         "more_body": True,
     }
     assert len(sent) == 2
+
+
+async def test_who_joins_during_a_read_misses_nothing(settings_for: Make) -> None:
+    async with running(settings_for()) as gateway:
+        turn_id = create_turn_id("c", "k")
+        key = turn_keys(turn_id).events
+        reader = EventReader(gateway.settings, gateway.redis, gateway.supervisor, 7)
+        early, late = (Subscription(turn_id, after, 100) for after in (1, -1))
+        reader.add(early)
+        cursor = reader._cursors()[key]
+        reader.add(late)
+        reader._deliver(key, cursor, [(b"3-0", {b"type": b"completed", b"data": b"{}"})])
+        assert [event.number for event in early.taken()] == [2]
+        # Those before it come first, by the next read.
+        assert late.taken() == []
+        assert reader._cursors()[key] == "0-0"
+        await reader.aclose()

@@ -225,3 +225,29 @@ def test_an_event_that_was_not_taken_comes_again(streams: Streams, follower: Eve
     follower.subscribe("one", -1, deliver)
     numbers = [arrived.get(timeout=20) for _ in range(2)]
     assert [event.number for event in numbers if isinstance(event, Event)] == [0, 1]
+
+
+def test_who_joins_during_a_read_misses_nothing(streams: Streams, follower: EventFollower) -> None:
+    early: SimpleQueue[Delivery] = SimpleQueue()
+    late: SimpleQueue[Delivery] = SimpleQueue()
+    for _ in range(2):
+        streams.emit("one", EventType.STEP)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def before(cursors: Mapping[str, int]) -> None:
+        # The first read is of who has all events so far.
+        if cursors == {"one": 1}:
+            reading.set()
+            assert go_on.wait(20)
+
+    streams.before = before
+    follower.subscribe("one", 1, early.put)
+    assert reading.wait(20)
+    follower.subscribe("one", -1, late.put)
+    streams.emit("one")
+    go_on.set()
+    got = [late.get(timeout=20) for _ in range(3)]
+    assert [event.number for event in got if isinstance(event, Event)] == [0, 1, 2]
+    last = early.get(timeout=20)
+    assert isinstance(last, Event)
+    assert last.number == 2
