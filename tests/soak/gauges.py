@@ -96,7 +96,8 @@ class KeyCount:
     """Keys in Redis, and those that should not be there.
 
     Attributes:
-        expiring: How many expire.
+        expiring: How many expire, without the ids of operations (`op:`): those are remembered for
+            an hour, so their number levels off only after it.
         lasting: How many do not.
         left_behind: Names of those that belong to what has ended and do not expire.
     """
@@ -125,7 +126,7 @@ def count_keys(url: str) -> KeyCount:
             some = lasting[start : start + 500]
             left += client.eval(_LEFT_BEHIND, len(some), *some)
         return KeyCount(
-            expiring=sum(ttl >= 0 for ttl in lives.values()),
+            expiring=sum(ttl >= 0 and ":op:" not in name for name, ttl in lives.items()),
             lasting=len(lasting),
             left_behind=tuple(left),
         )

@@ -66,6 +66,7 @@ def test_keys_that_are_left_behind_are_found(redis_url: str) -> None:
     client.rpush("agentapi:{007}:c:idle:messages", json.dumps({}))
     client.set("agentapi:wake:me", 1)
     client.set("agentapi:wake:you", 1, ex=10)
+    client.set("agentapi:{007}:op:reset", 1, ex=3600)
     client.close()
     found = count_keys(redis_url)
     assert (found.expiring, found.lasting) == (1, 9)
