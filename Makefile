@@ -14,10 +14,11 @@ TURNS ?= 5
 CHAOS ?=
 FAULTS ?=
 SOAK ?=
+FUZZ ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos faults soak bench check format lock clean
+.PHONY: help demo up test chaos faults fuzz soak bench check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +27,7 @@ help: ## Explain every target
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
+	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
@@ -40,6 +42,9 @@ test: $(READY) ## Run all tests, with real servers and worker processes
 
 chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+fuzz: $(READY) ## Send malformed input of every kind to a real worker and gateway, for a given time, from a seed
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 soak: $(READY) ## Run a mixed load with faults for a given time, and fail when anything grows
 	$(BIN)/python -m tests.soak $(SOAK)

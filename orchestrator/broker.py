@@ -58,6 +58,7 @@ class CeleryWakeups:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._app: Any = producer_app(settings)
+        self._away = False
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
         """Send them all."""
@@ -74,14 +75,17 @@ class CeleryWakeups:
                     )
                     self._app.send_task(**message, producer=producer)
         except (OperationalError, OSError) as error:
-            log.warning(
-                "wakeups.delayed count=%d error=%s",
-                len(wakeups),
-                broker_unavailable(self._settings, error),
-            )
+            # Once an outage: every enqueue meets it.
+            if not self._away:
+                log.warning("wakeups.delayed error=%s", broker_unavailable(self._settings, error))
+            self._away = True
         except Exception as error:
             # The turns are accepted, whatever this is: the caller must not think otherwise.
             log.error("wakeups.failed count=%d error=%s", len(wakeups), type(error).__name__)
+        else:
+            if self._away:
+                log.warning("wakeups.sent_again")
+            self._away = False
 
     def close(self) -> None:
         """Close the connections."""

@@ -80,8 +80,7 @@ class GeminiProvider:
             default_model: For agents that name none.
             timeout: Longest silence of the server in seconds.
         """
-        # It warns of values it does not know by quoting them, and warnings end up in logs.
-        warnings.filterwarnings("ignore", r"(?s).* is not a valid \w+", UserWarning, "google.genai")
+        hide_quotes()
         self.default_model = default_model
         self._key = api_key
         # The SDK puts its own timeout, none, in place of the session's (google-genai 3.4).
@@ -175,6 +174,12 @@ class GeminiProvider:
             return broken(self.name, f"{what}: {type(error).__name__} {error}", self._key)
         # The SDK raises plain ValueErrors (and pydantic's) for answers it cannot read.
         return broken(self.name, f"sent an answer that cannot be read: {type(error).__name__}")
+
+
+def hide_quotes() -> None:
+    """Hide the SDK's warnings of values it does not know: it quotes them, and warnings end up in
+    logs."""
+    warnings.filterwarnings("ignore", r"(?s).* is not a valid \w+", UserWarning, "google.genai")
 
 
 @asynccontextmanager

@@ -103,7 +103,7 @@ class RedisSweep(RedisEndings):
         """See `TurnStore.claimed`."""
         with translate_errors(self._settings.redis_url):
             times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
-        return {p: int(time) / 1000 for p, time in enumerate(times) if time is not None}
+        return {p: int(time) / 1000 for p, time in enumerate(times) if time and time.isdigit()}
 
     def redispatch(
         self, conversation_ids: Iterable[str], claimed: Mapping[int, float]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tests.chaos.checker import Findings, check
 from tests.chaos.figures import publish, spread
-from tests.chaos.fleet import Fleet, lose_machine
+from tests.chaos.fleet import Fleet, is_ready, lose_machine
 from tests.chaos.load import Load
 from tests.chaos.options import option
 from tests.chaos.recovery import RecoveryClock
@@ -97,6 +97,7 @@ def blow(fleet: Fleet, load: Load, clock: RecoveryClock, plan: StormPlan, consol
     began = time.monotonic()
     deadline = began + plan.seconds + 120 + plan.turns / 4
     lost = 0
+    due = plan.every
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("turns", total=plan.turns)
         while not load.done and load.error is None and time.monotonic() < deadline:
@@ -104,18 +105,24 @@ def blow(fleet: Fleet, load: Load, clock: RecoveryClock, plan: StormPlan, consol
             fleet.replace_dead()
             if now > plan.seconds:
                 load.finish()
-            elif now > plan.every * (lost + 1):
-                lose_one(fleet, load, clock, chance)
-                lost += 1
+            elif now > due:
+                due += plan.every
+                lost += lose_one(fleet, load, clock, chance)
             ended = len(load.accepted) - len(load.open)
             progress.update(task, completed=ended, description=f"{lost} machines lost")
             time.sleep(0.02)
     return lost
 
 
-def lose_one(fleet: Fleet, load: Load, clock: RecoveryClock, chance: random.Random) -> None:
-    """Lose one of them, ready or not."""
-    victim = chance.choice(fleet.workers)
+def lose_one(fleet: Fleet, load: Load, clock: RecoveryClock, chance: random.Random) -> int:
+    """Lose one of those that take turns, if there is any; returns how many were lost.
+
+    One that is still starting runs no turns: to lose it would spare them.
+    """
+    ready = [worker for worker in fleet.workers if is_ready(worker)]
+    if not ready:
+        return 0
+    victim = chance.choice(ready)
     try:
         running = clock.running_on(victim.name, list(load.open))
     except redis.RedisError:
@@ -123,6 +130,7 @@ def lose_one(fleet: Fleet, load: Load, clock: RecoveryClock, chance: random.Rand
     lose_machine(fleet, victim)
     clock.start("machine lost", running)
     fleet.start_worker()
+    return 1
 
 
 def report(outcome: StormOutcome, console: Console) -> None:

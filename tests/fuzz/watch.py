@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.providers.gemini import hide_quotes
 from tests.fuzz.values import CANARY
 from workers.logs import configure_logging
 from workers.runtime import Runtime
@@ -68,6 +69,7 @@ class Watch:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always")
+                hide_quotes()
                 # As Celery does with what a worker writes to stderr.
                 warnings.showwarning = self._warned
                 yield

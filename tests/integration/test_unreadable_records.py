@@ -12,7 +12,13 @@ from agentapi import EventType, TurnStatus
 from agentapi.errors import ConfigurationError, UnreadableRecord
 from agentapi.ids import partition_of_turn
 from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
-from agentapi.stores.keys import PROTOCOL_KEY, conversation_keys, due_key, turn_keys
+from agentapi.stores.keys import (
+    PROTOCOL_KEY,
+    claimed_key,
+    conversation_keys,
+    due_key,
+    turn_keys,
+)
 from agentapi.turns import HeldCalls, Question
 from orchestrator.stack.processes import free_port
 from tests.conformance.stores import Bench, C, model_step, on_redis
@@ -180,3 +186,50 @@ def test_a_worker_ends_a_turn_at_once_that_no_release_can_read(
     error = fleet.turn(turn).error
     assert error is not None
     assert "secret" not in error.message
+
+
+@pytest.mark.parametrize(
+    "field", ["steps", "tokens", "cost", "calibration", "covered", "generation"]
+)
+def test_a_conversation_whose_meta_hash_is_not_ours(
+    bench: Bench, client: redis.Redis, field: str
+) -> None:
+    turn_id, behind = bench.enqueue(), bench.enqueue()
+    client.hset(conversation_keys(C).meta, field, "[[[")
+    answer = bench.try_claim(turn_id)
+    # The conversation goes on: its turn is claimed, or ends with what is wrong.
+    assert isinstance(answer, Claim | Unreadable)
+    bench.store.commit(answer.lease, Ending(status=TurnStatus.FAILED))
+    assert bench.store.turn(turn_id).status is TurnStatus.FAILED
+    assert isinstance(bench.try_claim(behind), Claim | Unreadable)
+
+
+@pytest.mark.parametrize("field", ["events", "attempt", "dispatches", "losses", "spent_tokens"])
+def test_a_turn_whose_counts_are_not_numbers(bench: Bench, client: redis.Redis, field: str) -> None:
+    turn_id, behind = bench.enqueue(), bench.enqueue()
+    bench.claim(turn_id)
+    bench.expire_lease(C)
+    client.hset(turn_keys(turn_id).turn, field, "[[[")
+    answer = bench.try_claim(turn_id)
+    assert isinstance(answer, Claim | Unreadable)
+    wakeup = bench.store.commit(answer.lease, Ending(status=TurnStatus.FAILED))
+    assert wakeup is not None
+    assert wakeup.turn_id == behind
+    events = bench.store.events({turn_id: -1}, 0)[turn_id]
+    assert events[-1].type is EventType.FAILED
+    assert [event.number for event in events] == list(range(len(events)))
+
+
+def test_an_index_that_is_not_one_keeps_no_other_from_the_sweep(
+    bench: Bench, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.enqueue()
+    bench.overdue_now(C)
+    partition = partition_of_turn(bench.enqueue("other"))
+    client.set(due_key(partition), "[[[")
+    client.set(claimed_key(partition), "[[[")
+    for _ in range(2):
+        assert bench.store.overdue() == [C]
+        assert bench.store.claimed() == {}
+        assert bench.store.orphan("nobody") == []
+    assert caplog.text.count("due.unreadable") == 1

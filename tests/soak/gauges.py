@@ -139,7 +139,13 @@ for _, key in ipairs(KEYS) do
   local prefix, kind, rest = string.match(key, '^(agentapi:{%d+}):([tc]):(.*)$')
   local over = string.find(key, '^agentapi:wake:')
   if kind == 't' then
-    local status = redis.call('HGET', prefix .. ':t:' .. string.match(rest, '^[^:]*'), 'status')
+    local turn = prefix .. ':t:' .. string.match(rest, '^[^:]*')
+    local status = redis.call('HGET', turn, 'status')
+    if status == 'merged' then
+      -- A message that joined another's turn is remembered as long as that.
+      turn = prefix .. ':t:' .. (redis.call('HGET', turn, 'into') or '')
+      status = redis.call('HGET', turn, 'status')
+    end
     over = not (status == 'queued' or status == 'running' or status == 'parked')
   elseif kind == 'c' then
     local conversation = prefix .. ':c:' .. string.match(rest, '^(.*):')
@@ -163,7 +169,9 @@ def patterns(names: list[str] | tuple[str, ...]) -> dict[str, int]:
     for name in names:
         parts = name.split(":")
         if name.startswith("agentapi:{") and len(parts) > 3:
-            kinds[":".join(["agentapi", "{p}", parts[2], "<id>", *parts[-1:]])] += 1
+            # A turn's own key ends with its id, all others with what they are.
+            what = "turn" if len(parts) == 4 else parts[-1]
+            kinds[f"agentapi:{{p}}:{parts[2]}:<id>:{what}"] += 1
         else:
             kinds[":".join(parts[:3])] += 1
     return dict(kinds)

@@ -55,7 +55,9 @@ def test_too_little_to_say() -> None:
 
 def test_keys_that_are_left_behind_are_found(redis_url: str) -> None:
     client = redis.Redis.from_url(redis_url)
-    waiting, over, gone = (f"007-{digit * 32}" for digit in "123")
+    waiting, over, gone, joined, left = (f"007-{digit * 32}" for digit in "12345")
+    for message, turn in ((joined, waiting), (left, over)):
+        client.hset(f"agentapi:{{007}}:t:{message}", mapping={"status": "merged", "into": turn})
     client.hset(f"agentapi:{{007}}:t:{waiting}", "status", "parked")
     client.hset(f"agentapi:{{007}}:t:{over}", "status", "completed")
     client.rpush(f"agentapi:{{007}}:t:{gone}:journal", "step")
@@ -66,15 +68,17 @@ def test_keys_that_are_left_behind_are_found(redis_url: str) -> None:
     client.set("agentapi:wake:you", 1, ex=10)
     client.close()
     found = count_keys(redis_url)
-    assert (found.expiring, found.lasting) == (1, 7)
+    assert (found.expiring, found.lasting) == (1, 9)
     assert set(found.left_behind) == {
         f"agentapi:{{007}}:t:{over}",
+        f"agentapi:{{007}}:t:{left}",
         f"agentapi:{{007}}:t:{gone}:journal",
         "agentapi:{007}:c:idle:meta",
         "agentapi:{007}:c:idle:messages",
         "agentapi:wake:me",
     }
     assert patterns(found.left_behind)["agentapi:{p}:t:<id>:journal"] == 1
+    assert patterns(found.left_behind)["agentapi:{p}:t:<id>:turn"] == 2
 
 
 def test_the_picture_shows_every_line() -> None:

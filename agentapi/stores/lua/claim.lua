@@ -32,13 +32,13 @@ if redis.call('LINDEX', KEYS[2], 0) ~= ARGV[1] and head_of(KEYS[2]) ~= ARGV[1] t
   return refuse('waiting')
 end
 local now = now_ms()
-if status == 'parked' and not turn[3] and not (turn[2] and tonumber(turn[2]) <= now) then
+if status == 'parked' and not turn[3] and not (turn[2] and stored(turn[2]) <= now) then
   return refuse('parked')
 end
 local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
 local epoch, attempt = lease[3], turn[5]
 if lease[1] ~= ARGV[4] then
-  if lease[2] and tonumber(lease[2]) > now then
+  if stored(lease[2]) > now then
     return refuse('leased')
   end
   if status == 'queued' and not turn[5] and not turn[6] then
@@ -50,9 +50,9 @@ if lease[1] ~= ARGV[4] then
     -- Nobody let go of it: its worker was killed, or was silent for too long.
     redis.call('DEL', KEYS[3])
     redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1)
-    redis.call('HINCRBY', KEYS[1], 'losses', 1)
+    count_up(KEYS[1], 'losses')
   end
-  if suspect and ARGV[8] == '0' and not turn[3] and tonumber(turn[9] or 0) < tonumber(ARGV[9]) then
+  if suspect and ARGV[8] == '0' and not turn[3] and stored(turn[9]) < tonumber(ARGV[9]) then
     redis.call('ZADD', KEYS[8], int(now + tonumber(ARGV[10])), ARGV[2])
     return refuse('suspect')
   end
@@ -61,7 +61,7 @@ if lease[1] ~= ARGV[4] then
   redis.call('HSET', KEYS[3], 'owner', ARGV[3], 'token', ARGV[4], 'turn', ARGV[1],
     'epoch', epoch, 'expires', expires, 'batch', 0)
   redis.call('ZADD', KEYS[8], expires, ARGV[2])
-  attempt = int((turn[5] or 0) + 1)
+  attempt = int(stored(turn[5]) + 1)
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', ARGV[3], 'dispatches', 0,
     'attempt', attempt)
   redis.call('HSETNX', KEYS[1], 'started', int(now))
@@ -69,7 +69,7 @@ if lease[1] ~= ARGV[4] then
 end
 -- The bound is in estimated bytes; the provider's own counts say what those are worth.
 local max_bytes = tonumber(ARGV[7])
-local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. turn[4], 'steps',
+local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''), 'steps',
   'tokens', 'cost', 'summary', 'covered')
 local calibration = tonumber(meta[1] or '')
 if calibration and max_bytes > 0 then

@@ -26,16 +26,16 @@ if not owns(KEYS[1], KEYS[3], ARGV[1], ARGV[3]) then
 end
 local now = now_ms()
 local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
-local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns')
+local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
 local same_history = (meta[1] or '0') == ARGV[4]
 if keeps and same_history then
   for i = 19, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if ARGV[14] == before[4] then
-    redis.call('HDEL', KEYS[4], 'active:' .. before[4])
+    redis.call('HDEL', KEYS[4], 'active:' .. (before[4] or ''))
   elseif ARGV[14] ~= '' then
-    redis.call('HSET', KEYS[4], 'active:' .. before[4], ARGV[14])
+    redis.call('HSET', KEYS[4], 'active:' .. (before[4] or ''), ARGV[14])
   end
 end
 redis.call('DEL', KEYS[3])
@@ -54,16 +54,19 @@ if not (keeps and same_history and #ARGV > 18) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], ARGV[5] == 'failed' and ARGV[10])
 end
 retire(KEYS[1], KEYS[7], { turn = ARGV[10], events = ARGV[11] }, before[8])
-local changes = { 'updated', int(now), 'turns', int((meta[4] or 0) + 1) }
+local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
 end
 if same_history then
   -- A turn that failed and was retried has counted its first steps.
-  change('steps', int((meta[2] or 0) + ARGV[15] - (before[5] or 0)))
-  change('tokens', int((meta[3] or 0) + ARGV[16] - (before[6] or 0)))
+  change('steps', int(stored(meta[2]) + ARGV[15] - stored(before[5])))
+  change('tokens', int(stored(meta[3]) + ARGV[16] - stored(before[6])))
   if tonumber(ARGV[17]) > 0 then
-    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - (before[7] or 0))
+    if meta[5] and not tonumber(meta[5]) then
+      redis.call('HDEL', KEYS[4], 'cost')
+    end
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - stored(before[7]))
   end
 end
 if ARGV[18] ~= '' then

@@ -8,10 +8,11 @@
 
 local freed = {}
 local now = int(now_ms())
-for _, conversation in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+-- An index that is not one has no entries.
+for _, conversation in ipairs(redis.pcall('ZRANGE', KEYS[1], 0, -1)) do
   local lease = ARGV[2] .. conversation .. ':lease'
-  local token = redis.call('HGET', lease, 'token')
-  if token and string.sub(token, 1, #ARGV[1]) == ARGV[1] then
+  local token = redis.pcall('HGET', lease, 'token')
+  if type(token) == 'string' and string.sub(token, 1, #ARGV[1]) == ARGV[1] then
     redis.call('HSET', lease, 'expires', now)
     redis.call('ZADD', KEYS[1], now, conversation)
     freed[#freed + 1] = conversation

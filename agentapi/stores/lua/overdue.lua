@@ -2,6 +2,7 @@
 -- KEYS the due indexes to look at (zsets)
 -- ARGV 1 at most so many conversations, and so many errands, of each index
 -- Returns a flat list: number of the key, conversation id or errand, ...
+-- An index that is not one has an errand that nobody can read, and keeps no other from being looked at.
 -- Promise 3. Errands that nobody can carry out keep no conversation waiting, nor the reverse. The
 -- indexes are in several hash slots: Redis Cluster is not supported.
 
@@ -15,7 +16,10 @@ local now, limit = int(now_ms()), tonumber(ARGV[1])
 for i = 1, #KEYS do
   local left = { [true] = limit, [false] = limit }
   for page = 0, PAGES - 1 do
-    local late = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', page * limit, limit)
+    local late = redis.pcall('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', page * limit, limit)
+    if late.err then
+      late = { '\1unreadable' }
+    end
     for j = 1, #late do
       local is_errand = string.byte(late[j]) == 1
       if left[is_errand] > 0 then

@@ -17,7 +17,7 @@ local wake = int(math.min(now_ms() + tonumber(ARGV[4]), deadline))
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3], 'wake', wake,
   'failures', ARGV[5], 'failures_at', ARGV[6])
-redis.call('HINCRBY', KEYS[1], 'parks', 1)
+count_up(KEYS[1], 'parks')
 redis.call('ZADD', KEYS[3], wake, ARGV[2])
 emit(KEYS[1], KEYS[4], 'parked', ARGV[7])
 return { 'parked' }

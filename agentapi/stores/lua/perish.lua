@@ -15,7 +15,7 @@ if not turn[4] or lease[1] ~= ARGV[1] or string.sub(lease[2], 1, #ARGV[3]) ~= AR
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1, 'perished', ARGV[3])
-local deaths = redis.call('HINCRBY', KEYS[1], 'deaths', 1)
-redis.call('HINCRBY', KEYS[1], 'losses', 1)
+local deaths = count_up(KEYS[1], 'deaths')
+count_up(KEYS[1], 'losses')
 redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
 return { 'perished', deaths, turn[3] }

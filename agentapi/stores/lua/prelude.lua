@@ -18,6 +18,12 @@ local function now_ms()
   return script_began
 end
 
+-- A stored number; 0 where there is none, or something else: a script must not stop halfway because
+-- of what somebody wrote there.
+local function stored(value)
+  return tonumber(value or '') or 0
+end
+
 local function int(number)
   return string.format('%.0f', number)
 end
@@ -26,10 +32,26 @@ local function ended(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
 end
 
+-- Count one more, from 0 where something else than a number is stored.
+local function count_up(key, field)
+  local count = redis.pcall('HINCRBY', key, field, 1)
+  if type(count) == 'table' then
+    redis.call('HSET', key, field, 1)
+    return 1
+  end
+  return count
+end
+
 -- Append an event; its number is the turn's count of events, its stream id that plus one
 -- (0-0 is no valid stream id).
 local function emit(turn_key, events_key, kind, data)
-  local number = redis.call('HINCRBY', turn_key, 'events', 1)
+  local number = redis.pcall('HINCRBY', turn_key, 'events', 1)
+  if type(number) == 'table' then
+    -- It is not a number any more; the stream itself knows how far it is.
+    local last = redis.call('XREVRANGE', events_key, '+', '-', 'COUNT', 1)[1]
+    number = (last and stored(string.match(last[1], '^%d+')) or 0) + 1
+    redis.call('HSET', turn_key, 'events', int(number))
+  end
   redis.call('XADD', events_key, int(number) .. '-0', 'type', kind, 'data', data)
 end
 
@@ -38,7 +60,7 @@ end
 -- whether somebody asked to cancel it (0|1).
 local function owns(turn_key, lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
-  if lease[1] ~= turn_id or lease[2] .. ':' .. lease[3] ~= fence then
+  if lease[1] ~= turn_id or (lease[2] or '') .. ':' .. (lease[3] or '') ~= fence then
     return false
   end
   local turn = redis.call('HMGET', turn_key, 'status', 'cancel')
@@ -48,7 +70,7 @@ end
 -- The epoch of a new owner. It grows with every claim, and by the clock: so it is also new when the
 -- epochs before it are gone, with a deleted conversation or in a failover.
 local function next_epoch(meta_key)
-  local before = tonumber(redis.call('HGET', meta_key, 'epoch') or '0')
+  local before = stored(redis.call('HGET', meta_key, 'epoch'))
   local epoch = int(math.max(before + 1, now_ms()))
   redis.call('HSET', meta_key, 'epoch', epoch)
   return epoch
@@ -113,7 +135,7 @@ end
 
 -- Let a conversation that has nothing to do expire after its idle time, if it has one.
 local function expire_idle(meta_key, messages_key)
-  local ttl = tonumber(redis.call('HGET', meta_key, 'ttl') or '0')
+  local ttl = stored(redis.call('HGET', meta_key, 'ttl'))
   if ttl > 0 then
     redis.call('PEXPIRE', meta_key, int(ttl))
     redis.call('PEXPIRE', messages_key, int(ttl))
@@ -318,7 +340,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   local now = now_ms()
   local lease = redis.call('HMGET', keys.lease, 'turn', 'expires')
   local mine = lease[1] == turn_id
-  if mine and tonumber(lease[2]) > now then
+  if mine and stored(lease[2]) > now then
     redis.call('HSET', keys.turn, 'cancel', int(now))
     return 'requested', ''
   end

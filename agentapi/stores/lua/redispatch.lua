@@ -47,7 +47,7 @@ local function look(conversation_id)
   end
   redis.call('HDEL', turn_key, 'in_line')
   redis.call('HSET', turn_key, 'look', ARGV[7])
-  local dispatches = redis.call('HINCRBY', turn_key, 'dispatches', 1)
+  local dispatches = count_up(turn_key, 'dispatches')
   -- Of a turn that nobody has claimed yet, one was sent when it became the head.
   local sent_before = turn[2] and dispatches - 1 or dispatches
   local lengthened = math.min(grace * 2 ^ sent_before, longest_grace)

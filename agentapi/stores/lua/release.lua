@@ -13,10 +13,10 @@ if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'handbacks', 1)
+count_up(KEYS[1], 'handbacks')
 local delay = tonumber(ARGV[4])
 if delay > 0 then
-  redis.call('HINCRBY', KEYS[1], 'deferrals', 1)
+  count_up(KEYS[1], 'deferrals')
 end
 redis.call('ZADD', KEYS[3], int(now_ms() + delay), ARGV[2])
 return { 'released' }

@@ -55,7 +55,7 @@ if open > 0 then
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'parks', 1)
+count_up(KEYS[1], 'parks')
 if wake < math.huge then
   redis.call('HSET', KEYS[1], 'wake', int(wake))
   redis.call('ZADD', KEYS[3], int(wake), ARGV[2])

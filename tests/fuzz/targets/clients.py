@@ -144,7 +144,7 @@ class ClientTarget:
     """See the module."""
 
     name = "clients"
-    examples = 150
+    examples = 100
 
     def __init__(self, served: Served) -> None:
         self._served = served

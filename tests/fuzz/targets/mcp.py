@@ -159,7 +159,7 @@ class McpTarget:
     """See the module."""
 
     name = "mcp"
-    examples = 80
+    examples = 40
 
     def __init__(self, rig: Rig, server: FakeServer, fresh: FreshServer) -> None:
         self._rig = rig

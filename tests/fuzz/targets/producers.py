@@ -117,6 +117,9 @@ class ProducerTarget:
 
     def _enqueue(self, values: dict[str, Any]) -> None:
         request: dict[str, Any] = {"agent": AGENT, "message": CANARY, **values}
+        if isinstance(named := request.get("conversation_id"), str):
+            # Logs show ids of conversations.
+            request["conversation_id"] = named.replace(CANARY, "conversation")
         try:
             [handle] = self._rig.producer.enqueue_many([TurnRequest(**request)])
         except AgentAPIError as error:
