@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Any, Final
@@ -32,9 +31,10 @@ from mcp.types import (
 )
 
 from agentapi.errors import ProviderUnavailable
-from agentapi.plain import DEEPEST, clean_text, cut
+from agentapi.plain import clean_text, cut
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp_endpoint import McpEndpoint
+from agentapi.tools.mcp_list import MOST_TOOLS, all_tools, is_usable
 
 log = logging.getLogger("agentapi.mcp")
 
@@ -46,11 +46,6 @@ LONGEST_PAUSE: Final = 30.0
 
 LISTEN_PAUSE: Final = 1.0
 """Seconds before a server is asked again to tell of changes."""
-
-MOST_PAGES: Final = 100
-
-MOST_TOOLS: Final = 1_000
-"""No model chooses among more."""
 
 LONGEST_REASON: Final = 1_000
 """Bytes of an error that are told."""
@@ -87,14 +82,14 @@ class McpSession:
             try:
                 async with asyncio.timeout(self._server.timeout):
                     changes = self._changes
-                    found = await _all_tools(client)
+                    found = await all_tools(client)
             except Exception as error:
                 await self._broke(client)
                 # A session that broke while nobody used it is made again at once.
                 if client is not known:
                     raise self._away(error) from error
                 continue
-            tools = tuple(tool for tool in found[:MOST_TOOLS] if _is_usable(tool))
+            tools = tuple(tool for tool in found[:MOST_TOOLS] if is_usable(tool))
             if changes == self._changes:
                 self._tools = tools
                 if left_out := len(found) - len(tools):
@@ -289,37 +284,6 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
-
-
-async def _all_tools(client: Client) -> tuple[Tool, ...]:
-    tools: list[Tool] = []
-    cursor: str | None = None
-    for _ in range(MOST_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        tools += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return tuple(tools)
-
-
-def _is_usable(tool: Tool) -> bool:
-    """Whether providers take it: with a schema of an object that JSON can say."""
-    try:
-        json.dumps(tool.input_schema, allow_nan=False, ensure_ascii=False).encode()
-        fits = _depth(tool.input_schema) <= DEEPEST
-    except (ValueError, RecursionError):
-        return False
-    return fits and tool.input_schema.get("type") == "object"
-
-
-def _depth(value: Any) -> int:
-    inside: Iterable[Any] = ()
-    if isinstance(value, dict):
-        inside = value.values()
-    elif isinstance(value, list):
-        inside = value
-    return 1 + max(map(_depth, inside), default=0)
 
 
 @asynccontextmanager
