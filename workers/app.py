@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from workers import control as control
 from workers.dispatch import Dispatcher
+from workers.isolation import SuspectTurn
 from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
@@ -140,10 +141,10 @@ def _add_task(app: WorkerApp) -> None:
         return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
-def _on_death(app: WorkerApp, owner: str) -> None:
+def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> None:
     """In the watchdog: the worker is dead."""
     if app.settings.watchdog:
-        free_turns(app, app.runtime.candidate(owner))
+        free_turns(app, app.runtime.candidate(owner), waiting)
 
 
 def refuse_other_pools(worker: Any) -> None:

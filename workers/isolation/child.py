@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
-from workers.isolation.watchdog import CANCEL, HAND_BACK
+from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
     signal.signal(HAND_BACK, lambda *_: hand_back.set())
     signal.signal(CANCEL, lambda *_: runtime.cancel_all())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     result: dict[str, Any] = {}
 
     def work() -> None:

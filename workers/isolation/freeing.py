@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentapi.errors import AgentAPIError
 from agentapi.stores import RedisTurnStore
+from workers.isolation.messages import SuspectTurn
 from workers.logs import line
 from workers.patience import Outage, ride_out
 
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentapi.watchdog")
 
 
-def free_turns(app: WorkerApp, candidate: str) -> None:
+def free_turns(app: WorkerApp, candidate: str, waiting: Sequence[SuspectTurn]) -> None:
     """End the leases of a worker that is certainly dead, and wake others for its turns.
 
     Args:
         app: As the worker made it; nothing in it is connected or started.
         candidate: The worker's name in the election of the sweeper.
+        waiting: Suspect turns that the worker had and that nobody had claimed yet.
     """
     settings = app.settings
     store = RedisTurnStore(settings)
@@ -36,6 +39,8 @@ def free_turns(app: WorkerApp, candidate: str) -> None:
         # The sweep would do the rest a second later.
         for wakeup in store.redispatch(freed, claimed={}):
             app.dispatcher.send(wakeup)
+        for turn in waiting:
+            app.dispatcher.send(turn.wakeup)
         log.warning(line("worker.died", worker=candidate, freed=len(freed)))
     except AgentAPIError as error:
         log.warning(line("watchdog.failed", worker=candidate, error=error.code))

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from agentapi.stores import Wakeup
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuspectTurn:
@@ -25,6 +27,11 @@ class SuspectTurn:
     agent: str
     process: str
     owner: str
+
+    @property
+    def wakeup(self) -> Wakeup:
+        """What wakes another worker for it."""
+        return Wakeup(conversation_id=self.conversation_id, turn_id=self.turn_id, agent=self.agent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +78,15 @@ class Died:
     code: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotStarted:
+    """From the watchdog: the turn still waited for a place when all were handed back."""
+
+    job: int
+
+
 Request: TypeAlias = Run | Cancel | HandBack | Goodbye
-Response: TypeAlias = Answered | Died
+Response: TypeAlias = Answered | Died | NotStarted
 
 
 def encode(message: Request | Response) -> bytes:
@@ -107,5 +121,7 @@ def _decode(line: bytes) -> Request | Response:
             return Answered(**fields)
         case "Died":
             return Died(**fields)
+        case "NotStarted":
+            return NotStarted(**fields)
         case kind:
             raise ValueError(f"{kind!r} is not a message of the watchdog")

@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from agentapi.errors import AgentAPIError
-from agentapi.stores import TurnStore, Wakeup
+from agentapi.stores import TurnStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import (
@@ -27,6 +27,7 @@ from workers.isolation.messages import (
     Goodbye,
     HandBack,
     Lines,
+    NotStarted,
     Request,
     Run,
     SuspectTurn,
@@ -65,7 +66,6 @@ class IsolatedTurns:
     service: Service
     _control: socket.socket | None = None
     _running: dict[int, _Isolated] = field(default_factory=dict)
-    _waiting: deque[_Isolated] = field(default_factory=deque)
     _lines: Lines = field(default_factory=Lines)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closing: bool = False
@@ -73,13 +73,14 @@ class IsolatedTurns:
     def fork_watchdog(
         self,
         run: Callable[[SuspectTurn], dict[str, Any]],
-        on_death: Callable[[], object],
+        on_death: Callable[[Sequence[SuspectTurn]], object],
     ) -> None:
         """Fork the watchdog. To be called before this process starts threads and connections.
 
         Args:
             run: What a process does that is forked for a turn.
-            on_death: What the watchdog does when this process was killed.
+            on_death: What the watchdog does when this process was killed; gets the turns that
+                still waited for a place.
         """
         ours, theirs = socket.socketpair()
         # What exists now is shared with the watchdog for good: not touching it in collections
@@ -90,7 +91,7 @@ class IsolatedTurns:
             code = 1
             try:
                 ours.close()
-                Watchdog(theirs, run, on_death).serve()
+                Watchdog(theirs, run, on_death, self.places).serve()
                 code = 0
             except BaseException as error:
                 log.error(line("watchdog.broken", error=type(error).__name__))
@@ -107,7 +108,7 @@ class IsolatedTurns:
     @property
     def count(self) -> int:
         """How many turns are here, those that wait for a place too."""
-        return len(self._running) + len(self._waiting)
+        return len(self._running)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the event loop: hear what the watchdog says."""
@@ -124,13 +125,13 @@ class IsolatedTurns:
                 or waits here already.
         """
         with self._changed:
-            known = any(
-                other.turn.turn_id == turn.turn_id
-                for other in (*self._running.values(), *self._waiting)
-            )
+            known = any(other.turn.turn_id == turn.turn_id for other in self._running.values())
             if not known and not self._closing and self._control is not None:
-                self._waiting.append(_Isolated(turn=turn, then=then))
-                self._start_waiting()
+                # The watchdog keeps it until there is a place, and wakes another worker for it
+                # should this one be killed meanwhile.
+                self._running[turn.job] = _Isolated(turn=turn, then=then)
+                self._send(Run(turn=turn))
+                log.warning(line("turn.isolated", turn_id=turn.turn_id))
                 return
         then({"status": "suspect"})
 
@@ -145,15 +146,11 @@ class IsolatedTurns:
         with self._changed:
             self._closing = True
             self._send(HandBack())
-            waiting, self._waiting = list(self._waiting), deque()
-        for isolated in waiting:
-            self.dispatcher.send(_wakeup(isolated.turn))
-            isolated.then({"status": "passed_on"})
 
     def wait_until_none(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; returns whether no turn is here any more."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running and not self._waiting, timeout)
+            return self._changed.wait_for(lambda: not self._running, timeout)
 
     def stop(self) -> None:
         """Say goodbye: the watchdog ends."""
@@ -163,13 +160,6 @@ class IsolatedTurns:
             control, self._control = self._control, None
         if control is not None:
             control.close()
-
-    def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < self.places:
-            isolated = self._waiting.popleft()
-            self._running[isolated.turn.job] = isolated
-            self._send(Run(turn=isolated.turn))
-            log.warning(line("turn.isolated", turn_id=isolated.turn.turn_id))
 
     def _send(self, message: Request) -> None:
         # Small messages to a process that does nothing but read them: the buffer never fills.
@@ -193,25 +183,31 @@ class IsolatedTurns:
                 case Answered(job=job, result=result):
                     self._ended(job, result)
                 case Died(job=job, code=code):
-                    self._died(job, code)
+                    self._in_thread(job, partial(self._count, code=code))
+                case NotStarted(job=job):
+                    self._in_thread(job, self._pass_on)
 
     def _ended(self, job: int, result: dict[str, Any]) -> None:
         with self._changed:
             isolated = self._running.pop(job, None)
-            if not self._closing:
-                self._start_waiting()
             self._changed.notify_all()
         self.service.progress()
         if isolated is not None:
             isolated.then(result)
 
-    def _died(self, job: int, code: int) -> None:
-        """The process of a turn died: count it, in a thread, and let the turn try again."""
+    def _in_thread(self, job: int, work: Callable[[SuspectTurn], None]) -> None:
+        """Redis and the broker are not for the event loop."""
         isolated = self._running.get(job)
         if isolated is not None:
-            self.threads.submit(self._count, isolated.turn, code)
+            self.threads.submit(work, isolated.turn)
+
+    def _pass_on(self, turn: SuspectTurn) -> None:
+        """The turn waited for a place when all were handed back."""
+        self.dispatcher.send(turn.wakeup)
+        self._ended(turn.job, {"status": "passed_on"})
 
     def _count(self, turn: SuspectTurn, code: int) -> None:
+        """The process of a turn died: count it, and let the turn try again."""
         result: dict[str, Any] = {"status": "died", "exit": code}
         try:
             perished = ride_out(
@@ -236,15 +232,10 @@ class IsolatedTurns:
                 return
             self._closing = True
             self._control = None
-            running = [*self._running.values(), *self._waiting]
+            running = list(self._running.values())
             self._running.clear()
-            self._waiting.clear()
             self._changed.notify_all()
         log.critical(line("watchdog.ended", turns=len(running)))
         for isolated in running:
             isolated.then({"status": "lost"})
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _wakeup(turn: SuspectTurn) -> Wakeup:
-    return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)

@@ -16,7 +16,8 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -29,6 +30,8 @@ from workers.isolation.messages import (
     Goodbye,
     HandBack,
     Lines,
+    NotStarted,
+    Response,
     Run,
     SuspectTurn,
     encode,
@@ -42,6 +45,9 @@ HAND_BACK: Final = signal.SIGTERM
 
 CANCEL: Final = signal.SIGUSR1
 """Tells a turn's process to cancel its turn."""
+
+SIGNALS: Final = frozenset({HAND_BACK, CANCEL})
+"""Blocked in a turn's process until that handles them."""
 
 LAST_WORDS: Final = 5.0
 """Seconds that turns get to be handed back when the worker is gone."""
@@ -70,18 +76,23 @@ class Watchdog:
         self,
         control: socket.socket,
         run: Callable[[SuspectTurn], dict[str, Any]],
-        on_death: Callable[[], object],
+        on_death: Callable[[Sequence[SuspectTurn]], object],
+        places: int,
     ) -> None:
         """Make one, in the process that it is to run in.
 
         Args:
             control: Connected to the worker.
             run: What a forked process does: runs the turn, returns how it stands.
-            on_death: Called when the worker is dead and has not said goodbye.
+            on_death: Called when the worker is dead and has not said goodbye, with the turns that
+                still waited for a place.
+            places: How many turns run at once.
         """
         self._control = control
         self._run = run
         self._on_death = on_death
+        self._places = places
+        self._waiting: deque[SuspectTurn] = deque()
         self._goodbye = False
         self._worker = os.getppid()
         self._children: dict[int, _Child] = {}
@@ -93,10 +104,11 @@ class Watchdog:
         self._watch()
         while self._take_requests() and os.getppid() == self._worker:
             self._reap()
+            self._start_waiting()
         self._signal_all(HAND_BACK)
         if not self._goodbye:
             self._wait_for_death()
-            self._on_death()
+            self._on_death(tuple(self._waiting))
         self._wait_for_children(LAST_WORDS)
         self._signal_all(signal.SIGKILL)
 
@@ -137,21 +149,31 @@ class Watchdog:
     def _carry_out(self, message: object) -> None:
         match message:
             case Run(turn=turn):
-                self._fork(turn)
+                self._waiting.append(turn)
+                self._start_waiting()
             case Cancel(job=job):
                 for child in self._children.values():
                     if child.job == job:
                         os.kill(child.pid, CANCEL)
             case HandBack():
                 self._signal_all(HAND_BACK)
+                while self._waiting:
+                    self._send(NotStarted(job=self._waiting.popleft().job))
             case Goodbye():
                 self._goodbye = True
 
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._children) < self._places:
+            self._fork(self._waiting.popleft())
+
     def _fork(self, turn: SuspectTurn) -> None:
         reader, writer = os.pipe()
+        # A signal for the child waits until the child can handle it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._be_child(turn, writer)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(writer)
         self._children[pid] = _Child(job=turn.job, pid=pid, answers=reader)
 
@@ -193,6 +215,9 @@ class Watchdog:
             if code == 0 and answer
             else Died(job=child.job, code=code)
         )
+        self._send(message)
+
+    def _send(self, message: Response) -> None:
         # Messages are small, and the worker reads them on its event loop.
         self._control.setblocking(True)
         self._control.sendall(encode(message))
