@@ -56,7 +56,8 @@ class _Run:
             broker_url=servers.broker_url,
             lease_ttl=plan.lease,
             heartbeat=plan.heartbeat,
-            dispatch_grace=2,
+            # In proportion to the lease, as the defaults are.
+            dispatch_grace=plan.lease / 2,
             shutdown_grace=0,
         )
 
