@@ -143,6 +143,8 @@ def _add_task(app: WorkerApp) -> None:
 
 def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> None:
     """In the watchdog: the worker is dead."""
+    # Celery sets logging up after the fork.
+    configure_logging(app.settings.log_level)
     if app.settings.watchdog:
         free_turns(app, app.runtime.candidate(owner), waiting)
 

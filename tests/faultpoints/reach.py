@@ -14,7 +14,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     "hand-off workers.control.revoke: state.app.runtime.threads.submit": (
         "a command of Flower's or Celery's"
     ),
-    "hand-off workers.isolation.places.IsolatedTurns._died: self.threads.submit": (
+    "hand-off workers.isolation.places.IsolatedTurns._in_thread: self.threads.submit": (
         "only when a turn's process dies"
     ),
     "hand-off workers.runtime.Runtime.start: self._loop.loop.call_soon_threadsafe": (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
+from workers.logs import configure_logging
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
         How the turn stands then, as `TurnExecutor.begin` and `end` say it.
     """
     settings = app.settings
+    # Celery sets logging up after the watchdog is forked.
+    configure_logging(settings.log_level)
     runtime = Runtime(
         settings,
         app.runtime.agents,
