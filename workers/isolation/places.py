@@ -199,7 +199,15 @@ class IsolatedTurns:
         """Redis and the broker are not for the event loop."""
         isolated = self._running.get(job)
         if isolated is not None:
-            self.threads.submit(work, isolated.turn)
+            self.threads.submit(self._guarded, work, isolated.turn)
+
+    def _guarded(self, work: Callable[[SuspectTurn], None], turn: SuspectTurn) -> None:
+        """Nobody asks for the future: an error must not vanish, and the job must be answered."""
+        try:
+            work(turn)
+        except BaseException as error:
+            self.service.failed(error)
+            self._ended(turn.job, {"status": "lost"})
 
     def _pass_on(self, turn: SuspectTurn) -> None:
         """The turn waited for a place when all were handed back."""

@@ -1,0 +1,38 @@
+"""A suspect turn's job is answered, whatever goes wrong while its worker deals with it."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+from agentapi.supervision import Supervisor
+from workers.isolation import IsolatedTurns, SuspectTurn
+from workers.patience import Outage
+
+
+def test_a_job_is_answered_when_passing_its_turn_on_raises() -> None:
+    def send(_: Any) -> None:
+        raise RuntimeError
+
+    fake: Any = SimpleNamespace(send=send)
+    service = Supervisor(fatal=None).watched("isolation")
+    ours, theirs = socket.socketpair()
+    turn = SuspectTurn(job=1, conversation_id="c", turn_id="t", agent="a", process="p", owner="w")
+    with ours, theirs, ThreadPoolExecutor(1) as threads:
+        turns = IsolatedTurns(
+            places=1,
+            store=fake,
+            dispatcher=fake,
+            threads=threads,
+            outage=Outage(),
+            service=service,
+            _control=ours,
+        )
+        answers: list[dict[str, Any]] = []
+        turns.run(turn, answers.append)
+        turns._in_thread(1, turns._pass_on)
+    assert answers == [{"status": "lost"}]
+    assert turns.count == 0
+    assert service.status().failures == 1
