@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         description="Deaths of the process in which a turn runs alone before it fails as poison.",
     )
     isolated_turns: int = Field(
-        default=16,
+        default=64,
         ge=1,
         le=1000,
         description="Turns that lost their worker which one worker runs at once, each in a process "

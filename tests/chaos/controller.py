@@ -58,6 +58,7 @@ class _Run:
             heartbeat=plan.heartbeat,
             # In proportion to the lease, as the defaults are.
             dispatch_grace=plan.lease / 2,
+            sweep_interval=min(1.0, plan.lease / 4),
             shutdown_grace=0,
         )
 
