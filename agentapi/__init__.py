@@ -1,8 +1,18 @@
 """Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
 
 from agentapi.agent import Agent
-from agentapi.attachments import File, Image
-from agentapi.compaction import Compaction
+from agentapi.agents.hooks import Hooks
+from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.conversation.window import Window
 from agentapi.errors import (
     AgentAPIError,
     ApprovalRequired,
@@ -35,11 +45,8 @@ from agentapi.errors import (
     UnknownAgent,
     UnreadableRecord,
 )
-from agentapi.hooks import Hooks
 from agentapi.ids import create_conversation_id
-from agentapi.limits import Limits
 from agentapi.memory import InMemoryMemory, Memory, RedisMemory
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
 from agentapi.settings import Settings, load_settings
 from agentapi.tools import (
@@ -64,7 +71,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
-from agentapi.window import Window
+from agentapi.turns.budget import Limits
 
 __all__ = [
     # Agents

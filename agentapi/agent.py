@@ -8,23 +8,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeGuard, cast
 
-from agentapi.attachments import UserInput, content_of
-from agentapi.compaction import Compaction
+from agentapi.agents.hooks import HookChain, Hooks
+from agentapi.agents.output import OutputType
+from agentapi.conversation.attachments import UserInput, content_of
+from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.messages import Message
+from agentapi.conversation.window import Window, as_window
+from agentapi.decoding.shown import shown
+from agentapi.engine.in_process import run_in_process
+from agentapi.engine.loop import NoLog, TurnLog
 from agentapi.errors import InvalidAgent, InvalidMessage
-from agentapi.hooks import HookChain, Hooks
 from agentapi.ids import create_turn_id
-from agentapi.in_process import run_in_process
-from agentapi.limits import NO_LIMITS, Limits, Spent
-from agentapi.loop import NoLog, TurnLog
 from agentapi.memory import InMemoryMemory, Memory
-from agentapi.messages import Message
-from agentapi.output import OutputType
 from agentapi.providers import check_options, model_choices
-from agentapi.shown import shown
 from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
+from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.model import OutputT
-from agentapi.window import Window, as_window
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

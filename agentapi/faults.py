@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from agentapi.plain import clean_text
+from agentapi.decoding.plain import clean_text
 
 
 def text_of(error: BaseException) -> str:

@@ -13,12 +13,19 @@ from typing import Any, Final
 import orjson
 
 from agentapi.agent import Agent
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.conversation.window import Window
 from agentapi.errors import AgentAPIError
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
 from agentapi.providers import register_provider
 from agentapi.providers.base import FinishReason, ModelRequest, ModelResponse, StreamPart
 from agentapi.tools import Delegate, delegate, tool
-from agentapi.window import Window
 
 GATHER: Final = "agentapi.gather"
 CHAIN: Final = "agentapi.chain"

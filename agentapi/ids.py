@@ -13,8 +13,8 @@ import uuid
 from typing import Final
 from zlib import crc32
 
+from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidConversationId, InvalidInput
-from agentapi.shown import shown
 
 PARTITIONS: Final = 256
 MAX_CONVERSATION_ID: Final = 512

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi.errors import ConfigurationError
-from agentapi.limits import Price
+from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 
 Seconds = Annotated[float, Field(gt=0)]

@@ -15,11 +15,11 @@ from typing import Any
 
 import redis
 
+from agentapi.conversation.messages import AssistantMessage, Message, UserMessage, dumps
 from agentapi.ids import partition_of
-from agentapi.messages import AssistantMessage, Message, UserMessage, dumps
 from agentapi.providers.base import ModelRequest, TextDelta
-from agentapi.providers.openai import OpenAIProvider
-from agentapi.stores.keys import conversation_keys
+from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.redis.keys import conversation_keys
 from agentapi.turns import EventType
 from benchmarks.contenders.turn import TEXT
 from benchmarks.contest import Servers

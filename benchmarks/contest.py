@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import redis
 
-from agentapi.messages import AssistantMessage, UserMessage, dumps
-from agentapi.stores.keys import conversation_keys
+from agentapi.conversation.messages import AssistantMessage, UserMessage, dumps
+from agentapi.redis.keys import conversation_keys
 from benchmarks.contenders import turn
 from benchmarks.environments import ROOT, Environment
 from benchmarks.postgres import Postgres

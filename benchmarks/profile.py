@@ -23,14 +23,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    Usage,
+    UserMessage,
+    dumps,
+)
+from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id
-from agentapi.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage, dumps
 from agentapi.providers.base import ModelRequest
-from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Claim, Ending, Lease, NewEvent, RedisTurnStore, Wakeup
-from agentapi.stores.keys import conversation_keys
 from agentapi.turns import EventType, ModelStep, NewTurn, TurnStatus
-from agentapi.window import Window
 from benchmarks.contenders.turn import TEXT
 from benchmarks.processes import usage
 from orchestrator import Orchestrator

@@ -6,7 +6,7 @@ from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHand
 from orchestrator.client import Orchestrator
 from orchestrator.flows import GatherHandle
 from orchestrator.handle import TurnHandle
-from orchestrator.requests import TurnRequest
+from orchestrator.turn_request import TurnRequest
 
 __all__ = [
     "Ask",

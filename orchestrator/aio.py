@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from agentapi import Agent, Settings
-from agentapi.attachments import UserInput
+from agentapi.conversation.attachments import UserInput
 from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
@@ -28,8 +28,8 @@ from agentapi.turns import (
 )
 from agentapi.turns.model import OutputT
 from orchestrator.client import Orchestrator
+from orchestrator.events.follower import Delivery
 from orchestrator.flows import Link, replies_of
-from orchestrator.follower import Delivery
 from orchestrator.handle import (
     LOOK_AGAIN,
     TurnHandle,
@@ -39,7 +39,7 @@ from orchestrator.handle import (
     read_delivery,
     still_running,
 )
-from orchestrator.requests import TurnRequest
+from orchestrator.turn_request import TurnRequest
 
 T = TypeVar("T")
 

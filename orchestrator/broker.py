@@ -10,10 +10,10 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
+from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
 from agentapi.settings import without_password
 from agentapi.stores import Wakeup
-from agentapi.wire import celery_settings, task_message, transport_of
 
 log = logging.getLogger("agentapi.broker")
 
@@ -35,7 +35,7 @@ def producer_app(settings: Settings) -> Celery:
     app = Celery("agentapi-producer", set_as_current=False)
     app.conf.update(
         celery_settings(settings),
-        broker_transport=transport_of(settings, "orchestrator.redis_transport"),
+        broker_transport=transport_of(settings, "agentapi.broker.producer_transport"),
     )
     return app
 

@@ -11,19 +11,19 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.attachments import UserInput
+from agentapi.agents.registry import by_name
+from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.messages import to_dict
 from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
-from agentapi.messages import to_dict
-from agentapi.registry import by_name
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.turns import Decision, OnAbort, OnBusy, Turn
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
+from orchestrator.events.follower import EventFollower
 from orchestrator.flows import GatherHandle, Link, checked_asks
-from orchestrator.follower import EventFollower
 from orchestrator.handle import TurnHandle
-from orchestrator.requests import TurnRequest, check_decision, new_turn
+from orchestrator.turn_request import TurnRequest, check_decision, new_turn
 
 
 class Orchestrator:

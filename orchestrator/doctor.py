@@ -13,12 +13,12 @@ import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
+from agentapi.broker.wire import queue_names
 from agentapi.errors import AgentAPIError
+from agentapi.redis.connection import connect, translate_errors
 from agentapi.settings import without_password
 from agentapi.stores import RedisTurnStore
-from agentapi.stores.connection import connect, translate_errors
 from agentapi.supervision import ServiceStatus
-from agentapi.wire import queue_names
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.findings import (
     Finding,

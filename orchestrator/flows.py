@@ -9,12 +9,12 @@ import orjson
 
 from agentapi import Agent, Settings
 from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.registry import unknown_agent
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
-from agentapi.registry import unknown_agent
 from agentapi.turns import TurnResult
 from orchestrator.handle import TurnHandle
-from orchestrator.requests import refuse_internal
+from orchestrator.turn_request import refuse_internal
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator

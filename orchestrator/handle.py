@@ -29,7 +29,7 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.model import OutputT
-from orchestrator.follower import Delivery
+from orchestrator.events.follower import Delivery
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator

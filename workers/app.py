@@ -14,20 +14,20 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
+from agentapi.agents.registry import by_name, load_agents
+from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.flows import flow_agents
 from agentapi.providers import providers
-from agentapi.registry import by_name, load_agents
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
-from agentapi.wire import TASK_NAME, celery_settings, queue_names, transport_of
-from workers import control as control
+from workers.celery_ext import control as control
+from workers.celery_ext.outcomes import Summary, TurnFailed
+from workers.celery_ext.pool import TurnPool, to_tell
 from workers.dispatch import Dispatcher
 from workers.isolation import SuspectTurn
 from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
-from workers.outcomes import Summary, TurnFailed
-from workers.pool import TurnPool, to_tell
 from workers.runtime import Runtime
 
 
@@ -68,12 +68,12 @@ def create_app(
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
-        worker_pool="workers.pool:TurnPool",
-        worker_consumer="workers.consumer:TurnConsumer",
+        worker_pool="workers.celery_ext.pool:TurnPool",
+        worker_consumer="workers.celery_ext.consumer:TurnConsumer",
         # Also by annotations: a bucket would keep turns in one worker.
         worker_disable_rate_limits=True,
         task_queues=[Queue(name) for name in queue_names(settings.queues)],
-        broker_transport=transport_of(settings, "workers.redis_transport"),
+        broker_transport=transport_of(settings, "agentapi.broker.consumer_transport"),
     )
     app.settings = settings
     if store is None:
@@ -132,7 +132,7 @@ def _add_task(app: WorkerApp) -> None:
     @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
         name=TASK_NAME,
         shared=False,
-        Request="workers.request:TurnRequest",
+        Request="workers.celery_ext.request:TurnRequest",
         # Logged in one line: the turn's own line says more.
         throws=(TurnFailed,),
     )

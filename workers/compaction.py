@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from agentapi import Agent, Settings
-from agentapi.compaction import (
+from agentapi.conversation.compaction import (
     COMPACT,
     MOST_AT_ONCE,
     Compaction,
@@ -17,19 +17,19 @@ from agentapi.compaction import (
     transcript,
     whole_turns,
 )
+from agentapi.conversation.messages import Usage, UserMessage
+from agentapi.engine.loop import NoLog
+from agentapi.engine.model_call import RetryPolicy, call_model
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id
-from agentapi.loop import NoLog
-from agentapi.messages import Usage, UserMessage
-from agentapi.model_call import RetryPolicy, call_model
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
 from agentapi.turns import NewTurn, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.logs import line
-from workers.running import RunningTurn
+from workers.turns.running import RunningTurn
 
-log = logging.getLogger("agentapi.compaction")
+log = logging.getLogger("agentapi.conversation.compaction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
+from agentapi.broker.wire import task_message
 from agentapi.settings import Settings
 from agentapi.stores import Wakeup
-from agentapi.wire import task_message
 from workers.logs import line
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from agentapi.providers import providers
 from agentapi.supervision import Service, Supervisor, stack_of_thread
-from agentapi.tools.mcp import close_sessions
-from workers.liveness import starved
+from agentapi.tools.mcp.server import close_sessions
 from workers.logs import line
+from workers.upkeep.liveness import starved
 
-log = logging.getLogger("agentapi.loop")
+log = logging.getLogger("agentapi.engine.loop")
 
 TICK: Final = 1.0
 """Seconds between signs of the loop's life."""

@@ -13,28 +13,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from agentapi import Agent, Settings
+from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
 from agentapi.supervision import Supervisor, end_process
-from agentapi.traffic import InMemoryTraffic, ProviderGate, RedisTraffic
-from workers.claimed import ClaimedTurn, Outcome
-from workers.closing import TurnCloser
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.event_log import EventLog
-from workers.executor import TurnExecutor
-from workers.heartbeat import Heartbeat
 from workers.isolation import IsolatedTurns, SuspectTurn
-from workers.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.logs import line
 from workers.loop_thread import LoopThread
-from workers.patience import Outage
-from workers.running import RunningTurns, StopReason
-from workers.sweeper import Sweeper
-from workers.tool_places import ToolPlaces
-from workers.unknown_agents import UnknownAgents
-from workers.unreadable import UnreadableTurns
+from workers.outage import Outage
+from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.closing import TurnCloser
+from workers.turns.events import EventLog
+from workers.turns.executor import TurnExecutor
+from workers.turns.running import RunningTurns, StopReason
+from workers.turns.unknown_agents import UnknownAgents
+from workers.turns.unreadable import UnreadableTurns
+from workers.upkeep.heartbeat import Heartbeat
+from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
+from workers.upkeep.sweeper import Sweeper
+from workers.upkeep.tool_places import ToolPlaces
 
 log = logging.getLogger("agentapi.runtime")
 

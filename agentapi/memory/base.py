@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from agentapi.messages import Message
-from agentapi.window import Window
+from agentapi.conversation.messages import Message
+from agentapi.conversation.window import Window
 
 
 class Memory(Protocol):

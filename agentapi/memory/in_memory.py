@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from agentapi.conversation.messages import Message, UserMessage, to_dict
+from agentapi.conversation.window import Window
 from agentapi.ids import check_conversation_id, create_conversation_id
-from agentapi.messages import Message, UserMessage, to_dict
-from agentapi.window import Window
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 

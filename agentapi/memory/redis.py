@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.conversation.messages import Message, dumps, loads, to_dict
+from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.errors import InvalidInput
 from agentapi.ids import check_conversation_id, create_conversation_id
-from agentapi.messages import Message, dumps, loads, to_dict
+from agentapi.redis.connection import connect, translate_errors
+from agentapi.redis.keys import conversation_keys
+from agentapi.redis.scripts import Scripts
 from agentapi.settings import load_settings
-from agentapi.stores.connection import connect, translate_errors
-from agentapi.stores.keys import conversation_keys
 from agentapi.stores.refusals import other_tenant
-from agentapi.stores.scripts import Scripts
-from agentapi.window import BYTES_PER_TOKEN, Window
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)

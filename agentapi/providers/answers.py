@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.errors import ProviderUnavailable
-from agentapi.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers.base import ModelResponse
 
 MOST_TOKENS: Final = 10**12

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
+from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
-from agentapi.messages import AssistantMessage, Message, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

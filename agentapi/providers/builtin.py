@@ -16,19 +16,19 @@ def _offline() -> Provider:
 
 
 def _openai() -> Provider:
-    from agentapi.providers.openai import OpenAIProvider
+    from agentapi.providers.openai.client import OpenAIProvider
 
     return OpenAIProvider.from_environment()
 
 
 def _openrouter() -> Provider:
-    from agentapi.providers.openrouter import openrouter_from_environment
+    from agentapi.providers.openai.openrouter import openrouter_from_environment
 
     return openrouter_from_environment()
 
 
 def _gemini() -> Provider:
-    from agentapi.providers.gemini import GeminiProvider
+    from agentapi.providers.gemini.client import GeminiProvider
 
     return GeminiProvider.from_environment()
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import (
     ContextTooLong,
     ProviderError,
@@ -15,7 +16,6 @@ from agentapi.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from agentapi.plain import clean_text, cut
 
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})

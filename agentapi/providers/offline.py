@@ -10,8 +10,15 @@ from typing import Any, Final
 
 import orjson
 
-from agentapi.attachments import describe
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
+from agentapi.conversation.attachments import describe
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from agentapi.providers.base import (
     FinishReason,
     ModelRequest,

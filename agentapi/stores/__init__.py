@@ -15,11 +15,11 @@ from agentapi.stores.answers import (
     Renewal,
     Unreadable,
 )
-from agentapi.stores.base import TurnStore
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
-from agentapi.stores.in_memory import InMemoryTurnStore
+from agentapi.stores.in_memory.store import InMemoryTurnStore
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.redis_store import RedisTurnStore
+from agentapi.stores.protocol import TurnStore
+from agentapi.stores.redis.store import RedisTurnStore
 
 __all__ = [
     "Accepted",

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
-from agentapi.compaction import Summary
+from agentapi.conversation.compaction import Summary
+from agentapi.conversation.messages import Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
-from agentapi.limits import Spent
-from agentapi.messages import Message, Usage
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
     CallBook,
@@ -20,6 +19,7 @@ from agentapi.turns import (
     TurnError,
     TurnStatus,
 )
+from agentapi.turns.budget import Spent
 
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is taken to wait in a queue that holds messages."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentapi.decoding.records import PROTOCOL
+from agentapi.decoding.shown import shown
 from agentapi.errors import (
     AgentAPIError,
     CallNotPending,
@@ -16,8 +18,6 @@ from agentapi.errors import (
     TurnNotFound,
     TurnNotRetryable,
 )
-from agentapi.records import PROTOCOL
-from agentapi.shown import shown
 from agentapi.stores.lease import Lease
 from agentapi.turns import Decision
 

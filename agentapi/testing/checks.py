@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from agentapi.messages import AssistantMessage, ToolCall, to_dict
+from agentapi.conversation.messages import AssistantMessage, ToolCall, to_dict
 from agentapi.turns import Turn, TurnStatus
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers import (
     FinishReason,
     ModelRequest,

@@ -5,7 +5,7 @@ from agentapi.tools.base import BaseTool, Toolbox, ToolFailed, ToolSource
 from agentapi.tools.context import ToolContext
 from agentapi.tools.decorator import Approval, Tool, tool
 from agentapi.tools.delegation import Delegate, Delegation, delegate
-from agentapi.tools.mcp import McpServer
+from agentapi.tools.mcp.server import McpServer
 
 __all__ = [
     "AgentTool",

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from agentapi.decoding.plain import clean_text, plain
 from agentapi.errors import InvalidAgent, InvalidTool
 from agentapi.faults import named, text_of
-from agentapi.plain import clean_text, plain
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tools.items import unrolled
-from agentapi.turns.held import Verdict
+from agentapi.turns.calls import Verdict
 
 
 class ToolFailed(Exception):

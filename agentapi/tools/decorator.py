@@ -20,7 +20,7 @@ from agentapi.tools.delegation import Delegation, as_delegation
 from agentapi.tools.items import gathered, unrolled
 from agentapi.tools.schema import json_schema, read_signature
 from agentapi.tools.threads import run_in_tool_thread
-from agentapi.turns.held import Verdict
+from agentapi.turns.calls import Verdict
 
 P = ParamSpec("P")
 R = TypeVar("R")

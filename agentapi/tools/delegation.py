@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidAgent, InvalidMessage
-from agentapi.shown import shown
 
 
 class NamedAgent(Protocol):

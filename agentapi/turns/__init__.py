@@ -1,6 +1,6 @@
 """What a turn is: its data, its states, its steps and its events."""
 
-from agentapi.turns.held import (
+from agentapi.turns.calls import (
     CallBook,
     ChildReply,
     ChildTurn,

@@ -9,8 +9,8 @@ from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
-from agentapi.limits import Limits
-from agentapi.messages import Attachment, Message, Usage
+from agentapi.conversation.messages import Attachment, Message, Usage
+from agentapi.turns.budget import Limits
 
 OutputT = TypeVar("OutputT", default=Any)
 

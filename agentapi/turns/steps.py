@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from agentapi.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
-from agentapi.records import PROTOCOL, check_version, reading, record_of, some_text_in
+from agentapi.conversation.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
+from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
 
 _REMEDY: Final = "enqueue the message again as a new turn"
 

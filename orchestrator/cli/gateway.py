@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from agentapi import load_settings
+from agentapi.redis.aio import connect
 from orchestrator.cli.console import console, errors
-from orchestrator.gateway.connection import connect
-from orchestrator.gateway.keys import KeyStore
+from orchestrator.gateway.tenants.keys import KeyStore
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def gateway() -> None:
     """Serve OpenAI's API and the native one over HTTP; see AGENTAPI_GATEWAY_* for its settings."""
     from orchestrator.gateway import serve
-    from orchestrator.gateway.logs import configure_logging
+    from orchestrator.gateway.http.logs import configure_logging
 
     settings = load_settings()
     configure_logging(settings.log_level)

@@ -17,8 +17,8 @@ from orchestrator.client import Orchestrator
 from orchestrator.demo.check import check_history
 from orchestrator.demo.report import print_report, totals
 from orchestrator.handle import TurnHandle
-from orchestrator.requests import TurnRequest
 from orchestrator.stack import Stack
+from orchestrator.turn_request import TurnRequest
 
 AGENTS = ("support", "research", "edit", "summarise", "analyse", "plan")
 

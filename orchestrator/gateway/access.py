@@ -8,10 +8,10 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from agentapi import Settings
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.errors import InvalidRequest, NotAuthenticated
-from orchestrator.gateway.local_only import is_local_name
-from orchestrator.gateway.tenancy import TenantView
+from orchestrator.gateway.http.errors import InvalidRequest, NotAuthenticated
+from orchestrator.gateway.http.local_only import is_local_name
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.view import TenantView
 
 OPEN_TENANT: Final = "local"
 """Whose everything is while there are no keys."""

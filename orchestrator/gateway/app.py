@@ -15,18 +15,16 @@ from starlette.exceptions import HTTPException
 
 from agentapi import Settings
 from agentapi.errors import AgentAPIError
-from orchestrator.gateway import (
-    approvals,
-    health,
-    native,
-    openai_chat,
-    openai_conversations,
-    openai_models,
-    openai_responses,
-)
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.documented import ALWAYS, errors
-from orchestrator.gateway.errors import GatewayError, InvalidRequest, Problem, problem_of
+from orchestrator.gateway import health
+from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
+from orchestrator.gateway.http.openapi import ALWAYS, errors
+from orchestrator.gateway.native import approvals
+from orchestrator.gateway.native import turns as native
+from orchestrator.gateway.openai import chat as openai_chat
+from orchestrator.gateway.openai import conversations as openai_conversations
+from orchestrator.gateway.openai import models as openai_models
+from orchestrator.gateway.openai import responses as openai_responses
+from orchestrator.gateway.services import Gateway
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, LoginRefused
-from agentapi.stores.connection import translate_errors
-from agentapi.stores.keys import SWEPT_KEY
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import SWEPT_KEY
 from orchestrator.gateway.access import gateway_of
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.documented import errors
+from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.services import Gateway
 
 router = APIRouter(tags=["health"], responses=errors(403, 421, 503))
 

@@ -10,16 +10,16 @@ from typing import Any, Protocol, Self
 import orjson
 from pydantic import BaseModel
 
-from agentapi.attachments import File, Image
+from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.messages import Message, dumps
 from agentapi.errors import AgentAPIError, ServerUnavailable
-from agentapi.messages import Message, dumps
 from agentapi.turns import NewTurn, OnAbort, OnBusy
-from orchestrator.gateway.attachments import check_addresses
-from orchestrator.gateway.errors import KeyReused
-from orchestrator.gateway.labels import Labels, labelled, labels_of
-from orchestrator.gateway.ledger import OVERHEAD, Admission
-from orchestrator.gateway.tenancy import TenantView
-from orchestrator.requests import TurnRequest, new_turn
+from orchestrator.gateway.http.errors import KeyReused
+from orchestrator.gateway.openai.attachments import check_addresses
+from orchestrator.gateway.tenants.ledger import OVERHEAD, Admission
+from orchestrator.gateway.turn_labels import Labels, labelled, labels_of
+from orchestrator.gateway.view import TenantView
+from orchestrator.turn_request import TurnRequest, new_turn
 
 
 class Destination(Protocol):

@@ -13,15 +13,15 @@ import uvicorn
 
 from agentapi import Settings
 from agentapi.errors import ConfigurationError
+from agentapi.redis.aio import connect
 from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.app import create_app
-from orchestrator.gateway.bodies import BodyReader
-from orchestrator.gateway.connection import connect
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.entrance import Entrance
-from orchestrator.gateway.keys import KeyStore
-from orchestrator.gateway.middleware import RequestGate
-from orchestrator.gateway.protocol import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.http.bodies import BodyReader
+from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.middleware import RequestGate
+from orchestrator.gateway.http.protocol import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.tenants.keys import KeyStore
 
 log = logging.getLogger("agentapi.gateway")
 

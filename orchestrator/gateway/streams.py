@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from agentapi.errors import AgentAPIError
 from agentapi.turns import Event, Turn, TurnStatus
-from orchestrator.gateway.chat_stream import ChatStream
-from orchestrator.gateway.errors import Problem, problem_of
-from orchestrator.gateway.openai_stream import ResponseStream
-from orchestrator.gateway.public_ids import response_id
-from orchestrator.gateway.sse import SIGN_OF_LIFE, frame
-from orchestrator.gateway.subscriptions import Closed
-from orchestrator.gateway.tenancy import TenantView
+from orchestrator.events.subscriptions import Closed
+from orchestrator.gateway.http.errors import Problem, problem_of
+from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
+from orchestrator.gateway.ids import response_id
+from orchestrator.gateway.openai.chat_stream import ChatStream
+from orchestrator.gateway.openai.response_stream import ResponseStream
+from orchestrator.gateway.view import TenantView
 
 log = logging.getLogger("agentapi.gateway")
 

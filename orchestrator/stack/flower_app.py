@@ -15,7 +15,7 @@ from flower.options import default_options
 from kombu.entity import Queue
 
 from agentapi import Settings, load_settings
-from agentapi.wire import queue_names
+from agentapi.broker.wire import queue_names
 from orchestrator.broker import producer_app
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agentapi import TurnStatus
+from agentapi.broker.wire import TASK_NAME
 from agentapi.errors import TurnCancelled
-from agentapi.wire import TASK_NAME
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.broker import producer_app
 from orchestrator.stack import Stack

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from agentapi import TurnStatus
+from agentapi.broker.wire import task_message
 from agentapi.errors import TurnCancelled, TurnFailed
-from agentapi.wire import task_message
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.broker import producer_app
 from orchestrator.stack import Stack

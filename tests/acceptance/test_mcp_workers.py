@@ -11,8 +11,8 @@ import pytest
 from agentapi import TurnStatus
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack import Stack
+from tests.fakes.mcp_process import MODULE, McpProcess
 from tests.faults import until
-from tests.wire.mcp_process import MODULE, McpProcess
 
 KEY = "a-key-in-an-address"
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from agentapi import TurnStatus
+from agentapi.broker.wire import TASK_NAME
 from agentapi.turns import Turn
-from agentapi.wire import TASK_NAME
 from orchestrator import Orchestrator, TurnRequest
 from orchestrator.broker import producer_app
 from orchestrator.stack import Stack

@@ -11,7 +11,7 @@ import pytest
 
 from agentapi import TurnStatus
 from agentapi.ids import create_turn_id
-from agentapi.stores.keys import ELECTION_KEY
+from agentapi.redis.keys import ELECTION_KEY
 from agentapi.turns import NewTurn
 from orchestrator import CancelOutcome, Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack

@@ -15,5 +15,5 @@ over_http = Agent(
 over_stdio = Agent(
     name="over_stdio",
     provider="offline",
-    tools=[McpServer("shelf", command=[sys.executable, "-m", "tests.wire.mcp_server"])],
+    tools=[McpServer("shelf", command=[sys.executable, "-m", "tests.fakes.mcp_server"])],
 )

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from agentapi.errors import StoreUnavailable
 from orchestrator import Orchestrator, TurnHandle
-from orchestrator.requests import TurnRequest
 from orchestrator.stack import Child, start_valkey
+from orchestrator.turn_request import TurnRequest
 from tests.chaos.checker import AcceptedTurn, Findings, check
 from tests.chaos.figures import Spread, publish, spread
 from tests.chaos.fleet import Fleet

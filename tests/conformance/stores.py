@@ -11,8 +11,10 @@ from typing import Any
 import redis
 
 from agentapi import Settings, load_settings
+from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id
-from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import (
     Accepted,
     Claim,
@@ -23,9 +25,7 @@ from agentapi.stores import (
     TurnStore,
     Wakeup,
 )
-from agentapi.stores.keys import conversation_keys, turn_keys
 from agentapi.turns import ModelStep, NewTurn, ToolStep, TurnStatus
-from agentapi.window import Window
 
 C = "user:1"
 

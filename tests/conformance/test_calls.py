@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from agentapi.conversation.messages import Usage
 from agentapi.errors import CallNotPending, LeaseLost, TurnNotFound
 from agentapi.ids import create_turn_id, partition_of_turn
-from agentapi.messages import Usage
 from agentapi.stores import (
     CancelOutcome,
     Claim,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from agentapi.conversation.messages import UserMessage
+from agentapi.conversation.window import Window
 from agentapi.errors import JournalBehind, LeaseLost
 from agentapi.ids import create_turn_id
-from agentapi.messages import UserMessage
 from agentapi.stores import Ending, NewEvent, Refusal, RefusalReason, Renewal
 from agentapi.turns import EventType, TurnStatus
-from agentapi.window import Window
 from tests.conformance.stores import Bench, C, completed, model_step, tool_step
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from agentapi import Agent, InMemoryMemory, Memory, RedisMemory
+from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
+from agentapi.conversation.window import Window
 from agentapi.errors import InvalidInput, TenantMismatch
-from agentapi.messages import AssistantMessage, Message, UserMessage
-from agentapi.window import Window
 
 TURN: list[Message] = [UserMessage(content="hi"), AssistantMessage(content="yo")]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from agentapi.conversation.messages import UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
-from agentapi.messages import UserMessage
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
 from agentapi.turns import EventType, OnAbort, OnBusy, TurnError, TurnStatus
 from tests.conformance.conftest import MakeBench

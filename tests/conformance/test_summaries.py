@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agentapi.compaction import Summary
-from agentapi.limits import Limits, Spent
+from agentapi.conversation.compaction import Summary
 from agentapi.stores import Ending
 from agentapi.turns import TurnError, TurnStatus
+from agentapi.turns.budget import Limits, Spent
 from tests.conformance.stores import Bench, C, completed
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.traffic import InMemoryTraffic, Reason, RedisTraffic, Standing, Traffic, Wait
+from agentapi.admission import InMemoryTraffic, Reason, RedisTraffic, Standing, Traffic, Wait
 from tests.conformance.traffic import TrafficBench, memory_traffic, redis_traffic
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.traffic import Ask, InMemoryTraffic, RedisTraffic, Traffic, scripts
+from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic, scripts
 
 START: Final = 1_800_000_000_000
 CLOCK: Final = "test:clock"

@@ -24,14 +24,14 @@ ROOT: Final = Path(__file__).parents[2]
 
 WORKER: Final = (
     "workers.*",
-    "agentapi.hooks",
-    "agentapi.loop",
-    "agentapi.model_call",
-    "agentapi.model_chain",
-    "agentapi.tool_calls",
+    "agentapi.agents.hooks",
+    "agentapi.engine.loop",
+    "agentapi.engine.model_call",
+    "agentapi.engine.model_chain",
+    "agentapi.engine.tool_calls",
     "agentapi.tools.decorator",
     "agentapi.tools.threads",
-    "agentapi.traffic.gate",
+    "agentapi.admission.gate",
 )
 """Modules of a turn's way through a worker."""
 

@@ -17,8 +17,8 @@ import redis.asyncio.client
 import redis.client
 
 from agentapi import supervision
-from agentapi.stores import scripts as store_scripts
-from agentapi.traffic import scripts as traffic_scripts
+from agentapi.admission import scripts as traffic_scripts
+from agentapi.redis import scripts as store_scripts
 from orchestrator.gateway import scripts as gateway_scripts
 from tests.faultpoints.effects import Kind
 from tests.faultpoints.injector import await_at, call_at

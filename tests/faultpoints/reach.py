@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from agentapi.stores.scripts import TRANSITIONS
-from agentapi.traffic.scripts import SCRIPTS
+from agentapi.admission.scripts import SCRIPTS
+from agentapi.redis.scripts import TRANSITIONS
 from tests.faultpoints.compiled import WORKER, points_in
 from tests.faultpoints.effects import Kind
 
 UNREACHED: Final[Mapping[str, str]] = {
-    "hand-off workers.control.revoke: state.app.runtime.threads.submit": (
+    "hand-off workers.celery_ext.control.revoke: state.app.runtime.threads.submit": (
         "a command of Flower's or Celery's"
     ),
     "hand-off workers.isolation.places.IsolatedTurns._in_thread: self.threads.submit": (
@@ -33,7 +33,7 @@ UNREACHED: Final[Mapping[str, str]] = {
 """Points that no worker passes in the scenarios, and why."""
 
 SOMETIMES: Final[Mapping[str, str]] = {
-    "await workers.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
+    "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
 }
 """Points that a worker passes only when something went wrong, and what."""

@@ -115,8 +115,8 @@ def worker(control: Control) -> None:
 def gateway(control: Control) -> None:
     """The HTTP gateway, in the main thread."""
     from orchestrator.gateway import serve
-    from orchestrator.gateway.core import Gateway
-    from orchestrator.gateway.logs import configure_logging
+    from orchestrator.gateway.http.logs import configure_logging
+    from orchestrator.gateway.services import Gateway
 
     settings = load_settings()
     configure_logging(settings.log_level)

@@ -27,9 +27,9 @@ NEEDED = (
     "tests.faultpoints.scenarios",
     "uvicorn.protocols.http.auto",
     "workers.app",
-    "workers.consumer",
-    "workers.pool",
-    "workers.redis_transport",
+    "workers.celery_ext.consumer",
+    "workers.celery_ext.pool",
+    "agentapi.broker.consumer_transport",
 )
 
 _children: set[int] = set()

@@ -13,14 +13,14 @@ from weakref import WeakKeyDictionary
 
 from agentapi import Agent, load_settings, register_provider
 from agentapi.providers import Provider
-from agentapi.tools import mcp_session
+from agentapi.tools.mcp import session as mcp_session
 from tests.fuzz.odd_server import odd_server
 from tests.fuzz.rig import INNOCENT, Rig
 from tests.fuzz.served import reading, serving
 from tests.fuzz.target import Target
 from tests.fuzz.targets import chat, clients, gemini, mcp, producers, records, tools
 from tests.fuzz.targets.providers import Models
-from workers import unreadable
+from workers.turns import unreadable
 
 INNOCENT_AGENT: Final = Agent(name=INNOCENT, provider="offline")
 

@@ -22,8 +22,8 @@ from typing import Any, Final
 import redis
 
 from agentapi import Agent, Settings
+from agentapi.redis.keys import turn_keys
 from agentapi.stores import Wakeup
-from agentapi.stores.keys import turn_keys
 from agentapi.turns import TERMINAL, TurnStatus
 from orchestrator import Orchestrator
 from tests.fuzz.watch import Watch

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import redis
 
-from agentapi.providers.gemini import hide_quotes
+from agentapi.providers.gemini.client import hide_quotes
 from tests.fuzz.values import CANARY
 from workers.logs import configure_logging
 from workers.runtime import Runtime

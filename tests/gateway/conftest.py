@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from agentapi import Settings
-from orchestrator.gateway.connection import connect
-from orchestrator.gateway.keys import KeyStore
+from agentapi.redis.aio import connect
+from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.stack import Stack
 
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import redis
 
-from orchestrator.gateway.keys import KEYS
+from orchestrator.gateway.tenants.keys import KEYS
 from orchestrator.stack import Stack
 from tests.gateway.conftest import make_key
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from agentapi.messages import from_dict
+from agentapi.conversation.messages import from_dict
 from agentapi.providers import ModelRequest
-from agentapi.providers.gemini import GeminiProvider
-from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.gemini.client import GeminiProvider
+from agentapi.providers.openai.client import OpenAIProvider
 from agentapi.turns import EventType, Turn, TurnStatus
 from orchestrator import CancelOutcome
+from tests.fakes import chat, gemini
+from tests.fakes.server import serving
 from tests.integration.fleet import Busy, Fleet, run_in_thread
-from tests.wire import chat, gemini
-from tests.wire.server import serving
 
 MakeFleet = Callable[..., Fleet]
 NAP = '/nap {"seconds": 30}'

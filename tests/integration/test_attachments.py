@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from agentapi import Agent, File, Image, RedisMemory, TurnStatus
-from agentapi.stores.keys import conversation_keys
+from agentapi.redis.keys import conversation_keys
 from agentapi.testing import ScriptedProvider, says
 from tests.integration.fleet import Fleet
 

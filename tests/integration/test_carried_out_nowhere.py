@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.fleet import Fleet
-from workers.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn, Outcome
 
 
 def test_a_turn_that_cannot_be_begun_is_handed_back(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agentapi import Settings
+from agentapi.broker.wire import queue_names
 from agentapi.ids import create_turn_id
 from agentapi.stores import Wakeup
-from agentapi.wire import queue_names
 from orchestrator.stack import start_valkey
 from orchestrator.stack.processes import free_port
 from workers.app import create_app

@@ -13,8 +13,8 @@ from agentapi.stores import ErrandKind
 from agentapi.turns import Turn, TurnStatus
 from tests.integration.fleet import Fleet
 from workers.errands import Errands
-from workers.patience import Outage
-from workers.sweeper import Sweeper
+from workers.outage import Outage
+from workers.upkeep.sweeper import Sweeper
 
 MakeFleet = Callable[..., Fleet]
 

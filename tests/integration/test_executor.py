@@ -11,13 +11,13 @@ import redis
 
 from agentapi import EventType, TurnStatus
 from agentapi.ids import partition_of
+from agentapi.redis.keys import turn_keys
 from agentapi.stores import Claim, Wakeup
-from agentapi.stores.keys import turn_keys
 from orchestrator import CancelOutcome
 from tests.integration.fleet import AGENTS, Fleet, run_in_thread
 from workers.errands import Errands
-from workers.patience import Outage
-from workers.sweeper import Sweeper
+from workers.outage import Outage
+from workers.upkeep.sweeper import Sweeper
 
 
 def test_a_wake_up_that_comes_twice_says_how_the_turn_stands(

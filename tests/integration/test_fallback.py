@@ -12,11 +12,11 @@ import pytest
 
 from agentapi import Agent, AssistantMessage, EventType, Turn, TurnStatus, tool
 from agentapi.providers import providers
-from agentapi.providers.gemini import GeminiProvider
-from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.gemini.client import GeminiProvider
+from agentapi.providers.openai.client import OpenAIProvider
+from tests.fakes import chat, gemini
+from tests.fakes.server import Behaviour, WireServer, hang_up, serving, sse
 from tests.integration.fleet import Fleet
-from tests.wire import chat, gemini
-from tests.wire.server import Behaviour, WireServer, hang_up, serving, sse
 
 SIGNATURE = "c2lnbmF0dXJl"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, tool
-from agentapi.hooks import Hooks
-from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.agents.hooks import Hooks
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers import ModelRequest, ModelResponse, StreamPart, TextDelta, providers
 from agentapi.providers.base import FinishReason
 from agentapi.stores import Ending, Lease, Wakeup

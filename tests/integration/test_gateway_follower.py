@@ -13,15 +13,15 @@ import redis
 from agentapi import Settings
 from agentapi.errors import LoginRefused, StoreUnavailable
 from agentapi.ids import create_turn_id
-from agentapi.stores.keys import turn_keys
+from agentapi.redis.keys import turn_keys
 from agentapi.turns import Event
-from orchestrator.gateway import event_reader
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.errors import Gone
+from orchestrator.events import async_reader as event_reader
+from orchestrator.events.subscriptions import Closed
+from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.intake import Existing, NewMessage, accept
+from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
-from orchestrator.gateway.subscriptions import Closed
-from orchestrator.gateway.tenancy import TenantView
+from orchestrator.gateway.view import TenantView
 
 Make = Callable[..., Settings]
 Found = list[Event] | Closed

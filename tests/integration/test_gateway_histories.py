@@ -11,9 +11,7 @@ import pytest
 import redis
 
 from agentapi import Settings
-from agentapi.errors import InvalidInput
-from agentapi.ids import create_turn_id
-from agentapi.messages import (
+from agentapi.conversation.messages import (
     AssistantMessage,
     Attachment,
     AttachmentKind,
@@ -23,15 +21,17 @@ from agentapi.messages import (
     UserMessage,
     dumps,
 )
-from agentapi.stores.keys import conversation_keys, turn_keys
-from orchestrator.gateway import deletion
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.errors import Conflict, InvalidRequest, NotFound, RateLimited
-from orchestrator.gateway.forks import Continuation, continue_turn
-from orchestrator.gateway.history import PIECE_BYTES, SCAN_BYTES, SCAN_MESSAGES
+from agentapi.errors import InvalidInput
+from agentapi.ids import create_turn_id
+from agentapi.redis.keys import conversation_keys, turn_keys
+from orchestrator.gateway.conversations import deletion
+from orchestrator.gateway.conversations.forks import Continuation, continue_turn
+from orchestrator.gateway.conversations.history import PIECE_BYTES, SCAN_BYTES, SCAN_MESSAGES
+from orchestrator.gateway.http.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from orchestrator.gateway.intake import Existing, NewMessage, accept
-from orchestrator.gateway.openai_items import items_of, page
-from orchestrator.gateway.tenancy import TenantView
+from orchestrator.gateway.openai.items import items_of, page
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.view import TenantView
 
 Make = Callable[..., Settings]
 INTERNAL = "gw:t:c"
@@ -399,7 +399,7 @@ async def test_a_deletion_whose_answer_was_lost(view: TenantView) -> None:
 
 
 async def test_a_response_and_its_one_off_conversation_go_together(view: TenantView) -> None:
-    from orchestrator.gateway.labels import Labels
+    from orchestrator.gateway.turn_labels import Labels
 
     message = NewMessage(
         agent="a", text="hi", idempotency_key="1", labels=Labels(implicit=True, seeded=6)

@@ -11,21 +11,21 @@ import redis
 from starlette.types import Message
 
 from agentapi import Settings
+from agentapi.conversation.window import Window
 from agentapi.errors import StoreUnavailable, TurnNotFound
 from agentapi.ids import create_turn_id
+from agentapi.redis.keys import SWEPT_KEY, turn_keys
 from agentapi.stores import Claim, Ending, Lease, NewEvent
-from agentapi.stores.keys import SWEPT_KEY, turn_keys
 from agentapi.turns import Event, EventType, TurnStatus
-from agentapi.window import Window
-from orchestrator.gateway.core import Gateway
-from orchestrator.gateway.errors import RateLimited
-from orchestrator.gateway.event_reader import EventReader
+from orchestrator.events.async_reader import EventReader
+from orchestrator.events.subscriptions import Closed, Subscription
 from orchestrator.gateway.health import _store
+from orchestrator.gateway.http.errors import RateLimited
+from orchestrator.gateway.http.sse import EventStream, frame
 from orchestrator.gateway.intake import Existing, NewMessage
 from orchestrator.gateway.intake import accept as let_in
-from orchestrator.gateway.sse import EventStream, frame
-from orchestrator.gateway.subscriptions import Closed, Subscription
-from orchestrator.gateway.tenancy import TenantView
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.view import TenantView
 from orchestrator.stack.processes import free_port
 
 Make = Callable[..., Settings]

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
-from agentapi.messages import (
+from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
     ToolCall,
@@ -20,12 +19,13 @@ from agentapi.messages import (
     dumps,
     loads,
 )
+from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUnavailable
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
 from agentapi.providers.base import OutputSpec
-from agentapi.providers.gemini import GeminiProvider
-from tests.wire import gemini
-from tests.wire.attachments import PNG, with_attachments
-from tests.wire.server import WireServer, hang_up, serving, silent, text
+from agentapi.providers.gemini.client import GeminiProvider
+from tests.fakes import gemini
+from tests.fakes.attachments import PNG, with_attachments
+from tests.fakes.server import WireServer, hang_up, serving, silent, text
 
 KEY = "AIza-very-secret"
 REQUEST = ModelRequest(

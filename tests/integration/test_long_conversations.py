@@ -8,12 +8,12 @@ import pytest
 import redis
 
 from agentapi import Settings
+from agentapi.conversation.messages import AssistantMessage, UserMessage, dumps
+from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id
-from agentapi.messages import AssistantMessage, UserMessage, dumps
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Claim, RedisTurnStore
-from agentapi.stores.keys import conversation_keys
 from agentapi.turns import NewTurn
-from agentapi.window import Window
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ from mcp import Client
 from agentapi import Agent, tool
 from agentapi.errors import InvalidAgent, InvalidTool, ProviderUnavailable, TurnFailed
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.tools import McpServer, mcp_session
-from agentapi.tools.mcp import close_sessions
+from agentapi.tools import McpServer
+from agentapi.tools.mcp import session as mcp_session
+from agentapi.tools.mcp.server import close_sessions
 from agentapi.turns import TurnStatus
 from orchestrator import Orchestrator
-from tests.wire.mcp_process import MODULE, ROOT, McpProcess
+from tests.fakes.mcp_process import MODULE, ROOT, McpProcess
 
 Script = Callable[..., ScriptedProvider]
 

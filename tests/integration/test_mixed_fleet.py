@@ -13,7 +13,7 @@ from agentapi.turns import Turn, TurnStatus
 from orchestrator import CancelOutcome
 from tests.faults import until
 from tests.integration.fleet import Fleet
-from workers.unknown_agents import FIRST_DELAY
+from workers.turns.unknown_agents import FIRST_DELAY
 
 MakeFleet = Callable[..., Fleet]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from agentapi.conversation.messages import AssistantMessage, UserMessage
 from agentapi.errors import LeaseLost
 from agentapi.ids import create_turn_id
-from agentapi.messages import AssistantMessage, UserMessage
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import Ending, Lease, NewEvent, Renewal
-from agentapi.stores.keys import conversation_keys, turn_keys
 from agentapi.turns import EventType, HeldCalls, Question, TurnStatus
 from orchestrator.stack import start_valkey
 from tests.conformance.stores import Bench, C, completed, model_step, on_redis

@@ -8,21 +8,28 @@ from dataclasses import replace
 
 import pytest
 
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.decoding.plain import clean_text
 from agentapi.errors import (
     LONGEST_WAIT,
     ProviderMisconfigured,
     ProviderRejected,
     ProviderUnavailable,
 )
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.plain import clean_text
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse, TextDelta, ToolSpec
 from agentapi.providers.base import OutputSpec
-from agentapi.providers.openai import OpenAIProvider
-from agentapi.providers.openrouter import openrouter_from_environment
-from tests.wire import chat
-from tests.wire.attachments import PNG, with_attachments
-from tests.wire.server import WireServer, hang_up, serving, sse, status, text
+from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.providers.openai.openrouter import openrouter_from_environment
+from tests.fakes import chat
+from tests.fakes.attachments import PNG, with_attachments
+from tests.fakes.server import WireServer, hang_up, serving, sse, status, text
 
 KEY = "sk-very-secret"
 REQUEST = ModelRequest(

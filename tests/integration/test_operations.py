@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from agentapi import load_settings
+from agentapi.conversation.messages import Message, UserMessage, dumps
 from agentapi.ids import create_turn_id
-from agentapi.messages import Message, UserMessage, dumps
+from agentapi.redis.aio import connect
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import Ending
-from agentapi.stores.keys import conversation_keys, turn_keys
 from agentapi.turns import OnBusy, TurnStatus
-from orchestrator.gateway.connection import connect
-from orchestrator.gateway.conversations import ConversationStore, Dropped, Kept
+from orchestrator.gateway.conversations.records import ConversationStore, Dropped, Kept
 from orchestrator.gateway.scripts import Scripts
 from tests.conformance.stores import Bench, C, on_redis
 from tests.conformance.test_busy import accept

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from agentapi import Agent, Settings, TurnStatus, load_settings, tool
+from agentapi.broker.wire import queue_of
 from agentapi.errors import (
     ConversationBusy,
     InvalidConversationId,
@@ -24,8 +25,7 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
-from agentapi.stores.keys import conversation_keys
-from agentapi.wire import queue_of
+from agentapi.redis.keys import conversation_keys
 from orchestrator import AsyncOrchestrator, CancelOutcome, Orchestrator, TurnRequest
 from orchestrator.stack.processes import free_port
 

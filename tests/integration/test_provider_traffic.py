@@ -13,13 +13,13 @@ import redis
 
 from agentapi import Agent, Turn, TurnStatus
 from agentapi.providers import ProviderFactory, providers
-from agentapi.providers.gemini import GeminiProvider
-from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.gemini.client import GeminiProvider
+from agentapi.providers.openai.client import OpenAIProvider
 from orchestrator import Orchestrator
+from tests.fakes import chat, gemini
+from tests.fakes.server import WireServer, serving
 from tests.faults import a_minute_passes
 from tests.integration.fleet import Fleet
-from tests.wire import chat, gemini
-from tests.wire.server import WireServer, serving
 
 AGENTS = [
     Agent(name="one", provider="openai"),

@@ -9,8 +9,8 @@ import redis
 
 from agentapi import load_settings
 from agentapi.ids import create_turn_id
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import RedisTurnStore
-from agentapi.stores.keys import conversation_keys
 from agentapi.turns import NewTurn
 from tests.conformance.stores import C, completed, on_redis
 

@@ -35,7 +35,7 @@ def ask(fleet: Fleet) -> dict[str, Any]:
 def test_services_are_told_as_plain_json(
     make_fleet: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.tool_places.STUCK_AFTER", 0.01)
+    monkeypatch.setattr("workers.upkeep.tool_places.STUCK_AFTER", 0.01)
     monkeypatch.setenv("AGENTAPI_TOOL_THREADS", "1")
     fleet = make_fleet(agents=[Agent(name="hangs", provider="offline", tools=[hang])])
     told = ask(fleet)

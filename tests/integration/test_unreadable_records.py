@@ -11,20 +11,20 @@ import redis
 from agentapi import EventType, TurnStatus
 from agentapi.errors import ConfigurationError, UnreadableRecord
 from agentapi.ids import partition_of_turn
-from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
-from agentapi.stores.keys import (
+from agentapi.redis.keys import (
     PROTOCOL_KEY,
     claimed_key,
     conversation_keys,
     due_key,
     turn_keys,
 )
+from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
 from agentapi.turns import HeldCalls, Question
 from orchestrator.stack.processes import free_port
 from tests.conformance.stores import Bench, C, model_step, on_redis
 from tests.integration.fleet import Fleet
-from workers import unreadable
 from workers.app import refuse_newer_fleet
+from workers.turns import unreadable
 
 NEWER = b'{"v":2,"role":"user","parts":["secret"]}'
 

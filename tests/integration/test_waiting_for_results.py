@@ -13,8 +13,9 @@ import redis
 
 from agentapi import Settings, load_settings
 from agentapi.errors import LoginRefused, StoreFault, TurnNotFound
-from agentapi.stores.keys import turn_keys
-from orchestrator import AsyncOrchestrator, Orchestrator, aio, follower, handle
+from agentapi.redis.keys import turn_keys
+from orchestrator import AsyncOrchestrator, Orchestrator, aio, handle
+from orchestrator.events import follower
 from orchestrator.stack import start_valkey
 from tests.integration.fleet import Fleet
 

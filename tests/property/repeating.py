@@ -14,9 +14,9 @@ import redis
 
 from agentapi import load_settings
 from agentapi.memory.in_memory import InMemoryMemory
+from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.scripts import TRANSITIONS, Call, Scripts, source
 from agentapi.stores import Accepted, InMemoryTurnStore, RedisTurnStore, TurnStore
-from agentapi.stores.keys import conversation_keys, turn_keys
-from agentapi.stores.scripts import TRANSITIONS, Call, Scripts, source
 from tests.conformance.stores import Bench
 
 BEGAN: Final = 1_800_000_000.0

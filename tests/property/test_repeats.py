@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from agentapi.conversation.messages import dumps
 from agentapi.errors import AgentAPIError, ConversationBusy
-from agentapi.messages import dumps
+from agentapi.redis.keys import conversation_keys
+from agentapi.redis.scripts import TRANSITIONS
 from agentapi.stores import CallStore, Ending, NewEvent, RedisTurnStore, TurnStore
-from agentapi.stores.keys import conversation_keys
-from agentapi.stores.scripts import TRANSITIONS
 from agentapi.turns import (
     ChildReply,
     ChildTurn,

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agentapi.traffic import MINUTE, Ask, Reason, Standing, Traffic, Wait
+from agentapi.admission import MINUTE, Ask, Reason, Standing, Traffic, Wait
 from tests.conformance.traffic import Clock, memory_traffic, redis_traffic
 
 WINDOW = round(MINUTE * 1000)

@@ -25,9 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from agentapi.conversation.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.ids import create_turn_id
-from agentapi.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentapi.stores import (
     Accepted,
     CancelOutcome,

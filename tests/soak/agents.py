@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from agentapi import Agent, Delegate, delegate, register_provider, tool
-from agentapi.compaction import Compaction
+from agentapi.conversation.compaction import Compaction
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.base import StreamPart
 from agentapi.providers.offline import OfflineProvider

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from agentapi import Settings
-from orchestrator.gateway.connection import connect
-from orchestrator.gateway.keys import KeyStore
+from agentapi.redis.aio import connect
+from orchestrator.gateway.tenants.keys import KeyStore
 from tests.chaos.fleet import Fleet, is_ready
 from tests.chaos.options import option
 from tests.soak.gauges import Series, count_keys, marked, measure_helpers, measure_process, patterns

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, File, Image, InMemoryMemory, register_provider, tool
-from agentapi.attachments import content_of
+from agentapi.conversation.attachments import content_of
+from agentapi.conversation.messages import UserMessage, dumps, loads
+from agentapi.conversation.window import Window
 from agentapi.errors import AttachmentRefused, InvalidMessage, TurnFailed
 from agentapi.ids import create_turn_id
-from agentapi.messages import UserMessage, dumps, loads
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.base import StreamPart
-from agentapi.providers.gemini_format import contents
-from agentapi.providers.openai_format import request_body
+from agentapi.providers.gemini.format import contents
+from agentapi.providers.openai.format import request_body
 from agentapi.stores import Accepted, Claim
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.turns import NewTurn
-from agentapi.window import Window
 from orchestrator import Orchestrator
 
 Script = Callable[..., ScriptedProvider]

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from agentapi import Agent, Compaction, Window
-from agentapi.compaction import (
+from agentapi.agents.registry import load_agents
+from agentapi.conversation.compaction import (
     CompactionTask,
     Summary,
     conversation_beside,
@@ -18,12 +19,17 @@ from agentapi.compaction import (
     whole_turns,
     with_summary,
 )
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from agentapi.errors import InvalidAgent, InvalidMessage
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
-from agentapi.registry import load_agents
 from agentapi.testing import ScriptedProvider, says
 from orchestrator import Orchestrator
-from orchestrator.requests import InternalAgent
+from orchestrator.turn_request import InternalAgent
 
 Script = Callable[..., ScriptedProvider]
 Eager = Callable[..., Orchestrator]

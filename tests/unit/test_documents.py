@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from agentapi import Settings
-from agentapi.stores.scripts import TRANSITIONS
-from agentapi.traffic.scripts import SCRIPTS
+from agentapi.admission.scripts import SCRIPTS
+from agentapi.redis.scripts import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 LUA = ROOT / "agentapi/stores/lua"
-TRAFFIC = ROOT / "agentapi/traffic/lua"
+TRAFFIC = ROOT / "agentapi/admission/lua"
 
 
 def default_of(name: str) -> str:

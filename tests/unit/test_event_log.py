@@ -13,7 +13,7 @@ from agentapi.errors import StoreUnavailable
 from agentapi.stores import Lease, NewEvent, TurnStore
 from agentapi.supervision import Supervisor
 from agentapi.turns import EventType
-from workers.event_log import EventLog
+from workers.turns.events import EventLog
 
 Batch = tuple[Lease, int, Sequence[NewEvent]]
 
@@ -53,7 +53,7 @@ def supervisor() -> Supervisor:
 def log(
     store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EventLog]:
-    monkeypatch.setattr("workers.event_log.FLUSH_INTERVAL", 600.0)
+    monkeypatch.setattr("workers.turns.events.FLUSH_INTERVAL", 600.0)
     log = EventLog(cast("TurnStore", store), supervisor)
     log.start()
     yield log

@@ -12,8 +12,8 @@ import pytest
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
 from agentapi.stores import TurnStore
 from agentapi.turns import Event, EventType
-from orchestrator import follower as follower_module
-from orchestrator.follower import Delivery, EventFollower
+from orchestrator.events import follower as follower_module
+from orchestrator.events.follower import Delivery, EventFollower
 
 Read = Callable[[Mapping[str, int]], dict[str, list[Event]]]
 

@@ -9,7 +9,7 @@ import pytest
 from agentapi import Settings, errors, load_settings
 from agentapi.errors import AgentAPIError, TurnFailed
 from orchestrator.gateway.access import is_loopback
-from orchestrator.gateway.errors import problem_of
+from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.scripts import SCRIPTS
 
 LUA = Path(__file__).parents[2] / "orchestrator/gateway/lua"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from orchestrator.gateway.local_only import refusal
-from orchestrator.gateway.strangers import Strangers
+from orchestrator.gateway.http.local_only import refusal
+from orchestrator.gateway.http.strangers import Strangers
 
 LOCAL = {"host": "127.0.0.1:8080"}
 

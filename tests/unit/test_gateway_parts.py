@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from agentapi.attachments import File, Image
+from agentapi.conversation.attachments import File, Image
 from agentapi.turns import Turn, TurnStatus
-from orchestrator.gateway.addresses import is_public
-from orchestrator.gateway.attachments import check_addresses
-from orchestrator.gateway.errors import InvalidRequest, RateLimited
-from orchestrator.gateway.labels import RESERVED, Labels, labelled, labels_of, metadata_of
-from orchestrator.gateway.lanes import Lanes
-from orchestrator.gateway.slots import Slots
+from orchestrator.gateway.http.errors import InvalidRequest, RateLimited
+from orchestrator.gateway.openai.addresses import is_public
+from orchestrator.gateway.openai.attachments import check_addresses
+from orchestrator.gateway.tenants.lanes import Lanes
+from orchestrator.gateway.tenants.slots import Slots
+from orchestrator.gateway.turn_labels import RESERVED, Labels, labelled, labels_of, metadata_of
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from agentapi.turns import Event, EventType, Turn, TurnError, TurnStatus
-from orchestrator.gateway.chat_stream import ChatStream
-from orchestrator.gateway.openai_stream import ResponseStream
+from orchestrator.gateway.openai.chat_stream import ChatStream
+from orchestrator.gateway.openai.response_stream import ResponseStream
 
 TURN_ID = "007-" + "a" * 32
 CALL = ToolCall(id="call_1", name="look", arguments={"what": "it"})

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from agentapi import load_settings
+from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
 from agentapi.stores import Lease, Renewal, TurnStore
 from agentapi.supervision import Supervisor
-from agentapi.traffic import ProviderGate
-from workers.heartbeat import Heartbeat
-from workers.patience import Outage
-from workers.running import RunningTurn, RunningTurns, StopReason
+from workers.outage import Outage
+from workers.turns.running import RunningTurn, RunningTurns, StopReason
+from workers.upkeep.heartbeat import Heartbeat
 
 WAIT = 30
 

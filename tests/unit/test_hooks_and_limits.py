@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, delegate, tool
+from agentapi.agents.hooks import Hooks, Proceed
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.errors import AgentAPIError, InvalidAgent, TurnFailed, TurnVetoed
-from agentapi.hooks import Hooks, Proceed
-from agentapi.limits import Limits, Price, Spent, priced
-from agentapi.messages import AssistantMessage, ToolCall, Usage
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tools import Delegate, Delegation, ToolContext
 from agentapi.turns import TurnResult, TurnStatus
+from agentapi.turns.budget import Limits, Price, Spent, priced
 from orchestrator import Orchestrator
 
 Script = Callable[..., ScriptedProvider]

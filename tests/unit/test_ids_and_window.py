@@ -7,6 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentapi import load_settings
+from agentapi.broker.wire import queue_of
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    dumps,
+    from_dict,
+    loads,
+)
+from agentapi.conversation.window import Window
 from agentapi.errors import (
     ConfigurationError,
     InvalidConversationId,
@@ -19,20 +31,8 @@ from agentapi.ids import (
     partition_of,
     partition_of_turn,
 )
-from agentapi.messages import (
-    AssistantMessage,
-    Message,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-    dumps,
-    from_dict,
-    loads,
-)
+from agentapi.redis.scripts import source
 from agentapi.settings import without_password
-from agentapi.stores.scripts import source
-from agentapi.window import Window
-from agentapi.wire import queue_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentapi.supervision import Supervisor
 from workers.isolation import IsolatedTurns, SuspectTurn
-from workers.patience import Outage
+from workers.outage import Outage
 
 
 def test_a_job_is_answered_when_passing_its_turn_on_raises() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from agentapi.supervision import Supervisor
 from tests.faults import until
-from workers.liveness import Liveness, Probe, StoreThreads, bound, starved, threads_probe
 from workers.loop_thread import LoopThread
+from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, starved, threads_probe
 
 WAIT = 30
 
@@ -101,7 +101,7 @@ def test_what_this_process_was_late_by_is_no_silence(
     part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine is slow, or the process was stopped for an hour."""
-    monkeypatch.setattr("workers.liveness.TICK", 0.001)
+    monkeypatch.setattr("workers.upkeep.liveness.TICK", 0.001)
     looks = threading.Semaphore(0)
     now = 0.0
 

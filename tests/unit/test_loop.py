@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, ToolContext, tool
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.engine.loop import run_loop
+from agentapi.engine.model_call import RetryPolicy, retry_delay
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
-from agentapi.loop import run_loop
-from agentapi.messages import AssistantMessage, Message, ToolCall, ToolMessage, Usage, UserMessage
-from agentapi.model_call import RetryPolicy, retry_delay
-from agentapi.progress import TurnProgress
 from agentapi.providers import Provider
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.tool_calls import UNKNOWN_OUTCOME
 from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
 
 CONTEXT = ToolContext(conversation_id="c", turn_id="t")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, tool
+from agentapi.engine.model_call import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
+from agentapi.engine.model_chain import chain_of
 from agentapi.errors import (
     AgentAPIError,
     ContextTooLong,
@@ -20,8 +22,6 @@ from agentapi.errors import (
     ProviderUnavailable,
     TurnParked,
 )
-from agentapi.model_call import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
-from agentapi.model_chain import chain_of
 from agentapi.providers import ModelChoice, providers, register_provider
 from agentapi.providers.errors import refused
 from agentapi.testing import Act, ScriptedProvider, call, calls, says

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.errors import ProviderUnavailable
-from agentapi.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers import FinishReason, ModelResponse
 from agentapi.providers.answers import MOST_TOKENS, checked, count
 from agentapi.providers.errors import LONGEST_MESSAGE, refused
-from agentapi.providers.openai_answers import Gathered, Unreadable, response_from, usage_from
+from agentapi.providers.openai.answers import Gathered, Unreadable, response_from, usage_from
 
 
 def test_a_long_error_is_cut() -> None:

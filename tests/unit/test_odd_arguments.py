@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from agentapi import load_settings
+from agentapi.conversation.messages import ToolCall, Usage, from_dict
+from agentapi.decoding.records import record_of
+from agentapi.decoding.shown import LONGEST, shown
 from agentapi.errors import InvalidInput, UnknownAgent, UnreadableRecord
-from agentapi.limits import Limits
-from agentapi.messages import ToolCall, Usage, from_dict
-from agentapi.records import record_of
-from agentapi.shown import LONGEST, shown
-from agentapi.stores.codec import calibration_from, spent_from, summary_from, turn_from_hash
+from agentapi.stores.redis.codec import calibration_from, spent_from, summary_from, turn_from_hash
 from agentapi.turns import Decision, TurnError, Verdict, step_from_json
-from orchestrator.gateway.errors import LONGEST_MESSAGE, InvalidRequest, problem_of
-from orchestrator.requests import TurnRequest, check_decision, new_turn
+from agentapi.turns.budget import Limits
+from orchestrator.gateway.http.errors import LONGEST_MESSAGE, InvalidRequest, problem_of
+from orchestrator.turn_request import TurnRequest, check_decision, new_turn
 
 
 class Unspeakable:

@@ -11,12 +11,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentapi import Agent, EventType, ToolContext, tool
+from agentapi.agents.output import OutputType
+from agentapi.conversation.messages import UserMessage
+from agentapi.engine.loop import NoLog, run_loop
+from agentapi.engine.progress import TurnProgress
 from agentapi.errors import InvalidAgent, InvalidOutput, TurnFailed
-from agentapi.loop import NoLog, run_loop
-from agentapi.messages import UserMessage
-from agentapi.output import OutputType
-from agentapi.progress import TurnProgress
-from agentapi.providers.openai_format import request_body
+from agentapi.providers.openai.format import request_body
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, TurnResult, step_from_json, step_to_json
 from orchestrator import AsyncOrchestrator, Orchestrator

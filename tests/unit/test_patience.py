@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentapi.errors import LeaseLost, StoreFault, StoreUnavailable
-from workers.patience import QUIET, Outage, ride_out
+from workers.outage import QUIET, Outage, ride_out
 
 
 class Away:

@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from agentapi.faults import named
-from agentapi.messages import AssistantMessage, ToolCall, Usage, dumps
-from agentapi.plain import (
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage, dumps
+from agentapi.decoding.plain import (
     MOST_COUNTED,
     Pieces,
     TooDeep,
@@ -19,6 +18,7 @@ from agentapi.plain import (
     cut,
     plain,
 )
+from agentapi.faults import named
 
 HIGH, LOW, SMILE = "\ud83d", "\ude00", "\U0001f600"
 

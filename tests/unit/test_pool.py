@@ -12,11 +12,18 @@ from typing import Any, cast
 import pytest
 from billiard.einfo import ExceptionInfo
 
-from agentapi.wire import TASK_NAME
-from workers.claimed import ClaimedTurn
+from agentapi.broker.wire import TASK_NAME
+from workers.celery_ext.outcomes import (
+    NothingToDo,
+    TaskBroken,
+    Told,
+    TurnFailed,
+    TurnGoesOn,
+    TurnRevoked,
+)
+from workers.celery_ext.pool import JSON, TurnPool, to_tell
 from workers.isolation import SuspectTurn
-from workers.outcomes import NothingToDo, TaskBroken, Told, TurnFailed, TurnGoesOn, TurnRevoked
-from workers.pool import JSON, TurnPool, to_tell
+from workers.turns.claimed import ClaimedTurn
 
 
 class Panic(BaseException):

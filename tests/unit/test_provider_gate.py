@@ -9,6 +9,19 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, load_settings
+from agentapi.admission import (
+    Ask,
+    InMemoryTraffic,
+    Permit,
+    ProviderGate,
+    Standing,
+    Wait,
+    local_gate,
+)
+from agentapi.admission.gate import EXPECTED_REPLY
+from agentapi.conversation.messages import Usage, UserMessage
+from agentapi.engine.model_call import RetryPolicy
+from agentapi.engine.model_chain import chain_of
 from agentapi.errors import (
     ConfigurationError,
     ContextTooLong,
@@ -18,22 +31,9 @@ from agentapi.errors import (
     ProviderUnavailable,
     TurnParked,
 )
-from agentapi.messages import Usage, UserMessage
-from agentapi.model_call import RetryPolicy
-from agentapi.model_chain import chain_of
 from agentapi.providers import ModelRequest, ToolSpec
 from agentapi.settings import ProviderLimits
 from agentapi.testing import ScriptedProvider, says
-from agentapi.traffic import (
-    Ask,
-    InMemoryTraffic,
-    Permit,
-    ProviderGate,
-    Standing,
-    Wait,
-    local_gate,
-)
-from agentapi.traffic.gate import EXPECTED_REPLY
 from tests.unit.test_loop import run
 from workers.app import create_app
 

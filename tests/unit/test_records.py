@@ -8,9 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agentapi.errors import UnreadableRecord
-from agentapi.limits import Limits
-from agentapi.messages import (
+from agentapi.conversation.messages import (
     AssistantMessage,
     Attachment,
     AttachmentKind,
@@ -21,7 +19,8 @@ from agentapi.messages import (
     dumps,
     loads,
 )
-from agentapi.stores.calls_codec import (
+from agentapi.errors import UnreadableRecord
+from agentapi.stores.redis.calls_codec import (
     call_book,
     children_of,
     decision_from_json,
@@ -30,7 +29,7 @@ from agentapi.stores.calls_codec import (
     pending_calls,
     reply_to_json,
 )
-from agentapi.stores.codec import event_from_entry, turn_from_hash
+from agentapi.stores.redis.codec import event_from_entry, turn_from_hash
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
@@ -46,6 +45,7 @@ from agentapi.turns import (
     step_from_json,
     step_to_json,
 )
+from agentapi.turns.budget import Limits
 
 ATTACHED = Attachment(kind=AttachmentKind.IMAGE, url="https://example.org/a.png")
 MESSAGES = (

@@ -8,7 +8,7 @@ from redis import exceptions
 from redis._parsers.base import BaseParser
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
-from agentapi.stores.connection import translate_errors
+from agentapi.redis.connection import translate_errors
 
 PASSING = (
     "OOM command not allowed when used memory > 'maxmemory'. script: abc, on @user_script:1.",

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AnyUrl, BaseModel, Field
 
-from agentapi.output import OutputType
-from agentapi.strict_schema import strict
+from agentapi.agents.output import OutputType
+from agentapi.providers.openai.strict_schema import strict
 
 
 class Size(StrEnum):

@@ -17,8 +17,8 @@ from agentapi.supervision import Supervisor
 from tests.faults import until
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.patience import Outage
-from workers.sweeper import AT_ONCE, MOST_OVERDUE, Sweeper
+from workers.outage import Outage
+from workers.upkeep.sweeper import AT_ONCE, MOST_OVERDUE, Sweeper
 
 WAIT = 30
 

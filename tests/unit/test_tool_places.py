@@ -11,7 +11,7 @@ import pytest
 
 from agentapi.tools.threads import run_in_tool_thread, tool_threads
 from tests.faults import until
-from workers.tool_places import ToolPlaces
+from workers.upkeep.tool_places import ToolPlaces
 
 WAIT = 30
 
@@ -76,7 +76,7 @@ def test_a_worker_with_stuck_places_takes_nothing_and_ends_when_idle(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("workers.tool_places.STUCK_AFTER", 0.01)
+    monkeypatch.setattr("workers.upkeep.tool_places.STUCK_AFTER", 0.01)
     calls: list[str] = []
     idle = False
     places = ToolPlaces(

@@ -10,7 +10,7 @@ from agentapi.errors import AgentAPIError
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
 from workers.logs import line
-from workers.patience import Outage, ride_out
+from workers.outage import Outage, ride_out
 
 if TYPE_CHECKING:
     from workers.app import WorkerApp

@@ -35,7 +35,7 @@ from workers.isolation.messages import (
 )
 from workers.isolation.watchdog import Watchdog
 from workers.logs import line
-from workers.patience import Outage, ride_out
+from workers.outage import Outage, ride_out
 
 log = logging.getLogger("agentapi.isolation")
 

@@ -5,7 +5,7 @@
 -- whose work is done already answers as it did the first time.
 
 -- How a stored user message begins; it begins a turn's messages. Messages are written by
--- agentapi.messages.dumps only, which keeps this order of fields.
+-- agentapi.conversation.messages.dumps only, which keeps this order of fields.
 local USER_MESSAGE = '{"v":1,"role":"user"'
 
 -- The time stands still while a script runs.

@@ -10,7 +10,7 @@ local function belongs(meta_key, tenant_id)
 end
 
 -- The turn of a stored message, or the name of one that was put in by hand. It is the last field
--- that agentapi.messages.dumps writes; inside of text its quotes would be escaped.
+-- that agentapi.conversation.messages.dumps writes; inside of text its quotes would be escaped.
 local function turn_of(message)
   local found = string.match(string.sub(message, -160), '"turn_id":"([^"\\]*)"}$')
   if found then

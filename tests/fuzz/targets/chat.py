@@ -10,7 +10,8 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from agentapi import Agent
-from agentapi.providers.openai import OpenAIProvider
+from agentapi.providers.openai.client import OpenAIProvider
+from tests.fakes import chat
 from tests.fuzz.answers import (
     Answer,
     PlainAnswer,
@@ -22,7 +23,6 @@ from tests.fuzz.answers import (
 )
 from tests.fuzz.targets.providers import ProviderTarget, look
 from tests.fuzz.values import CANARY
-from tests.wire import chat
 
 USAGE: Final = chat.USAGE
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

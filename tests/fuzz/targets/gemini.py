@@ -9,7 +9,8 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from agentapi import Agent
-from agentapi.providers.gemini import GeminiProvider
+from agentapi.providers.gemini.client import GeminiProvider
+from tests.fakes import gemini
 from tests.fuzz.answers import (
     Answer,
     PlainAnswer,
@@ -21,7 +22,6 @@ from tests.fuzz.answers import (
 )
 from tests.fuzz.targets.providers import ProviderTarget, look
 from tests.fuzz.values import CANARY
-from tests.wire import gemini
 
 _SIGNATURE: Final = base64.b64encode(b"signed").decode()
 _CALLS: Final = [

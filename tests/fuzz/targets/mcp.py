@@ -11,11 +11,11 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from agentapi import Agent
-from agentapi.messages import AssistantMessage, ToolCall, Usage
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers import FinishReason, ModelResponse
 from agentapi.tools import McpServer
 from agentapi.tools.base import BaseTool
-from agentapi.tools.mcp_session import sessions
+from agentapi.tools.mcp.session import sessions
 from tests.fuzz.answers import Answer, Manner, fine, manners
 from tests.fuzz.mutations import Mutation, mutations
 from tests.fuzz.rig import Fate, Rig

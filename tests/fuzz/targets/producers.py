@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentapi import Agent, File, Image
 from agentapi.errors import AgentAPIError
 from agentapi.turns import Decision, Verdict
-from orchestrator.requests import TurnRequest
+from orchestrator.turn_request import TurnRequest
 from tests.fuzz.rig import BOUND, INNOCENT, Rig
 from tests.fuzz.values import CANARY, ODD, Raw
 

@@ -13,14 +13,14 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from agentapi import Agent, tool
+from agentapi.conversation.messages import AssistantMessage, ToolCall
+from agentapi.conversation.window import Window
 from agentapi.errors import AgentAPIError
 from agentapi.ids import partition_of
-from agentapi.messages import AssistantMessage, ToolCall
+from agentapi.redis.keys import conversation_keys, due_key, turn_keys
 from agentapi.stores import Accepted, Claim, Wakeup
-from agentapi.stores.keys import conversation_keys, due_key, turn_keys
 from agentapi.turns import TERMINAL, Decision, ModelStep, Verdict
-from agentapi.window import Window
-from orchestrator.requests import TurnRequest, new_turn
+from orchestrator.turn_request import TurnRequest, new_turn
 from tests.fuzz.damage import Damage, DamageKind, damages, do_damage, keys_of
 from tests.fuzz.rig import BOUND, INNOCENT, Rig
 from tests.fuzz.served import Reader

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agentapi import Agent, ToolFailed, tool
-from agentapi.messages import AssistantMessage, ToolCall, ToolMessage, Usage
+from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, Usage
 from agentapi.providers import FinishReason, ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
-from agentapi.providers.openai_format import request_body
+from agentapi.providers.openai.format import request_body
 from agentapi.tools.base import BaseTool
 from tests.fuzz.mutations import Mutation, mutations
 from tests.fuzz.rig import INNOCENT, Rig

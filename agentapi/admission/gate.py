@@ -1,0 +1,222 @@
+"""What one process remembers of its providers, so that it asks the fleet only when it must.
+
+While all is well and no limits are set, a model call costs no round trip: failures are reported
+when they happen, and what others reported comes with the heartbeat.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from agentapi.admission.base import Ask, Reason, Standing, Traffic, Wait
+from agentapi.conversation.messages import Usage
+from agentapi.conversation.window import BYTES_PER_TOKEN, estimate_tokens
+from agentapi.errors import (
+    ContextTooLong,
+    ProviderError,
+    ProviderHeld,
+    ProviderUnavailable,
+)
+from agentapi.providers import ModelRequest
+from agentapi.settings import ProviderLimits
+
+T = TypeVar("T")
+
+EXPECTED_REPLY: Final = 500
+"""Tokens that a reply is taken to cost when the request does not bound it."""
+
+TOO_MANY_REQUESTS: Final = 429
+_BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
+
+
+class Caller(Protocol):
+    """Makes a call that blocks, from an event loop that must not."""
+
+    async def __call__(self, function: Callable[[], T], /) -> T:
+        """Call the function elsewhere, and wait for its result."""
+        ...
+
+
+async def here(function: Callable[[], T], /) -> T:
+    """A `Caller` for what does not block."""
+    return function()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Permit:
+    """A model call that may be made."""
+
+    ask: Ask
+
+
+@dataclass(slots=True)
+class _View:
+    """A provider as this process last heard of it, by this process's clock."""
+
+    held_until: float = 0.0
+    opens_at: float | None = None
+    suspect: bool = False
+    """Whether a failure of this process was reported and no answer since."""
+
+    def take(self, standing: Standing, now: float) -> None:
+        self.held_until = now + standing.held
+        self.opens_at = None if standing.open is None else now + standing.open
+
+
+class ProviderGate:
+    """Every model call of a process passes here."""
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        limits: Mapping[str, ProviderLimits],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one.
+
+        Args:
+            traffic: What the fleet shares.
+            limits: By name of the provider.
+            clock: Seconds.
+        """
+        self._traffic = traffic
+        self._limits = limits
+        self._clock = clock
+        self._views: dict[str, _View] = {}
+
+    async def enter(
+        self, provider: str, request: ModelRequest, *, alone: bool, call: Caller = here
+    ) -> Permit:
+        """Ask to make a model call.
+
+        Args:
+            provider: Name of the provider.
+            request: What it will be asked.
+            alone: Whether the agent has nobody else to ask.
+            call: For round trips to Redis.
+
+        Raises:
+            ProviderHeld: The fleet waits for the provider, or its budget is used up.
+            ProviderUnavailable: Its breaker is open.
+            ContextTooLong: The call alone is larger than the limit of a minute.
+            StoreUnavailable: Redis is out of reach.
+        """
+        view, now = self._views.setdefault(provider, _View()), self._clock()
+        if view.held_until > now:
+            raise _refusal(provider, Reason.HOLD, view.held_until - now)
+        if not alone and view.opens_at is not None and view.opens_at > now:
+            raise _refusal(provider, Reason.OPEN, view.opens_at - now)
+        limits = self._limits.get(provider)
+        ask = Ask(
+            call_id=uuid.uuid4().hex,
+            provider=provider,
+            tokens=_reservation(provider, request, limits),
+            most_requests=(limits and limits.requests) or 0,
+            most_tokens=(limits and limits.tokens) or 0,
+            alone=alone,
+        )
+        if limits is not None or not (alone or view.opens_at is None):
+            wait = await call(lambda: self._traffic.admit(ask))
+            if wait is not None:
+                _heed(view, wait, self._clock())
+                raise _refusal(provider, wait.reason, wait.seconds)
+        return Permit(ask=ask)
+
+    async def answered(self, permit: Permit, usage: Usage, *, call: Caller = here) -> None:
+        """The call was answered: settle its cost, and let the fleet know if it was in doubt.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        ask = permit.ask
+        # Some servers do not say what a call cost: it stays at its reservation.
+        if ask.most_tokens and usage.total_tokens:
+            await call(lambda: self._traffic.settle(ask, usage.total_tokens))
+        await self._alive(ask.provider, call)
+
+    async def failed(self, permit: Permit, error: ProviderError, *, call: Caller = here) -> None:
+        """The call failed: hold the fleet, or count towards the breaker.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        ask = permit.ask
+        if isinstance(error, ProviderUnavailable):
+            hold = error.retry_after
+            counts = error.status != TOO_MANY_REQUESTS or hold is None
+            standing = await call(
+                lambda: self._traffic.failed(ask.provider, ask.call_id, hold=hold, counts=counts)
+            )
+            view = self._views[ask.provider]
+            view.suspect = view.suspect or counts
+            view.take(standing, self._clock())
+        elif error.status is not None:
+            await self._alive(ask.provider, call)
+
+    async def _alive(self, provider: str, call: Caller) -> None:
+        view = self._views[provider]
+        may_be_probed = view.opens_at is not None and view.opens_at <= self._clock()
+        if view.suspect or may_be_probed:
+            view.suspect = False
+            standing = await call(lambda: self._traffic.answered(provider))
+            view.take(standing, self._clock())
+
+    def look(self) -> None:
+        """Hear what the others reported about the providers that this process uses.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        names = list(self._views)
+        if not names:
+            return
+        for name, standing in self._traffic.standings(names).items():
+            self._views[name].take(standing, self._clock())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._traffic.close()
+
+
+def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | None) -> int:
+    """Tokens that the call will cost, as far as one can tell."""
+    if limits is None or limits.tokens is None:
+        return 0
+    texts = [request.system_prompt, *(f"{t.description}{t.parameters}" for t in request.tools)]
+    asked = estimate_tokens(request.messages)
+    asked += sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN
+    if asked > limits.tokens:
+        raise ContextTooLong(
+            f"a call of about {asked} tokens is larger than what AGENTAPI_PROVIDER_LIMITS allows "
+            f"provider {provider!r} in a whole minute ({limits.tokens}): raise the limit, or "
+            "shorten Agent(window=...)",
+            provider=provider,
+        )
+    bounds = (request.options.get(name) for name in _BOUNDS)
+    reply = next((bound for bound in bounds if isinstance(bound, int)), EXPECTED_REPLY)
+    return min(asked + reply, limits.tokens)
+
+
+def _heed(view: _View, wait: Wait, now: float) -> None:
+    if wait.reason is Reason.HOLD:
+        view.held_until = now + wait.seconds
+    elif wait.reason is Reason.OPEN:
+        view.opens_at = now + wait.seconds
+
+
+_REFUSALS: Final = {
+    Reason.HOLD: "asked to be left alone",
+    Reason.OPEN: "has failed several times in a short time and is left alone",
+    Reason.BUDGET: "has been asked as much as AGENTAPI_PROVIDER_LIMITS allows",
+}
+
+
+def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
+    kind = ProviderUnavailable if reason is Reason.OPEN else ProviderHeld
+    text = f"provider {provider!r} {_REFUSALS[reason]}; it is asked again in {seconds:.1f} s"
+    return kind(text, provider=provider, retry_after=seconds)

@@ -1,0 +1,1 @@
+"""What users define: hooks, typed output, and the registry of agents."""

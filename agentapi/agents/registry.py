@@ -1,0 +1,116 @@
+"""The agents that a process knows: every `Agent` in the modules it was told to load."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Final
+
+from agentapi.agent import Agent
+from agentapi.conversation.window import Window
+from agentapi.decoding.shown import shown
+from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.tools import AgentTool, Handoff
+
+INTERNAL: Final = "agentapi."
+"""What names of this project's own agents begin with, which nobody asks for by name."""
+
+
+def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
+    """Import the modules and collect their agents by name.
+
+    Args:
+        modules: Names such as ``"shop.agents"``, importable from where the process runs.
+
+    Raises:
+        ConfigurationError: A module cannot be imported, or none has an agent.
+        InvalidAgent: Two agents have one name, or one has a name of this project's own.
+    """
+    found = by_name(
+        agent
+        for module in modules
+        for agent in vars(_import(module)).values()
+        if isinstance(agent, Agent)
+    )
+    if modules and not found:
+        raise ConfigurationError(
+            f"no Agent in {', '.join(modules)} (AGENTAPI_AGENTS): "
+            "expected at least one at module level"
+        )
+    for name in filter(is_internal, found):
+        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are not free")
+    return found
+
+
+def by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
+    """The agents by their names, with those that their tools ask.
+
+    Raises:
+        InvalidAgent: Two different agents have one name.
+    """
+    found: dict[str, Agent] = {}
+    waiting = list(agents)
+    while waiting:
+        agent = waiting.pop(0)
+        if agent.name not in found:
+            found[agent.name] = agent
+            waiting += asked_by(agent)
+        elif found[agent.name] is not agent:
+            raise InvalidAgent(
+                f"two agents are named {agent.name!r}: give each Agent(name=...) its own"
+            )
+    return found
+
+
+def asked_by(agent: Agent) -> list[Agent]:
+    """The agents that an agent's tools ask or hand over to, where the tool has more than a name."""
+    return [
+        other
+        for tool in agent.tools
+        if isinstance(tool, AgentTool | Handoff) and isinstance(other := tool.definition, Agent)
+    ]
+
+
+def widest_window(agent: Agent, known: Mapping[str, Agent]) -> Window:
+    """What a claim must load, so that every agent that the turn may be handed to has enough."""
+    seen: dict[str, Agent] = {agent.name: agent}
+    waiting = [agent]
+    while waiting:
+        for tool in waiting.pop().tools:
+            if isinstance(tool, Handoff) and tool.target not in seen and tool.target in known:
+                seen[tool.target] = known[tool.target]
+                waiting.append(known[tool.target])
+    if len(seen) == 1:
+        return agent.window
+    windows = [other.window for other in seen.values()]
+    messages = [window.messages for window in windows]
+    tokens = [window.tokens for window in windows]
+    return Window(
+        messages=None if None in messages else max(m for m in messages if m is not None),
+        tokens=None if None in tokens else max(t for t in tokens if t is not None),
+    )
+
+
+def is_internal(name: str) -> bool:
+    """Whether a name is one that only this project's own turns run under."""
+    return name.startswith(INTERNAL)
+
+
+def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
+    """The error of an agent that is not registered."""
+    names = ", ".join(sorted(known)) or "none"
+    return UnknownAgent(
+        f"there is no agent {shown(name)} here; known are: {names}. "
+        "Add its module to AGENTAPI_AGENTS, on every worker"
+    )
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"AGENTAPI_AGENTS names {name!r}, which cannot be imported: {error}; "
+            "expected a module on the Python path, such as shop.agents"
+        ) from error

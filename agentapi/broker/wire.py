@@ -1,0 +1,151 @@
+"""What producers and workers agree on: task name, queues, message, Celery's settings.
+
+Plain data, so that both sides share it without importing each other, and so that
+`agentapi` does not import Celery.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from agentapi.conversation.compaction import COMPACT
+from agentapi.ids import partition_of_turn
+from agentapi.settings import Settings
+
+TASK_NAME: Final = "agentapi.turn"
+QUEUE_PREFIX: Final = "agentapi"
+
+LOW_PRIORITY: Final = 9
+"""Of turns that nobody waits for; a worker takes others first. On Redis 9 is the lowest."""
+
+
+def queue_names(queues: int) -> list[str]:
+    """Names of all queues, for a worker to consume."""
+    return [f"{QUEUE_PREFIX}.{number}" for number in range(queues)]
+
+
+def queue_of(turn_id: str, queues: int) -> str:
+    """The queue of a turn: its partition modulo the number of queues."""
+    return queue_of_partition(partition_of_turn(turn_id), queues)
+
+
+def queue_of_partition(partition: int, queues: int) -> str:
+    """The queue of all turns of a partition."""
+    return f"{QUEUE_PREFIX}.{partition % queues}"
+
+
+def on_redis(settings: Settings) -> bool:
+    """Whether the broker is Redis."""
+    return settings.broker_url.partition("://")[0] in ("redis", "rediss", "sentinel")
+
+
+def transport_of(settings: Settings, module: str) -> str | None:
+    """Which of a module's transports the broker needs; None for one that is not Redis.
+
+    Args:
+        settings: With the broker's URL.
+        module: With a `Transport` and a `SentinelTransport`.
+    """
+    if not on_redis(settings):
+        return None
+    sentinel = settings.broker_url.startswith("sentinel://")
+    return f"{module}:{'SentinelTransport' if sentinel else 'Transport'}"
+
+
+def task_message(
+    conversation_id: str, turn_id: str, agent: str, settings: Settings
+) -> dict[str, Any]:
+    """Arguments of Celery's ``send_task`` for one turn: a wake-up made of ids only.
+
+    The name shown in Flower is the agent's. Each wake-up has a task id of its own: workers refuse
+    an id for hours once its task was revoked.
+    """
+    return {
+        "name": TASK_NAME,
+        "args": (conversation_id, turn_id, agent),
+        "task_id": f"{turn_id}.{secrets.token_hex(4)}",
+        "queue": queue_of(turn_id, settings.queues),
+        "priority": LOW_PRIORITY if agent == COMPACT else 0,
+        "shadow": agent,
+        "argsrepr": repr((conversation_id, turn_id, agent)),
+        "kwargsrepr": "{}",
+        "ignore_result": True,
+        # A list in Redis needs no declaration, which costs a tenth of the sending.
+        "declare": () if on_redis(settings) else None,
+        "retry": True,
+        "retry_policy": {
+            "max_retries": 2,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+    }
+
+
+def turn_of_task(task_id: str) -> str:
+    """The turn that a task of `task_message` wakes.
+
+    Raises:
+        InvalidInput: It is not the id of such a task.
+    """
+    turn_id = task_id.partition(".")[0]
+    partition_of_turn(turn_id)
+    return turn_id
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same for producers and workers.
+
+    A message is acknowledged when its task starts: the lease, not the broker, says who works
+    on what, so that no timeout of the broker and no reconnect ever meets a long turn.
+    """
+    return {
+        "broker_url": settings.broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "broker_pool_acquire_timeout": settings.redis_timeout,
+        "broker_connection_timeout": settings.redis_timeout,
+        "broker_transport_options": _transport_options(settings),
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "task_create_missing_queues": True,
+        "task_default_queue": queue_names(1)[0],
+        # The sent event carries the task's name instead of the agent's, and Flower shows
+        # whichever of it and the worker's event comes last.
+        "task_send_sent_event": False,
+        "task_always_eager": settings.eager,
+        "task_eager_propagates": settings.eager,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        # Concerns only tasks that are acknowledged late, of which there are none; unset, it warns.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_concurrency": settings.concurrency,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_eta_task_limit": 1000,
+        "enable_utc": True,
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not on_redis(settings):
+        return {}
+    return {
+        "master_name": settings.sentinel_master,
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": min(settings.redis_timeout, 3),
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        # The list of each step is looked at before those of the next.
+        "priority_steps": [0, LOW_PRIORITY],
+        # A wake-up that a worker took and did not start is sent again by the sweep, sooner than
+        # kombu would restore it; keeping a record of each costs more than a turn's own scripts.
+        "ack_emulation": False,
+        "global_keyprefix": "agentapi:broker:",
+    }

@@ -1,0 +1,1 @@
+"""A conversation: its messages, their attachments, and which of them a model sees."""

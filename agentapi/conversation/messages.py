@@ -1,0 +1,250 @@
+"""The neutral message format: what a conversation's history is made of.
+
+One JSON object a message, with a format version, so that a history written today is read
+by later releases and by every provider. A provider keeps what it needs back later (thought
+signatures, its own call ids) in `provider_data`, under its own name; nobody else looks there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+
+from agentapi.decoding.records import (
+    check_version,
+    object_in,
+    reading,
+    record_of,
+    some_text_in,
+    text_in,
+)
+
+FORMAT_VERSION: Final = 1
+
+_REMEDY: Final = "delete it from the conversation, or reset the conversation (Orchestrator.reset)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A model's wish to call a tool.
+
+    Attributes:
+        id: Unique within its conversation; the result carries it back.
+        name: Name of the tool.
+        arguments: What the model passed, by parameter name.
+        malformed: The raw text when the model sent arguments that are no JSON object;
+            `arguments` is empty then. None otherwise.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+    malformed: str | None = None
+
+
+class AttachmentKind(StrEnum):
+    """What a model is to take an attachment for."""
+
+    IMAGE = "image"
+    FILE = "file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """An image or a file of a message: where it is, not what is in it.
+
+    Attributes:
+        url: Where the provider finds it; or
+        blob: the name of its bytes, their SHA-256, which are kept beside the history.
+        size: Of the bytes.
+    """
+
+    kind: AttachmentKind
+    url: str | None = None
+    blob: str | None = None
+    size: int = 0
+    media_type: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserMessage:
+    """What the user said, and the images and files that came with it."""
+
+    content: str
+    attachments: tuple[Attachment, ...] = ()
+    turn_id: str | None = None
+    role: Literal["user"] = field(default="user", init=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssistantMessage:
+    """What a model answered: text, tool calls, or both.
+
+    Attributes:
+        content: The text; empty when there are only tool calls.
+        tool_calls: Calls to carry out before the model is asked again.
+        provider_data: Opaque JSON by provider name, to be sent back verbatim to that provider.
+        model: Who answered, such as ``openai:gpt-5``; None when that is not known.
+    """
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    provider_data: Mapping[str, Any] = field(default_factory=dict)
+    turn_id: str | None = None
+    model: str | None = None
+    role: Literal["assistant"] = field(default="assistant", init=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolMessage:
+    """The result of one tool call, as the model gets it."""
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+    turn_id: str | None = None
+    role: Literal["tool"] = field(default="tool", init=False)
+
+
+Message: TypeAlias = UserMessage | AssistantMessage | ToolMessage
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """The message as a plain JSON object, the form in which it is stored."""
+    data: dict[str, Any] = {
+        "v": FORMAT_VERSION,
+        "role": message.role,
+        "content": message.content,
+    }
+    match message:
+        case AssistantMessage():
+            if message.tool_calls:
+                data["tool_calls"] = [_call_to_dict(call) for call in message.tool_calls]
+            if message.provider_data:
+                data["provider_data"] = dict(message.provider_data)
+            if message.model is not None:
+                data["model"] = message.model
+        case ToolMessage():
+            data["call_id"] = message.call_id
+            data["name"] = message.name
+            if message.is_error:
+                data["is_error"] = True
+        case UserMessage():
+            if message.attachments:
+                data["attachments"] = [attachment_to_dict(a) for a in message.attachments]
+    if message.turn_id is not None:
+        data["turn_id"] = message.turn_id
+    return data
+
+
+def attachment_to_dict(attachment: Attachment) -> dict[str, Any]:
+    """As it is stored: what is not set is left out."""
+    return {name: value for name, value in asdict(attachment).items() if value}
+
+
+def attachment_from_dict(data: Mapping[str, Any]) -> Attachment:
+    """Read a stored one."""
+    return record_of(Attachment, {**data, "kind": AttachmentKind(data["kind"])})
+
+
+def _call_to_dict(call: ToolCall) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "id": call.id,
+        "name": call.name,
+        "arguments": dict(call.arguments),
+    }
+    if call.malformed is not None:
+        data["malformed"] = call.malformed
+    return data
+
+
+def _call_from_dict(data: Mapping[str, Any]) -> ToolCall:
+    if not isinstance(data["arguments"], dict):
+        raise TypeError("arguments are no JSON object")
+    return record_of(ToolCall, {**data, "id": text_in(data, "id"), "name": text_in(data, "name")})
+
+
+def from_dict(data: Mapping[str, Any]) -> Message:
+    """Read a stored message.
+
+    Raises:
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
+    """
+    with reading("a message", remedy=_REMEDY):
+        check_version("a message", data.get("v", FORMAT_VERSION), FORMAT_VERSION)
+        match data["role"]:
+            case "user":
+                return UserMessage(
+                    content=text_in(data, "content"),
+                    attachments=tuple(map(attachment_from_dict, data.get("attachments", ()))),
+                    turn_id=some_text_in(data, "turn_id"),
+                )
+            case "assistant":
+                return AssistantMessage(
+                    content=text_in(data, "content"),
+                    tool_calls=tuple(map(_call_from_dict, data.get("tool_calls", ()))),
+                    provider_data=object_in(data, "provider_data"),
+                    turn_id=some_text_in(data, "turn_id"),
+                    model=some_text_in(data, "model"),
+                )
+            case "tool":
+                return ToolMessage(
+                    call_id=text_in(data, "call_id"),
+                    name=text_in(data, "name"),
+                    content=text_in(data, "content"),
+                    is_error=bool(data.get("is_error")),
+                    turn_id=some_text_in(data, "turn_id"),
+                )
+            case _:
+                raise ValueError("role is none of user, assistant and tool")
+
+
+def dumps(message: Message) -> bytes:
+    """The message as JSON bytes."""
+    return orjson.dumps(to_dict(message))
+
+
+def loads(data: bytes | str) -> Message:
+    """Read a message from JSON.
+
+    Raises:
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
+    """
+    with reading("a message", remedy=_REMEDY):
+        return from_dict(orjson.loads(data))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens spent, as the provider counts them.
+
+    Attributes:
+        input_tokens: Tokens sent, cached ones included.
+        output_tokens: Tokens generated, reasoning included.
+        cached_tokens: Part of `input_tokens` that the provider had cached.
+        cost: By the price table; 0 for models without a price.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost=self.cost + other.cost,
+        )

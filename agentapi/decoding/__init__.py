@@ -1,0 +1,1 @@
+"""Reading data from outside: JSON values, stored records, and values shown in errors."""

@@ -1,0 +1,1 @@
+"""The agent loop: model calls, tool calls, and the fallback chain."""

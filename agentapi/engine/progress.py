@@ -1,0 +1,142 @@
+"""A turn so far: its steps, as messages, as what is open, and as what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.turns.budget import Spent
+from agentapi.turns.model import TurnResult
+from agentapi.turns.steps import ModelStep, Step, ToolStep
+
+
+@dataclass(kw_only=True)
+class TurnProgress:
+    """A turn so far: its user message and its steps, as messages in the order of the history."""
+
+    user: UserMessage
+    steps: list[Step] = field(default_factory=list)
+    calibration: float | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all model steps, and of the turns that calls waited for."""
+        return sum((step.usage for step in self.steps), start=Usage())
+
+    @property
+    def spent(self) -> Spent:
+        """What limits count, turns that calls waited for included."""
+        usage = self.usage
+        below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
+        steps = len(self.steps) + below
+        return Spent(steps=steps, tokens=usage.total_tokens, cost=usage.cost)
+
+    @property
+    def model_calls(self) -> int:
+        """How many times the model was asked."""
+        return sum(isinstance(step, ModelStep) for step in self.steps)
+
+    @property
+    def last_response(self) -> AssistantMessage | None:
+        """The newest model response, unless it was rejected."""
+        for step in reversed(self.steps):
+            if isinstance(step, ModelStep):
+                return step.message if step.rejected is None else None
+        return None
+
+    @property
+    def rejections(self) -> int:
+        """How many replies were not accepted."""
+        return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Ids of the calls of the newest response that need a decision."""
+        for step in reversed(self.steps):
+            if isinstance(step, ModelStep):
+                return step.held
+        return ()
+
+    @property
+    def handed_to(self) -> str | None:
+        """The agent that the turn was handed over to last, who answers next."""
+        return _last_handoff(self.steps)
+
+    @property
+    def responder(self) -> str | None:
+        """The agent that gave the newest response, whose tools it calls; None for the first."""
+        responses = [i for i, step in enumerate(self.steps) if isinstance(step, ModelStep)]
+        return _last_handoff(self.steps[: responses[-1]]) if responses else None
+
+    def open_calls(self) -> list[ToolCall]:
+        """Calls of the newest response that have no result yet."""
+        response = self.last_response
+        if response is None:
+            return []
+        done = {step.message.call_id for step in self.steps if isinstance(step, ToolStep)}
+        return [call for call in response.tool_calls if call.id not in done]
+
+    def for_model(self) -> list[Message]:
+        """The turn's messages with replies that were not accepted, and why."""
+        return self._messages(rejected=True)
+
+    def messages(self, unfinished: str | None = None) -> list[Message]:
+        """The turn's messages: results follow their response in the order of its calls.
+
+        Tools run side by side and are recorded as they finish; the history must not depend
+        on which was faster.
+
+        Args:
+            unfinished: What calls without a result get as their result, so that the history is
+                one that every provider accepts; they are left open when not given.
+        """
+        messages = self._messages(rejected=False)
+        if unfinished is not None:
+            messages += [
+                ToolMessage(
+                    call_id=call.id,
+                    name=call.name,
+                    content=unfinished,
+                    is_error=True,
+                    turn_id=self.user.turn_id,
+                )
+                for call in self.open_calls()
+            ]
+        return messages
+
+    def _messages(self, *, rejected: bool) -> list[Message]:
+        messages: list[Message] = [self.user]
+        results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
+        for step in self.steps:
+            if isinstance(step, ModelStep) and step.rejected is None:
+                messages.append(step.message)
+                calls = step.message.tool_calls
+                messages += [results[call.id] for call in calls if call.id in results]
+            elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
+                messages += [step.message, UserMessage(content=step.rejected)]
+        return messages
+
+    def result(self) -> TurnResult:
+        """The turn's result, once its newest response calls no tool."""
+        response = self.last_response
+        return TurnResult(
+            text=response.content if response else "",
+            messages=tuple(self.messages()),
+            usage=self.usage,
+            steps=len(self.steps),
+        )
+
+
+def _last_handoff(steps: Sequence[Step]) -> str | None:
+    for step in reversed(steps):
+        if isinstance(step, ToolStep) and step.handoff is not None:
+            return step.handoff
+    return None

@@ -1,0 +1,345 @@
+"""The tool calls of one model response: which are made now, which wait, what each gives."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import orjson
+
+from agentapi.agents.hooks import HookChain
+from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
+from agentapi.decoding.plain import clean_text, cut
+from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.faults import stop_if_asked
+from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
+from agentapi.tools.agents import Handoff
+from agentapi.tools.base import BaseTool, Toolbox, as_text, explain
+from agentapi.tools.context import ToolContext
+from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
+from agentapi.turns import (
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    HeldCalls,
+    Question,
+    ToolStep,
+    TurnStatus,
+    Verdict,
+)
+from agentapi.turns.budget import Limits, Price, Spent
+
+if TYPE_CHECKING:
+    from agentapi.engine.loop import TurnLog
+from agentapi.engine.progress import TurnProgress
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
+    "taken effect, and it was not made again. Find out before you repeat it."
+)
+
+
+class TurnSuspended(AgentAPIError):
+    """The turn waits for decisions or for other turns, which wake it.
+
+    Attributes:
+        held: What it waits for.
+        agents: Agents among those that are asked, where the tool gave more than a name.
+    """
+
+    code = "suspended"
+
+    def __init__(self, held: HeldCalls, agents: Mapping[str, NamedAgent]) -> None:
+        super().__init__("the turn waits for decisions or for other turns")
+        self.held = held
+        self.agents = agents
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnRules:
+    """How far a turn may go, from the settings.
+
+    Attributes:
+        depth: How many turns are above it.
+        max_depth: How many may be.
+        max_children: How many turns it may wait for at once.
+        max_message_bytes: Longest message to another agent.
+        max_tool_result_bytes: What is longer of a tool's result is cut off.
+        approval_timeout: Seconds to wait for an approval; None for ever.
+        prices: By ``provider:model`` or model.
+        budget: What the turn may spend besides its agent's own limits.
+        spent_before: What its conversation had spent before.
+    """
+
+    depth: int = 0
+    max_depth: int = 5
+    max_children: int = 50
+    max_message_bytes: int = 262_144
+    max_tool_result_bytes: int = 1_048_576
+    approval_timeout: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    budget: Limits | None = None
+    spent_before: Spent = field(default_factory=Spent)
+
+
+async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
+    """Ids of the calls that need an approval. Asked once, before the response is recorded."""
+    held = []
+    for call in calls:
+        tool = tools.get(call.name)
+        if tool is not None and await tool.needs_approval(call.arguments):
+            held.append(call.id)
+    return tuple(held)
+
+
+_Waiting: TypeAlias = Question | tuple[ChildTurn, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRunner:
+    """Carries out calls of the newest response.
+
+    Attributes:
+        tools: Those that the model may call.
+        progress: Gets a step for each result.
+        context: For the tools.
+        log: Told of each step.
+        book: What has become of calls that waited.
+        rules: Limits.
+        resumed: Whether an earlier attempt may have begun the calls.
+        hooks: Around each call.
+        limits: What the turn may spend; turns below share what is left.
+    """
+
+    tools: Toolbox
+    progress: TurnProgress
+    context: ToolContext
+    log: TurnLog
+    book: CallBook
+    rules: TurnRules
+    resumed: bool
+    hooks: HookChain
+    limits: Limits
+    _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: dict[str, NamedAgent] = field(default_factory=dict)
+
+    async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> None:
+        """Make the calls that may be made, side by side; each result is recorded when there.
+
+        Args:
+            calls: Those without a result.
+            held: Ids of those that need a decision.
+
+        Raises:
+            TurnSuspended: The others wait for something.
+        """
+        waiting: dict[str, _Waiting] = {}
+        transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
+
+        async def run_one(call: ToolCall) -> None:
+            if call in transfers[1:]:
+                done: ToolStep | _Waiting = self._refusal(call, "the conversation has gone on")
+            else:
+                done = await self._settle(call, held=call.id in held)
+            if isinstance(done, ToolStep):
+                await self._record(done)
+            else:
+                waiting[call.id] = done
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(run_one(call)) for call in calls]
+        except BaseExceptionGroup as group_error:
+            # Only the log raises here, or a hook's veto; the first failure has stopped the others.
+            raise group_error.exceptions[0] from group_error
+        if any(task.cancelled() for task in tasks):
+            # The group takes that for an end like any other, and a call would stay without result.
+            raise RuntimeError("a tool or a hook cancelled the task in which it was called")
+        await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
+
+    async def _wait(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> None:
+        questions: list[Question] = []
+        children: list[ChildTurn] = []
+        for call, what in waiting:
+            if isinstance(what, Question):
+                questions.append(what)
+            elif len(children) + len(what) > self.rules.max_children:
+                await self._record(
+                    self._refusal(
+                        call,
+                        f"a turn may wait for {self.rules.max_children} others at once "
+                        "(AGENTAPI_MAX_CHILDREN): ask for fewer",
+                    )
+                )
+            else:
+                children += what
+        if children:
+            share = self.limits.share(self.progress.spent, len(children))
+            children = [replace(child, budget=share) for child in children]
+        if questions or children:
+            held = HeldCalls(questions=questions, children=children)
+            raise TurnSuspended(held, self._asked)
+
+    async def _record(self, step: ToolStep) -> None:
+        async with self._recording:
+            await self.log.record(step)
+            self.progress.steps.append(step)
+
+    async def _settle(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
+        """The call's result, or what it waits for."""
+        children = self.book.children.get(call.id)
+        if children:
+            return self._replies(call, children) if self.book.answered(call.id) else tuple(children)
+        begun = self.resumed
+        if held:
+            decision = self.book.decisions.get(call.id)
+            if decision is None:
+                return self._question(call)
+            if decision.verdict is Verdict.REJECTED:
+                why = f": {decision.reason}" if decision.reason else ""
+                return self._refusal(call, f"This call was not allowed{why}")
+            begun = call.id in self.book.begun_before
+        tool = self.tools.get(call.name)
+        if begun and not (tool and tool.idempotent):
+            return self._refusal(call, UNKNOWN_OUTCOME)
+        return await self._make(call)
+
+    def _question(self, call: ToolCall) -> Question:
+        tool = self.tools.get(call.name)
+        own = tool.approval_timeout if tool else None
+        return Question(
+            call_id=call.id,
+            tool=call.name,
+            arguments=call.arguments,
+            timeout=self.rules.approval_timeout if own is None else own,
+            default=tool.approval_default if tool else Verdict.REJECTED,
+            number=self._place(call),
+        )
+
+    async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
+        tool = self.tools.get(call.name)
+        if tool is None:
+            known = ", ".join(spec.name for spec in self.tools.specs) or "none"
+            return self._refusal(call, f"there is no tool {call.name!r}; tools are: {known}")
+        if call.malformed is not None:
+            return self._refusal(call, "invalid arguments: they are no JSON object")
+        try:
+            result = await self._invoke(tool, call)
+        except BaseException as error:
+            # Whatever a user's function raises is for the model to read: the turn goes on.
+            stop_if_asked(error)
+            if isinstance(error, TurnVetoed):
+                raise
+            return self._refusal(call, self._shortened(explain(error)))
+        if isinstance(result, Delegation):
+            return self._children(call, result)
+        handoff = tool.target if isinstance(tool, Handoff) else None
+        return ToolStep(message=self._message(call, self._shortened(result)), handoff=handoff)
+
+    def _shortened(self, text: str) -> str:
+        return cut(text, self.rules.max_tool_result_bytes)
+
+    async def _invoke(self, tool: BaseTool, call: ToolCall) -> str | Delegation:
+        context = replace(self.context, call_id=call.id)
+
+        async def make(wanted: ToolCall) -> str | Delegation:
+            return await tool.invoke(wanted.arguments, context)
+
+        result = await self.hooks.on_tool(context, call, make)
+        # A tool or a hook of the user's own may give anything.
+        return result if isinstance(result, Delegation) else as_text(result)
+
+    def _children(self, call: ToolCall, delegation: Delegation) -> ToolStep | _Waiting:
+        if self.rules.depth >= self.rules.max_depth:
+            return self._refusal(
+                call,
+                f"turns may delegate {self.rules.max_depth} deep (AGENTAPI_MAX_DEPTH), and this "
+                "one is that deep: do it without",
+            )
+        turns = [
+            replace(turn, agent=clean_text(turn.agent), message=clean_text(turn.message))
+            for turn in delegation.turns
+        ]
+        longest = max(len(turn.message.encode()) for turn in turns)
+        if longest > self.rules.max_message_bytes:
+            return self._refusal(
+                call,
+                f"a message to another agent has {longest} bytes, the limit is "
+                f"{self.rules.max_message_bytes}: shorten it",
+            )
+        self._asked.update({t.agent: t.definition for t in turns if t.definition})
+        return tuple(
+            self._child(call, number, turn, listed=delegation.listed)
+            for number, turn in enumerate(turns)
+        )
+
+    def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
+        """A child's ids follow from its parent's: whoever makes it again makes the same."""
+        name = f"{self.context.turn_id}:{call.id}:{number}"
+        if turn.remembers:
+            conversation_id = f"{self.context.conversation_id}/{turn.agent}"
+        else:
+            conversation_id = f"turn:{self.context.turn_id}/{_digest(name)[:12]}"
+        if len(conversation_id) > MAX_CONVERSATION_ID:
+            conversation_id = f"turn:{_digest(conversation_id)}"
+        return ChildTurn(
+            call_id=call.id,
+            turn_id=create_turn_id(conversation_id, name),
+            conversation_id=conversation_id,
+            agent=turn.agent,
+            input=turn.message,
+            timeout=turn.timeout,
+            lasting=turn.remembers,
+            listed=listed,
+            number=self._place(call),
+        )
+
+    def _place(self, call: ToolCall) -> int:
+        """The call's place among all calls of the turn: by response, then in the response."""
+        response = self.progress.last_response
+        place = response.tool_calls.index(call) if response else 0
+        return self.progress.model_calls * 1000 + place
+
+    def _replies(self, call: ToolCall, children: Sequence[ChildTurn]) -> ToolStep:
+        replies = [self.book.replies[child.turn_id] for child in children]
+        usage = sum((reply.usage for reply in replies), start=Usage())
+        steps = sum(reply.steps for reply in replies)
+        failed = any(reply.status is not TurnStatus.COMPLETED for reply in replies)
+        if children[0].listed:
+            text = orjson.dumps([_listed(reply) for reply in replies]).decode()
+            failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
+        else:
+            text = replies[0].text if not failed else _failure(replies[0])
+        message = self._message(call, text, is_error=failed)
+        return ToolStep(message=message, usage=usage, steps=steps)
+
+    def _refusal(self, call: ToolCall, text: str) -> ToolStep:
+        return ToolStep(message=self._message(call, text, is_error=True))
+
+    def _message(self, call: ToolCall, content: str, *, is_error: bool = False) -> ToolMessage:
+        return ToolMessage(
+            call_id=call.id,
+            name=call.name,
+            content=content,
+            is_error=is_error,
+            turn_id=self.context.turn_id,
+        )
+
+
+def _listed(reply: ChildReply) -> str | dict[str, str]:
+    if reply.status is TurnStatus.COMPLETED:
+        return reply.text
+    return {"error": _failure(reply)}
+
+
+def _failure(reply: ChildReply) -> str:
+    if reply.error is None:
+        return f"the turn was {reply.status}"
+    return f"the turn failed ({reply.error.code}): {reply.error.message}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,144 @@
+"""The neutral message format as Gemini's JSON, and back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from google.genai import types
+
+from agentapi.conversation.attachments import describe
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Attachment,
+    Message,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from agentapi.providers.answers import count
+from agentapi.providers.base import OutputSpec, ToolSpec
+
+PROVIDER: Final = "gemini"
+
+FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
+"""What Google documents for function calls that no Gemini model made: Gemini 3 models refuse a
+call of the current turn without a signature (ai.google.dev, "Thought signatures")."""
+
+
+_NO_BLOBS: Final[Mapping[str, bytes]] = {}
+
+
+def contents(
+    messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS
+) -> list[dict[str, Any]]:
+    """The messages as Gemini's contents; results of one response go back together."""
+    found: list[dict[str, Any]] = []
+    ids: dict[str, str | None] = {}
+    for message in messages:
+        match message:
+            case UserMessage():
+                said: list[dict[str, Any]] = [{"text": message.content}]
+                said += [_attached(attachment, blobs) for attachment in message.attachments]
+                found.append({"role": "user", "parts": said})
+            case AssistantMessage():
+                parts = _model_parts(message)
+                ids = _ids(message, parts)
+                found.append({"role": "model", "parts": parts})
+            case ToolMessage():
+                part = _result(message, ids.get(message.call_id, message.call_id))
+                if found and "functionResponse" in found[-1]["parts"][-1]:
+                    found[-1]["parts"].append(part)
+                else:
+                    found.append({"role": "user", "parts": [part]})
+    return found
+
+
+def _attached(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    kind = {"mimeType": attachment.media_type} if attachment.media_type else {}
+    if attachment.url is not None:
+        return {"fileData": {**kind, "fileUri": attachment.url}}
+    data = blobs.get(attachment.blob or "")
+    if data is None:
+        return {"text": f"[{describe(attachment)} is no longer kept]"}
+    return {"inlineData": {**kind, "data": base64.b64encode(data).decode()}}
+
+
+def _model_parts(message: AssistantMessage) -> list[dict[str, Any]]:
+    own = message.provider_data.get(PROVIDER)
+    if own and own.get("parts"):
+        return list(own["parts"])
+    parts: list[dict[str, Any]] = [{"text": message.content}] if message.content else []
+    for number, call in enumerate(message.tool_calls):
+        part: dict[str, Any] = {
+            "functionCall": {"id": call.id, "name": call.name, "args": dict(call.arguments)}
+        }
+        if number == 0:
+            part["thoughtSignature"] = FOREIGN_SIGNATURE
+        parts.append(part)
+    return parts or [{"text": ""}]
+
+
+def _ids(message: AssistantMessage, parts: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Ids of the calls as Gemini knows them: some models give none, and want none back."""
+    sent = [part["functionCall"].get("id") for part in parts if "functionCall" in part]
+    return {call.id: own for call, own in zip(message.tool_calls, sent, strict=False)}
+
+
+def _result(message: ToolMessage, call_id: str | None) -> dict[str, Any]:
+    outcome = "error" if message.is_error else "output"
+    identity = {"id": call_id} if call_id else {}
+    return {
+        "functionResponse": {
+            **identity,
+            "name": message.name,
+            "response": {outcome: message.content},
+        }
+    }
+
+
+def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
+    """The tools as function declarations."""
+    return [
+        {
+            "functionDeclarations": [
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parametersJsonSchema": dict(tool.parameters),
+                }
+                for tool in specs
+            ]
+        }
+    ]
+
+
+def in_words(output: OutputSpec) -> str:
+    """What the reply must be, for models that cannot be told by its schema."""
+    schema = orjson.dumps(dict(output.schema)).decode()
+    return f"Give your final reply as JSON only, without other text, by this JSON schema: {schema}"
+
+
+def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:
+    """Tokens as Gemini counts them; thoughts are output."""
+    return Usage(
+        input_tokens=count(usage.prompt_token_count) + count(usage.tool_use_prompt_token_count),
+        output_tokens=count(usage.candidates_token_count) + count(usage.thoughts_token_count),
+        cached_tokens=count(usage.cached_content_token_count),
+    )
+
+
+def retry_delay(details: object) -> float | None:
+    """Seconds of the ``google.rpc.RetryInfo`` in an error's body, such as ``"17.5s"``."""
+    error = details.get("error") if isinstance(details, Mapping) else None
+    entries = error.get("details") if isinstance(error, Mapping) else None
+    for entry in entries if isinstance(entries, list) else ():
+        delay = entry.get("retryDelay") if isinstance(entry, Mapping) else None
+        if isinstance(delay, str) and delay.endswith("s"):
+            try:
+                return max(float(delay[:-1]), 0.0)
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,189 @@
+"""Chat Completions as servers send them, plain and in chunks, as a `ModelResponse`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
+from agentapi.providers.answers import LONGEST_ANSWER, count
+from agentapi.providers.base import FinishReason, ModelResponse
+from agentapi.providers.openai.format import finish_reason, tool_call
+
+
+class Unreadable(Exception):
+    """It is not what Chat Completions answer."""
+
+
+def response_from(data: object) -> ModelResponse:
+    """A plain answer.
+
+    Raises:
+        Unreadable: It is none.
+    """
+    body = _object(data)
+    choices = _list(body.get("choices"))
+    if not choices:
+        raise Unreadable
+    choice = _object(choices[0])
+    message = _object(choice.get("message"))
+    calls = tuple(map(_call, _list(message.get("tool_calls"))))
+    refusal = _text(message.get("refusal"))
+    return _assembled(
+        text=_text(message.get("content")) or refusal,
+        calls=calls,
+        finish=choice.get("finish_reason"),
+        usage=usage_from(body.get("usage")),
+        was_refused=bool(refusal),
+    )
+
+
+class Gathered:
+    """A streamed answer put together from its chunks."""
+
+    def __init__(self) -> None:
+        self._finish: object = None
+        self._text: list[str] = []
+        self._refused = False
+        self._calls: dict[int, _Fragments] = {}
+        self._usage = Usage()
+        self._size = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server said why the model stopped."""
+        return bool(self._finish)
+
+    def add(self, chunk: object) -> str:
+        """Add a chunk; returns its text.
+
+        Raises:
+            Unreadable: It is none, or the answer has no end.
+        """
+        body = _object(chunk)
+        if body.get("usage"):
+            self._usage = usage_from(body["usage"])
+        if "choices" not in body:
+            raise Unreadable
+        text = "".join(map(self._add_choice, _list(body["choices"])))
+        self._text.append(text)
+        self._grow(text)
+        return text
+
+    def _add_choice(self, value: object) -> str:
+        choice = _object(value)
+        delta = _object(choice.get("delta") or {})
+        refusal = _text(delta.get("refusal"))
+        self._refused = self._refused or bool(refusal)
+        for fragment in _list(delta.get("tool_calls")):
+            self._add_call(_object(fragment))
+        self._finish = choice.get("finish_reason") or self._finish
+        return _text(delta.get("content")) or refusal
+
+    def _add_call(self, fragment: Mapping[str, Any]) -> None:
+        function = _object(fragment.get("function") or {})
+        identifier, name = _text(fragment.get("id")), _text(function.get("name"))
+        index = fragment.get("index")
+        if not isinstance(index, int):
+            # Some servers do not count: what has a name begins a call.
+            index = len(self._calls) if name else max(len(self._calls) - 1, 0)
+        call = self._calls.setdefault(index, _Fragments())
+        call.id = identifier or call.id
+        call.name = name or call.name
+        piece = _arguments(function.get("arguments"))
+        call.arguments.append(piece)
+        self._grow(piece)
+
+    def _grow(self, piece: str) -> None:
+        self._size += len(piece)
+        if self._size > LONGEST_ANSWER:
+            raise Unreadable
+
+    def response(self) -> ModelResponse:
+        """The whole answer.
+
+        Raises:
+            Unreadable: A call has no name.
+        """
+        return _assembled(
+            text="".join(self._text),
+            calls=tuple(self._calls[index].call() for index in sorted(self._calls)),
+            finish=self._finish,
+            usage=self._usage,
+            was_refused=self._refused,
+        )
+
+
+class _Fragments:
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def call(self) -> ToolCall:
+        return _named(self.id, self.name, "".join(self.arguments))
+
+
+def usage_from(value: object) -> Usage:
+    """Tokens as the server counts them; zero where it does not say, or says nonsense."""
+    data = value if isinstance(value, Mapping) else {}
+    details = data.get("prompt_tokens_details")
+    return Usage(
+        input_tokens=count(data.get("prompt_tokens")),
+        output_tokens=count(data.get("completion_tokens")),
+        cached_tokens=count(details.get("cached_tokens")) if isinstance(details, Mapping) else 0,
+    )
+
+
+def _assembled(
+    *, text: str, calls: tuple[ToolCall, ...], finish: object, usage: Usage, was_refused: bool
+) -> ModelResponse:
+    reason = FinishReason.FILTERED if was_refused else finish_reason(finish)
+    return ModelResponse(
+        message=AssistantMessage(content=text, tool_calls=calls),
+        usage=usage,
+        finish=FinishReason.TOOL_CALLS if calls else reason,
+    )
+
+
+def _call(value: object) -> ToolCall:
+    call = _object(value)
+    function = _object(call.get("function"))
+    return _named(_text(call.get("id")), _text(function.get("name")), function.get("arguments"))
+
+
+def _named(identifier: str, name: str, arguments: object) -> ToolCall:
+    if not name:
+        raise Unreadable
+    return tool_call(identifier, name, _arguments(arguments))
+
+
+def _arguments(value: object) -> str:
+    # Some servers send the object itself instead of its text.
+    return orjson.dumps(value).decode() if isinstance(value, dict) else _text(value)
+
+
+def _text(value: object) -> str:
+    """A text, which some servers send as a list of parts."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    texts = [_object(part).get("text") for part in _list(value)]
+    if not all(isinstance(text, str) for text in texts):
+        raise Unreadable
+    return "".join(map(str, texts))
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Unreadable
+    return value
+
+
+def _list(value: object) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Unreadable
+    return value

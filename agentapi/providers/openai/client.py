@@ -1,0 +1,156 @@
+"""OpenAI's Chat Completions, and every server that speaks it.
+
+On the SDK's documented path for raw requests (``client.post`` with ``cast_to``): a typed
+``create()`` walks the whole body in Python, which at 30 messages of history costs ten times
+the call (openai 3.54, `_utils/_transform.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import httpx2
+import openai
+import orjson
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+
+from agentapi.errors import ProviderError
+from agentapi.providers.answers import LONGEST_ANSWER
+from agentapi.providers.base import (
+    ModelRequest,
+    ModelResponse,
+    StreamPart,
+    TextDelta,
+)
+from agentapi.providers.errors import broken, missing_key, refused, retry_after
+from agentapi.providers.openai.answers import Gathered, Unreadable, response_from
+from agentapi.providers.openai.format import request_body
+
+DEFAULT_MODEL: Final = "gpt-5.6-luna"
+DEFAULT_TIMEOUT: Final = 120.0
+_CONNECT_TIMEOUT: Final = 5.0
+_PATH: Final = "/chat/completions"
+_MISCONFIGURED: Final = frozenset({"insufficient_quota", "invalid_api_key", "model_not_found"})
+
+
+class OpenAIProvider:
+    """A client of one server. Its own retries are off: the runtime retries, durably."""
+
+    takes_attachments = True
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        name: str = "openai",
+        base_url: str | None = None,
+        default_model: str = DEFAULT_MODEL,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """Make a client; connects when first used.
+
+        Args:
+            api_key: The key; never shown.
+            name: Under which agents ask for it.
+            base_url: Of the server, with ``/v1``; OpenAI's, or `OPENAI_BASE_URL`, when not
+                given.
+            default_model: For agents that name none.
+            timeout: Longest silence of the server in seconds.
+        """
+        self.name = name
+        self.default_model = default_model
+        self._key = api_key
+        # httpx2's pool costs time in the number of its connections, aiohttp's does not; and
+        # its connections would be closed after 5 idle seconds.
+        limits = httpx2.Limits(max_connections=1000, keepalive_expiry=60)
+        self._client = AsyncOpenAI(
+            api_key=api_key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(timeout, connect=_CONNECT_TIMEOUT),
+            http_client=DefaultAioHttpClient(limits=limits),
+        )
+
+    @classmethod
+    def from_environment(cls) -> OpenAIProvider:
+        """A client by `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_MODEL`.
+
+        Raises:
+            ProviderMisconfigured: There is no key.
+        """
+        key = os.environ.get("OPENAI_API_KEY")
+        if not key:
+            raise missing_key("openai", "OPENAI_API_KEY")
+        return cls(api_key=key, default_model=os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL)
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        """See `Provider.complete`."""
+        try:
+            response = await self._client.post(
+                _PATH, body=request_body(request), cast_to=httpx2.Response
+            )
+            if len(response.content) > LONGEST_ANSWER:
+                raise Unreadable
+            return response_from(orjson.loads(response.content))
+        except Exception as error:
+            raise self._translated(error) from error
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        """See `Provider.stream`."""
+        body = {
+            **request_body(request),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        gathered = Gathered()
+        try:
+            stream: AsyncStream[object] = await self._client.post(
+                _PATH, body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
+            )
+            try:
+                async for chunk in stream:
+                    if text := gathered.add(chunk):
+                        yield TextDelta(text=text)
+            finally:
+                await stream.response.aclose()
+            if not gathered.complete:
+                raise broken(self.name, "cut its stream before the end")
+            response = gathered.response()
+        except Exception as error:
+            raise self._translated(error) from error
+        yield response
+
+    async def aclose(self) -> None:
+        """See `Provider.aclose`."""
+        await self._client.close()
+
+    def _translated(self, error: Exception) -> ProviderError:
+        """Any error as one of ours: the SDK raises plain ones for answers it cannot read."""
+        if isinstance(error, ProviderError):
+            return error
+        if not isinstance(error, openai.APIError):
+            what = type(error).__name__
+            return broken(self.name, f"sent an answer that is not a chat completion ({what})")
+        if isinstance(error, openai.APIStatusError):
+            return refused(
+                self.name,
+                error.status_code,
+                _reason(error),
+                secret=self._key,
+                retry_after=retry_after(error.response.headers),
+                misconfigured=error.code in _MISCONFIGURED,
+            )
+        if isinstance(error, openai.APITimeoutError):
+            return broken(self.name, "did not answer in time, or refuses connections", self._key)
+        if isinstance(error, openai.APIConnectionError):
+            return broken(self.name, f"cannot be reached: {error.__cause__ or error}", self._key)
+        return broken(self.name, f"failed: {error.message}", self._key)
+
+
+def _reason(error: openai.APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, Mapping) and isinstance(body.get("message"), str):
+        return str(body["message"])
+    return error.message

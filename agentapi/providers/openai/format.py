@@ -1,0 +1,164 @@
+"""The neutral message format as Chat Completions' JSON, and back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from agentapi.conversation.attachments import describe, taken_by
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Attachment,
+    AttachmentKind,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentapi.decoding.plain import clean_text
+from agentapi.providers.base import FinishReason, ModelRequest
+
+_LONGEST_ID: Final = 40
+_LONGEST_NAME: Final = 64
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+_FINISH: Final = {
+    "stop": FinishReason.STOP,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.FILTERED,
+}
+
+
+def request_body(request: ModelRequest) -> dict[str, Any]:
+    """The body of a chat completion request."""
+    body: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": dict(tool.parameters),
+                },
+            }
+            for tool in request.tools
+        ]
+    if (output := request.output) is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": output.name,
+                "schema": dict(output.strict_schema or output.schema),
+                "strict": output.strict_schema is not None,
+            },
+        }
+    return {**body, **request.options}
+
+
+def _messages(request: ModelRequest) -> list[dict[str, Any]]:
+    system = [{"role": "system", "content": request.system_prompt}] if request.system_prompt else []
+    taken = taken_by("Chat Completions", _takes, request.messages)
+    return [*system, *(_message(message, request.blobs) for message in taken)]
+
+
+def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    match message:
+        case UserMessage(attachments=()):
+            return {"role": "user", "content": message.content}
+        case UserMessage():
+            text = {"type": "text", "text": message.content}
+            parts = [_part(attachment, blobs) for attachment in message.attachments]
+            return {"role": "user", "content": [text, *parts]}
+        case ToolMessage():
+            return {
+                "role": "tool",
+                "tool_call_id": call_id(message.call_id),
+                "content": message.content,
+            }
+        case AssistantMessage():
+            data: dict[str, Any] = {"role": "assistant", "content": message.content}
+            if message.tool_calls:
+                data["content"] = message.content or None
+                data["tool_calls"] = _calls(message.tool_calls)
+            return data
+
+
+def _takes(attachment: Attachment) -> bool:
+    """Files are taken by their bytes only."""
+    return attachment.kind is AttachmentKind.IMAGE or attachment.url is None
+
+
+def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
+    """An attachment as Chat Completions take it."""
+    url = attachment.url or data_url(attachment, blobs)
+    if url is None:
+        return {"type": "text", "text": f"[{describe(attachment)} is no longer kept]"}
+    if attachment.kind is AttachmentKind.IMAGE:
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "file", "file": {"filename": attachment.name or "file", "file_data": url}}
+
+
+def data_url(attachment: Attachment, blobs: Mapping[str, bytes]) -> str | None:
+    """The bytes of an attachment as a data URL; None when they are not kept any more."""
+    data = blobs.get(attachment.blob or "")
+    if data is None:
+        return None
+    return f"data:{attachment.media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call_id(call.id),
+            "type": "function",
+            "function": {
+                "name": _function_name(call.name),
+                "arguments": call.malformed
+                if call.malformed is not None
+                else orjson.dumps(dict(call.arguments)).decode(),
+            },
+        }
+        for call in calls
+    ]
+
+
+def _function_name(name: str) -> str:
+    """A name that this API takes: a model may have called what is not a tool by any name."""
+    if _NAME.fullmatch(name):
+        return name
+    return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
+
+
+def call_id(original: str) -> str:
+    """An id that this API takes, the same for a call and its result: at most 40 characters.
+
+    Histories begun with another provider have ids of any length.
+    """
+    if 0 < len(original) <= _LONGEST_ID:
+        return original
+    return "call_" + hashlib.sha256(original.encode()).hexdigest()[:32]
+
+
+def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
+    """A model's call, with its arguments read if they are a JSON object."""
+    arguments = clean_text(arguments)
+    try:
+        value = orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        value = None
+    if isinstance(value, dict):
+        return ToolCall(id=identifier, name=name, arguments=value)
+    return ToolCall(id=identifier, name=name, arguments={}, malformed=arguments)
+
+
+def finish_reason(reason: object) -> FinishReason:
+    """Why the model stopped; what is not known counts as a stop."""
+    return _FINISH.get(reason, FinishReason.STOP) if isinstance(reason, str) else FinishReason.STOP

@@ -1,0 +1,1 @@
+"""Redis: connections, keys, and Lua scripts."""

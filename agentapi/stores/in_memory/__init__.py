@@ -1,0 +1,1 @@
+"""The turn store in memory, for eager mode."""

@@ -1,0 +1,199 @@
+"""Calls that wait, in this process; see `CallStore`. The twin of the scripts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from agentapi.settings import Settings
+from agentapi.stores.calls import Errand, ErrandKind, Suspended
+from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.redis.calls_codec import NOBODY, decided_event, held_event, replied_event
+from agentapi.stores.refusals import decided_otherwise, no_call, no_turn
+from agentapi.turns import (
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    Decision,
+    EventType,
+    HeldCalls,
+    PendingCall,
+    TurnStatus,
+)
+
+
+class InMemoryCalls:
+    """The `CallStore` of eager mode."""
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        self._settings = settings
+        self._state = state
+
+    def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
+        """See `CallStore.suspend`."""
+        with self._state.changed:
+            entry = self._state.entry(lease)
+            if entry.parked == lease.fence:
+                return Suspended.PARKED
+            entry, conversation, _ = self._state.owned(lease)
+            if entry.turn.cancel_requested:
+                return Suspended.CANCELLED
+            now = self._state.now()
+            _note(entry.calls, held, now)
+            book = take_calls(entry, lease.epoch, now)
+            ready = any(question.call_id in book.decisions for question in held.questions)
+            if ready or (held.children and not entry.calls.awaited):
+                return book
+            self._park(entry, conversation, lease, held)
+            return Suspended.PARKED
+
+    def _park(
+        self, entry: StoredTurn, conversation: Conversation, lease: Lease, held: HeldCalls
+    ) -> None:
+        turn, calls = entry.turn, entry.calls
+        expiries = (calls.expires.get(q.call_id, math.inf) for q in held.questions)
+        deadline = math.inf if turn.deadline_at is None else turn.deadline_at
+        wake = min([deadline, *expiries])
+        if calls.awaited:
+            self._state.leave(ErrandKind.START, turn.turn_id, turn.turn_id, self._grace)
+        conversation.lease, conversation.due = None, wake
+        entry.parked = lease.fence
+        entry.turn = replace(
+            turn,
+            status=TurnStatus.PARKED,
+            wakes_at=wake if wake < math.inf else None,
+            parks=turn.parks + 1,
+        )
+        self._state.emit(entry, EventType.PARKED, held_event(held))
+
+    @property
+    def _grace(self) -> float:
+        return self._settings.dispatch_grace
+
+    def decide(self, turn_id: str, call_id: str, decision: Decision) -> Wakeup | None:
+        """See `CallStore.decide`."""
+        with self._state.changed:
+            entry = self._entry(turn_id)
+            if entry.turn.status.ended:
+                raise no_call(turn_id, call_id, entry.turn.status)
+            _settle_expired(entry.calls, self._state.now())
+            if call_id not in entry.calls.questions:
+                raise no_call(turn_id, call_id)
+            known = entry.calls.decisions.get(call_id)
+            if known is None:
+                entry.calls.decisions[call_id] = decision
+                event = decided_event(call_id, decision)
+                self._state.emit(entry, EventType.DECIDED, event)
+            elif known != decision:
+                raise decided_otherwise(turn_id, call_id, known)
+            return self._wake(entry)
+
+    def pending(self, turn_id: str) -> list[PendingCall]:
+        """See `CallStore.pending`."""
+        with self._state.changed:
+            entry = self._state.joined(turn_id)
+            turn, calls = entry.turn, entry.calls
+            turn_id = turn.turn_id
+            return [
+                PendingCall(
+                    turn_id=turn_id,
+                    conversation_id=turn.conversation_id,
+                    agent=turn.agent,
+                    call_id=question.call_id,
+                    tool=question.tool,
+                    arguments=question.arguments,
+                    expires_at=calls.expires.get(question.call_id),
+                    default=question.default,
+                )
+                for question in calls.questions.values()
+                if question.call_id not in calls.decisions and not turn.status.ended
+            ]
+
+    def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
+        """See `CallStore.children`."""
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            if entry is None:
+                return []
+            return [
+                (child, child.turn_id in entry.calls.awaited)
+                for group in entry.calls.children.values()
+                for child in group
+            ]
+
+    def deliver(self, parent_id: str, reply: ChildReply) -> Wakeup | None:
+        """See `CallStore.deliver`."""
+        with self._state.changed:
+            entry = self._state.turns.get(parent_id)
+            if entry is None:
+                return None
+            calls, turn = entry.calls, entry.turn
+            if reply.turn_id in calls.awaited:
+                calls.awaited.remove(reply.turn_id)
+                calls.replies[reply.turn_id] = reply
+                if turn.status.ended:
+                    return None
+                self._state.emit(entry, EventType.REPLIED, replied_event(reply))
+                return None if calls.awaited else self._wake(entry)
+            if reply.turn_id not in calls.replies or calls.awaited:
+                return None
+            # A repeat, while the parent has not been claimed.
+            parked = turn.status is TurnStatus.PARKED and turn.wakes_at is not None
+            woken = parked and (turn.wakes_at or 0) <= self._state.now()
+            return self._state.wakeup(parent_id) if woken else None
+
+    def settle(self, errands: Sequence[Errand]) -> None:
+        """See `CallStore.settle`."""
+        with self._state.changed:
+            for errand in errands:
+                self._state.errands.pop(errand, None)
+
+    def _wake(self, entry: StoredTurn) -> Wakeup | None:
+        if entry.turn.status is not TurnStatus.PARKED:
+            return None
+        now = self._state.now()
+        entry.turn = replace(entry.turn, wakes_at=now)
+        self._state.conversations[entry.turn.conversation_id].due = now + self._grace
+        return self._state.wakeup(entry.turn.turn_id)
+
+    def _entry(self, turn_id: str) -> StoredTurn:
+        entry = self._state.turns.get(turn_id)
+        if entry is None:
+            raise no_turn(turn_id)
+        return entry
+
+
+def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
+    """Keep what a turn waits for, unless it is known."""
+    for question in held.questions:
+        if question.call_id not in calls.questions:
+            calls.questions[question.call_id] = question
+            if question.timeout is not None:
+                calls.expires[question.call_id] = now + question.timeout
+    for call_id, children in groupby(held.children, lambda child: child.call_id):
+        group = calls.children.setdefault(call_id, tuple(children))
+        calls.awaited |= {child.turn_id for child in group} - set(calls.replies)
+
+
+def _settle_expired(calls: StoredCalls, now: float) -> None:
+    for call_id, expires in calls.expires.items():
+        if expires <= now:
+            default = Decision(verdict=calls.questions[call_id].default, by=NOBODY)
+            calls.decisions.setdefault(call_id, default)
+
+
+def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
+    """Give what was decided to the worker of an epoch."""
+    calls = entry.calls
+    _settle_expired(calls, now)
+    new = [call_id for call_id in calls.decisions if call_id not in calls.given]
+    calls.given |= dict.fromkeys(new, epoch)
+    return CallBook(
+        decisions=dict(calls.decisions),
+        begun_before=frozenset(c for c, given in calls.given.items() if given != epoch),
+        children=dict(calls.children),
+        replies=dict(calls.replies),
+    )

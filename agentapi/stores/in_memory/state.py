@@ -1,0 +1,223 @@
+"""What the in-memory store keeps, and the few things that all its transitions do with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from agentapi.conversation.compaction import Summary
+from agentapi.ids import partition_of_turn
+from agentapi.memory.in_memory import InMemoryMemory
+from agentapi.settings import Settings
+from agentapi.stores.calls import Errand, ErrandKind
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.refusals import lost, no_turn
+from agentapi.turns import (
+    ChildReply,
+    ChildTurn,
+    Decision,
+    Event,
+    EventType,
+    Question,
+    Step,
+    Turn,
+    TurnStatus,
+)
+from agentapi.turns.budget import Spent
+
+
+@dataclass
+class HeldLease:
+    """A lease as the conversation keeps it."""
+
+    token: str
+    turn_id: str
+    epoch: int
+    expires: float
+    batch: int = 0
+
+
+@dataclass
+class Conversation:
+    """A conversation, its inbox and its lease."""
+
+    memory: InMemoryMemory
+    inbox: list[str] = field(default_factory=list)
+    lease: HeldLease | None = None
+    epoch: int = 0
+    generation: int = 0
+    due: float | None = None
+    answering: dict[str, str] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
+    summary: Summary = field(default_factory=Summary)
+    calibration: float = 1.0
+
+
+@dataclass
+class StoredCalls:
+    """The calls of a turn that wait; what the hash of its calls holds in Redis."""
+
+    questions: dict[str, Question] = field(default_factory=dict)
+    expires: dict[str, float] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    children: dict[str, tuple[ChildTurn, ...]] = field(default_factory=dict)
+    awaited: set[str] = field(default_factory=set)
+    replies: dict[str, ChildReply] = field(default_factory=dict)
+
+
+@dataclass
+class StoredTurn:
+    """A turn, and what its transitions remember to answer repeats."""
+
+    turn: Turn
+    steps: list[Step] = field(default_factory=list)
+    calls: StoredCalls = field(default_factory=StoredCalls)
+    events: list[Event] = field(default_factory=list)
+    committed: str | None = None
+    released: str | None = None
+    perished: str | None = None
+    following: Wakeup | None = None
+    dispatches: int = 0
+    in_line: float | None = None
+    failures_at: int = 0
+    parked: str | None = None
+    kept: bool = False
+    retried: str | None = None
+    counted: Spent = field(default_factory=Spent)
+    woken: str | None = None
+    merged: list[str] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """Of a failed turn, for its retry."""
+
+    @property
+    def never_claimed(self) -> bool:
+        """Whether no worker has begun it."""
+        return self.turn.status is TurnStatus.QUEUED and self.turn.attempt == 0
+
+
+def errand_of(kind: ErrandKind, turn_id: str, owner_id: str) -> Errand:
+    """An errand about a turn, in the partition of its owner."""
+    return Errand(kind=kind, turn_id=turn_id, partition=partition_of_turn(owner_id))
+
+
+class State:
+    """All conversations and turns of a store, under one lock.
+
+    Attributes:
+        changed: The lock; notified with every event.
+        now: The store's clock.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.now = clock
+        self.changed = threading.Condition(threading.RLock())
+        self.conversations: dict[str, Conversation] = {}
+        self.turns: dict[str, StoredTurn] = {}
+        self.merged: dict[str, str] = {}
+        self.errands: dict[Errand, float] = {}
+        self.claimed: dict[int, float] = {}
+        self.elected: tuple[str, float] = ("", 0.0)
+        self.swept: float | None = None
+
+    def open(
+        self, conversation_id: str, user_id: str | None, tenant_id: str | None
+    ) -> Conversation | None:
+        """The conversation, begun if it is not there; None when it is another tenant's."""
+        conversation = self.conversations.get(conversation_id)
+        if conversation is None:
+            memory = InMemoryMemory(
+                conversation_id=conversation_id, user_id=user_id, tenant_id=tenant_id
+            )
+            conversation = self.conversations[conversation_id] = Conversation(memory)
+        return conversation if conversation.memory.tenant_id == tenant_id else None
+
+    def head(self, conversation: Conversation) -> str | None:
+        """The first turn of the inbox; those that are gone would never end and are taken out."""
+        inbox = conversation.inbox
+        if not inbox or inbox[0] in self.turns:
+            return inbox[0] if inbox else None
+        while inbox and inbox[0] not in self.turns:
+            inbox.pop(0)
+        conversation.due = self.now() if inbox else None
+        return inbox[0] if inbox else None
+
+    def joined(self, turn_id: str) -> StoredTurn:
+        """The turn, or the one that its message joined.
+
+        Raises:
+            TurnNotFound: There is none.
+        """
+        entry = self.turns.get(self.merged.get(turn_id, turn_id))
+        if entry is None:
+            raise no_turn(turn_id)
+        return entry
+
+    def entry(self, lease: Lease) -> StoredTurn:
+        """The turn of a lease, whether it is still held or not.
+
+        Raises:
+            LeaseLost: The turn is gone.
+        """
+        entry = self.turns.get(lease.turn_id)
+        if entry is None:
+            raise lost(lease)
+        return entry
+
+    def wakeup(self, turn_id: str) -> Wakeup:
+        """What is to be sent for a turn."""
+        turn = self.turns[turn_id].turn
+        return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
+
+    def leave(self, kind: ErrandKind, turn_id: str, owner_id: str, delay: float) -> None:
+        """Note an errand about a turn, in the partition of its owner."""
+        self.errands[errand_of(kind, turn_id, owner_id)] = self.now() + delay
+
+    def leave_errands(self, entry: StoredTurn, delay: float) -> None:
+        """A turn ends: its parent is to be told, its children are to be cancelled."""
+        turn = entry.turn
+        if turn.parent_id is not None:
+            self.leave(ErrandKind.DELIVER, turn.turn_id, turn.turn_id, delay)
+        for child in entry.calls.awaited:
+            self.leave(ErrandKind.CANCEL, child, turn.turn_id, 0)
+        for kind in (ErrandKind.START, ErrandKind.EXPIRE):
+            self.errands.pop(errand_of(kind, turn.turn_id, turn.turn_id), None)
+
+    def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
+        """Number an event and tell those who wait."""
+        number = len(entry.events)
+        entry.events.append(Event(number=number, type=kind, data=dict(data)))
+        entry.turn = replace(entry.turn, last_event=number)
+        self.changed.notify_all()
+
+    def owns(self, lease: Lease) -> bool:
+        """Whether the lease is still held."""
+        conversation = self.conversations.get(lease.conversation_id)
+        held = conversation.lease if conversation else None
+        return (
+            held is not None
+            and lease.turn_id in self.turns
+            and held.turn_id == lease.turn_id
+            and (held.epoch, held.token) == (lease.epoch, lease.token)
+        )
+
+    def next_epoch(self, conversation: Conversation) -> int:
+        """The epoch of a new owner: it grows with every claim, and by the clock."""
+        return max(conversation.epoch + 1, int(self.now() * 1000))
+
+    def owned(self, lease: Lease) -> tuple[StoredTurn, Conversation, HeldLease]:
+        """What a lease that is still held is about.
+
+        Raises:
+            LeaseLost: It is not.
+        """
+        if not self.owns(lease):
+            raise lost(lease)
+        conversation = self.conversations[lease.conversation_id]
+        held = conversation.lease
+        if held is None:
+            raise lost(lease)
+        return self.turns[lease.turn_id], conversation, held

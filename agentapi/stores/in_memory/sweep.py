@@ -1,0 +1,140 @@
+"""What keeps turns moving that no worker carries on, in this process; the twin of `redis_sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from agentapi.ids import partition_of
+from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
+from agentapi.stores.calls import Errand
+from agentapi.stores.in_memory.endings import InMemoryEndings
+from agentapi.stores.in_memory.state import StoredTurn
+from agentapi.stores.lease import Wakeup
+from agentapi.turns import TurnStatus
+
+
+class InMemorySweep(InMemoryEndings):
+    """The part of the `TurnStore` that the sweep and the watchers of processes use."""
+
+    def orphan(self, process: str) -> list[str]:
+        """See `TurnStore.orphan`."""
+        with self._state.changed:
+            freed = []
+            for conversation_id, conversation in self._state.conversations.items():
+                lease = conversation.lease
+                if lease is not None and lease.token.startswith(process):
+                    lease.expires = conversation.due = self._state.now()
+                    freed.append(conversation_id)
+            return freed
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """See `TurnStore.perish`."""
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            if entry is None:
+                return None
+            conversation = self._state.conversations[conversation_id]
+            lease = conversation.lease
+            if entry.perished != process:
+                if lease is None or lease.turn_id != turn_id or not lease.token.startswith(process):
+                    return None
+                conversation.lease, conversation.due = None, self._state.now()
+                self._lose(entry)
+                entry.perished = process
+                entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
+            return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
+
+    def _lose(self, entry: StoredTurn) -> None:
+        losses = entry.turn.losses + 1
+        entry.turn = replace(entry.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
+
+    def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
+        """See `TurnStore.elect`."""
+        with self._state.changed:
+            now = self._state.now()
+            elected, until = self._state.elected
+            known = elected if until > now else ""
+            if known in ("", candidate):
+                self._state.elected = (candidate, now + ttl)
+                if known and swept:
+                    self._state.swept = now
+            return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
+
+    def since_sweep(self) -> float | None:
+        """See `TurnStore.since_sweep`."""
+        with self._state.changed:
+            swept = self._state.swept
+            return None if swept is None else max(0.0, self._state.now() - swept)
+
+    def resign(self, candidate: str) -> None:
+        """See `TurnStore.resign`."""
+        with self._state.changed:
+            if self._state.elected[0] == candidate:
+                self._state.elected = ("", 0.0)
+
+    def overdue(self, limit: int = 1000) -> list[str | Errand]:
+        """See `TurnStore.overdue`."""
+        with self._state.changed:
+            now = self._state.now()
+            late: list[str] = [
+                conversation_id
+                for conversation_id, conversation in self._state.conversations.items()
+                if conversation.due is not None and conversation.due <= now
+            ]
+            errands = [errand for errand, due in self._state.errands.items() if due <= now]
+            return [*late[:limit], *errands[:limit]]
+
+    def claimed(self) -> dict[int, float]:
+        """See `TurnStore.claimed`."""
+        with self._state.changed:
+            return dict(self._state.claimed)
+
+    def redispatch(
+        self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
+    ) -> list[Wakeup]:
+        """See `TurnStore.redispatch`."""
+        with self._state.changed:
+            found = [self._redispatch(c, claimed.get(partition_of(c))) for c in conversation_ids]
+        return [wakeup for wakeup in found if wakeup is not None]
+
+    def _redispatch(self, conversation_id: str, claimed: float | None) -> Wakeup | None:
+        conversation = self._state.conversations[conversation_id]
+        now, grace = self._state.now(), self._settings.dispatch_grace
+        due = conversation.due
+        if due is None or due > now:
+            return None
+        head = self._state.head(conversation)
+        if head is None:
+            return None
+        entry = self._state.turns[head]
+        sent = entry.dispatches > 0 or entry.never_claimed
+        waits_since = due if entry.in_line is None else entry.in_line
+        waited = now - waits_since
+        overtaken = claimed is None or claimed > waits_since + 1
+        if sent and not overtaken and waited < LONGEST_IN_LINE:
+            entry.in_line = waits_since
+            conversation.due = now + max(grace, waited)
+            return None
+        entry.in_line = None
+        entry.dispatches += 1
+        sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
+        conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)
+        return self._state.wakeup(entry.turn.turn_id)
+
+    def hasten(self, limit: int = 1000) -> int:
+        """See `TurnStore.hasten`. There is one broker and nothing gets lost: no bound."""
+        hastened = 0
+        with self._state.changed:
+            now = self._state.now()
+            for conversation in self._state.conversations.values():
+                if conversation.due is None or conversation.due <= now or not conversation.inbox:
+                    continue
+                entry = self._state.turns.get(conversation.inbox[0])
+                if entry is None:
+                    continue
+                sent = entry.dispatches > 0 or not entry.turn.attempt
+                if entry.turn.status is TurnStatus.QUEUED and sent:
+                    entry.dispatches, entry.in_line, conversation.due = 0, None, now
+                    hastened += 1
+        return hastened

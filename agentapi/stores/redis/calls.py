@@ -1,0 +1,158 @@
+"""Calls that wait, in Redis; see `CallStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import orjson
+import redis
+
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys, due_key, due_key_of_turn, turn_keys
+from agentapi.redis.scripts import Scripts
+from agentapi.settings import Settings
+from agentapi.stores.calls import Errand, Suspended
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.redis.calls_codec import (
+    call_book,
+    children_of,
+    decided_event,
+    decision_from_json,
+    decision_to_json,
+    held_event,
+    held_to_json,
+    pending_calls,
+    replied_event,
+    reply_to_json,
+)
+from agentapi.stores.redis.codec import pairs, turn_from_hash
+from agentapi.stores.redis.due import member_of
+from agentapi.stores.refusals import decided_otherwise, lost, no_call, no_turn, unexpected
+from agentapi.turns import CallBook, ChildReply, ChildTurn, Decision, HeldCalls, PendingCall
+
+LOOK_AGAIN: Final = 3600.0
+"""Seconds after which a turn that waits for children is looked at, whatever got lost."""
+
+
+class RedisCalls:
+    """The `CallStore` of workers and producers. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+        self._grace = round(settings.dispatch_grace * 1000)
+
+    def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
+        """See `CallStore.suspend`."""
+        keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        reply = self._call(
+            "suspend",
+            [turn.turn, keys.lease, keys.due, turn.events, turn.calls],
+            [
+                lease.turn_id,
+                lease.conversation_id,
+                lease.fence,
+                held_to_json(held),
+                orjson.dumps(held_event(held)),
+                self._grace,
+                round(LOOK_AGAIN * 1000),
+            ],
+        )
+        match reply:
+            case [b"parked"]:
+                return Suspended.PARKED
+            case [b"ready", fields]:
+                return call_book(pairs(fields), lease.epoch)
+            case [b"cancel"]:
+                return Suspended.CANCELLED
+            case [b"fenced"]:
+                raise lost(lease)
+            case _:
+                raise unexpected("suspend", reply)
+
+    def decide(self, turn_id: str, call_id: str, decision: Decision) -> Wakeup | None:
+        """See `CallStore.decide`."""
+        turn = turn_keys(turn_id)
+        reply = self._call(
+            "decide",
+            [turn.turn, turn.calls, due_key_of_turn(turn_id), turn.events],
+            [
+                call_id,
+                decision_to_json(decision),
+                orjson.dumps(decided_event(call_id, decision)),
+                self._grace,
+            ],
+        )
+        match reply:
+            case [b"decided", conversation, agent]:
+                return _wakeup(turn_id, conversation, agent)
+            case [b"other", other]:
+                raise decided_otherwise(turn_id, call_id, decision_from_json(other))
+            case [b"unknown"]:
+                raise no_call(turn_id, call_id)
+            case [b"ended", status]:
+                raise no_call(turn_id, call_id, status.decode())
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case _:
+                raise unexpected("decide", reply)
+
+    def pending(self, turn_id: str) -> list[PendingCall]:
+        """See `CallStore.pending`."""
+        turn, calls = self._read(turn_id)
+        if "into" in turn:
+            turn_id = turn["into"].decode()
+            turn, calls = self._read(turn_id)
+        if not turn:
+            raise no_turn(turn_id)
+        found = turn_from_hash(turn_id, turn)
+        return [] if found.status.ended else pending_calls(found, calls)
+
+    def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
+        """See `CallStore.children`."""
+        return children_of(self._read(turn_id)[1])
+
+    def deliver(self, parent_id: str, reply: ChildReply) -> Wakeup | None:
+        """See `CallStore.deliver`."""
+        turn = turn_keys(parent_id)
+        answer = self._call(
+            "deliver",
+            [turn.turn, turn.calls, due_key_of_turn(parent_id), turn.events],
+            [
+                reply.turn_id,
+                reply_to_json(reply),
+                orjson.dumps(replied_event(reply)),
+                self._grace,
+            ],
+        )
+        return _wakeup(parent_id, *answer[1:])
+
+    def settle(self, errands: Sequence[Errand]) -> None:
+        """See `CallStore.settle`."""
+        pipeline = self._client.pipeline(transaction=False)
+        for errand in errands:
+            pipeline.zrem(due_key(errand.partition), member_of(errand))
+        with translate_errors(self._settings.redis_url):
+            pipeline.execute()
+
+    def _read(self, turn_id: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        turn = turn_keys(turn_id)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(turn.turn)
+        pipeline.hgetall(turn.calls)
+        with translate_errors(self._settings.redis_url):
+            hashes = cast("list[dict[bytes, bytes]]", pipeline.execute())
+        first, second = ({name.decode(): v for name, v in fields.items()} for fields in hashes)
+        return first, second
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with translate_errors(self._settings.redis_url):
+            return self._scripts.call(name, keys, args)
+
+
+def _wakeup(turn_id: str, conversation: bytes, agent: bytes) -> Wakeup | None:
+    if not conversation:
+        return None
+    return Wakeup(conversation_id=conversation.decode(), turn_id=turn_id, agent=agent.decode())

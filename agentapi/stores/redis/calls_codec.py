@@ -1,0 +1,182 @@
+"""Calls that wait, between the fields of their hash and our types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+from agentapi.conversation.messages import Usage
+from agentapi.decoding.records import reading, record_of
+from agentapi.turns import (
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    Decision,
+    HeldCalls,
+    PendingCall,
+    Question,
+    Turn,
+    TurnError,
+    TurnStatus,
+    Verdict,
+)
+from agentapi.turns.budget import Limits
+
+NOBODY = "expiry"
+"""Who decided when nobody did in time."""
+
+_REMEDY: Final = "cancel the turn and enqueue its message again"
+
+
+def held_to_json(held: HeldCalls) -> bytes:
+    """What a turn waits for, as suspend.lua reads it; what it need not read is text in it."""
+    children: dict[str, list[ChildTurn]] = {}
+    for child in held.children:
+        children.setdefault(child.call_id, []).append(child)
+    return orjson.dumps(
+        {
+            "questions": [_question(question) for question in held.questions],
+            "children": [
+                {
+                    "call": call_id,
+                    "list": orjson.dumps([asdict(child) for child in group]).decode(),
+                    "turns": [child.turn_id for child in group],
+                }
+                for call_id, group in children.items()
+            ],
+        }
+    )
+
+
+def _question(question: Question) -> dict[str, Any]:
+    default = Decision(verdict=question.default, by=NOBODY)
+    asked: dict[str, Any] = {
+        "call": question.call_id,
+        "question": orjson.dumps(asdict(question)).decode(),
+        "default": decision_to_json(default).decode(),
+    }
+    if question.timeout is not None:
+        asked["timeout"] = round(question.timeout * 1000)
+    return asked
+
+
+def decision_to_json(decision: Decision) -> bytes:
+    """A decision as it is stored."""
+    return orjson.dumps(asdict(decision))
+
+
+def decision_from_json(data: bytes) -> Decision:
+    """Read a decision."""
+    value = orjson.loads(data)
+    return Decision(
+        verdict=Verdict(value["verdict"]), reason=value.get("reason"), by=value.get("by")
+    )
+
+
+def reply_to_json(reply: ChildReply) -> bytes:
+    """A child's reply as its parent keeps it."""
+    return orjson.dumps(asdict(reply))
+
+
+def _reply_from_json(data: bytes) -> ChildReply:
+    value = orjson.loads(data)
+    error = value.get("error")
+    read = {
+        "status": TurnStatus(value["status"]),
+        "error": record_of(TurnError, error) if error else None,
+        "usage": record_of(Usage, value.get("usage", {})),
+    }
+    return record_of(ChildReply, {**value, **read})
+
+
+def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
+    """What has become of calls, for the worker of an epoch.
+
+    Raises:
+        UnreadableRecord: Some of it is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        return CallBook(
+            decisions={key: decision_from_json(value) for key, value in _of("a", fields)},
+            begun_before=frozenset(key for key, value in _of("s", fields) if int(value) != epoch),
+            children={key: _children(value) for key, value in _of("k", fields)},
+            replies={key: _reply_from_json(value) for key, value in _of("r", fields)},
+        )
+
+
+def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+    """The questions that wait.
+
+    Raises:
+        UnreadableRecord: One of them is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        return _pending(turn, fields)
+
+
+def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+    # A hash has no order of its own.
+    asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
+    asked.sort(key=lambda found: found[0]["number"])
+    return [
+        PendingCall(
+            turn_id=turn.turn_id,
+            conversation_id=turn.conversation_id,
+            agent=turn.agent,
+            call_id=call_id,
+            tool=question["tool"],
+            arguments=question["arguments"],
+            expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
+            default=Verdict(question["default"]),
+        )
+        for question, call_id in asked
+        if f"a:{call_id}" not in fields
+    ]
+
+
+def children_of(fields: Mapping[str, bytes]) -> list[tuple[ChildTurn, bool]]:
+    """The children, and whether each is waited for.
+
+    Raises:
+        UnreadableRecord: One of them is not as any release writes it.
+    """
+    with reading("a turn's waiting call", remedy=_REMEDY):
+        found = [child for _, value in _of("k", fields) for child in _children(value)]
+    found.sort(key=lambda child: child.number)
+    return [(child, f"w:{child.turn_id}" in fields) for child in found]
+
+
+def _children(value: bytes) -> tuple[ChildTurn, ...]:
+    return tuple(_child(child) for child in orjson.loads(value))
+
+
+def _child(data: dict[str, Any]) -> ChildTurn:
+    budget = data.get("budget")
+    return record_of(ChildTurn, {**data, "budget": record_of(Limits, budget) if budget else None})
+
+
+def _of(kind: str, fields: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    prefix = f"{kind}:"
+    return [(key[2:], value) for key, value in fields.items() if key.startswith(prefix)]
+
+
+def held_event(held: HeldCalls) -> dict[str, Any]:
+    """Data of the event of a turn that waits for decisions or children."""
+    if not held.questions:
+        turns = [{"agent": child.agent, "turn": child.turn_id} for child in held.children]
+        return {"reason": "children", "turns": turns}
+    calls = [{"call": question.call_id, "tool": question.tool} for question in held.questions]
+    return {"reason": "approval", "calls": calls}
+
+
+def decided_event(call_id: str, decision: Decision) -> dict[str, Any]:
+    """Data of the event of a decision."""
+    return {"call": call_id, "verdict": decision.verdict.value}
+
+
+def replied_event(reply: ChildReply) -> dict[str, Any]:
+    """Data of the event of a child's end."""
+    return {"turn": reply.turn_id, "status": reply.status.value}

@@ -1,0 +1,229 @@
+"""Turns between Redis's flat hashes and our types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+from agentapi.conversation.compaction import Summary
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Usage,
+    attachment_from_dict,
+    from_dict,
+    to_dict,
+)
+from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
+from agentapi.stores.answers import Ending
+from agentapi.turns import (
+    Event,
+    EventType,
+    ModelStep,
+    OnAbort,
+    Step,
+    Turn,
+    TurnError,
+    TurnStatus,
+)
+from agentapi.turns.budget import Limits, Spent
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """A flat list of fields and values as a dict."""
+    # A name that is no text is none that any release knows.
+    return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
+    """Read a turn's hash.
+
+    Raises:
+        UnreadableRecord: It is of a newer release, or not as any release writes it.
+    """
+    what = f"turn {turn_id}"
+    with reading(what, remedy="enqueue its message again as a new turn"):
+        check_version(what, int(fields.get("v", PROTOCOL)), PROTOCOL)
+        return _turn(turn_id, fields)
+
+
+def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
+    outcome = _object(fields.get("outcome", b"{}"))
+    messages = tuple(from_dict(message) for message in outcome.get("messages", ()))
+    status = TurnStatus(fields["status"].decode())
+    last = messages[-1] if messages else None
+    replied = status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+    error = outcome.get("error")
+    return Turn(
+        turn_id=turn_id,
+        conversation_id=fields["conversation"].decode(),
+        agent=fields["agent"].decode(),
+        input=fields["input"].decode(),
+        status=status,
+        user_id=fields["user"].decode() or None,
+        tenant_id=fields["tenant"].decode() or None,
+        metadata=_object(fields["metadata"]),
+        stream=fields["stream"] == b"1",
+        on_abort=OnAbort(fields["on_abort"].decode()),
+        attempt=int(fields.get("attempt", 0)),
+        handbacks=int(fields.get("handbacks", 0)),
+        deferrals=int(fields.get("deferrals", 0)),
+        parks=int(fields.get("parks", 0)),
+        losses=int(fields.get("losses", 0)),
+        deaths=int(fields.get("deaths", 0)),
+        suspect="suspect" in fields,
+        failures=_failures(fields),
+        worker=fields["worker"].decode() if "worker" in fields else None,
+        wakes_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
+        steps=int(fields.get("steps", 0)),
+        usage=record_of(Usage, outcome.get("usage", {})),
+        text=last.content if replied and last else None,
+        messages=messages,
+        error=record_of(TurnError, error) if error else None,
+        answered_by=some_text_in(outcome, "answered_by"),
+        structured=bool(outcome.get("structured")),
+        cancel_requested="cancel" in fields,
+        last_event=int(fields.get("events", 0)) - 1,
+        deadline_at=_seconds(fields.get("deadline")),
+        parent_id=fields["parent"].decode() if "parent" in fields else None,
+        depth=int(fields.get("depth", 0)),
+        budget=Limits.from_json(fields["budget"]) if "budget" in fields else None,
+        attachments=tuple(
+            map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
+        ),
+        created_at=int(fields["created"]) / 1000,
+        started_at=_seconds(fields.get("started")),
+        ended_at=_seconds(fields.get("ended")),
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = orjson.loads(data)
+    if not isinstance(value, dict):
+        raise TypeError("it is not an object")
+    return value
+
+
+def spent_from(fields: Sequence[bytes | None]) -> Spent:
+    """Read a conversation's totals: steps, tokens, cost.
+
+    Raises:
+        UnreadableRecord: They are not numbers.
+    """
+    steps, tokens, cost = fields[:3]
+    with _reading_meta():
+        return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
+
+
+def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
+    """Read a conversation's summary: its text, and how many messages it covers.
+
+    Raises:
+        UnreadableRecord: They are something else.
+    """
+    text, covered = fields
+    with _reading_meta():
+        return Summary(text=(text or b"").decode(), covered=int(covered or 0), total=total)
+
+
+def calibration_from(field: bytes | None) -> float:
+    """Read a conversation's calibration; raises as `spent_from`."""
+    with _reading_meta():
+        return float(field or 1)
+
+
+def answering_from(field: bytes) -> str | None:
+    """Read the agent that a conversation was handed over to; raises as `spent_from`."""
+    with _reading_meta():
+        return field.decode() or None
+
+
+def _reading_meta() -> AbstractContextManager[None]:
+    return reading("the meta hash of a conversation", remedy="delete the conversation")
+
+
+def _failures(fields: Mapping[str, bytes]) -> int:
+    """Failures of the model call that comes next; those of calls before it are history."""
+    same_call = fields.get("failures_at") == fields.get("steps", b"0")
+    return int(fields.get("failures", 0)) if same_call else 0
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return int(value) / 1000 if value is not None else None
+
+
+def outcome_to_json(ending: Ending) -> bytes:
+    """What a turn's hash keeps of its end."""
+    completed = ending.status is TurnStatus.COMPLETED
+    outcome: dict[str, Any] = {
+        "messages": [to_dict(message) for message in ending.messages] if completed else [],
+        "usage": ending.usage,
+    }
+    if ending.error is not None:
+        outcome["error"] = ending.error
+    if ending.answered_by is not None:
+        outcome["answered_by"] = ending.answered_by
+    if ending.structured:
+        outcome["structured"] = True
+    return orjson.dumps(outcome)
+
+
+def ending_event(ending: Ending) -> dict[str, Any]:
+    """Data of the event that ends a turn."""
+    if ending.error is not None:
+        return asdict(ending.error)
+    return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+
+
+def parked_event(delay: float, reason: str) -> dict[str, Any]:
+    """Data of the event of a turn that waits without a worker."""
+    return {"seconds": round(delay, 3), "reason": reason}
+
+
+def step_event(index: int, step: Step) -> dict[str, Any]:
+    """Data of the event of a recorded step."""
+    event: dict[str, Any] = {"index": index, "kind": step.kind}
+    if isinstance(step, ModelStep):
+        event["tools"] = [call.name for call in step.message.tool_calls]
+        event["calls"] = [call.id for call in step.message.tool_calls]
+        if step.message.model is not None:
+            event["model"] = step.message.model
+        if step.rejected is not None:
+            event["rejected"] = True
+    else:
+        event["tools"] = [step.message.name]
+        event["calls"] = [step.message.call_id]
+        event["failed"] = step.message.is_error
+    return event
+
+
+def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
+    """Read an entry of an event stream; its id is the event's number plus one.
+
+    One reader serves many turns, so an entry that this release cannot read keeps its number and
+    is given as `EventType.UNKNOWN`. An end stays an end, whatever its data are.
+    """
+    number = int(entry_id.partition(b"-")[0]) - 1
+    name = fields.get(b"type", b"").decode(errors="replace")
+    try:
+        kind, data = EventType(name), orjson.loads(fields[b"data"])
+        readable = isinstance(data, dict) and all(need in data for need in _NEEDED.get(kind, ()))
+    except (ValueError, LookupError):
+        readable, data = False, {}
+    if readable:
+        return Event(number=number, type=kind, data=data)
+    if name in _ENDS:
+        return Event(number=number, type=EventType(name), data={})
+    return Event(number=number, type=EventType.UNKNOWN, data={"type": name})
+
+
+_NEEDED: Final[Mapping[EventType, Sequence[str]]] = {
+    EventType.DELTA: ("text",),
+    EventType.STEP: ("index", "kind", "tools"),
+}
+"""What readers of an event take for granted."""
+
+_ENDS: Final = frozenset(kind.value for kind in EventType if kind.ends)

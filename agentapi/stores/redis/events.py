@@ -1,0 +1,74 @@
+"""Reading the event streams of many turns over one connection."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, TypeAlias, cast
+
+import redis
+
+from agentapi.redis.connection import connect
+from agentapi.redis.keys import turn_keys
+from agentapi.settings import Settings
+from agentapi.stores.redis.codec import event_from_entry
+from agentapi.turns import Event
+
+LONGEST_BLOCK = 30.0
+"""Seconds that one blocking read may last."""
+
+_Reply: TypeAlias = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
+
+
+class EventReader:
+    """Waits for the events of any number of turns in one XREAD.
+
+    A waiting read also follows a wake-up stream of its own, so that another thread can end it
+    to change the set of turns. The stream keeps one entry and the cursor is ours, so a wake-up
+    sent before the read began is not lost.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+        self._blocking: redis.Redis | None = None
+        self._wake_key = f"agentapi:wake:{uuid.uuid4().hex}"
+        self._wake_cursor = "0"
+
+    def read(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+        """Events after the cursors; waits up to `timeout` seconds for the first."""
+        streams: dict[Any, Any] = {
+            turn_keys(turn_id).events: f"{number + 1}-0" for turn_id, number in cursors.items()
+        }
+        if timeout > 0:
+            reply = self._block(streams, timeout)
+        else:
+            reply = cast("_Reply", self._client.xread(streams)) if streams else []
+        found: dict[str, list[Event]] = {}
+        for name, entries in reply:
+            if name.decode() == self._wake_key:
+                self._wake_cursor = entries[-1][0].decode()
+                continue
+            turn_id = name.decode().removesuffix(":events").rpartition(":")[2]
+            found[turn_id] = [event_from_entry(key, fields) for key, fields in entries]
+        return found
+
+    def _block(self, streams: dict[Any, Any], timeout: float) -> _Reply:
+        if self._blocking is None:
+            self._blocking = connect(self._settings, block=LONGEST_BLOCK)
+        streams = {self._wake_key: self._wake_cursor, **streams}
+        block = max(1, round(min(timeout, LONGEST_BLOCK) * 1000))
+        return cast("_Reply", self._blocking.xread(streams, block=block) or [])
+
+    def interrupt(self) -> None:
+        """End a waiting `read`, or the next one."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.xadd(self._wake_key, {"wake": "1"}, maxlen=1)
+        pipeline.expire(self._wake_key, 3600)
+        pipeline.execute()
+
+    def close(self) -> None:
+        """Close the waiting connection."""
+        if self._blocking is not None:
+            self._blocking.close()
+            self._blocking.connection_pool.disconnect()

@@ -1,0 +1,332 @@
+"""Sessions with MCP servers: one an event loop and server, made again when they break.
+
+Imported when a server is first used: the `mcp` package costs about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+from typing import Any, Final
+
+import httpx2
+from anyio import BrokenResourceError, ClosedResourceError
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+from mcp.types import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    REQUEST_TIMEOUT,
+    CallToolResult,
+    Tool,
+    ToolListChangedNotification,
+)
+
+from agentapi.decoding.plain import clean_text, cut
+from agentapi.errors import ProviderUnavailable
+from agentapi.tools.base import ToolFailed
+from agentapi.tools.mcp.endpoint import McpEndpoint
+from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
+
+log = logging.getLogger("agentapi.mcp")
+
+CONNECT_TIMEOUT: Final = 20.0
+"""Seconds for a server to start and say hello."""
+
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between tries to reach a server that is down."""
+
+LISTEN_PAUSE: Final = 1.0
+"""Seconds before a server is asked again to tell of changes."""
+
+LONGEST_REASON: Final = 1_000
+"""Bytes of an error that are told."""
+
+_NO_SESSION: Final = frozenset({INVALID_REQUEST, CONNECTION_CLOSED, -32001})
+"""Codes with which servers over HTTP refuse a session that they do not know (any more)."""
+
+
+class McpSession:
+    """A session with one server. Used from one event loop."""
+
+    def __init__(self, server: McpEndpoint) -> None:
+        self._server = server
+        self._connecting = asyncio.Lock()
+        self._life: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._end = asyncio.Event()
+        self._tools: tuple[Tool, ...] | None = None
+        self._remembers = True
+        self._changes = 0
+        self._failures = 0
+        self._not_before = 0.0
+        self._status: int | None = None
+
+    async def tools(self) -> tuple[Tool, ...]:
+        """The server's tools; remembered until they change or the session breaks.
+
+        Raises:
+            ProviderUnavailable: The server cannot be reached.
+        """
+        while self._tools is None or not self._remembers:
+            known = self._client
+            client = await self._connected()
+            try:
+                async with asyncio.timeout(self._server.timeout):
+                    changes = self._changes
+                    found = await all_tools(client)
+            except Exception as error:
+                await self._broke(client)
+                # A session that broke while nobody used it is made again at once.
+                if client is not known:
+                    raise self._away(error) from error
+                continue
+            tools = tuple(tool for tool in found[:MOST_TOOLS] if is_usable(tool))
+            if changes == self._changes:
+                self._tools = tools
+                if left_out := len(found) - len(tools):
+                    log.warning("mcp.left_out server=%s tools=%d", self._server.name, left_out)
+            return tools
+        return self._tools
+
+    async def call(self, name: str, arguments: dict[str, Any], *, repeat: bool) -> CallToolResult:
+        """Call a tool.
+
+        Args:
+            name: As the server has it.
+            arguments: For it.
+            repeat: Whether the call may be made again when its outcome is unknown.
+
+        Raises:
+            ToolFailed: There is no result; says why.
+        """
+        for last in (False, True):
+            try:
+                client = await self._connected()
+            except ProviderUnavailable as error:
+                raise ToolFailed(f"{error}; the call was not made") from error
+            try:
+                return await client.call_tool(
+                    name, arguments, read_timeout_seconds=self._server.timeout
+                )
+            except Exception as error:
+                fate = _fate(error)
+                if fate is _Fate.TOLD:
+                    raise ToolFailed(_told(error)) from error
+                await self._broke(client)
+                if last or not (repeat or fate is _Fate.NOT_MADE):
+                    raise ToolFailed(self._gone(fate)) from error
+        raise AssertionError("the last try returns or raises")
+
+    def _gone(self, fate: _Fate) -> str:
+        if fate is _Fate.NOT_MADE:
+            return f"MCP server {self._server.name!r} ends its sessions: the call was not made"
+        return (
+            f"MCP server {self._server.name!r} went away during the call: its outcome is "
+            "unknown, and it was not made again. Find out before you repeat it."
+        )
+
+    async def aclose(self) -> None:
+        """End the session, and the server if it was started for it."""
+        self._end.set()
+        if self._life is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(self._life, return_exceptions=True), 5)
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._client is not None and self._life is not None and not self._life.done():
+                return self._client
+            pause = self._not_before - time.monotonic()
+            if pause > 0:
+                raise self._away("it is tried again soon", retry_after=pause)
+            self._end = asyncio.Event()
+            self._forget()
+            self._remembers = True
+            self._status = None
+            ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+            self._life = asyncio.create_task(self._live(ready, self._end))
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    self._client = await asyncio.shield(ready)
+            except BaseException as error:
+                # Also when the turn that waits is cancelled: nobody would end it later.
+                self._life.cancel()
+                if not isinstance(error, Exception):
+                    raise
+                self._failures += 1
+                pause = min(2.0 ** (self._failures - 1), LONGEST_PAUSE)
+                self._not_before = time.monotonic() + pause
+                raise self._away(error, retry_after=pause) from error
+            self._failures = 0
+            return self._client
+
+    async def _live(self, ready: asyncio.Future[Client], end: asyncio.Event) -> None:
+        """Hold the session open: the SDK wants it closed by the task that opened it."""
+
+        async def listen(message: object) -> None:
+            if isinstance(message, ToolListChangedNotification):
+                self._forget()
+
+        try:
+            async with (
+                _transport(self._server, self._note) as transport,
+                Client(transport, message_handler=listen) as client,
+            ):
+                ready.set_result(client)
+                watching = asyncio.create_task(self._watch(client, end))
+                try:
+                    await end.wait()
+                finally:
+                    watching.cancel()
+                    await asyncio.gather(watching, return_exceptions=True)
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error if isinstance(error, Exception) else OSError(str(error)))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._forget()
+            # Nobody may be waiting for it any more.
+            if ready.done() and not ready.cancelled():
+                ready.exception()
+
+    async def _watch(self, client: Client, end: asyncio.Event) -> None:
+        """Forget the tools when they change. Older servers say so without being asked."""
+        while True:
+            try:
+                async with client.listen(tools_list_changed=True) as changes:
+                    self._forget()
+                    async for _ in changes:
+                        self._forget()
+            except ListenNotSupportedError:
+                return
+            except MCPError as error:
+                if error.code == CONNECTION_CLOSED:
+                    end.set()
+                # Else it will not say: it is asked before each model call.
+                self._remembers = False
+                return
+            except SubscriptionLost:
+                self._forget()
+            await asyncio.sleep(LISTEN_PAUSE)
+
+    def _forget(self) -> None:
+        self._tools = None
+        self._changes += 1
+
+    async def _broke(self, client: Client) -> None:
+        """Forget a session that broke, unless another call has done so."""
+        if self._client is client:
+            self._client = None
+            self._forget()
+            await self.aclose()
+
+    async def _note(self, response: httpx2.Response) -> None:
+        """Remember a refusal: what the SDK raises for it does not say which."""
+        self._status = response.status_code if response.is_error else None
+
+    def _away(
+        self, error: BaseException | str, retry_after: float | None = None
+    ) -> ProviderUnavailable:
+        # Of what the server sent, its beginning says enough.
+        why = error if isinstance(error, str) else cut(clean_text(_reason(error)), LONGEST_REASON)
+        if self._status is not None:
+            why = f"{why} (HTTP {self._status})"
+        return ProviderUnavailable(
+            f"MCP server {self._server.name!r} cannot be used: {why}; is it running, and is the "
+            "agent's McpServer(...) right?",
+            provider=self._server.name,
+            status=self._status,
+            retry_after=retry_after,
+        )
+
+
+class _Fate(Enum):
+    """What has become of a call that gave no result."""
+
+    TOLD = auto()
+    """The server, or the SDK, says what was wrong; the session goes on."""
+    LOST = auto()
+    """The session broke: nobody knows."""
+    NOT_MADE = auto()
+    """The server does not know the session: it was restarted, or ended it."""
+
+
+def _fate(error: Exception) -> _Fate:
+    if isinstance(error, MCPError):
+        if error.code in _NO_SESSION and "session" in error.message.lower():
+            return _Fate.NOT_MADE
+        return _Fate.LOST if error.code == CONNECTION_CLOSED else _Fate.TOLD
+    gone = (OSError, httpx2.HTTPError, ClosedResourceError, BrokenResourceError)
+    return _Fate.LOST if isinstance(error, gone) else _Fate.TOLD
+
+
+def _told(error: Exception) -> str:
+    """What the model is told of a call whose session goes on."""
+    if not isinstance(error, MCPError):
+        return f"the call was made, but its result is not as the server promised: {error}"
+    if error.code == REQUEST_TIMEOUT:
+        return "the tool did not answer in time: its outcome is unknown"
+    return error.message
+
+
+def _reason(error: BaseException) -> str:
+    """An error in words: the first of a group, which itself says nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def _transport(
+    server: McpEndpoint, note: Callable[[httpx2.Response], Any]
+) -> AsyncIterator[Any]:
+    if server.url is not None:
+        async with httpx2.AsyncClient(
+            headers=server.headers,
+            timeout=httpx2.Timeout(server.timeout, connect=CONNECT_TIMEOUT),
+            event_hooks={"response": [note]},
+        ) as http:
+            yield streamable_http_client(server.url, http_client=http)
+        return
+    parameters = StdioServerParameters(
+        command=server.command[0],
+        args=list(server.command[1:]),
+        env=dict(server.env) or None,
+        cwd=server.cwd,
+    )
+    with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230
+        yield stdio_client(parameters, errlog=nowhere)
+
+
+class Sessions:
+    """The sessions of each event loop."""
+
+    def __init__(self) -> None:
+        self._sessions: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[McpEndpoint, McpSession]
+        ] = weakref.WeakKeyDictionary()
+
+    def of(self, server: McpEndpoint) -> McpSession:
+        """The running loop's session with a server."""
+        found = self._sessions.setdefault(asyncio.get_running_loop(), {})
+        if server not in found:
+            found[server] = McpSession(server)
+        return found[server]
+
+    async def aclose(self) -> None:
+        """End those of the running loop."""
+        found = self._sessions.pop(asyncio.get_running_loop(), {})
+        await asyncio.gather(*(session.aclose() for session in found.values()))
+
+
+sessions: Final = Sessions()

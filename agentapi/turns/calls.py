@@ -1,0 +1,143 @@
+"""Tool calls that wait without a worker: for a person's decision, or for other turns' replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agentapi.conversation.messages import Usage
+from agentapi.turns.budget import Limits
+from agentapi.turns.model import TurnError, TurnStatus
+
+
+class Verdict(StrEnum):
+    """What was decided about a call."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """A decision about a call.
+
+    Attributes:
+        verdict: Whether it may be made.
+        reason: For the model, when it may not.
+        by: Who decided, in the caller's own words; ``expiry`` when nobody did in time.
+    """
+
+    verdict: Verdict
+    reason: str | None = None
+    by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A call that may be made only when somebody says so.
+
+    Attributes:
+        call_id: The model's id of the call.
+        tool: Name of the tool.
+        arguments: What it is to be called with.
+        timeout: Seconds after which `default` is the decision; None waits for ever.
+        default: The decision when nobody decided in time.
+        number: Its place among the calls of its turn.
+    """
+
+    call_id: str
+    tool: str
+    arguments: Mapping[str, Any]
+    timeout: float | None = None
+    default: Verdict = Verdict.REJECTED
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingCall:
+    """A question as the people who decide see it. Times are seconds since 1970.
+
+    Attributes:
+        turn_id: The turn that waits: the one that was asked about, or one it delegated to.
+        agent: The agent that wants to make the call.
+        expires_at: When `default` becomes the decision; None for never.
+    """
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+    call_id: str
+    tool: str
+    arguments: Mapping[str, Any]
+    expires_at: float | None
+    default: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildTurn:
+    """A turn that another turn's tool call waits for.
+
+    Attributes:
+        call_id: The call; its children are in the order of their replies.
+        timeout: Seconds it may take, queue and all; None for as long as its parent.
+        lasting: Whether its conversation outlives the parent turn.
+        listed: Whether the call's result is a list of replies.
+        budget: What it may spend, with all below it.
+        number: Place of its call among the calls of its turn.
+    """
+
+    call_id: str
+    turn_id: str
+    conversation_id: str
+    agent: str
+    input: str
+    timeout: float | None = None
+    lasting: bool = False
+    listed: bool = False
+    budget: Limits | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildReply:
+    """How a child turn ended, and what it spent with all below it."""
+
+    turn_id: str
+    status: TurnStatus
+    text: str = ""
+    error: TurnError | None = None
+    usage: Usage = field(default_factory=Usage)
+    steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldCalls:
+    """What a turn's calls wait for when its worker lets go of it."""
+
+    questions: Sequence[Question] = ()
+    children: Sequence[ChildTurn] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallBook:
+    """What has become of a turn's calls that waited.
+
+    Attributes:
+        decisions: By call id.
+        begun_before: Calls that were allowed and given to an earlier attempt: whether it made
+            them is not known.
+        children: By call id, in the order of their replies.
+        replies: By the child's turn id.
+    """
+
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    begun_before: frozenset[str] = frozenset()
+    children: Mapping[str, Sequence[ChildTurn]] = field(default_factory=dict)
+    replies: Mapping[str, ChildReply] = field(default_factory=dict)
+
+    def answered(self, call_id: str) -> bool:
+        """Whether all children of a call have replied."""
+        children = self.children.get(call_id, ())
+        return bool(children) and all(child.turn_id in self.replies for child in children)

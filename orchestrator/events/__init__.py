@@ -1,0 +1,1 @@
+"""Following the events of turns, from a thread and from an event loop."""

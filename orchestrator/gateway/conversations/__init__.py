@@ -1,0 +1,1 @@
+"""A tenant's conversations: records, history, forks and deletion."""

@@ -1,0 +1,110 @@
+"""Deleting conversations and turns, in steps that hold nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import aclosing
+from typing import Final
+
+from agentapi.errors import TurnNotFound
+from agentapi.turns import Turn
+from orchestrator.gateway.conversations.records import Busy, Dropped
+from orchestrator.gateway.http.errors import Conflict
+from orchestrator.gateway.turn_labels import labels_of
+from orchestrator.gateway.view import TenantView, no_conversation
+
+_PATIENCE: Final = 5.0
+"""Seconds beyond a dead worker's lease in which a cancelled turn must have stopped."""
+
+_PAUSE: Final = 0.2
+
+
+async def delete_conversation(view: TenantView, conversation_id: str) -> None:
+    """Delete a conversation and its turns; those that have not ended are cancelled first.
+
+    Raises:
+        NotFound: There is none, or it is another tenant's.
+        Conflict: A running turn did not stop in time.
+        StoreUnavailable: Redis is out of reach.
+    """
+    internal = view.existing(conversation_id)
+    store, operation = view.gateway.conversations, uuid.uuid4().hex
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + view.gateway.settings.lease_ttl + _PATIENCE
+    dropped = await store.drop(internal, view.tenant, operation)
+    while isinstance(dropped, Busy):
+        for turn_id in reversed(dropped.turn_ids):
+            await _cancel_and_forget(view, internal, turn_id)
+        if loop.time() > deadline:
+            raise Conflict(
+                "a turn of the conversation runs and has not stopped yet: it is cancelled; "
+                "delete the conversation again in some seconds",
+                code="conversation_busy",
+                retry_after=2,
+            )
+        dropped = await store.drop(internal, view.tenant, operation)
+        if isinstance(dropped, Busy):
+            await asyncio.sleep(_PAUSE)
+    if dropped is None:
+        raise no_conversation(conversation_id)
+    await _wipe(view, dropped)
+
+
+async def delete_turn(view: TenantView, turn: Turn) -> None:
+    """Delete an ended turn; its one-off conversation too, when nothing else is in it.
+
+    Raises:
+        Conflict: It has not ended.
+        StoreUnavailable: Redis is out of reach.
+    """
+    if not await _forget(view, turn.conversation_id, turn.turn_id):
+        raise Conflict(
+            "the turn has not ended: cancel it before you delete it",
+            code="turn_not_ended",
+            retry=False,
+        )
+    labels = labels_of(turn)
+    if not labels.implicit or labels.previous is not None:
+        return
+    count = await _messages_if_alone(view, turn, labels.seeded)
+    if count is not None:
+        store = view.gateway.conversations
+        dropped = await store.drop(
+            turn.conversation_id, view.tenant, uuid.uuid4().hex, expected=count
+        )
+        if isinstance(dropped, Dropped):
+            await _wipe(view, dropped)
+
+
+async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int | None:
+    """How many messages a conversation has in which no other turn has any."""
+    count = seeded
+    history = view.history_of(turn.conversation_id)
+    async with aclosing(history.up(seeded)) as groups:
+        async for group in groups:
+            if group[0].message.turn_id != turn.turn_id:
+                return None
+            count = group[-1].position + 1
+    return count
+
+
+async def _cancel_and_forget(view: TenantView, conversation_id: str, turn_id: str) -> None:
+    try:
+        await view.gateway.call(lambda orchestrator: orchestrator.cancel(turn_id))
+    except TurnNotFound:
+        return
+    await _forget(view, conversation_id, turn_id)
+
+
+async def _forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
+    freed = await view.gateway.conversations.forget(conversation_id, turn_id)
+    if freed:
+        await view.gateway.ledger.forgotten(view.tenant, freed)
+    return freed is not None
+
+
+async def _wipe(view: TenantView, dropped: Dropped) -> None:
+    freed = await view.gateway.conversations.wipe(dropped, view.tenant)
+    await view.gateway.ledger.dropped(view.tenant, dropped.conversation_id)
+    await view.gateway.ledger.forgotten(view.tenant, freed)

@@ -1,0 +1,140 @@
+"""Where a turn that continues another one runs: behind it, or in a copy of what was before."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agentapi.ids import partition_of
+from agentapi.redis.keys import conversation_keys
+from agentapi.turns import Turn
+from orchestrator.gateway.conversations.history import Place
+from orchestrator.gateway.http.errors import Conflict, InvalidRequest
+from orchestrator.gateway.tenants.ledger import OVERHEAD
+from orchestrator.gateway.view import TenantView
+
+_STEP_BYTES: Final = 524_288
+"""Bytes that Redis copies at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Continuation:
+    """What is to be done for a turn that continues another.
+
+    Attributes:
+        turn: The turn to continue.
+        operation: Names the new turn; a repeat with the same name goes the same way.
+        conversation_id: Public id of the conversation in which it will run.
+        bytes: What is stored for it.
+        place: Where the turn to continue ends, for a copy.
+    """
+
+    turn: Turn
+    operation: str
+    conversation_id: str
+    bytes: int = 0
+    place: Place | None = None
+
+    async def make(self, view: TenantView) -> Continuation:
+        """Do it. Returns another plan, and did nothing, when somebody else was faster.
+
+        Raises:
+            Conflict: The history was changed meanwhile.
+            InvalidRequest: Another plan is needed, and it is too large.
+            StoreUnavailable: Redis is out of reach.
+        """
+        if self.place is not None:
+            await self._copy(view, self.place)
+            return self
+        store, turn = view.gateway.conversations, self.turn
+        if await store.may_continue(turn.conversation_id, turn.turn_id, self.operation, take=True):
+            return self
+        return await _fork(view, self)
+
+    async def _copy(self, view: TenantView, place: Place) -> None:
+        source = conversation_keys(self.turn.conversation_id)
+        target = conversation_keys(view.internal(self.conversation_id))
+        gateway = view.gateway
+        idle = round(gateway.settings.turn_retention * 1000)
+        copied = 0
+        while copied <= place.position:
+            async with gateway.conversations.lanes.lane(view.tenant):
+                reply = await gateway.conversations.call(
+                    "fork",
+                    [source.messages, target.meta, target.messages],
+                    [
+                        view.tenant,
+                        self.turn.user_id or "",
+                        idle,
+                        place.position,
+                        place.digest,
+                        _STEP_BYTES,
+                    ],
+                )
+            if reply[0] == b"changed":
+                raise Conflict(
+                    "the conversation was changed while it was copied: repeat the request",
+                    code="conversation_changed",
+                    retry=True,
+                )
+            copied = reply[1]
+
+
+async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Continuation:
+    """Find out where a turn that follows a given one is to run. Changes nothing.
+
+    Args:
+        view: The caller's.
+        turn_id: The turn to continue.
+        operation: Names the new turn.
+
+    Raises:
+        TurnNotFound: There is none, or it is another tenant's.
+        InvalidRequest: There is nothing to continue, or too much to copy.
+        StoreUnavailable: Redis is out of reach.
+    """
+    turn = await view.turn(turn_id)
+    here = Continuation(
+        turn=turn, operation=operation, conversation_id=view.public(turn.conversation_id)
+    )
+    store = view.gateway.conversations
+    if await store.may_continue(turn.conversation_id, turn_id, operation, take=False):
+        return here
+    return await _fork(view, here)
+
+
+async def _fork(view: TenantView, here: Continuation) -> Continuation:
+    turn, limit = here.turn, view.gateway.settings.gateway_fork_bytes
+    history = view.history_of(turn.conversation_id)
+    place = await history.seek(turn.turn_id)
+    if place is None:
+        raise InvalidRequest(
+            f"the response is {turn.status.value} and has no place in its conversation that "
+            "could be continued: wait until it is completed, or continue the one before it",
+            param="previous_response_id",
+            code="previous_response_not_usable",
+        )
+    size = await history.measure(place.position, limit)
+    if size > limit:
+        raise InvalidRequest(
+            "the response is not the newest of its conversation, and the history up to it has more "
+            f"than {limit} bytes, too many to copy (AGENTAPI_GATEWAY_FORK_BYTES): continue the "
+            "newest response, or begin a conversation",
+            param="previous_response_id",
+            code="fork_too_large",
+        )
+    copy = _name_beside(view, turn.conversation_id, f"{turn.turn_id}:{here.operation}")
+    return replace(here, conversation_id=copy, bytes=size + OVERHEAD, place=place)
+
+
+def _name_beside(view: TenantView, conversation_id: str, name: str) -> str:
+    """A public id, always the same for a name, whose keys Redis has in the same place as the
+    conversation's: so one script copies from one to the other."""
+    partition = partition_of(conversation_id)
+    number = 0
+    while True:
+        made = f"conv_{uuid.uuid5(uuid.NAMESPACE_OID, f'{name}:{number}').hex}"
+        if partition_of(view.internal(made)) == partition:
+            return made
+        number += 1

@@ -1,0 +1,200 @@
+"""A conversation's history, read in pieces that hold nobody up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentapi.conversation.messages import Message, UserMessage, loads
+from agentapi.redis.keys import conversation_keys
+from orchestrator.gateway.conversations.records import ConversationStore, Kept
+
+FIRST_BYTES: Final = 16_384
+PIECE_BYTES: Final = 262_144
+"""Bytes of messages that are read and decoded at once: a millisecond or two. Readers that may need
+only a few messages begin with less."""
+
+SCAN_MESSAGES: Final = 2_000
+"""Messages that Redis looks through at once, which keeps it for about a millisecond."""
+
+SCAN_BYTES: Final = 1_048_576
+"""Bytes that Redis looks through at once."""
+
+END: Final = 2**53
+"""Behind every position."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a turn ends in a history.
+
+    Attributes:
+        position: Of its newest message.
+        digest: SHA-1 of that message as it is stored.
+    """
+
+    position: int
+    digest: str
+
+
+class History:
+    """One tenant's conversation. What is not there, or another tenant's, is None."""
+
+    def __init__(self, store: ConversationStore, conversation_id: str, tenant: str) -> None:
+        """Make one.
+
+        Args:
+            store: Where the conversation is.
+            conversation_id: Its id in Redis.
+            tenant: Whose it must be.
+        """
+        keys = conversation_keys(conversation_id)
+        self._store = store
+        self._tenant = tenant
+        self._keys = [keys.meta, keys.messages]
+
+    async def piece(
+        self, first: int = 0, last: int = END, *, up: bool = True, most: int = PIECE_BYTES
+    ) -> tuple[int, list[Kept]] | None:
+        """Read messages by position until there are enough bytes, at least one.
+
+        Args:
+            first: The first position that is wanted.
+            last: The last one.
+            up: Whether to begin at the first position and go up, or at the last and go down.
+            most: Bytes after which no more are read.
+
+        Returns:
+            How many messages the history has, and those read, in the order of reading.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        args = [self._tenant, first, last, most, "up" if up else "down"]
+        reply = await self._scan("page", args)
+        if reply[0] == b"missing":
+            return None
+        _, total, *found = reply
+        at, step = (first, 1) if up else (min(last, total - 1), -1)
+        kept = [
+            Kept(position=at + step * number, raw=raw, message=loads(raw))
+            for number, raw in enumerate(found)
+        ]
+        return total, kept
+
+    async def messages(self, start: int, count: int, most: int) -> tuple[int, list[Message]] | None:
+        """Messages from a position on.
+
+        Args:
+            start: The first position.
+            count: At most so many.
+            most: Bytes after which no more are read.
+
+        Returns:
+            How many messages the history has, and those read; fewer than `count` when there are
+            no more, or they are large.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        found: list[Message] = []
+        total = read = 0
+        while len(found) < count and read < most:
+            answer = await self.piece(start + len(found), start + count - 1)
+            if answer is None:
+                return None
+            total, piece = answer
+            if not piece:
+                break
+            found += [kept.message for kept in piece]
+            read += sum(len(kept.raw) for kept in piece)
+        return total, found
+
+    async def up(self, first: int) -> AsyncGenerator[list[Kept], None]:
+        """Groups of messages that belong together, oldest first; see `_begins`.
+
+        Args:
+            first: Position of the first message of a group.
+        """
+        group: list[Kept] = []
+        most = FIRST_BYTES
+        while (answer := await self.piece(first, most=most)) is not None and answer[1]:
+            most = min(2 * most, PIECE_BYTES)
+            for kept in answer[1]:
+                if group and _begins(kept.message, group[-1].message):
+                    yield group
+                    group = []
+                group.append(kept)
+            first = group[-1].position + 1
+        if group:
+            yield group
+
+    async def down(self, last: int = END) -> AsyncGenerator[list[Kept], None]:
+        """The same, newest first; messages of a group are oldest first all the same.
+
+        Args:
+            last: Position of the last message of a group.
+        """
+        group: list[Kept] = []
+        most = FIRST_BYTES
+        while last >= 0:
+            answer = await self.piece(0, last, up=False, most=most)
+            if answer is None or not answer[1]:
+                break
+            most = min(2 * most, PIECE_BYTES)
+            for kept in answer[1]:
+                if group and _begins(group[-1].message, kept.message):
+                    yield group[::-1]
+                    group = []
+                group.append(kept)
+            last = group[-1].position - 1
+        if group:
+            yield group[::-1]
+
+    async def seek(self, turn_id: str) -> Place | None:
+        """Where a turn, or an item that was put in by hand, ends.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        before = -1
+        while True:
+            args = [self._tenant, turn_id, before, SCAN_MESSAGES, SCAN_BYTES]
+            match await self._scan("seek", args):
+                case [b"found", position, digest]:
+                    return Place(position=position, digest=digest.decode())
+                case [b"more", position]:
+                    before = position
+                case _:
+                    return None
+
+    async def measure(self, last: int, most: int) -> int:
+        """Bytes of the messages up to a position, with their images and files.
+
+        Args:
+            last: The position.
+            most: Enough: what goes beyond is not counted to its end.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        at = size = 0
+        while at <= last and size <= most:
+            reply = await self._scan("measure", [self._tenant, at, last, SCAN_BYTES])
+            if reply[0] == b"missing" or reply[1] == at:
+                break
+            _, at, read = reply
+            size += read
+        return size
+
+    async def _scan(self, name: str, args: Sequence[Any]) -> Any:
+        async with self._store.lanes.lane(self._tenant):
+            return await self._store.call(name, self._keys, args)
+
+
+def _begins(message: Message, before: Message) -> bool:
+    """Whether a message begins a turn, or what a user said outside of one."""
+    if message.turn_id != before.turn_id:
+        return True
+    return message.turn_id is None and isinstance(message, UserMessage)

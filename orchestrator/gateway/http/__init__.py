@@ -1,0 +1,1 @@
+"""HTTP: connections, bodies, authentication, errors and server-sent events."""

@@ -1,0 +1,259 @@
+"""One mapping from errors to HTTP statuses and OpenAI's error object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from agentapi.decoding.plain import cut
+from agentapi.errors import (
+    AgentAPIError,
+    CallNotPending,
+    ConfigurationError,
+    ConversationBusy,
+    InvalidInput,
+    ServerUnavailable,
+    TenantMismatch,
+    TurnFailed,
+    TurnNotFound,
+    TurnTimeout,
+    UnknownAgent,
+)
+
+LONGEST_MESSAGE: Final = 2_000
+LONGEST_PARAM: Final = 200
+"""Bytes; an error may quote what the client sent."""
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+
+class GatewayError(AgentAPIError):
+    """Something that only the gateway refuses.
+
+    Attributes:
+        status: The HTTP status.
+        kind: `type` of OpenAI's error object.
+        param: The parameter at fault, if one is.
+        retry: Whether OpenAI's clients should repeat the request; None leaves it to them.
+        retry_after: Seconds to wait before that.
+    """
+
+    status: ClassVar[int] = 400
+    kind: ClassVar[str] = _INVALID
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.shown_code = code or self.code
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+class InvalidRequest(GatewayError, ValueError):
+    """A parameter is not acceptable."""
+
+    code = "invalid_value"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter of OpenAI's that agents do not take."""
+
+    code = "unsupported_parameter"
+
+
+class NotAuthenticated(GatewayError):
+    """No key, or one that is not valid."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(GatewayError):
+    """Not from there: a web page or a proxy, while there are no keys."""
+
+    status = 403
+    code = "forbidden"
+
+
+class Misdirected(GatewayError):
+    """Not under that name, while there are no keys."""
+
+    status = 421
+    code = "host_not_allowed"
+
+
+class NotFound(GatewayError):
+    """There is no such thing, or it is another tenant's."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(GatewayError):
+    """Not now: the state of the thing forbids it."""
+
+    status = 409
+    code = "conflict"
+
+
+class KeyReused(GatewayError):
+    """The idempotency key named another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class Gone(GatewayError):
+    """It was there, and is kept no longer."""
+
+    status = 410
+    code = "gone"
+
+
+class TooSlow(GatewayError):
+    """The request's body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class TooLarge(GatewayError):
+    """The request's body is larger than the limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class RateLimited(GatewayError):
+    """The tenant has used up a limit."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Stopping(GatewayError):
+    """This gateway is shutting down."""
+
+    status = 503
+    kind = _SERVER
+    code = "gateway_stopping"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """An error as a client gets it."""
+
+    status: int
+    kind: str
+    code: str | None
+    message: str
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        error = {
+            "message": cut(self.message, LONGEST_MESSAGE),
+            "type": self.kind,
+            "param": None if self.param is None else cut(self.param, LONGEST_PARAM),
+            "code": self.code,
+        }
+        return {"error": error}
+
+
+_TURN_FAILURES: Mapping[str, tuple[int, str]] = {
+    "unknown_agent": (404, _INVALID),
+    "invalid_input": (400, _INVALID),
+    "invalid_message": (400, _INVALID),
+    "cancelled": (409, _INVALID),
+    "deadline": (504, _SERVER),
+    "provider_unavailable": (503, _SERVER),
+    "provider": (502, _SERVER),
+    "provider_rejected": (502, _SERVER),
+    "attachment_refused": (400, _INVALID),
+    "context_too_long": (400, _INVALID),
+}
+"""A failed turn's error code, where a reply was waited for; anything else is a 500."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """How an error is shown; of one that is not ours, nothing is."""
+    match error:
+        case GatewayError():
+            return Problem(
+                status=error.status,
+                kind=error.kind,
+                code=error.shown_code,
+                message=str(error),
+                param=error.param,
+                headers=_retry_headers(error.retry, error.retry_after),
+            )
+        case TurnFailed():
+            status, kind = _TURN_FAILURES.get(error.error_code, (500, _SERVER))
+            # The turn has run: a client that repeats the request by itself runs it twice.
+            headers = _retry_headers(False, None)
+            return _plain(error, status, kind, headers, code=error.error_code)
+        case UnknownAgent():
+            return Problem(
+                status=404,
+                kind=_INVALID,
+                code="model_not_found",
+                message=str(error),
+                param="model",
+            )
+        case InvalidInput():
+            return _plain(error, 400, _INVALID)
+        case TurnNotFound() | TenantMismatch():
+            return _plain(error, 404, _INVALID, code="not_found")
+        case ConversationBusy() | CallNotPending():
+            return _plain(error, 409, _INVALID, _retry_headers(False, None))
+        case TurnTimeout():
+            return _plain(error, 504, _SERVER, _retry_headers(False, None))
+        case ServerUnavailable():
+            return _plain(error, 503, _SERVER, _retry_headers(None, 1))
+        case ConfigurationError() | AgentAPIError():
+            return _plain(error, 500, _SERVER)
+        case _:
+            return Problem(
+                status=500,
+                kind=_SERVER,
+                code="internal",
+                message="the gateway failed; its log has the request id of this answer",
+            )
+
+
+def _plain(
+    error: AgentAPIError,
+    status: int,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+    code: str | None = None,
+) -> Problem:
+    return Problem(
+        status=status,
+        kind=kind,
+        code=code or error.code,
+        message=str(error),
+        headers=headers or {},
+    )
+
+
+def _retry_headers(retry: bool | None, after: float | None) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if retry is not None:
+        headers["x-should-retry"] = "true" if retry else "false"
+    if after is not None:
+        headers["retry-after"] = str(max(1, -int(-after // 1)))
+        headers["retry-after-ms"] = str(max(1, round(after * 1000)))
+    return headers

@@ -1,0 +1,95 @@
+"""What is served while no key exists: requests of this machine to this machine, nothing else.
+
+Listening on loopback is not enough. A page in a browser here can send requests to 127.0.0.1, under
+a name of its own that it points there (DNS rebinding), and a proxy here passes on what others
+send. Both show in the headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from orchestrator.gateway.http.errors import Forbidden, GatewayError, Misdirected
+
+_REMEDY: Final = (
+    "make a key with `agentapi keys create TENANT`, or set AGENTAPI_GATEWAY_REQUIRE_KEYS, and send "
+    "`Authorization: Bearer KEY`"
+)
+
+_OF_PROXIES: Final = frozenset(
+    {
+        "cf-connecting-ip",
+        "client-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "x-real-ip",
+    }
+)
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a host's name or address always means this machine.
+
+    Args:
+        host: Without a port, an IPv6 address without its brackets.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal(headers: Headers) -> GatewayError | None:
+    """Why a request is not served while there are no keys, or None when it is.
+
+    Args:
+        headers: The request's.
+    """
+    if proxies := sorted(name for name in headers.keys() if _is_of_proxy(name)):  # noqa: SIM118
+        return Forbidden(
+            f"the request came through a proxy ({', '.join(proxies)}) and this gateway has no "
+            f"keys: {_REMEDY}",
+            code="keys_needed",
+        )
+    if not _all_local(f"//{host}" for host in headers.getlist("host") or [""]):
+        return Misdirected(
+            "this gateway has no keys, so it serves only requests to localhost, 127.0.0.1 or "
+            f"[::1], not to another name: {_REMEDY}"
+        )
+    foreign = headers.get("sec-fetch-site") == "cross-site"
+    if foreign or not _all_local(headers.getlist("origin")):
+        return Forbidden(
+            "this gateway has no keys, so it serves no web pages but those of this machine: "
+            f"{_REMEDY}",
+            code="origin_not_allowed",
+        )
+    return None
+
+
+def _is_of_proxy(name: str) -> bool:
+    return name in _OF_PROXIES or name.startswith("x-forwarded-")
+
+
+def _all_local(urls: Iterable[str]) -> bool:
+    return all(is_local_name(_host_of(url)) for url in urls)
+
+
+def _host_of(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        # Raises as well when the port is no number.
+        return (parts.hostname or "") if parts.port is None or parts.port >= 0 else ""
+    except ValueError:
+        return ""

@@ -1,0 +1,143 @@
+"""Around every request: its id, one log line, who may send a body, and faults without a trace."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from typing import Any, Final
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentapi.errors import AgentAPIError
+from orchestrator.gateway.http.bodies import BodyReader
+from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.errors import Problem, problem_of
+
+log = logging.getLogger("agentapi.gateway")
+
+REQUEST_ID: Final = "x-request-id"
+
+_GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestGate:
+    """Pure ASGI, so that a fault in the middle of a stream cuts the connection: behind
+    Starlette's ``middleware("http")`` the client would take it for a clean end."""
+
+    def __init__(self, app: ASGIApp, entrance: Entrance, bodies: BodyReader) -> None:
+        """Stand before an app.
+
+        Args:
+            app: The app.
+            entrance: Says who may come in.
+            bodies: Reads the bodies of those.
+        """
+        self._app = app
+        self._entrance = entrance
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "websocket":
+            # There is none here, for nobody.
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if _GIVEN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        exchange = _Exchange(scope, request_id, send)
+        try:
+            await self._entrance.admit(scope, headers)
+            body = await self._bodies.read(receive, headers)
+            await self._app(scope, _replay(body, receive), exchange.send)
+        except AgentAPIError as error:
+            await exchange.refuse(problem_of(error))
+        except Exception as error:
+            # Neither here nor at the client: a traceback may show what people said.
+            log.error(
+                "request.crashed request_id=%s error=%s at=%s",
+                request_id,
+                type(error).__name__,
+                _place(error),
+            )
+            if exchange.status is None:
+                await exchange.refuse(problem_of(error))
+        finally:
+            exchange.log()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, request_id: str, send: Send) -> None:
+        self._scope = scope
+        self._request_id = request_id
+        self._send = send
+        self._began = time.monotonic()
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self._request_id
+            allowance = self._scope["state"].get("allowance")
+            for name, value in (allowance.headers() if allowance else {}).items():
+                headers[name] = value
+        await self._send(message)
+
+    async def refuse(self, problem: Problem) -> None:
+        body = orjson.dumps(problem.body())
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        start: Message = {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [
+                (name.encode(), value.encode())
+                for name, value in {**headers, **problem.headers}.items()
+            ],
+        }
+        await self.send(start)
+        await self._send({"type": "http.response.body", "body": body})
+
+    def log(self) -> None:
+        """The route and not the path: ids of conversations are the tenant's business."""
+        route = getattr(self._scope.get("route"), "path", "-")
+        log.info(
+            "request method=%s route=%s status=%s ms=%.0f request_id=%s tenant=%s",
+            self._scope["method"],
+            route,
+            self.status or "-",
+            (time.monotonic() - self._began) * 1000,
+            self._request_id,
+            self._scope["state"].get("tenant", "-"),
+        )
+
+
+def _place(error: Exception) -> str:
+    """File and line of the fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "-"
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

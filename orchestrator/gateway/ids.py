@@ -1,0 +1,86 @@
+"""Ids of OpenAI's objects, made of the ids of turns."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import TypeGuard
+
+from agentapi.conversation.messages import Message
+from orchestrator.gateway.http.errors import NotFound
+
+_TURN = re.compile(r"\d{3}-[0-9a-f]{32}")
+_ITEM = re.compile(
+    r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<place>\d{1,15}))_\w+",
+    re.ASCII,
+)
+_RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})")
+
+
+def turn_key(turn_id: str) -> str:
+    """A turn's id without its dash, as other ids carry it."""
+    return turn_id.replace("-", "")
+
+
+def response_id(turn_id: str) -> str:
+    """The id of a turn as a response."""
+    return f"resp_{turn_key(turn_id)}"
+
+
+def turn_id_of(response: str) -> str:
+    """The turn of a response's id.
+
+    Raises:
+        NotFound: The text is no such id.
+    """
+    match = _RESPONSE.fullmatch(response)
+    if match is None:
+        raise NotFound(f"there is no response {response!r}", code="response_not_found")
+    return f"{match[1]}-{match[2]}"
+
+
+def is_turn_id(text: str | None) -> TypeGuard[str]:
+    """Whether a message carries a turn's id, and not the name of an item put in by hand."""
+    return text is not None and _TURN.fullmatch(text) is not None
+
+
+def user_item_id(turn_id: str) -> str:
+    """The id of a turn's user message."""
+    return f"msg_{turn_key(turn_id)}_u"
+
+
+def text_item_id(turn_id: str, number: int) -> str:
+    """The id of the text of a turn's model response, counted from 0."""
+    return f"msg_{turn_key(turn_id)}_a{number}"
+
+
+def call_item_id(turn_id: str, call_id: str) -> str:
+    """The id of a turn's tool call."""
+    return f"mcp_{turn_key(turn_id)}_{hashlib.sha256(call_id.encode()).hexdigest()[:12]}"
+
+
+def new_conversation_id(name: str | None = None) -> str:
+    """The id of a conversation that nobody named: the same for the same name."""
+    made = uuid.uuid4() if name is None else uuid.uuid5(uuid.NAMESPACE_OID, f"gateway:{name}")
+    return f"conv_{made.hex}"
+
+
+def new_message_key() -> str:
+    """What stands in place of a turn's id in a message that was put into a history by hand."""
+    return f"item-{uuid.uuid4().hex}"
+
+
+def name_of_item(item_id: str) -> str | int | None:
+    """The turn of an item's id, or the name that it was put in under, or its place; else None."""
+    match = _ITEM.fullmatch(item_id)
+    if match is None:
+        return None
+    if match["place"]:
+        return int(match["place"])
+    return f"{match['begin']}-{match['rest']}"
+
+
+def key_of(message: Message, position: int) -> str:
+    """What the ids of a message's items are made of: its turn, else its place."""
+    return message.turn_id or f"at{position}"

@@ -1,0 +1,75 @@
+"""The native API's approvals: tool calls that wait for a person's decision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentapi.turns import PendingCall, Verdict
+from orchestrator.gateway.access import View
+from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.native.turns import TurnView, turn_view
+
+router = APIRouter(tags=["native"], route_class=StrictRoute)
+
+
+class DecideCall(BaseModel):
+    """A decision about a tool call. It is final; saying the same again does nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    verdict: Literal["approved", "rejected"]
+    reason: Annotated[
+        str | None, Field(max_length=4096, description="For the model, of a rejection.")
+    ] = None
+    by: Annotated[str | None, Field(max_length=512, description="Who decided, for the record.")] = (
+        None
+    )
+
+
+class PendingCallView(BaseModel):
+    """A tool call that waits. Times are seconds since 1970."""
+
+    call_id: str
+    turn_id: Annotated[str, Field(description="The turn itself, or one that it waits for.")]
+    agent: str
+    tool: str
+    arguments: dict[str, Any]
+    expires_at: float | None
+    default: Annotated[str, Field(description="The decision when nobody decided in time.")]
+
+
+class PendingCalls(BaseModel):
+    """All calls of a turn that wait."""
+
+    turn_id: str
+    calls: list[PendingCallView]
+
+
+def _shown(call: PendingCall) -> PendingCallView:
+    return PendingCallView(
+        call_id=call.call_id,
+        turn_id=call.turn_id,
+        agent=call.agent,
+        tool=call.tool,
+        arguments=dict(call.arguments),
+        expires_at=call.expires_at,
+        default=call.default.value,
+    )
+
+
+@router.get("/turns/{turn_id}/calls", responses=errors(404))
+async def pending_calls(turn_id: str, view: View) -> PendingCalls:
+    """The tool calls of a turn that wait for a decision, those of turns it waits for included."""
+    calls = await view.pending(turn_id)
+    return PendingCalls(turn_id=turn_id, calls=[_shown(call) for call in calls])
+
+
+@router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))
+async def decide_call(turn_id: str, call_id: str, body: DecideCall, view: View) -> TurnView:
+    """Let a call be made, or not; the turn goes on at once."""
+    await view.decide(turn_id, call_id, Verdict(body.verdict), reason=body.reason, by=body.by)
+    return turn_view(view, await view.turn(turn_id))

@@ -1,0 +1,242 @@
+"""The native API: turns and conversations as they are."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentapi.conversation.messages import to_dict
+from agentapi.turns import OnAbort, OnBusy, Turn
+from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.conversations import deletion
+from orchestrator.gateway.http.answers import JsonAnswer
+from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.http.errors import InvalidRequest
+from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.sse import EventStream
+from orchestrator.gateway.intake import Existing, NewMessage, accept, digest_of
+from orchestrator.gateway.streams import native_stream
+from orchestrator.gateway.turn_labels import metadata_of
+from orchestrator.gateway.view import TenantView, no_conversation
+
+_PAGE_BYTES: Final = 524_288
+"""Bytes of messages after which a piece of a history ends early."""
+
+router = APIRouter(tags=["native"], route_class=StrictRoute)
+
+
+class CreateTurn(BaseModel):
+    """A message to an agent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    agent: Annotated[str, Field(min_length=1)]
+    message: Annotated[str, Field(min_length=1)]
+    user_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    metadata: dict[str, Any] | None = None
+    stream: Annotated[
+        bool, Field(description="Whether the text goes to the turn's events as it arrives.")
+    ] = False
+    on_busy: Annotated[
+        Literal["enqueue", "reject", "interrupt", "replace", "merge"] | None,
+        Field(description="If the conversation has turns that have not ended."),
+    ] = None
+    on_abort: Annotated[
+        Literal["drop", "keep"] | None,
+        Field(description="What is left of the turn if it is cancelled or fails."),
+    ] = None
+
+
+class TurnFault(BaseModel):
+    """Why a turn failed."""
+
+    code: str
+    message: str
+
+
+class TurnUsage(BaseModel):
+    """Tokens of all model calls of a turn."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+
+
+class TurnView(BaseModel):
+    """A turn as it stands. Times are seconds since 1970."""
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+    status: str
+    input: str
+    text: str | None
+    error: TurnFault | None
+    usage: TurnUsage
+    steps: int
+    attempt: int
+    last_event: int
+    user_id: str | None
+    metadata: dict[str, Any]
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+
+class MessagePage(BaseModel):
+    """A piece of a history, oldest first; `next` is the `after` of the next piece."""
+
+    conversation_id: str
+    messages: list[dict[str, Any]]
+    next: int | None
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    conversation_id: str
+    deleted: Literal[True] = True
+
+
+def turn_view(view: TenantView, turn: Turn) -> TurnView:
+    """A turn as its tenant sees it."""
+    fault = TurnFault(code=turn.error.code, message=turn.error.message) if turn.error else None
+    return TurnView(
+        turn_id=turn.turn_id,
+        conversation_id=view.public(turn.conversation_id),
+        agent=turn.agent,
+        status=turn.status.value,
+        input=turn.input,
+        text=turn.text,
+        error=fault,
+        usage=TurnUsage(
+            input_tokens=turn.usage.input_tokens,
+            output_tokens=turn.usage.output_tokens,
+            cached_tokens=turn.usage.cached_tokens,
+        ),
+        steps=turn.steps,
+        attempt=turn.attempt,
+        last_event=turn.last_event,
+        user_id=turn.user_id,
+        metadata=metadata_of(turn),
+        created_at=turn.created_at,
+        started_at=turn.started_at,
+        ended_at=turn.ended_at,
+    )
+
+
+@router.post(
+    "/conversations/{conversation_id}/turns", status_code=202, responses=errors(404, 409, 422)
+)
+async def create_turn(
+    conversation_id: str, body: CreateTurn, view: View, key: Key, response: Response
+) -> TurnView:
+    """Give an agent a message; the turn is accepted when this answers."""
+    turn_id = await accept(
+        view,
+        NewMessage(
+            agent=body.agent,
+            text=body.message,
+            idempotency_key=key or uuid.uuid4().hex,
+            digest=digest_of(body, key),
+            user_id=body.user_id,
+            metadata=body.metadata or {},
+            stream=body.stream,
+            on_busy=OnBusy(body.on_busy) if body.on_busy else None,
+            on_abort=OnAbort(body.on_abort) if body.on_abort else None,
+        ),
+        Existing(conversation_id=conversation_id),
+    )
+    response.headers["location"] = f"/turns/{turn_id}"
+    return turn_view(view, await view.turn(turn_id))
+
+
+@router.get("/turns/{turn_id}", responses=errors(404))
+async def get_turn(turn_id: str, view: View) -> TurnView:
+    """A turn as it stands."""
+    return turn_view(view, await view.turn(turn_id))
+
+
+@router.get(
+    "/turns/{turn_id}/events",
+    response_class=Response,
+    responses={200: SSE, 204: {"description": "Nothing follows."}, **errors(404, 410)},
+)
+async def turn_events(
+    turn_id: str,
+    view: View,
+    last_event_id: Annotated[
+        str | None, Header(description="Number of the last event already seen.")
+    ] = None,
+    after: Annotated[
+        int | None, Query(ge=-1, le=2**53, description="The same, for clients without headers.")
+    ] = None,
+) -> Response:
+    """The turn's events, past and to come, until the one that ends it."""
+    seen = _number(last_event_id) if last_event_id is not None else after
+    seen = -1 if seen is None else seen
+    turn = await view.turn(turn_id)
+    if turn.status.ended and seen >= turn.last_event:
+        # What tells a browser not to connect again.
+        return Response(status_code=204)
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        await view.check_events(turn, seen)
+        return EventStream(
+            native_stream(view, turn, seen),
+            stall=view.gateway.settings.gateway_stall,
+            held=held.pop_all(),
+        )
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise InvalidRequest(
+            "Last-Event-ID is no number of an event: send the id of the last event you got",
+            param="Last-Event-ID",
+        )
+    return int(text)
+
+
+@router.post("/turns/{turn_id}/cancel", responses=errors(404))
+async def cancel_turn(turn_id: str, view: View) -> TurnView:
+    """Cancel a turn: a waiting one at once, a running one at its worker's next beat."""
+    await view.cancel(turn_id)
+    return turn_view(view, await view.turn(turn_id))
+
+
+@router.get(
+    "/conversations/{conversation_id}/messages", response_model=MessagePage, responses=errors(404)
+)
+async def get_messages(
+    conversation_id: str,
+    view: View,
+    after: Annotated[
+        int, Query(ge=-1, le=2**53, description="Position of the last message already seen.")
+    ] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> JsonAnswer:
+    """The history of a conversation, oldest first, piece by piece."""
+    found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
+    if found is None:
+        raise no_conversation(conversation_id)
+    total, messages = found
+    newest = after + len(messages)
+    return JsonAnswer(
+        {
+            "conversation_id": conversation_id,
+            "messages": [to_dict(message) for message in messages],
+            "next": newest if messages and newest + 1 < total else None,
+        }
+    )
+
+
+@router.delete("/conversations/{conversation_id}", responses=errors(404, 409))
+async def delete_conversation(conversation_id: str, view: View) -> Deleted:
+    """Delete a conversation and its turns; those that have not ended are cancelled."""
+    await deletion.delete_conversation(view, conversation_id)
+    return Deleted(conversation_id=conversation_id)

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible API: responses, conversations, chat completions, models."""

@@ -1,0 +1,122 @@
+"""Images and files in the forms of OpenAI's API.
+
+Addresses are handed to the model's provider as they are: neither the gateway nor a worker fetches
+what a client names. A provider that runs in one's own network would fetch from there what no
+client may reach; see `check_addresses`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from agentapi.conversation.attachments import File, Image
+from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.openai.addresses import is_public
+
+_DATA_URL: Final = re.compile(
+    r"data:(?P<type>[\w.+/-]+)(?:;[\w-]+=[^;,]*)*;base64,(?P<data>.*)", re.S
+)
+
+
+def attachment_of(part: Mapping[str, Any], place: str) -> Image | File | None:
+    """The image or file of a part of a user's message; None for other parts.
+
+    Raises:
+        InvalidRequest: It is not acceptable; names the place.
+    """
+    match part.get("type"):
+        case "input_image":
+            _refuse(part, place, {"type", "image_url", "detail"})
+            return _image(part.get("image_url"), f"{place}.image_url")
+        case "image_url":
+            _refuse(part, place, {"type", "image_url"})
+            inner = _object(part.get("image_url"), f"{place}.image_url")
+            _refuse(inner, f"{place}.image_url", {"url", "detail"})
+            return _image(inner.get("url"), f"{place}.image_url.url")
+        case "input_file":
+            _refuse(part, place, {"type", "file_data", "file_url", "filename"})
+            return _file(part, place)
+        case "file":
+            _refuse(part, place, {"type", "file"})
+            inner = _object(part.get("file"), f"{place}.file")
+            _refuse(inner, f"{place}.file", {"file_data", "filename"})
+            return _file(inner, f"{place}.file")
+        case _:
+            return None
+
+
+def _image(url: Any, place: str) -> Image:
+    if isinstance(url, str) and url.startswith("data:"):
+        media_type, data = _decoded(url, place)
+        return Image(data=data, media_type=media_type)
+    return Image(url=_address(url, place))
+
+
+def _file(part: Mapping[str, Any], place: str) -> File:
+    name = part.get("filename")
+    if name is not None and not isinstance(name, str):
+        raise InvalidRequest(f"{place}.filename is no text", param=f"{place}.filename")
+    if part.get("file_url") is not None:
+        return File(url=_address(part["file_url"], f"{place}.file_url"), name=name)
+    media_type, data = _decoded(part.get("file_data"), f"{place}.file_data")
+    return File(data=data, media_type=media_type, name=name)
+
+
+def _decoded(url: Any, place: str) -> tuple[str, bytes]:
+    found = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
+    try:
+        data = base64.b64decode(found["data"], validate=True) if found else b""
+    except ValueError:
+        # Of base64, or of text that is not ASCII.
+        data = b""
+    if found is None or not data:
+        raise InvalidRequest(
+            f"{place} is no data URL: expected data:<media type>;base64,<bytes>", param=place
+        )
+    return found["type"], data
+
+
+def _address(url: Any, place: str) -> str:
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        raise InvalidRequest(f"{place} is neither a data URL nor an address", param=place)
+    return url
+
+
+def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) -> None:
+    """See that no provider is sent where it may not go.
+
+    Args:
+        attached: Images and files of a message.
+        allowed: ``none``, ``public`` or ``any``.
+        param: The parameter they came with.
+
+    Raises:
+        InvalidRequest: One has an address that is not allowed.
+    """
+    for url in (part.url for part in attached if part.url is not None):
+        if allowed == "none":
+            why = "no addresses are taken here (AGENTAPI_GATEWAY_ADDRESSES)"
+        elif allowed == "public" and not is_public(url):
+            why = "the address is not public (AGENTAPI_GATEWAY_ADDRESSES)"
+        else:
+            continue
+        raise InvalidRequest(
+            f"{param}: {why}: send the image or file itself, as a data URL",
+            param=param,
+            code="address_not_allowed",
+        )
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{place} is no object", param=place)
+    return value
+
+
+def _refuse(part: Mapping[str, Any], place: str, known: set[str]) -> None:
+    for name in part:
+        if name not in known:
+            raise UnsupportedParameter(f"{place}.{name} is not supported", param=f"{place}.{name}")

@@ -1,0 +1,53 @@
+"""`/v1/chat/completions`: a completion is a turn."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from fastapi import APIRouter, Response
+
+from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.http.answers import JsonAnswer
+from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.sse import EventStream
+from orchestrator.gateway.ids import response_id
+from orchestrator.gateway.openai.objects import chat_object
+from orchestrator.gateway.openai.requests import CreateChat
+from orchestrator.gateway.openai.turns import ended, enqueue_chat
+from orchestrator.gateway.streams import chat_stream
+from orchestrator.handle import outcome
+
+router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
+
+
+@router.post(
+    "",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The completion; its chunks when it is streamed.",
+            "content": {"application/json": {}, **SSE["content"]},
+        },
+        **errors(404, 409, 422, 502, 504),
+    },
+)
+async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
+    """Let an agent answer the last message."""
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        turn_id = await enqueue_chat(view, body, key)
+        headers = {"x-response-id": response_id(turn_id)}
+        if body.stream:
+            turn = await view.turn(turn_id)
+            await view.check_events(turn, -1)
+            options = body.stream_options
+            return EventStream(
+                chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
+                stall=view.gateway.settings.gateway_stall,
+                held=held.pop_all(),
+                headers=headers,
+            )
+        turn = await ended(view, turn_id, key)
+    outcome(turn)
+    return JsonAnswer(chat_object(turn), headers=headers)

@@ -1,0 +1,107 @@
+"""A turn's events as the chunks of a chat completion.
+
+Chat completions know no way to take text back. When a worker is lost, the text it had shown is
+produced again: what repeats it is left out, and if the new text differs the stream is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agentapi.conversation.messages import AssistantMessage
+from agentapi.turns import Event, EventType, Turn, TurnStatus
+from orchestrator.gateway.openai.objects import chat_id, chat_usage
+
+
+class ChatStream:
+    """Makes chunks of events.
+
+    Attributes:
+        broken: Whether the text that came instead of text given up is another.
+    """
+
+    def __init__(self, turn: Turn, *, include_usage: bool) -> None:
+        """Begin.
+
+        Args:
+            turn: The turn, in whatever state.
+            include_usage: Whether the last chunk counts the tokens.
+        """
+        self._turn = turn
+        self._include_usage = include_usage
+        self.broken = False
+        self._shown = ""
+        self._again: str | None = None
+
+    def opening(self) -> dict[str, Any]:
+        """The first chunk: who speaks."""
+        return self._chunk({"role": "assistant", "content": "", "refusal": None})
+
+    def feed(self, event: Event) -> Iterator[dict[str, Any]]:
+        """What an event that does not end the turn means."""
+        match event.type:
+            case EventType.DELTA:
+                yield from self._delta(str(event.data["text"]))
+            case EventType.RESET:
+                self._again = ""
+            case EventType.STEP if event.data["kind"] == "model" and not event.data.get("rejected"):
+                self.broken = self.broken or self._again not in (None, self._shown)
+                self._shown, self._again = "", None
+            case _:
+                pass
+
+    def ending(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        """What the turn's end means: the rest and the last chunk, or an error.
+
+        Args:
+            turn: The turn as it ended.
+        """
+        if turn.status is not TurnStatus.COMPLETED:
+            yield _failure(turn)
+            return
+        last = turn.messages[-1] if turn.messages else None
+        text = last.content if isinstance(last, AssistantMessage) else ""
+        if text.startswith(self._shown):
+            if len(text) > len(self._shown):
+                yield self._chunk({"content": text[len(self._shown) :]})
+        elif self._again is not None:
+            self.broken = True
+            return
+        yield self._chunk({}, finish="stop")
+        if self._include_usage:
+            yield {**self._head(), "choices": [], "usage": chat_usage(turn.usage)}
+
+    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+        if self._again is None:
+            self._shown += text
+            yield self._chunk({"content": text})
+            return
+        self._again += text
+        if self._again.startswith(self._shown):
+            new = self._again[len(self._shown) :]
+            self._shown, self._again = self._again, None
+            if new:
+                yield self._chunk({"content": new})
+        elif not self._shown.startswith(self._again):
+            self.broken = True
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._head(), "choices": [choice]}
+        return {**chunk, "usage": None} if self._include_usage else chunk
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": chat_id(self._turn.turn_id),
+            "object": "chat.completion.chunk",
+            "created": int(self._turn.created_at),
+            "model": self._turn.agent,
+        }
+
+
+def _failure(turn: Turn) -> dict[str, Any]:
+    code = turn.error.code if turn.error else turn.status.value
+    message = f"{code}: {turn.error.message}" if turn.error else "the turn was cancelled"
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    return {"error": error}

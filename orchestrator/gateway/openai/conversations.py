@@ -1,0 +1,135 @@
+"""`/v1/conversations`: histories that outlive responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from agentapi.conversation.messages import AssistantMessage
+from orchestrator.gateway.access import View
+from orchestrator.gateway.conversations import deletion
+from orchestrator.gateway.conversations.records import Conversation
+from orchestrator.gateway.http.answers import JsonAnswer
+from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.http.errors import InvalidRequest, NotFound
+from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.ids import new_conversation_id
+from orchestrator.gateway.openai.input import from_items
+from orchestrator.gateway.openai.item_reader import Found
+from orchestrator.gateway.openai.items import items_of, page
+from orchestrator.gateway.openai.requests import (
+    CreateConversation,
+    CreateItems,
+    UpdateConversation,
+)
+from orchestrator.gateway.openai.responses import After, Include, Limit, Order, refuse_include
+from orchestrator.gateway.view import TenantView
+
+router = APIRouter(prefix="/v1/conversations", tags=["openai"], route_class=StrictRoute)
+
+
+@router.post("")
+async def create_conversation(
+    view: View, body: Annotated[CreateConversation | None, Body()] = None
+) -> dict[str, Any]:
+    """Begin a conversation."""
+    body = body or CreateConversation()
+    conversation_id = new_conversation_id()
+    messages = [said.message() for said in from_items(body.items or (), "items")]
+    made = await view.append(conversation_id, messages, make=True, metadata=body.metadata or {})
+    return _shown(conversation_id, made)
+
+
+@router.get("/{conversation}", responses=errors(404))
+async def get_conversation(conversation: str, view: View) -> dict[str, Any]:
+    """A conversation."""
+    return _shown(conversation, await view.conversation(conversation))
+
+
+@router.post("/{conversation}", responses=errors(404))
+async def update_conversation(
+    conversation: str, body: UpdateConversation, view: View
+) -> dict[str, Any]:
+    """Give a conversation other metadata."""
+    changed = await view.open(conversation, make=False, metadata=body.metadata or {})
+    return _shown(conversation, changed)
+
+
+@router.delete("/{conversation}", responses=errors(404, 409))
+async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
+    """Delete a conversation and its turns; those that have not ended are cancelled."""
+    await deletion.delete_conversation(view, conversation)
+    return {"id": conversation, "object": "conversation.deleted", "deleted": True}
+
+
+@router.post("/{conversation}/items", responses=errors(404))
+async def create_items(
+    conversation: str, body: CreateItems, view: View, include: Include = None
+) -> dict[str, Any]:
+    """Put messages at the end of a conversation."""
+    refuse_include(include)
+    messages = [said.message() for said in from_items(body.items, "items")]
+    await view.append(conversation, messages, make=False)
+    items = [found.item for found in items_of(messages)]
+    return page(items, after=None, limit=len(items) or 1, order="asc")
+
+
+@router.get("/{conversation}/items", response_model=dict[str, Any], responses=errors(404))
+async def list_items(
+    conversation: str,
+    view: View,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+    include: Include = None,
+) -> JsonAnswer:
+    """The items of a conversation."""
+    refuse_include(include)
+    await view.conversation(conversation)
+    found = await view.items(conversation).page(after=after, limit=limit, order=order)
+    return JsonAnswer(found)
+
+
+@router.get("/{conversation}/items/{item}", responses=errors(404))
+async def get_item(
+    conversation: str, item: str, view: View, include: Include = None
+) -> dict[str, Any]:
+    """One item of a conversation."""
+    refuse_include(include)
+    return (await _find(view, conversation, item)).item.item
+
+
+@router.delete("/{conversation}/items/{item}", responses=errors(404))
+async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any]:
+    """Take a message out of a conversation."""
+    removed = False
+    while not removed:
+        found = await _find(view, conversation, item)
+        message = found.kept.message
+        calls = isinstance(message, AssistantMessage) and message.tool_calls
+        if calls or message.turn_id is None:
+            raise InvalidRequest(
+                "the item belongs to a call of a tool, whose parts only go together: delete the "
+                "conversation, or leave it",
+                param="item_id",
+            )
+        # Not if it has just been moved by the removal of another.
+        removed = await view.remove(conversation, found)
+    return _shown(conversation, await view.conversation(conversation))
+
+
+async def _find(view: TenantView, conversation: str, item: str) -> Found:
+    await view.conversation(conversation)
+    if (found := await view.items(conversation).find(item)) is not None:
+        return found
+    raise NotFound(f"there is no item {item!r} in the conversation", code="item_not_found")
+
+
+def _shown(conversation_id: str, conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation_id,
+        "object": "conversation",
+        "created_at": int(conversation.created_at),
+        "metadata": dict(conversation.metadata),
+    }

@@ -1,0 +1,169 @@
+"""What a client says to an agent, out of the many forms of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
+from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.ids import new_message_key
+from orchestrator.gateway.openai.attachments import attachment_of
+
+_ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase"})
+_CHAT_FIELDS: Final = frozenset({"role", "content", "refusal", "annotations"})
+_TEXT_PARTS: Final = {
+    "user": frozenset({"input_text", "text"}),
+    "assistant": frozenset({"output_text", "text"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """A message of a request."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    attached: tuple[Image | File, ...] = ()
+
+    def message(self) -> Message:
+        """As it enters a history by hand, with a name of its own.
+
+        Raises:
+            UnsupportedParameter: It has images or files: those come with the message that is to
+                be answered, whose bytes are kept with its turn.
+        """
+        if self.attached:
+            raise UnsupportedParameter(
+                "images and files are taken with the message that is to be answered only: send "
+                "it as a turn of the conversation",
+                param="input",
+            )
+        if self.role == "user":
+            return UserMessage(content=self.text, turn_id=new_message_key())
+        return AssistantMessage(content=self.text, turn_id=new_message_key())
+
+
+def from_input(value: str | Sequence[Any]) -> list[Said]:
+    """`input` of a response.
+
+    Raises:
+        InvalidRequest: It is not acceptable; names the place.
+    """
+    if isinstance(value, str):
+        return [Said(role="user", text=value)]
+    return from_items(value, "input")
+
+
+def from_items(items: Sequence[Any], name: str) -> list[Said]:
+    """Items of a response or of a conversation.
+
+    Raises:
+        InvalidRequest: They are not acceptable; names the place.
+    """
+    said: list[Said] = []
+    for number, item in enumerate(items):
+        place = f"{name}[{number}]"
+        fields = _object(item, place)
+        kind = fields.get("type", "message")
+        if kind != "message":
+            raise UnsupportedParameter(
+                f"{place} is an item of type {kind!r}: an agent takes 'message' items; what its "
+                "tools did stays in the conversation (conversation, previous_response_id)",
+                param=f"{place}.type",
+            )
+        _refuse_others(fields, _ITEM_FIELDS, place)
+        said.append(_said(fields, place))
+    return said
+
+
+def from_chat(messages: Sequence[Any]) -> list[Said]:
+    """`messages` of a chat completion.
+
+    Raises:
+        InvalidRequest: They are not acceptable; names the place.
+    """
+    said: list[Said] = []
+    for number, message in enumerate(messages):
+        place = f"messages[{number}]"
+        fields = _object(message, place)
+        known = {name: value for name, value in fields.items() if value is not None}
+        _refuse_others(known, _CHAT_FIELDS, place)
+        said.append(_said(fields, place))
+    return said
+
+
+def split(said: Sequence[Said], param: str) -> tuple[Sequence[Said], Said]:
+    """What came before, and the user's message that is to be answered.
+
+    Raises:
+        InvalidRequest: The last message is not the user's.
+    """
+    if not said or said[-1].role != "user":
+        raise InvalidRequest(
+            f"{param} must end with a message of the user: that is what the agent answers",
+            param=param,
+        )
+    return said[:-1], said[-1]
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"{place} is no object", param=place)
+    return value
+
+
+def _refuse_others(fields: Mapping[str, Any], known: frozenset[str], place: str) -> None:
+    for name in fields:
+        if name not in known:
+            raise UnsupportedParameter(f"{place}.{name} is not supported", param=f"{place}.{name}")
+
+
+def _said(fields: Mapping[str, Any], place: str) -> Said:
+    match fields.get("role"):
+        case "user":
+            text, attached = _content(fields, place, "user")
+            return Said(role="user", text=text, attached=attached)
+        case "assistant":
+            return Said(role="assistant", text=_content(fields, place, "assistant")[0])
+        case role:
+            raise UnsupportedParameter(
+                f"{place} has the role {role!r}: expected 'user' or 'assistant'. An agent has its "
+                "own instructions and tools, which a request cannot add to",
+                param=f"{place}.role",
+            )
+
+
+def _is_text_part(kind: object, role: str) -> bool:
+    return isinstance(kind, str) and kind in _TEXT_PARTS[role]
+
+
+def _content(
+    fields: Mapping[str, Any], place: str, role: str
+) -> tuple[str, tuple[Image | File, ...]]:
+    content = fields.get("content")
+    place = f"{place}.content"
+    if isinstance(content, str):
+        return content, ()
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidRequest(f"{place} is neither text nor a list of parts", param=place)
+    texts: list[str] = []
+    attached: list[Image | File] = []
+    for number, part in enumerate(content):
+        where = f"{place}[{number}]"
+        fields = _object(part, where)
+        if role == "user" and (found := attachment_of(fields, where)) is not None:
+            attached.append(found)
+            continue
+        if not _is_text_part(fields.get("type"), role):
+            raise UnsupportedParameter(
+                f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and of "
+                "the user images and files",
+                param=f"{where}.type",
+            )
+        if not isinstance(fields.get("text"), str):
+            raise InvalidRequest(f"{where}.text is no text", param=f"{where}.text")
+        texts.append(fields["text"])
+    return "\n".join(texts), tuple(attached)

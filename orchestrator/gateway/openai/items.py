@@ -1,0 +1,176 @@
+"""Messages of a history as the items of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from orchestrator.gateway.http.errors import InvalidRequest
+from orchestrator.gateway.ids import call_item_id, key_of, text_item_id, user_item_id
+
+SERVER_LABEL: Final = "agentapi"
+"""Tools run in the workers. To a client they are calls of a remote server, which it need not
+carry out; `function_call` items would ask it to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """An item, and the message that it shows.
+
+    Attributes:
+        item: As OpenAI's API has it.
+        message: What it shows.
+        position: Of the message in its history.
+    """
+
+    item: dict[str, Any]
+    message: Message
+    position: int
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return str(self.item["id"])
+
+
+def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
+    """The items of a piece of a history that begins and ends with whole turns, oldest first.
+
+    Args:
+        messages: The messages.
+        first: Position of the first one in the history.
+    """
+    results = {m.call_id: m for m in messages if isinstance(m, ToolMessage)}
+    responses: dict[str, int] = {}
+    for position, message in enumerate(messages, first):
+        key = key_of(message, position)
+        match message:
+            case UserMessage():
+                item = user_item(key, message.content)
+                yield Item(item=item, message=message, position=position)
+            case AssistantMessage():
+                number = responses[key] = responses.get(key, -1) + 1
+                if message.content:
+                    item = text_item(text_item_id(key, number), message.content)
+                    yield Item(item=item, message=message, position=position)
+                for call in message.tool_calls:
+                    item = call_item(key, call, results.get(call.id))
+                    yield Item(item=item, message=message, position=position)
+            case ToolMessage():
+                pass
+
+
+def output_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """What a turn put out: its items without the user's message."""
+    return [
+        found.item for found in items_of(messages) if not isinstance(found.message, UserMessage)
+    ]
+
+
+def user_item(key: str, text: str) -> dict[str, Any]:
+    """A user's message."""
+    return {
+        "id": user_item_id(key),
+        "type": "message",
+        "status": "completed",
+        "role": "user",
+        "content": [{"type": "input_text", "text": text}],
+    }
+
+
+def text_item(item_id: str, text: str | None, status: str = "completed") -> dict[str, Any]:
+    """An assistant's message; without content yet when the text is None."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "status": status,
+        "role": "assistant",
+        "content": [] if text is None else [text_part(text)],
+    }
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """A part of an assistant's message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def call_item(key: str, call: ToolCall, result: ToolMessage | None) -> dict[str, Any]:
+    """A tool call with its result, if there is one."""
+    failed = result is not None and result.is_error
+    arguments = call.malformed
+    if arguments is None:
+        arguments = orjson.dumps(dict(call.arguments)).decode()
+    error = {"type": "mcp_tool_execution_error", "content": result.content} if failed else None  # type: ignore[union-attr]
+    status = "incomplete" if result is None else "failed" if failed else "completed"
+    return {
+        **bare_call_item(call_item_id(key, call.id), call.name, status),
+        "arguments": arguments,
+        "output": None if result is None or failed else result.content,
+        "error": error,
+    }
+
+
+def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
+    """A tool call of which only the name is known."""
+    return {
+        "id": item_id,
+        "type": "mcp_call",
+        "status": status,
+        "name": name,
+        "server_label": SERVER_LABEL,
+        "arguments": "",
+        "output": None,
+        "error": None,
+        "approval_request_id": None,
+    }
+
+
+def page(
+    items: Sequence[dict[str, Any]], *, after: str | None, limit: int, order: str
+) -> dict[str, Any]:
+    """A page of a list.
+
+    Args:
+        items: All of them, oldest first.
+        after: Id of the last item of the page before.
+        limit: At most so many.
+        order: ``asc`` or ``desc``.
+
+    Raises:
+        InvalidRequest: No item has the id `after`.
+    """
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    start = 0
+    if after is not None:
+        places = [place for place, item in enumerate(ordered) if item["id"] == after]
+        if not places:
+            raise InvalidRequest(f"there is no item {after!r} in the list", param="after")
+        start = places[0] + 1
+    return shown(ordered[start : start + limit], more=len(ordered) > start + limit)
+
+
+def shown(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page as OpenAI's API has it.
+
+    Args:
+        items: The page's.
+        more: Whether others follow.
+    """
+    return {
+        "object": "list",
+        "data": list(items),
+        # OpenAI's types want text here, also for an empty list.
+        "first_id": items[0]["id"] if items else "",
+        "last_id": items[-1]["id"] if items else "",
+        "has_more": more,
+    }

@@ -1,0 +1,32 @@
+"""`/v1/models`: the agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from orchestrator.gateway.access import View
+from orchestrator.gateway.http.errors import NotFound
+from orchestrator.gateway.http.openapi import errors
+
+router = APIRouter(prefix="/v1/models", tags=["openai"])
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "agentapi"}
+
+
+@router.get("")
+async def list_models(view: View) -> dict[str, Any]:
+    """All agents."""
+    names = await view.gateway.models.names()
+    return {"object": "list", "data": [_model(name) for name in names]}
+
+
+@router.get("/{model}", responses=errors(404))
+async def get_model(model: str, view: View) -> dict[str, Any]:
+    """One agent."""
+    if model not in await view.gateway.models.names():
+        raise NotFound(f"there is no model {model!r}", param="model", code="model_not_found")
+    return _model(model)

@@ -1,0 +1,237 @@
+"""A turn's events as the stream of a response: a pure function of the events.
+
+The same events always give the same stream with the same sequence numbers, so that a stream
+may be read again from any number, through any gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentapi.conversation.messages import AssistantMessage
+from agentapi.turns import Event, EventType, Turn, TurnStatus
+from orchestrator.gateway.ids import call_item_id, text_item_id
+from orchestrator.gateway.openai.items import (
+    bare_call_item,
+    output_items,
+    text_item,
+    text_part,
+)
+from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.turn_labels import labels_of
+
+
+@dataclass(kw_only=True)
+class _Call:
+    item_id: str
+    index: int
+    name: str
+    status: str = "incomplete"
+
+
+@dataclass(kw_only=True)
+class _Text:
+    item_id: str
+    index: int
+    shown: str = ""
+
+
+class ResponseStream:
+    """Makes OpenAI's events of a turn's. Each method gives the next ones, numbered.
+
+    Attributes:
+        sequence: Number of the newest event; -1 before the first.
+    """
+
+    def __init__(self, turn: Turn, conversation_id: str) -> None:
+        """Begin at the first event.
+
+        Args:
+            turn: The turn, in whatever state: only what never changes is used of it.
+            conversation_id: The public id of its conversation.
+        """
+        self._turn = turn
+        self._conversation_id = conversation_id
+        self.sequence = -1
+        self._begun = False
+        self._texts = 0
+        self._responses = 0
+        self._items = 0
+        self._open: _Text | None = None
+        self._calls: dict[str, _Call] = {}
+
+    def opening(self) -> Iterator[dict[str, Any]]:
+        """What every stream begins with."""
+        yield self._event("response.created", response=self._snapshot("queued"))
+        if labels_of(self._turn).background:
+            yield self._event("response.queued", response=self._snapshot("queued"))
+
+    def feed(self, event: Event) -> Iterator[dict[str, Any]]:
+        """What an event that does not end the turn means."""
+        match event.type:
+            case EventType.STARTED if not self._begun:
+                self._begun = True
+                yield self._event("response.in_progress", response=self._snapshot("in_progress"))
+            case EventType.DELTA:
+                yield from self._delta(str(event.data["text"]))
+            case EventType.RESET:
+                # The text shown so far is given up: its item ends as incomplete and is not part
+                # of the response; the text that comes instead gets an item of its own.
+                yield from self._close("incomplete")
+            case EventType.STEP if self._turn.stream:
+                yield from self._step(event.data)
+            case _:
+                pass
+
+    def ending(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        """What the turn's end means.
+
+        Args:
+            turn: The turn as it ended.
+        """
+        final = response_object(turn, self._conversation_id)
+        if turn.status is TurnStatus.COMPLETED:
+            yield from self._rest(turn)
+            yield self._event("response.completed", response=final)
+            return
+        yield from self._close("incomplete")
+        for call in self._calls.values():
+            item = bare_call_item(call.item_id, call.name, call.status)
+            yield self._event("response.output_item.done", output_index=call.index, item=item)
+        # OpenAI has no event for a cancelled response.
+        kind = "failed" if turn.status is TurnStatus.FAILED else "incomplete"
+        yield self._event(f"response.{kind}", response=final)
+
+    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+        if self._open is None:
+            yield from self._open_text()
+        if self._open is not None:
+            self._open.shown += text
+            yield self._text_event("delta", self._open, delta=text)
+
+    def _open_text(self) -> Iterator[dict[str, Any]]:
+        # An item given up keeps its id to itself: its successor has another.
+        again = f"_{self._texts}" if self._texts else ""
+        item_id = text_item_id(self._turn.turn_id, self._responses) + again
+        self._open = _Text(item_id=item_id, index=self._next_index())
+        item = text_item(item_id, None, "in_progress")
+        yield self._event("response.output_item.added", output_index=self._open.index, item=item)
+        yield self._event(
+            "response.content_part.added",
+            item_id=item_id,
+            output_index=self._open.index,
+            content_index=0,
+            part=text_part(""),
+        )
+
+    def _close(self, status: str) -> Iterator[dict[str, Any]]:
+        if self._open is None:
+            return
+        text, self._open = self._open, None
+        self._texts += status == "incomplete"
+        yield self._text_event("done", text, text=text.shown)
+        yield self._event(
+            "response.content_part.done",
+            item_id=text.item_id,
+            output_index=text.index,
+            content_index=0,
+            part=text_part(text.shown),
+        )
+        item = text_item(text.item_id, text.shown, status)
+        yield self._event("response.output_item.done", output_index=text.index, item=item)
+
+    def _text_event(self, kind: str, item: _Text, **more: str) -> dict[str, Any]:
+        return self._event(
+            f"response.output_text.{kind}",
+            item_id=item.item_id,
+            output_index=item.index,
+            content_index=0,
+            logprobs=[],
+            **more,
+        )
+
+    def _step(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        calls = list(zip(data.get("calls", ()), data["tools"], strict=False))
+        if data["kind"] == "model" and data.get("rejected"):
+            # It is no part of the response: the model is asked again.
+            yield from self._close("incomplete")
+            return
+        if data["kind"] == "model":
+            yield from self._close("completed")
+            self._texts = 0
+            self._responses += 1
+            for call_id, name in calls:
+                index = self._next_index()
+                item_id = call_item_id(self._turn.turn_id, call_id)
+                self._calls[item_id] = _Call(item_id=item_id, index=index, name=name)
+                item = bare_call_item(item_id, name, "in_progress")
+                yield self._event("response.output_item.added", output_index=index, item=item)
+                yield self._call_event("in_progress", item_id, index)
+            return
+        kind = "failed" if data.get("failed") else "completed"
+        for call_id, _ in calls:
+            call = self._calls.get(call_item_id(self._turn.turn_id, call_id))
+            if call is not None:
+                call.status = kind
+                yield self._call_event(kind, call.item_id, call.index)
+
+    def _call_event(self, kind: str, item_id: str, index: int) -> dict[str, Any]:
+        return self._event(f"response.mcp_call.{kind}", item_id=item_id, output_index=index)
+
+    def _rest(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        """What a completed turn put out and was not shown yet."""
+        if turn.stream:
+            yield from self._last_text(turn)
+        for item in output_items(turn.messages):
+            if call := self._calls.get(item["id"]):
+                yield self._event("response.output_item.done", output_index=call.index, item=item)
+            elif not turn.stream:
+                yield from self._whole(item)
+
+    def _last_text(self, turn: Turn) -> Iterator[dict[str, Any]]:
+        last = turn.messages[-1] if turn.messages else None
+        text = last.content if isinstance(last, AssistantMessage) else ""
+        shown = self._open.shown if self._open is not None else ""
+        if not text.startswith(shown):
+            yield from self._close("incomplete")
+            shown = ""
+        if len(text) > len(shown):
+            yield from self._delta(text[len(shown) :])
+        yield from self._close("completed")
+
+    def _whole(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """An item of a turn that nobody asked to stream, all at once."""
+        index = self._next_index()
+        if item["type"] == "message":
+            text = _Text(item_id=item["id"], index=index)
+            empty = text_item(item["id"], None, "in_progress")
+            yield self._event("response.output_item.added", output_index=index, item=empty)
+            part = {"item_id": item["id"], "output_index": index, "content_index": 0}
+            yield self._event("response.content_part.added", **part, part=text_part(""))
+            self._open = text
+            yield from self._delta(item["content"][0]["text"])
+            yield from self._close("completed")
+            return
+        bare = bare_call_item(item["id"], item["name"], "in_progress")
+        yield self._event("response.output_item.added", output_index=index, item=bare)
+        yield self._event("response.output_item.done", output_index=index, item=item)
+
+    def _next_index(self) -> int:
+        self._items += 1
+        return self._items - 1
+
+    def _snapshot(self, status: str) -> dict[str, Any]:
+        blank: dict[str, Any] = {
+            "status": status,
+            "output": [],
+            "usage": None,
+            "error": None,
+            "completed_at": None,
+        }
+        return {**response_object(self._turn, self._conversation_id), **blank}
+
+    def _event(self, kind: str, **data: Any) -> dict[str, Any]:
+        self.sequence += 1
+        return {"type": kind, "sequence_number": self.sequence, **data}

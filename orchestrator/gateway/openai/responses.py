@@ -1,0 +1,162 @@
+"""`/v1/responses`: a response is a turn."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from agentapi.errors import TurnNotFound
+from agentapi.turns import Turn
+from orchestrator.gateway.access import Key, View
+from orchestrator.gateway.conversations.deletion import delete_turn
+from orchestrator.gateway.http.answers import JsonAnswer
+from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.http.errors import InvalidRequest, NotFound, UnsupportedParameter
+from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.sse import EventStream
+from orchestrator.gateway.ids import response_id, turn_id_of
+from orchestrator.gateway.openai.items import items_of, page, user_item
+from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.openai.requests import CreateResponse
+from orchestrator.gateway.openai.turns import ended, enqueue_response
+from orchestrator.gateway.streams import response_stream
+from orchestrator.gateway.turn_labels import labels_of
+from orchestrator.gateway.view import TenantView
+
+router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
+
+_CANCEL_PATIENCE = 2.0
+"""Seconds beyond the workers' heartbeat that a cancellation is waited for."""
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+Order = Annotated[Literal["asc", "desc"], Query()]
+After = Annotated[str | None, Query()]
+Include = Annotated[list[str] | None, Query(alias="include[]", description="Not supported.")]
+
+_JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response; its events when it is streamed.",
+        "content": {"application/json": {}, **SSE["content"]},
+    }
+}
+
+
+@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
+async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
+    """Give an agent a message, and wait for its reply, stream it, or neither (background)."""
+    with ExitStack() as held:
+        if body.stream or not body.background:
+            held.enter_context(view.slot())
+        turn_id = await enqueue_response(view, body, key)
+        if body.stream:
+            turn = await view.turn(turn_id)
+            fresh = turn.last_event < 0
+            await view.check_events(turn, -1)
+            return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
+        if body.background:
+            return JsonAnswer(_shown(view, await view.turn(turn_id)))
+        return JsonAnswer(_shown(view, await ended(view, turn_id, key)))
+
+
+@router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
+async def get_response(
+    response: str,
+    view: View,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    include_obfuscation: bool = False,
+    include: Include = None,
+) -> Response:
+    """A response as it stands, or its events after a sequence number."""
+    refuse_include(include)
+    if include_obfuscation:
+        raise UnsupportedParameter(
+            "include_obfuscation is not supported", param="include_obfuscation"
+        )
+    if starting_after is not None and not stream:
+        raise InvalidRequest("starting_after needs stream=true", param="starting_after")
+    turn = await _turn(view, response)
+    if not stream:
+        return JsonAnswer(_shown(view, turn))
+    with ExitStack() as held:
+        held.enter_context(view.slot())
+        # The numbers follow from all events, whatever part of them is wanted.
+        await view.check_events(turn, -1)
+        after = -1 if starting_after is None else starting_after
+        return _stream(view, turn, after, held.pop_all())
+
+
+@router.post("/{response}/cancel", responses=errors(404))
+async def cancel_response(response: str, view: View) -> dict[str, Any]:
+    """Cancel a background response."""
+    turn = await _turn(view, response)
+    if not labels_of(turn).background:
+        raise InvalidRequest(
+            "only a response made with background=true can be cancelled; POST "
+            f"/turns/{turn.turn_id}/cancel cancels any turn",
+            param="response_id",
+            code="not_background",
+        )
+    await view.cancel(turn.turn_id)
+    patience = view.gateway.settings.heartbeat + _CANCEL_PATIENCE
+    return _shown(view, await view.wait(turn.turn_id, patience))
+
+
+@router.delete("/{response}", responses=errors(404, 409))
+async def delete_response(response: str, view: View) -> dict[str, Any]:
+    """Delete a response that has ended."""
+    await delete_turn(view, await _turn(view, response))
+    return {"id": response, "object": "response.deleted", "deleted": True}
+
+
+@router.get("/{response}/input_items", responses=errors(404))
+async def list_input_items(
+    response: str,
+    view: View,
+    after: After = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+    include: Include = None,
+) -> dict[str, Any]:
+    """What a response was asked with."""
+    refuse_include(include)
+    turn = await _turn(view, response)
+    before = [found.item for found in items_of(await view.seeds(turn))]
+    items = [*before, user_item(turn.turn_id, turn.input)]
+    return page(items, after=after, limit=limit, order=order)
+
+
+async def _turn(view: TenantView, response: str) -> Turn:
+    try:
+        return await view.turn(turn_id_of(response))
+    except TurnNotFound:
+        raise NotFound(
+            f"there is no response {response!r}: it was deleted, or it ended longer than "
+            "AGENTAPI_TURN_RETENTION ago",
+            code="response_not_found",
+        ) from None
+
+
+def _shown(view: TenantView, turn: Turn) -> dict[str, Any]:
+    return response_object(turn, view.public(turn.conversation_id))
+
+
+def _stream(
+    view: TenantView, turn: Turn, after: int, held: ExitStack, *, fresh: bool = False
+) -> EventStream:
+    return EventStream(
+        response_stream(view, turn, after, fresh=fresh),
+        stall=view.gateway.settings.gateway_stall,
+        held=held,
+        headers={"x-response-id": response_id(turn.turn_id)},
+    )
+
+
+def refuse_include(include: list[str] | None) -> None:
+    """Raises:
+    UnsupportedParameter: Something is to be included.
+    """
+    if include:
+        raise UnsupportedParameter("include is not supported", param="include")

@@ -1,0 +1,250 @@
+"""What a tenant holds: turns in flight, and bytes in Redis.
+
+Bytes are counted when they are written, and corrected when conversations are looked at: by a
+request that finds no room, and now and then in the background (`Auditor`). Replies are counted
+then, and what expired is counted no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+
+from agentapi import Settings
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.turns import TERMINAL, TurnStatus
+from orchestrator.gateway.http.errors import RateLimited
+from orchestrator.gateway.scripts import Scripts
+
+OVERHEAD: Final = 512
+"""Bytes that are counted for a conversation or a turn besides what is in it."""
+
+_IN_FLIGHT: Final = frozenset(
+    status.value.encode() for status in TurnStatus if status not in TERMINAL
+)
+
+_LONGEST_ENQUEUE: Final = 60_000
+"""Milliseconds; a turn that was admitted longer ago and is not in Redis never will be."""
+
+_AUDIT: Final = 200
+"""Conversations that are looked at together."""
+
+_SETTLED: Final = 60_000
+"""Milliseconds for which what a request has counted is not looked at: it may not be written yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    """A turn that asks to be let in.
+
+    Attributes:
+        turn_id: The turn.
+        conversation_id: Its conversation, as it is in Redis.
+        bytes: What it adds to the conversation.
+        turn_bytes: What is kept with the turn itself.
+    """
+
+    turn_id: str
+    conversation_id: str
+    bytes: int
+    turn_bytes: int
+
+
+class Ledger:
+    """Counts what tenants hold, exactly over all gateways, by Redis's clock."""
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+        self._hours = math.ceil(settings.turn_retention / 3600) + 1
+        self._active: set[str] = set()
+
+    def active(self) -> list[str]:
+        """Tenants that have stored something through this process, and were not looked at since."""
+        return sorted(self._active)
+
+    def rest(self, tenant: str) -> None:
+        """There is nothing to look at now."""
+        self._active.discard(tenant)
+
+    async def admit(self, tenant: str, asked: Admission) -> bool:
+        """Count a turn, until it ends, and its bytes.
+
+        Returns:
+            Whether it is new; false for a repeat.
+
+        Raises:
+            RateLimited: The tenant has as many turns or bytes as it may.
+            StoreUnavailable: Redis is out of reach.
+        """
+        in_flight = self._settings.gateway_turns_in_flight
+        stored = self._settings.gateway_stored_bytes
+        if not in_flight and not stored:
+            return True
+        if stored:
+            self._active.add(tenant)
+        size = [asked.conversation_id, asked.bytes, asked.turn_bytes, self._hours]
+        args = [in_flight, asked.turn_id, stored, *size]
+        reply = await self._call("admit", _keys(tenant), args)
+        if reply[0] == b"full":
+            reply = await self._call("admit", _keys(tenant), [*args, *await self._ended(reply[1:])])
+        if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
+            reply = await self._call("admit", _keys(tenant), args)
+        if reply[0] == b"full":
+            raise RateLimited(
+                f"{in_flight} turns of this key's tenant have not ended: wait for some of them, or "
+                "have AGENTAPI_GATEWAY_TURNS_IN_FLIGHT raised; nothing was accepted",
+                code="turns_in_flight_exceeded",
+                retry_after=1,
+            )
+        if reply[0] == b"stored":
+            raise self._no_room()
+        return bool(reply[0] == b"admitted")
+
+    async def withdraw(self, tenant: str, asked: Admission, *, stored: bool = True) -> None:
+        """Forget a turn that was admitted but not accepted.
+
+        Args:
+            tenant: Whose it is.
+            asked: As it was admitted.
+            stored: Whether its bytes were not stored either.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        sizes = [f"c:{asked.conversation_id}", asked.bytes, "", asked.turn_bytes]
+        in_flight = self._settings.gateway_turns_in_flight
+        await self._release(tenant, asked.turn_id if in_flight else "", sizes if stored else [])
+
+    async def charge(self, tenant: str, conversation_id: str, size: int) -> None:
+        """Count bytes that are about to be written into a conversation.
+
+        Raises:
+            RateLimited: The tenant has as many as it may.
+            StoreUnavailable: Redis is out of reach.
+        """
+        limit = self._settings.gateway_stored_bytes
+        if not limit:
+            return
+        self._active.add(tenant)
+        keys, args = _keys(tenant)[1:], [limit, conversation_id, size, self._hours]
+        reply = await self._call("charge", keys, args)
+        if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
+            reply = await self._call("charge", keys, args)
+        if reply[0] == b"stored":
+            raise self._no_room()
+
+    async def refund(self, tenant: str, conversation_id: str, size: int) -> None:
+        """Take back what `charge` counted.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        await self._release(tenant, "", [f"c:{conversation_id}", size])
+
+    async def dropped(self, tenant: str, conversation_id: str) -> None:
+        """A conversation is no more.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        await self._release(tenant, "", [f"c:{conversation_id}", 2**53])
+
+    async def forgotten(self, tenant: str, hours: Mapping[int, int]) -> None:
+        """Turns are no more: bytes by the hour in which they were accepted.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        fields = {f"h:{hour}": size for hour, size in hours.items()}
+        await self._release(tenant, "", list(chain.from_iterable(fields.items())))
+
+    async def audit(self, tenant: str, age: int, most: int = _AUDIT) -> int:
+        """Look at conversations that were not looked at for longest, and correct their bytes.
+
+        Args:
+            tenant: Whose they are.
+            age: Milliseconds since they were.
+            most: At most so many.
+
+        Returns:
+            How many were looked at.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        keys = _keys(tenant)[1:]
+        found = await self._call("audit", keys, [most, age, self._hours])
+        counted = {c.decode(): int(size) for c, size in zip(found[::2], found[1::2], strict=True)}
+        if counted:
+            sizes = await self._sizes(counted)
+            args = [(c, counted[c], size) for c, size in sizes.items()]
+            await self._call("settle", keys, list(chain.from_iterable(args)))
+        return len(counted)
+
+    async def _sizes(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """Bytes in Redis's memory, as it estimates them."""
+        with translate_errors(self._settings.redis_url):
+            try:
+                found = await self._ask(counted, lambda pipeline, key: pipeline.memory_usage(key))
+            except redis.ResponseError:
+                # Not every provider of Redis lets us ask that. What is gone is seen all the same.
+                found = await self._ask(counted, lambda pipeline, key: pipeline.exists(key))
+                return {c: counted[c] if size else 0 for c, size in found.items()}
+        return found
+
+    async def _ask(
+        self, counted: Iterable[str], ask: Callable[[Any, str], object]
+    ) -> dict[str, int]:
+        pipeline = self._client.pipeline(transaction=False)
+        for conversation_id in counted:
+            keys = conversation_keys(conversation_id)
+            for key in (keys.meta, keys.messages, keys.blobs):
+                ask(pipeline, key)
+        found = iter(await pipeline.execute())
+        return {c: sum(next(found) or 0 for _ in range(3)) for c in counted}
+
+    def _no_room(self) -> RateLimited:
+        limit = self._settings.gateway_stored_bytes
+        return RateLimited(
+            f"conversations and turns of this key's tenant have {limit} bytes: delete some, or "
+            "have AGENTAPI_GATEWAY_STORED_BYTES raised; nothing was accepted",
+            code="stored_bytes_exceeded",
+            retry=False,
+        )
+
+    async def _release(self, tenant: str, turn_id: str, sizes: list[Any]) -> None:
+        if turn_id or sizes:
+            await self._call("release", _keys(tenant)[:2], [turn_id, *sizes])
+
+    async def _ended(self, flat: list[Any]) -> list[str]:
+        """Those of the turns in flight that are no longer."""
+        turns = [turn_id.decode() for turn_id in flat[::2]]
+        ages = [int(age) for age in flat[1::2]]
+        with translate_errors(self._settings.redis_url):
+            pipeline = self._client.pipeline(transaction=False)
+            for turn_id in turns:
+                pipeline.hget(turn_keys(turn_id).turn, "status")
+            found = await pipeline.execute()
+        return [
+            turn_id
+            for turn_id, age, status in zip(turns, ages, found, strict=True)
+            if (status not in _IN_FLIGHT if status is not None else age > _LONGEST_ENQUEUE)
+        ]
+
+    async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        with translate_errors(self._settings.redis_url):
+            return await self._scripts.call(name, keys, args)
+
+
+def _keys(tenant: str) -> list[str]:
+    prefix = f"agentapi:gateway:{{{tenant}}}"
+    return [f"{prefix}:flight", f"{prefix}:stored", f"{prefix}:checked"]

@@ -1,0 +1,73 @@
+"""How often a tenant may ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from agentapi import Settings
+from agentapi.redis.connection import translate_errors
+from orchestrator.gateway.http.errors import RateLimited
+from orchestrator.gateway.scripts import Scripts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """Where a tenant's rate stands after a request.
+
+    Attributes:
+        limit: Requests a minute.
+        left: Requests that may follow at once.
+        reset: Seconds until all of them may.
+    """
+
+    limit: int
+    left: int
+    reset: float
+
+    def headers(self) -> dict[str, str]:
+        """OpenAI's headers."""
+        return {
+            "x-ratelimit-limit-requests": str(self.limit),
+            "x-ratelimit-remaining-requests": str(self.left),
+            "x-ratelimit-reset-requests": f"{self.reset:.3f}s",
+        }
+
+
+class Limiter:
+    """Holds tenants to their limits, over all gateways, by Redis's clock."""
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+
+    async def request(self, tenant: str) -> tuple[Allowance | None, RateLimited | None]:
+        """Count a request.
+
+        Returns:
+            The allowance, None without a limit; and the error to raise when it is used up.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        limit = self._settings.gateway_requests_per_minute
+        if not limit:
+            return None, None
+        reply = await self._call("rate", [f"agentapi:gateway:{tenant}:rate"], [limit])
+        allowed, left, reset, wait = (int(value) for value in reply)
+        allowance = Allowance(limit=limit, left=left, reset=reset / 1000)
+        if allowed:
+            return allowance, None
+        refusal = RateLimited(
+            f"more than {limit} requests a minute: wait as `retry-after` says, or have "
+            "AGENTAPI_GATEWAY_REQUESTS_PER_MINUTE raised",
+            retry_after=wait / 1000,
+        )
+        return allowance, refusal
+
+    async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        with translate_errors(self._settings.redis_url):
+            return await self._scripts.call(name, keys, args)

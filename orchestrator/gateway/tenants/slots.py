@@ -1,0 +1,45 @@
+"""How many streams and waiting requests a tenant may have open in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.gateway.http.errors import RateLimited
+
+
+class Slots:
+    """Counts them. Each holds a connection and a place among the followed turns."""
+
+    def __init__(self, limit: int) -> None:
+        """Make them.
+
+        Args:
+            limit: For each tenant; 0 for no limit.
+        """
+        self._limit = limit
+        self._taken: dict[str, int] = {}
+
+    @contextmanager
+    def slot(self, tenant: str) -> Iterator[None]:
+        """Hold a slot.
+
+        Raises:
+            RateLimited: All of the tenant are taken.
+        """
+        taken = self._taken.get(tenant, 0)
+        if self._limit and taken >= self._limit:
+            raise RateLimited(
+                f"{taken} streams and waiting requests of this key's tenant are open: end some, "
+                "use background=true, or have AGENTAPI_GATEWAY_STREAMS raised; nothing was "
+                "accepted",
+                code="streams_exceeded",
+                retry_after=1,
+            )
+        self._taken[tenant] = taken + 1
+        try:
+            yield
+        finally:
+            self._taken[tenant] -= 1
+            if not self._taken[tenant]:
+                del self._taken[tenant]

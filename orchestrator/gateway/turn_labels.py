@@ -1,0 +1,65 @@
+"""What the gateway writes down with a turn, inside the turn's metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from agentapi.decoding.records import reading, record_of
+from agentapi.turns import Turn
+from orchestrator.gateway.http.errors import InvalidRequest
+
+RESERVED: Final = "agentapi:gateway"
+"""The one name in a turn's metadata that is not the caller's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labels:
+    """How a turn was asked for.
+
+    Attributes:
+        background: Whether the caller asked not to wait.
+        implicit: Whether the conversation was made for this turn and those that continue it.
+        previous: Id of the turn that it continues.
+        seeded: Messages that the request put before the turn's own.
+        user: As the caller gave it.
+        safety_identifier: As the caller gave it.
+        digest: Of the request, if it had a key: a repeat must be the same.
+    """
+
+    background: bool = False
+    implicit: bool = False
+    previous: str | None = None
+    seeded: int = 0
+    user: str | None = None
+    safety_identifier: str | None = None
+    digest: str | None = None
+
+
+def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    """The metadata to store.
+
+    Raises:
+        InvalidRequest: The caller uses the reserved name.
+    """
+    if RESERVED in metadata:
+        raise InvalidRequest(f"the name {RESERVED!r} is reserved", param="metadata")
+    known = {name: value for name, value in asdict(labels).items() if value}
+    return {**metadata, RESERVED: known} if known else dict(metadata)
+
+
+def labels_of(turn: Turn) -> Labels:
+    """What was written down with a turn; defaults for turns from elsewhere.
+
+    A gateway of another release may have written more, or less.
+    """
+    stored = turn.metadata.get(RESERVED)
+    known = stored if isinstance(stored, Mapping) else {}
+    with reading(f"turn {turn.turn_id}", remedy="delete it"):
+        return record_of(Labels, known)
+
+
+def metadata_of(turn: Turn) -> dict[str, Any]:
+    """The caller's own metadata."""
+    return {name: value for name, value in turn.metadata.items() if name != RESERVED}

@@ -1,0 +1,201 @@
+"""What a producer asks for, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import orjson
+
+from agentapi import Agent, Settings, create_conversation_id
+from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.conversation.attachments import UserInput, content_of
+from agentapi.decoding.plain import clean_text
+from agentapi.decoding.shown import shown
+from agentapi.errors import InvalidInput
+from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
+
+MAX_METADATA_BYTES = 16_384
+
+MAX_REASON = 16_384
+"""Characters of a decision's reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnRequest:
+    """One turn to enqueue.
+
+    Attributes:
+        agent: Name of a registered agent, or the agent itself.
+        message: What the user says: text, or a list of texts, `Image` and `File`.
+        conversation_id: The conversation to continue; a new one when not given.
+        user_id: The user, for a conversation that begins now.
+        tenant_id: The tenant the conversation belongs to.
+        idempotency_key: The caller's name for this turn in its conversation. A second request
+            with the same key gives the first turn, whatever else it says.
+        metadata: The caller's own JSON object, given back with the turn.
+        stream: Whether the reply's text goes to the turn's events as it arrives.
+        on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
+            ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
+            message is merged only into a turn that no worker has begun, of the same agent,
+            user, metadata, stream and on_abort, if both fit into one message.
+        on_abort: What the turn leaves in the history when it is cancelled or fails: ``drop``
+            (nothing) or ``keep`` (the user's message and the finished steps); the setting
+            when not given.
+        deadline: Seconds from now in which the turn must have ended, with all turns that it
+            delegates to; what has not ended then fails. Waiting counts, approvals too.
+    """
+
+    agent: str | Agent
+    message: UserInput
+    conversation_id: str | None = None
+    user_id: str | None = None
+    tenant_id: str | None = None
+    idempotency_key: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    on_busy: OnBusy | str | None = None
+    on_abort: OnAbort | str | None = None
+    deadline: float | None = None
+
+
+def new_turn(
+    request: TurnRequest,
+    known: Mapping[str, Agent],
+    settings: Settings,
+    *,
+    internal: bool = False,
+) -> NewTurn:
+    """The request as the store takes it.
+
+    Args:
+        request: What the producer said.
+        known: Agents registered in this process; when there are none, the workers decide.
+        settings: The limits.
+        internal: Whether the agent may be one of this project's own.
+
+    Raises:
+        UnknownAgent: Agents are registered here and this is none of them.
+        InternalAgent: It is one of this project's own, and `internal` is not set.
+        InvalidMessage: The message is empty, too large or no text.
+        InvalidConversationId: The conversation's id is not valid.
+        InvalidInput: The key, an id, the metadata or a policy is not acceptable.
+    """
+    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    if not is_agent_name(agent):
+        raise unknown_agent(agent, known)
+    if not internal:
+        refuse_internal(agent)
+        if known and agent not in known:
+            raise unknown_agent(agent, known)
+    content = content_of(request.message, settings.max_attachment_bytes)
+    message = check_message(content.text, settings.max_message_bytes)
+    key = _short_text("idempotency_key", request.idempotency_key)
+    if request.conversation_id is not None:
+        conversation_id = check_conversation_id(request.conversation_id)
+    else:
+        conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
+    return NewTurn(
+        turn_id=create_turn_id(conversation_id, key),
+        conversation_id=conversation_id,
+        agent=agent,
+        input=message,
+        user_id=_short_text("user_id", request.user_id),
+        tenant_id=_short_text("tenant_id", request.tenant_id),
+        metadata=_metadata(request.metadata),
+        stream=_flag("stream", request.stream),
+        on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
+        on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        timeout=_deadline(request.deadline),
+        attachments=content.attachments,
+        blobs=content.blobs,
+    )
+
+
+class InternalAgent(InvalidInput):
+    """The agent is one of this project's own."""
+
+    code = "internal_agent"
+
+
+def refuse_internal(agent: str) -> None:
+    """See that an agent is one that may be asked for by name.
+
+    Raises:
+        InternalAgent: It is not.
+    """
+    if is_internal(agent):
+        raise InternalAgent(
+            f"{shown(agent)} runs turns of the runtime's own, which nobody enqueues by name: "
+            "expected an agent of yours; Orchestrator.gather and chain ask several"
+        )
+
+
+def check_decision(call_id: object, decision: Decision) -> None:
+    """See that a decision can be written down.
+
+    Raises:
+        InvalidInput: The call's id, the reason or who decided is not acceptable.
+    """
+    _short_text("by", decision.by)
+    for name, text in (("call_id", call_id), ("reason", decision.reason)):
+        if text is None and name == "reason":
+            continue
+        if not isinstance(text, str) or clean_text(text) != text or len(text) > MAX_REASON:
+            raise InvalidInput(
+                f"{name} is {shown(text)}: expected Unicode text of at most {MAX_REASON} characters"
+            )
+
+
+C = TypeVar("C", bound=StrEnum)
+
+
+def _choice(name: str, choices: type[C], value: object, default: C) -> C:
+    if value is None:
+        return default
+    try:
+        return choices(str(value))
+    except ValueError:
+        known = ", ".join(choices)
+        raise InvalidInput(f"{name} is {shown(value)}: expected one of {known}") from None
+
+
+def _deadline(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidInput(f"deadline is {shown(value)}: expected seconds above 0")
+    return float(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} is {shown(value)}: expected True or False")
+    return value
+
+
+def _short_text(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or clean_text(value) != value:
+        raise InvalidInput(
+            f"{name} is not valid: expected Unicode text of 1 to {MAX_KEY} characters"
+        )
+    return value
+
+
+def _metadata(value: object) -> Mapping[str, Any]:
+    expected = f"expected a JSON object of at most {MAX_METADATA_BYTES} bytes"
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"metadata is a {type(value).__name__}: {expected}")
+    try:
+        size = len(orjson.dumps(dict(value)))
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise InvalidInput(f"metadata is not valid: {error}; {expected}") from error
+    if size > MAX_METADATA_BYTES:
+        raise InvalidInput(f"metadata has {size} bytes: {expected}")
+    return dict(value)

@@ -1,0 +1,26 @@
+"""A request whose message has an image by its bytes, one by its address, and a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentapi import File, Image
+from agentapi.conversation.attachments import content_of
+from agentapi.conversation.messages import UserMessage
+from agentapi.providers import ModelRequest
+
+PNG = b"\x89PNG\x00\xff"
+
+
+def with_attachments(request: ModelRequest) -> ModelRequest:
+    """The same request, about these."""
+    content = content_of(
+        [
+            "Look",
+            Image(data=PNG, media_type="image/png"),
+            Image(url="https://example.com/a.jpg"),
+            File(data=PNG, media_type="application/pdf", name="a.pdf"),
+        ]
+    )
+    message = UserMessage(content=content.text, attachments=content.attachments)
+    return replace(request, messages=[message], blobs=dict(content.blobs))

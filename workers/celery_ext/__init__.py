@@ -1,0 +1,1 @@
+"""What the worker replaces in Celery: pool, consumer, request and remote control."""

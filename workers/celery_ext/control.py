@@ -1,0 +1,125 @@
+"""Celery's remote control (`celery control`, Flower's buttons) of workers whose tasks are turns.
+
+Each command does what its name says of a turn, or answers why not. Imported by the app: Celery
+looks commands up in one registry.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final
+
+from celery.utils.functional import maybe_list
+from celery.worker import control as celery_control
+from celery.worker.control import Panel, inspect_command
+
+from agentapi.broker.wire import turn_of_task
+from agentapi.errors import AgentAPIError, InvalidInput
+from agentapi.flows import is_flow
+from workers.logs import line
+from workers.turns.running import StopReason
+from workers.upkeep.status import status_of
+
+log = logging.getLogger("agentapi.control")
+
+_NO_PROCESSES = (
+    "a turn holds no process of its own, so there is none to {what}: pool_grow and pool_shrink "
+    "change how many turns this worker carries out at once, and AGENTAPI_CONCURRENCY how many it "
+    "starts with"
+)
+
+REFUSED: Final = {
+    "rate_limit": (
+        "a rate limit of Celery would hold turns back in one worker while others are idle: "
+        "AGENTAPI_PROVIDER_LIMITS bounds what the whole fleet asks of a provider"
+    ),
+    "time_limit": (
+        "Celery's time limits kill processes, and a turn has none: AGENTAPI_TURN_TIMEOUT, "
+        "enqueue(deadline=...) and a tool's timeout=... bound turns"
+    ),
+    "pool_restart": _NO_PROCESSES.format(what="restart") + "; `shutdown` hands its turns to others",
+    "autoscale": _NO_PROCESSES.format(what="add or remove"),
+}
+"""Celery's commands that would do harm or nothing, and what to say instead."""
+
+
+def _refuse(reason: str, state: Any, **_: Any) -> dict[str, str]:
+    return {"error": reason}
+
+
+def revoke(
+    state: Any, task_id: str | Iterable[str], terminate: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Cancel the turns of tasks, wherever they wait or run; other tasks as Celery does."""
+    turns, others = set(), set()
+    for name in maybe_list(task_id) or ():
+        try:
+            turns.add(turn_of_task(name))
+        except InvalidInput:
+            others.add(name)
+    for turn_id in turns:
+        state.app.runtime.threads.submit(_cancel, state.app, turn_id)
+    said = {"ok": f"turns to be cancelled: {', '.join(sorted(turns)) or 'none'}"}
+    if others:
+        said = celery_control.revoke(state, sorted(others), terminate=terminate, **options)
+    return said
+
+
+def terminate(
+    state: Any, signal: Any = None, task_id: str | Iterable[str] = (), **_: Any
+) -> dict[str, Any]:
+    """The same as `revoke`: a turn cannot be killed by a signal, but it stops at once."""
+    return revoke(state, task_id, terminate=True, signal=signal)
+
+
+def _cancel(app: Any, turn_id: str) -> None:
+    """In a thread: cancel a turn. Every worker is told, and the first one does it."""
+    for turn in app.runtime.running.all():
+        if turn.lease.turn_id == turn_id:
+            turn.stop(StopReason.CANCELLED)
+    try:
+        app.dispatcher.send(app.store.cancel(turn_id).wakeup)
+    except AgentAPIError as error:
+        log.warning(line("turn.not_cancelled", turn_id=turn_id, error=error.code))
+    except Exception as error:
+        log.error(line("turn.not_cancelled", turn_id=turn_id, error=type(error).__name__))
+
+
+def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
+    pool = state.consumer.pool
+    try:
+        getattr(pool, how)(n)
+    except ValueError as error:
+        return {"error": str(error)}
+    state.consumer._update_prefetch_count(n if how == "grow" else -n)
+    return {"ok": f"up to {pool.limit} turns at once"}
+
+
+@inspect_command(name="agents")  # type: ignore[untyped-decorator]
+def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
+    """Which agents this worker serves (`agentapi doctor` asks)."""
+    return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
+
+
+@inspect_command(name="services")  # type: ignore[untyped-decorator]
+def _services(state: Any, **_: Any) -> dict[str, Any]:
+    """How this worker and its background services are doing (`agentapi doctor` asks)."""
+    consumer = state.consumer.task_consumer
+    return {
+        **status_of(state.app.runtime),
+        "queues": [queue.name for queue in consumer.queues] if consumer else [],
+        "clock": time.time(),
+    }
+
+
+# In the registry itself, so that how the `celery` command reads their arguments stays.
+Panel.data.update(
+    revoke=revoke,
+    terminate=terminate,
+    pool_grow=partial(_resize, "grow"),
+    pool_shrink=partial(_resize, "shrink"),
+    **{name: partial(_refuse, reason) for name, reason in REFUSED.items()},
+)

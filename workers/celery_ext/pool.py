@@ -1,0 +1,291 @@
+"""The pool that Celery hands turns to: a job is a task of the event loop, not a thread.
+
+Celery's `threads` pool keeps a thread for each turn in flight, waits for ever at SIGTERM and cannot
+terminate a job (celery 5.7, celery/concurrency/thread.py). Here a thread is held only for a turn's
+claim and for its end; in between, while the model is asked, a turn holds none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import orjson
+from billiard.einfo import ExceptionInfo
+from celery.concurrency.base import BasePool
+
+from agentapi.broker.wire import TASK_NAME
+from agentapi.supervision import Service
+from workers.celery_ext.outcomes import Summary, broken, told, told_of_refusal
+from workers.isolation import SuspectTurn
+from workers.turns.claimed import ClaimedTurn, Outcome
+
+JSON: Final = "application/json"
+
+to_tell: ContextVar[Callable[[], Summary] | None] = ContextVar("to_tell", default=None)
+"""How the turn ended whose task is called now: the task's function tells Celery."""
+
+LAST_WORDS: Final = 5.0
+"""Seconds that a claim or an end under way gets when the pool stops."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A task as Celery gives it.
+
+    Attributes:
+        number: What stands for Celery's process id of the job.
+        target: Celery's tracer, which calls the task's function.
+        args: Of the tracer: the task's name, its id, the request, the body, its content type...
+        accept: To be called when it begins.
+        done: To be called with whether it failed, the result, and the seconds it took.
+    """
+
+    number: int
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    accept: Callable[[int, float], None]
+    done: Callable[[Any], None]
+
+
+class TurnPool(BasePool):
+    """Claims and ends turns in the runtime's threads, and carries them out on its event loop.
+
+    Celery's tracer calls the task when its turn has ended here: its result, its signals and the
+    task's end in Flower are those of the turn. Whatever goes wrong, each job that began is
+    answered and leaves its place to the next.
+    """
+
+    limit: int
+    body_can_be_buffer = True
+    signal_safe = False
+
+    def on_start(self) -> None:
+        """Nothing runs yet."""
+        self._numbers = itertools.count(1)
+        self._waiting: deque[_Job] = deque()
+        self._in_flight = 0
+        self._closing = False
+        self._changed = threading.Condition()
+        # Only for its log and its count: what fails here is one job.
+        self._faults = Service("agentapi-pool", fatal=None)
+
+    def room(self) -> int:
+        """How many more tasks can begin at once. The consumer takes no more from the broker."""
+        if self._closing or not self.app.runtime.accepting():
+            return 0
+        return max(0, self.limit - self._in_flight - len(self._waiting))
+
+    def grow(self, n: int) -> None:
+        """Carry out `n` more turns at once."""
+        with self._changed:
+            self.limit += _positive(n)
+            begin = self._take_waiting()
+        for job in begin:
+            self._submit(self._begin, job)
+        self.app.runtime.wake_consumer()
+
+    def shrink(self, n: int) -> None:
+        """Carry out `n` fewer turns at once, as soon as so many have ended.
+
+        Raises:
+            ValueError: None would be left.
+        """
+        with self._changed:
+            if _positive(n) >= self.limit:
+                raise ValueError(f"{self.limit} turns at once cannot be reduced by {n}")
+            self.limit -= n
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any],
+        **_: Any,
+    ) -> None:
+        """Begin a task, or keep it until one of those in flight has ended."""
+        job = _Job(
+            number=next(self._numbers),
+            target=target,
+            args=tuple(args),
+            accept=accept_callback,
+            done=callback,
+        )
+        with self._changed:
+            self._waiting.append(job)
+            begin = self._take_waiting()
+        for next_job in begin:
+            self._submit(self._begin, next_job)
+
+    def _take_waiting(self) -> list[_Job]:
+        """Under the lock: the jobs that may begin now."""
+        taken = []
+        while self._waiting and self._in_flight < self.limit and not self._closing:
+            self._in_flight += 1
+            taken.append(self._waiting.popleft())
+        return taken
+
+    def _submit(self, step: Callable[..., None], job: _Job, *rest: Any) -> None:
+        """Take a job's next step in a thread."""
+        try:
+            self.app.runtime.threads.submit(step, job, *rest)
+        except RuntimeError as error:
+            # The worker has ended. What was not acknowledged goes back to the broker, and the
+            # sweep finds the rest.
+            self._faults.failed(error)
+            self._leave()
+
+    def _begin(self, job: _Job) -> None:
+        """In a thread: claim the turn."""
+        if self._closing:
+            # It is not acknowledged; Celery gives it back.
+            self._leave()
+            return
+        began = time.monotonic()
+        self._guarded(job.accept, job.number, began)
+        name, task_id, request, body, content_type, encoding = job.args
+        if name != TASK_NAME or content_type != JSON:
+            self._trace(job, job.args, began, None)
+            return
+        traced = job.args
+        try:
+            decoded = orjson.loads(body)
+            # Decoded once, here: without a content type the tracer takes it as it is.
+            traced = (name, task_id, request, decoded, None, encoding)
+            args, kwargs, _ = decoded
+            claimed = self.app.runtime.begin(*args, **kwargs, job=job.number)
+        except BaseException as error:
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
+            return
+        if isinstance(claimed, ClaimedTurn):
+            self._carry_out(job, traced, began, claimed)
+        elif isinstance(claimed, SuspectTurn):
+            self._run_apart(job, traced, began, claimed)
+        else:
+            self._trace(job, traced, began, partial(told_of_refusal, claimed))
+
+    def _carry_out(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn
+    ) -> None:
+        def carried_out(outcome: Outcome) -> None:
+            # On the event loop: the rest is for a thread again.
+            self._submit(self._end, job, traced, began, turn, outcome)
+
+        try:
+            self.app.runtime.carry_out(turn, carried_out)
+        except BaseException as error:
+            # The event loop has ended: another worker gets the turn.
+            self._faults.failed(error)
+            self._end(job, traced, began, turn, None)
+
+    def _run_apart(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
+    ) -> None:
+        def ran_apart(summary: Summary) -> None:
+            self._submit(self._trace, job, traced, began, partial(told, summary))
+
+        try:
+            self.app.runtime.isolation.run(turn, ran_apart)
+        except BaseException as error:
+            # Nobody runs it: its wake-up is sent again by the sweep.
+            self._faults.failed(error)
+            self._trace(job, traced, began, partial(_raise, broken(error)))
+
+    def _end(
+        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
+    ) -> None:
+        """In a thread: write what became of the turn, and let the task's function tell Celery."""
+        tell: Callable[[], Summary]
+        try:
+            tell = partial(told, self.app.runtime.end(turn, outcome))
+        except BaseException as error:
+            self._faults.failed(error)
+            tell = partial(_raise, broken(error))
+        self._trace(job, traced, began, tell)
+
+    def _trace(
+        self,
+        job: _Job,
+        args: tuple[Any, ...],
+        began: float,
+        tell: Callable[[], Summary] | None,
+    ) -> None:
+        """Let Celery's tracer call the task, answer the job, and leave."""
+        token = to_tell.set(tell)
+        try:
+            failed, result, _ = job.target(*args)
+        except BaseException as error:
+            self._faults.failed(error)
+            failed, result = 1, _info(broken(error))
+        finally:
+            to_tell.reset(token)
+        self._guarded(job.done, (failed, result, time.monotonic() - began))
+        self._leave()
+
+    def _guarded(self, call: Callable[..., object], *args: Any) -> None:
+        """Call Celery's own code. What it raises costs its turn nothing."""
+        try:
+            call(*args)
+        except BaseException as error:
+            self._faults.failed(error)
+
+    def _leave(self) -> None:
+        """A job has ended: begin the next."""
+        with self._changed:
+            was_full = self._in_flight >= self.limit
+            self._in_flight -= 1
+            begin = self._take_waiting()
+            self._changed.notify_all()
+        for job in begin:
+            self._submit(self._begin, job)
+        if was_full and not begin:
+            self._guarded(self.app.runtime.wake_consumer)
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
+        self.app.runtime.stop_job(pid)
+
+    def on_stop(self) -> None:
+        """Take nothing more; give turns their grace, hand the rest back."""
+        self._closing = True
+        self.app.runtime.drain()
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0, LAST_WORDS)
+
+    def on_terminate(self) -> None:
+        """Hand all turns back at once."""
+        self._closing = True
+        self.app.runtime.hand_back()
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        return {**info, "max-concurrency": self.limit, "in-flight": self._in_flight}
+
+
+def _positive(n: object) -> int:
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"{n!r} is not a number of turns: give one above 0")
+    return n
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _info(error: BaseException) -> ExceptionInfo:
+    """The error as Celery's tracer gives it."""
+    try:
+        raise error
+    except type(error):
+        return ExceptionInfo()  # type: ignore[no-untyped-call]

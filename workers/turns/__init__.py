@@ -1,0 +1,1 @@
+"""One turn in a worker: claim, run, record, commit."""

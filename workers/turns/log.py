@@ -1,0 +1,66 @@
+"""Where a turn's steps and text go while a worker runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agentapi.errors import JournalBehind
+from agentapi.stores import TurnStore
+from agentapi.turns import EventType, Step
+from workers.outage import Outage, ride_out
+from workers.turns.events import EventLog
+from workers.turns.running import RunningTurn, StopReason
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class WorkerLog:
+    """The `TurnLog` of a worker: steps into the journal, text into the event stream.
+
+    Attributes:
+        journal: The turn's steps that are recorded.
+    """
+
+    running: RunningTurn
+    store: TurnStore
+    events: EventLog
+    journal: list[Step]
+    attempt: int
+    outage: Outage
+
+    async def record(self, step: Step) -> None:
+        """See `TurnLog.record`. Also hears of a cancellation."""
+        index = len(self.journal)
+        self.journal.append(step)
+
+        def write() -> bool:
+            self.events.flush()
+            try:
+                return self.store.record(self.running.lease, index, step)
+            except JournalBehind as gap:
+                # A failover kept the lease and lost steps that were recorded under it.
+                for missing in range(gap.length, index):
+                    self.store.record(self.running.lease, missing, self.journal[missing])
+                return self.store.record(self.running.lease, index, step)
+
+        if await self.call(write):
+            self.running.stop(StopReason.CANCELLED)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Make a call to Redis in a thread, and ride out its absence."""
+        return await self.running.call(
+            lambda: ride_out(
+                function, outage=self.outage, give_up=lambda: self.running.reason is not None
+            )
+        )
+
+    async def delta(self, text: str) -> None:
+        """See `TurnLog.delta`."""
+        self.events.add(self.running.lease, EventType.DELTA, {"text": text})
+
+    async def reset(self) -> None:
+        """See `TurnLog.reset`."""
+        self.events.add(self.running.lease, EventType.RESET, {"attempt": self.attempt})

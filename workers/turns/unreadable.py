@@ -1,0 +1,82 @@
+"""Claimed turns that this release cannot run: left to a newer worker, or ended with the reason."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentapi.errors import LeaseLost, StoreUnavailable
+from agentapi.stores import Ending, ErrandKind, TurnStore, Unreadable
+from agentapi.turns import TurnError, TurnStatus
+from workers.dispatch import Dispatcher
+from workers.errands import Errands
+from workers.logs import line
+from workers.outage import Outage, ride_out
+
+log = logging.getLogger("agentapi.turn")
+
+MOST_DEFERRALS: Final = 10
+"""Times that a turn of a newer release is handed back, about five minutes in all. By then a fleet
+that is being upgraded has a worker that can run it."""
+
+LONGEST_DEFERRAL: Final = 60.0
+"""Seconds; the delays double up to it, from one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadableTurns:
+    """What becomes of them."""
+
+    store: TurnStore
+    dispatcher: Dispatcher
+    errands: Errands
+    outage: Outage
+
+    def settle(self, fault: Unreadable) -> dict[str, Any]:
+        """Hand the turn back with a growing delay, or end it.
+
+        Returns:
+            How it stands now: what Flower shows as the task's result.
+        """
+        lease = fault.lease
+        waits = fault.error.newer and fault.deferrals < MOST_DEFERRALS
+        log.error(
+            line(
+                "turn.unreadable",
+                conversation_id=lease.conversation_id,
+                turn_id=lease.turn_id,
+                attempt=fault.attempt,
+                newer=fault.error.newer,
+                deferrals=fault.deferrals,
+            )
+        )
+        try:
+            return self._defer(fault) if waits else self._end(fault)
+        except LeaseLost:
+            return {"status": "lost", "attempt": fault.attempt}
+        except StoreUnavailable as error:
+            self.outage.begins(error)
+            return {"status": error.code}
+
+    def _defer(self, fault: Unreadable) -> dict[str, Any]:
+        delay = min(2.0**fault.deferrals, LONGEST_DEFERRAL)
+        ride_out(lambda: self.store.release(fault.lease, delay), outage=self.outage)
+        return {"status": "handed_back", "attempt": fault.attempt, "seconds": delay}
+
+    def _end(self, fault: Unreadable) -> dict[str, Any]:
+        code = fault.error.code
+        cancelled = fault.turn is not None and fault.turn.cancel_requested
+        ending = (
+            Ending(status=TurnStatus.CANCELLED)
+            if cancelled
+            else Ending(
+                status=TurnStatus.FAILED, error=TurnError(code=code, message=str(fault.error))
+            )
+        )
+        wakeup = ride_out(lambda: self.store.commit(fault.lease, ending), outage=self.outage)
+        self.dispatcher.send(wakeup)
+        if fault.turn is not None and fault.turn.parent_id is not None:
+            self.errands.of_turn(ErrandKind.DELIVER, fault.turn.turn_id)
+        shown = {} if cancelled else {"error": code}
+        return {"status": ending.status.value, "attempt": fault.attempt, **shown}

@@ -1,0 +1,105 @@
+"""Keeping the leases of the process's turns; hearing of cancellations, and of providers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from agentapi.admission import ProviderGate
+from agentapi.errors import StoreUnavailable
+from agentapi.settings import Settings
+from agentapi.stores import Renewal, TurnStore
+from agentapi.supervision import Service, Supervisor
+from workers.logs import line
+from workers.outage import Outage
+from workers.turns.running import RunningTurn, RunningTurns, StopReason
+
+log = logging.getLogger("agentapi.heartbeat")
+
+
+class Heartbeat:
+    """A thread that renews all leases in one pipeline, as long as the process does its work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: TurnStore,
+        running: RunningTurns,
+        gate: ProviderGate,
+        outage: Outage,
+        *,
+        supervisor: Supervisor,
+        vouches: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._interval = settings.heartbeat
+        self._store = store
+        self._running = running
+        self._gate = gate
+        self._outage = outage
+        self._vouches = vouches
+        self._service = supervisor.thread("agentapi-heartbeat", self._run)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._service.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._service.stop()
+
+    def beat(self) -> bool:
+        """Renew all leases; stop the turns whose lease is lost or that were cancelled.
+
+        Returns:
+            Whether there were any.
+        """
+        turns = self._running.all()
+        if not turns or not self._vouches():
+            return False
+        for turn, renewal in zip(turns, self._renew(turns), strict=True):
+            if renewal is None:
+                continue
+            if not renewal.held:
+                turn.stop(StopReason.LEASE_LOST)
+            elif renewal.cancel:
+                turn.stop(StopReason.CANCELLED)
+        return True
+
+    def _renew(self, turns: Sequence[RunningTurn]) -> Sequence[Renewal | None]:
+        try:
+            return self._store.renew([turn.lease for turn in turns])
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # One of them has a fault: it must not cost the others their leases.
+            return [self._renew_one(turn) for turn in turns]
+
+    def _renew_one(self, turn: RunningTurn) -> Renewal | None:
+        try:
+            [renewal] = self._store.renew([turn.lease])
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            log.error(line("lease.not_renewed", turn_id=turn.lease.turn_id, error=kind))
+            return None
+        return renewal
+
+    def _run(self, service: Service) -> None:
+        while not service.wait(self._interval):
+            # An error that nobody expected must not cost a beat: the leases are short.
+            try:
+                if self.beat():
+                    self._outage.ends()
+            except StoreUnavailable as error:
+                self._outage.begins(error)
+            except BaseException as error:
+                service.failed(error)
+                continue
+            service.progress()
+            try:
+                self._gate.look()
+            except StoreUnavailable as error:
+                self._outage.begins(error)
+            except BaseException as error:
+                service.failed(error)

@@ -1,0 +1,268 @@
+"""The sweep: turns that nobody carries on are dispatched again.
+
+One worker of the fleet does it, elected by a short lease in Redis. All of them see whether it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, zip_longest
+from typing import Final, TypeAlias, TypeVar
+
+from agentapi.broker.wire import queue_of_partition
+from agentapi.errors import AgentAPIError, StoreUnavailable
+from agentapi.ids import partition_of
+from agentapi.settings import Settings
+from agentapi.stores import Errand, TurnStore
+from agentapi.supervision import Service, Supervisor
+from workers.dispatch import Dispatcher
+from workers.errands import Errands
+from workers.logs import line
+from workers.outage import Outage
+
+ELECTION_BEATS: Final = 2
+"""Sweeps that the elected may miss before another takes its place: with a sweep every second
+the fleet is without a sweeper for at most three."""
+
+ABSENT_AFTER: Final = 5.0
+ABSENT_BEATS: Final = 5
+"""Seconds and sweeps, whichever is longer, after which the fleet is told that nobody sweeps."""
+
+AT_ONCE: Final = 100
+"""Conversations of a partition that are looked at before it is the turn of an errand again."""
+
+MOST_OVERDUE: Final = 1000
+"""Entries of a partition that one sweep takes; those whose errand has a fault do not count."""
+
+LONGEST_REST: Final = 300.0
+"""Seconds before an errand that failed again and again is tried once more."""
+
+T = TypeVar("T")
+
+Work: TypeAlias = Callable[[], int]
+"""A small part of a sweep; returns how many turns it dispatched."""
+
+log = logging.getLogger("agentapi.sweep")
+
+
+@dataclass(kw_only=True)
+class BrokenErrands:
+    """Errands that failed: they rest for a growing time, so that they do not take others' place."""
+
+    clock: Callable[[], float] = time.monotonic
+    _failures: dict[Errand, tuple[int, float]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._failures)
+
+    def rests(self, errand: Errand) -> bool:
+        """Whether it is not to be tried now."""
+        return errand in self._failures and self._failures[errand][1] > self.clock()
+
+    def failed(self, errand: Errand) -> None:
+        """It was tried and failed."""
+        times = self._failures.get(errand, (0, 0.0))[0] + 1
+        self._failures[errand] = (times, self.clock() + min(2.0**times, LONGEST_REST))
+
+    def keep(self, errands: Iterable[Errand]) -> None:
+        """Forget all but these."""
+        left = set(errands)
+        self._failures = {e: f for e, f in self._failures.items() if e in left}
+
+    def done(self, errand: Errand) -> None:
+        """It was carried out."""
+        self._failures.pop(errand, None)
+
+
+class Sweeper:
+    """A thread that looks at the due index of all partitions, if its worker is the elected."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: TurnStore,
+        dispatcher: Dispatcher,
+        errands: Errands,
+        outage: Outage,
+        *,
+        supervisor: Supervisor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = settings.sweep_interval
+        self._queue_count = settings.queues
+        self._store = store
+        self._dispatcher = dispatcher
+        self._errands = errands
+        self._outage = outage
+        self._clock = clock
+        self._candidate = ""
+        self._progressed = False
+        self._elected_at = -1.0
+        self._began = clock()
+        self._returns = 0
+        self._absent = False
+        self._since = 0.0
+        self._broken = BrokenErrands(clock=clock)
+        supervisor = supervisor or Supervisor(fatal=None)
+        self._service = supervisor.thread("agentapi-sweep", self._run)
+
+    def start(self, candidate: str) -> None:
+        """Start the thread; `candidate` is the worker's name in the election."""
+        self._candidate = candidate
+        self._began = self._clock()
+        self._service.start()
+
+    def stop(self) -> None:
+        """End the thread, and the candidacy with it."""
+        if self._service.stop():
+            self._resign()
+
+    @property
+    def absent(self) -> bool:
+        """Whether nobody in the fleet sweeps, as far as this worker heard."""
+        return self._absent
+
+    @property
+    def since_sweep(self) -> float:
+        """Seconds since the fleet's last sweep, or since this worker's start; when last heard."""
+        return self._since
+
+    def sweep(self) -> int:
+        """Dispatch again what is overdue; returns how many turns."""
+        if not self._elect():
+            return 0
+        dispatched = 0
+        for work in self._plan():
+            if not self._still_elected():
+                return dispatched
+            dispatched += work()
+            self._progressed = True
+        self._progressed = True
+        return dispatched
+
+    def _elect(self) -> bool:
+        now = self._clock()
+        election = self._store.elect(
+            self._candidate, ttl=ELECTION_BEATS * self._interval, swept=self._progressed
+        )
+        self._progressed = False
+        self._elected_at = now
+        since = election.since_sweep
+        self._since = now - self._began if since is None else since
+        self._note_absence(self._since)
+        return election.elected
+
+    def _still_elected(self) -> bool:
+        """In a long sweep: stay elected; stop when another took the place, or the worker ends."""
+        if self._service.stopping:
+            return False
+        return self._clock() - self._elected_at < self._interval or self._elect()
+
+    def _note_absence(self, seconds: float) -> None:
+        """Say once that nobody completes a sweep, and once that somebody does."""
+        absent = seconds > max(ABSENT_AFTER, ABSENT_BEATS * self._interval)
+        if absent and not self._absent:
+            log.error(line("sweep.absent", seconds=round(seconds, 1)))
+        elif self._absent and not absent:
+            log.warning(line("sweep.back"))
+        self._absent = absent
+
+    def _plan(self) -> Iterator[Work]:
+        """The sweep's work in small parts: errands and conversations in turns."""
+        self._look_again()
+        overdue = self._store.overdue(MOST_OVERDUE + len(self._broken))
+        # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
+        if not overdue or not self._dispatcher.reachable():
+            return
+        errands = [late for late in overdue if isinstance(late, Errand)]
+        self._broken.keep(errands)
+        paid = [partial(self._carry_out, e) for e in errands if not self._broken.rests(e)]
+        conversations: dict[int, list[str]] = defaultdict(list)
+        for late in overdue:
+            if isinstance(late, str):
+                conversations[partition_of(late)].append(late)
+        claimed = self._claimed(conversations)
+        looks = [
+            partial(self._dispatch, found[first : first + AT_ONCE], claimed)
+            for found in conversations.values()
+            for first in range(0, len(found), AT_ONCE)
+        ]
+        for work in chain.from_iterable(zip_longest(looks, paid)):
+            if work is not None:
+                yield work
+
+    def _look_again(self) -> None:
+        """The broker was away and is back: what was sent to it before may be lost."""
+        returns = self._dispatcher.returns
+        if returns != self._returns:
+            hastened = self._store.hasten()
+            log.info(line("sweep.hastened", turns=hastened))
+            self._returns = returns
+
+    def _carry_out(self, errand: Errand) -> int:
+        def carry_out() -> bool:
+            self._errands.carry_out(errand)
+            return True
+
+        if self._try(carry_out):
+            self._broken.done(errand)
+        else:
+            self._broken.failed(errand)
+        return 0
+
+    def _claimed(self, partitions: Iterable[int]) -> dict[int, float]:
+        """How far the broker's queues of these partitions have come; none that is empty."""
+        queues = {p: queue_of_partition(p, self._queue_count) for p in partitions}
+        held = {queue for queue in set(queues.values()) if self._dispatcher.holds(queue)}
+        newest = dict.fromkeys(held, 0.0)
+        for partition, claimed in self._store.claimed().items() if held else ():
+            queue = queue_of_partition(partition, self._queue_count)
+            if queue in held:
+                newest[queue] = max(claimed, newest[queue])
+        return {p: newest[queue] for p, queue in queues.items() if queue in held}
+
+    def _dispatch(self, conversation_ids: Sequence[str], claimed: Mapping[int, float]) -> int:
+        """Dispatch what is overdue of a partition; returns how many turns."""
+        wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
+        if wakeups is None and len(conversation_ids) > 1:
+            return sum(self._dispatch([one], claimed) for one in conversation_ids)
+        for wakeup in wakeups or ():
+            log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
+            self._try(partial(self._dispatcher.send, wakeup))
+        return len(wakeups or ())
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        """An entry with a fault must not keep the fleet from all others."""
+        try:
+            return work()
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error(line("sweep.failed", error=type(error).__name__))
+            return None
+
+    def _run(self, service: Service) -> None:
+        try:
+            while not service.wait(self._interval):
+                try:
+                    self.sweep()
+                except StoreUnavailable as error:
+                    self._outage.begins(error)
+                else:
+                    self._outage.ends()
+                service.progress()
+        except BaseException:
+            # Another worker sweeps while this one comes to itself.
+            self._resign()
+            raise
+
+    def _resign(self) -> None:
+        if self._candidate:
+            with contextlib.suppress(AgentAPIError):
+                self._store.resign(self._candidate)
