@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import fields
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.figures import publish, spread
 from tests.chaos.plan import FAULTS, Outcome
+
+FIGURES: Final = ("turns", "workers", "lease", "heartbeat", *FAULTS, "seed")
+"""Options of a plan that belong to its row."""
 
 
 def report(outcome: Outcome, console: Console) -> None:
@@ -63,9 +68,11 @@ def counts(outcome: Outcome) -> dict[str, str]:
 def row(outcome: Outcome) -> list[str]:
     """The run as a row of the page's table."""
     plan = outcome.plan
-    changed = [
-        f"--{name.replace('_', '-')} {getattr(plan, name)}"
-        for name in ("turns", "workers", "lease", "heartbeat", *FAULTS, "seed")
+    options = [
+        f"--{field.name.replace('_', '-')} {getattr(plan, field.name):g}"
+        for field in fields(plan)
+        if field.name in FIGURES
+        and (field.name == "seed" or getattr(plan, field.name) != field.default)
     ]
     done = ", ".join(f"{fault} {count}" for fault, count in sorted(outcome.faults.items()))
     waits = [
@@ -74,10 +81,10 @@ def row(outcome: Outcome) -> list[str]:
     ]
     zeros = sum(map(len, outcome.findings.zeros.values()))
     return [
-        f"`{' '.join(changed)}`",
+        f"`{' '.join(options)}`",
         f"{outcome.turns:,}",
         done,
-        str(outcome.findings.takeovers),
-        str(zeros),
+        f"{outcome.findings.takeovers:,}",
+        str(zeros or "nothing"),
         *waits,
     ]
