@@ -68,12 +68,12 @@ def counts(outcome: Outcome) -> dict[str, str]:
 def row(outcome: Outcome) -> list[str]:
     """The run as a row of the page's table."""
     plan = outcome.plan
-    options = [
-        f"--{field.name.replace('_', '-')} {getattr(plan, field.name):g}"
+    options = " ".join(
+        f"--{field.name.replace('_', '-')} {_plain(getattr(plan, field.name))}"
         for field in fields(plan)
         if field.name in FIGURES
         and (field.name == "seed" or getattr(plan, field.name) != field.default)
-    ]
+    )
     done = ", ".join(f"{fault} {count}" for fault, count in sorted(outcome.faults.items()))
     waits = [
         str(spread(outcome.recovery.get(cause, [])) or "–")
@@ -81,10 +81,15 @@ def row(outcome: Outcome) -> list[str]:
     ]
     zeros = sum(map(len, outcome.findings.zeros.values()))
     return [
-        f"`{' '.join(options)}`",
+        f"`{options}`",
         f"{outcome.turns:,}",
         done,
         f"{outcome.findings.takeovers:,}",
         str(zeros or "nothing"),
         *waits,
     ]
+
+
+def _plain(value: float) -> str:
+    """A number without a fraction that is zero."""
+    return str(int(value) if value == int(value) else value)
