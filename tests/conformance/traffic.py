@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic, scripts
+from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic
+from agentapi.admission.scripts import SCRIPTS
 
 START: Final = 1_800_000_000_000
 CLOCK: Final = "test:clock"
@@ -43,7 +44,7 @@ class Clock:
 
 def source_on_clock(name: str) -> str:
     """A script that reads the test's clock instead of Redis's."""
-    text = scripts.source(name)
+    text = SCRIPTS.source(name)
     assert text.count(_TIME) == 1
     return text.replace(_TIME, f"redis.call('LRANGE', '{CLOCK}', 0, -1)")
 
@@ -51,7 +52,7 @@ def source_on_clock(name: str) -> str:
 def redis_traffic(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RedisTraffic, Clock]:
     client = redis.Redis.from_url(url)
     traffic = RedisTraffic(load_settings(redis_url=url), client)
-    clocked = {name: client.register_script(source_on_clock(name)) for name in scripts.SCRIPTS}
+    clocked = {name: client.register_script(source_on_clock(name)) for name in SCRIPTS.names}
     monkeypatch.setattr(traffic._scripts, "_scripts", clocked)
     return traffic, Clock(client)
 

@@ -15,16 +15,18 @@ import redis
 from agentapi import load_settings
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.redis.scripts import TRANSITIONS, Call, Scripts, source
+from agentapi.redis.scripts import Call, Scripts
 from agentapi.stores import Accepted, InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.stores.redis.scripts import SCRIPTS
 from tests.conformance.stores import Bench
 
 BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {"blobs", "check_protocol", "children", "claimed", "close", "events", "history", "interrupt"}
-    | {"pending", "ping", "since_sweep", "slice", "summary", "turn"}
+    {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
+    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
+    | {"turn"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -103,12 +105,12 @@ class RepeatingScripts(Scripts):
     """Runs every script twice, on Redis's data but by the test's clock."""
 
     def __init__(self, client: redis.Redis, clock: Clock, repeats: Repeats) -> None:
-        super().__init__(client)
+        super().__init__(client, SCRIPTS)
         self._clock = clock
         self._repeats = repeats
         time = "redis.call('TIME')"
-        for name in TRANSITIONS:
-            text = source(name)
+        for name in SCRIPTS.names:
+            text = SCRIPTS.source(name)
             assert time in text
             frozen = text.replace(time, "redis.call('HMGET', 'test:clock', 's', 'us')")
             self._scripts[name] = client.register_script(frozen)
@@ -167,6 +169,7 @@ class RepeatingStore:
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
+            self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -245,7 +248,8 @@ def on_redis_twice(url: str, repeats: Repeats, **overrides: Any) -> Bench:
     store = RedisTurnStore(settings, client)
     scripts = RepeatingScripts(client, clock, repeats)
     store._scripts = scripts
-    cast("Any", store.calls)._scripts = scripts
+    for part in (store.calls, store.conversations):
+        cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:
         client.hset(conversation_keys(conversation_id).lease, "expires", 0)
