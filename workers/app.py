@@ -21,7 +21,7 @@ from agentapi.flows import flow_agents
 from agentapi.providers import providers
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
-from workers.celery_ext.outcomes import Summary, TurnFailed
+from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
 from workers.dispatch import Dispatcher
 from workers.isolation import SuspectTurn
@@ -29,6 +29,7 @@ from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.logs import configure_logging
 from workers.runtime import Runtime
+from workers.turns.summary import Summary
 
 
 class WorkerApp(Celery):

@@ -10,12 +10,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from agentapi import Agent, Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
 from agentapi.flows import is_flow
-from agentapi.stores import Errand, TurnStore
+from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
@@ -24,13 +24,17 @@ from workers.isolation import IsolatedTurns, SuspectTurn
 from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.outage import Outage
-from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.claiming import TurnClaimer
 from workers.turns.closing import TurnCloser
+from workers.turns.decision import HandBack, TurnDecision
 from workers.turns.events import EventLog
 from workers.turns.executor import TurnExecutor
 from workers.turns.running import RunningTurns, StopReason
+from workers.turns.summary import Summary
 from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
+from workers.turns.writing import TurnWriter
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.sweeper import Sweeper
@@ -50,7 +54,7 @@ CONSUMER_STOPS_WITHIN: Final = 2.0
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the turns they serve."""
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._tasks: set[asyncio.Task[TurnDecision]] = set()
         self.threads = StoreThreads(STORE_THREADS)
         self.tool_places = ToolPlaces(
             loop=self._loop.loop,
@@ -107,7 +111,11 @@ class Runtime:
             settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
         )
         self.isolation = self._make_isolation()
-        self._executor = self._make_executor()
+        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
+        writer = TurnWriter(events=self._events, outage=self.outage)
+        self._claimer = self._make_claimer()
+        self._executor = self._make_executor(compactor, writer)
+        self._closer = self._make_closer(compactor, writer)
         self._starting = threading.Lock()
         self._started = False
 
@@ -132,26 +140,12 @@ class Runtime:
             service=self.supervisor.watched("agentapi-isolation"),
         )
 
-    def _make_executor(self) -> TurnExecutor:
-        compactor = Compactor(
-            settings=self._settings, store=self._store, dispatcher=self.dispatcher
-        )
-        return TurnExecutor(
+    def _make_claimer(self) -> TurnClaimer:
+        return TurnClaimer(
             settings=self._settings,
             agents=self.agents,
             store=self._store,
             dispatcher=self.dispatcher,
-            compactor=compactor,
-            closer=TurnCloser(
-                settings=self._settings,
-                store=self._store,
-                dispatcher=self.dispatcher,
-                errands=self._errands,
-                compactor=compactor,
-                events=self._events,
-                running=self.running,
-                outage=self.outage,
-            ),
             unknown=UnknownAgents(
                 settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
             ),
@@ -161,8 +155,6 @@ class Runtime:
                 errands=self._errands,
                 outage=self.outage,
             ),
-            events=self._events,
-            gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
             threads=self.threads,
@@ -170,6 +162,31 @@ class Runtime:
             outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
+        )
+
+    def _make_executor(self, compactor: Compactor, writer: TurnWriter) -> TurnExecutor:
+        return TurnExecutor(
+            settings=self._settings,
+            agents=self.agents,
+            store=self._store,
+            compactor=compactor,
+            events=self._events,
+            writer=writer,
+            gate=self._gate,
+            outage=self.outage,
+        )
+
+    def _make_closer(self, compactor: Compactor, writer: TurnWriter) -> TurnCloser:
+        return TurnCloser(
+            settings=self._settings,
+            store=self._store,
+            dispatcher=self.dispatcher,
+            errands=self._errands,
+            compactor=compactor,
+            events=self._events,
+            writer=writer,
+            running=self.running,
+            outage=self.outage,
         )
 
     def _probes(self) -> list[Probe]:
@@ -219,56 +236,56 @@ class Runtime:
         """The worker's name in the election of the sweeper."""
         return f"{owner}/{self.process}"
 
-    def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        """Answer a wake-up in the thread that calls, to its end: eager mode."""
+    def execute(self, conversation_id: str, turn_id: str, agent: str) -> Summary:
+        """Answer a wake-up in the calling thread, to its end: eager mode and isolated turns."""
         if not self._started:
             self.start(self._owner)
-        turn = self.begin(conversation_id, turn_id, agent)
+        turn = self.claim(conversation_id, turn_id, agent)
         if not isinstance(turn, ClaimedTurn):
             return turn if isinstance(turn, dict) else {"status": "suspect"}
-        carried_out = self._executor.carry_out(turn)
-        outcome = asyncio.run_coroutine_threadsafe(carried_out, self._loop.loop).result()
-        return self.end(turn, outcome)
+        run = asyncio.run_coroutine_threadsafe(self._executor.run(turn), self._loop.loop)
+        return self.close(turn, run.result())
 
-    def begin(
+    def claim(
         self, conversation_id: str, turn_id: str, agent: str, job: int = 0
-    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
-        """See `TurnExecutor.begin`."""
-        return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
+    ) -> ClaimedTurn | SuspectTurn | Summary:
+        """In a thread: see `TurnClaimer.claim`."""
+        wakeup = Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent)
+        return self._claimer.claim(wakeup, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
-        """From any thread: see `TurnExecutor.carry_out`.
+    def run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
+        """From any thread: let the event loop run a turn; see `TurnExecutor.run`.
 
         Args:
-            turn: What `begin` gave.
-            then: Called on the event loop with the outcome.
+            turn: What `claim` returned.
+            then: Called on the event loop with the decision.
 
         Raises:
             RuntimeError: The event loop has ended.
         """
-        self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
+        self._loop.loop.call_soon_threadsafe(self._run, turn, then)
 
-    def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
-        def done(task: asyncio.Task[Outcome]) -> None:
+    def _run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
+        def done(task: asyncio.Task[TurnDecision]) -> None:
             self._tasks.discard(task)
             # Cancelled or broken before its first line, by whoever cancels every task there is.
-            then(None if task.cancelled() or task.exception() else task.result())
+            then(HandBack() if task.cancelled() or task.exception() else task.result())
 
-        work = self._executor.carry_out(turn)
+        work = self._executor.run(turn)
         try:
             task = self._loop.loop.create_task(work)
         except BaseException:
             # Nobody else would hand the turn back, and its lease would be renewed without end.
             work.close()
-            then(None)
+            then(HandBack())
             raise
         # The event loop keeps no strong reference of its own.
         self._tasks.add(task)
         task.add_done_callback(done)
 
-    def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
-        """See `TurnExecutor.end`."""
-        return self._executor.end(turn, outcome)
+    def close(self, turn: ClaimedTurn, decision: TurnDecision) -> Summary:
+        """In a thread: see `TurnCloser.close`."""
+        return self._closer.close(turn, decision)
 
     def accepting(self) -> bool:
         """Whether the worker takes more turns."""

@@ -13,7 +13,7 @@ from agentapi.engine.loop import NoLog, TurnLog, run_loop
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
-from agentapi.engine.tool_calls import TurnRules, TurnSuspended
+from agentapi.engine.tool_calls import Suspension, TurnRules
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.settings import Settings, load_settings
 from agentapi.tools import Handoff, ToolContext
@@ -93,25 +93,23 @@ async def run_in_process(
 
     book = CallBook()
     while True:
-        try:
-            result = await run_loop(
-                agent,
-                chain_of(agent),
-                history=history,
-                progress=progress,
-                context=context,
-                log=log,
-                stream=stream,
-                retry=RetryPolicy(max_retries=settings.provider_max_retries),
-                book=book,
-                rules=turn_rules(settings, depth, budget, spent_before),
-                blobs=fetch,
-                agents=_handed_to(agent),
-            )
-        except TurnSuspended as suspended:
-            book = await _ask(suspended, context, depth, remembered)
-        else:
-            return Answer(result=result, agent=_last(agent, progress), spent=progress.spent)
+        outcome = await run_loop(
+            agent,
+            chain_of(agent),
+            history=history,
+            progress=progress,
+            context=context,
+            log=log,
+            stream=stream,
+            retry=RetryPolicy(max_retries=settings.provider_max_retries),
+            book=book,
+            rules=turn_rules(settings, depth, budget, spent_before),
+            blobs=fetch,
+            agents=_handed_to(agent),
+        )
+        if not isinstance(outcome, Suspension):
+            return Answer(result=outcome, agent=_last(agent, progress), spent=progress.spent)
+        book = await _ask(outcome, context, depth, remembered)
 
 
 def turn_rules(
@@ -132,10 +130,10 @@ def turn_rules(
 
 
 async def _ask(
-    suspended: TurnSuspended, context: ToolContext, depth: int, remembered: Remembered
+    suspension: Suspension, context: ToolContext, depth: int, remembered: Remembered
 ) -> CallBook:
     """Run the children, each conversation's one after the other."""
-    held = suspended.held
+    held = suspension.held
     if held.questions:
         tools = ", ".join(sorted({question.tool for question in held.questions}))
         raise ApprovalRequired(
@@ -148,7 +146,7 @@ async def _ask(
 
     async def run_all(children: Sequence[ChildTurn]) -> list[ChildReply]:
         return [
-            await _run_child(child, suspended.agents, context, depth, remembered)
+            await _run_child(child, suspension.agents, context, depth, remembered)
             for child in children
         ]
 

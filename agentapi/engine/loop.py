@@ -21,14 +21,12 @@ from agentapi.conversation.window import estimate_request
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
-from agentapi.engine.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
+from agentapi.engine.tool_calls import CallRunner, Suspension, TurnRules, calls_to_hold
 from agentapi.errors import (
     AgentAPIError,
     InvalidOutput,
-    LeaseLost,
     MaxStepsExceeded,
     StoreUnavailable,
-    TurnParked,
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
@@ -98,8 +96,8 @@ async def run_loop(
     summary: str = "",
     calibration: float = 1.0,
     blobs: Fetch = no_blobs,
-) -> TurnResult:
-    """Carry a turn on to its reply.
+) -> TurnResult | Suspension:
+    """Run a turn until it has a reply, or must wait for decisions or other turns.
 
     Args:
         agent: Definition: prompt, model, tools, `max_steps`, window.
@@ -128,7 +126,6 @@ async def run_loop(
         InvalidOutput: It replied too often with what is not the agent's `output_type`.
         ProviderError: The provider refused, or failed more often than `retry` allows.
         TurnParked: The provider is to be tried again later than `retry` waits.
-        TurnSuspended: Calls wait for decisions or for other turns.
         UnknownAgent: The turn was handed over to an agent that is not known here.
         LeaseLost: From the log.
     """
@@ -136,7 +133,7 @@ async def run_loop(
     said = await hooks.on_turn_start(context, progress.user.content)
     progress.user = replace(progress.user, content=said)
     try:
-        result = await _carry_on(
+        outcome = await _carry_on(
             agent,
             provider,
             history=history,
@@ -153,14 +150,15 @@ async def run_loop(
             calibration=calibration,
             blobs=remembering(blobs),
         )
-    except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
-        # None of these ends the turn.
+    except StoreUnavailable:
+        # The turn has not ended: another worker, or this one, continues it.
         raise
     except AgentAPIError as error:
         await hooks.on_turn_end(context, error)
         raise
-    await hooks.on_turn_end(context, result)
-    return result
+    if isinstance(outcome, TurnResult):
+        await hooks.on_turn_end(context, outcome)
+    return outcome
 
 
 async def _carry_on(
@@ -180,7 +178,7 @@ async def _carry_on(
     summary: str,
     calibration: float,
     blobs: Fetch,
-) -> TurnResult:
+) -> TurnResult | Suspension:
     """See `run_loop`."""
     # Calls without a result are for the tools of the agent that made them.
     whose = progress.responder if progress.open_calls() else progress.handed_to
@@ -200,7 +198,9 @@ async def _carry_on(
                 hooks=agent.hooks,
                 limits=agent.limits.tighter(rules.budget),
             )
-            await runner.run(calls, progress.held)
+            suspension = await runner.run(calls, progress.held)
+            if suspension is not None:
+                return suspension
             agent, provider = _active(agent, provider, progress.handed_to, agents, connect)
             window = agent.window.select(history, calibration)
         resumed = False

@@ -9,13 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentapi.decoding.plain import Pieces, clean_message, clean_text, clean_usage
-from agentapi.errors import (
-    NoProviderAvailable,
-    ProviderHeld,
-    ProviderUnavailable,
-    TurnParked,
-)
+from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
+from agentapi.signals import TurnParked
 
 if TYPE_CHECKING:
     from agentapi.engine.loop import TurnLog

@@ -13,7 +13,7 @@ import orjson
 from agentapi.agents.hooks import HookChain
 from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
 from agentapi.decoding.plain import clean_text, cut
-from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.errors import TurnVetoed
 from agentapi.faults import stop_if_asked
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.tools.agents import Handoff
@@ -42,7 +42,8 @@ UNKNOWN_OUTCOME = (
 )
 
 
-class TurnSuspended(AgentAPIError):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspension:
     """The turn waits for decisions or for other turns, which wake it.
 
     Attributes:
@@ -50,12 +51,8 @@ class TurnSuspended(AgentAPIError):
         agents: Agents among those that are asked, where the tool gave more than a name.
     """
 
-    code = "suspended"
-
-    def __init__(self, held: HeldCalls, agents: Mapping[str, NamedAgent]) -> None:
-        super().__init__("the turn waits for decisions or for other turns")
-        self.held = held
-        self.agents = agents
+    held: HeldCalls
+    agents: Mapping[str, NamedAgent]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,15 +123,15 @@ class CallRunner:
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: dict[str, NamedAgent] = field(default_factory=dict)
 
-    async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> None:
+    async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> Suspension | None:
         """Make the calls that may be made, side by side; each result is recorded when there.
 
         Args:
             calls: Those without a result.
             held: Ids of those that need a decision.
 
-        Raises:
-            TurnSuspended: The others wait for something.
+        Returns:
+            What the other calls wait for; None when every call has its result.
         """
         waiting: dict[str, _Waiting] = {}
         transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
@@ -158,9 +155,11 @@ class CallRunner:
         if any(task.cancelled() for task in tasks):
             # The group takes that for an end like any other, and a call would stay without result.
             raise RuntimeError("a tool or a hook cancelled the task in which it was called")
-        await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
+        return await self._suspension(
+            [(call, waiting[call.id]) for call in calls if call.id in waiting]
+        )
 
-    async def _wait(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> None:
+    async def _suspension(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> Suspension | None:
         questions: list[Question] = []
         children: list[ChildTurn] = []
         for call, what in waiting:
@@ -179,9 +178,10 @@ class CallRunner:
         if children:
             share = self.limits.share(self.progress.spent, len(children))
             children = [replace(child, budget=share) for child in children]
-        if questions or children:
-            held = HeldCalls(questions=questions, children=children)
-            raise TurnSuspended(held, self._asked)
+        if not questions and not children:
+            return None
+        held = HeldCalls(questions=questions, children=children)
+        return Suspension(held=held, agents=self._asked)
 
     async def _record(self, step: ToolStep) -> None:
         async with self._recording:

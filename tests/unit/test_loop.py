@@ -78,9 +78,11 @@ agent = Agent(name="a", system_prompt="Sys.", provider="offline", tools=[wait, f
 async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
     more.setdefault("history", ())
-    return await run_loop(
+    outcome = await run_loop(
         more.pop("agent", agent), model, context=CONTEXT, log=log or Log(), **more
     )
+    assert isinstance(outcome, TurnResult)
+    return outcome
 
 
 async def test_a_reply() -> None:

@@ -87,9 +87,11 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
         progress = TurnProgress(user=UserMessage(content="Paris?"))
         progress.steps = [step_from_json(step_to_json(rejected))]
         context = ToolContext(conversation_id="c", turn_id="t")
-        return await run_loop(
+        outcome = await run_loop(
             agent, model, history=[], progress=progress, context=context, log=NoLog()
         )
+        assert isinstance(outcome, TurnResult)
+        return outcome
 
     # The earlier refusal counts, and the model is told of it.
     with pytest.raises(InvalidOutput, match="replied 2 times"):

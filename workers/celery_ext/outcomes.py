@@ -7,12 +7,11 @@ numbers and codes and nothing that people say.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 from celery.exceptions import Ignore, Retry
 
-Summary: TypeAlias = dict[str, Any]
-"""How a turn stands: its status, numbers and codes. Flower shows it as the task's result."""
+from workers.turns.summary import Summary
 
 
 class Told(Exception):

@@ -23,9 +23,11 @@ from celery.concurrency.base import BasePool
 
 from agentapi.broker.wire import TASK_NAME
 from agentapi.supervision import Service
-from workers.celery_ext.outcomes import Summary, broken, told, told_of_refusal
+from workers.celery_ext.outcomes import broken, told, told_of_refusal
 from workers.isolation import SuspectTurn
-from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.decision import HandBack, TurnDecision
+from workers.turns.summary import Summary
 
 JSON: Final = "application/json"
 
@@ -56,7 +58,7 @@ class _Job:
 
 
 class TurnPool(BasePool):
-    """Claims and ends turns in the runtime's threads, and carries them out on its event loop.
+    """Claims and closes turns in the runtime's threads, and runs them on its event loop.
 
     Celery's tracer calls the task when its turn has ended here: its result, its signals and the
     task's end in Flower are those of the turn. Whatever goes wrong, each job that began is
@@ -89,7 +91,7 @@ class TurnPool(BasePool):
             self.limit += _positive(n)
             begin = self._take_waiting()
         for job in begin:
-            self._submit(self._begin, job)
+            self._submit(self._claim, job)
         self.app.runtime.wake_consumer()
 
     def shrink(self, n: int) -> None:
@@ -125,7 +127,7 @@ class TurnPool(BasePool):
             self._waiting.append(job)
             begin = self._take_waiting()
         for next_job in begin:
-            self._submit(self._begin, next_job)
+            self._submit(self._claim, next_job)
 
     def _take_waiting(self) -> list[_Job]:
         """Under the lock: the jobs that may begin now."""
@@ -145,7 +147,7 @@ class TurnPool(BasePool):
             self._faults.failed(error)
             self._leave()
 
-    def _begin(self, job: _Job) -> None:
+    def _claim(self, job: _Job) -> None:
         """In a thread: claim the turn."""
         if self._closing:
             # It is not acknowledged; Celery gives it back.
@@ -163,31 +165,29 @@ class TurnPool(BasePool):
             # Decoded once, here: without a content type the tracer takes it as it is.
             traced = (name, task_id, request, decoded, None, encoding)
             args, kwargs, _ = decoded
-            claimed = self.app.runtime.begin(*args, **kwargs, job=job.number)
+            claimed = self.app.runtime.claim(*args, **kwargs, job=job.number)
         except BaseException as error:
             self._faults.failed(error)
             self._trace(job, traced, began, partial(_raise, broken(error)))
             return
         if isinstance(claimed, ClaimedTurn):
-            self._carry_out(job, traced, began, claimed)
+            self._run(job, traced, began, claimed)
         elif isinstance(claimed, SuspectTurn):
             self._run_apart(job, traced, began, claimed)
         else:
             self._trace(job, traced, began, partial(told_of_refusal, claimed))
 
-    def _carry_out(
-        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn
-    ) -> None:
-        def carried_out(outcome: Outcome) -> None:
+    def _run(self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn) -> None:
+        def decided(decision: TurnDecision) -> None:
             # On the event loop: the rest is for a thread again.
-            self._submit(self._end, job, traced, began, turn, outcome)
+            self._submit(self._close, job, traced, began, turn, decision)
 
         try:
-            self.app.runtime.carry_out(turn, carried_out)
+            self.app.runtime.run(turn, decided)
         except BaseException as error:
             # The event loop has ended: another worker gets the turn.
             self._faults.failed(error)
-            self._end(job, traced, began, turn, None)
+            self._close(job, traced, began, turn, HandBack())
 
     def _run_apart(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
@@ -202,13 +202,18 @@ class TurnPool(BasePool):
             self._faults.failed(error)
             self._trace(job, traced, began, partial(_raise, broken(error)))
 
-    def _end(
-        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
+    def _close(
+        self,
+        job: _Job,
+        traced: tuple[Any, ...],
+        began: float,
+        turn: ClaimedTurn,
+        decision: TurnDecision,
     ) -> None:
         """In a thread: write what became of the turn, and let the task's function tell Celery."""
         tell: Callable[[], Summary]
         try:
-            tell = partial(told, self.app.runtime.end(turn, outcome))
+            tell = partial(told, self.app.runtime.close(turn, decision))
         except BaseException as error:
             self._faults.failed(error)
             tell = partial(_raise, broken(error))
@@ -248,7 +253,7 @@ class TurnPool(BasePool):
             begin = self._take_waiting()
             self._changed.notify_all()
         for job in begin:
-            self._submit(self._begin, job)
+            self._submit(self._claim, job)
         if was_full and not begin:
             self._guarded(self.app.runtime.wake_consumer)
 

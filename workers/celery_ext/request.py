@@ -10,7 +10,8 @@ from celery import signals
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from workers.celery_ext.outcomes import Summary, Told, TurnRevoked
+from workers.celery_ext.outcomes import Told, TurnRevoked
+from workers.turns.summary import Summary
 
 
 class TurnRequest(Request):

@@ -28,7 +28,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
         turn: What to run.
 
     Returns:
-        How the turn stands then, as `TurnExecutor.begin` and `end` say it.
+        How the turn stands then, as `Runtime.execute` returns it.
     """
     settings = app.settings
     # Celery sets logging up after the watchdog is forked.

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agentapi import Agent, Settings
 from agentapi.conversation.compaction import COMPACT
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import LeaseLost, StoreUnavailable
 from agentapi.stores import Claim, TurnStore
 from workers.outage import Outage, ride_out
 from workers.turns.claimed import claim_line
+from workers.turns.summary import Summary, written
 
 log = logging.getLogger("agentapi.turn")
 
@@ -35,7 +35,7 @@ class UnknownAgents:
     store: TurnStore
     outage: Outage
 
-    def leave(self, claim: Claim, name: str, progress: TurnProgress) -> dict[str, Any] | None:
+    def leave(self, claim: Claim, name: str, progress: TurnProgress) -> Summary | None:
         """Hand the turn back with a delay, if it needs an agent that is not known here.
 
         Args:
@@ -51,15 +51,13 @@ class UnknownAgents:
         ends = turn.cancel_requested or late or turn.deaths >= self.settings.max_attempts
         if ends or not self._is_unknown(name, progress) or self._has_waited(turn.deferrals):
             return None
-        try:
+
+        def hand_back() -> Summary:
             ride_out(lambda: self.store.release(claim.lease, delay), outage=self.outage)
-        except LeaseLost:
-            return {"status": "lost", "attempt": turn.attempt}
-        except StoreUnavailable as error:
-            self.outage.begins(error)
-            return {"status": error.code}
-        log.info(claim_line("turn.left_to_others", claim, deferrals=turn.deferrals))
-        return {"status": "handed_back", "attempt": turn.attempt, "seconds": delay}
+            log.info(claim_line("turn.left_to_others", claim, deferrals=turn.deferrals))
+            return {"status": "handed_back", "attempt": turn.attempt, "seconds": delay}
+
+        return written(claim.lease, turn.attempt, self.outage, hand_back)
 
     def _is_unknown(self, name: str, progress: TurnProgress) -> bool:
         if name == COMPACT:
