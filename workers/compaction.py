@@ -18,8 +18,8 @@ from agentapi.conversation.compaction import (
     whole_turns,
 )
 from agentapi.conversation.messages import Usage, UserMessage
-from agentapi.engine.loop import NoLog
 from agentapi.engine.model_call import RetryPolicy, call_model
+from agentapi.engine.turn_log import NoLog
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider

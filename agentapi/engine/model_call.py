@@ -6,15 +6,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from agentapi.decoding.plain import Pieces, clean_message, clean_text, clean_usage
+from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
 from agentapi.signals import TurnParked
-
-if TYPE_CHECKING:
-    from agentapi.engine.loop import TurnLog
 
 T = TypeVar("T")
 

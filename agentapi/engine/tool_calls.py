@@ -6,13 +6,16 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import orjson
 
 from agentapi.agents.hooks import HookChain
 from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
 from agentapi.decoding.plain import clean_text, cut
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.rules import TurnRules
+from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import TurnVetoed
 from agentapi.faults import stop_if_asked
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
@@ -30,11 +33,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
-from agentapi.turns.budget import Limits, Price, Spent
-
-if TYPE_CHECKING:
-    from agentapi.engine.loop import TurnLog
-from agentapi.engine.progress import TurnProgress
+from agentapi.turns.budget import Limits
 
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
@@ -53,33 +52,6 @@ class Suspension:
 
     held: HeldCalls
     agents: Mapping[str, NamedAgent]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TurnRules:
-    """How far a turn may go, from the settings.
-
-    Attributes:
-        depth: How many turns are above it.
-        max_depth: How many may be.
-        max_children: How many turns it may wait for at once.
-        max_message_bytes: Longest message to another agent.
-        max_tool_result_bytes: What is longer of a tool's result is cut off.
-        approval_timeout: Seconds to wait for an approval; None for ever.
-        prices: By ``provider:model`` or model.
-        budget: What the turn may spend besides its agent's own limits.
-        spent_before: What its conversation had spent before.
-    """
-
-    depth: int = 0
-    max_depth: int = 5
-    max_children: int = 50
-    max_message_bytes: int = 262_144
-    max_tool_result_bytes: int = 1_048_576
-    approval_timeout: float | None = None
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    budget: Limits | None = None
-    spent_before: Spent = field(default_factory=Spent)
 
 
 async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:

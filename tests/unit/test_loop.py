@@ -17,7 +17,7 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
-from agentapi.engine.loop import run_loop
+from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy, retry_delay
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
@@ -77,10 +77,14 @@ agent = Agent(name="a", system_prompt="Sys.", provider="offline", tools=[wait, f
 
 async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
-    more.setdefault("history", ())
-    outcome = await run_loop(
-        more.pop("agent", agent), model, context=CONTEXT, log=log or Log(), **more
-    )
+    outcome = await TurnRun(
+        agent=more.pop("agent", agent),
+        history=History(messages=more.pop("history", ())),
+        connect=lambda _: model,
+        context=CONTEXT,
+        log=log or Log(),
+        **more,
+    ).run()
     assert isinstance(outcome, TurnResult)
     return outcome
 

@@ -13,10 +13,10 @@ from agentapi.admission import ProviderGate
 from agentapi.agents.registry import unknown_agent
 from agentapi.conversation.compaction import COMPACT
 from agentapi.conversation.messages import Message
-from agentapi.engine.in_process import turn_rules
-from agentapi.engine.loop import run_loop
+from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.errors import AgentAPIError, DeadlineExceeded, PoisonTurn, StoreUnavailable
 from agentapi.signals import RuntimeSignal
@@ -127,50 +127,67 @@ class TurnExecutor:
     async def _loop(
         self, turn: ClaimedTurn, agent: Agent, book: CallBook
     ) -> TurnResult | Suspension:
-        claim, running, progress = turn.claim, turn.running, turn.progress
-        stored = claim.turn
-        turn_log = WorkerLog(
-            running=running,
-            store=self.store,
-            events=self.events,
-            journal=list(progress.steps),
-            attempt=stored.attempt,
-            outage=self.outage,
-        )
-        connect = partial(chain_of, gate=self.gate, call=turn_log.call)
+        """Run the agent loop, within the turn's time."""
+        claim, stored = turn.claim, turn.claim.turn
+        turn_log = self._log_of(turn)
         if stored.stream and stored.attempt > 1:
             await turn_log.reset()
         try:
             async with asyncio.timeout(self._time_left(claim)) as deadline:
                 if stored.agent == COMPACT:
-                    return await self.compactor.run(agent, connect(agent), claim, running)
-                return await run_loop(
-                    agent,
-                    connect(agent),
-                    history=_not_summarised(agent, claim),
-                    progress=progress,
-                    context=_context(stored),
-                    log=turn_log,
-                    stream=stored.stream,
-                    retry=RetryPolicy(
-                        max_retries=self.settings.provider_max_retries,
-                        failures=stored.failures,
-                        park_after=None if self.settings.eager else self.settings.park_after,
-                    ),
-                    book=book,
-                    rules=turn_rules(self.settings, stored.depth, stored.budget, claim.spent),
-                    agents=self.agents,
-                    summary=claim.summary.text if agent.compact else "",
-                    calibration=claim.calibration,
-                    blobs=lambda names: running.call(
-                        lambda: self.store.blobs(stored.conversation_id, names)
-                    ),
-                    connect=connect,
-                )
+                    connect = partial(chain_of, gate=self.gate, call=turn_log.call)
+                    return await self.compactor.run(agent, connect(agent), claim, turn.running)
+                run = self._turn_run(turn, agent, book, turn_log)
+                return await run.run()
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise self._too_late(claim) from None
+
+    def _log_of(self, turn: ClaimedTurn) -> WorkerLog:
+        return WorkerLog(
+            running=turn.running,
+            store=self.store,
+            events=self.events,
+            journal=list(turn.progress.steps),
+            attempt=turn.claim.turn.attempt,
+            outage=self.outage,
+        )
+
+    def _turn_run(
+        self, turn: ClaimedTurn, agent: Agent, book: CallBook, turn_log: WorkerLog
+    ) -> TurnRun:
+        claim, stored = turn.claim, turn.claim.turn
+        return TurnRun(
+            agent=agent,
+            history=self._history(turn, agent),
+            progress=turn.progress,
+            context=_context(stored),
+            log=turn_log,
+            connect=partial(chain_of, gate=self.gate, call=turn_log.call),
+            stream=stored.stream,
+            retry=RetryPolicy(
+                max_retries=self.settings.provider_max_retries,
+                failures=stored.failures,
+                park_after=None if self.settings.eager else self.settings.park_after,
+            ),
+            book=book,
+            rules=turn_rules(self.settings, stored.depth, stored.budget, claim.spent),
+            agents=self.agents,
+        )
+
+    def _history(self, turn: ClaimedTurn, agent: Agent) -> History:
+        claim, running = turn.claim, turn.running
+
+        async def fetch(names: Sequence[str]) -> Mapping[str, bytes]:
+            return await running.call(lambda: self.store.blobs(claim.turn.conversation_id, names))
+
+        return History(
+            messages=_not_summarised(agent, claim),
+            summary=claim.summary.text if agent.compact else "",
+            calibration=claim.calibration,
+            blobs=fetch,
+        )
 
     def _time_left(self, claim: Claim) -> float:
         """Seconds that this attempt may run."""
