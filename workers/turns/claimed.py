@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from agentapi import Agent
 from agentapi.engine.progress import TurnProgress
+from agentapi.logs import LogLine, line
 from agentapi.stores import Claim
-from workers.logs import line
 from workers.turns.running import RunningTurn
 
 
@@ -28,7 +28,7 @@ class ClaimedTurn:
     progress: TurnProgress
 
 
-def claim_line(action: str, claim: Claim, **more: object) -> str:
+def claim_line(action: str, claim: Claim, **more: object) -> LogLine:
     """A log line about a claimed turn."""
     return line(
         action,
