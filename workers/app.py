@@ -18,6 +18,7 @@ from agentapi.agents.registry import by_name, load_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.flows import flow_agents
+from agentapi.logs import configure_logging
 from agentapi.providers import providers
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
@@ -27,7 +28,6 @@ from workers.dispatch import Dispatcher
 from workers.isolation import SuspectTurn
 from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
-from workers.logs import configure_logging
 from workers.runtime import Runtime
 from workers.turns.summary import Summary
 

@@ -22,11 +22,11 @@ from agentapi.engine.model_call import RetryPolicy, call_model
 from agentapi.engine.turn_log import NoLog
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id
+from agentapi.logs import line
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
 from agentapi.turns import NewTurn, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.logs import line
 from workers.turns.running import RunningTurn
 
 log = logging.getLogger("agentapi.compaction")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from agentapi.broker.wire import task_message
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Wakeup
-from workers.logs import line
 
 if TYPE_CHECKING:
     from celery import Celery

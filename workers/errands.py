@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
+from agentapi.logs import line
 from agentapi.stores import Accepted, Errand, ErrandKind, TurnStore, Wakeup
 from agentapi.turns import ChildReply, ChildTurn, NewTurn, Turn, TurnError, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.logs import line
 
 log = logging.getLogger("agentapi.errands")
 

@@ -7,10 +7,10 @@ import logging
 import threading
 from typing import Any, Final
 
+from agentapi.logs import line
 from agentapi.providers import providers
 from agentapi.supervision import Service, Supervisor, stack_of_thread
 from agentapi.tools.mcp.server import close_sessions
-from workers.logs import line
 from workers.upkeep.liveness import starved
 
 log = logging.getLogger("agentapi.loop")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from agentapi.errors import AgentAPIError, StoreUnavailable
-from workers.logs import line
+from agentapi.logs import line
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from typing import Final
 from agentapi import Agent, Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
 from agentapi.flows import is_flow
+from agentapi.logs import line
 from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.isolation import IsolatedTurns, SuspectTurn
-from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.outage import Outage
 from workers.turns.claimed import ClaimedTurn

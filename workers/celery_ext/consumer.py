@@ -13,7 +13,7 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
-from workers.logs import line
+from agentapi.logs import line
 
 log = logging.getLogger("agentapi.consumer")
 

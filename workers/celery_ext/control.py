@@ -19,7 +19,7 @@ from celery.worker.control import Panel, inspect_command
 from agentapi.broker.wire import turn_of_task
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.flows import is_flow
-from workers.logs import line
+from agentapi.logs import line
 from workers.turns.running import StopReason
 from workers.upkeep.status import status_of
 

@@ -7,10 +7,10 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from agentapi.logs import configure_logging
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
-from workers.logs import configure_logging
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
-from workers.logs import line
 from workers.outage import Outage, ride_out
 
 if TYPE_CHECKING:

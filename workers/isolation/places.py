@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from agentapi.stores import TurnStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
@@ -34,7 +35,6 @@ from workers.isolation.messages import (
     encode,
 )
 from workers.isolation.watchdog import Watchdog
-from workers.logs import line
 from workers.outage import Outage, ride_out
 
 log = logging.getLogger("agentapi.isolation")

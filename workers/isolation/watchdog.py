@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from agentapi.logs import line
 from workers.isolation.messages import (
     Answered,
     Cancel,
@@ -36,7 +37,6 @@ from workers.isolation.messages import (
     SuspectTurn,
     encode,
 )
-from workers.logs import line
 
 log = logging.getLogger("agentapi.watchdog")
 

@@ -18,10 +18,10 @@ from agentapi.conversation.messages import UserMessage
 from agentapi.conversation.window import Window
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.stores import Claim, Refusal, RefusalReason, TurnStore, Unreadable, Wakeup
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import SuspectTurn
-from workers.logs import line
 from workers.outage import Outage, ride_out
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.running import RunningTurn, RunningTurns

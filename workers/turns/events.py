@@ -12,10 +12,10 @@ from typing import Any, Final
 import orjson
 
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.stores import Lease, NewEvent, TurnStore
 from agentapi.supervision import Service, Supervisor
 from agentapi.turns import EventType
-from workers.logs import line
 
 log = logging.getLogger("agentapi.events")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.signals import LeaseLost
 from agentapi.stores import Ending, Lease
 from agentapi.turns import Turn
-from workers.logs import line
 from workers.outage import Outage
 
 Summary: TypeAlias = dict[str, Any]

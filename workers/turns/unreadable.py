@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from agentapi.logs import line
 from agentapi.stores import Ending, ErrandKind, TurnStore, Unreadable
 from agentapi.turns import TurnError, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.logs import line
 from workers.outage import Outage, ride_out
 from workers.turns.summary import Summary, written
 

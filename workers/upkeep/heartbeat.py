@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Renewal, TurnStore
 from agentapi.supervision import Service, Supervisor
-from workers.logs import line
 from workers.outage import Outage
 from workers.turns.running import RunningTurn, RunningTurns, StopReason
 

@@ -18,12 +18,12 @@ from typing import Final, TypeAlias, TypeVar
 from agentapi.broker.wire import queue_of_partition
 from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.ids import partition_of
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Errand, TurnStore
 from agentapi.supervision import Service, Supervisor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.logs import line
 from workers.outage import Outage
 
 ELECTION_BEATS: Final = 2

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agentapi.logs import line
 from agentapi.tools.threads import ToolThreads, tool_threads
-from workers.logs import line
 
 log = logging.getLogger("agentapi.tools")
 
