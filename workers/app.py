@@ -17,7 +17,6 @@ from agentapi import Agent, Settings, load_settings
 from agentapi.agents.registry import by_name, load_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
-from agentapi.flows import flow_agents
 from agentapi.logs import configure_logging
 from agentapi.providers import providers
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
@@ -62,7 +61,7 @@ def create_app(
     if agents is None:
         _import_from_here()
         agents = load_agents(settings.agents).values()
-    known = by_name([*agents, *flow_agents()])
+    known = by_name(agents)
     refuse_unknown_limits(settings)
     if not settings.eager:
         refuse_private_memory(settings, known.values())

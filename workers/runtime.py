@@ -14,11 +14,9 @@ from typing import Final
 
 from agentapi import Agent, Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
-from agentapi.flows import is_flow
 from agentapi.logs import line
 from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
-from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.isolation import IsolatedTurns, SuspectTurn
@@ -39,6 +37,7 @@ from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.sweeper import Sweeper
 from workers.upkeep.tool_places import ToolPlaces
+from workers.work.kinds import Works, make_works
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -111,11 +110,17 @@ class Runtime:
             settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
         )
         self.isolation = self._make_isolation()
-        compactor = Compactor(settings=settings, store=store, dispatcher=dispatcher)
+        works = make_works(settings, agents, store, dispatcher, self._gate)
         writer = TurnWriter(events=self._events, outage=self.outage)
-        self._claimer = self._make_claimer()
-        self._executor = self._make_executor(compactor, writer)
-        self._closer = self._make_closer(compactor, writer)
+        self._claimer = self._make_claimer(works)
+        self._executor = TurnExecutor(
+            settings=settings,
+            store=store,
+            events=self._events,
+            writer=writer,
+            outage=self.outage,
+        )
+        self._closer = self._make_closer(writer)
         self._starting = threading.Lock()
         self._started = False
 
@@ -140,15 +145,12 @@ class Runtime:
             service=self.supervisor.watched("agentapi-isolation"),
         )
 
-    def _make_claimer(self) -> TurnClaimer:
+    def _make_claimer(self, works: Works) -> TurnClaimer:
         return TurnClaimer(
-            settings=self._settings,
-            agents=self.agents,
+            works=works,
             store=self._store,
             dispatcher=self.dispatcher,
-            unknown=UnknownAgents(
-                settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
-            ),
+            unknown=UnknownAgents(settings=self._settings, store=self._store, outage=self.outage),
             unreadable=UnreadableTurns(
                 store=self._store,
                 dispatcher=self.dispatcher,
@@ -164,25 +166,12 @@ class Runtime:
             isolates=lambda: self.isolation.available,
         )
 
-    def _make_executor(self, compactor: Compactor, writer: TurnWriter) -> TurnExecutor:
-        return TurnExecutor(
-            settings=self._settings,
-            agents=self.agents,
-            store=self._store,
-            compactor=compactor,
-            events=self._events,
-            writer=writer,
-            gate=self._gate,
-            outage=self.outage,
-        )
-
-    def _make_closer(self, compactor: Compactor, writer: TurnWriter) -> TurnCloser:
+    def _make_closer(self, writer: TurnWriter) -> TurnCloser:
         return TurnCloser(
             settings=self._settings,
             store=self._store,
             dispatcher=self.dispatcher,
             errands=self._errands,
-            compactor=compactor,
             events=self._events,
             writer=writer,
             running=self.running,
@@ -229,7 +218,7 @@ class Runtime:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
             self._started = True
-        agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
+        agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
 
     def candidate(self, owner: str) -> str:

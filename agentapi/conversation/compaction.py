@@ -141,14 +141,6 @@ def conversation_beside(conversation_id: str) -> str:
     return f"{COMPACT}:{hashlib.sha256(conversation_id.encode()).hexdigest()}"
 
 
-def summariser(conversation_id: str, message: str) -> str:
-    """Name of the agent whose model summarises, or of none when the turn is not valid."""
-    try:
-        return CompactionTask.of_turn(conversation_id, message).agent
-    except InvalidMessage:
-        return COMPACT
-
-
 def whole_turns(messages: Sequence[Message], most: int) -> int:
     """How many of the first `most` messages are whole turns; `messages` has at least one more."""
     for count in range(min(most, len(messages) - 1), 0, -1):

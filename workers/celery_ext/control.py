@@ -18,7 +18,6 @@ from celery.worker.control import Panel, inspect_command
 
 from agentapi.broker.wire import turn_of_task
 from agentapi.errors import AgentAPIError, InvalidInput
-from agentapi.flows import is_flow
 from agentapi.logs import line
 from workers.turns.running import StopReason
 from workers.upkeep.status import status_of
@@ -101,7 +100,7 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
 def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
     """Which agents this worker serves (`agentapi doctor` asks)."""
-    return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
+    return {"agents": sorted(state.app.runtime.agents)}
 
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentapi import Agent
 from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
 from agentapi.stores import Claim
 from workers.turns.running import RunningTurn
+from workers.work.base import Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,13 +16,13 @@ class ClaimedTurn:
     """A turn that this process may run.
 
     Attributes:
-        agent: The agent that runs it; None when this worker does not know it.
+        work: What is done for turns of its kind.
         claim: What the store gave with the lease.
         running: By which it is stopped from outside.
         progress: Its steps so far; grows while it runs.
     """
 
-    agent: Agent | None
+    work: Work
     claim: Claim
     running: RunningTurn
     progress: TurnProgress

@@ -6,20 +6,17 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
-from agentapi import Agent, Settings
-from agentapi.agents.registry import widest_window
-from agentapi.conversation.compaction import COMPACT, summariser
 from agentapi.conversation.messages import UserMessage
-from agentapi.conversation.window import Window
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.stores import Claim, Refusal, RefusalReason, TurnStore, Unreadable, Wakeup
+from agentapi.turns.kinds import kind_of
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import SuspectTurn
 from workers.outage import Outage, ride_out
@@ -28,13 +25,12 @@ from workers.turns.running import RunningTurn, RunningTurns
 from workers.turns.summary import Summary, of_turn
 from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
+from workers.work.kinds import Works
 
 log = logging.getLogger("agentapi.turn")
 
 PASS_ON_DELAY: Final = 0.1
 """Seconds before a worker that is ending passes a wake-up on."""
-
-_NOTHING = Window(messages=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +38,14 @@ class TurnClaimer:
     """Claims turns, in a thread.
 
     Attributes:
+        works: What is done for each kind of turn.
         process: What the claim tokens of this process begin with, so that the watchdog can end
             its leases.
         stopping: Whether the worker is ending.
         isolates: Whether suspect turns can be run in processes of their own.
     """
 
-    settings: Settings
-    agents: Mapping[str, Agent]
+    works: Works
     store: TurnStore
     dispatcher: Dispatcher
     unknown: UnknownAgents
@@ -90,7 +86,7 @@ class TurnClaimer:
             case Unreadable():
                 return self.unreadable.settle(claim)
             case Claim():
-                return self._claimed(claim, wakeup.agent, job)
+                return self._claimed(claim, job)
 
     def _pass_on(self, wakeup: Wakeup) -> Summary:
         # Celery took it from the broker although the worker is ending. Until Celery has stopped
@@ -107,19 +103,11 @@ class TurnClaimer:
                 wakeup.turn_id,
                 owner=owner,
                 token=token,
-                window=self._window(wakeup.agent),
+                window=self.works[kind_of(wakeup.agent)].window(wakeup.agent),
                 isolated=not self.isolates(),
             ),
             outage=self.outage,
         )
-
-    def _window(self, agent_name: str) -> Window:
-        """How much of the history is loaded."""
-        agent = self.agents.get(agent_name)
-        if agent is not None:
-            return widest_window(agent, self.agents)
-        # Not known here, but the conversation may have gone on to an agent that is.
-        return _NOTHING if agent_name == COMPACT else Window()
 
     def _refused(
         self, refusal: Refusal, wakeup: Wakeup, owner: str, job: int
@@ -136,23 +124,20 @@ class TurnClaimer:
             )
         return of_turn(refusal.turn) if refusal.turn else {"status": "missing"}
 
-    def _claimed(self, claim: Claim, agent_name: str, job: int) -> ClaimedTurn | Summary:
+    def _claimed(self, claim: Claim, job: int) -> ClaimedTurn | Summary:
         turn = claim.turn
-        name = claim.answering or agent_name
-        if name == COMPACT:
-            name = summariser(claim.lease.conversation_id, turn.input)
+        work = self.works[kind_of(turn.agent)]
         progress = TurnProgress(
             user=UserMessage(
                 content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
             ),
             steps=list(claim.steps),
         )
-        left = self.unknown.leave(claim, name, progress)
-        if left is not None:
-            return left
+        if work.lacks_agent(claim, progress):
+            left = self.unknown.leave(claim)
+            if left is not None:
+                return left
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         # From here on the heartbeat renews the lease, until the closer removes the turn.
         self.running.add(running)
-        return ClaimedTurn(
-            agent=self.agents.get(name), claim=claim, running=running, progress=progress
-        )
+        return ClaimedTurn(work=work, claim=claim, running=running, progress=progress)

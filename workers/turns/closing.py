@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentapi import Settings
-from agentapi.conversation.compaction import COMPACT
 from agentapi.stores import Claim, Ending, ErrandKind, TurnStore, Wakeup
 from agentapi.turns import HeldCalls, TurnStatus
-from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage, ride_out
@@ -41,7 +39,6 @@ class TurnCloser:
     store: TurnStore
     dispatcher: Dispatcher
     errands: Errands
-    compactor: Compactor
     events: EventLog
     writer: TurnWriter
     running: RunningTurns
@@ -104,9 +101,7 @@ class TurnCloser:
         self._aside(claim, lambda: self.dispatcher.send(wakeup))
         if stored.parent_id is not None:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.DELIVER, stored.turn_id))
-        agent = turn.agent
-        if agent is not None and stored.agent != COMPACT:
-            self._aside(claim, lambda: self.compactor.after(agent, claim, ending))
+        self._aside(claim, lambda: turn.work.after(claim, ending))
         return of_ending(ending, stored.attempt)
 
     def _park(self, turn: ClaimedTurn, park: Park) -> Summary:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from agentapi import Agent, Settings
-from agentapi.admission import ProviderGate
-from agentapi.agents.registry import unknown_agent
-from agentapi.conversation.compaction import COMPACT
-from agentapi.conversation.messages import Message
-from agentapi.engine.loop import History, TurnRun
-from agentapi.engine.model_call import RetryPolicy
-from agentapi.engine.model_chain import chain_of
-from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.errors import AgentAPIError, DeadlineExceeded, PoisonTurn, StoreUnavailable
 from agentapi.signals import RuntimeSignal
 from agentapi.stores import Claim, Suspended, TurnStore
 from agentapi.stores.refusals import missed_deadline
-from agentapi.tools import ToolContext
-from agentapi.turns import CallBook, HeldCalls, Turn, TurnResult, TurnStatus
-from workers.compaction import Compactor
+from agentapi.turns import CallBook, HeldCalls, TurnResult, TurnStatus
 from workers.outage import Outage
 from workers.turns.claimed import ClaimedTurn, claim_line
 from workers.turns.decision import Commit, Suspend, TurnDecision, decide
@@ -32,6 +21,7 @@ from workers.turns.endings import broken, check_deadline, completed, stopped
 from workers.turns.events import EventLog
 from workers.turns.log import WorkerLog
 from workers.turns.writing import TurnWriter
+from workers.work.base import Attempt
 
 log = logging.getLogger("agentapi.turn")
 
@@ -41,12 +31,9 @@ class TurnExecutor:
     """Runs claimed turns, and decides what becomes of each."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
     store: TurnStore
-    compactor: Compactor
     events: EventLog
     writer: TurnWriter
-    gate: ProviderGate
     outage: Outage
 
     async def run(self, turn: ClaimedTurn) -> TurnDecision:
@@ -64,7 +51,7 @@ class TurnExecutor:
         try:
             return await self._run(turn)
         except GeneratorExit:
-            # The event loop is closing: nothing may be awaited or decided any more.
+            # The event loop is closing: nothing may be awaited any more.
             raise
         except BaseException as error:
             if isinstance(error, StoreUnavailable):
@@ -77,14 +64,15 @@ class TurnExecutor:
         log.error(claim_line("turn.crashed", turn.claim, error=type(fault).__name__))
 
     async def _run(self, turn: ClaimedTurn) -> TurnDecision:
-        """Run the turn; again when what it would wait for is there already."""
-        progress = turn.progress
-        if turn.claim.turn.cancel_requested:
+        """Run the turn; again if what it would wait for is there already."""
+        claim, progress = turn.claim, turn.progress
+        if claim.turn.cancel_requested:
             return Commit(ending=stopped(TurnStatus.CANCELLED, progress))
-        agent = self._agent_of(turn)
-        book = turn.claim.calls
+        self._check(claim)
+        agent = turn.work.agent(claim)
+        book = claim.calls
         while True:
-            outcome = await turn.running.run(partial(self._loop, turn, agent, book))
+            outcome = await turn.running.run(partial(self._attempt, turn, agent, book))
             if isinstance(outcome, TurnResult):
                 return Commit(ending=completed(outcome, agent, progress))
             match await self._suspend(turn, outcome.held):
@@ -95,15 +83,11 @@ class TurnExecutor:
                 case CallBook() as answers:
                     book = answers
 
-    def _agent_of(self, turn: ClaimedTurn) -> Agent:
-        """The agent that runs the turn.
-
-        Raises:
-            DeadlineExceeded: It is too late to run it.
-            PoisonTurn: It has killed too many processes.
-            UnknownAgent: This worker does not know the agent.
+    def _check(self, claim: Claim) -> None:
+        """Raises:
+        DeadlineExceeded: It is too late to run the turn.
+        PoisonTurn: It has killed too many processes.
         """
-        claim = turn.claim
         check_deadline(claim)
         if claim.turn.deaths >= self.settings.max_attempts:
             raise PoisonTurn(
@@ -111,12 +95,9 @@ class TurnExecutor:
                 "process died each time: see the workers' logs for what killed it (memory, a "
                 "tool that crashes the process), mend that, then retry the turn"
             )
-        if turn.agent is None:
-            raise unknown_agent(claim.answering or claim.turn.agent, self.agents)
-        return turn.agent
 
     async def _suspend(self, turn: ClaimedTurn, held: HeldCalls) -> Suspended | CallBook:
-        """Store what the turn waits for, and release its lease, unless it need not wait."""
+        """Store what the turn waits for and release its lease, unless it need not wait."""
         running = turn.running
 
         def suspend() -> Suspended | CallBook:
@@ -124,70 +105,36 @@ class TurnExecutor:
 
         return await running.call(lambda: self.writer.write(running, suspend))
 
-    async def _loop(
+    async def _attempt(
         self, turn: ClaimedTurn, agent: Agent, book: CallBook
     ) -> TurnResult | Suspension:
-        """Run the agent loop, within the turn's time."""
-        claim, stored = turn.claim, turn.claim.turn
-        turn_log = self._log_of(turn)
-        if stored.stream and stored.attempt > 1:
-            await turn_log.reset()
-        try:
-            async with asyncio.timeout(self._time_left(claim)) as deadline:
-                if stored.agent == COMPACT:
-                    connect = partial(chain_of, gate=self.gate, call=turn_log.call)
-                    return await self.compactor.run(agent, connect(agent), claim, turn.running)
-                run = self._turn_run(turn, agent, book, turn_log)
-                return await run.run()
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise self._too_late(claim) from None
-
-    def _log_of(self, turn: ClaimedTurn) -> WorkerLog:
-        return WorkerLog(
+        """Do the turn's work, within the turn's time."""
+        claim = turn.claim
+        turn_log = WorkerLog(
             running=turn.running,
             store=self.store,
             events=self.events,
             journal=list(turn.progress.steps),
-            attempt=turn.claim.turn.attempt,
+            attempt=claim.turn.attempt,
             outage=self.outage,
         )
-
-    def _turn_run(
-        self, turn: ClaimedTurn, agent: Agent, book: CallBook, turn_log: WorkerLog
-    ) -> TurnRun:
-        claim, stored = turn.claim, turn.claim.turn
-        return TurnRun(
+        if claim.turn.stream and claim.turn.attempt > 1:
+            await turn_log.reset()
+        attempt = Attempt(
             agent=agent,
-            history=self._history(turn, agent),
+            claim=claim,
             progress=turn.progress,
-            context=_context(stored),
+            running=turn.running,
             log=turn_log,
-            connect=partial(chain_of, gate=self.gate, call=turn_log.call),
-            stream=stored.stream,
-            retry=RetryPolicy(
-                max_retries=self.settings.provider_max_retries,
-                failures=stored.failures,
-                park_after=None if self.settings.eager else self.settings.park_after,
-            ),
             book=book,
-            rules=turn_rules(self.settings, stored.depth, stored.budget, claim.spent),
-            agents=self.agents,
         )
-
-    def _history(self, turn: ClaimedTurn, agent: Agent) -> History:
-        claim, running = turn.claim, turn.running
-
-        async def fetch(names: Sequence[str]) -> Mapping[str, bytes]:
-            return await running.call(lambda: self.store.blobs(claim.turn.conversation_id, names))
-
-        return History(
-            messages=_not_summarised(agent, claim),
-            summary=claim.summary.text if agent.compact else "",
-            calibration=claim.calibration,
-            blobs=fetch,
-        )
+        try:
+            async with asyncio.timeout(self._time_left(claim)) as deadline:
+                return await turn.work.run(attempt)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise self._too_late(claim) from None
 
     def _time_left(self, claim: Claim) -> float:
         """Seconds that this attempt may run."""
@@ -203,21 +150,3 @@ class TurnExecutor:
             f"turn ran longer than {longest:g} s: raise AGENTAPI_TURN_TIMEOUT, or give slow tools "
             "a timeout of their own"
         )
-
-
-def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
-    """The loaded history without the messages that the summary covers."""
-    if agent.compact is None:
-        return claim.history
-    first = claim.summary.total - len(claim.history)
-    return claim.history[max(0, claim.summary.covered - first) :]
-
-
-def _context(turn: Turn) -> ToolContext:
-    return ToolContext(
-        conversation_id=turn.conversation_id,
-        turn_id=turn.turn_id,
-        user_id=turn.user_id,
-        tenant_id=turn.tenant_id,
-        attempt=turn.attempt,
-    )

@@ -7,13 +7,10 @@ a while before it fails.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agentapi import Agent, Settings
-from agentapi.conversation.compaction import COMPACT
-from agentapi.engine.progress import TurnProgress
+from agentapi import Settings
 from agentapi.stores import Claim, TurnStore
 from workers.outage import Outage, ride_out
 from workers.turns.claimed import claim_line
@@ -31,25 +28,19 @@ class UnknownAgents:
     """Leaves such turns to other workers, for a bounded time."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
     store: TurnStore
     outage: Outage
 
-    def leave(self, claim: Claim, name: str, progress: TurnProgress) -> Summary | None:
-        """Hand the turn back with a delay, if it needs an agent that is not known here.
-
-        Args:
-            claim: The turn.
-            name: The agent that it begins or goes on with.
-            progress: What it did.
+    def leave(self, claim: Claim) -> Summary | None:
+        """Hand back a turn that needs an unknown agent, with a delay.
 
         Returns:
-            How it stands then; None when it is to be carried out here, if only to its failure.
+            How it stands then; None when it is to run here all the same, if only to its failure.
         """
         turn, delay = claim.turn, _delay(claim.turn.deferrals)
         late = turn.deadline_at is not None and turn.deadline_at <= claim.now
         ends = turn.cancel_requested or late or turn.deaths >= self.settings.max_attempts
-        if ends or not self._is_unknown(name, progress) or self._has_waited(turn.deferrals):
+        if ends or self._has_waited(turn.deferrals):
             return None
 
         def hand_back() -> Summary:
@@ -58,18 +49,6 @@ class UnknownAgents:
             return {"status": "handed_back", "attempt": turn.attempt, "seconds": delay}
 
         return written(claim.lease, turn.attempt, self.outage, hand_back)
-
-    def _is_unknown(self, name: str, progress: TurnProgress) -> bool:
-        if name == COMPACT:
-            # What that is to summarise cannot be read, here or elsewhere.
-            return False
-        agent = self.agents.get(name)
-        if agent is None:
-            return True
-        # Handed over, or about to run tools of the agent that it was handed over to.
-        target = progress.responder if progress.open_calls() else progress.handed_to
-        known = target in (None, name) or target in self.agents
-        return not known and agent.handoff_to(str(target)) is None
 
     def _has_waited(self, deferrals: int) -> bool:
         waited = sum(_delay(number) for number in range(deferrals))
