@@ -1,4 +1,4 @@
-"""Gather and chain: turns without a model that delegate to others and put their replies together.
+"""Gather and chain: turns without a model that delegate to others and combine their replies.
 
 Each is an agent loop with a few lines of code in place of a model. So a flow is a turn like any
 other: journaled, cancelled with its children, and waiting without a worker.
@@ -34,7 +34,7 @@ from agentapi.tools import BaseTool, Delegate, delegate, tool
 from agentapi.turns.kinds import CHAIN, GATHER
 
 REPLY: Final = "{reply}"
-"""Stands for the reply of the link before, in a link's message."""
+"""In a link's message, the placeholder for the reply of the link before it."""
 
 LONGEST_CHAIN: Final = 100
 
@@ -51,8 +51,8 @@ class Ask:
 
     Attributes:
         agent: Name of the agent.
-        message: What to tell it; in a chain ``{reply}`` stands for the reply before.
-        timeout: Seconds it may take; None for as long as the whole.
+        message: Its message; in a chain ``{reply}`` stands for the reply of the link before it.
+        timeout: Seconds it may take; None for as long as the whole flow.
     """
 
     agent: str
@@ -61,7 +61,7 @@ class Ask:
 
 
 def flow_message(asks: Sequence[Ask]) -> str:
-    """What a flow's turn is told."""
+    """Encode the asks as the message of a flow's turn."""
     return orjson.dumps({"v": 1, "asks": [asdict(ask) for ask in asks]}).decode()
 
 
@@ -78,11 +78,11 @@ def ask_one(ask: dict[str, Any]) -> Delegate:
 
 
 NextStep: TypeAlias = Callable[[Sequence[Mapping[str, Any]], Sequence[ToolMessage]], ModelResponse]
-"""Which turns come next or what all of them gave, by the asks and the results so far."""
+"""Decides from the asks and the results so far which turns come next, or what the reply is."""
 
 
 class FlowModel:
-    """Answers in place of a model: with the next delegation, or with what all of them gave."""
+    """Answers in place of a model: with the next delegation, or with the combined replies."""
 
     name = "agentapi.flow"
     default_model = "none"

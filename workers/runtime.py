@@ -1,4 +1,4 @@
-"""All that a worker process keeps besides Celery's own: started and stopped in order."""
+"""The parts of a worker process besides Celery's own, and the order of their start and stop."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ log = logging.getLogger("agentapi.runtime")
 
 
 STORE_THREADS: Final = 4
-"""Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
+"""Threads that talk to Redis for all turns. A call takes a few milliseconds at most."""
 
 SERVER_IS_AWAY: Final = 4
-"""Timeouts that pass before a call to a server out of reach says so: it is tried again."""
+"""Timeouts that pass before a call to an unreachable server fails, since it is retried."""
 
 CONSUMER_STOPS_WITHIN: Final = 2.0
-"""Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
+"""Seconds that Celery gets to stop taking tasks before turns are handed back anyway."""
 
 
 class Runtime:
@@ -63,15 +63,15 @@ class Runtime:
         dispatcher: Dispatcher,
         process: str | None = None,
     ) -> None:
-        """Make one; nothing is started.
+        """Create the parts; nothing starts yet.
 
         Args:
-            settings: Of the worker.
-            agents: Whom it serves, by name.
-            store: Where turns are.
+            settings: The worker's settings.
+            agents: The agents that it serves, by name.
+            store: Stores turns.
             dispatcher: Sends wake-ups.
-            process: For a process that was forked for one suspect turn: what its claim token
-                begins with. Such a process neither sweeps nor isolates.
+            process: Only for a process that was forked for one suspect turn: the prefix of its
+                claim token. Such a process neither sweeps nor isolates.
         """
         self.agents = agents
         self.dispatcher = dispatcher
@@ -79,11 +79,11 @@ class Runtime:
         self._settings = settings
         self._store = store
         self._owner = "eager"
-        # Claims and candidacy carry it, so that the watchdog can tell this process's from those
-        # of one that was started again under the same name.
+        # Part of each claim and of the candidacy. By it the watchdog tells this process's leases
+        # from those of a new worker with the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
-        # A producer's process, which eager mode runs in, is not ours to end.
+        # Eager mode runs in a producer's process, which we must not end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self.outage = Outage()
         self._stopping = False
@@ -179,7 +179,7 @@ class Runtime:
         )
 
     def _probes(self) -> list[Probe]:
-        """The parts without which the process holds turns and carries out none."""
+        """The parts without which the process would hold turns but run none."""
         silence = bound(self._settings.lease_ttl)
         loop = self._loop.loop
         return [
@@ -192,7 +192,7 @@ class Runtime:
             ),
             threads_probe(
                 self.threads,
-                # A call to a server that is out of reach takes several times its timeout.
+                # A call to an unreachable server takes several times its timeout.
                 bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
                 excused=lambda: self.outage.lasts or self.dispatcher.away,
                 where=self.threads.where,
@@ -257,18 +257,18 @@ class Runtime:
     def _run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
         def done(task: asyncio.Task[TurnDecision]) -> None:
             self._tasks.discard(task)
-            # Cancelled or broken before its first line, by whoever cancels every task there is.
+            # Foreign code that cancels all tasks may end it before its first line.
             then(HandBack() if task.cancelled() or task.exception() else task.result())
 
         work = self._executor.run(turn)
         try:
             task = self._loop.loop.create_task(work)
         except BaseException:
-            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            # Without a decision nobody would close the turn, and its lease would never end.
             work.close()
             then(HandBack())
             raise
-        # The event loop keeps no strong reference of its own.
+        # The event loop itself keeps only a weak reference to its tasks.
         self._tasks.add(task)
         task.add_done_callback(done)
 
@@ -277,28 +277,28 @@ class Runtime:
         return self._closer.close(turn, decision)
 
     def accepting(self) -> bool:
-        """Whether the worker takes more turns."""
+        """Whether the worker takes further turns."""
         able = self.liveness.responsive() and not self.tool_places.hang
         return able and not self._stopping
 
     def _look_at_places(self) -> None:
-        """Once a second: take turns again when what kept the worker from it has passed."""
+        """Once a second: wake the consumer when the worker can take turns again."""
         self.tool_places.look()
         before, self._accepted = self._accepted, self.accepting()
         if self._accepted and not before:
             self.wake_consumer()
 
     def carry_out_errands(self) -> None:
-        """Do what the sweep would do, where none runs: eager mode."""
+        """Carry out overdue errands, as the sweep would: eager mode has none."""
         while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
             for errand in errands:
                 self._errands.carry_out(errand)
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
-        """A signal asks the worker to end.
+        """Begin the shutdown that a signal asks for.
 
-        Turns get `shutdown_grace` from now on, whatever Celery does meanwhile; a second signal
-        ends it. Called in the signal's handler: it must not wait.
+        Running turns get `shutdown_grace` from now on, whatever Celery does; a second signal ends
+        that time. Called in a signal handler, so it must not block.
         """
         again, self._stopping = self._stopping, True
         grace = 0 if at_once or again else self._settings.shutdown_grace
@@ -312,18 +312,18 @@ class Runtime:
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
                 return
-        # Until Celery has stopped taking tasks, what is handed back could come back to us.
+        # A turn handed back while Celery still takes tasks could return to this worker.
         self._consumer_stopped.wait(CONSUMER_STOPS_WITHIN)
         self.hand_back()
 
     def hand_back(self) -> None:
-        """Stop all running turns at their last recorded step and hand them back."""
+        """Stop all running turns after their last recorded step and hand them back."""
         self.isolation.hand_back()
         for turn in self.running.all():
             turn.stop(StopReason.SHUTDOWN)
 
     def end_now(self) -> None:
-        """Begin nothing more, and hand back what runs."""
+        """Begin no further turn, and hand back those that run."""
         self._stopping = True
         self.hand_back()
 
@@ -338,7 +338,7 @@ class Runtime:
             turn.stop(StopReason.CANCELLED)
 
     def drain(self) -> None:
-        """Wait until running turns have ended or were handed back. No more of them begin."""
+        """Wait until running turns have ended or were handed back. No further turn begins."""
         self._consumer_stopped.set()
         if not self._stopping:
             self.shutdown_requested()
@@ -349,7 +349,7 @@ class Runtime:
                 self.hand_back()
 
     def stop(self) -> None:
-        """Stop the threads: first what hands out work, last what turns need to end."""
+        """Stop the threads: first those that hand out work, last those that turns need to end."""
         if not self._started:
             return
         self.sweeper.stop()

@@ -1,4 +1,4 @@
-"""A turn in the caller's own process: what `Agent.run` does, with no worker and no journal."""
+"""A turn in the caller's own process, as `Agent.run` runs it: without a worker or a journal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Remembered: TypeAlias = dict[str, list[Message]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A turn's result, the agent that gave it, and what that took."""
+    """A turn's result, the agent that gave it, and what it spent."""
 
     result: TurnResult
     agent: Agent
@@ -119,13 +119,13 @@ class InProcessTurn:
         return await run.run()
 
     async def _fetch(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        """Bytes of attachments, those of this message included."""
+        """The bytes of attachments, including those of this message."""
         own = self.content.blobs
         older = [name for name in names if name not in own]
         return {**own, **(await self.history.blobs(older) if older else {})}
 
     async def _ask(self, suspension: Suspension) -> CallBook:
-        """Run the children, each conversation's one after the other."""
+        """Run the child turns: side by side, but those of one conversation in order."""
         held = suspension.held
         if held.questions:
             tools = ", ".join(sorted({question.tool for question in held.questions}))
@@ -195,7 +195,7 @@ def _failed(child: ChildTurn, code: str, message: str) -> ChildReply:
 
 
 def _handed_to(agent: Agent) -> dict[str, Agent]:
-    """The agents that a turn may be handed over to, by any number of handoffs."""
+    """The agents that a turn can reach by any number of handoffs."""
     found = {agent.name: agent}
     waiting = [agent]
     while waiting:
@@ -207,7 +207,7 @@ def _handed_to(agent: Agent) -> dict[str, Agent]:
 
 
 def _last(agent: Agent, progress: TurnProgress) -> Agent:
-    """The agent that answered: the first, or one that it led to by handoffs."""
+    """The agent that answered, after all handoffs."""
     seen = agent
     for step in progress.steps:
         if isinstance(step, ToolStep) and step.handoff is not None:

@@ -52,8 +52,8 @@ class History:
 
     Attributes:
         messages: What came before; the agent's window is applied to it.
-        summary: Of what came before the messages.
-        calibration: Tokens that the provider counts for one that is estimated.
+        summary: A summary of what came before these messages.
+        calibration: The provider's count of tokens divided by our estimate.
         blobs: Fetches the bytes of attachments by their names.
     """
 
@@ -94,7 +94,7 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, Agent] = field(default_factory=dict)
-    # Set by `_activate`: the agent whose turn it is, since the turn may be handed over.
+    # Set by `_activate`, again at each handoff.
     _active: Agent = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
@@ -113,7 +113,7 @@ class TurnRun:
 
         Raises:
             MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
-            BudgetExceeded: The turn or its conversation has spent what it may.
+            BudgetExceeded: The turn or its conversation has spent its budget.
             TurnVetoed: A hook ended the turn.
             HookFailed: A hook has a fault.
             InvalidOutput: Too many replies were not valid structured output.
@@ -142,7 +142,7 @@ class TurnRun:
     async def _steps(self) -> TurnResult | Suspension:
         """Alternate between tool calls and model calls, beginning with what is open."""
         progress = self.progress
-        # Calls without a result are for the tools of the agent that made them.
+        # Open calls belong to the agent that made them, even if the turn was handed over since.
         self._hand_over(progress.responder if progress.open_calls() else progress.handed_to)
         resumed = True
         while True:
@@ -160,7 +160,7 @@ class TurnRun:
             await self._call_model()
 
     def _hand_over(self, name: str | None) -> None:
-        """Go on with the agent of that name, if the turn was handed over to another one."""
+        """Continue with the agent of that name, if it is another one."""
         if name is None or name == self._active.name:
             return
         agent = self.agents.get(name) or self._active.handoff_to(name)
@@ -229,7 +229,7 @@ class TurnRun:
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _judged(agent, call.tools, message, usage))
+        await self._take(await _to_step(agent, call.tools, message, usage))
 
     async def _take(self, step: ModelStep) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
@@ -249,7 +249,7 @@ class TurnRun:
 
 
 class _Call:
-    """One model call, with the tools that it offers."""
+    """One model call and the tools that it offers."""
 
     def __init__(
         self,
@@ -284,9 +284,9 @@ class _Call:
         )
 
     def calibration(self, counted: int) -> float | None:
-        """Tokens that the provider counted for one that was estimated; None when it did not.
+        """The provider's count of tokens divided by our estimate; None if it did not count.
 
-        None too with images and files, which are not estimated: they would pass for text.
+        Also None with images and files: the estimate covers only text.
         """
         attached = any(isinstance(m, UserMessage) and m.attachments for m in self._messages)
         estimate = estimate_request(self._prompt, self._messages, self.tools.specs)
@@ -295,10 +295,10 @@ class _Call:
         return min(max(counted / estimate, 0.25), 4.0)
 
 
-async def _judged(
+async def _to_step(
     agent: Agent, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
-    """A response as a step: which calls wait, whether the reply is what was asked for."""
+    """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
@@ -312,7 +312,7 @@ async def _judged(
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:
-    """Call ids must be unique in a turn, or one call would take another's result."""
+    """Make call ids unique in the turn, or one call would take another's result."""
     if not message.tool_calls:
         return ()
     seen = {

@@ -153,7 +153,7 @@ async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() 
         (call("wait", seconds="x", name="n"), "invalid arguments: seconds"),
         (
             ToolCall(id="c1", name="wait", arguments={}, malformed="{"),
-            "invalid arguments: they are no JSON object",
+            "invalid arguments: they are not a JSON object",
         ),
     ],
 )

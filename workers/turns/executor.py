@@ -84,9 +84,11 @@ class TurnExecutor:
                     book = answers
 
     def _check(self, claim: Claim) -> None:
-        """Raises:
-        DeadlineExceeded: It is too late to run the turn.
-        PoisonTurn: It has killed too many processes.
+        """Refuse a turn that must not run any more.
+
+        Raises:
+            DeadlineExceeded: Its deadline has passed.
+            PoisonTurn: It has killed too many processes.
         """
         check_deadline(claim)
         if claim.turn.deaths >= self.settings.max_attempts:

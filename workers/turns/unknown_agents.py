@@ -1,7 +1,7 @@
-"""Turns of agents that this worker does not have: another worker may have them.
+"""Turns of agents that this worker does not know, but another worker may.
 
-In a rolling upgrade that adds an agent only the new workers know it. So the turn is handed back for
-a while before it fails.
+During a rolling upgrade that adds an agent, only the new workers know it. So for a while such a
+turn is handed back instead of failing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_DELAY: Final = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnknownAgents:
-    """Leaves such turns to other workers, for a bounded time."""
+    """Leaves such turns to other workers, for a limited time."""
 
     settings: Settings
     store: TurnStore
@@ -35,7 +35,7 @@ class UnknownAgents:
         """Hand back a turn that needs an unknown agent, with a delay.
 
         Returns:
-            How it stands then; None when it is to run here all the same, if only to its failure.
+            How it stands then; None when it must run here anyway, if only to fail.
         """
         turn, delay = claim.turn, _delay(claim.turn.deferrals)
         late = turn.deadline_at is not None and turn.deadline_at <= claim.now

@@ -1,4 +1,4 @@
-"""Claimed turns that this release cannot run: left to a newer worker, or ended with the reason."""
+"""Claimed turns that this release cannot read: left to a newer worker, or failed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from workers.turns.summary import Summary, written
 log = logging.getLogger("agentapi.turn")
 
 MOST_DEFERRALS: Final = 10
-"""Times that a turn of a newer release is handed back, about five minutes in all. By then a fleet
+"""How many times a turn of a newer release is handed back, over about five minutes. By then a fleet
 that is being upgraded has a worker that can run it."""
 
 LONGEST_DEFERRAL: Final = 60.0
-"""Seconds; the delays double up to it, from one."""
+"""Seconds; the delays double from one second up to this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableTurns:
-    """What becomes of them."""
+    """Decides about such turns, and acts on the decision."""
 
     store: TurnStore
     dispatcher: Dispatcher
@@ -35,7 +35,7 @@ class UnreadableTurns:
     outage: Outage
 
     def settle(self, fault: Unreadable) -> Summary:
-        """Hand the turn back with a growing delay, or end it.
+        """Hand the turn back with a growing delay, or fail it.
 
         Returns:
             How it stands now.

@@ -49,9 +49,9 @@ class Compactor:
     dispatcher: Dispatcher
 
     def after(self, agent: Agent, claim: Claim, ending: Ending) -> None:
-        """A turn has ended: start another that summarises, if it is time.
+        """After a turn: start a summary of the conversation, if one is due.
 
-        One that was not started, since the worker died here, is started after the next turn.
+        If the worker dies before that, the conversation's next turn starts it.
         """
         if agent.compact is None or ending.status is not TurnStatus.COMPLETED:
             return
@@ -74,7 +74,7 @@ class Compactor:
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
         own = conversation_beside(task.conversation_id)
-        # The same beginning is summarised once, however many turns ask for it.
+        # The id follows from what is summarised, so that several requests make one turn.
         turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
         return NewTurn(
             turn_id=turn_id,
@@ -130,7 +130,7 @@ class CompactionWork:
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
 
     def _piece(self, agent: Agent, task: CompactionTask) -> _Piece | None:
-        """What is to be summarised next, if anything."""
+        """The next messages to summarise, if any."""
         compaction = agent.compact or Compaction()
         summary = self.store.summary(task.conversation_id)
         spare = min(summary.total - summary.covered - compaction.keep, MOST_AT_ONCE)
@@ -167,7 +167,7 @@ class CompactionWork:
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
 
     def after(self, claim: Claim, ending: Ending) -> None:
-        """See `Work.after`. The summarised conversation's next turn starts further ones."""
+        """See `Work.after`. Only an agent's turn starts a summary."""
 
 
 def _task(claim: Claim) -> CompactionTask:
@@ -176,7 +176,7 @@ def _task(claim: Claim) -> CompactionTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Piece:
-    """A part of a conversation, as the model gets it."""
+    """A part of a conversation, in the form that the model gets."""
 
     prompt: str
     text: str
