@@ -29,6 +29,7 @@ from workers.logs import configure_logging
 from workers.outcomes import Summary, TurnFailed
 from workers.pool import TurnPool, to_tell
 from workers.runtime import Runtime
+from workers.tracer import spare_tracebacks
 
 
 class WorkerApp(Celery):
@@ -193,6 +194,7 @@ def _connect_signals(app: WorkerApp) -> None:
                 run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
             )
             refuse_newer_fleet(app.store)
+            spare_tracebacks()
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -19,7 +19,7 @@ def line(action: str, **ids: object) -> str:
 def quoted(value: object) -> str:
     """A value of a log line, which is one line and one word."""
     text = str(value)
-    if text and text.isprintable() and not _ESCAPED & set(text) and " " not in text:
+    if text.isprintable() and not (text == "" or " " in text or '"' in text or "\\" in text):
         return text
     return f'"{"".join(map(_escape, text))}"'
 
