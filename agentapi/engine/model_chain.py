@@ -66,10 +66,14 @@ class ModelChain:
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
+        response: ModelResponse | None = None
+        # Read to the end: leaving a generator early makes asyncio start a task to close it.
         async for part in self._ask(request, stream=False):
             if isinstance(part, ModelResponse):
-                return part
-        raise _no_response(self.name)
+                response = part
+        if response is None:
+            raise _no_response(self.name)
+        return response
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`. A `TextReset` follows the text of a choice that failed."""
