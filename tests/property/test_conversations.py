@@ -247,10 +247,9 @@ def _plain(answer: Any) -> Any:
 
 def test_both_stores_answer_alike(redis_url: str) -> None:
     def make() -> tuple[Bench, Bench]:
-        limits = {"inbox_limit": 3}
         return (
-            in_memory_twice(Repeats(set()), **limits),
-            on_redis_twice(redis_url, Repeats(set()), **limits),
+            in_memory_twice(Repeats(set()), inbox_limit=3),
+            on_redis_twice(redis_url, Repeats(set()), inbox_limit=3),
         )
 
     machine: Any = type("Compared", (TwoStores,), {"make_benches": staticmethod(make)})
