@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
 from agentapi.logs import line
-from agentapi.stores import TurnStore
+from agentapi.stores import ProducerStore
 from agentapi.supervision import MAX_FAILURES, Service, Supervisor, ThreadService
 from agentapi.turns import Event
 
@@ -50,7 +50,7 @@ class EventFollower:
     process is never ended.
     """
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: ProducerStore) -> None:
         self._store = store
         self._subscriptions: set[Subscription] = set()
         self._changed = threading.Condition()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
-from agentapi.stores import TurnStore
+from agentapi.stores import ProducerStore
 from agentapi.turns import Event, EventType
 from orchestrator.events import follower as follower_module
 from orchestrator.events.follower import Delivery, EventFollower
@@ -55,7 +55,7 @@ def streams() -> Streams:
 
 @pytest.fixture
 def follower(streams: Streams) -> Iterator[EventFollower]:
-    running = EventFollower(cast("TurnStore", streams))
+    running = EventFollower(cast("ProducerStore", streams))
     yield running
     streams.before = lambda _: None
     running.close()
