@@ -13,11 +13,10 @@ from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
-from orchestrator.gateway.conversations.records import ConversationStore
+from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
 from orchestrator.gateway.http.strangers import Strangers
 from orchestrator.gateway.openai.item_reader import Positions
-from orchestrator.gateway.scripts import Scripts
 from orchestrator.gateway.tenants.auditor import Auditor
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
@@ -49,15 +48,14 @@ class Gateway:
         self.settings = settings
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
-        scripts = Scripts(self.redis)
-        self.conversations = ConversationStore(settings, self.redis, scripts)
+        self.conversations = Conversations(settings, self.redis)
         self.supervisor = Supervisor()
         self.follower = AsyncFollower(settings, self.redis, self.supervisor)
         self.keys = KeyStore(settings, self.redis)
         self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
-        self.limiter = Limiter(settings, self.redis, scripts)
-        self.ledger = Ledger(settings, self.redis, scripts)
+        self.limiter = Limiter(settings, self.redis)
+        self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")

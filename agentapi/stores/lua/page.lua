@@ -1,18 +1,21 @@
 -- Read a piece of a conversation's history.
 -- KEYS 1 meta (hash), 2 messages (list)
--- ARGV 1 tenant id, 2 first position, 3 last position, 4 bytes after which no more is read,
---      5 'up' or 'down' (from the first position on, or from the last one back)
--- Returns {'page', number of messages in all, messages in the order read} or {'missing'} (not
---      there, or another tenant's)
+-- ARGV 1 tenant id, 2 first position, 3 last position, 4 bytes after which reading stops,
+--      5 'up' (from the first position on) or 'down' (from the last position back)
+-- Returns {'page', number of messages in the history, messages in the order of reading} or {'missing'}
+--      (the conversation does not exist, or belongs to another tenant)
 -- Promise 4: messages of one turn are appended by one script, so a reader sees all or none. A
--- piece has at least one message if there is one, and is bounded, so that nobody waits for it.
+-- piece has at least one message if there is one. Its size is bounded, so that reading it does not
+-- keep Redis from other callers.
 
-if not belongs(KEYS[1], ARGV[1]) then
+local tenant_id, from_position, to_position, max_bytes, direction = unpack(ARGV)
+
+if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
 local total = redis.call('LLEN', KEYS[2])
-local first, last = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), total - 1)
-local most, up = tonumber(ARGV[4]), ARGV[5] == 'up'
+local first, last = tonumber(from_position), math.min(tonumber(to_position), total - 1)
+local most, up = tonumber(max_bytes), direction == 'up'
 local found, bytes = { 'page', total }, 0
 while first <= last and bytes < most do
   local from, to = first, last

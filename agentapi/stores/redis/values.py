@@ -1,4 +1,4 @@
-"""What goes into the scripts and comes out of them."""
+"""Values that many scripts take or answer with."""
 
 from __future__ import annotations
 
