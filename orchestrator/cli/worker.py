@@ -14,6 +14,7 @@ import typer
 
 from agentapi import Settings, load_settings
 from agentapi.errors import ConfigurationError
+from agentapi.logs import configure_logging
 from orchestrator.stack.worker_command import (
     refuse_own_flags,
     refuse_shadowed_packages,
@@ -78,9 +79,7 @@ def worker(
     if processes == 1 and not reload:
         # The worker takes this process's place, so that signals and its exit code need no help.
         os.execv(sys.executable, commands[name])  # noqa: S606
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    configure_logging(settings.log_level, settings.log_format)
     fleet = WorkerFleet(
         commands,
         env=os.environ,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
+from agentapi.logs import line
 from orchestrator.stack.processes import LAUNCH
 
 log = logging.getLogger("agentapi.fleet")
@@ -94,7 +95,7 @@ class WorkerFleet:
         if number is signal.SIGHUP:
             number = signal.SIGTERM
         if self._last_signal is None:
-            log.info("fleet.stopping signal=%s processes=%d", number.name, len(self._running))
+            log.info(line("fleet.stopping", signal=number.name, processes=len(self._running)))
             asyncio.get_running_loop().call_later(self._kill_after, self._kill)
         self._last_signal = number
         self._stopping.set()
@@ -107,7 +108,7 @@ class WorkerFleet:
 
     def _kill(self) -> None:
         for name, process in self._running.items():
-            log.error("fleet.killed name=%s after=%g", name, self._kill_after)
+            log.error(line("fleet.killed", worker=name, after=self._kill_after))
             with suppress(ProcessLookupError):
                 process.kill()
 
@@ -124,16 +125,16 @@ class WorkerFleet:
                 continue
             settled = time.monotonic() - started >= SETTLED_AFTER
             if code > 0 and self._changes is not None:
-                log.error("fleet.ended name=%s exit_code=%d waits_for=change", name, code)
+                log.error(line("fleet.ended", worker=name, exit_code=code, waits_for="change"))
                 await self._first_of(changed.wait())
                 continue
             if code > 0 and first and not settled:
-                log.error("fleet.failed name=%s exit_code=%d", name, code)
+                log.error(line("fleet.failed", worker=name, exit_code=code))
                 self._exit_code = self._exit_code or code
                 self.pass_on(signal.SIGTERM)
                 return
             first, delay = False, FIRST_DELAY if settled else delay
-            log.warning("fleet.ended name=%s exit_code=%d restart_in=%g", name, code, delay)
+            log.warning(line("fleet.ended", worker=name, exit_code=code, restart_in=delay))
             await self._first_of(asyncio.sleep(delay), changed.wait())
             delay = min(2 * delay, MAX_DELAY)
 
@@ -169,12 +170,12 @@ class WorkerFleet:
         """Restart all processes at each change. Ends the fleet if changes can no longer be seen."""
         try:
             async for what in changes():
-                log.info("fleet.restarting changed=%s", what)
+                log.info(line("fleet.restarting", changed=what))
                 self._changed.set()
                 self._changed = asyncio.Event()
                 # The turns go on after the restart; nobody wants to wait for them here.
                 self._send(signal.SIGQUIT)
         except Exception:
-            log.exception("fleet.watch_failed")
+            log.exception(line("fleet.watch_failed"))
             self._exit_code = 1
             self.pass_on(signal.SIGTERM)

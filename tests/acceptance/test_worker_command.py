@@ -141,7 +141,7 @@ def test_several_processes_are_kept_running_and_end_together(agents: Path, redis
         # The watchdogs end behind their workers.
         until(lambda: not processes_in(agents))
     log = (agents / "worker.log").read_text()
-    assert "fleet.ended name=w-1 exit_code=-9" in log
+    assert "fleet.ended worker=w-1 exit_code=-9" in log
     assert "fleet.stopping signal=SIGINT processes=2" in log
     assert "fleet.killed" not in log
 

@@ -78,7 +78,7 @@ async def test_a_process_that_does_not_end_is_killed(
     made.pass_on(signal.SIGTERM)
     async with asyncio.timeout(20):
         assert await running == 0
-    assert "fleet.killed name=p0" in caplog.text
+    assert "fleet.killed worker=p0" in caplog.text
 
 
 async def test_restarts_wait_longer_each_time(
