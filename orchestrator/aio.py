@@ -6,15 +6,15 @@ Short calls run in a few threads; waiting for turns takes no thread, whatever th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
 
 from agentapi import Agent, Settings
 from agentapi.conversation.attachments import UserInput
-from agentapi.errors import TurnFailed
+from agentapi.errors import StoreFault, TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
     Event,
@@ -27,8 +27,9 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.turns.model import OutputT
+from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
-from orchestrator.events.follower import Delivery
+from orchestrator.events.async_follower import AsyncFollower, Closed
 from orchestrator.flows import Link, replies_of
 from orchestrator.handle import (
     LOOK_AGAIN,
@@ -36,12 +37,9 @@ from orchestrator.handle import (
     last_events,
     outcome,
     past_events,
-    read_delivery,
     still_running,
 )
 from orchestrator.turn_request import TurnRequest
-
-T = TypeVar("T")
 
 _THREADS = 16
 
@@ -64,11 +62,8 @@ class AsyncOrchestrator:
 
     def _use(self, sync: Orchestrator) -> None:
         self.sync = sync
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agentapi-producer")
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run a short blocking call in one of the producer's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        self.call = BlockingCalls(_THREADS, "agentapi-producer")
+        self.follower = AsyncFollower(sync.follower, sync.store, self.call)
 
     async def enqueue(
         self,
@@ -139,7 +134,7 @@ class AsyncOrchestrator:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.call(self.sync.close)
-        self._threads.shutdown(wait=False)
+        self.call.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -243,38 +238,29 @@ class AsyncTurnHandle:
                 yield event
 
     async def _follow(self, after: int) -> AsyncIterator[Event]:
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        follower = self._orchestrator.sync.follower
-
-        def deliver(delivery: Delivery) -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, delivery)
-
-        subscription = await self._orchestrator.call(
-            lambda: follower.subscribe(self.turn_id, after, deliver)
+        following = self._orchestrator.follower.follow(
+            self.turn_id, after, patience=LOOK_AGAIN, fresh=True
         )
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN):
-                        event = read_delivery(await arrived.get())
-                except TimeoutError:
-                    last = await self._orchestrator.call(
-                        partial(last_events, self._orchestrator.sync, self.turn_id, after)
+        async with aclosing(following):
+            async for found in following:
+                if isinstance(found, Closed):
+                    raise StoreFault(
+                        f"the events of turn {self.turn_id} cannot be read; see the log"
                     )
-                    if last is None:
-                        continue
+                for event in found:
+                    after = event.number
+                    yield event
+                    if event.type is EventType.UNKNOWN and (await self.status()).ended:
+                        return
+                if found:
+                    continue
+                last = await self._orchestrator.call(
+                    partial(last_events, self._orchestrator.sync, self.turn_id, after)
+                )
+                if last is not None:
                     for event in last:
                         yield event
                     return
-                after = event.number
-                yield event
-                if event.type.ends:
-                    return
-                if event.type is EventType.UNKNOWN and (await self.status()).ended:
-                    return
-        finally:
-            follower.unsubscribe(subscription)
 
 
 class AsyncGatherHandle(AsyncTurnHandle):

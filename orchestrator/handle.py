@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -29,7 +29,7 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.model import OutputT
-from orchestrator.events.follower import Delivery
+from orchestrator.events.follower import Delivery, Subscription
 
 if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
@@ -214,12 +214,17 @@ class TurnHandle:
     def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
         arrived: SimpleQueue[Delivery] = SimpleQueue()
         follower = self._orchestrator.follower
-        subscription = follower.subscribe(self.turn_id, after, arrived.put)
+
+        def take(batch: Sequence[tuple[Subscription, Delivery]]) -> None:
+            for _, delivery in batch:
+                arrived.put(delivery)
+
+        subscription = follower.subscribe(self.turn_id, after, take)
         try:
             while True:
                 remaining = math.inf if deadline is None else deadline - time.monotonic()
                 try:
-                    event = read_delivery(arrived.get(timeout=max(0.0, min(remaining, LOOK_AGAIN))))
+                    delivery = arrived.get(timeout=max(0.0, min(remaining, LOOK_AGAIN)))
                 except Empty:
                     if remaining <= LOOK_AGAIN:
                         raise still_running(self.turn_id) from None
@@ -228,10 +233,13 @@ class TurnHandle:
                         continue
                     yield from last
                     return
-                after = event.number
-                yield event
-                if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
-                    return
+                if isinstance(delivery, AgentAPIError):
+                    raise delivery
+                for event in delivery:
+                    after = event.number
+                    yield event
+                    if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
+                        return
         finally:
             follower.unsubscribe(subscription)
 
@@ -277,17 +285,6 @@ def last_events(orchestrator: Orchestrator, turn_id: str, after: int) -> list[Ev
     except StoreUnavailable:
         return None
     return None if more else past
-
-
-def read_delivery(delivery: Delivery) -> Event:
-    """The event that was delivered.
-
-    Raises:
-        AgentAPIError: It cannot be read, or Redis refuses the password for long.
-    """
-    if isinstance(delivery, AgentAPIError):
-        raise delivery
-    return delivery
 
 
 def still_running(turn_id: str) -> TurnTimeout:

@@ -267,12 +267,15 @@ class TurnStore(Protocol):
         """
         ...
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """Events of turns after the given numbers (-1 for all); waits for the first.
 
         Args:
             cursors: Turn ids, each with the number of the last event already seen.
             timeout: Longest wait in seconds; 0 does not wait.
+            count: Most events of each turn; all when not given.
         """
         ...
 

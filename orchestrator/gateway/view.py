@@ -23,7 +23,7 @@ from agentapi.errors import (
 )
 from agentapi.turns import Event, PendingCall, Turn, Verdict
 from orchestrator.client import Orchestrator
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.conversations.history import History
 from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.errors import Gone, NotFound

@@ -305,10 +305,12 @@ class RedisTurnStore(RedisSweep):
             raise no_turn(turn_id)
         return fields
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
         with translate_errors(self._settings.redis_url):
-            return self._reader.read(cursors, timeout)
+            return self._reader.read(cursors, timeout, count)
 
     def interrupt(self) -> None:
         """See `TurnStore.interrupt`."""
