@@ -21,6 +21,7 @@ from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import Summary, TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
+from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
 from workers.isolation import SuspectTurn
 from workers.isolation.child import run_isolated
@@ -183,6 +184,7 @@ def _connect_signals(app: WorkerApp) -> None:
                 run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
             )
             refuse_newer_fleet(app.store)
+            spare_tracebacks()
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

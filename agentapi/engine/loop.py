@@ -134,7 +134,8 @@ async def run_loop(
     """
     hooks = agent.hooks
     said = await hooks.on_turn_start(context, progress.user.content)
-    progress.user = replace(progress.user, content=said)
+    if said != progress.user.content:
+        progress.user = replace(progress.user, content=said)
     try:
         result = await _carry_on(
             agent,
@@ -219,9 +220,13 @@ async def _carry_on(
         # A reply of a type is shown when it was accepted, as it is kept.
         shown = log if agent.output is None else NoLog()
         answer = await call_model(provider, call.prepare, shown, stream=stream, retry=retry)
-        retry = replace(retry, failures=0)
+        if retry.failures:
+            retry = replace(retry, failures=0)
         message = replace(
-            _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
+            answer.message,
+            tool_calls=_unique_calls(answer.message, progress),
+            turn_id=context.turn_id,
+            model=answer.model,
         )
         message = await agent.hooks.on_step(context, message)
         if agent.window.tokens is not None:
@@ -323,8 +328,10 @@ def _active(
     return target, connect(target)
 
 
-def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:
+def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:
     """Call ids must be unique in a turn, or one call would take another's result."""
+    if not message.tool_calls:
+        return ()
     seen = {
         call.id
         for step in progress.steps
@@ -338,4 +345,4 @@ def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> Assistan
             unique = f"call_{progress.model_calls}_{number}_{call.id}"[:40]
         seen.add(unique)
         calls.append(call if unique == call.id else replace(call, id=unique))
-    return replace(message, tool_calls=tuple(calls))
+    return tuple(calls)

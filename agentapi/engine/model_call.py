@@ -93,31 +93,34 @@ async def call_model(
         request = await prepare()
         if not stream:
             return _clean(await provider.complete(request))
+        response: ModelResponse | None = None
+        # To its end: for a generator that is left before, asyncio starts a task that closes it.
         async for part in provider.stream(request):
             match part:
                 case ModelResponse():
-                    await shown.end()
-                    return _clean(part)
+                    response = part
                 case TextDelta():
                     await shown.delta(part.text)
                 case TextReset():
                     await shown.reset()
-        raise ProviderUnavailable(
-            f"provider {provider.name!r} ended its stream without a response",
-            provider=provider.name,
-        )
+        if response is None:
+            raise ProviderUnavailable(
+                f"provider {provider.name!r} ended its stream without a response",
+                provider=provider.name,
+            )
+        await shown.end()
+        return _clean(response)
 
     return await ride_out(attempt, retry, again=shown.reset)
 
 
 def _clean(response: ModelResponse) -> ModelResponse:
     """The answer as it can be stored, whatever the provider made of it."""
-    return replace(
-        response,
-        message=clean_message(response.message),
-        usage=clean_usage(response.usage),
-        model=None if response.model is None else clean_text(response.model),
-    )
+    message, usage = clean_message(response.message), clean_usage(response.usage)
+    model = None if response.model is None else clean_text(response.model)
+    if message is response.message and usage is response.usage and model is response.model:
+        return response
+    return replace(response, message=message, usage=usage, model=model)
 
 
 class _Shown:

@@ -66,10 +66,14 @@ class ModelChain:
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
+        response: ModelResponse | None = None
+        # To its end: for a generator that is left before, asyncio starts a task that closes it.
         async for part in self._ask(request, stream=False):
             if isinstance(part, ModelResponse):
-                return part
-        raise _no_response(self.name)
+                response = part
+        if response is None:
+            raise _no_response(self.name)
+        return response
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`. Text of a choice that failed is followed by a `TextReset`."""

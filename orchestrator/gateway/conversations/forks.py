@@ -70,6 +70,7 @@ class Continuation:
                         place.position,
                         place.digest,
                         _STEP_BYTES,
+                        copied,
                     ],
                 )
             if reply[0] == b"changed":

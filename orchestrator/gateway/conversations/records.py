@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -217,7 +218,7 @@ class ConversationStore:
         left, freed = 1, dict[int, int]()
         while left:
             async with self.lanes.lane(tenant):
-                left, *hours = await self.call("wipe", [dropped.left], args)
+                left, *hours = await self.call("wipe", [dropped.left], [*args, uuid.uuid4().hex])
             for hour, size in zip(hours[::2], hours[1::2], strict=True):
                 freed[int(hour)] = freed.get(int(hour), 0) + int(size)
         return freed
@@ -232,7 +233,8 @@ class ConversationStore:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        reply = await self.call("forget", [turn_keys(turn_id).turn], [conversation_id])
+        args = [conversation_id, uuid.uuid4().hex]
+        reply = await self.call("forget", [turn_keys(turn_id).turn], args)
         if reply[0] == b"running":
             return None
         return {int(reply[1]): int(reply[2])} if reply[0] == b"forgotten" else {}

@@ -1,13 +1,18 @@
 -- Count a turn among a tenant's turns in flight, and its bytes among what the tenant has stored.
 -- KEYS 1 the tenant's turns in flight (zset: turn id -> time of admission in ms), 2 what it has stored
---      (hash), 3 when its conversations were looked at (zset)
+--      (hash), 3 when its conversations were looked at (zset), 4 the operation's answer (string)
 -- ARGV 1 turns in flight that it may have (0 for any), 2 turn id, 3 bytes that it may store (0 for
 --      any), 4 conversation id, 5 bytes for the conversation, 6 bytes of the turn's own, 7 hours for
 --      which turns are kept, 8... turns that are known to have ended
--- Returns {'admitted'}, {'known'} (it was admitted before), {'full', turn id, ms since its admission,
---      ...} or {'stored'} (too many bytes)
--- Promise: the limits hold over all gateways. A repeat finds its turn and counts once.
+-- Returns {'admitted'}, {'known'} (another operation has admitted it, and it is in flight), {'full',
+--      turn id, ms since its admission, ...} or {'stored'} (too many bytes)
+-- Promise: the limits hold over all gateways. A repeat finds its operation's answer and counts
+-- nothing.
 
+local answer = answer_before(KEYS[4])
+if answer then
+  return answer
+end
 for i = 8, #ARGV do
   redis.call('ZREM', KEYS[1], ARGV[i])
 end
@@ -32,4 +37,4 @@ end
 if in_flight > 0 then
   redis.call('ZADD', KEYS[1], int(now), ARGV[2])
 end
-return { 'admitted' }
+return keep_answer(KEYS[4], { 'admitted' })

@@ -1,11 +1,12 @@
 -- Copy the beginning of a history into a conversation of its own, in steps.
 -- KEYS 1 messages of the source (list), 2 meta (hash) and 3 messages (list) of the copy
 -- ARGV 1 tenant id, 2 user id, 3 idle time of the copy in ms, 4 position of the last message to
---      copy, 5 its SHA-1, 6 bytes after which the step ends
+--      copy, 5 its SHA-1, 6 bytes after which the step ends,
+--      7 number of messages that the copy has as far as the caller knows
 -- Returns {'copied', number of messages that the copy has} or {'changed'} (the source is not what
 --      it was any more)
--- Promise 4: nobody knows the copy's id before it is whole. Each step goes on where the copy ends,
--- so that a repeat copies nothing twice.
+-- Promise 4: nobody knows the copy's id before it is whole. Each step goes on where the copy ends. A
+-- repeat finds that the copy has more than it knows of, and copies nothing.
 
 local last = tonumber(ARGV[4])
 local message = redis.call('LINDEX', KEYS[1], last)
@@ -14,7 +15,8 @@ if not message or redis.sha1hex(message) ~= ARGV[5] then
 end
 open_conversation(KEYS[2], ARGV[2], ARGV[1], ARGV[3])
 local at, bytes = redis.call('LLEN', KEYS[3]), 0
-while at <= last and bytes < tonumber(ARGV[6]) do
+local made_before = at > tonumber(ARGV[7])
+while not made_before and at <= last and bytes < tonumber(ARGV[6]) do
   local piece = redis.call('LRANGE', KEYS[1], at, math.min(at + 15, last))
   for i = 1, #piece do
     redis.call('RPUSH', KEYS[3], piece[i])

@@ -3,6 +3,23 @@
 -- What is counted for a turn besides what was said to it; see OVERHEAD in ledger.py.
 local TURN_OVERHEAD = 512
 
+-- Some scripts cannot see from what they find that they ran before: they count up or down, or delete.
+-- Their caller names each operation, and its answer is kept for a repeat. Only the Redis client repeats
+-- these calls, within seconds, so that a minute is enough.
+local ANSWER_TTL = 60000
+
+-- The answer to an operation that ran before, or nothing.
+local function answer_before(answer_key)
+  local answer = redis.call('GET', answer_key)
+  return answer and cjson.decode(answer)
+end
+
+-- Keep an operation's answer, and return it.
+local function keep_answer(answer_key, answer)
+  redis.call('SET', answer_key, cjson.encode(answer), 'PX', ANSWER_TTL)
+  return answer
+end
+
 -- Whether a conversation is there and a tenant's.
 local function belongs(meta_key, tenant_id)
   local known = redis.call('HMGET', meta_key, 'created', 'tenant')

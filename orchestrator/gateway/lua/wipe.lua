@@ -1,10 +1,16 @@
 -- Delete a part of what a dropped conversation has left, with the turns that it names.
 -- KEYS 1 what is left (list)
 -- ARGV 1 conversation id, 2 prefix of turn keys, 3 messages after which the step ends, 4 bytes after
---      which it does
+--      which it does, 5 id of the step
 -- Returns {messages left, hour in which turns were accepted, bytes of what was said to them, ...}
--- Promise 3: a turn that has not ended is kept, since it must reach an end. A repeat goes on.
+-- Promise 3: a turn that has not ended is kept, since it must reach an end. A repeat finds its step's
+-- answer and deletes nothing.
 
+local step = operation_key(KEYS[1], ARGV[5])
+local done = answer_before(step)
+if done then
+  return done
+end
 local hours = {}
 local popped, bytes, newest = 0, 0, nil
 while popped < tonumber(ARGV[3]) and bytes < tonumber(ARGV[4]) do
@@ -27,4 +33,4 @@ for hour, freed in pairs(hours) do
   answer[#answer + 1] = hour
   answer[#answer + 1] = int(freed)
 end
-return answer
+return keep_answer(step, answer)

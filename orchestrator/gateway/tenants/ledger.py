@@ -8,6 +8,7 @@ then, and what expired is counted no more.
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -93,11 +94,12 @@ class Ledger:
             self._active.add(tenant)
         size = [asked.conversation_id, asked.bytes, asked.turn_bytes, self._hours]
         args = [in_flight, asked.turn_id, stored, *size]
-        reply = await self._call("admit", _keys(tenant), args)
+        keys = [*_keys(tenant), _answer_key(tenant)]
+        reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
-            reply = await self._call("admit", _keys(tenant), [*args, *await self._ended(reply[1:])])
+            reply = await self._call("admit", keys, [*args, *await self._ended(reply[1:])])
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
-            reply = await self._call("admit", _keys(tenant), args)
+            reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
             raise RateLimited(
                 f"{in_flight} turns of this key's tenant have not ended: wait for some of them, or "
@@ -135,7 +137,8 @@ class Ledger:
         if not limit:
             return
         self._active.add(tenant)
-        keys, args = _keys(tenant)[1:], [limit, conversation_id, size, self._hours]
+        keys = [*_keys(tenant)[1:], _answer_key(tenant)]
+        args = [limit, conversation_id, size, self._hours]
         reply = await self._call("charge", keys, args)
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
             reply = await self._call("charge", keys, args)
@@ -223,7 +226,8 @@ class Ledger:
 
     async def _release(self, tenant: str, turn_id: str, sizes: list[Any]) -> None:
         if turn_id or sizes:
-            await self._call("release", _keys(tenant)[:2], [turn_id, *sizes])
+            keys = [*_keys(tenant)[:2], _answer_key(tenant)]
+            await self._call("release", keys, [turn_id, *sizes])
 
     async def _ended(self, flat: list[Any]) -> list[str]:
         """Those of the turns in flight that are no longer."""
@@ -245,6 +249,15 @@ class Ledger:
             return await self._scripts.call(name, keys, args)
 
 
+def _prefix(tenant: str) -> str:
+    return f"agentapi:gateway:{{{tenant}}}"
+
+
+def _answer_key(tenant: str) -> str:
+    """Where the answer to a new operation is kept for its repeats."""
+    return f"{_prefix(tenant)}:op:{uuid.uuid4().hex}"
+
+
 def _keys(tenant: str) -> list[str]:
-    prefix = f"agentapi:gateway:{{{tenant}}}"
+    prefix = _prefix(tenant)
     return [f"{prefix}:flight", f"{prefix}:stored", f"{prefix}:checked"]
