@@ -14,10 +14,11 @@ from agentapi import Agent, Settings, load_settings
 from agentapi.agents.registry import by_name
 from agentapi.conversation.attachments import UserInput
 from agentapi.conversation.messages import to_dict
-from agentapi.flows import CHAIN, GATHER, flow_message
+from agentapi.flows import flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.turns import Decision, OnAbort, OnBusy, Turn
+from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower

@@ -11,6 +11,9 @@ from tests.faultpoints.compiled import WORKER, points_in
 from tests.faultpoints.effects import Kind
 
 UNREACHED: Final[Mapping[str, str]] = {
+    "await workers.work.flow.FlowWork.run: run.run": (
+        "gather and chain: the loop inside is the one that agents' turns pass"
+    ),
     "hand-off workers.celery_ext.control.revoke: state.app.runtime.threads.submit": (
         "a command of Flower's or Celery's"
     ),

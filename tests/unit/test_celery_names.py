@@ -64,9 +64,7 @@ def private_names(ours: type[Any], theirs: type[Any]) -> set[str]:
         for base in theirs.__mro__
         if base.__module__.startswith(("celery.", "kombu."))
     )
-    assigned = {
-        node.attr for node in ast.walk(ast.parse(textwrap.dedent(source))) if _is_of_self(node)
-    }
+    assigned = set(map(_name_of_self, ast.walk(ast.parse(textwrap.dedent(source)))))
     return {
         name
         for name in used
@@ -76,12 +74,12 @@ def private_names(ours: type[Any], theirs: type[Any]) -> set[str]:
     }
 
 
-def _is_of_self(node: ast.AST) -> bool:
+def _name_of_self(node: ast.AST) -> str:
     match node:
-        case ast.Attribute(value=ast.Name(id="self")):
-            return True
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return name
         case _:
-            return False
+            return ""
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PRIVATE, ids=lambda each: each.__qualname__)

@@ -28,7 +28,6 @@ STATUS = {
     "UnreadableRecord": 500,
     "TurnTimeout": 504,
     "ConfigurationError": 500,
-    "LeaseLost": 500,
 }
 
 

@@ -31,7 +31,7 @@ class McpServer:
     Each worker process keeps one session with it, made when first used and again when it broke.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - users see one flat list of options
         self,
         name: str,
         *,

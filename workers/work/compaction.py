@@ -1,12 +1,15 @@
-"""Turns that summarise: beside a conversation, in a conversation of their own."""
+"""Turns that summarise a conversation; they run beside it, in a conversation of their own."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from agentapi import Agent, Settings
+from agentapi.admission import ProviderGate
+from agentapi.agents.registry import unknown_agent
 from agentapi.conversation.compaction import (
     COMPACT,
     MOST_AT_ONCE,
@@ -18,32 +21,37 @@ from agentapi.conversation.compaction import (
     whole_turns,
 )
 from agentapi.conversation.messages import Usage, UserMessage
-from agentapi.engine.loop import NoLog
-from agentapi.engine.model_call import RetryPolicy, call_model
-from agentapi.errors import StoreUnavailable
+from agentapi.conversation.window import Window
+from agentapi.engine.model_call import call_model
+from agentapi.engine.model_chain import chain_of
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.turn_log import NoLog
+from agentapi.errors import InvalidMessage, StoreUnavailable
 from agentapi.ids import create_turn_id
+from agentapi.logs import line
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
 from agentapi.turns import NewTurn, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.logs import line
-from workers.turns.running import RunningTurn
+from workers.work.base import Attempt, retry_policy
 
 log = logging.getLogger("agentapi.compaction")
+
+_NOTHING = Window(messages=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compactor:
-    """Starts such turns and carries them out. A summary is kept only if nobody was faster."""
+    """Starts turns that summarise."""
 
     settings: Settings
     store: TurnStore
     dispatcher: Dispatcher
 
     def after(self, agent: Agent, claim: Claim, ending: Ending) -> None:
-        """A turn has ended: start another that summarises, if it is time.
+        """After a turn: start a summary of the conversation, if one is due.
 
-        One that was not started, since the worker died here, is started after the next turn.
+        If the worker dies before that, the conversation's next turn starts it.
         """
         if agent.compact is None or ending.status is not TurnStatus.COMPLETED:
             return
@@ -66,7 +74,7 @@ class Compactor:
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
         own = conversation_beside(task.conversation_id)
-        # The same beginning is summarised once, however many turns ask for it.
+        # The id follows from what is summarised, so that several requests make one turn.
         turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
         return NewTurn(
             turn_id=turn_id,
@@ -78,11 +86,40 @@ class Compactor:
             idle_time=self.settings.turn_retention,
         )
 
-    async def run(
-        self, agent: Agent, provider: Provider, claim: Claim, running: RunningTurn
-    ) -> TurnResult:
-        """Summarise, piece by piece; each is kept before the next begins."""
-        task = CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompactionWork:
+    """Summarises. A summary is stored only if no other turn was faster."""
+
+    settings: Settings
+    agents: Mapping[str, Agent]
+    store: TurnStore
+    gate: ProviderGate
+
+    def window(self, agent: str) -> Window:
+        """See `Work.window`. What is summarised is read piece by piece."""
+        return _NOTHING
+
+    def lacks_agent(self, claim: Claim, progress: TurnProgress) -> bool:
+        """See `Work.lacks_agent`. No worker can run a turn whose message is not valid."""
+        try:
+            return _task(claim).agent not in self.agents
+        except InvalidMessage:
+            return False
+
+    def agent(self, claim: Claim) -> Agent:
+        """See `Work.agent`."""
+        name = _task(claim).agent
+        agent = self.agents.get(name)
+        if agent is None:
+            raise unknown_agent(name, self.agents)
+        return agent
+
+    async def run(self, attempt: Attempt) -> TurnResult:
+        """See `Work.run`. Each piece's summary is stored before the next piece begins."""
+        agent, claim, running = attempt.agent, attempt.claim, attempt.running
+        provider = chain_of(agent, gate=self.gate, call=attempt.log.call)
+        task = _task(claim)
         usage, steps = Usage(), 0
         while (piece := await running.call(lambda: self._piece(agent, task))) is not None:
             answer = await self._ask(agent, provider, piece, claim)
@@ -93,7 +130,7 @@ class Compactor:
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
 
     def _piece(self, agent: Agent, task: CompactionTask) -> _Piece | None:
-        """What is to be summarised next, if anything."""
+        """The next messages to summarise, if any."""
         compaction = agent.compact or Compaction()
         summary = self.store.summary(task.conversation_id)
         spare = min(summary.total - summary.covered - compaction.keep, MOST_AT_ONCE)
@@ -126,17 +163,20 @@ class Compactor:
                 messages=[UserMessage(content=piece.text)],
             )
 
-        retry = RetryPolicy(
-            max_retries=self.settings.provider_max_retries,
-            failures=claim.turn.failures,
-            park_after=None if self.settings.eager else self.settings.park_after,
-        )
+        retry = retry_policy(self.settings, claim.turn)
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
+
+    def after(self, claim: Claim, ending: Ending) -> None:
+        """See `Work.after`. Only an agent's turn starts a summary."""
+
+
+def _task(claim: Claim) -> CompactionTask:
+    return CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Piece:
-    """A part of a conversation, as the model gets it."""
+    """A part of a conversation, in the form that the model gets."""
 
     prompt: str
     text: str
