@@ -102,24 +102,15 @@ class Runtime:
         self.liveness = Liveness(self._probes(), self.supervisor, also=self._look_at_places)
         self._accepted = True
         self._events = EventLog(store, self.supervisor)
-        traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
-        self._gate = ProviderGate(traffic, settings.provider_limits)
+        self._gate = self._make_gate()
         self._heartbeat = self._make_heartbeat()
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self.sweeper = Sweeper(
-            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
-        )
+        self.sweeper = self._make_sweeper()
         self.isolation = self._make_isolation()
         works = make_works(settings, agents, store, dispatcher, self._gate)
         writer = TurnWriter(events=self._events, outage=self.outage)
         self._claimer = self._make_claimer(works)
-        self._executor = TurnExecutor(
-            settings=settings,
-            store=store,
-            events=self._events,
-            writer=writer,
-            outage=self.outage,
-        )
+        self._executor = self._make_executor(writer)
         self._closer = self._make_closer(writer)
         self._starting = threading.Lock()
         self._started = False
@@ -133,6 +124,21 @@ class Runtime:
             self.outage,
             supervisor=self.supervisor,
             vouches=self.liveness.alive,
+        )
+
+    def _make_gate(self) -> ProviderGate:
+        settings = self._settings
+        traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
+        return ProviderGate(traffic, settings.provider_limits)
+
+    def _make_sweeper(self) -> Sweeper:
+        return Sweeper(
+            self._settings,
+            self._store,
+            self.dispatcher,
+            self._errands,
+            self.outage,
+            supervisor=self.supervisor,
         )
 
     def _make_isolation(self) -> IsolatedTurns:
@@ -164,6 +170,15 @@ class Runtime:
             outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
+        )
+
+    def _make_executor(self, writer: TurnWriter) -> TurnExecutor:
+        return TurnExecutor(
+            settings=self._settings,
+            store=self._store,
+            events=self._events,
+            writer=writer,
+            outage=self.outage,
         )
 
     def _make_closer(self, writer: TurnWriter) -> TurnCloser:

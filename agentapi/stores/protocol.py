@@ -82,12 +82,15 @@ class ProducerStore(Protocol):
         """
         ...
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """Events of turns after the given numbers; waits until there are some.
 
         Args:
             cursors: For each turn id the number of the last event already seen; -1 for none.
             timeout: The longest wait in seconds; 0 does not wait.
+            count: The most events of each turn; all when not given.
         """
         ...
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
+from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
+from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
 from orchestrator.gateway.http.strangers import Strangers
@@ -50,7 +51,13 @@ class Gateway:
         self.redis = connect(settings, connections=CONNECTIONS)
         self.conversations = Conversations(settings, self.redis)
         self.supervisor = Supervisor()
-        self.follower = AsyncFollower(settings, self.redis, self.supervisor)
+        # In place of the producer's own follower: this process may be ended, and started again,
+        # if its events can no longer be read.
+        limit = settings.gateway_stream_buffer
+        events = EventFollower(self.orchestrator.store, self.supervisor, min(PAGE, limit))
+        self.orchestrator.follower = events
+        self._call = BlockingCalls(THREADS, "agentapi-gateway")
+        self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
         self.keys = KeyStore(settings, self.redis)
         self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
@@ -58,14 +65,12 @@ class Gateway:
         self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)
         self.models = ModelDirectory(settings, self.census)
 
     async def call(self, function: Callable[[Orchestrator], T]) -> T:
         """Run a short blocking call of the producer in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, self.orchestrator)
+        return await self._call(partial(function, self.orchestrator))
 
     def start(self) -> None:
         """Begin to follow events and to count, and ask who the workers are."""
@@ -80,8 +85,8 @@ class Gateway:
     async def aclose(self) -> None:
         """Close everything: readers first, the connections they use last."""
         await self.auditor.aclose()
-        await self.follower.aclose()
+        self.follower.stop()
         await self.census.aclose()
         await self.call(lambda orchestrator: orchestrator.close())
-        self._threads.shutdown(wait=False)
+        self._call.close()
         await self.redis.aclose()

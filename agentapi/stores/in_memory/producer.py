@@ -192,12 +192,14 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             return self._state.joined(turn_id).turn
 
     @override
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         deadline = time.monotonic() + timeout
         with self._state.changed:
             while True:
                 found = {
-                    turn_id: entry.events[number + 1 :]
+                    turn_id: entry.events[number + 1 :][:count]
                     for turn_id, number in cursors.items()
                     if (entry := self._state.turns.get(turn_id)) and len(entry.events) > number + 1
                 }

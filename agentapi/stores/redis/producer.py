@@ -190,9 +190,11 @@ class RedisProducer(RedisPart, ProducerStore):
         return fields
 
     @override
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         with translate_errors(self._settings.redis_url):
-            return self._reader.read(cursors, timeout)
+            return self._reader.read(cursors, timeout, count)
 
     @override
     def interrupt(self) -> None:
