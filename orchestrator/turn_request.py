@@ -18,6 +18,7 @@ from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
 from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
+from agentapi.turns.kinds import kind_of
 
 MAX_METADATA_BYTES = 16_384
 
@@ -122,6 +123,7 @@ def new_turn(
         turn_id=create_turn_id(conversation_id, key),
         conversation_id=conversation_id,
         agent=agent,
+        kind=kind_of(agent),
         input=message,
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),

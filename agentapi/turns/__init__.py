@@ -10,6 +10,7 @@ from agentapi.turns.calls import (
     Question,
     Verdict,
 )
+from agentapi.turns.kinds import TurnKind
 from agentapi.turns.model import (
     TERMINAL,
     TRANSITIONS,
@@ -21,6 +22,7 @@ from agentapi.turns.model import (
     Turn,
     TurnError,
     TurnResult,
+    TurnSpec,
     TurnStatus,
 )
 from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
@@ -45,7 +47,9 @@ __all__ = [
     "ToolStep",
     "Turn",
     "TurnError",
+    "TurnKind",
     "TurnResult",
+    "TurnSpec",
     "TurnStatus",
     "Verdict",
     "step_from_json",

@@ -33,9 +33,8 @@ _KINDS: Final[Mapping[str, TurnKind]] = {
 
 
 def kind_of(agent: str) -> TurnKind:
-    """The kind of a turn, by the agent that it names.
+    """The kind of a turn, by the agent that its wake-up names, or a turn without a stored kind.
 
-    Wake-ups and stored turns name the kind that way. No agent of a user can have such a name: names
-    that begin with ``agentapi.`` are not free.
+    No agent of a user can have such a name: names that begin with ``agentapi.`` are reserved.
     """
     return _KINDS.get(agent, TurnKind.AGENT)

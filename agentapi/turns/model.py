@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Generic
 
@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from agentapi.conversation.messages import Attachment, Message, Usage
 from agentapi.turns.budget import Limits
+from agentapi.turns.kinds import TurnKind
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -78,64 +79,75 @@ class OnAbort(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NewTurn:
-    """What `enqueue` hands to the store. All of it is validated already.
+class TurnSpec:
+    """What a turn is to do, from its acceptance to its end.
 
     Attributes:
-        turn_id: Made by the caller; the same id again is the same turn.
-        stream: Whether the text's pieces go to the event stream as they arrive.
-        metadata: The caller's own JSON object, given back as it is.
-        on_busy: What happens when the conversation has turns that have not ended.
+        turn_id: Created by the caller; the same id again is the same turn.
+        agent: The agent that answers.
+        input: The user's message.
+        kind: What a worker does for it.
+        metadata: The caller's own JSON object, given back unchanged.
+        stream: Whether the reply's text goes to the turn's events as it arrives.
         on_abort: What the turn leaves in the history when it is cancelled or fails.
-        timeout: Seconds from its acceptance in which it must end, with all that it delegates.
-        deadline_at: The same as a point of the store's time; the earlier of both counts.
-        parent_id: The turn that waits for this one.
+        deadline_at: When it must have ended, with all that it delegates, by the store's clock.
+        parent_id: The turn that waits for this one's reply.
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
-        blobs: Their bytes by name.
-        idle_time: Seconds after which its conversation is forgotten; the setting when None.
     """
 
     turn_id: str
     conversation_id: str
     agent: str
     input: str
+    kind: TurnKind = TurnKind.AGENT
     user_id: str | None = None
     tenant_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
-    on_busy: OnBusy = OnBusy.ENQUEUE
     on_abort: OnAbort = OnAbort.DROP
-    timeout: float | None = None
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewTurn(TurnSpec):
+    """What `enqueue` hands to the store. All of it is validated already.
+
+    Attributes:
+        on_busy: What happens when the conversation has turns that have not ended.
+        timeout: Seconds from its acceptance in which it must end, with all that it delegates; when
+            `deadline_at` is given too, the earlier of both counts.
+        blobs: Bytes of the attachments by name.
+        idle_time: Seconds of inactivity after which its conversation is forgotten; the setting
+            when None.
+    """
+
+    on_busy: OnBusy = OnBusy.ENQUEUE
+    timeout: float | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     idle_time: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
+class Turn(TurnSpec):
     """A turn as it stands in the store. Times are seconds since 1970 by the store's clock.
 
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
         handbacks: How many of the claims were handed back by a worker that was stopped.
-        deferrals: How many of the hand-backs were of workers that could not run it.
+        deferrals: How many of those were handed back by workers that could not run it.
         parks: How often it waited without a worker.
         losses: How often it lost its worker: killed, or silent for longer than a lease.
         deaths: How often the process died in which it ran alone, since the last retry.
-        suspect: Whether it lost its worker and so runs in a process of its own.
-        failures: How often the model call failed in passing before the turn was parked.
+        suspect: Whether it lost its worker, and therefore runs in a process of its own.
+        failures: How often the current model call failed with errors worth a retry.
         worker: The worker that claimed it last.
-        wakes_at: While it is parked, when it goes on, if nothing wakes it before.
-        deadline_at: When it must have ended.
-        parent_id: The turn that waits for its reply.
-        depth: How many turns are above it.
-        budget: What it may spend besides its agent's own limits.
+        wakes_at: While it is parked, when it continues unless something wakes it before.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -144,16 +156,7 @@ class Turn:
         last_event: Number of its newest event, -1 before the first.
     """
 
-    turn_id: str
-    conversation_id: str
-    agent: str
-    input: str
     status: TurnStatus
-    user_id: str | None = None
-    tenant_id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    stream: bool = False
-    on_abort: OnAbort = OnAbort.DROP
     attempt: int = 0
     handbacks: int = 0
     deferrals: int = 0
@@ -173,14 +176,22 @@ class Turn:
     structured: bool = False
     cancel_requested: bool = False
     last_event: int = -1
-    deadline_at: float | None = None
-    parent_id: str | None = None
-    depth: int = 0
-    budget: Limits | None = None
-    attachments: Sequence[Attachment] = ()
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
+
+    @classmethod
+    def accepted(cls, spec: TurnSpec, *, deadline_at: float | None, now: float) -> Turn:
+        """The turn at its acceptance.
+
+        Args:
+            spec: What it is to do.
+            deadline_at: When it must have ended.
+            now: The store's time.
+        """
+        given = {each.name: getattr(spec, each.name) for each in fields(TurnSpec)}
+        given |= {"deadline_at": deadline_at, "metadata": dict(spec.metadata)}
+        return cls(**given, status=TurnStatus.QUEUED, created_at=now)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

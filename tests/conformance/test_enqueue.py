@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 
+from agentapi.conversation.messages import Attachment, AttachmentKind
 from agentapi.errors import ConversationBusy, TenantMismatch, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Accepted, Wakeup
-from agentapi.turns import NewTurn, TurnStatus
+from agentapi.turns import NewTurn, OnAbort, TurnKind, TurnSpec, TurnStatus
+from agentapi.turns.budget import Limits
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C
 
@@ -97,3 +102,29 @@ def test_an_unknown_turn_is_said_to_be_unknown(bench: Bench) -> None:
         bench.store.turn(create_turn_id(C))
     with pytest.raises(TurnNotFound):
         bench.store.cancel(create_turn_id(C))
+
+
+def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
+    parent = bench.enqueue("parent")
+    spec: dict[str, Any] = {
+        "turn_id": create_turn_id(C),
+        "conversation_id": C,
+        "agent": "helper",
+        "input": "grüß dich",
+        "kind": TurnKind.GATHER,
+        "user_id": "ann",
+        "tenant_id": "acme",
+        "metadata": {"a": [1, None, "x"]},
+        "stream": True,
+        "on_abort": OnAbort.KEEP,
+        "deadline_at": 4_000_000_000.5,
+        "parent_id": parent,
+        "depth": 2,
+        "budget": Limits(steps=3, cost=0.5),
+        "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
+    }
+    assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"
+    bench.store.enqueue([NewTurn(**spec)])
+    turn = bench.store.turn(spec["turn_id"])
+    assert {name: getattr(turn, name) for name in spec} == spec
+    assert bench.claim(turn.turn_id).turn.kind is TurnKind.GATHER

@@ -40,6 +40,7 @@ from agentapi.turns import (
     Question,
     ToolStep,
     TurnError,
+    TurnKind,
     TurnStatus,
     Verdict,
     step_from_json,
@@ -129,6 +130,17 @@ def test_turns() -> None:
     assert (read.budget, read.usage.input_tokens) == (Limits(steps=3), 3)
     assert read.error == TurnError(code="x", message="y")
     assert list(read.attachments) == [ATTACHED]
+
+
+def test_a_turn_without_a_stored_kind_is_of_its_agents_kind() -> None:
+    assert turn_from_hash("t", TURN).kind is TurnKind.AGENT
+    for agent, kind in ((b"agentapi.compact", TurnKind.COMPACTION), (b"x", TurnKind.AGENT)):
+        assert turn_from_hash("t", {**TURN, "agent": agent}).kind is kind
+    # A stored kind counts, whatever the agent is called.
+    assert turn_from_hash("t", {**TURN, "kind": b"chain"}).kind is TurnKind.CHAIN
+    with pytest.raises(UnreadableRecord, match="upgrade") as caught:
+        turn_from_hash("t", {**TURN, "kind": b"of a newer release"})
+    assert caught.value.newer
 
 
 def test_calls() -> None:

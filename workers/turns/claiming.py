@@ -126,7 +126,7 @@ class TurnClaimer:
 
     def _claimed(self, claim: Claim, job: int) -> ClaimedTurn | Summary:
         turn = claim.turn
-        work = self.works[kind_of(turn.agent)]
+        work = self.works[turn.kind]
         progress = TurnProgress(
             user=UserMessage(
                 content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id

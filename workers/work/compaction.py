@@ -31,7 +31,7 @@ from agentapi.ids import create_turn_id
 from agentapi.logs import line
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
-from agentapi.turns import NewTurn, TurnResult, TurnStatus
+from agentapi.turns import NewTurn, TurnKind, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.work.base import Attempt, retry_policy
 
@@ -80,6 +80,7 @@ class Compactor:
             turn_id=turn_id,
             conversation_id=own,
             agent=COMPACT,
+            kind=TurnKind.COMPACTION,
             input=task.to_message(),
             user_id=claim.turn.user_id,
             tenant_id=claim.turn.tenant_id,

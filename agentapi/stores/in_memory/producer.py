@@ -47,29 +47,11 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             return Accepted(turn_id=conversation.inbox[-1], wakeup=None, created=False)
         if length >= self._settings.inbox_limit:
             return busy(new.conversation_id, length)
-        self._state.turns[new.turn_id] = StoredTurn(
-            Turn(
-                turn_id=new.turn_id,
-                conversation_id=new.conversation_id,
-                agent=new.agent,
-                input=new.input,
-                user_id=new.user_id,
-                tenant_id=new.tenant_id,
-                metadata=dict(new.metadata),
-                stream=new.stream,
-                on_abort=new.on_abort,
-                status=TurnStatus.QUEUED,
-                deadline_at=self._deadline(new),
-                parent_id=new.parent_id,
-                depth=new.depth,
-                budget=new.budget,
-                attachments=tuple(new.attachments),
-                created_at=self._state.now(),
-            )
-        )
-        deadline = self._deadline(new)
+        deadline, now = self._deadline(new), self._state.now()
+        turn = Turn.accepted(new, deadline_at=deadline, now=now)
+        self._state.turns[new.turn_id] = StoredTurn(turn)
         if deadline is not None:
-            delay = deadline - self._state.now()
+            delay = deadline - now
             self._state.leave(ErrandKind.EXPIRE, new.turn_id, new.turn_id, delay)
         conversation.memory.keep(new.blobs)
         conversation.inbox.append(new.turn_id)

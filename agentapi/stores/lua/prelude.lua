@@ -8,6 +8,15 @@
 -- agentapi.conversation.messages.dumps only, which keeps this order of fields.
 local USER_MESSAGE = '{"v":1,"role":"user"'
 
+-- Some fields of a hash by name; those that are missing are false.
+local function named(key, ...)
+  local values, found = redis.call('HMGET', key, ...), {}
+  for i, name in ipairs({ ... }) do
+    found[name] = values[i]
+  end
+  return found
+end
+
 local function ended(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
 end

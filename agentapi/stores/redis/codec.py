@@ -14,10 +14,12 @@ from agentapi.conversation.messages import (
     AssistantMessage,
     Usage,
     attachment_from_dict,
+    attachment_to_dict,
     from_dict,
     to_dict,
 )
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
+from agentapi.errors import UnreadableRecord
 from agentapi.stores.answers import Ending
 from agentapi.turns import (
     Event,
@@ -27,9 +29,12 @@ from agentapi.turns import (
     Step,
     Turn,
     TurnError,
+    TurnKind,
+    TurnSpec,
     TurnStatus,
 )
 from agentapi.turns.budget import Limits, Spent
+from agentapi.turns.kinds import kind_of
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -50,6 +55,66 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         return _turn(turn_id, fields)
 
 
+def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
+    """The fields of a turn's hash that are written at its acceptance; `_spec` reads them."""
+    fields: dict[str, bytes | str | int] = {
+        "v": PROTOCOL,
+        "kind": spec.kind,
+        "conversation": spec.conversation_id,
+        "agent": spec.agent,
+        "input": spec.input,
+        "user": spec.user_id or "",
+        "tenant": spec.tenant_id or "",
+        "metadata": orjson.dumps(dict(spec.metadata)),
+        "stream": int(spec.stream),
+        "on_abort": spec.on_abort,
+    }
+    if spec.parent_id is not None:
+        fields |= {"parent": spec.parent_id, "depth": spec.depth}
+    if spec.budget is not None:
+        fields["budget"] = spec.budget.to_json()
+    if spec.attachments:
+        fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    return fields
+
+
+def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
+    agent = fields["agent"].decode()
+    return {
+        "turn_id": turn_id,
+        "kind": _kind(fields.get("kind"), agent),
+        "conversation_id": fields["conversation"].decode(),
+        "agent": agent,
+        "input": fields["input"].decode(),
+        "user_id": fields["user"].decode() or None,
+        "tenant_id": fields["tenant"].decode() or None,
+        "metadata": _object(fields["metadata"]),
+        "stream": fields["stream"] == b"1",
+        "on_abort": OnAbort(fields["on_abort"].decode()),
+        "deadline_at": _seconds(fields.get("deadline")),
+        "parent_id": fields["parent"].decode() if "parent" in fields else None,
+        "depth": int(fields.get("depth", 0)),
+        "budget": Limits.from_json(fields["budget"]) if "budget" in fields else None,
+        "attachments": tuple(
+            map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
+        ),
+    }
+
+
+def _kind(stored: bytes | None, agent: str) -> TurnKind:
+    if stored is None:
+        # A release wrote the turn that told kinds apart by the agent's name.
+        return kind_of(agent)
+    try:
+        return TurnKind(stored.decode())
+    except ValueError as error:
+        raise UnreadableRecord(
+            "the turn is of a kind that this release does not know: upgrade every worker "
+            "to the newest release in use",
+            newer=True,
+        ) from error
+
+
 def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     outcome = _object(fields.get("outcome", b"{}"))
     messages = tuple(from_dict(message) for message in outcome.get("messages", ()))
@@ -58,16 +123,8 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     replied = status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
     error = outcome.get("error")
     return Turn(
-        turn_id=turn_id,
-        conversation_id=fields["conversation"].decode(),
-        agent=fields["agent"].decode(),
-        input=fields["input"].decode(),
+        **_spec(turn_id, fields),
         status=status,
-        user_id=fields["user"].decode() or None,
-        tenant_id=fields["tenant"].decode() or None,
-        metadata=_object(fields["metadata"]),
-        stream=fields["stream"] == b"1",
-        on_abort=OnAbort(fields["on_abort"].decode()),
         attempt=int(fields.get("attempt", 0)),
         handbacks=int(fields.get("handbacks", 0)),
         deferrals=int(fields.get("deferrals", 0)),
@@ -87,13 +144,6 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         structured=bool(outcome.get("structured")),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
-        deadline_at=_seconds(fields.get("deadline")),
-        parent_id=fields["parent"].decode() if "parent" in fields else None,
-        depth=int(fields.get("depth", 0)),
-        budget=Limits.from_json(fields["budget"]) if "budget" in fields else None,
-        attachments=tuple(
-            map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
-        ),
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
-import orjson
 import redis
 from typing_extensions import override
 
-from agentapi.conversation.messages import attachment_to_dict
-from agentapi.decoding.records import PROTOCOL
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
@@ -19,7 +16,7 @@ from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
-from agentapi.stores.redis.codec import turn_from_hash
+from agentapi.stores.redis.codec import spec_to_fields, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -50,6 +47,10 @@ class RedisProducer(RedisPart, ProducerStore):
 
     def _enqueueing(self, turn: NewTurn) -> Call:
         keys = conversation_keys(turn.conversation_id)
+        fields = spec_to_fields(turn)
+        idle = milliseconds(turn.idle_time or self._settings.memory_ttl or 0)
+        if idle:
+            fields["idle"] = idle
         return (
             [
                 turn_keys(turn.turn_id).turn,
@@ -62,30 +63,16 @@ class RedisProducer(RedisPart, ProducerStore):
             ],
             [
                 turn.turn_id,
-                turn.conversation_id,
-                turn.agent,
-                turn.input,
-                turn.user_id or "",
-                turn.tenant_id or "",
-                orjson.dumps(dict(turn.metadata)),
-                int(turn.stream),
-                turn.on_abort,
                 turn.on_busy,
                 self._settings.inbox_limit,
                 self._grace,
-                milliseconds(turn.idle_time or self._settings.memory_ttl or 0),
                 keys.turns,
                 *self._retentions,
                 self._settings.max_message_bytes,
-                turn.parent_id or "",
-                turn.depth,
                 milliseconds(turn.timeout or 0),
                 milliseconds(turn.deadline_at or 0),
-                turn.budget.to_json() if turn.budget else "",
-                orjson.dumps([attachment_to_dict(a) for a in turn.attachments])
-                if turn.attachments
-                else "",
-                PROTOCOL,
+                len(fields),
+                *chain.from_iterable(fields.items()),
                 *chain.from_iterable(turn.blobs.items()),
             ],
         )
