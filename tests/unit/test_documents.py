@@ -59,6 +59,17 @@ def test_every_script_has_a_header(script: Path) -> None:
         assert part in header, f"{script.name} lacks {part!r}"
 
 
+@pytest.mark.parametrize(
+    "script",
+    [folder_of(scripts) / f"{name}.lua" for scripts in SETS for name in scripts.names],
+    ids=lambda script: f"{script.parents[1].name}-{script.stem}",
+)
+def test_every_script_names_its_arguments_first(script: Path) -> None:
+    _, _, *others = script.read_text().split("\n\n")
+    body = "\n\n".join(others)
+    assert not re.search(r"ARGV\[\d", body), "name the argument where the script begins"
+
+
 @pytest.mark.parametrize("scripts", SETS, ids=lambda scripts: scripts.package)
 def test_every_script_is_known(scripts: ScriptSet) -> None:
     files = {path.stem for path in folder_of(scripts).glob("*.lua")}

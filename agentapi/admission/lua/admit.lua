@@ -7,7 +7,10 @@
 -- Promise: the charges of any window stay within the limits (but for what settle.lua adds); while
 -- a breaker is half-open, one call at a time passes. A repeat is answered as the first was.
 
-local id, now, window = ARGV[1], now_ms(), tonumber(ARGV[5])
+local call_id, call_tokens, request_limit, token_limit, window_time, breaker_counts,
+  probe_time = unpack(ARGV)
+
+local id, now, window = call_id, now_ms(), tonumber(window_time)
 local state = redis.call('HMGET', KEYS[1], 'hold', 'open', 'probe', 'probe_until')
 if state[3] == id or redis.call('ZSCORE', KEYS[2], id) then
   return { 'admitted' }
@@ -15,7 +18,7 @@ end
 if state[1] and tonumber(state[1]) > now then
   return { 'wait', 'hold', int(tonumber(state[1]) - now) }
 end
-local probes = ARGV[6] == '1' and state[2]
+local probes = breaker_counts == '1' and state[2]
 if probes then
   local free = math.max(tonumber(state[2]), tonumber(state[4] or '0'))
   if free > now then
@@ -23,12 +26,12 @@ if probes then
   end
 end
 
-local most_requests, most_tokens = tonumber(ARGV[3]), tonumber(ARGV[4])
+local most_requests, most_tokens = tonumber(request_limit), tonumber(token_limit)
 if most_requests > 0 or most_tokens > 0 then
   slide(KEYS[2], KEYS[3], now, window)
   local sums = redis.call('HMGET', KEYS[3], 'requests', 'tokens')
   local requests = tonumber(sums[1] or '0') + 1
-  local tokens = tonumber(sums[2] or '0') + tonumber(ARGV[2])
+  local tokens = tonumber(sums[2] or '0') + tonumber(call_tokens)
   local function full()
     return (most_requests > 0 and requests > most_requests)
       or (most_tokens > 0 and tokens > most_tokens)
@@ -56,9 +59,9 @@ if most_requests > 0 or most_tokens > 0 then
   if free > now then
     return { 'wait', 'budget', int(free - now) }
   end
-  charge(KEYS[2], KEYS[3], now, window, id, tonumber(ARGV[2]))
+  charge(KEYS[2], KEYS[3], now, window, id, tonumber(call_tokens))
 end
 if probes then
-  redis.call('HSET', KEYS[1], 'probe', id, 'probe_until', int(now + tonumber(ARGV[7])))
+  redis.call('HSET', KEYS[1], 'probe', id, 'probe_until', int(now + tonumber(probe_time)))
 end
 return { 'admitted' }

@@ -6,28 +6,30 @@
 -- Promise: a hold is never shortened; enough failures open the breaker, the probe's opens it again,
 -- and others' change nothing while it is open. A repeat counts once.
 
+local call_id, hold_time, counts, opening_failures, within, open_time, memory_time = unpack(ARGV)
+
 local now = now_ms()
-local hold = tonumber(ARGV[2])
+local hold = tonumber(hold_time)
 if hold > 0 then
   local before = tonumber(redis.call('HGET', KEYS[1], 'hold') or '0')
   redis.call('HSET', KEYS[1], 'hold', int(math.max(before, now + hold)))
-  keep(KEYS[1], hold + tonumber(ARGV[7]))
+  keep(KEYS[1], hold + tonumber(memory_time))
 end
-if ARGV[3] == '1' then
+if counts == '1' then
   local state = redis.call('HMGET', KEYS[1], 'open', 'probe')
-  local opens = state[2] == ARGV[1]
+  local opens = state[2] == call_id
   if not state[1] then
     -- Old failures first: the call's own may be among them.
-    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now - tonumber(ARGV[5]) - 1))
-    redis.call('ZADD', KEYS[2], 'NX', int(now), ARGV[1])
-    keep(KEYS[2], tonumber(ARGV[5]) + 1000)
-    opens = redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4])
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now - tonumber(within) - 1))
+    redis.call('ZADD', KEYS[2], 'NX', int(now), call_id)
+    keep(KEYS[2], tonumber(within) + 1000)
+    opens = redis.call('ZCARD', KEYS[2]) >= tonumber(opening_failures)
   end
   if opens then
-    redis.call('HSET', KEYS[1], 'open', int(now + tonumber(ARGV[6])))
+    redis.call('HSET', KEYS[1], 'open', int(now + tonumber(open_time)))
     redis.call('HDEL', KEYS[1], 'probe', 'probe_until')
     redis.call('DEL', KEYS[2])
-    keep(KEYS[1], tonumber(ARGV[6]) + tonumber(ARGV[7]))
+    keep(KEYS[1], tonumber(open_time) + tonumber(memory_time))
   end
 end
 return standing(KEYS[1], now)

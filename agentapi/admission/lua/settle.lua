@@ -5,8 +5,10 @@
 -- Promise: what was reserved and not used is free at once; what was used beyond is charged now, even
 -- over the limit, and when the reservation has left the window. A repeat changes nothing.
 
-local id, now, window = ARGV[1], now_ms(), tonumber(ARGV[4])
-local reserved, used = tonumber(ARGV[2]), tonumber(ARGV[3])
+local call_id, reserved_tokens, used_tokens, window_time = unpack(ARGV)
+
+local id, now, window = call_id, now_ms(), tonumber(window_time)
+local reserved, used = tonumber(reserved_tokens), tonumber(used_tokens)
 slide(KEYS[1], KEYS[2], now, window)
 local charged = tonumber(redis.call('HGET', KEYS[2], id) or '0')
 if used < charged then

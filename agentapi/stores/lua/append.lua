@@ -5,11 +5,13 @@
 -- Returns {'appended'} or {'tenant'}
 -- Promise 4. A repeat finds its operation id and writes nothing, whatever came in between.
 
-if not open_conversation(KEYS[2], ARGV[2], ARGV[3], ARGV[4]) then
+local operation, user_id, tenant_id, idle, blob_count = unpack(ARGV, 1, 5)
+
+if not open_conversation(KEYS[2], user_id, tenant_id, idle) then
   return { 'tenant' }
 end
-if redis.call('SET', operation_key(KEYS[2], ARGV[1]), '', 'NX', 'PX', OPERATION_TTL) then
-  local first = 6 + 2 * tonumber(ARGV[5])
+if redis.call('SET', operation_key(KEYS[2], operation), '', 'NX', 'PX', OPERATION_TTL) then
+  local first = 6 + 2 * tonumber(blob_count)
   for i = 6, first - 1, 2 do
     redis.call('HSET', blobs_key(KEYS[1]), ARGV[i], ARGV[i + 1])
   end

@@ -9,13 +9,15 @@
 -- ends here. One that has begun and is to leave what it did (on_abort keep) is ended by the
 -- next worker that claims it, since only workers write messages.
 
+local turn_id, conversation_id, grace, turn_retention, events_retention, turns_prefix = unpack(ARGV)
+
 local turn = redis.call('HMGET', KEYS[1], 'status', 'committed', 'next', 'on_abort', 'attempt')
 local status = turn[1]
 if not status then
   return { 'missing' }
 end
 if status == 'cancelled' and turn[2] == 'cancel' then
-  return { 'cancelled', turn[3], agent_of(ARGV[6], turn[3]) }
+  return { 'cancelled', turn[3], agent_of(turns_prefix, turn[3]) }
 end
 if ended(status) then
   return { 'ended' }
@@ -25,9 +27,9 @@ local outcome, wake = cancel_turn(
     turn = KEYS[1], inbox = KEYS[2], lease = KEYS[3], meta = KEYS[4], messages = KEYS[5],
     journal = KEYS[6], events = KEYS[7], due = KEYS[8], calls = KEYS[9],
   },
-  ARGV[1],
-  ARGV[2],
-  { grace = tonumber(ARGV[3]), turn = ARGV[4], events = ARGV[5] },
+  turn_id,
+  conversation_id,
+  { grace = tonumber(grace), turn = turn_retention, events = events_retention },
   turn[4] == 'keep' and turn[5]
 )
-return { outcome, wake, agent_of(ARGV[6], wake) }
+return { outcome, wake, agent_of(turns_prefix, wake) }

@@ -16,71 +16,75 @@
 -- its on_abort is keep, which may have changed since the claim. A failed turn's journal stays as
 -- long as the turn, for retry.lua.
 
+local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
+  turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
+  spent_cost, calibration = unpack(ARGV, 1, 18)
+
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged')
-if before[1] == ARGV[3] then
-  return { 'committed', before[2], agent_of(ARGV[13], before[2]) }
+if before[1] == fence then
+  return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
-if not owns(KEYS[1], KEYS[3], ARGV[1], ARGV[3]) then
+if not owns(KEYS[1], KEYS[3], turn_id, fence) then
   return { 'fenced' }
 end
 local now = now_ms()
-local keeps = ARGV[5] == 'completed' or before[3] == 'keep'
+local keeps = status == 'completed' or before[3] == 'keep'
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
-local same_history = (meta[1] or '0') == ARGV[4]
+local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
   for i = 19, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
-  if ARGV[14] == before[4] then
+  if answering == before[4] then
     redis.call('HDEL', KEYS[4], 'active:' .. (before[4] or ''))
-  elseif ARGV[14] ~= '' then
-    redis.call('HSET', KEYS[4], 'active:' .. (before[4] or ''), ARGV[14])
+  elseif answering ~= '' then
+    redis.call('HSET', KEYS[4], 'active:' .. (before[4] or ''), answering)
   end
 end
 redis.call('DEL', KEYS[3])
-leave_errands(KEYS[1], ARGV[1], KEYS[9], KEYS[8], tonumber(ARGV[9]))
-if ARGV[5] == 'failed' then
-  redis.call('PEXPIRE', KEYS[6], ARGV[10])
-  redis.call('PEXPIRE', KEYS[9], ARGV[10])
+leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
+if status == 'failed' then
+  redis.call('PEXPIRE', KEYS[6], turn_retention)
+  redis.call('PEXPIRE', KEYS[9], turn_retention)
 else
   redis.call('DEL', KEYS[6], KEYS[9])
 end
-local following = leave_inbox(KEYS[2], KEYS[8], ARGV[1], ARGV[2], tonumber(ARGV[9]))
-redis.call('HSET', KEYS[1], 'status', ARGV[5], 'outcome', ARGV[6], 'steps', ARGV[7],
-  'ended', int(now), 'committed', ARGV[3], 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
-emit(KEYS[1], KEYS[7], ARGV[5], ARGV[8])
+local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
+redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
+  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
+emit(KEYS[1], KEYS[7], status, event)
 if not (keeps and same_history and #ARGV > 18) then
-  drop_blobs(KEYS[1], KEYS[2], KEYS[5], ARGV[5] == 'failed' and ARGV[10])
+  drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and turn_retention)
 end
-retire(KEYS[1], KEYS[7], { turn = ARGV[10], events = ARGV[11] }, before[8])
+retire(KEYS[1], KEYS[7], { turn = turn_retention, events = events_retention }, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
 end
 if same_history then
   -- A turn that failed and was retried has counted its first steps.
-  change('steps', int(stored(meta[2]) + ARGV[15] - stored(before[5])))
-  change('tokens', int(stored(meta[3]) + ARGV[16] - stored(before[6])))
-  if tonumber(ARGV[17]) > 0 then
+  change('steps', int(stored(meta[2]) + spent_steps - stored(before[5])))
+  change('tokens', int(stored(meta[3]) + spent_tokens - stored(before[6])))
+  if tonumber(spent_cost) > 0 then
     if meta[5] and not tonumber(meta[5]) then
       redis.call('HDEL', KEYS[4], 'cost')
     end
-    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', ARGV[17] - stored(before[7]))
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', spent_cost - stored(before[7]))
   end
 end
-if ARGV[18] ~= '' then
-  change('calibration', ARGV[18])
+if calibration ~= '' then
+  change('calibration', calibration)
 end
 redis.call('HSET', KEYS[4], unpack(changes))
-if ARGV[5] == 'failed' then
-  redis.call('HSET', KEYS[1], 'spent_steps', ARGV[15], 'spent_tokens', ARGV[16],
-    'spent_cost', ARGV[17])
+if status == 'failed' then
+  redis.call('HSET', KEYS[1], 'spent_steps', spent_steps, 'spent_tokens', spent_tokens,
+    'spent_cost', spent_cost)
 end
 if following == '' then
-  if tonumber(ARGV[12]) > 0 then
-    redis.call('HSETNX', KEYS[4], 'ttl', ARGV[12])
+  if tonumber(idle) > 0 then
+    redis.call('HSETNX', KEYS[4], 'ttl', idle)
   end
   expire_idle(KEYS[4], KEYS[5])
 end
-return { 'committed', following, agent_of(ARGV[13], following) }
+return { 'committed', following, agent_of(turns_prefix, following) }

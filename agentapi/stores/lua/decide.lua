@@ -6,6 +6,8 @@
 -- Promises 3, 6: one decision a call, for ever. A repeat of the same decision answers as the
 -- first did. A question whose time was up has its default.
 
+local call_id, given, event, grace = unpack(ARGV)
+
 local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent')
 if not turn[1] then
   return { 'missing' }
@@ -15,19 +17,19 @@ if ended(turn[1]) then
 end
 local now = now_ms()
 settle_expired(KEYS[2], now)
-if redis.call('HEXISTS', KEYS[2], 'q:' .. ARGV[1]) == 0 then
+if redis.call('HEXISTS', KEYS[2], 'q:' .. call_id) == 0 then
   return { 'unknown' }
 end
-if redis.call('HSETNX', KEYS[2], 'a:' .. ARGV[1], ARGV[2]) == 1 then
-  emit(KEYS[1], KEYS[4], 'decided', ARGV[3])
+if redis.call('HSETNX', KEYS[2], 'a:' .. call_id, given) == 1 then
+  emit(KEYS[1], KEYS[4], 'decided', event)
 else
-  local decision = redis.call('HGET', KEYS[2], 'a:' .. ARGV[1])
-  if decision ~= ARGV[2] then
+  local decision = redis.call('HGET', KEYS[2], 'a:' .. call_id)
+  if decision ~= given then
     return { 'other', decision }
   end
 end
 if turn[1] ~= 'parked' then
   return { 'decided', '', '' }
 end
-wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(ARGV[4]))
+wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(grace))
 return { 'decided', turn[2], turn[3] }

@@ -6,31 +6,33 @@
 -- wait for it, changes nothing. A repeat changes nothing, and answers as the first did while the
 -- parent has not been claimed.
 
+local child_id, reply, event, grace = unpack(ARGV)
+
 local NOTHING = { 'delivered', '', '' }
 local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent', 'wake')
 if not turn[1] then
   return NOTHING
 end
-local news = redis.call('HDEL', KEYS[2], 'w:' .. ARGV[1]) == 1
-if not news and redis.call('HEXISTS', KEYS[2], 'r:' .. ARGV[1]) == 0 then
+local news = redis.call('HDEL', KEYS[2], 'w:' .. child_id) == 1
+if not news and redis.call('HEXISTS', KEYS[2], 'r:' .. child_id) == 0 then
   return NOTHING
 end
 if news then
-  redis.call('HSET', KEYS[2], 'r:' .. ARGV[1], ARGV[2])
+  redis.call('HSET', KEYS[2], 'r:' .. child_id, reply)
   redis.call('HINCRBY', KEYS[2], 'open', -1)
 end
 if ended(turn[1]) then
   return NOTHING
 end
 if news then
-  emit(KEYS[1], KEYS[4], 'replied', ARGV[3])
+  emit(KEYS[1], KEYS[4], 'replied', event)
 end
 if turn[1] ~= 'parked' or tonumber(redis.call('HGET', KEYS[2], 'open')) > 0 then
   return NOTHING
 end
 local now = now_ms()
 if news then
-  wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(ARGV[4]))
+  wake_parked(KEYS[1], KEYS[3], turn[2], now, tonumber(grace))
 elseif not turn[4] or tonumber(turn[4]) > now then
   return NOTHING
 end

@@ -5,11 +5,13 @@
 -- Promise 3: a dead worker's election ends by itself, and one that only stays elected does not
 -- count as sweeping. Two sweepers at once do no harm (redispatch.lua), they only cost.
 
+local candidate, ttl, completed = unpack(ARGV)
+
 local elected = redis.call('GET', KEYS[1])
-local mine = not elected or elected == ARGV[1]
+local mine = not elected or elected == candidate
 if mine then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  if elected and ARGV[3] == '1' then
+  redis.call('SET', KEYS[1], candidate, 'PX', ttl)
+  if elected and completed == '1' then
     redis.call('SET', KEYS[2], int(now_ms()))
   end
 end

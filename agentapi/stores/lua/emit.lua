@@ -5,11 +5,13 @@
 -- Returns {'emitted'} or {'fenced'}
 -- Promises 5, 10. A repeat of the newest batch answers without writing.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then
+local turn_id, fence, batch = unpack(ARGV, 1, 3)
+
+if not owns(KEYS[1], KEYS[2], turn_id, fence) then
   return { 'fenced' }
 end
-if tonumber(redis.call('HGET', KEYS[2], 'batch') or '0') < tonumber(ARGV[3]) then
-  redis.call('HSET', KEYS[2], 'batch', ARGV[3])
+if tonumber(redis.call('HGET', KEYS[2], 'batch') or '0') < tonumber(batch) then
+  redis.call('HSET', KEYS[2], 'batch', batch)
   for i = 4, #ARGV, 2 do
     emit(KEYS[1], KEYS[3], ARGV[i], ARGV[i + 1])
   end

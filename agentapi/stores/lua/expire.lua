@@ -8,9 +8,12 @@
 -- Promises 2, 4, 9: it leaves nothing in the history, wherever in the inbox it is. One that has begun
 -- has a worker that keeps the deadline, or is due then. A repeat answers as the first did.
 
+local turn_id, conversation_id, grace, turn_retention, events_retention, turns_prefix, outcome,
+  event = unpack(ARGV)
+
 local turn = redis.call('HMGET', KEYS[1], 'status', 'committed', 'next', 'attempt', 'cancel', 'deadline')
 if turn[1] == 'failed' and turn[2] == 'deadline' then
-  return { 'expired', turn[3], agent_of(ARGV[6], turn[3]) }
+  return { 'expired', turn[3], agent_of(turns_prefix, turn[3]) }
 end
 local passed = turn[6] and tonumber(turn[6]) <= now_ms()
 if turn[1] ~= 'queued' or turn[4] or turn[5] or not passed then
@@ -21,9 +24,9 @@ local following = end_turn(
     turn = KEYS[1], inbox = KEYS[2], lease = KEYS[3], meta = KEYS[4], messages = KEYS[5],
     journal = KEYS[6], events = KEYS[7], due = KEYS[8], calls = KEYS[9],
   },
-  ARGV[1],
-  ARGV[2],
-  { grace = tonumber(ARGV[3]), turn = ARGV[4], events = ARGV[5] },
-  { status = 'failed', committed = 'deadline', outcome = ARGV[7], data = ARGV[8] }
+  turn_id,
+  conversation_id,
+  { grace = tonumber(grace), turn = turn_retention, events = events_retention },
+  { status = 'failed', committed = 'deadline', outcome = outcome, data = event }
 )
-return { 'expired', following, agent_of(ARGV[6], following) }
+return { 'expired', following, agent_of(turns_prefix, following) }

@@ -7,14 +7,16 @@
 -- was sent before may be gone. Parked and running turns wait for something else. A repeat finds
 -- nothing that is due later.
 
+local conversations_prefix, turns_prefix, limit = unpack(ARGV)
+
 local now = int(now_ms())
 local hastened = 0
-for _, conversation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', 0, ARGV[3])) do
-  local head = redis.call('LINDEX', ARGV[1] .. conversation .. ':inbox', 0)
-  local turn = head and redis.call('HMGET', ARGV[2] .. head, 'status', 'attempt', 'dispatches')
+for _, conversation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', 0, limit)) do
+  local head = redis.call('LINDEX', conversations_prefix .. conversation .. ':inbox', 0)
+  local turn = head and redis.call('HMGET', turns_prefix .. head, 'status', 'attempt', 'dispatches')
   if turn and turn[1] == 'queued' and (not turn[2] or tonumber(turn[3] or 0) > 0) then
-    redis.call('HSET', ARGV[2] .. head, 'dispatches', 0)
-    redis.call('HDEL', ARGV[2] .. head, 'in_line')
+    redis.call('HSET', turns_prefix .. head, 'dispatches', 0)
+    redis.call('HDEL', turns_prefix .. head, 'in_line')
     redis.call('ZADD', KEYS[1], now, conversation)
     hastened = hastened + 1
   end

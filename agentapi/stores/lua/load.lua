@@ -4,8 +4,10 @@
 -- Returns {'loaded', messages} or {'tenant'}
 -- Promise 4: messages of one turn are appended by one script, so a reader sees all or none.
 
+local tenant_id, max_messages, max_bytes = unpack(ARGV)
+
 local known = redis.call('HMGET', KEYS[2], 'created', 'tenant')
-if known[1] and known[2] ~= ARGV[1] then
+if known[1] and known[2] ~= tenant_id then
   return { 'tenant' }
 end
-return { 'loaded', (newest_messages(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))) }
+return { 'loaded', (newest_messages(KEYS[1], tonumber(max_messages), tonumber(max_bytes))) }

@@ -6,13 +6,15 @@
 -- Promise 7. The leases expire now and their conversations are overdue: what the caller does
 -- not dispatch, the sweep does. Lease keys are made from the due index: they are in its hash slot.
 
+local process, conversations_prefix = unpack(ARGV)
+
 local freed = {}
 local now = int(now_ms())
 -- An index that is not one has no entries.
 for _, conversation in ipairs(redis.pcall('ZRANGE', KEYS[1], 0, -1)) do
-  local lease = ARGV[2] .. conversation .. ':lease'
+  local lease = conversations_prefix .. conversation .. ':lease'
   local token = redis.pcall('HGET', lease, 'token')
-  if type(token) == 'string' and string.sub(token, 1, #ARGV[1]) == ARGV[1] then
+  if type(token) == 'string' and string.sub(token, 1, #process) == process then
     redis.call('HSET', lease, 'expires', now)
     redis.call('ZADD', KEYS[1], now, conversation)
     freed[#freed + 1] = conversation

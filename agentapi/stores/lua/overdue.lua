@@ -5,13 +5,15 @@
 -- An index that is not one has an errand that nobody can read, and keeps no other from being looked at.
 -- Promise 3. Errands that nobody can carry out keep no conversation waiting, nor the reverse.
 
+local max_entries = unpack(ARGV)
+
 -- An empty index is no key: an idle fleet costs one command.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return {}
 end
 local PAGES = 10
 local found = {}
-local now, limit = int(now_ms()), tonumber(ARGV[1])
+local now, limit = int(now_ms()), tonumber(max_entries)
 for i = 1, #KEYS do
   local left = { [true] = limit, [false] = limit }
   for page = 0, PAGES - 1 do

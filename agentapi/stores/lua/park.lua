@@ -5,19 +5,21 @@
 -- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
 -- Promises 3, 5: the entry in due is the wake-up. A suspect turn stays suspect.
 
-local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+local turn_id, conversation_id, fence, delay, failures, steps, event = unpack(ARGV)
+
+local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
-  return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
+  return { redis.call('HGET', KEYS[1], 'parked') == fence and 'parked' or 'fenced' }
 end
 if cancel == 1 then
   return { 'cancel' }
 end
 local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
-local wake = int(math.min(now_ms() + tonumber(ARGV[4]), deadline))
+local wake = int(math.min(now_ms() + tonumber(delay), deadline))
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3], 'wake', wake,
-  'failures', ARGV[5], 'failures_at', ARGV[6])
+redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', fence, 'wake', wake,
+  'failures', failures, 'failures_at', steps)
 count_up(KEYS[1], 'parks')
-redis.call('ZADD', KEYS[3], wake, ARGV[2])
-emit(KEYS[1], KEYS[4], 'parked', ARGV[7])
+redis.call('ZADD', KEYS[3], wake, conversation_id)
+emit(KEYS[1], KEYS[4], 'parked', event)
 return { 'parked' }

@@ -5,17 +5,19 @@
 -- Promise 12: only such a death counts. Whoever started the process reports it, so that nothing
 -- is counted when both end together, as when a machine is lost. A repeat finds the process.
 
+local turn_id, conversation_id, process = unpack(ARGV)
+
 local turn = redis.call('HMGET', KEYS[1], 'perished', 'deaths', 'agent', 'status')
-if turn[1] == ARGV[3] then
+if turn[1] == process then
   return { 'perished', tonumber(turn[2]), turn[3] }
 end
 local lease = redis.call('HMGET', KEYS[2], 'turn', 'token')
-if not turn[4] or lease[1] ~= ARGV[1] or string.sub(lease[2], 1, #ARGV[3]) ~= ARGV[3] then
+if not turn[4] or lease[1] ~= turn_id or string.sub(lease[2], 1, #process) ~= process then
   return { 'gone' }
 end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1, 'perished', ARGV[3])
+redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1, 'perished', process)
 local deaths = count_up(KEYS[1], 'deaths')
 count_up(KEYS[1], 'losses')
-redis.call('ZADD', KEYS[3], int(now_ms()), ARGV[2])
+redis.call('ZADD', KEYS[3], int(now_ms()), conversation_id)
 return { 'perished', deaths, turn[3] }

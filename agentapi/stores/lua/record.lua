@@ -4,18 +4,20 @@
 -- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}
 -- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
 
-local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+local turn_id, fence, position, step, event = unpack(ARGV)
+
+local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
   return { 'fenced' }
 end
 local length = redis.call('LLEN', KEYS[3])
-local index = tonumber(ARGV[3])
+local index = tonumber(position)
 if index > length then
   return { 'gap', length }
 end
 if index == length then
-  redis.call('RPUSH', KEYS[3], ARGV[4])
+  redis.call('RPUSH', KEYS[3], step)
   redis.call('HSET', KEYS[1], 'steps', int(index + 1))
-  emit(KEYS[1], KEYS[4], 'step', ARGV[5])
+  emit(KEYS[1], KEYS[4], 'step', event)
 end
 return { 'recorded', cancel }

@@ -11,10 +11,13 @@
 -- twice as long. Heads whose turn is gone are passed over. A repeat finds the name of its look.
 -- Two sweepers at once: the second finds nothing overdue.
 
+local conversations_prefix, turns_prefix, grace_time, longest_grace_time, claimed_until,
+  longest_in_line_time, look_name = unpack(ARGV, 1, 7)
+
 local ONE_SECOND = 1000
 local now = now_ms()
-local grace, longest_grace = tonumber(ARGV[3]), tonumber(ARGV[4])
-local claimed, longest_in_line = tonumber(ARGV[5]), tonumber(ARGV[6])
+local grace, longest_grace = tonumber(grace_time), tonumber(longest_grace_time)
+local claimed, longest_in_line = tonumber(claimed_until), tonumber(longest_in_line_time)
 
 -- Returns the turn to dispatch and its agent; nothing when it is to be left alone.
 local function look(conversation_id)
@@ -22,10 +25,10 @@ local function look(conversation_id)
   if not due then
     return
   end
-  local inbox_key = ARGV[1] .. conversation_id .. ':inbox'
+  local inbox_key = conversations_prefix .. conversation_id .. ':inbox'
   if due > now then
-    local sent = redis.call('HMGET', ARGV[2] .. (redis.call('LINDEX', inbox_key, 0) or ''), 'look', 'agent')
-    if sent[1] == ARGV[7] then
+    local sent = redis.call('HMGET', turns_prefix .. (redis.call('LINDEX', inbox_key, 0) or ''), 'look', 'agent')
+    if sent[1] == look_name then
       return redis.call('LINDEX', inbox_key, 0), sent[2]
     end
     return
@@ -35,7 +38,7 @@ local function look(conversation_id)
     redis.call('ZREM', KEYS[1], conversation_id)
     return
   end
-  local turn_key = ARGV[2] .. head
+  local turn_key = turns_prefix .. head
   local turn = redis.call('HMGET', turn_key, 'agent', 'attempt', 'dispatches', 'in_line', 'status')
   local sent = (turn[5] == 'queued' and not turn[2]) or tonumber(turn[3] or 0) > 0
   local waits_since = tonumber(turn[4] or due)
@@ -46,7 +49,7 @@ local function look(conversation_id)
     return
   end
   redis.call('HDEL', turn_key, 'in_line')
-  redis.call('HSET', turn_key, 'look', ARGV[7])
+  redis.call('HSET', turn_key, 'look', look_name)
   local dispatches = count_up(turn_key, 'dispatches')
   -- Of a turn that nobody has claimed yet, one was sent when it became the head.
   local sent_before = turn[2] and dispatches - 1 or dispatches

@@ -8,15 +8,17 @@
 -- delay another worker is to run it, one that can (promise 14).
 -- A suspect turn stays suspect.
 
-if not owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then
-  return { redis.call('HGET', KEYS[1], 'released') == ARGV[3] and 'released' or 'fenced' }
+local turn_id, conversation_id, fence, delay_time = unpack(ARGV)
+
+if not owns(KEYS[1], KEYS[2], turn_id, fence) then
+  return { redis.call('HGET', KEYS[1], 'released') == fence and 'released' or 'fenced' }
 end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'status', 'queued', 'released', ARGV[3])
+redis.call('HSET', KEYS[1], 'status', 'queued', 'released', fence)
 count_up(KEYS[1], 'handbacks')
-local delay = tonumber(ARGV[4])
+local delay = tonumber(delay_time)
 if delay > 0 then
   count_up(KEYS[1], 'deferrals')
 end
-redis.call('ZADD', KEYS[3], int(now_ms() + delay), ARGV[2])
+redis.call('ZADD', KEYS[3], int(now_ms() + delay), conversation_id)
 return { 'released' }

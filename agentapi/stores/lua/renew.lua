@@ -4,11 +4,13 @@
 -- Returns {'renewed', cancel_requested (0|1)} or {'fenced'}
 -- Promises 1, 5. An expired lease that nobody took is renewed: its fence is still the newest.
 
-local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+local turn_id, conversation_id, fence, lease_ttl = unpack(ARGV)
+
+local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
   return { 'fenced' }
 end
-local expires = int(now_ms() + tonumber(ARGV[4]))
+local expires = int(now_ms() + tonumber(lease_ttl))
 redis.call('HSET', KEYS[2], 'expires', expires)
-redis.call('ZADD', KEYS[3], expires, ARGV[2])
+redis.call('ZADD', KEYS[3], expires, conversation_id)
 return { 'renewed', cancel }

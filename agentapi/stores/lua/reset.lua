@@ -6,11 +6,13 @@
 -- generation in commit.lua); turns that still wait run on the new one, with the bytes of their
 -- images and files. A repeat finds its operation id and drops nothing of what came since.
 
+local operation_id, tenant_id, turns_prefix = unpack(ARGV)
+
 local known = redis.call('HMGET', KEYS[2], 'created', 'tenant')
-if known[1] and ARGV[2] ~= '*' and known[2] ~= ARGV[2] then
+if known[1] and tenant_id ~= '*' and known[2] ~= tenant_id then
   return { 'tenant' }
 end
-local operation = operation_key(KEYS[2], ARGV[1])
+local operation = operation_key(KEYS[2], operation_id)
 local before = redis.call('GET', operation)
 if before then
   return { 'reset', tonumber(before) }
@@ -19,7 +21,7 @@ local dropped = redis.call('LLEN', KEYS[1])
 redis.call('DEL', KEYS[1])
 local needed = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
-  for name in pairs(blobs_of(ARGV[3] .. turn_id)) do
+  for name in pairs(blobs_of(turns_prefix .. turn_id)) do
     needed[name] = true
   end
 end

@@ -4,6 +4,8 @@
 -- Returns nothing
 -- Promise 7: the next sweep need not wait for the election's end.
 
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+local candidate = unpack(ARGV)
+
+if redis.call('GET', KEYS[1]) == candidate then
   redis.call('DEL', KEYS[1])
 end

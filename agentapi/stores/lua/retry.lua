@@ -10,13 +10,15 @@
 -- deadline is gone: it has passed, or would soon. A conversation that was forgotten meanwhile is begun
 -- again, by the turn's own user and tenant.
 
+local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
+
 local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',
   'tenant', 'idle', 'merged')
 if not turn[1] then
   return { 'missing' }
 end
-if turn[2] == ARGV[3] then
-  local head = turn[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == ARGV[1]
+if turn[2] == operation then
+  local head = turn[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
   return { 'queued', head and 1 or 0, turn[4] }
 end
 if turn[1] ~= 'failed' then
@@ -27,15 +29,15 @@ if turn[3] == '1' then
 end
 head_of(KEYS[2])
 local length = redis.call('LLEN', KEYS[2])
-if length >= tonumber(ARGV[4]) then
+if length >= tonumber(inbox_limit) then
   return { 'busy', length }
 end
-if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or ARGV[6]) then
+if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
   'suspect', 'deaths', 'perished', 'deferrals', 'woken')
-redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', ARGV[3], 'dispatches', 0)
+redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', operation, 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
 redis.call('PERSIST', KEYS[7])
@@ -49,11 +51,11 @@ for i = 1, #aside, 2 do
 end
 redis.call('DEL', KEYS[1] .. ':blobs')
 emit(KEYS[1], KEYS[7], 'retried', '{}')
-redis.call('RPUSH', KEYS[2], ARGV[1])
+redis.call('RPUSH', KEYS[2], turn_id)
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
   redis.call('PERSIST', KEYS[4])
   redis.call('PERSIST', blobs_key(KEYS[4]))
-  redis.call('ZADD', KEYS[5], int(now_ms() + tonumber(ARGV[5])), ARGV[2])
+  redis.call('ZADD', KEYS[5], int(now_ms() + tonumber(grace)), conversation_id)
 end
 return { 'queued', length == 0 and 1 or 0, turn[4] }

@@ -5,15 +5,17 @@
 -- Returns {'kept'} or {'late'} (the conversation was reset, or another summary was faster)
 -- Promises 4, 5: a summary stands on the one before it. A repeat finds its own.
 
+local generation, covered_before, covers, text = unpack(ARGV)
+
 local meta = redis.call('HMGET', KEYS[1], 'created', 'generation', 'covered', 'summary')
-if not meta[1] or (meta[2] or '0') ~= ARGV[1] then
+if not meta[1] or (meta[2] or '0') ~= generation then
   return { 'late' }
 end
-if meta[3] == ARGV[3] and meta[4] == ARGV[4] then
+if meta[3] == covers and meta[4] == text then
   return { 'kept' }
 end
-if (meta[3] or '0') ~= ARGV[2] then
+if (meta[3] or '0') ~= covered_before then
   return { 'late' }
 end
-redis.call('HSET', KEYS[1], 'covered', ARGV[3], 'summary', ARGV[4])
+redis.call('HSET', KEYS[1], 'covered', covers, 'summary', text)
 return { 'kept' }

@@ -10,15 +10,17 @@
 -- after this, by an errand in the due index, so that no child runs for a parent that does not
 -- know of it. A repeat finds its fence, or what was asked answered.
 
-local mine, cancel = owns(KEYS[1], KEYS[2], ARGV[1], ARGV[3])
+local turn_id, conversation_id, fence, waits_for, event, grace, look_again = unpack(ARGV)
+
+local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
-  return { redis.call('HGET', KEYS[1], 'parked') == ARGV[3] and 'parked' or 'fenced' }
+  return { redis.call('HGET', KEYS[1], 'parked') == fence and 'parked' or 'fenced' }
 end
 if cancel == 1 then
   return { 'cancel' }
 end
 local now = now_ms()
-local held = cjson.decode(ARGV[4])
+local held = cjson.decode(waits_for)
 local wake = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
 for _, asked in ipairs(held.questions) do
   if redis.call('HSETNX', KEYS[5], 'q:' .. asked.call, asked.question) == 1 then
@@ -40,7 +42,7 @@ for _, asked in ipairs(held.children) do
   end
 end
 local open = tonumber(redis.call('HGET', KEYS[5], 'open') or '0')
-local calls = take_calls(KEYS[5], string.match(ARGV[3], '^%d+'), now)
+local calls = take_calls(KEYS[5], string.match(fence, '^%d+'), now)
 redis.call('HSET', KEYS[1], 'held', 1)
 local ready = false
 for _, asked in ipairs(held.questions) do
@@ -50,18 +52,18 @@ if ready or (#held.children > 0 and open == 0) then
   return { 'ready', calls }
 end
 if open > 0 then
-  wake = math.min(wake, now + tonumber(ARGV[7]))
-  redis.call('ZADD', KEYS[3], int(now + tonumber(ARGV[6])), errand('start', ARGV[1]))
+  wake = math.min(wake, now + tonumber(look_again))
+  redis.call('ZADD', KEYS[3], int(now + tonumber(grace)), errand('start', turn_id))
 end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', ARGV[3])
+redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', fence)
 count_up(KEYS[1], 'parks')
 if wake < math.huge then
   redis.call('HSET', KEYS[1], 'wake', int(wake))
-  redis.call('ZADD', KEYS[3], int(wake), ARGV[2])
+  redis.call('ZADD', KEYS[3], int(wake), conversation_id)
 else
   redis.call('HDEL', KEYS[1], 'wake')
-  redis.call('ZADD', KEYS[3], '+inf', ARGV[2])
+  redis.call('ZADD', KEYS[3], '+inf', conversation_id)
 end
-emit(KEYS[1], KEYS[4], 'parked', ARGV[5])
+emit(KEYS[1], KEYS[4], 'parked', event)
 return { 'parked' }

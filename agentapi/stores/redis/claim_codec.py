@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,35 +26,36 @@ _LONGEST_NUMBER: Final = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimCall:
-    """What was claimed."""
+    """A call of claim.lua: what it claims."""
 
     conversation_id: str
     turn_id: str
     token: str
 
     def answer(self, reply: Sequence[Any]) -> Claim | Unreadable | Refusal:
-        """Read the script's answer. A lease that was won is never lost to a record."""
+        """Read the script's answer. An unreadable record never loses a lease that was won."""
         if reply[0] == b"refused":
             return Refusal(reason=RefusalReason(reply[1].decode()), turn=self._shown(reply[2]))
-        _, epoch, attempt, generation, fields, *more = reply
+        found = {reply[i].decode(): reply[i + 1] for i in range(1, len(reply), 2)}
+        fields = pairs(found["turn"])
         lease = Lease(
             conversation_id=self.conversation_id,
             turn_id=self.turn_id,
-            epoch=int(epoch),
+            epoch=int(found["epoch"]),
             token=self.token,
-            generation=_number(generation),
+            generation=_number(found["generation"]),
         )
         turn = None
         try:
-            turn = turn_from_hash(self.turn_id, pairs(fields))
-            return _claim(lease, turn, more)
+            turn = turn_from_hash(self.turn_id, fields)
+            return _claim(lease, turn, found)
         except UnreadableRecord as error:
             return Unreadable(
                 lease=lease,
                 error=error,
                 turn=turn,
-                attempt=int(attempt),
-                deferrals=_number(pairs(fields).get("deferrals", b"0")),
+                attempt=int(found["attempt"]),
+                deferrals=_number(fields.get("deferrals", b"0")),
             )
 
     def _shown(self, fields: Sequence[bytes]) -> Turn | None:
@@ -65,21 +66,20 @@ class ClaimCall:
 
 
 def _number(value: bytes) -> int:
-    """A number that must not keep a turn from its end: 0 when it is none."""
+    """A number, or 0 for anything else: a broken record must not keep a turn from its end."""
     return int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else 0
 
 
-def _claim(lease: Lease, turn: Turn, more: Sequence[Any]) -> Claim:
-    steps, messages, calls, answering, spent, summary, total, now = more
+def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
     return Claim(
         lease=lease,
         turn=turn,
-        steps=[step_from_json(step) for step in steps],
-        history=[loads(message) for message in messages],
-        calls=call_book(pairs(calls), lease.epoch),
-        answering=answering_from(answering),
-        spent=spent_from(spent),
-        summary=summary_from(summary, total),
-        calibration=calibration_from(spent[3]),
-        now=int(now) / 1000,
+        steps=[step_from_json(step) for step in found["journal"]],
+        history=[loads(message) for message in found["messages"]],
+        calls=call_book(pairs(found["calls"]), lease.epoch),
+        answering=answering_from(found["answering"]),
+        spent=spent_from(found["spent"]),
+        summary=summary_from(found["summary"], found["total"]),
+        calibration=calibration_from(found["calibration"]),
+        now=int(found["now"]) / 1000,
     )

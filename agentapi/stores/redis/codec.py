@@ -163,7 +163,7 @@ def spent_from(fields: Sequence[bytes | None]) -> Spent:
     Raises:
         UnreadableRecord: They are not numbers.
     """
-    steps, tokens, cost = fields[:3]
+    steps, tokens, cost = fields
     with _reading_meta():
         return Spent(steps=int(steps or 0), tokens=int(tokens or 0), cost=float(cost or 0))
 

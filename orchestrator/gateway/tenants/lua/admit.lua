@@ -9,6 +9,9 @@
 -- Promise: the limits hold over all gateways. A repeat finds its operation's answer and counts
 -- nothing.
 
+local max_in_flight, turn_id, max_bytes, conversation_id, conversation_bytes, own_bytes,
+  kept_hours = unpack(ARGV, 1, 7)
+
 local answer = answer_before(KEYS[4])
 if answer then
   return answer
@@ -17,10 +20,10 @@ for i = 8, #ARGV do
   redis.call('ZREM', KEYS[1], ARGV[i])
 end
 local now = now_ms()
-if redis.call('ZSCORE', KEYS[1], ARGV[2]) then
+if redis.call('ZSCORE', KEYS[1], turn_id) then
   return { 'known' }
 end
-local in_flight, most = tonumber(ARGV[1]), tonumber(ARGV[3])
+local in_flight, most = tonumber(max_in_flight), tonumber(max_bytes)
 if in_flight > 0 and redis.call('ZCARD', KEYS[1]) >= in_flight then
   local found = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
   for i = 2, #found, 2 do
@@ -30,11 +33,11 @@ if in_flight > 0 and redis.call('ZCARD', KEYS[1]) >= in_flight then
   return found
 end
 local keys = { stored = KEYS[2], checked = KEYS[3] }
-local bytes, turn_bytes, kept = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-if most > 0 and not charge(keys, most, ARGV[4], bytes, turn_bytes, kept) then
+local bytes, turn_bytes, kept = tonumber(conversation_bytes), tonumber(own_bytes), tonumber(kept_hours)
+if most > 0 and not charge(keys, most, conversation_id, bytes, turn_bytes, kept) then
   return { 'stored' }
 end
 if in_flight > 0 then
-  redis.call('ZADD', KEYS[1], int(now), ARGV[2])
+  redis.call('ZADD', KEYS[1], int(now), turn_id)
 end
 return keep_answer(KEYS[4], { 'admitted' })

@@ -4,11 +4,13 @@
 -- Returns a flat list: conversation id, bytes that are counted for it, ...
 -- Promise: none; it finds out what settle.lua is to correct.
 
-forget_hours(KEYS[1], tonumber(ARGV[3]))
+local max_conversations, age, kept_hours = unpack(ARGV)
+
+forget_hours(KEYS[1], tonumber(kept_hours))
 local found = {}
-local before = int(now_ms() - tonumber(ARGV[2]))
+local before = int(now_ms() - tonumber(age))
 for _, conversation_id in
-  ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', before, 'LIMIT', 0, ARGV[1]))
+  ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', before, 'LIMIT', 0, max_conversations))
 do
   found[#found + 1] = conversation_id
   found[#found + 1] = redis.call('HGET', KEYS[1], 'c:' .. conversation_id) or '0'

@@ -7,12 +7,14 @@
 -- Promise: the limit holds over all gateways. A repeat finds its operation's answer and counts
 -- nothing.
 
+local max_bytes, conversation_id, size, kept_hours = unpack(ARGV)
+
 local answer = answer_before(KEYS[3])
 if answer then
   return answer
 end
 local keys = { stored = KEYS[1], checked = KEYS[2] }
-if charge(keys, tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), 0, tonumber(ARGV[4])) then
+if charge(keys, tonumber(max_bytes), conversation_id, tonumber(size), 0, tonumber(kept_hours)) then
   return keep_answer(KEYS[3], { 'charged' })
 end
 return { 'stored' }

@@ -4,8 +4,10 @@
 -- Returns {allowed (0|1), requests left, ms until the allowance is whole, ms until one more}
 -- Promise: no two gateways let the same request through; time is Redis's own.
 
+local requests_per_minute = unpack(ARGV)
+
 local minute, now = 60000, now_ms()
-local each = minute / tonumber(ARGV[1])
+local each = minute / tonumber(requests_per_minute)
 local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
 local after = whole + each
 -- Half a millisecond: sums of fractions must not lose the last request of a minute.

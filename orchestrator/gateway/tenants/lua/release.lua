@@ -7,11 +7,13 @@
 -- Promise: no number falls below 0; a turn that is in flight no more has been released before. A repeat
 -- finds its operation's answer and releases nothing.
 
+local turn_id = ARGV[1]
+
 local answer = answer_before(KEYS[3])
 if answer then
   return answer
 end
-if ARGV[1] ~= '' and redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
+if turn_id ~= '' and redis.call('ZREM', KEYS[1], turn_id) == 0 then
   return { 'released' }
 end
 for i = 2, #ARGV, 2 do
