@@ -14,6 +14,7 @@ from rich.text import Text
 from agentapi import load_settings
 from agentapi.redis.aio import connect
 from orchestrator.cli.console import console, errors
+from orchestrator.gateway.settings import load_gateway_settings
 from orchestrator.gateway.tenants.keys import KeyStore
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def gateway() -> None:
     from orchestrator.gateway import serve
     from orchestrator.gateway.http.logs import configure_logging
 
-    settings = load_settings()
+    settings = load_gateway_settings()
     configure_logging(settings.log_level)
     serve(settings)
 

@@ -10,11 +10,12 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from agentapi import Settings, load_settings
+from agentapi import load_settings
 from agentapi.settings import without_password
 from orchestrator.cli.console import console
 from orchestrator.doctor import PROVIDER_KEYS, examine
 from orchestrator.findings import Level
+from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 
 _STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
@@ -27,9 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def settings() -> None:
     """Print every setting with its value, secrets hidden."""
-    values = load_settings()
+    values = load_gateway_settings()
     table = Table("variable", "value", "meaning")
-    for name, field in Settings.model_fields.items():
+    for name, field in GatewaySettings.model_fields.items():
         value = getattr(values, name)
         shown = without_password(value) if name.endswith("_url") else _plain(value)
         table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)

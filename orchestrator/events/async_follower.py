@@ -28,19 +28,27 @@ class AsyncFollower:
     """Reads for all subscriptions together and hands each event to those who wait for it."""
 
     def __init__(
-        self, settings: Settings, client: redis.asyncio.Redis, supervisor: Supervisor
+        self,
+        settings: Settings,
+        client: redis.asyncio.Redis,
+        supervisor: Supervisor,
+        *,
+        buffer: int,
     ) -> None:
         """Make one; `start` begins to read.
 
         Args:
-            settings: The server, and how many events may wait for one reader.
+            settings: The server.
             client: For short commands.
             supervisor: Keeps the reading going.
+            buffer: Events that may wait for one reader.
         """
         self._settings = settings
+        self._buffer = buffer
         self._client = client
         self._readers = [
-            EventReader(settings, client, supervisor, number) for number in range(READERS)
+            EventReader(settings, client, supervisor, number, buffer=buffer)
+            for number in range(READERS)
         ]
         self.stopping = False
 
@@ -110,7 +118,7 @@ class AsyncFollower:
                 return
             fresh = len(page) < PAGE
         reader = self._readers[hash(turn_id) % READERS]
-        subscription = Subscription(turn_id, after, self._settings.gateway_stream_buffer)
+        subscription = Subscription(turn_id, after, self._buffer)
         if self.stopping:
             subscription.close(Closed.STOPPING)
         reader.add(subscription)
@@ -130,7 +138,7 @@ class AsyncFollower:
 
     async def _look(self, subscription: Subscription) -> list[Event]:
         """What is there, though no reader brought it. A Redis that is away is waited for."""
-        count = min(PAGE, self._settings.gateway_stream_buffer)
+        count = min(PAGE, self._buffer)
         try:
             found = await self.past(subscription.turn_id, subscription.after, count)
         except StoreUnavailable:

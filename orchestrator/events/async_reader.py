@@ -47,20 +47,23 @@ class EventReader:
         client: redis.asyncio.Redis,
         supervisor: Supervisor,
         number: int,
+        *,
+        buffer: int,
     ) -> None:
         """Make one; `start` begins to read.
 
         Args:
-            settings: The server, and how many events may wait for one reader.
+            settings: The server.
             client: For short commands.
             supervisor: Keeps it running.
             number: Tells it from other readers.
+            buffer: Events that may wait for one reader.
         """
         self._settings = settings
         self._client = client
         self._blocking = connect(settings, connections=1, block=LONGEST_BLOCK)
         # One read alone must never fill a reader's buffer.
-        self._count = min(PAGE, settings.gateway_stream_buffer)
+        self._count = min(PAGE, buffer)
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._streams: dict[str, str] = {}
         self._wake_key = f"agentapi:wake:{uuid.uuid4().hex}"

@@ -7,10 +7,10 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from agentapi import Settings
 from orchestrator.gateway.http.errors import InvalidRequest, NotAuthenticated
 from orchestrator.gateway.http.local_only import is_local_name
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.view import TenantView
 
 OPEN_TENANT: Final = "local"
@@ -19,7 +19,7 @@ OPEN_TENANT: Final = "local"
 _bearer = HTTPBearer(auto_error=False, description="A key made with `agentapi keys create`.")
 
 
-def is_loopback(settings: Settings) -> bool:
+def is_loopback(settings: GatewaySettings) -> bool:
     """Whether the gateway can be reached from its own machine only."""
     return is_local_name(settings.gateway_host)
 

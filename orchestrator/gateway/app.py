@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agentapi import Settings
 from agentapi.errors import AgentAPIError
 from orchestrator.gateway import health
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
@@ -25,9 +24,10 @@ from orchestrator.gateway.openai import conversations as openai_conversations
 from orchestrator.gateway.openai import models as openai_models
 from orchestrator.gateway.openai import responses as openai_responses
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: GatewaySettings) -> FastAPI:
     """Make the application. Nothing is connected before it is started.
 
     Raises:

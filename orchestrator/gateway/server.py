@@ -11,7 +11,6 @@ from types import FrameType
 
 import uvicorn
 
-from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from orchestrator.gateway.access import is_loopback
@@ -21,6 +20,7 @@ from orchestrator.gateway.http.entrance import Entrance
 from orchestrator.gateway.http.middleware import RequestGate
 from orchestrator.gateway.http.protocol import ConnectionLimits, GuardedConfig
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.keys import KeyStore
 
 log = logging.getLogger("agentapi.gateway")
@@ -44,7 +44,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT; streams that are open then end with a place to resume from.
 
     Raises:
@@ -81,7 +81,7 @@ def serve(settings: Settings) -> None:
     _Server(config, gateway).run(sockets=[listener])
 
 
-async def _refuse_without_keys(settings: Settings) -> None:
+async def _refuse_without_keys(settings: GatewaySettings) -> None:
     client = connect(settings, connections=1)
     try:
         made = await KeyStore(settings, client).exist()

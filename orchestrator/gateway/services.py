@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
@@ -18,6 +17,7 @@ from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
 from orchestrator.gateway.http.strangers import Strangers
 from orchestrator.gateway.openai.item_reader import Positions
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.auditor import Auditor
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
@@ -36,7 +36,7 @@ CONNECTIONS: Final = 8
 class Gateway:
     """The producer, the follower, keys and limits. Connects when first used."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         """Make them.
 
         Raises:
@@ -52,7 +52,9 @@ class Gateway:
         scripts = Scripts(self.redis)
         self.conversations = ConversationStore(settings, self.redis, scripts)
         self.supervisor = Supervisor()
-        self.follower = AsyncFollower(settings, self.redis, self.supervisor)
+        self.follower = AsyncFollower(
+            settings, self.redis, self.supervisor, buffer=settings.gateway_stream_buffer
+        )
         self.keys = KeyStore(settings, self.redis)
         self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)

@@ -117,8 +117,9 @@ def gateway(control: Control) -> None:
     from orchestrator.gateway import serve
     from orchestrator.gateway.http.logs import configure_logging
     from orchestrator.gateway.services import Gateway
+    from orchestrator.gateway.settings import load_gateway_settings
 
-    settings = load_settings()
+    settings = load_gateway_settings()
     configure_logging(settings.log_level)
     made: list[Gateway] = []
     start = Gateway.start

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 
-from agentapi import Settings
 from agentapi.errors import LoginRefused, StoreUnavailable
 from agentapi.ids import create_turn_id
 from agentapi.redis.keys import turn_keys
@@ -20,17 +19,20 @@ from orchestrator.events.subscriptions import Closed
 from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.intake import Existing, NewMessage, accept
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
 from orchestrator.gateway.view import TenantView
 
-Make = Callable[..., Settings]
+Make = Callable[..., GatewaySettings]
 Found = list[Event] | Closed
 
 
 @pytest.fixture
-async def gateway(settings_for: Make, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+async def gateway(
+    gateway_settings_for: Make, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(event_reader, "_AWAY", 0.05)
-    made = Gateway(settings_for(gateway_heartbeat=0.2))
+    made = Gateway(gateway_settings_for(gateway_heartbeat=0.2))
     made.follower.start()
     yield made
     await made.aclose()

@@ -11,6 +11,7 @@ import pytest
 from agentapi import Settings
 from agentapi.admission.scripts import SCRIPTS
 from agentapi.redis.scripts import TRANSITIONS
+from orchestrator.gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).parents[2]
 LUA = ROOT / "agentapi/stores/lua"
@@ -18,7 +19,7 @@ TRAFFIC = ROOT / "agentapi/admission/lua"
 
 
 def default_of(name: str) -> str:
-    field = Settings.model_fields[name]
+    field = GatewaySettings.model_fields[name]
     if name == "broker_url":
         return "AGENTAPI_REDIS_URL"
     value: Any = field.default
@@ -29,10 +30,16 @@ def default_of(name: str) -> str:
 
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
+    for name, field in GatewaySettings.model_fields.items():
         default = f"`{default_of(name)}`" if default_of(name) else ""
         rows.append(f"| `AGENTAPI_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
+
+
+def test_the_gateways_settings_are_its_own() -> None:
+    """`GatewaySettings` has every field of `Settings`, so that the pages show both classes."""
+    own = GatewaySettings.model_fields.keys() - Settings.model_fields.keys()
+    assert own == {name for name in GatewaySettings.model_fields if name.startswith("gateway_")}
 
 
 def test_readme_has_every_setting() -> None:
@@ -44,7 +51,7 @@ def test_readme_has_every_setting() -> None:
 
 def test_example_environment_has_every_setting() -> None:
     lines = (ROOT / "deploy/agentapi.env.example").read_text().splitlines()
-    for name, field in Settings.model_fields.items():
+    for name, field in GatewaySettings.model_fields.items():
         at = lines.index(f"#AGENTAPI_{name.upper()}={default_of(name)}")
         assert lines[at - 1] == f"# {field.description}"
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agentapi import Settings, errors, load_settings
+from agentapi import errors
 from agentapi.errors import AgentAPIError, TurnFailed
 from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.scripts import SCRIPTS
+from orchestrator.gateway.settings import load_gateway_settings
 
 LUA = Path(__file__).parents[2] / "orchestrator/gateway/lua"
 
@@ -77,8 +78,7 @@ def test_of_other_errors_nothing_is_shown() -> None:
     ],
 )
 def test_loopback(host: str, loopback: bool) -> None:
-    settings: Settings = load_settings(gateway_host=host)
-    assert is_loopback(settings) is loopback
+    assert is_loopback(load_gateway_settings(gateway_host=host)) is loopback
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

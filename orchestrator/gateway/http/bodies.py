@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from agentapi import Settings
 from orchestrator.gateway.http.errors import TooLarge, TooSlow
+from orchestrator.gateway.settings import GatewaySettings
 
 MAX_DEPTH: Final = 64
 """Lists and objects within each other in a body."""
@@ -29,7 +29,7 @@ _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 class BodyReader:
     """Reads bodies within the bounds of size and time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.gateway_max_body_bytes
         self._total = settings.gateway_body_timeout
         self._idle = settings.gateway_body_idle

@@ -16,12 +16,12 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from agentapi import Settings
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.turns import TERMINAL, TurnStatus
 from orchestrator.gateway.http.errors import RateLimited
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.settings import GatewaySettings
 
 OVERHEAD: Final = 512
 """Bytes that are counted for a conversation or a turn besides what is in it."""
@@ -60,7 +60,9 @@ class Admission:
 class Ledger:
     """Counts what tenants hold, exactly over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+    def __init__(
+        self, settings: GatewaySettings, client: redis.asyncio.Redis, scripts: Scripts
+    ) -> None:
         self._settings = settings
         self._client = client
         self._scripts = scripts

@@ -7,10 +7,10 @@ from typing import Any
 
 import redis.asyncio
 
-from agentapi import Settings
 from agentapi.redis.connection import translate_errors
 from orchestrator.gateway.http.errors import RateLimited
 from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.settings import GatewaySettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,9 @@ class Allowance:
 class Limiter:
     """Holds tenants to their limits, over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+    def __init__(
+        self, settings: GatewaySettings, client: redis.asyncio.Redis, scripts: Scripts
+    ) -> None:
         self._settings = settings
         self._client = client
         self._scripts = scripts
