@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -74,11 +73,7 @@ def _answer(problem: Problem) -> JSONResponse:
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    problem = problem_of(error)
-    view = getattr(request.state, "view", None)
-    if view is not None and isinstance(error, AgentAPIError):
-        problem = replace(problem, message=view.scrub(error))
-    return _answer(problem)
+    return _answer(problem_of(error, getattr(request.state, "tenant", None)))
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

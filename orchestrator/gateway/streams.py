@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentapi.errors import AgentAPIError
-from agentapi.turns import Event, Turn, TurnStatus
+from agentapi.turns import Event, EventType, Turn, TurnStatus
 from orchestrator.events.subscriptions import Closed
-from orchestrator.gateway.http.errors import Problem, problem_of
+from orchestrator.gateway.http.errors import Problem, problem_of, public_text
 from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
 from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.chat_stream import ChatStream
@@ -51,6 +51,8 @@ async def native_stream(view: TenantView, turn: Turn, after: int) -> AsyncGenera
 
 def _native_frame(event: Event) -> bytes:
     data = {"number": event.number, "type": event.type.value, **event.data}
+    if event.type is EventType.FAILED and "message" in data:
+        data["message"] = public_text(str(data["message"]), data.get("code"))
     return frame(data, event=event.type.value, number=event.number)
 
 
@@ -133,9 +135,9 @@ async def chat_stream(
 
 def _problem(view: TenantView, turn: Turn, error: Exception) -> Problem:
     """How an error is told at the end of a stream; of one that is not ours, nothing is."""
-    problem = problem_of(error)
+    problem = problem_of(error, view.tenant)
     if isinstance(error, AgentAPIError):
-        return replace(problem, message=view.scrub(error))
+        return problem
     log.error("stream.crashed turn_id=%s error=%s", turn.turn_id, type(error).__name__)
     return replace(problem, message="the gateway failed")
 

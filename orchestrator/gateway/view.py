@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import Message, dumps
 from agentapi.errors import (
-    AgentAPIError,
     InvalidConversationId,
     InvalidInput,
     StoreUnavailable,
@@ -30,10 +29,10 @@ from orchestrator.gateway.http.errors import Gone, NotFound
 from orchestrator.gateway.openai.item_reader import Found, ItemReader
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.ledger import OVERHEAD
+from orchestrator.gateway.tenants.names import internal_id, public_id
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.handle import TurnHandle
 
-PREFIX: Final = "gw"
 MAX_ID: Final = 256
 
 _ID = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,256}")
@@ -45,7 +44,6 @@ class TenantView:
     def __init__(self, gateway: Gateway, tenant: str) -> None:
         self.gateway = gateway
         self.tenant = tenant
-        self.prefix = f"{PREFIX}:{tenant}:"
 
     def slot(self) -> AbstractContextManager[None]:
         """A place among the tenant's streams and waiting requests, to be held while one is open.
@@ -66,11 +64,18 @@ class TenantView:
                 f"conversation_id is not valid: expected 1 to {MAX_ID} characters, none a slash "
                 "or a control character"
             )
-        return f"{self.prefix}{conversation_id}"
+        return internal_id(self.tenant, conversation_id)
 
     def public(self, conversation_id: str) -> str:
-        """The public id of one in Redis."""
-        return conversation_id.removeprefix(self.prefix)
+        """The public id of one in Redis.
+
+        Raises:
+            NotFound: It is another tenant's.
+        """
+        public = public_id(self.tenant, conversation_id)
+        if public is None:
+            raise NotFound("there is no such conversation", code="conversation_not_found")
+        return public
 
     async def turn(self, turn_id: str) -> Turn:
         """A turn of this tenant.
@@ -83,13 +88,16 @@ class TenantView:
             turn = await self.gateway.call(lambda o: o.store.turn(turn_id))
         except (TurnNotFound, InvalidInput):
             turn = None
-        mine = turn and turn.tenant_id == self.tenant
-        if turn is None or not (mine and turn.conversation_id.startswith(self.prefix)):
+        if turn is None or not self._owns(turn):
             raise TurnNotFound(
                 f"there is no turn {turn_id!r}: it was never accepted, it was deleted, or it "
                 "ended longer than AGENTAPI_TURN_RETENTION ago"
             )
         return turn
+
+    def _owns(self, turn: Turn) -> bool:
+        named = public_id(self.tenant, turn.conversation_id) is not None
+        return named and turn.tenant_id == self.tenant
 
     async def cancel(self, turn_id: str) -> None:
         """Cancel a turn of this tenant: a waiting one at once, a running one soon.
@@ -307,10 +315,6 @@ class TenantView:
             return self.internal(conversation_id)
         except InvalidConversationId:
             raise no_conversation(conversation_id) from None
-
-    def scrub(self, error: AgentAPIError) -> str:
-        """An error's text with public ids in it."""
-        return str(error).replace(self.prefix, "")
 
 
 def _events_gone() -> Gone:

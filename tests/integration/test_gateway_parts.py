@@ -93,7 +93,7 @@ async def test_a_thousand_turns_are_followed_over_two_connections(
             client.xadd(key, {"type": "delta", "data": '{"text": "x"}'}, id="1-0")
             client.xadd(key, {"type": "completed", "data": "{}"}, id="2-0")
         assert await asyncio.gather(*waits) == [[0, 1]] * 1000
-        assert view.prefix == "gw:t:"
+        assert view.internal("c") == "gw:t:c"
         client.close()
 
 

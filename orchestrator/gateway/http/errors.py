@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from agentapi.decoding.plain import cut
@@ -20,6 +21,9 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
+from orchestrator.gateway.tenants.names import has_internal_id, public_id
+
+log = logging.getLogger("agentapi.gateway")
 
 LONGEST_MESSAGE: Final = 2_000
 LONGEST_PARAM: Final = 200
@@ -51,8 +55,9 @@ class GatewayError(AgentAPIError):
         code: str | None = None,
         retry: bool | None = None,
         retry_after: float | None = None,
+        conversation_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, conversation_id=conversation_id)
         self.param = param
         self.shown_code = code or self.code
         self.retry = retry
@@ -187,8 +192,40 @@ _TURN_FAILURES: Mapping[str, tuple[int, str]] = {
 """A failed turn's error code, where a reply was waited for; anything else is a 500."""
 
 
-def problem_of(error: Exception) -> Problem:
-    """How an error is shown; of one that is not ours, nothing is."""
+def problem_of(error: Exception, tenant: str | None = None) -> Problem:
+    """How a client sees an error. Of an error that is not ours it sees nothing.
+
+    Args:
+        error: The error.
+        tenant: Who asked, if that is known: the error then names the tenant's conversation.
+    """
+    problem = _problem_of(error)
+    if not isinstance(error, AgentAPIError):
+        return problem
+    message = public_text(error.without_ids(), problem.code)
+    public = public_id(tenant, error.conversation_id or "") if tenant is not None else None
+    if public is not None:
+        message = f"{message} (conversation_id={public!r})"
+    return replace(problem, message=message)
+
+
+def public_text(text: str, code: str | None) -> str:
+    """An error's text as clients may see it.
+
+    Errors name conversations in `conversation_id`, never in their text. A text that names one all
+    the same, such as a hook's veto, is withheld: rather no reason than an internal id.
+
+    Args:
+        text: What the error says.
+        code: The error's code.
+    """
+    if not has_internal_id(text):
+        return text
+    log.error("error.withheld code=%s", code)
+    return f"{code}: the reason names an internal id, so the gateway does not show it"
+
+
+def _problem_of(error: Exception) -> Problem:
     match error:
         case GatewayError():
             return Problem(

@@ -61,7 +61,7 @@ class RequestGate:
             body = await self._bodies.read(receive, headers)
             await self._app(scope, _replay(body, receive), exchange.send)
         except AgentAPIError as error:
-            await exchange.refuse(problem_of(error))
+            await exchange.refuse(problem_of(error, state.get("tenant")))
         except Exception as error:
             # Neither here nor at the client: a traceback may show what people said.
             log.error(

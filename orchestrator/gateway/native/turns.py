@@ -15,7 +15,7 @@ from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.http.answers import JsonAnswer
 from orchestrator.gateway.http.bodies import StrictRoute
-from orchestrator.gateway.http.errors import InvalidRequest
+from orchestrator.gateway.http.errors import InvalidRequest, public_text
 from orchestrator.gateway.http.openapi import SSE, errors
 from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.intake import Existing, NewMessage, accept, digest_of
@@ -104,7 +104,10 @@ class Deleted(BaseModel):
 
 def turn_view(view: TenantView, turn: Turn) -> TurnView:
     """A turn as its tenant sees it."""
-    fault = TurnFault(code=turn.error.code, message=turn.error.message) if turn.error else None
+    fault = None
+    if turn.error is not None:
+        message = public_text(turn.error.message, turn.error.code)
+        fault = TurnFault(code=turn.error.code, message=message)
     return TurnView(
         turn_id=turn.turn_id,
         conversation_id=view.public(turn.conversation_id),

@@ -11,6 +11,7 @@ from typing import Any
 
 from agentapi.conversation.messages import AssistantMessage
 from agentapi.turns import Event, EventType, Turn, TurnStatus
+from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.openai.objects import chat_id, chat_usage
 
 
@@ -102,6 +103,8 @@ class ChatStream:
 
 def _failure(turn: Turn) -> dict[str, Any]:
     code = turn.error.code if turn.error else turn.status.value
-    message = f"{code}: {turn.error.message}" if turn.error else "the turn was cancelled"
+    message = "the turn was cancelled"
+    if turn.error is not None:
+        message = f"{code}: {public_text(turn.error.message, code)}"
     error = {"message": message, "type": "server_error", "param": None, "code": code}
     return {"error": error}

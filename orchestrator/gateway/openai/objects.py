@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import Usage
 from agentapi.turns import Turn, TurnStatus
+from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
 from orchestrator.gateway.openai.items import output_items
 from orchestrator.gateway.turn_labels import labels_of, metadata_of
@@ -38,7 +39,8 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
     error = None
     if turn.error is not None:
         code = _ERROR_CODES.get(turn.error.code, "server_error")
-        error = {"code": code, "message": f"{turn.error.code}: {turn.error.message}"}
+        why = public_text(turn.error.message, turn.error.code)
+        error = {"code": code, "message": f"{turn.error.code}: {why}"}
     completed = turn.status is TurnStatus.COMPLETED
     return {
         "id": response_id(turn.turn_id),

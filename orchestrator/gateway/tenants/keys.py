@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import redis.asyncio
 from agentapi import Settings
 from agentapi.errors import InvalidInput
 from agentapi.redis.connection import translate_errors
+from orchestrator.gateway.tenants.names import TENANT
 
 KEYS: Final = "agentapi:gateway:keys"
 """Hash: SHA-256 of a key -> what is known of it. A key has 256 random bits, so that a plain hash
@@ -25,8 +25,6 @@ KEYED: Final = "agentapi:gateway:keyed"
 
 _MOST_VALID: Final = 4_096
 """Keys that a process remembers as valid, by their hashes."""
-
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +52,7 @@ def check_tenant(tenant: str) -> str:
     Raises:
         InvalidInput: It is not; says what is.
     """
-    if not _TENANT.fullmatch(tenant):
+    if not TENANT.fullmatch(tenant):
         raise InvalidInput(
             "the tenant's name is not valid: expected 1 to 64 letters, digits, dots, dashes or "
             "underscores, the first a letter or digit"
