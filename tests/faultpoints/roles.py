@@ -114,13 +114,13 @@ def worker(control: Control) -> None:
 
 def gateway(control: Control) -> None:
     """The HTTP gateway, in the main thread."""
+    from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
-    from orchestrator.gateway.http.logs import configure_logging
     from orchestrator.gateway.services import Gateway
     from orchestrator.gateway.settings import load_gateway_settings
 
     settings = load_gateway_settings()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     made: list[Gateway] = []
     start = Gateway.start
 

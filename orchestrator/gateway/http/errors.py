@@ -21,6 +21,7 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
+from agentapi.logs import line
 from orchestrator.gateway.tenants.names import has_internal_id, public_id
 
 log = logging.getLogger("agentapi.gateway")
@@ -221,7 +222,7 @@ def public_text(text: str, code: str | None) -> str:
     """
     if not has_internal_id(text):
         return text
-    log.error("error.withheld code=%s", code)
+    log.error(line("error.withheld", code=code))
     return f"{code}: the reason names an internal id, so the gateway does not show it"
 
 
