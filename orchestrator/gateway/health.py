@@ -11,7 +11,7 @@ from agentapi import Settings
 from agentapi.errors import AgentAPIError, LoginRefused
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import SWEPT_KEY
-from orchestrator.gateway.access import gateway_of
+from orchestrator.gateway.dependencies import gateway_of
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.services import Gateway
 
@@ -61,7 +61,7 @@ async def alive() -> Alive:
 async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Response) -> Ready:
     """Redis and the broker answer, at least one worker does, and streams get their events."""
     redis, sweeper = await _store(gateway)
-    census = await gateway.census.take(fresh=3.0)
+    census = await gateway.census.take(max_age=3.0)
     follower = "ok" if gateway.follower.fresh else "late"
     found = Ready(
         ready=redis == follower == "ok" and census.fault is None and bool(census.workers),

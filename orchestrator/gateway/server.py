@@ -14,12 +14,11 @@ import uvicorn
 from agentapi.errors import ConfigurationError
 from agentapi.logs import line
 from agentapi.redis.aio import connect
-from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.app import create_app
-from orchestrator.gateway.http.bodies import BodyReader
-from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.authentication import Authenticator
+from orchestrator.gateway.http.connection_limits import ConnectionLimits, GuardedConfig
 from orchestrator.gateway.http.middleware import RequestGate
-from orchestrator.gateway.http.protocol import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.http.request_body import BodyReader
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.keys import KeyStore
@@ -53,7 +52,7 @@ def serve(settings: GatewaySettings) -> None:
             others than this machine could connect.
         StoreUnavailable: Redis is out of reach, and it is not known whether there are keys.
     """
-    if not is_loopback(settings) and not settings.gateway_require_keys:
+    if not settings.is_loopback and not settings.gateway_require_keys:
         asyncio.run(_refuse_without_keys(settings))
     # The producer's threads take turns with a busy event loop; at Python's 5 ms each, a thread
     # that answers Redis a few times would wait longer for its turns than for Redis.
@@ -62,7 +61,7 @@ def serve(settings: GatewaySettings) -> None:
     listener = _listen(settings.gateway_host, settings.gateway_port)
     gateway: Gateway = app.state.gateway
     config = GuardedConfig(
-        RequestGate(app, Entrance(gateway), BodyReader(settings)),
+        RequestGate(app, Authenticator(gateway), BodyReader(settings)),
         ConnectionLimits(
             connections=settings.gateway_connections,
             head=settings.gateway_header_timeout,

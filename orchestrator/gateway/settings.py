@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from agentapi import Settings
 from agentapi.settings import Seconds, read_settings, split_list
+from orchestrator.gateway.http.local_only import is_local_name
 
 
 class GatewaySettings(Settings):
@@ -86,6 +87,11 @@ class GatewaySettings(Settings):
         description="Which addresses of images and files are handed to providers: none (data "
         "only), public, or any.",
     )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        return is_local_name(self.gateway_host)
 
     @field_validator("gateway_proxies", mode="before")
     @classmethod

@@ -17,10 +17,11 @@ from agentapi.turns import Event
 from orchestrator.events import async_reader as event_reader
 from orchestrator.events.subscriptions import Closed
 from orchestrator.gateway.http.errors import Gone
-from orchestrator.gateway.intake import Existing, NewMessage, accept
+from orchestrator.gateway.native.stream import native_stream
+from orchestrator.gateway.openai.streams import chat_stream, response_stream
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
-from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
 from orchestrator.gateway.view import TenantView
 
 Make = Callable[..., GatewaySettings]

@@ -27,10 +27,10 @@ from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.conversations.forks import Continuation, continue_turn
 from orchestrator.gateway.conversations.history import PIECE_BYTES, SCAN_BYTES, SCAN_MESSAGES
 from orchestrator.gateway.http.errors import Conflict, InvalidRequest, NotFound, RateLimited
-from orchestrator.gateway.intake import Existing, NewMessage, accept
 from orchestrator.gateway.openai.items import items_of, page
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
 from orchestrator.gateway.view import TenantView
 
 Make = Callable[..., GatewaySettings]

@@ -21,10 +21,10 @@ from orchestrator.events.subscriptions import Closed, Subscription
 from orchestrator.gateway.health import _store
 from orchestrator.gateway.http.errors import RateLimited
 from orchestrator.gateway.http.sse import EventStream, frame
-from orchestrator.gateway.intake import Existing, NewMessage
-from orchestrator.gateway.intake import accept as let_in
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.gateway.turn_submission import Existing, NewMessage
+from orchestrator.gateway.turn_submission import accept as let_in
 from orchestrator.gateway.view import TenantView
 from orchestrator.stack.processes import free_port
 
@@ -152,14 +152,14 @@ async def test_a_stream_of_a_turn_that_is_gone_ends(gateway_settings_for: Make) 
 
 async def test_requests_a_minute_are_counted_exactly(gateway_settings_for: Make) -> None:
     async with running(gateway_settings_for(gateway_requests_per_minute=50)) as gateway:
-        answers = await asyncio.gather(*(gateway.limiter.request("t") for _ in range(80)))
+        answers = await asyncio.gather(*(gateway.rate_limiter.request("t") for _ in range(80)))
         refused = [refusal for _, refusal in answers if refusal is not None]
         # The allowance grows back by one each 1.2 seconds.
         assert 29 <= len(refused) <= 30
         left = sorted(a.left for a, refusal in answers if a is not None and refusal is None)
         assert left[-50:] == list(range(50))
         assert all(refusal.retry_after and refusal.retry_after <= 1.2 for refusal in refused)
-        allowance, refusal = await gateway.limiter.request("other")
+        allowance, refusal = await gateway.rate_limiter.request("other")
         assert refusal is None
         assert allowance is not None
         assert allowance.left == 49

@@ -8,7 +8,6 @@ import pytest
 
 from agentapi import errors
 from agentapi.errors import AgentAPIError, TurnFailed
-from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.scripts import SCRIPTS
 from orchestrator.gateway.settings import load_gateway_settings
@@ -78,7 +77,7 @@ def test_of_other_errors_nothing_is_shown() -> None:
     ],
 )
 def test_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(load_gateway_settings(gateway_host=host)) is loopback
+    assert load_gateway_settings(gateway_host=host).is_loopback is loopback
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -16,14 +16,15 @@ from agentapi.errors import AgentAPIError, ConversationBusy
 from agentapi.stores import refusals
 from agentapi.turns import Event, EventType, Turn, TurnError, TurnStatus
 from orchestrator.gateway import create_app
-from orchestrator.gateway.http.bodies import BodyReader
 from orchestrator.gateway.http.errors import NotFound, problem_of
 from orchestrator.gateway.http.middleware import RequestGate
+from orchestrator.gateway.http.request_body import BodyReader
+from orchestrator.gateway.native.stream import native_stream
 from orchestrator.gateway.native.turns import turn_view
 from orchestrator.gateway.openai.chat_stream import ChatStream
 from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.openai.streams import chat_stream, response_stream
 from orchestrator.gateway.settings import load_gateway_settings
-from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
 from orchestrator.gateway.view import TenantView
 from orchestrator.handle import outcome
 
@@ -73,7 +74,7 @@ class Admitting:
     def __init__(self, refusal: AgentAPIError | None) -> None:
         self._refusal = refusal
 
-    async def admit(self, scope: Scope, headers: Headers) -> None:
+    async def authenticate(self, scope: Scope, headers: Headers) -> None:
         scope["state"]["tenant"] = TENANT
         if self._refusal is not None:
             raise self._refusal

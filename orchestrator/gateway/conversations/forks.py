@@ -59,7 +59,7 @@ class Continuation:
         idle = round(gateway.settings.turn_retention * 1000)
         copied = 0
         while copied <= place.position:
-            async with gateway.conversations.lanes.lane(view.tenant):
+            async with gateway.conversations.reads.slot(view.tenant):
                 reply = await gateway.conversations.call(
                     "fork",
                     [source.messages, target.meta, target.messages],

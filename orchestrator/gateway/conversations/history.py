@@ -189,7 +189,7 @@ class History:
         return size
 
     async def _scan(self, name: str, args: Sequence[Any]) -> Any:
-        async with self._store.lanes.lane(self._tenant):
+        async with self._store.reads.slot(self._tenant):
             return await self._store.call(name, self._keys, args)
 
 

@@ -15,7 +15,7 @@ from agentapi.decoding.records import reading
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from orchestrator.gateway.scripts import Scripts
-from orchestrator.gateway.tenants.lanes import Lanes
+from orchestrator.gateway.tenants.read_concurrency import ReadConcurrency
 
 _WIPE_MESSAGES: Final = 200
 _WIPE_BYTES: Final = 1_048_576
@@ -24,8 +24,8 @@ _WIPE_BYTES: Final = 1_048_576
 _LEFT_TTL: Final = 3_600_000
 """Milliseconds after which what a dropped conversation left behind goes by itself."""
 
-LANES: Final = 2
-"""Long reads of one tenant at once."""
+LONG_READS: Final = 2
+"""Long reads of one tenant at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,14 +87,14 @@ class ConversationStore:
     """Reads and changes conversations by their ids in Redis; `TenantView` has the public ones.
 
     Attributes:
-        lanes: For steps of long reads.
+        reads: Limits the steps of long reads.
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
         self._settings = settings
         self._client = client
         self._scripts = scripts
-        self.lanes = Lanes(LANES)
+        self.reads = ReadConcurrency(LONG_READS)
 
     async def open(
         self,
@@ -216,7 +216,7 @@ class ConversationStore:
         args = [dropped.conversation_id, prefix, _WIPE_MESSAGES, _WIPE_BYTES]
         left, freed = 1, dict[int, int]()
         while left:
-            async with self.lanes.lane(tenant):
+            async with self.reads.slot(tenant):
                 left, *hours = await self.call("wipe", [dropped.left], args)
             for hour, size in zip(hours[::2], hours[1::2], strict=True):
                 freed[int(hour)] = freed.get(int(hour), 0) + int(size)

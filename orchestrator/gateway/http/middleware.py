@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
-from orchestrator.gateway.http.bodies import BodyReader
-from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.authentication import Authenticator
 from orchestrator.gateway.http.errors import Problem, problem_of
+from orchestrator.gateway.http.request_body import BodyReader
 
 log = logging.getLogger("agentapi.gateway")
 
@@ -30,16 +30,16 @@ class RequestGate:
     """Pure ASGI, so that a fault in the middle of a stream cuts the connection: behind
     Starlette's ``middleware("http")`` the client would take it for a clean end."""
 
-    def __init__(self, app: ASGIApp, entrance: Entrance, bodies: BodyReader) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, bodies: BodyReader) -> None:
         """Stand before an app.
 
         Args:
             app: The app.
-            entrance: Says who may come in.
-            bodies: Reads the bodies of those.
+            authenticator: Decides who may pass.
+            bodies: Reads their bodies.
         """
         self._app = app
-        self._entrance = entrance
+        self._authenticator = authenticator
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +58,7 @@ class RequestGate:
         state["request_id"] = request_id
         exchange = _Exchange(scope, request_id, send)
         try:
-            await self._entrance.admit(scope, headers)
+            await self._authenticator.authenticate(scope, headers)
             body = await self._bodies.read(receive, headers)
             await self._app(scope, _replay(body, receive), exchange.send)
         except AgentAPIError as error:

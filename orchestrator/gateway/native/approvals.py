@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.turns import PendingCall, Verdict
-from orchestrator.gateway.access import View
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.native.turns import TurnView, turn_view
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)

@@ -11,17 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.conversation.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn
-from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
-from orchestrator.gateway.intake import Existing, NewMessage, accept, digest_of
-from orchestrator.gateway.streams import native_stream
+from orchestrator.gateway.native.stream import native_stream
 from orchestrator.gateway.turn_labels import metadata_of
-from orchestrator.gateway.view import TenantView, no_conversation
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept, digest_of
+from orchestrator.gateway.view import TenantView
+from orchestrator.gateway.view_conversations import no_conversation
 
 _PAGE_BYTES: Final = 524_288
 """Bytes of messages after which a piece of a history ends early."""
@@ -187,7 +188,7 @@ async def turn_events(
         # What tells a browser not to connect again.
         return Response(status_code=204)
     with ExitStack() as held:
-        held.enter_context(view.slot())
+        held.enter_context(view.stream_slot())
         await view.check_events(turn, seen)
         return EventStream(
             native_stream(view, turn, seen),
@@ -222,14 +223,14 @@ async def get_messages(
         int, Query(ge=-1, le=2**53, description="Position of the last message already seen.")
     ] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> JsonAnswer:
+) -> OrjsonResponse:
     """The history of a conversation, oldest first, piece by piece."""
     found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
     if found is None:
         raise no_conversation(conversation_id)
     total, messages = found
     newest = after + len(messages)
-    return JsonAnswer(
+    return OrjsonResponse(
         {
             "conversation_id": conversation_id,
             "messages": [to_dict(message) for message in messages],

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from agentapi.conversation.attachments import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
-from orchestrator.gateway.openai.addresses import is_public
+from orchestrator.gateway.openai.public_urls import is_public
 
 _DATA_URL: Final = re.compile(
     r"data:(?P<type>[\w.+/-]+)(?:;[\w-]+=[^;,]*)*;base64,(?P<data>.*)", re.S

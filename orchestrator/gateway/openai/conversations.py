@@ -7,18 +7,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from agentapi.conversation.messages import AssistantMessage
-from orchestrator.gateway.access import View
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.conversations.records import Conversation
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.ids import new_conversation_id
 from orchestrator.gateway.openai.input import from_items
 from orchestrator.gateway.openai.item_reader import Found
 from orchestrator.gateway.openai.items import items_of, page
-from orchestrator.gateway.openai.requests import (
+from orchestrator.gateway.openai.request_bodies import (
     CreateConversation,
     CreateItems,
     UpdateConversation,
@@ -83,12 +83,12 @@ async def list_items(
     limit: Limit = 20,
     order: Order = "desc",
     include: Include = None,
-) -> JsonAnswer:
+) -> OrjsonResponse:
     """The items of a conversation."""
     refuse_include(include)
     await view.conversation(conversation)
     found = await view.items(conversation).page(after=after, limit=limit, order=order)
-    return JsonAnswer(found)
+    return OrjsonResponse(found)
 
 
 @router.get("/{conversation}/items/{item}", responses=errors(404))

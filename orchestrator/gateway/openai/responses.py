@@ -9,19 +9,19 @@ from fastapi import APIRouter, Query, Response
 
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
-from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.conversations.deletion import delete_turn
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound, UnsupportedParameter
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.ids import response_id, turn_id_of
 from orchestrator.gateway.openai.items import items_of, page, user_item
 from orchestrator.gateway.openai.objects import response_object
-from orchestrator.gateway.openai.requests import CreateResponse
-from orchestrator.gateway.openai.turns import ended, enqueue_response
-from orchestrator.gateway.streams import response_stream
+from orchestrator.gateway.openai.request_bodies import CreateResponse
+from orchestrator.gateway.openai.streams import response_stream
+from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
 
@@ -48,7 +48,7 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
     """Give an agent a message, and wait for its reply, stream it, or neither (background)."""
     with ExitStack() as held:
         if body.stream or not body.background:
-            held.enter_context(view.slot())
+            held.enter_context(view.stream_slot())
         turn_id = await enqueue_response(view, body, key)
         if body.stream:
             turn = await view.turn(turn_id)
@@ -56,8 +56,8 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
             await view.check_events(turn, -1)
             return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
         if body.background:
-            return JsonAnswer(_shown(view, await view.turn(turn_id)))
-        return JsonAnswer(_shown(view, await ended(view, turn_id, key)))
+            return OrjsonResponse(_shown(view, await view.turn(turn_id)))
+        return OrjsonResponse(_shown(view, await wait_for_end(view, turn_id, key)))
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -79,9 +79,9 @@ async def get_response(
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
     if not stream:
-        return JsonAnswer(_shown(view, turn))
+        return OrjsonResponse(_shown(view, turn))
     with ExitStack() as held:
-        held.enter_context(view.slot())
+        held.enter_context(view.stream_slot())
         # The numbers follow from all events, whatever part of them is wanted.
         await view.check_events(turn, -1)
         after = -1 if starting_after is None else starting_after

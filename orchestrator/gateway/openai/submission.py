@@ -9,7 +9,10 @@ from agentapi.turns import Turn
 from orchestrator.gateway.conversations.forks import continue_turn
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Stopping
 from orchestrator.gateway.ids import new_conversation_id, response_id, turn_id_of
-from orchestrator.gateway.intake import (
+from orchestrator.gateway.openai.input import Said, from_chat, from_input, split
+from orchestrator.gateway.openai.request_bodies import CreateChat, CreateResponse
+from orchestrator.gateway.turn_labels import Labels
+from orchestrator.gateway.turn_submission import (
     Begun,
     Destination,
     Existing,
@@ -17,9 +20,6 @@ from orchestrator.gateway.intake import (
     accept,
     digest_of,
 )
-from orchestrator.gateway.openai.input import Said, from_chat, from_input, split
-from orchestrator.gateway.openai.requests import CreateChat, CreateResponse
-from orchestrator.gateway.turn_labels import Labels
 from orchestrator.gateway.view import TenantView
 
 CONVERSATION: str = "conversation_id"
@@ -141,7 +141,7 @@ def _name(view: TenantView, route: str, key: str | None) -> str | None:
     return None if key is None else f"{view.tenant}:{route}:{key}"
 
 
-async def ended(view: TenantView, turn_id: str, key: str | None) -> Turn:
+async def wait_for_end(view: TenantView, turn_id: str, key: str | None) -> Turn:
     """Wait for a turn's end.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who comes in: settled from a request's head, before a byte of its body is read."""
+"""Authentication: decided from a request's headers, before any byte of its body is read."""
 
 from __future__ import annotations
 
@@ -7,57 +7,61 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from orchestrator.gateway.access import OPEN_TENANT, is_loopback
 from orchestrator.gateway.http.errors import NotAuthenticated, RateLimited
 from orchestrator.gateway.http.local_only import refusal
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.view import TenantView
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
-"""What is answered without a key."""
+LOCAL_TENANT: Final = "local"
+"""The tenant of every request while no key exists."""
+
+PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
+"""Paths that need no key."""
 
 
-class Entrance:
-    """Refuses who may not come in, and says to the routes whom the request is from."""
+class Authenticator:
+    """Refuses requests that may not pass, and tells routes which tenant a request is from."""
 
     def __init__(self, gateway: Gateway) -> None:
         settings = gateway.settings
         self._gateway = gateway
-        self._may_be_open = is_loopback(settings) and not settings.gateway_require_keys
+        self._keys_optional = settings.is_loopback and not settings.gateway_require_keys
 
-    async def admit(self, scope: Scope, headers: Headers) -> None:
-        """Let a request in; its state then has the tenant, what it may see, and its allowance.
+    async def authenticate(self, scope: Scope, headers: Headers) -> None:
+        """Let a request pass. Its state then has the tenant, the tenant's view and allowance.
 
         Raises:
-            Misdirected: There are no keys and the request is not to this machine's own names.
-            Forbidden: There are no keys and it came from a web page or through a proxy.
-            NotAuthenticated: No key, or one that is not valid.
-            RateLimited: Too many requests, of the tenant or without a key.
+            Misdirected: There are no keys, and the request is not for a name of this machine.
+            Forbidden: There are no keys, and it came from a web page or through a proxy.
+            NotAuthenticated: The key is missing or not valid.
+            RateLimited: Too many requests of the tenant, or without a valid key.
             StoreUnavailable: Redis is out of reach.
         """
-        await self._local_without_keys(headers)
-        if scope["path"] in OPEN_PATHS:
+        await self._require_local_without_keys(headers)
+        if scope["path"] in PUBLIC_PATHS:
             return
         tenant = await self._tenant(scope, headers)
         state = scope["state"]
         state["tenant"] = tenant
         state["view"] = TenantView(self._gateway, tenant)
-        state["allowance"], over = await self._gateway.limiter.request(tenant)
-        if over is not None:
-            raise over
+        state["allowance"], refused = await self._gateway.rate_limiter.request(tenant)
+        if refused is not None:
+            raise refused
 
-    async def _local_without_keys(self, headers: Headers) -> None:
+    async def _require_local_without_keys(self, headers: Headers) -> None:
         gateway = self._gateway
         if gateway.settings.gateway_require_keys or gateway.keys.seen:
             return
+        # Redis is asked only if the request would be refused: most are not.
         refused = refusal(headers)
         if refused is not None and not await gateway.keys.exist():
             raise refused
 
     async def _tenant(self, scope: Scope, headers: Headers) -> str:
         gateway, secret, peer = self._gateway, _bearer(headers), _peer(scope)
-        keys, strangers = gateway.keys, gateway.strangers
-        wait = strangers.wait(peer)
+        keys, failures = gateway.keys, gateway.failed_auth
+        wait = failures.retry_after(peer)
+        # Behind a proxy, whoever guesses keys shares an address with those who have one.
         if wait and not keys.was_valid(secret):
             raise RateLimited(
                 "too many requests without a valid key: wait as `retry-after` says",
@@ -66,12 +70,12 @@ class Entrance:
             )
         if secret and (key := await keys.find(secret)) is not None:
             return key.tenant
-        if self._may_be_open and not await keys.exist():
-            return OPEN_TENANT
-        strangers.note(peer)
+        if self._keys_optional and not await keys.exist():
+            return LOCAL_TENANT
+        failures.record_failure(peer)
         raise NotAuthenticated(
-            "the key is missing or not valid: send `Authorization: Bearer KEY` with a key made "
-            "by `agentapi keys create`"
+            "the key is missing or not valid: send `Authorization: Bearer KEY` with a key from "
+            "`agentapi keys create`"
         )
 
 

@@ -128,7 +128,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
         ConversationBusy: The conversation's inbox is full.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
     """
-    await view.gateway.models.check(message.agent)
+    await view.gateway.agents.check(message.agent)
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
