@@ -27,7 +27,7 @@ SCRIPTS: Final = (
     "succeed",
     "wipe",
 )
-"""Every script, one for each change of state."""
+"""All scripts, one for each change of state."""
 
 
 @cache
@@ -43,7 +43,7 @@ def source(name: str) -> str:
 
 
 class Scripts:
-    """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
+    """The scripts, registered with a client: one EVALSHA per call, loaded if Redis lacks it."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._scripts = {name: client.register_script(source(name)) for name in SCRIPTS}

@@ -1,4 +1,4 @@
-"""Serving the gateway: refusals at the start, and an end that loses no stream."""
+"""Serving the gateway: checks before it starts, and a shutdown that loses no stream."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger("agentapi.gateway")
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams before it waits for their connections."""
+    """At shutdown, ends the streams before it waits for their connections to close."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
         self._gateway = gateway
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; a signal that was heeded is not raised again, so that the exit code is 0."""
+        """Stop. Unlike uvicorn's, it does not raise the signal again: the exit code is 0."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
@@ -53,17 +53,17 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT; streams that are open then end with a place to resume from.
+    """Serve until SIGTERM or SIGINT. Open streams then end with a place to resume from.
 
     Raises:
-        ConfigurationError: A setting is not valid; the port is taken; or there are no keys and
-            others than this machine could connect.
-        StoreUnavailable: Redis is out of reach, and it is not known whether there are keys.
+        ConfigurationError: A setting is not valid, the port is taken, or other machines could
+            connect although there are no keys.
+        StoreUnavailable: Redis is out of reach, so whether there are keys is not known.
     """
     if not settings.is_loopback and not settings.gateway_require_keys:
         asyncio.run(_refuse_without_keys(settings))
-    # The producer's threads take turns with a busy event loop; at Python's 5 ms each, a thread
-    # that answers Redis a few times would wait longer for its turns than for Redis.
+    # The producer's threads compete with a busy event loop for the interpreter. At Python's default
+    # of 5 ms, a thread with a few commands would wait longer for its turn than for Redis.
     sys.setswitchinterval(0.0005)
     app = create_app(settings)
     listener = _listen(settings.gateway_host, settings.gateway_port)
@@ -98,8 +98,8 @@ async def _refuse_without_keys(settings: GatewaySettings) -> None:
         await client.aclose()
     if not made:
         raise ConfigurationError(
-            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: anybody "
-            "who reaches this machine could talk to the agents. Make a key with `agentapi keys "
+            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: everyone "
+            "who can reach this machine could talk to the agents. Create a key with `agentapi keys "
             "create TENANT`, or listen on 127.0.0.1"
         )
 

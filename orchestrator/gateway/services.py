@@ -19,6 +19,7 @@ from orchestrator.gateway.openai.item_reader import Positions
 from orchestrator.gateway.scripts import Scripts
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.auditor import Auditor
+from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
 from orchestrator.gateway.tenants.rate_limit import RateLimiter
@@ -31,6 +32,10 @@ THREADS: Final = 4
 
 CONNECTIONS: Final = 8
 """To Redis, for short commands on the event loop."""
+
+ACTIVE_REQUESTS: Final = 8
+"""Requests of one tenant that are worked on at the same time. More would only make the requests of
+other tenants wait for the event loop. Requests that stream or wait for a turn do not count."""
 
 
 class Gateway:
@@ -56,6 +61,7 @@ class Gateway:
             settings, self.redis, self.supervisor, buffer=settings.gateway_stream_buffer
         )
         self.keys = KeyStore(settings, self.redis)
+        self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
         self.rate_limiter = RateLimiter(settings, self.redis, scripts)

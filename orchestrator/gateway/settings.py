@@ -23,36 +23,37 @@ class GatewaySettings(Settings):
         default=8080, ge=0, le=65_535, description="The gateway's port; 0 for a free one."
     )
     gateway_requests_per_minute: int = Field(
-        default=600, ge=0, description="Requests of one tenant; 0 for no limit."
+        default=600, ge=0, description="Requests of one tenant per minute; 0 for no limit."
     )
     gateway_turns_in_flight: int = Field(
         default=200, ge=0, description="Turns of one tenant that wait or run; 0 for no limit."
     )
     gateway_max_body_bytes: int = Field(
-        default=1_048_576, ge=1, description="Largest request body that the gateway takes."
+        default=1_048_576, ge=1, description="Largest request body that the gateway accepts."
     )
     gateway_wait: Seconds = Field(
-        default=600, description="Longest wait of a request that is neither background nor stream."
+        default=600,
+        description="Longest wait of a request that neither streams nor runs in the background.",
     )
     gateway_heartbeat: Seconds = Field(
-        default=15, description="Time between signs of life in a stream with nothing to say."
+        default=15, description="Time between keep-alive comments in a stream without events."
     )
     gateway_stream_buffer: int = Field(
         default=1_000, ge=1, description="Events that may wait for one slow client of a stream."
     )
     gateway_stall: Seconds = Field(
-        default=30, description="How long a client may take nothing before its stream is dropped."
+        default=30, description="How long a client may read nothing before its stream is dropped."
     )
     gateway_require_keys: bool = Field(
         default=False,
-        description="Whether every request needs a key even before the first key was made.",
+        description="Whether every request needs a key even before the first key is created.",
     )
     gateway_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
+        description="Addresses of proxies whose X-Forwarded-For is trusted, separated by commas.",
     )
     gateway_connections: int = Field(
-        default=4_096, ge=1, description="Connections that one gateway process holds at once."
+        default=4_096, ge=1, description="Connections that one gateway process may hold."
     )
     gateway_header_timeout: Seconds = Field(
         default=10, description="How long a client may take to send a request's head."
@@ -64,7 +65,9 @@ class GatewaySettings(Settings):
         default=10, description="Longest pause of a client while it sends a request's body."
     )
     gateway_wrong_keys_per_minute: int = Field(
-        default=30, ge=0, description="Requests without a valid key of one peer; 0 for no limit."
+        default=30,
+        ge=0,
+        description="Requests of one peer per minute without a valid key; 0 for no limit.",
     )
     gateway_streams: int = Field(
         default=2_000,
@@ -74,7 +77,7 @@ class GatewaySettings(Settings):
     gateway_stored_bytes: int = Field(
         default=1_073_741_824,
         ge=0,
-        description="Bytes that one tenant's conversations and turns may keep in Redis, about; "
+        description="Bytes that one tenant's conversations and turns may use in Redis, roughly; "
         "0 for no limit.",
     )
     gateway_fork_bytes: int = Field(
@@ -84,8 +87,8 @@ class GatewaySettings(Settings):
     )
     gateway_addresses: Literal["none", "public", "any"] = Field(
         default="public",
-        description="Which addresses of images and files are handed to providers: none (data "
-        "only), public, or any.",
+        description="Which URLs of images and files go to providers: none (data only), public, "
+        "or any.",
     )
 
     @property

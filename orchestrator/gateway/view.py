@@ -154,6 +154,9 @@ class TenantView(TenantConversations):
         """
         turn = await self.turn(turn_id)
         if not turn.status.ended:
+            # The tenant's other requests go on while this one waits.
+            if self.request_slot is not None:
+                self.request_slot.release()
             try:
                 async with asyncio.timeout(seconds):
                     async with aclosing(self.follow(turn, turn.last_event, fresh=True)) as events:

@@ -15,6 +15,7 @@ from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.errors import NotFound
 from orchestrator.gateway.openai.item_reader import Found, ItemReader
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.tenants.concurrency import RequestSlot
 from orchestrator.gateway.tenants.ledger import OVERHEAD
 from orchestrator.gateway.tenants.names import internal_id, public_id
 from orchestrator.gateway.turn_labels import labels_of
@@ -29,11 +30,19 @@ class TenantConversations:
     """The conversations that a tenant may see and change.
 
     Routes use public ids. "Internal" is a conversation's id in Redis.
+
+    Attributes:
+        gateway: The process's services.
+        tenant: The tenant.
+        request_slot: The slot of the request that uses this view, or None.
     """
 
-    def __init__(self, gateway: Gateway, tenant: str) -> None:
+    def __init__(
+        self, gateway: Gateway, tenant: str, request_slot: RequestSlot | None = None
+    ) -> None:
         self.gateway = gateway
         self.tenant = tenant
+        self.request_slot = request_slot
 
     def internal(self, conversation_id: str) -> str:
         """The internal id of a conversation.

@@ -246,7 +246,7 @@ def test_a_branch_has_the_images_of_what_it_continues(
 @pytest.mark.parametrize("data", ["é", "a", "====", ""])
 def test_bytes_that_cannot_be_read(client: openai.OpenAI, data: str) -> None:
     url = f"data:image/png;base64,{data}"
-    with pytest.raises(openai.BadRequestError, match="is no data URL"):
+    with pytest.raises(openai.BadRequestError, match="is not a data URL"):
         client.responses.create(
             model="tools",
             input=[

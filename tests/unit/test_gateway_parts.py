@@ -11,7 +11,7 @@ from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.http.errors import InvalidRequest, RateLimited
 from orchestrator.gateway.openai.attachments import check_addresses
 from orchestrator.gateway.openai.public_urls import is_public
-from orchestrator.gateway.tenants.read_concurrency import ReadConcurrency
+from orchestrator.gateway.tenants.concurrency import RequestSlot, TenantConcurrency
 from orchestrator.gateway.tenants.stream_slots import StreamSlots
 from orchestrator.gateway.turn_labels import RESERVED, Labels, labelled, labels_of, metadata_of
 
@@ -122,7 +122,7 @@ def test_a_tenant_has_so_many_stream_slots() -> None:
 
 
 async def test_long_reads_of_one_tenant_do_not_hold_another_up() -> None:
-    reads = ReadConcurrency(2)
+    reads = TenantConcurrency(2)
     running = dict.fromkeys("ab", 0)
     go_on = asyncio.Event()
 
@@ -140,3 +140,20 @@ async def test_long_reads_of_one_tenant_do_not_hold_another_up() -> None:
     await asyncio.gather(*steps, return_exceptions=True)
     assert running == {"a": 4, "b": 1}
     assert reads._semaphores == {} == reads._users
+
+
+async def test_the_slot_of_a_request_is_given_back_once() -> None:
+    concurrency = TenantConcurrency(1)
+    first, second = RequestSlot(concurrency, "a"), RequestSlot(concurrency, "a")
+    first.release()
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    first.release()
+    await waiting
+    # Not the second request's slot.
+    first.release()
+    assert concurrency._users == {"a": 1}
+    second.release()
+    assert concurrency._users == {} == concurrency._semaphores

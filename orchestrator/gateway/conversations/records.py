@@ -15,7 +15,7 @@ from agentapi.decoding.records import reading
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from orchestrator.gateway.scripts import Scripts
-from orchestrator.gateway.tenants.read_concurrency import ReadConcurrency
+from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 
 _WIPE_MESSAGES: Final = 200
 _WIPE_BYTES: Final = 1_048_576
@@ -94,7 +94,7 @@ class ConversationStore:
         self._settings = settings
         self._client = client
         self._scripts = scripts
-        self.reads = ReadConcurrency(LONG_READS)
+        self.reads = TenantConcurrency(LONG_READS)
 
     async def open(
         self,

@@ -10,6 +10,7 @@ from starlette.types import Scope
 from orchestrator.gateway.http.errors import NotAuthenticated, RateLimited
 from orchestrator.gateway.http.local_only import refusal
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.tenants.concurrency import RequestSlot
 from orchestrator.gateway.view import TenantView
 
 LOCAL_TENANT: Final = "local"
@@ -28,7 +29,7 @@ class Authenticator:
         self._keys_optional = settings.is_loopback and not settings.gateway_require_keys
 
     async def authenticate(self, scope: Scope, headers: Headers) -> None:
-        """Let a request pass. Its state then has the tenant, the tenant's view and allowance.
+        """Let a request pass. Its state then has the tenant's view, allowance and a free slot.
 
         Raises:
             Misdirected: There are no keys, and the request is not for a name of this machine.
@@ -43,7 +44,9 @@ class Authenticator:
         tenant = await self._tenant(scope, headers)
         state = scope["state"]
         state["tenant"] = tenant
-        state["view"] = TenantView(self._gateway, tenant)
+        slot = RequestSlot(self._gateway.active_requests, tenant)
+        state["slot"] = slot
+        state["view"] = TenantView(self._gateway, tenant, slot)
         state["allowance"], refused = await self._gateway.rate_limiter.request(tenant)
         if refused is not None:
             raise refused

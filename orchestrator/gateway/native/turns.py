@@ -1,4 +1,4 @@
-"""The native API: turns and conversations as they are."""
+"""The native API: turns and conversations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.gateway.view import TenantView
 from orchestrator.gateway.view_conversations import no_conversation
 
 _PAGE_BYTES: Final = 524_288
-"""Bytes of messages after which a piece of a history ends early."""
+"""Bytes of messages after which a page of a history ends early."""
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
@@ -40,15 +40,15 @@ class CreateTurn(BaseModel):
     user_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     metadata: dict[str, Any] | None = None
     stream: Annotated[
-        bool, Field(description="Whether the text goes to the turn's events as it arrives.")
+        bool, Field(description="Whether the turn's events include the text as it arrives.")
     ] = False
     on_busy: Annotated[
         Literal["enqueue", "reject", "interrupt", "replace", "merge"] | None,
-        Field(description="If the conversation has turns that have not ended."),
+        Field(description="What to do if the conversation has turns that have not ended."),
     ] = None
     on_abort: Annotated[
         Literal["drop", "keep"] | None,
-        Field(description="What is left of the turn if it is cancelled or fails."),
+        Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
 
 
@@ -89,7 +89,7 @@ class TurnView(BaseModel):
 
 
 class MessagePage(BaseModel):
-    """A piece of a history, oldest first; `next` is the `after` of the next piece."""
+    """A page of a history, oldest first; `next` is the `after` of the next page."""
 
     conversation_id: str
     messages: list[dict[str, Any]]
@@ -139,7 +139,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
 async def create_turn(
     conversation_id: str, body: CreateTurn, view: View, key: Key, response: Response
 ) -> TurnView:
-    """Give an agent a message; the turn is accepted when this answers."""
+    """Send an agent a message. The turn is stored when the response arrives."""
     turn_id = await accept(
         view,
         NewMessage(
@@ -180,12 +180,12 @@ async def turn_events(
         int | None, Query(ge=-1, le=2**53, description="The same, for clients without headers.")
     ] = None,
 ) -> Response:
-    """The turn's events, past and to come, until the one that ends it."""
+    """The turn's events, past and future, until the one that ends it."""
     seen = _number(last_event_id) if last_event_id is not None else after
     seen = -1 if seen is None else seen
     turn = await view.turn(turn_id)
     if turn.status.ended and seen >= turn.last_event:
-        # What tells a browser not to connect again.
+        # This status tells a browser not to reconnect.
         return Response(status_code=204)
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
@@ -200,7 +200,7 @@ async def turn_events(
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise InvalidRequest(
-            "Last-Event-ID is no number of an event: send the id of the last event you got",
+            "Last-Event-ID is not the number of an event: send the id of the last event received",
             param="Last-Event-ID",
         )
     return int(text)
@@ -208,7 +208,7 @@ def _number(text: str) -> int:
 
 @router.post("/turns/{turn_id}/cancel", responses=errors(404))
 async def cancel_turn(turn_id: str, view: View) -> TurnView:
-    """Cancel a turn: a waiting one at once, a running one at its worker's next beat."""
+    """Cancel a turn: a waiting one immediately, a running one at its worker's next heartbeat."""
     await view.cancel(turn_id)
     return turn_view(view, await view.turn(turn_id))
 
@@ -224,7 +224,7 @@ async def get_messages(
     ] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> OrjsonResponse:
-    """The history of a conversation, oldest first, piece by piece."""
+    """The history of a conversation, oldest first, in pages."""
     found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
     if found is None:
         raise no_conversation(conversation_id)
@@ -241,6 +241,6 @@ async def get_messages(
 
 @router.delete("/conversations/{conversation_id}", responses=errors(404, 409))
 async def delete_conversation(conversation_id: str, view: View) -> Deleted:
-    """Delete a conversation and its turns; those that have not ended are cancelled."""
+    """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
     await deletion.delete_conversation(view, conversation_id)
     return Deleted(conversation_id=conversation_id)

@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
     },
 )
 async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
-    """Let an agent answer the last message."""
+    """Ask an agent to answer the last message."""
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
         turn_id = await enqueue_chat(view, body, key)

@@ -25,11 +25,11 @@ _ERROR_CODES: Final = {
     "provider_unavailable": "rate_limit_exceeded",
     "invalid_message": "invalid_prompt",
 }
-"""OpenAI's clients know a closed list of codes; ours is in the message."""
+"""OpenAI's clients know a closed set of codes; the message has ours."""
 
 
 def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
-    """A turn as a response, as it stands.
+    """A turn as a response, in its present state.
 
     Args:
         turn: The turn.
@@ -84,7 +84,7 @@ def _response_usage(usage: Usage) -> dict[str, Any]:
 
 
 def chat_usage(usage: Usage) -> dict[str, Any]:
-    """Tokens as chat completions count them."""
+    """Token counts in the form of chat completions."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
