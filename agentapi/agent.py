@@ -15,12 +15,14 @@ from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import Window, as_window
 from agentapi.decoding.shown import shown
-from agentapi.engine.in_process import run_in_process
-from agentapi.engine.loop import NoLog, TurnLog
+from agentapi.engine.in_process import InProcessTurn
+from agentapi.engine.loop import History
+from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.providers import check_options, model_choices
+from agentapi.settings import load_settings
 from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
@@ -42,7 +44,7 @@ class Agent(Generic[OutputT]):
     conversation in its memory.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - users see one flat list of options
         self,
         *,
         name: str = "agent",
@@ -242,11 +244,15 @@ class Agent(Generic[OutputT]):
         check_message(content.text)
         async with self._lock():
             memory = self.memory
-            history = await asyncio.to_thread(memory.load, self.window)
-            result = await run_in_process(
-                self._answering or self,
-                content,
-                history=history,
+            messages = await asyncio.to_thread(memory.load, self.window)
+            turn = InProcessTurn(
+                agent=self._answering or self,
+                content=content,
+                history=History(
+                    messages=messages,
+                    blobs=lambda names: asyncio.to_thread(memory.blobs, names),
+                ),
+                settings=load_settings(),
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
                     turn_id=create_turn_id(memory.conversation_id),
@@ -257,8 +263,8 @@ class Agent(Generic[OutputT]):
                 stream=stream,
                 remembered=self._remembered,
                 spent_before=self._spent,
-                blobs=lambda names: asyncio.to_thread(memory.blobs, names),
             )
+            result = await turn.run()
             self._spent += result.spent
             await asyncio.to_thread(memory.append, result.result.messages, content.blobs)
             self._answering = result.agent

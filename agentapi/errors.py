@@ -10,6 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+# Not errors, but deep imports expect them here.
+from agentapi.signals import LeaseLost as LeaseLost
+from agentapi.signals import TurnParked as TurnParked
+
 LONGEST_WAIT: Final = 86_400.0
 """Seconds that a server's wish to be left alone is heeded at most."""
 
@@ -225,28 +229,6 @@ class JournalBehind(AgentAPIError):
     def __init__(self, message: str, *, length: int) -> None:
         super().__init__(message)
         self.length = length
-
-
-class LeaseLost(AgentAPIError):
-    """Another worker owns the conversation now; this one's writes are refused."""
-
-    code = "lease_lost"
-
-
-class TurnParked(AgentAPIError):
-    """The turn waits for its provider without a worker; it goes on by itself.
-
-    Attributes:
-        delay: Seconds until it does.
-        failures: How often the model call has failed in passing so far.
-    """
-
-    code = "parked"
-
-    def __init__(self, message: str, *, delay: float, failures: int) -> None:
-        super().__init__(message)
-        self.delay = delay
-        self.failures = failures
 
 
 class MaxStepsExceeded(AgentAPIError):

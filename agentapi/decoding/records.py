@@ -7,8 +7,8 @@ error, whatever was wrong with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import Field
 from functools import cache
 from types import NoneType, UnionType
@@ -44,11 +44,15 @@ def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
         TypeError: A field is not of its type.
     """
     fields = _fields(kind)
+    known = {}
     for name, value in data.items():
         expected = fields.get(name)
+        if expected is None:
+            continue
         if expected and not isinstance(value, expected):
             raise TypeError(f"{name} is a {type(value).__name__}")
-    return kind(**{name: value for name, value in data.items() if name in fields})
+        known[name] = value
+    return kind(**known)
 
 
 @cache
@@ -99,27 +103,55 @@ def check_version(what: str, version: object, newest: int) -> None:
         )
 
 
-@contextmanager
-def reading(what: str, *, remedy: str) -> Iterator[None]:
+UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
+"""What reading a record may raise when no release wrote it so."""
+
+
+def unreadable(what: str, error: Exception, *, remedy: str) -> UnreadableRecord:
+    """The one clear error for whatever went wrong while a record was read.
+
+    Args:
+        what: The record. What is in it is never quoted: it may be people's words.
+        error: What went wrong.
+        remedy: What to do about a record that no release wrote.
+    """
+    if isinstance(error, KeyError):
+        return UnreadableRecord(f"{what} lacks {error}: {remedy}")
+    return UnreadableRecord(
+        f"{what} is not as this release writes it ({type(error).__name__}): {remedy}"
+    )
+
+
+def reading(what: str, *, remedy: str) -> AbstractContextManager[None]:
     """Turn whatever goes wrong while a record is read into the one clear error.
 
     Args:
-        what: The record, for the error. What is in it is never quoted: it may be people's words.
-        remedy: What to do about a record that no release wrote.
+        what: See `unreadable`, as `remedy`.
+        remedy: As there.
 
     Raises:
         UnreadableRecord: Something went wrong.
     """
-    try:
-        yield
-    except UnreadableRecord:
-        raise
-    except KeyError as error:
-        raise UnreadableRecord(f"{what} lacks {error}: {remedy}") from error
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise UnreadableRecord(
-            f"{what} is not as this release writes it ({type(error).__name__}): {remedy}"
-        ) from error
+    return _Reading(what, remedy)
+
+
+class _Reading(AbstractContextManager[None]):
+    """Not a generator, which costs several times as much: a claim reads many records."""
+
+    __slots__ = ("_remedy", "_what")
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self._what = what
+        self._remedy = remedy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, UNREADABLE):
+            raise unreadable(self._what, error, remedy=self._remedy) from error
 
 
 def text_in(data: Mapping[str, Any], name: str) -> str:

@@ -80,8 +80,7 @@ def lost(lease: Lease) -> LeaseLost:
     """The error of a write under an old epoch."""
     return LeaseLost(
         f"epoch {lease.epoch} of turn {lease.turn_id} is not the conversation's any more: "
-        "another worker has taken it over; nothing was written",
-        turn_id=lease.turn_id,
+        "another worker has taken it over; nothing was written"
     )
 
 

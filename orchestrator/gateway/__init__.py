@@ -5,7 +5,10 @@ body), a route of `openai/` or `native/`, and the caller's `view`, which uses `s
 `tenants/` (keys and limits) and `conversations/`.
 """
 
-from orchestrator.gateway.app import create_app
-from orchestrator.gateway.server import serve
+from agentapi.extras import needs_extra
+
+with needs_extra("gateway", "the gateway"):
+    from orchestrator.gateway.app import create_app
+    from orchestrator.gateway.server import serve
 
 __all__ = ["create_app", "serve"]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
+from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
+from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
-from orchestrator.gateway.conversations.records import ConversationStore
+from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
 from orchestrator.gateway.openai.item_reader import Positions
-from orchestrator.gateway.scripts import Scripts
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.auditor import Auditor
 from orchestrator.gateway.tenants.concurrency import TenantConcurrency
@@ -54,28 +54,29 @@ class Gateway:
         self.settings = settings
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
-        scripts = Scripts(self.redis)
-        self.conversations = ConversationStore(settings, self.redis, scripts)
+        self.conversations = Conversations(settings, self.redis)
         self.supervisor = Supervisor()
-        self.follower = AsyncFollower(
-            settings, self.redis, self.supervisor, buffer=settings.gateway_stream_buffer
-        )
+        # In place of the producer's own follower: this process may be ended, and started again,
+        # if its events can no longer be read.
+        limit = settings.gateway_stream_buffer
+        events = EventFollower(self.orchestrator.store, self.supervisor, min(PAGE, limit))
+        self.orchestrator.follower = events
+        self._call = BlockingCalls(THREADS, "agentapi-gateway")
+        self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
         self.keys = KeyStore(settings, self.redis)
         self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
-        self.rate_limiter = RateLimiter(settings, self.redis, scripts)
-        self.ledger = Ledger(settings, self.redis, scripts)
+        self.rate_limiter = RateLimiter(settings, self.redis)
+        self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)
         self.agents = AgentDirectory(settings, self.census)
 
     async def call(self, function: Callable[[Orchestrator], T]) -> T:
         """Run a short blocking call of the producer in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, self.orchestrator)
+        return await self._call(partial(function, self.orchestrator))
 
     def start(self) -> None:
         """Start the background work: following events, auditing, asking who the workers are."""
@@ -90,8 +91,8 @@ class Gateway:
     async def aclose(self) -> None:
         """Close everything: first what reads, last the connections that it uses."""
         await self.auditor.aclose()
-        await self.follower.aclose()
+        self.follower.stop()
         await self.census.aclose()
         await self.call(lambda orchestrator: orchestrator.close())
-        self._threads.shutdown(wait=False)
+        self._call.close()
         await self.redis.aclose()

@@ -11,13 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
 
 from agentapi.errors import InvalidInput, StoreUnavailable, TurnNotFound
-from agentapi.turns import Event, PendingCall, Turn, Verdict
-from orchestrator.client import Orchestrator
-from orchestrator.events.subscriptions import Closed
+from agentapi.turns import Decision, Event, PendingCall, Turn, Verdict
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.tenants.names import public_id
 from orchestrator.gateway.view_conversations import TenantConversations
-from orchestrator.handle import TurnHandle
 
 
 class TenantView(TenantConversations):
@@ -71,10 +69,8 @@ class TenantView(TenantConversations):
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        turn = await self.turn(turn_id)
-        return await self.gateway.call(
-            lambda orchestrator: TurnHandle(orchestrator, turn_id, turn.conversation_id).pending()
-        )
+        await self.turn(turn_id)
+        return await self.gateway.call(lambda orchestrator: orchestrator.pending(turn_id))
 
     async def decide(
         self, turn_id: str, call_id: str, verdict: Verdict, *, reason: str | None, by: str | None
@@ -86,16 +82,12 @@ class TenantView(TenantConversations):
             CallNotPending: The call does not wait for a decision, or was decided otherwise.
             StoreUnavailable: Redis is out of reach.
         """
-        turn = await self.turn(turn_id)
-
-        def decide(orchestrator: Orchestrator) -> None:
-            handle = TurnHandle(orchestrator, turn_id, turn.conversation_id)
-            if verdict is Verdict.APPROVED:
-                handle.approve(call_id, by=by)
-            else:
-                handle.reject(call_id, reason, by=by)
-
-        await self.gateway.call(decide)
+        await self.turn(turn_id)
+        told = reason if verdict is Verdict.REJECTED else None
+        decision = Decision(verdict=verdict, reason=told, by=by)
+        await self.gateway.call(
+            lambda orchestrator: orchestrator.decide(turn_id, call_id, decision)
+        )
 
     async def check_events(self, turn: Turn, after: int) -> None:
         """Check that the events after a number can still be read.

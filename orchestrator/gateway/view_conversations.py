@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import Message, dumps
 from agentapi.errors import InvalidConversationId
+from agentapi.stores.conversations import ConversationRecord
 from agentapi.turns import Turn
 from orchestrator.gateway.conversations.history import History
-from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.errors import NotFound
 from orchestrator.gateway.openai.item_reader import Found, ItemReader
 from orchestrator.gateway.services import Gateway
@@ -79,7 +79,7 @@ class TenantConversations:
         except InvalidConversationId:
             raise no_conversation(conversation_id) from None
 
-    async def conversation(self, conversation_id: str) -> Conversation:
+    async def conversation(self, conversation_id: str) -> ConversationRecord:
         """A conversation of this tenant.
 
         Raises:
@@ -92,8 +92,8 @@ class TenantConversations:
             raise no_conversation(conversation_id)
         return found
 
-    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> Conversation:
-        """Find, create or change a conversation; see `ConversationStore.open`.
+    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> ConversationRecord:
+        """Find, create or change a conversation; see `Conversations.open`.
 
         Raises:
             NotFound: It does not exist, or is another tenant's, and `make` is false.
@@ -133,7 +133,7 @@ class TenantConversations:
         *,
         make: bool,
         metadata: Mapping[str, str] | None = None,
-    ) -> Conversation:
+    ) -> ConversationRecord:
         """Append messages to a conversation and count their bytes.
 
         Raises:

@@ -26,7 +26,7 @@ from orchestrator.gateway.openai.objects import response_object
 from orchestrator.gateway.openai.streams import chat_stream, response_stream
 from orchestrator.gateway.settings import load_gateway_settings
 from orchestrator.gateway.view import TenantView
-from orchestrator.handle import outcome
+from orchestrator.results import raise_if_failed
 
 TENANT = "acme"
 PUBLIC = "user:42"
@@ -159,7 +159,7 @@ def test_what_a_failed_turn_says(caplog: pytest.LogCaptureFixture) -> None:
         *ChatStream(turn, include_usage=False).ending(turn),
     ]
     with pytest.raises(AgentAPIError) as caught:
-        outcome(turn)
+        raise_if_failed(turn)
     shown.append(problem_of(caught.value, TENANT).body())
     for what in shown:
         assert "vetoed: the reason names an internal id" in str(what)

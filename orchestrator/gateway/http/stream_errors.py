@@ -9,7 +9,7 @@ from typing import Final
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Problem, problem_of
 
 log = logging.getLogger("agentapi.gateway")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from agentapi.turns import Event, EventType, Turn
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
 from orchestrator.gateway.http.stream_errors import CLOSED, stream_problem

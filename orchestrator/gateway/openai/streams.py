@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from agentapi.turns import Turn, TurnStatus
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
 from orchestrator.gateway.http.stream_errors import CLOSED, stream_problem
 from orchestrator.gateway.ids import response_id
