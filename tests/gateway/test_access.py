@@ -57,7 +57,7 @@ def test_keys_from_their_making_to_their_end(stack_for: Callable[..., Stack]) ->
     assert secret.encode() not in dumped
     client.close()
     assert "is revoked" in agentapi(url, "keys", "revoke", key_id).stdout
-    # The last key's end does not open the gateway again.
+    # Revoking the last key does not open the gateway again.
     for headers in (bearer, {}):
         assert http.get("/v1/models", headers=headers).status_code == 401
     refused = agentapi(url, "keys", "revoke", "key_none")
@@ -111,7 +111,7 @@ def test_requests_a_minute(stack_for: Callable[..., Stack]) -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             use_it_up()
         assert caught.value.code == "rate_limit_exceeded"
-        # The real client waits as it was told, and gets through.
+        # The real client waits as told, and succeeds.
         assert client.with_options(max_retries=4).models.list().data
     http.close()
 
@@ -131,7 +131,7 @@ def test_turns_in_flight(stack_for: Callable[..., Stack]) -> None:
         assert caught.value.response.headers["retry-after"] == "1"
         client.responses.cancel(running[0])
         assert client.responses.create(model="tools", input="hi").status == "completed"
-        # What was refused or has ended counts no more.
+        # Refused and ended turns do not count.
         with pytest.raises(openai.BadRequestError):
             client.responses.create(model="tools", input=" ")
         running.append(start())

@@ -1,4 +1,4 @@
-"""One mapping from errors to statuses; and what is written in the gateway's scripts."""
+"""The mapping from errors to HTTP statuses."""
 
 from __future__ import annotations
 

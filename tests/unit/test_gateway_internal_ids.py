@@ -47,7 +47,7 @@ def subclasses(kind: type[AgentAPIError]) -> Iterator[type[AgentAPIError]]:
         yield from subclasses(below)
 
 
-# Those of other tests are not ours.
+# Other tests define subclasses too.
 KINDS = sorted(
     {
         kind
@@ -62,14 +62,14 @@ def made(kind: type[AgentAPIError], message: str) -> AgentAPIError:
     try:
         error = kind(message)
     except TypeError:
-        # Its arguments are its own, and the gateway looks at none of them.
+        # It takes other arguments, none of which the gateway reads.
         error = kind.__new__(kind, message)
     error.conversation_id = INTERNAL
     return error
 
 
 class Admitting:
-    """Lets everybody in as one tenant, or refuses everybody with an error."""
+    """Admits every request as one tenant, or refuses every request with an error."""
 
     def __init__(self, refusal: AgentAPIError | None) -> None:
         self._refusal = refusal
@@ -95,7 +95,7 @@ class Failing(TenantView):
 
 
 async def told(error: AgentAPIError) -> list[str]:
-    """What clients get of an error: on a route, before one, and in streams."""
+    """What clients see of an error: from a route, before a route, and in streams."""
     settings = load_gateway_settings()
     app = create_app(settings)
 
@@ -139,11 +139,11 @@ async def test_the_public_id_is_shown(caplog: pytest.LogCaptureFixture) -> None:
         assert INTERNAL in str(error)
         for text in await told(error):
             assert f"(conversation_id='{PUBLIC}')" in text
-    # Another tenant's, which should never happen, and one of no tenant.
+    # Ids of another tenant, which should never happen, and of no tenant.
     for other in ("gw:evil:user:42", "turn:1/2"):
         error = ConversationBusy("why", conversation_id=other)
         assert problem_of(error, TENANT).message == "why"
-    # A client that takes internal ids for public ones is told which it sent.
+    # A client that mistakes an internal id for a public one sees the id it sent.
     mistaken = NotFound("why", conversation_id=f"gw:{TENANT}:{INTERNAL}")
     assert problem_of(mistaken, TENANT).message == f"why (conversation_id='{INTERNAL}')"
     assert "error.withheld" not in caplog.text
