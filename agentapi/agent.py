@@ -44,7 +44,7 @@ class Agent(Generic[OutputT]):
     conversation in its memory.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - users see one flat list of options
         self,
         *,
         name: str = "agent",

@@ -82,42 +82,44 @@ class Settings(BaseSettings):
     max_tool_result_bytes: int = Field(
         default=1_048_576,
         ge=1,
-        description="What is longer of a tool's result is cut off, in UTF-8 bytes.",
+        description="Longest result of a tool, in UTF-8 bytes; the rest is cut off.",
     )
     max_depth: int = Field(
-        default=5, ge=0, description="How deep turns may delegate to turns that delegate."
+        default=5, ge=0, description="How many levels deep turns may delegate to other turns."
     )
     max_children: int = Field(
-        default=50, ge=1, description="Turns that one turn may wait for at once."
+        default=50, ge=1, description="Turns that one turn may wait for at the same time."
     )
     prices: dict[str, Price] = Field(
         default={},
-        description="What models cost for a million tokens, as JSON: "
+        description="Prices of models for a million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
     approval_timeout: Seconds | None = Field(
         default=None,
-        description="How long a tool call waits for an approval; for ever when not set.",
+        description="How long a tool call waits for an approval; without a limit when not set.",
     )
     max_attachment_bytes: int = Field(
-        default=10_485_760, ge=0, description="Most bytes of images and files of one message."
+        default=10_485_760,
+        ge=0,
+        description="Total size of the images and files of one message, in bytes.",
     )
     turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
         default=3,
         ge=1,
-        description="Deaths of the process in which a turn runs alone before it fails as poison.",
+        description="Processes that a turn may kill while it runs alone before it fails as poison.",
     )
     isolated_turns: int = Field(
         default=64,
         ge=1,
         le=1000,
-        description="Turns that lost their worker which one worker runs at once, each in a process "
-        "of its own.",
+        description="Turns that lost a worker before and may run at the same time in one worker, "
+        "each in its own process.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
-        description="What a message does to a conversation that has turns: enqueue, reject, "
+        description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace or merge.",
     )
     on_abort: OnAbort = Field(
@@ -125,36 +127,36 @@ class Settings(BaseSettings):
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed in passing."
+        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
     )
     park_after: float = Field(
         default=5,
         ge=0,
-        description="A longer wait for the provider gives its place in the worker to another turn.",
+        description="Longest wait for a provider inside the worker; a longer one parks the turn.",
     )
     provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
         default={},
-        description="What the fleet may ask of a provider in a minute, as JSON: "
+        description="What the fleet may spend on a provider in a minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
     unknown_agent_wait: float = Field(
         default=10,
         ge=0,
-        description="How long a turn of an agent that a worker lacks is left to other workers.",
+        description="How long a worker leaves turns of agents that it does not know to others.",
     )
     lease_ttl: Seconds = Field(
         default=10, description="How long a silent worker keeps its conversations."
     )
     heartbeat: Seconds = Field(default=3, description="Time between renewals of the leases.")
     sweep_interval: Seconds = Field(
-        default=1, description="Time between looks for turns that nobody carries on."
+        default=1, description="Time between two looks for overdue turns."
     )
     dispatch_grace: Seconds = Field(
-        default=5, description="How long a dispatched task may take before it is sent again."
+        default=5, description="How long a wake-up may stay unclaimed before it is sent again."
     )
     watchdog: bool = Field(
         default=True,
-        description="Whether the process beside each worker frees its turns if it is killed.",
+        description="Whether a worker's watchdog process frees its turns if the worker is killed.",
     )
     shutdown_grace: float = Field(
         default=20, ge=0, description="How long turns may run on after SIGTERM."
@@ -167,7 +169,7 @@ class Settings(BaseSettings):
     )
     memory_ttl: Seconds | None = Field(
         default=None,
-        description="Idle time after which a conversation is forgotten; never when not set.",
+        description="Idle time after which a conversation is deleted; never when not set.",
     )
     redis_timeout: Seconds = Field(
         default=5, description="Longest wait for an answer of Redis or the broker."

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -60,7 +58,6 @@ def create_app(
     """
     settings = settings or load_settings()
     if agents is None:
-        _import_from_here()
         agents = load_agents(settings.agents).values()
     known = by_name(agents)
     refuse_unknown_limits(settings)
@@ -123,13 +120,6 @@ def refuse_unknown_limits(settings: Settings) -> None:
             providers.check(name)
         except InvalidAgent as error:
             raise ConfigurationError(f"AGENTAPI_PROVIDER_LIMITS: {error}") from error
-
-
-def _import_from_here() -> None:
-    """Look for modules of agents in the working directory too, as `celery -A` does."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _add_task(app: WorkerApp) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -21,12 +23,16 @@ def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
     """Import the modules and collect their agents by name.
 
     Args:
-        modules: Names such as ``"shop.agents"``, importable from where the process runs.
+        modules: Names such as ``"shop.agents"``. They are also looked for in the working directory,
+            as `celery -A` does.
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
         InvalidAgent: Two agents have one name, or one has a name of this project's own.
     """
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.insert(0, here)
     found = by_name(
         agent
         for module in modules

@@ -18,6 +18,7 @@ from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import load_settings
+from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
@@ -29,7 +30,7 @@ def _connection(url: str, master: str, timeout: float) -> tuple[redis.Redis, Scr
     """One pool a process and server: a conversation costs no connection of its own."""
     settings = load_settings(redis_url=url, sentinel_master=master, redis_timeout=timeout)
     client = connect(settings)
-    return client, Scripts(client)
+    return client, Scripts(client, SCRIPTS)
 
 
 class RedisMemory:

@@ -26,6 +26,7 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
+from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
     Event,
@@ -41,6 +42,11 @@ class TurnStore(Protocol):
     @property
     def calls(self) -> CallStore:
         """Transitions of calls that wait for decisions and other turns."""
+        ...
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """Changes and reads of conversations outside of their turns."""
         ...
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:

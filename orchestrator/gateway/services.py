@@ -14,11 +14,10 @@ from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
-from orchestrator.gateway.conversations.records import ConversationStore
+from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
 from orchestrator.gateway.http.strangers import Strangers
 from orchestrator.gateway.openai.item_reader import Positions
-from orchestrator.gateway.scripts import Scripts
 from orchestrator.gateway.tenants.auditor import Auditor
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
@@ -50,8 +49,7 @@ class Gateway:
         self.settings = settings
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
-        scripts = Scripts(self.redis)
-        self.conversations = ConversationStore(settings, self.redis, scripts)
+        self.conversations = Conversations(settings, self.redis)
         self.supervisor = Supervisor()
         # In place of the producer's own follower: this process may be ended, and started again,
         # if its events can no longer be read.
@@ -63,8 +61,8 @@ class Gateway:
         self.keys = KeyStore(settings, self.redis)
         self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
-        self.limiter = Limiter(settings, self.redis, scripts)
-        self.ledger = Ledger(settings, self.redis, scripts)
+        self.limiter = Limiter(settings, self.redis)
+        self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self.census = WorkerCensus(settings)

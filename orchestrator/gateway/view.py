@@ -21,10 +21,10 @@ from agentapi.errors import (
     StoreUnavailable,
     TurnNotFound,
 )
+from agentapi.stores.conversations import ConversationRecord
 from agentapi.turns import Decision, Event, PendingCall, Turn, Verdict
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.conversations.history import History
-from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.errors import Gone, NotFound
 from orchestrator.gateway.openai.item_reader import Found, ItemReader
 from orchestrator.gateway.services import Gateway
@@ -189,7 +189,7 @@ class TenantView:
             turn = await self.turn(turn_id)
         return turn
 
-    async def conversation(self, conversation_id: str) -> Conversation:
+    async def conversation(self, conversation_id: str) -> ConversationRecord:
         """A conversation of this tenant.
 
         Raises:
@@ -202,8 +202,8 @@ class TenantView:
             raise no_conversation(conversation_id)
         return found
 
-    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> Conversation:
-        """Find, make or change a conversation; see `ConversationStore.open`.
+    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> ConversationRecord:
+        """Find, make or change a conversation; see `Conversations.open`.
 
         Raises:
             NotFound: There is none, or it is another tenant's, and `make` is not set.
@@ -243,7 +243,7 @@ class TenantView:
         *,
         make: bool,
         metadata: Mapping[str, str] | None = None,
-    ) -> Conversation:
+    ) -> ConversationRecord:
         """Put messages at the end of a conversation, and count their bytes.
 
         Raises:

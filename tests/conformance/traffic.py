@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic, scripts
+from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic
+from agentapi.admission.scripts import SCRIPTS
 from tests.clock import on_clock, set_clock
 
 START: Final = 1_800_000_000_000
@@ -42,7 +43,7 @@ def redis_traffic(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RedisTraff
     client = redis.Redis.from_url(url)
     traffic = RedisTraffic(load_settings(redis_url=url), client)
     clocked = {
-        name: client.register_script(on_clock(scripts.source(name))) for name in scripts.SCRIPTS
+        name: client.register_script(on_clock(SCRIPTS.source(name))) for name in SCRIPTS.names
     }
     monkeypatch.setattr(traffic._scripts, "_scripts", clocked)
     return traffic, Clock(client)

@@ -182,11 +182,14 @@ async def test_one_of_two_continues_and_the_other_forks(settings_for: Make) -> N
         turn_id = await accept(view)
         store = gateway.conversations
         answers = await asyncio.gather(
-            *(store.may_continue("gw:t:c", turn_id, f"operation {n}") for n in range(10))
+            *(
+                store.continue_from("gw:t:c", turn_id, f"operation {n}", take=True)
+                for n in range(10)
+            )
         )
         assert sorted(answers) == [False] * 9 + [True]
         winner = answers.index(True)
-        assert await store.may_continue("gw:t:c", turn_id, f"operation {winner}")
+        assert await store.continue_from("gw:t:c", turn_id, f"operation {winner}", take=True)
 
 
 async def test_redis_out_of_reach(settings_for: Make) -> None:

@@ -11,11 +11,13 @@ import redis
 
 from agentapi import Settings
 from agentapi.conversation.messages import Message
+from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.keys import ConversationKeys, conversation_keys
-from orchestrator.gateway.conversations.records import ConversationStore
-from orchestrator.gateway.scripts import SCRIPTS, Scripts, source
+from agentapi.stores.redis.scripts import SCRIPTS as STORES
+from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.ledger import Ledger
+from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 from orchestrator.gateway.view import TenantView
 from tests.conformance.stores import Bench, completed
 from tests.property.repeating import (
@@ -51,7 +53,7 @@ class Rig:
         return self.view.gateway
 
     @property
-    def store(self) -> ConversationStore:
+    def store(self) -> Conversations:
         return self.view.gateway.conversations
 
     @property
@@ -61,7 +63,9 @@ class Rig:
     def another_ledger(self, **settings: Any) -> Ledger:
         """One with other limits."""
         changed: Settings = self.bench.settings.model_copy(update=settings)
-        return Ledger(changed, self.gateway.redis, self.ledger._scripts)
+        ledger = Ledger(changed, self.gateway.redis)
+        ledger._scripts = self.ledger._scripts
+        return ledger
 
     def keys(self, conversation: str) -> ConversationKeys:
         return conversation_keys(self.view.internal(conversation))
@@ -82,16 +86,26 @@ class Rig:
 
 
 @asynccontextmanager
-async def gateway_twice(url: str, repeats: Repeats, **overrides: Any) -> AsyncIterator[Rig]:
-    """A gateway on an emptied Redis."""
+async def gateway_twice(
+    url: str, tenants: Repeats, conversations: Repeats, **overrides: Any
+) -> AsyncIterator[Rig]:
+    """A gateway on an emptied Redis.
+
+    Args:
+        url: Where Redis is.
+        tenants: Compares the repeats of the scripts about tenants.
+        conversations: Compares those of the stores' scripts that the gateway runs.
+        overrides: Settings.
+    """
     with redis.Redis.from_url(url) as client:
         clock = Clock(client)
         bench = on_redis_twice(url, Repeats(set()), clock, **overrides)
         gateway = Gateway(bench.settings)
-        texts = {name: source(name) for name in SCRIPTS}
-        twice = AsyncRepeatingScripts(RepeatingScripts(client, texts, repeats, clock.tick))
-        for caller in (gateway.conversations, gateway.ledger, gateway.limiter):
-            caller._scripts = cast("Scripts", twice)
+        twice = RepeatingScripts(client, TENANTS, tenants, clock.tick)
+        for caller in (gateway.ledger, gateway.limiter):
+            caller._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))
+        twice = RepeatingScripts(client, STORES, conversations, clock.tick)
+        gateway.conversations._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))
         gateway.orchestrator.store = bench.store
         # Nobody waits for workers to say which agents they have: there are none.
         gateway.models._fixed = ("a",)

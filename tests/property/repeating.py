@@ -17,8 +17,9 @@ import redis
 from agentapi import load_settings
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.redis.scripts import TRANSITIONS, Call, Scripts, source
+from agentapi.redis.scripts import Call, ScriptRun, Scripts, ScriptSet
 from agentapi.stores import Accepted, InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.stores.redis.scripts import SCRIPTS
 from tests.clock import on_clock, set_clock
 from tests.conformance.stores import Bench
 
@@ -26,8 +27,9 @@ BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {"blobs", "check_protocol", "children", "claimed", "close", "events", "history", "interrupt"}
-    | {"pending", "ping", "since_sweep", "slice", "summary", "turn"}
+    {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
+    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
+    | {"turn"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -124,7 +126,7 @@ class RepeatingScripts:
     def __init__(
         self,
         client: redis.Redis,
-        texts: Mapping[str, str],
+        scripts: ScriptSet,
         repeats: Repeats,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
@@ -132,7 +134,7 @@ class RepeatingScripts:
 
         Args:
             client: Where they run.
-            texts: The scripts by name.
+            scripts: Which scripts.
             repeats: Compares.
             tick: Called before each call.
         """
@@ -140,7 +142,7 @@ class RepeatingScripts:
         self._repeats = repeats
         self._tick = tick
         self._scripts = {
-            name: client.register_script(on_clock(text)) for name, text in texts.items()
+            name: client.register_script(on_clock(scripts.source(name))) for name in scripts.names
         }
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -163,11 +165,11 @@ class RepeatingScripts:
         return cast("list[Any]", found)
 
 
-def answers_of(package: str, names: Iterable[str]) -> set[tuple[str, str]]:
-    """The answers that the headers of a package's scripts name."""
+def answers_of(scripts: ScriptSet, names: Iterable[str] = ()) -> set[tuple[str, str]]:
+    """The answers that the headers of scripts name; those of all scripts if none are given."""
     found = set()
-    for name in names:
-        text = (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    for name in names or scripts.names:
+        text = (files(scripts.package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
         returns = text.partition("-- Returns ")[2].partition("-- Promise")[0]
         found |= {(name, word) for word in re.findall(r"\{'(\w+)'", returns)}
     return found
@@ -181,6 +183,9 @@ class AsyncRepeatingScripts:
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self._scripts.call(name, keys, args)
+
+    async def run(self, run: ScriptRun[Any]) -> Any:
+        return run.read(self._scripts.call(run.name, run.keys, run.args))
 
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:
@@ -219,6 +224,7 @@ class RepeatingStore:
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
+            self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -298,10 +304,10 @@ def on_redis_twice(
     client.flushall()
     clock = clock or Clock(client)
     store = RedisTurnStore(settings, client)
-    texts = {name: source(name) for name in TRANSITIONS}
-    scripts = cast("Scripts", RepeatingScripts(client, texts, repeats, clock.tick))
+    scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    cast("Any", store.calls)._scripts = scripts
+    for part in (store.calls, store.conversations):
+        cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:
         client.hset(conversation_keys(conversation_id).lease, "expires", 0)

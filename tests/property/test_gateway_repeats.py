@@ -35,15 +35,17 @@ from agentapi.conversation.messages import (
 from agentapi.errors import TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.redis.keys import turn_keys
+from agentapi.stores import Dropped, ForgottenTurn, StoredMessage, Unended
+from agentapi.stores.conversations import END
+from agentapi.stores.redis import conversation_scripts
+from agentapi.stores.redis.scripts import SCRIPTS as STORES
 from agentapi.turns import OnBusy
 from orchestrator.gateway.conversations import deletion, forks, history
-from orchestrator.gateway.conversations import records as conversations
 from orchestrator.gateway.conversations.forks import Continuation, continue_turn
-from orchestrator.gateway.conversations.records import Busy, Dropped, Kept
 from orchestrator.gateway.http.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from orchestrator.gateway.intake import Begun, Existing, NewMessage, accept
-from orchestrator.gateway.scripts import SCRIPTS
 from orchestrator.gateway.tenants.ledger import Admission, _keys
+from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 from tests.conformance.stores import completed
 from tests.property.gateway_twice import COUNT_AGAIN, TENANT, Rig, gateway_twice
 from tests.property.repeating import Repeats, answers_of
@@ -58,17 +60,17 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "SCAN_MESSAGES", 64)
     monkeypatch.setattr(history, "SCAN_BYTES", 1_000)
     monkeypatch.setattr(forks, "_STEP_BYTES", 1_000)
-    monkeypatch.setattr(conversations, "_WIPE_MESSAGES", 5)
+    monkeypatch.setattr(conversation_scripts, "WIPE_MESSAGES", 5)
 
 
 def said(count: int) -> list[Message]:
     return [UserMessage(content=f"message {number}") for number in range(count)]
 
 
-def kept(rig: Rig, conversation: str, position: int) -> Kept:
+def kept(rig: Rig, conversation: str, position: int) -> StoredMessage:
     raw = rig.client.lindex(rig.keys(conversation).messages, position)
     assert isinstance(raw, bytes)
-    return Kept(position=position, raw=raw, message=loads(raw))
+    return StoredMessage(position=position, raw=raw, message=loads(raw))
 
 
 def counted(rig: Rig) -> dict[str, int]:
@@ -157,7 +159,9 @@ async def _bytes(rig: Rig) -> None:
     await ledger.refund(tenant, "d", 500)
     for _ in range(2):
         await ledger.dropped(tenant, "d")
-    await ledger.forgotten(tenant, {1: 100, 2: 100})
+    await ledger.forgotten(
+        tenant, [ForgottenTurn(accepted_at=hour * 3600.0, input_bytes=100) for hour in (1, 2)]
+    )
     stored = rig.client.hgetall(_keys(tenant)[1])
     assert stored[b"total"] == b"0"
 
@@ -210,7 +214,7 @@ async def _histories(rig: Rig) -> None:
         assert await long.piece(first, 99, up=up, most=500) is not None
     assert (await long.seek(newest)) is not None
     assert await long.seek("none") is None
-    whole = await long.measure(102, history.END)
+    whole = await long.measure(102, END)
     assert await long.measure(50, 100) < whole
     other = history.History(rig.store, rig.view.internal("long"), "another")
     assert await other.piece() is None
@@ -237,8 +241,10 @@ async def _forks(rig: Rig) -> None:
     assert await here[0].make(view) is here[0]
     assert (await here[1].make(view)).conversation_id != name
     waiting = rig.queued(name)
-    assert await rig.store.may_continue(view.internal(name), waiting, "op")
-    assert not await rig.store.may_continue(view.internal(name), create_turn_id("none"), "op")
+    assert await rig.store.continue_from(view.internal(name), waiting, "op", take=True)
+    assert not await rig.store.continue_from(
+        view.internal(name), create_turn_id("none"), "op", take=True
+    )
     rig.client.lset(source.messages, 52, "changed")
     another = Continuation(
         turn=plan.turn, operation="op", conversation_id=here[0].conversation_id, place=plan.place
@@ -271,7 +277,7 @@ async def _turns_that_go(rig: Rig) -> None:
     rig.bench.store.cancel(waiting)
     for gone in (turn_id, waiting):
         await deletion.delete_turn(rig.view, await rig.view.turn(gone))
-        assert await rig.store.forget(internal, gone) == {}
+        assert await rig.store.forget(internal, gone) is None
 
 
 async def _conversations_that_go(rig: Rig) -> None:
@@ -280,14 +286,14 @@ async def _conversations_that_go(rig: Rig) -> None:
     await rig.fill(name, said(12))
     turns = [rig.ended(name) for _ in range(3)]
     waiting = rig.queued(name)
-    assert await rig.store.drop(internal, TENANT, "early") == Busy(turn_ids=[waiting])
+    assert await rig.store.drop(internal, TENANT, "early") == Unended(turn_ids=[waiting])
     rig.bench.store.cancel(waiting)
     assert await rig.store.drop(internal, TENANT, "changed", expected=3) is None
     dropped = await rig.store.drop(internal, TENANT, "op", expected=18)
     assert isinstance(dropped, Dropped)
     rig.client.hset(turn_keys(turns[0]).turn, "status", "running")
-    [freed] = (await rig.store.wipe(dropped, TENANT)).values()
-    assert freed == 2 * (len("hi") + 512)
+    freed = await rig.store.wipe(dropped, TENANT)
+    assert [turn.input_bytes for turn in freed] == [len("hi")] * 2
     # What is wiped is found no more.
     assert await rig.store.drop(internal, TENANT, "op", expected=18) is None
     empty = await rig.store.open(rig.view.internal("empty"), TENANT, make=True)
@@ -301,11 +307,13 @@ async def _conversations_that_go(rig: Rig) -> None:
 
 
 async def test_every_script_of_the_gateway(redis_url: str) -> None:
-    repeats = Repeats(set(), exceptions=COUNT_AGAIN)
-    async with gateway_twice(redis_url, repeats, gateway_requests_per_minute=3) as rig:
+    tenants, conversations = Repeats(set(), exceptions=COUNT_AGAIN), Repeats(set())
+    limits = {"gateway_requests_per_minute": 3}
+    async with gateway_twice(redis_url, tenants, conversations, **limits) as rig:
         await walk(rig)
-    assert repeats.covered == set(SCRIPTS), "walk() must repeat each script"
-    assert answers_of("orchestrator.gateway", SCRIPTS) <= repeats.answers
+    assert tenants.covered == set(TENANTS.names), "walk() must repeat each script"
+    assert answers_of(TENANTS) <= tenants.answers
+    assert answers_of(STORES, conversations.covered) <= conversations.answers
 
 
 class Conversations(RuleBasedStateMachine):
@@ -322,7 +330,9 @@ class Conversations(RuleBasedStateMachine):
     def begin(self) -> None:
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
-        entering = self.stack.enter_async_context(gateway_twice(self.url, Repeats(set())))
+        entering = self.stack.enter_async_context(
+            gateway_twice(self.url, Repeats(set()), Repeats(set()))
+        )
         self.rig = self.runner.run(entering)
         self.said: dict[str, list[bytes]] = {}
         self.waiting: dict[str, list[str]] = {"a": [], "b": []}
@@ -361,7 +371,9 @@ class Conversations(RuleBasedStateMachine):
         internal, store = self.rig.view.internal(name), self.rig.store
         position = end % len(self.said[name])
         raw = b"another" if stale else self.said[name].pop(position)
-        found = Kept(position=position, raw=raw, message=UserMessage(content="not looked at"))
+        found = StoredMessage(
+            position=position, raw=raw, message=UserMessage(content="not looked at")
+        )
         operation = f"operation {next(self.numbers)}"
         removed = self.runner.run(store.remove(internal, TENANT, found, operation))
         assert removed is not stale
@@ -405,8 +417,9 @@ class Conversations(RuleBasedStateMachine):
     def a_turn_is_forgotten(self, data: st.DataObject) -> None:
         name, turn_id = self.turns.pop(data.draw(st.integers(0, len(self.turns) - 1)))
         forgetting = self.rig.store.forget(self.rig.view.internal(name), turn_id)
-        forgotten = self.runner.run(forgetting) or {}
-        self.runner.run(self.rig.ledger.forgotten(TENANT, forgotten))
+        forgotten = self.runner.run(forgetting)
+        if isinstance(forgotten, ForgottenTurn):
+            self.runner.run(self.rig.ledger.forgotten(TENANT, [forgotten]))
 
     @rule(name=names)
     def a_conversation_is_deleted(self, name: str) -> None:

@@ -12,7 +12,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from agentapi import load_settings
 from agentapi.admission import BreakerRule, Reason, RedisTraffic, Traffic, Wait
 from agentapi.admission.base import MINUTE
-from agentapi.admission.scripts import SCRIPTS, Scripts, source
+from agentapi.admission.scripts import SCRIPTS
+from agentapi.redis.scripts import Scripts
 from tests.conformance.traffic import Clock, TrafficBench, memory_traffic
 from tests.property.repeating import RepeatingScripts, Repeats, answers_of
 from tests.property.test_repeats import EXAMPLES
@@ -31,7 +32,7 @@ def traffic_twice(url: str, client: redis.Redis, repeats: Repeats) -> RedisTraff
     """Traffic on an emptied Redis, every script of it run twice, by a clock that the test sets."""
     client.flushall()
     traffic = RedisTraffic(load_settings(redis_url=url), client)
-    scripts = RepeatingScripts(client, {name: source(name) for name in SCRIPTS}, repeats)
+    scripts = RepeatingScripts(client, SCRIPTS, repeats)
     traffic._scripts = cast("Scripts", scripts)
     return traffic
 
@@ -107,8 +108,8 @@ def test_every_script_about_providers(redis_url: str, client: redis.Redis) -> No
     repeats = Repeats(set())
     bench = TrafficBench(traffic_twice(redis_url, client, repeats), Clock(client))
     assert walk(bench) == set(Reason)
-    assert repeats.covered == set(SCRIPTS), "walk() must repeat each script"
-    assert answers_of("agentapi.admission", SCRIPTS) <= repeats.answers
+    assert repeats.covered == set(SCRIPTS.names), "walk() must repeat each script"
+    assert answers_of(SCRIPTS) <= repeats.answers
 
 
 def test_every_call_about_providers_at_every_point(redis_url: str, client: redis.Redis) -> None:

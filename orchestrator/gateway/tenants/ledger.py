@@ -18,11 +18,13 @@ import redis
 import redis.asyncio
 
 from agentapi import Settings
+from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.stores.conversations import ForgottenTurn
 from agentapi.turns import TERMINAL, TurnStatus
 from orchestrator.gateway.http.errors import RateLimited
-from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 OVERHEAD: Final = 512
 """Bytes that are counted for a conversation or a turn besides what is in it."""
@@ -61,10 +63,10 @@ class Admission:
 class Ledger:
     """Counts what tenants hold, exactly over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._client = client
-        self._scripts = scripts
+        self._scripts = AsyncScripts(settings, client, SCRIPTS)
         self._hours = math.ceil(settings.turn_retention / 3600) + 1
         self._active: set[str] = set()
 
@@ -161,13 +163,16 @@ class Ledger:
         """
         await self._release(tenant, "", [f"c:{conversation_id}", 2**53])
 
-    async def forgotten(self, tenant: str, hours: Mapping[int, int]) -> None:
-        """Turns are no more: bytes by the hour in which they were accepted.
+    async def forgotten(self, tenant: str, turns: Iterable[ForgottenTurn]) -> None:
+        """Stop counting the bytes of turns that were deleted.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        fields = {f"h:{hour}": size for hour, size in hours.items()}
+        fields: dict[str, int] = {}
+        for turn in turns:
+            hour = f"h:{int(turn.accepted_at // 3600)}"
+            fields[hour] = fields.get(hour, 0) + turn.input_bytes + OVERHEAD
         await self._release(tenant, "", list(chain.from_iterable(fields.items())))
 
     async def audit(self, tenant: str, age: int, most: int = _AUDIT) -> int:
@@ -245,8 +250,7 @@ class Ledger:
         ]
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        with translate_errors(self._settings.redis_url):
-            return await self._scripts.call(name, keys, args)
+        return await self._scripts.call(name, keys, args)
 
 
 def _prefix(tenant: str) -> str:
