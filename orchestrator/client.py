@@ -94,7 +94,7 @@ class Orchestrator(Producer):
 
         Raises:
             InvalidInput: The text is not a turn id.
-            TurnNotFound: There is no such turn.
+            TurnNotFound: The turn does not exist.
             StoreUnavailable: Redis is out of reach.
         """
         return TurnHandle(self, turn_id, self.store.turn(turn_id).conversation_id)

@@ -1,4 +1,4 @@
-"""`settings` and `doctor`: what is set, and what is wrong."""
+"""`settings` and `doctor`: show the settings, and find what is wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def settings() -> None:
-    """Print every setting with its value, secrets hidden."""
+    """Print every setting with its value. Secrets are hidden."""
     kind = _settings()
     values = read_settings(kind, {})
     table = Table("variable", "value", "meaning")
@@ -59,7 +59,7 @@ def _plain(value: object) -> str:
 
 
 def doctor() -> None:
-    """Check Redis, the broker, workers, agents and keys; says what to do about each fault."""
+    """Check Redis, the broker, workers, agents and keys, and say how to repair each fault."""
     findings = examine(load_settings())
     table = Table("", "check", "finding", "what to do")
     for finding in findings:

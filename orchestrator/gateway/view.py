@@ -111,10 +111,10 @@ class TenantView(TenantConversations):
             Gone: The turn has ended and the rest of its events have expired.
             StoreUnavailable: Redis is out of reach at the beginning.
         """
-        patience = self.gateway.settings.gateway_heartbeat
+        max_wait = self.gateway.settings.gateway_heartbeat
         seen, ended = after, False
         following = self.gateway.follower.follow(
-            turn.turn_id, after, patience=patience, fresh=fresh
+            turn.turn_id, after, max_wait=max_wait, fresh=fresh
         )
         async with aclosing(following):
             async for events in following:

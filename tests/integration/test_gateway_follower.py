@@ -61,7 +61,7 @@ class Follower:
 
     async def _run(self) -> None:
         # So patient that only the readers bring anything.
-        following = self._gateway.follower.follow(self._turn_id, -1, patience=1000)
+        following = self._gateway.follower.follow(self._turn_id, -1, max_wait=1000)
         async with aclosing(following):
             async for found in following:
                 if isinstance(found, Closed):

@@ -70,7 +70,7 @@ async def test_a_thousand_turns_are_followed_over_one_connection(
 
         async def follow(turn_id: str) -> list[int]:
             numbers: list[int] = []
-            async with aclosing(gateway.follower.follow(turn_id, -1, patience=30)) as following:
+            async with aclosing(gateway.follower.follow(turn_id, -1, max_wait=30)) as following:
                 async for events in following:
                     assert not isinstance(events, Closed)
                     numbers += [event.number for event in events]

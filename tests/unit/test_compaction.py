@@ -144,7 +144,7 @@ def test_nobody_enqueues_turns_of_the_runtime(
     script(says("a"))
     orchestrator = eager_orchestrator([talker()])
     task = CompactionTask(conversation_id="victim", agent="talker", generation=0)
-    with pytest.raises(InternalAgent, match="nobody enqueues"):
+    with pytest.raises(InternalAgent, match="cannot be enqueued by name"):
         orchestrator.enqueue(agent, task.to_message(), conversation_id="victim/agentapi.compact")
     with pytest.raises(InternalAgent):
         orchestrator.gather([(agent, "hi")])
