@@ -309,7 +309,7 @@ def test_images_and_files_of_the_user(client: openai.OpenAI) -> None:
         ],
     )
     assert chat.choices[0].message.content == "You said: Look [image image/png]"
-    with pytest.raises(openai.BadRequestError, match="neither a data URL nor an address"):
+    with pytest.raises(openai.BadRequestError, match="neither a data URL nor an http"):
         client.responses.create(
             model="tools",
             input=[
