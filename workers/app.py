@@ -23,11 +23,11 @@ from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
-from workers.isolation import SuspectTurn
-from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.runtime import Runtime
+from workers.suspect_process import run_suspect
 from workers.turns.summary import Summary
+from workers.turns.suspect import SuspectTurn
 
 
 class WorkerApp(Celery):
@@ -141,7 +141,9 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
     if app.settings.watchdog:
-        free_turns(app, app.runtime.candidate(owner), waiting)
+        runtime = app.runtime
+        candidate = runtime.candidate(owner)
+        free_turns(app.settings, app.dispatcher, runtime.process, candidate, waiting)
 
 
 def refuse_other_pools(worker: Any) -> None:
@@ -191,7 +193,8 @@ def _connect_signals(app: WorkerApp) -> None:
             refuse_other_pools(sender)
             # First of all: forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
-                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+                run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
+                on_death=partial(_on_death, app, sender.hostname),
             )
             refuse_newer_fleet(app.store)
             spare_tracebacks()
