@@ -1,45 +1,35 @@
-"""`Agent`: a definition that workers run, and that runs by itself with a memory."""
+"""`Agent`: a definition that workers run, and a conversation that it holds on its own."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, Generic, TypeGuard, cast
+from typing import Any
 
+from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
 from agentapi.conversation.attachments import UserInput, content_of
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import Window, as_window
-from agentapi.decoding.shown import shown
 from agentapi.engine.in_process import run_in_process
 from agentapi.engine.loop import NoLog, TurnLog
-from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.errors import InvalidMessage
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
-from agentapi.providers import check_options, model_choices
-from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
+from agentapi.providers import model_choices
+from agentapi.tools import AgentTool, BaseTool, Toolbox, ToolContext, ToolSource
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.model import OutputT
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
-
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether an agent may have the name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-class Agent(Generic[OutputT]):
+class Agent(DefinedAgent[OutputT]):
     """An LLM agent: prompt, model, tools.
 
-    As a definition, named and registered, it is what workers run for any number of
-    conversations; it then carries no memory. By itself, ``await agent.run("...")`` holds one
-    conversation in its memory.
+    Register it, and workers run its `definition` for any number of conversations, which they keep
+    in Redis. On its own, ``await agent.run("...")`` holds one conversation in its `memory`.
     """
 
     def __init__(
@@ -93,54 +83,38 @@ class Agent(Generic[OutputT]):
         Raises:
             InvalidAgent: A name, number or tool is not acceptable; says which.
         """
-        if not is_agent_name(name):
-            raise InvalidAgent(
-                f"{shown(name)} is no agent name: expected a letter or digit, then at most 63 "
-                "letters, digits, dots, dashes or underscores"
+        own, sources = split_tools(name, tools)
+        super().__init__(
+            AgentDefinition(
+                name=name,
+                system_prompt=system_prompt,
+                choices=model_choices(name, provider, model),
+                tools=own,
+                tool_sources=sources,
+                max_steps=max_steps,
+                window=as_window(window),
+                options=dict(options or {}),
+                output=None if output_type is None else OutputType(output_type, name),
+                output_retries=output_retries,
+                limits=limits,
+                conversation_limits=conversation_limits,
+                hooks=HookChain(hooks),
+                compact=compact,
             )
-        if max_steps < 1:
-            raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
-        if output_retries < 0:
-            raise InvalidAgent(
-                f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
-            )
-        self.choices = model_choices(name, provider, model)
-        self.name = name
-        self.system_prompt = system_prompt
-        self.provider = provider
-        self.model = model
-        self.max_steps = max_steps
-        self.window = as_window(window)
-        self.options = dict(options or {})
-        check_options(name, self.options, self.choices)
-        self.output = None if output_type is None else OutputType(output_type, name)
-        self.output_retries = output_retries
-        self.limits = limits
-        self.conversation_limits = conversation_limits
-        self.hooks = HookChain(hooks)
-        self.compact = compact
-        self.tools, self.tool_sources = _sorted(name, tools)
-        self._toolbox = Toolbox(name, self.tools)
+        )
         self._memory = memory
-        self._answering: Agent | None = None
+        self._answering: AgentDefinition[Any] | None = None
         self._remembered: dict[str, list[Message]] = {}
         self._spent = Spent()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
-        return f"Agent(name={self.name!r}, provider={self.provider!r}, model={self.model!r})"
+        models = ", ".join(map(str, self.definition.choices))
+        return f"Agent(name={self.name!r}, provider={models!r})"
 
     async def toolbox(self) -> Toolbox:
-        """The tools that the model may call now, those of servers included.
-
-        Raises:
-            ProviderUnavailable: A server cannot be asked; trying again may help.
-            InvalidAgent: A server's tool has the name of another tool.
-        """
-        if not self.tool_sources:
-            return self._toolbox
-        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
-        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
+        """The tools that the model may call now; see `AgentDefinition.toolbox`."""
+        return await self.definition.toolbox()
 
     @property
     def has_memory(self) -> bool:
@@ -230,21 +204,14 @@ class Agent(Generic[OutputT]):
             requires_approval=requires_approval,
         )
 
-    def handoff_to(self, name: str) -> Agent | None:
-        """The agent of that name, if a tool of this one hands over to it."""
-        for tool in self.tools:
-            if isinstance(tool, Handoff) and tool.target == name:
-                return tool.definition if isinstance(tool.definition, Agent) else None
-        return None
-
     async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
         async with self._lock():
             memory = self.memory
-            history = await asyncio.to_thread(memory.load, self.window)
+            history = await asyncio.to_thread(memory.load, self.definition.window)
             result = await run_in_process(
-                self._answering or self,
+                self._answering or self.definition,
                 content,
                 history=history,
                 context=ToolContext(
@@ -304,23 +271,3 @@ def check_message(message: object, max_bytes: int | None = None) -> str:
             "shorten it, or put large content where a tool can read it"
         )
     return message
-
-
-def _sorted(
-    agent: str, tools: Sequence[object]
-) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
-    """The tools themselves, and where more of them come from."""
-    found: list[BaseTool] = []
-    sources: list[ToolSource] = []
-    for tool in tools:
-        if isinstance(tool, BaseTool):
-            found.append(tool)
-        elif callable(getattr(tool, "tools", None)):
-            sources.append(cast("ToolSource", tool))
-        else:
-            name = getattr(tool, "__name__", repr(tool))
-            raise InvalidAgent(f"agent {agent!r}: {name} is no tool; decorate it with @tool")
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise InvalidAgent(f"agent {agent!r}: two servers have one name: {', '.join(names)}")
-    return tuple(found), tuple(sources)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from agentapi.agent import Agent
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -130,20 +131,19 @@ def _reply(result: Message) -> ModelResponse:
     return ModelResponse(message=message, usage=Usage(), finish=FinishReason.STOP)
 
 
-def flow_agents() -> list[Agent]:
+def flow_agents() -> list[AgentDefinition]:
     """The agents that every worker knows besides its own."""
     register_provider(FlowProvider.name, FlowProvider)
     nothing = Window(messages=0)
-    return [
-        Agent(name=GATHER, provider=FlowProvider.name, tools=[ask_all], window=nothing),
-        Agent(
-            name=CHAIN,
-            provider=FlowProvider.name,
-            tools=[ask_one],
-            window=nothing,
-            max_steps=LONGEST_CHAIN + 1,
-        ),
-    ]
+    gather = Agent(name=GATHER, provider=FlowProvider.name, tools=[ask_all], window=nothing)
+    chain: Agent = Agent(
+        name=CHAIN,
+        provider=FlowProvider.name,
+        tools=[ask_one],
+        window=nothing,
+        max_steps=LONGEST_CHAIN + 1,
+    )
+    return [gather.definition, chain.definition]
 
 
 def is_flow(name: str) -> bool:

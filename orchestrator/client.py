@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from agentapi import Agent, Settings, load_settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import by_name
 from agentapi.conversation.attachments import UserInput
 from agentapi.conversation.messages import to_dict
@@ -50,7 +51,7 @@ class Orchestrator:
             InvalidAgent: Two agents have one name.
         """
         self.settings = settings or load_settings()
-        self._agents: Mapping[str, Agent] = by_name(agents or ())
+        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
         self.store: TurnStore
         self._wakeups: Wakeups
         if self.settings.eager:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 import orjson
 
 from agentapi import Agent, Settings
-from agentapi.agent import check_message, is_agent_name
+from agentapi.agent import check_message
+from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import unknown_agent
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
@@ -74,7 +75,11 @@ def replies_of(
 
 
 def checked_asks(
-    links: Sequence[Link], known: Mapping[str, Agent], settings: Settings, *, chained: bool
+    links: Sequence[Link],
+    known: Mapping[str, AgentDefinition],
+    settings: Settings,
+    *,
+    chained: bool,
 ) -> list[Ask]:
     """The turns of a flow.
 

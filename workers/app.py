@@ -14,7 +14,8 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.agents.registry import by_name, load_agents
+from agentapi.agents.definition import AgentDefinition, DefinedAgent
+from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.flows import flow_agents
@@ -42,7 +43,7 @@ class WorkerApp(Celery):
 
 def create_app(
     settings: Settings | None = None,
-    agents: Iterable[Agent] | None = None,
+    agents: Iterable[DefinedAgent | AgentDefinition] | None = None,
     store: TurnStore | None = None,
 ) -> WorkerApp:
     """Make the app. Nothing is connected or started before the worker is.
@@ -60,11 +61,13 @@ def create_app(
     settings = settings or load_settings()
     if agents is None:
         _import_from_here()
-        agents = load_agents(settings.agents).values()
+        agents = find_agents(settings.agents)
+    else:
+        agents = list(agents)
     known = by_name([*agents, *flow_agents()])
     refuse_unknown_limits(settings)
     if not settings.eager:
-        refuse_private_memory(settings, known.values())
+        refuse_private_memory(settings, agents)
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
@@ -90,7 +93,9 @@ def create_app(
     return app
 
 
-def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
+def refuse_private_memory(
+    settings: Settings, agents: Iterable[DefinedAgent | AgentDefinition]
+) -> None:
     """Raises:
     ConfigurationError: Conversations would live where no other worker sees them.
     """
@@ -101,7 +106,7 @@ def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
             "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
         )
     for agent in agents:
-        if agent.has_memory:
+        if isinstance(agent, Agent) and agent.has_memory:
             raise ConfigurationError(
                 f"agent {agent.name!r} carries a memory ({type(agent.memory).__name__}): a worker "
                 "runs one agent for many conversations and keeps them in Redis itself; remove "

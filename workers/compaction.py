@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.compaction import (
     COMPACT,
     MOST_AT_ONCE,
@@ -40,7 +41,7 @@ class Compactor:
     store: TurnStore
     dispatcher: Dispatcher
 
-    def after(self, agent: Agent, claim: Claim, ending: Ending) -> None:
+    def after(self, agent: AgentDefinition, claim: Claim, ending: Ending) -> None:
         """A turn has ended: start another that summarises, if it is time.
 
         One that was not started, since the worker died here, is started after the next turn.
@@ -79,7 +80,7 @@ class Compactor:
         )
 
     async def run(
-        self, agent: Agent, provider: Provider, claim: Claim, running: RunningTurn
+        self, agent: AgentDefinition, provider: Provider, claim: Claim, running: RunningTurn
     ) -> TurnResult:
         """Summarise, piece by piece; each is kept before the next begins."""
         task = CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
@@ -92,7 +93,7 @@ class Compactor:
                 break
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
 
-    def _piece(self, agent: Agent, task: CompactionTask) -> _Piece | None:
+    def _piece(self, agent: AgentDefinition, task: CompactionTask) -> _Piece | None:
         """What is to be summarised next, if anything."""
         compaction = agent.compact or Compaction()
         summary = self.store.summary(task.conversation_id)
@@ -117,7 +118,7 @@ class Compactor:
         )
 
     async def _ask(
-        self, agent: Agent, provider: Provider, piece: _Piece, claim: Claim
+        self, agent: AgentDefinition, provider: Provider, piece: _Piece, claim: Claim
     ) -> ModelResponse:
         async def request() -> ModelRequest:
             return ModelRequest(

@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
+from agentapi.agents.definition import AgentDefinition
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
 from agentapi.supervision import Supervisor, end_process
@@ -55,7 +56,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        agents: Mapping[str, Agent],
+        agents: Mapping[str, AgentDefinition],
         store: TurnStore,
         dispatcher: Dispatcher,
         process: str | None = None,

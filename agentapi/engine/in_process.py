@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias
 
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Content, Fetch, no_blobs
 from agentapi.conversation.messages import Message, UserMessage
 from agentapi.engine.loop import NoLog, TurnLog, run_loop
@@ -16,8 +17,7 @@ from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import TurnRules, TurnSuspended
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.settings import Settings, load_settings
-from agentapi.tools import Handoff, ToolContext
-from agentapi.tools.delegation import NamedAgent
+from agentapi.tools import ToolContext
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -28,10 +28,6 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.turns.budget import Limits, Spent
-
-if TYPE_CHECKING:
-    from agentapi.agent import Agent
-
 
 _NOTHING = Spent()
 
@@ -44,12 +40,12 @@ class Answer:
     """A turn's result, the agent that gave it, and what that took."""
 
     result: TurnResult
-    agent: Agent
+    agent: AgentDefinition
     spent: Spent
 
 
 async def run_in_process(
-    agent: Agent,
+    agent: AgentDefinition,
     content: Content,
     *,
     history: Sequence[Message],
@@ -162,21 +158,21 @@ async def _ask(
 
 async def _run_child(
     child: ChildTurn,
-    agents: Mapping[str, NamedAgent],
+    agents: Mapping[str, object],
     context: ToolContext,
     depth: int,
     remembered: Remembered,
 ) -> ChildReply:
     agent = agents.get(child.agent)
     try:
-        if agent is None:
+        if not isinstance(agent, AgentDefinition):
             raise UnknownAgent(
                 f"agent {child.agent!r} is known by name only: without workers, delegate to the "
                 "Agent itself"
             )
         async with asyncio.timeout(child.timeout):
             answer = await run_in_process(
-                cast("Agent", agent),
+                agent,
                 Content(text=child.input),
                 history=remembered.get(child.conversation_id, ()),
                 context=replace(
@@ -207,19 +203,19 @@ async def _run_child(
     )
 
 
-def _handed_to(agent: Agent) -> dict[str, Agent]:
+def _handed_to(agent: AgentDefinition) -> dict[str, AgentDefinition]:
     """The agents that a turn may be handed over to, by any number of handoffs."""
     found = {agent.name: agent}
     waiting = [agent]
     while waiting:
-        for tool in waiting.pop().tools:
-            if isinstance(tool, Handoff) and tool.definition and tool.target not in found:
-                found[tool.target] = cast("Agent", tool.definition)
-                waiting.append(found[tool.target])
+        for name, target in waiting.pop().handoffs().items():
+            if name not in found:
+                found[name] = target
+                waiting.append(target)
     return found
 
 
-def _last(agent: Agent, progress: TurnProgress) -> Agent:
+def _last(agent: AgentDefinition, progress: TurnProgress) -> AgentDefinition:
     """The agent that answered: the first, or one that it led to by handoffs."""
     seen = agent
     for step in progress.steps:

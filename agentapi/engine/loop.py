@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
@@ -39,13 +40,10 @@ from agentapi.turns.calls import CallBook
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep, Step
 
-if TYPE_CHECKING:
-    from agentapi.agent import Agent
-
 _WAIT_HERE = RetryPolicy()
 _NOTHING_WAITED = CallBook()
 _DEFAULT_RULES = TurnRules()
-_NO_AGENTS: Mapping[str, Agent] = {}
+_NO_AGENTS: Mapping[str, AgentDefinition] = {}
 
 
 class TurnLog(Protocol):
@@ -82,7 +80,7 @@ class NoLog:
 
 
 async def run_loop(
-    agent: Agent,
+    agent: AgentDefinition,
     provider: Provider,
     *,
     history: Sequence[Message],
@@ -93,8 +91,8 @@ async def run_loop(
     retry: RetryPolicy = _WAIT_HERE,
     book: CallBook = _NOTHING_WAITED,
     rules: TurnRules = _DEFAULT_RULES,
-    agents: Mapping[str, Agent] = _NO_AGENTS,
-    connect: Callable[[Agent], Provider] = chain_of,
+    agents: Mapping[str, AgentDefinition] = _NO_AGENTS,
+    connect: Callable[[AgentDefinition], Provider] = chain_of,
     summary: str = "",
     calibration: float = 1.0,
     blobs: Fetch = no_blobs,
@@ -164,7 +162,7 @@ async def run_loop(
 
 
 async def _carry_on(
-    agent: Agent,
+    agent: AgentDefinition,
     provider: Provider,
     *,
     history: Sequence[Message],
@@ -175,8 +173,8 @@ async def _carry_on(
     retry: RetryPolicy,
     book: CallBook,
     rules: TurnRules,
-    agents: Mapping[str, Agent],
-    connect: Callable[[Agent], Provider],
+    agents: Mapping[str, AgentDefinition],
+    connect: Callable[[AgentDefinition], Provider],
     summary: str,
     calibration: float,
     blobs: Fetch,
@@ -246,7 +244,7 @@ class _Call:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: AgentDefinition,
         provider: Provider,
         messages: Sequence[Message],
         summary: str,
@@ -289,7 +287,7 @@ class _Call:
 
 
 async def _judged(
-    agent: Agent, tools: Toolbox, message: AssistantMessage, usage: Usage
+    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """A response as a step: which calls wait, whether the reply is what was asked for."""
     if message.tool_calls:
@@ -305,12 +303,12 @@ async def _judged(
 
 
 def _active(
-    agent: Agent,
+    agent: AgentDefinition,
     provider: Provider,
     name: str | None,
-    agents: Mapping[str, Agent],
-    connect: Callable[[Agent], Provider],
-) -> tuple[Agent, Provider]:
+    agents: Mapping[str, AgentDefinition],
+    connect: Callable[[AgentDefinition], Provider],
+) -> tuple[AgentDefinition, Provider]:
     """The agent of that name that the turn was handed over to, and its provider's client."""
     if name is None or name == agent.name:
         return agent, provider

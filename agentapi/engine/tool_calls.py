@@ -19,7 +19,7 @@ from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.tools.agents import Handoff
 from agentapi.tools.base import BaseTool, Toolbox, as_text, explain
 from agentapi.tools.context import ToolContext
-from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
+from agentapi.tools.delegation import Delegate, Delegation
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -47,12 +47,12 @@ class TurnSuspended(AgentAPIError):
 
     Attributes:
         held: What it waits for.
-        agents: Agents among those that are asked, where the tool gave more than a name.
+        agents: Definitions of those that are asked, where the tool gave more than a name.
     """
 
     code = "suspended"
 
-    def __init__(self, held: HeldCalls, agents: Mapping[str, NamedAgent]) -> None:
+    def __init__(self, held: HeldCalls, agents: Mapping[str, object]) -> None:
         super().__init__("the turn waits for decisions or for other turns")
         self.held = held
         self.agents = agents
@@ -124,7 +124,7 @@ class CallRunner:
     hooks: HookChain
     limits: Limits
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked: dict[str, NamedAgent] = field(default_factory=dict)
+    _asked: dict[str, object] = field(default_factory=dict)
 
     async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> None:
         """Make the calls that may be made, side by side; each result is recorded when there.

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentapi.tools.context import ToolContext
 from agentapi.tools.decorator import Tool
-from agentapi.tools.delegation import Delegate, NamedAgent, delegate
+from agentapi.tools.delegation import Delegate, NamedAgent, definition_of, delegate
 
 
 class Handoff(Tool[..., Any]):
@@ -15,12 +15,12 @@ class Handoff(Tool[..., Any]):
 
     Attributes:
         target: Name of that agent.
-        definition: The agent itself, if it was given.
+        definition: The agent's definition; None where only its name was given.
     """
 
     def __init__(self, agent: NamedAgent | str, description: str | None) -> None:
         self.target = agent if isinstance(agent, str) else agent.name
-        self.definition = None if isinstance(agent, str) else agent
+        self.definition = definition_of(agent)
 
         def transfer() -> str:
             return f"{self.target} goes on with the conversation."
@@ -59,7 +59,7 @@ class AgentTool(Tool[..., Any]):
     """A tool that asks another agent; see `Agent.as_tool`.
 
     Attributes:
-        definition: That agent.
+        definition: The agent's definition.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class AgentTool(Tool[..., Any]):
         remembers: bool,
         requires_approval: bool,
     ) -> None:
-        self.definition = agent
+        self.definition = definition_of(agent)
 
         def ask(message: str) -> Delegate:
             return delegate(agent, message, timeout=timeout, remembers=remembers)

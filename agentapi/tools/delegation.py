@@ -11,11 +11,16 @@ from agentapi.errors import InvalidAgent, InvalidMessage
 
 
 class NamedAgent(Protocol):
-    """An agent, as far as it matters here."""
+    """An agent as tools see it."""
 
     @property
     def name(self) -> str:
-        """By which workers know it."""
+        """How workers know it."""
+        ...
+
+    @property
+    def definition(self) -> object:
+        """An `AgentDefinition`; tools pass it on to the engine, which stands above them."""
         ...
 
 
@@ -27,7 +32,7 @@ class Delegate:
     message: str
     timeout: float | None = None
     remembers: bool = False
-    definition: NamedAgent | None = None
+    definition: object | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +92,13 @@ def delegate(
         message=message,
         timeout=timeout,
         remembers=remembers,
-        definition=None if isinstance(agent, str) else agent,
+        definition=definition_of(agent),
     )
+
+
+def definition_of(agent: NamedAgent | str) -> object | None:
+    """The agent's definition; None where only its name is known."""
+    return None if isinstance(agent, str) else getattr(agent, "definition", None)
 
 
 def as_delegation(result: object) -> Delegation | None:

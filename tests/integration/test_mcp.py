@@ -246,7 +246,7 @@ async def test_names_that_clash() -> None:
 
     with pytest.raises(InvalidAgent, match="two tools are named 'shelf_read'"):
         await agent_with(mine, over_stdio()).toolbox()
-    with pytest.raises(InvalidAgent, match="two servers have one name"):
+    with pytest.raises(InvalidAgent, match="two servers have the same name"):
         agent_with(over_stdio(), over_stdio())
 
 

@@ -79,7 +79,7 @@ async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResul
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
     more.setdefault("history", ())
     return await run_loop(
-        more.pop("agent", agent), model, context=CONTEXT, log=log or Log(), **more
+        more.pop("agent", agent).definition, model, context=CONTEXT, log=log or Log(), **more
     )
 
 

@@ -41,7 +41,7 @@ def look() -> str:
 
 async def ask(log: Log | None = None, provider: Any = None, **more: Any) -> TurnResult:
     agent = Agent(name="a", provider=provider or BOTH, tools=[look])
-    return await run(chain_of(agent), log, agent=agent, **more)
+    return await run(chain_of(agent.definition), log, agent=agent, **more)
 
 
 def unavailable(retry_after: float | None = None) -> ProviderUnavailable:
@@ -62,11 +62,11 @@ def unavailable(retry_after: float | None = None) -> ProviderUnavailable:
 )
 def test_whom_an_agent_asks(provider: Any, model: str | None, expected: list[str]) -> None:
     agent = Agent(name="a", provider=provider, model=model)
-    assert [str(choice) for choice in agent.choices] == expected
+    assert [str(choice) for choice in agent.definition.choices] == expected
 
 
 def test_only_the_first_colon_separates() -> None:
-    [choice] = Agent(name="a", provider="openrouter:deepseek/r1:free").choices
+    [choice] = Agent(name="a", provider="openrouter:deepseek/r1:free").definition.choices
     assert choice == ModelChoice(provider="openrouter", model="deepseek/r1:free")
 
 
@@ -178,7 +178,7 @@ async def test_each_provider_gets_the_options_for_all_and_its_own(script: Play) 
         "gemini": {"maxOutputTokens": 200, "temperature": 1},
     }
     agent = Agent(name="a", provider=BOTH, options=options)
-    assert (await run(chain_of(agent), agent=agent)).text == "Hello"
+    assert (await run(chain_of(agent.definition), agent=agent)).text == "Hello"
     assert first.requests[0].options == {"temperature": 0, "max_completion_tokens": 300}
     assert second.requests[0].options == {"temperature": 1, "maxOutputTokens": 200}
 
@@ -187,7 +187,7 @@ async def test_options_under_a_name_that_is_no_provider_of_the_agent_are_sent(sc
     alone = script(says("Hello"))
     options = {"openai": {"seed": 1}, "provider": {"sort": "price"}}
     agent = Agent(name="a", provider="openai", options=options)
-    await run(chain_of(agent), agent=agent)
+    await run(chain_of(agent.definition), agent=agent)
     assert alone.requests[0].options == {"seed": 1, "provider": {"sort": "price"}}
 
 

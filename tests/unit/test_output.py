@@ -88,7 +88,7 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
         progress.steps = [step_from_json(step_to_json(rejected))]
         context = ToolContext(conversation_id="c", turn_id="t")
         return await run_loop(
-            agent, model, history=[], progress=progress, context=context, log=NoLog()
+            agent.definition, model, history=[], progress=progress, context=context, log=NoLog()
         )
 
     # The earlier refusal counts, and the model is told of it.

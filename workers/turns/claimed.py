@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agentapi import Agent
+from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import TurnSuspended
 from agentapi.errors import LeaseLost, StoreUnavailable, TurnParked
@@ -21,7 +21,7 @@ Outcome: TypeAlias = Ending | TurnParked | TurnSuspended | LeaseLost | StoreUnav
 class ClaimedTurn:
     """A turn that this process may carry on."""
 
-    agent: Agent | None
+    agent: AgentDefinition | None
     claim: Claim
     running: RunningTurn
     progress: TurnProgress

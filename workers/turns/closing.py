@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.compaction import COMPACT
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import TurnSuspended
@@ -104,7 +105,7 @@ class TurnCloser:
         return {"status": error.code}
 
     def _end(
-        self, agent: Agent | None, claim: Claim, running: RunningTurn, ending: Ending
+        self, agent: AgentDefinition | None, claim: Claim, running: RunningTurn, ending: Ending
     ) -> dict[str, Any]:
         """Commit, and wake the conversation's next turn."""
         wakeup = self.write(running, lambda: self.store.commit(running.lease, ending))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import unknown_agent, widest_window
 from agentapi.conversation.compaction import COMPACT, summariser
 from agentapi.conversation.messages import Message, UserMessage
@@ -80,7 +81,7 @@ class TurnExecutor:
     """Carries turns out: `begin` in a thread, `carry_out` on the event loop, `end` in a thread."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
+    agents: Mapping[str, AgentDefinition]
     store: TurnStore
     dispatcher: Dispatcher
     compactor: Compactor
@@ -199,7 +200,11 @@ class TurnExecutor:
         return self.closer.close(turn, outcome)
 
     async def _outcome(
-        self, agent: Agent | None, claim: Claim, running: RunningTurn, progress: TurnProgress
+        self,
+        agent: AgentDefinition | None,
+        claim: Claim,
+        running: RunningTurn,
+        progress: TurnProgress,
     ) -> Ending | TurnParked | TurnSuspended | None:
         if claim.turn.cancel_requested:
             return stopped(TurnStatus.CANCELLED, progress)
@@ -245,7 +250,7 @@ class TurnExecutor:
             return failed(fault, progress)
 
     async def _carry_on(
-        self, agent: Agent, claim: Claim, running: RunningTurn, progress: TurnProgress
+        self, agent: AgentDefinition, claim: Claim, running: RunningTurn, progress: TurnProgress
     ) -> Ending | TurnSuspended:
         """Run the loop; again when what it would wait for is there already."""
         book = claim.calls
@@ -263,7 +268,7 @@ class TurnExecutor:
 
     async def _attempt(
         self,
-        agent: Agent,
+        agent: AgentDefinition,
         claim: Claim,
         running: RunningTurn,
         progress: TurnProgress,
@@ -285,7 +290,7 @@ class TurnExecutor:
 
     async def _loop(
         self,
-        agent: Agent,
+        agent: AgentDefinition,
         claim: Claim,
         running: RunningTurn,
         progress: TurnProgress,
@@ -346,7 +351,7 @@ class TurnExecutor:
         return longest if deadline is None else min(longest, deadline - claim.now)
 
 
-def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
+def _not_summarised(agent: AgentDefinition, claim: Claim) -> Sequence[Message]:
     """The history that was loaded, without what the summary says already."""
     if agent.compact is None:
         return claim.history

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.compaction import COMPACT
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import LeaseLost, StoreUnavailable
@@ -31,7 +32,7 @@ class UnknownAgents:
     """Leaves such turns to other workers, for a bounded time."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
+    agents: Mapping[str, AgentDefinition]
     store: TurnStore
     outage: Outage
 
