@@ -19,7 +19,9 @@ from agentapi.errors import InvalidMessage
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.providers import model_choices
+from agentapi.settings import load_settings
 from agentapi.tools import AgentTool, BaseTool, Toolbox, ToolContext, ToolSource
+from agentapi.tools.threads import limit_tool_threads
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.model import OutputT
@@ -143,9 +145,10 @@ class Agent(DefinedAgent[OutputT]):
         """Say something and get the reply with all that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
-        conversation as it was.
+        conversation as it was. Settings come from the environment as it is when the turn begins.
 
         Raises:
+            ConfigurationError: A setting in the environment is not valid.
             InvalidMessage: The message is empty or no text.
             ProviderError: The model did not answer.
             MaxStepsExceeded: The model wanted more than `max_steps` responses.
@@ -207,12 +210,16 @@ class Agent(DefinedAgent[OutputT]):
     async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
+        # Once for the whole run: a change of the environment meanwhile is for the next one.
+        settings = load_settings()
+        limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
             memory = self.memory
             history = await asyncio.to_thread(memory.load, self.definition.window)
             result = await run_in_process(
                 self._answering or self.definition,
                 content,
+                settings=settings,
                 history=history,
                 context=ToolContext(
                     conversation_id=memory.conversation_id,

@@ -18,6 +18,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.flows import is_flow
 from agentapi.stores import Errand, TurnStore
 from agentapi.supervision import Supervisor, end_process
+from agentapi.tools.threads import limit_tool_threads
 from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -90,6 +91,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
+        limit_tool_threads(self._loop.loop, settings.tool_threads)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.threads = StoreThreads(STORE_THREADS)
         self.tool_places = ToolPlaces(

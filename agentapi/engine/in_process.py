@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
+from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Content, Fetch, no_blobs
 from agentapi.conversation.messages import Message, UserMessage
@@ -16,7 +18,7 @@ from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import TurnRules, TurnSuspended
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
-from agentapi.settings import Settings, load_settings
+from agentapi.settings import Settings
 from agentapi.tools import ToolContext
 from agentapi.turns import (
     CallBook,
@@ -48,6 +50,7 @@ async def run_in_process(
     agent: AgentDefinition,
     content: Content,
     *,
+    settings: Settings,
     history: Sequence[Message],
     context: ToolContext,
     log: TurnLog,
@@ -63,6 +66,7 @@ async def run_in_process(
     Args:
         agent: Who is asked.
         content: What is said.
+        settings: The limits, also of the turns that it delegates.
         history: The conversation before it.
         context: For the tools.
         log: Told of each step.
@@ -77,7 +81,7 @@ async def run_in_process(
         ApprovalRequired: A call needs a person's approval, and nobody can be asked.
         AgentAPIError: As `run_loop`.
     """
-    settings = load_settings()
+    connect = partial(chain_of, gate=local_gate(settings.provider_limits))
     user = UserMessage(
         content=content.text, attachments=content.attachments, turn_id=context.turn_id
     )
@@ -92,11 +96,12 @@ async def run_in_process(
         try:
             result = await run_loop(
                 agent,
-                chain_of(agent),
+                connect(agent),
                 history=history,
                 progress=progress,
                 context=context,
                 log=log,
+                connect=connect,
                 stream=stream,
                 retry=RetryPolicy(max_retries=settings.provider_max_retries),
                 book=book,
@@ -105,7 +110,7 @@ async def run_in_process(
                 agents=_handed_to(agent),
             )
         except TurnSuspended as suspended:
-            book = await _ask(suspended, context, depth, remembered)
+            book = await _ask(suspended, settings, context, depth, remembered)
         else:
             return Answer(result=result, agent=_last(agent, progress), spent=progress.spent)
 
@@ -128,7 +133,11 @@ def turn_rules(
 
 
 async def _ask(
-    suspended: TurnSuspended, context: ToolContext, depth: int, remembered: Remembered
+    suspended: TurnSuspended,
+    settings: Settings,
+    context: ToolContext,
+    depth: int,
+    remembered: Remembered,
 ) -> CallBook:
     """Run the children, each conversation's one after the other."""
     held = suspended.held
@@ -144,7 +153,7 @@ async def _ask(
 
     async def run_all(children: Sequence[ChildTurn]) -> list[ChildReply]:
         return [
-            await _run_child(child, suspended.agents, context, depth, remembered)
+            await _run_child(child, suspended.agents, settings, context, depth, remembered)
             for child in children
         ]
 
@@ -159,6 +168,7 @@ async def _ask(
 async def _run_child(
     child: ChildTurn,
     agents: Mapping[str, object],
+    settings: Settings,
     context: ToolContext,
     depth: int,
     remembered: Remembered,
@@ -174,6 +184,7 @@ async def _run_child(
             answer = await run_in_process(
                 agent,
                 Content(text=child.input),
+                settings=settings,
                 history=remembered.get(child.conversation_id, ()),
                 context=replace(
                     context, conversation_id=child.conversation_id, turn_id=child.turn_id

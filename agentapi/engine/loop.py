@@ -20,7 +20,6 @@ from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.conversation.window import estimate_request
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
-from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
 from agentapi.errors import (
@@ -87,12 +86,12 @@ async def run_loop(
     progress: TurnProgress,
     context: ToolContext,
     log: TurnLog,
+    connect: Callable[[AgentDefinition], Provider],
     stream: bool = False,
     retry: RetryPolicy = _WAIT_HERE,
     book: CallBook = _NOTHING_WAITED,
     rules: TurnRules = _DEFAULT_RULES,
     agents: Mapping[str, AgentDefinition] = _NO_AGENTS,
-    connect: Callable[[AgentDefinition], Provider] = chain_of,
     summary: str = "",
     calibration: float = 1.0,
     blobs: Fetch = no_blobs,

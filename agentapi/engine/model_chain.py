@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from agentapi.admission import Caller, ProviderGate, here, local_gate
+from agentapi.admission import Caller, ProviderGate, here
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
@@ -128,17 +128,15 @@ class ModelChain:
         yield replace(response, model=f"{name}:{asked.model}")
 
 
-def chain_of(
-    agent: AgentDefinition, *, gate: ProviderGate | None = None, call: Caller = here
-) -> Provider:
+def chain_of(agent: AgentDefinition, *, gate: ProviderGate, call: Caller = here) -> Provider:
     """Whom the agent asks.
 
     Args:
         agent: The agent.
-        gate: What the process knows of its providers; the event loop's own when not given.
+        gate: What the process knows of its providers.
         call: For the gate's round trips to Redis.
     """
-    return ModelChain(agent.choices, gate or local_gate(), call)
+    return ModelChain(agent.choices, gate, call)
 
 
 def another_may_help(error: ProviderError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -17,18 +18,31 @@ from agentapi.ids import check_conversation_id, create_conversation_id
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
-from agentapi.settings import load_settings
+from agentapi.settings import Settings, load_settings
 from agentapi.stores.refusals import other_tenant
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What tells one connection from another; the other settings do not."""
+
+    url: str
+    sentinel_master: str
+    timeout: float
+    settings: Settings = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Server:
+        return cls(settings.redis_url, settings.sentinel_master, settings.redis_timeout, settings)
+
+
 @lru_cache(maxsize=32)
-def _connection(url: str, master: str, timeout: float) -> tuple[redis.Redis, Scripts]:
-    """One pool a process and server: a conversation costs no connection of its own."""
-    settings = load_settings(redis_url=url, sentinel_master=master, redis_timeout=timeout)
-    client = connect(settings)
+def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
+    """One pool per process and server: a conversation costs no connection of its own."""
+    client = connect(server.settings)
     return client, Scripts(client)
 
 
@@ -71,9 +85,7 @@ class RedisMemory:
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
         self._settings = load_settings(**overrides)
-        self._client, self._scripts = _connection(
-            self._settings.redis_url, self._settings.sentinel_master, self._settings.redis_timeout
-        )
+        self._client, self._scripts = _connection(_Server.of(self._settings))
         self._keys = conversation_keys(self.conversation_id)
 
     def __repr__(self) -> str:

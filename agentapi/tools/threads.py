@@ -10,12 +10,14 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from agentapi.faults import named
-from agentapi.settings import load_settings
 
 T = TypeVar("T")
+
+DEFAULT_TOOL_THREADS: Final = 64
+"""Threads of an event loop that nobody configured, as when a test calls a tool by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,16 @@ class _Places:
 _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Places] = weakref.WeakKeyDictionary()
 
 
+def limit_tool_threads(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """Set how many tool threads an event loop may have at the same time.
+
+    Whoever owns the loop calls this before turns run on it. Later calls change nothing: a bound
+    that moved while threads hold places would be no bound.
+    """
+    if loop not in _places:
+        _places[loop] = _Places(count)
+
+
 def tool_threads(loop: asyncio.AbstractEventLoop) -> ToolThreads:
     """How the loop's tool threads stand; from any thread."""
     places = _places.get(loop)
@@ -71,14 +83,13 @@ def tool_threads(loop: asyncio.AbstractEventLoop) -> ToolThreads:
 async def run_in_tool_thread(call: Callable[[], T]) -> T:
     """Run a blocking call in a thread of its own, with the caller's context variables.
 
-    At most `AGENTAPI_TOOL_THREADS` at once. A thread cannot be stopped: when the caller goes on
-    without it, it keeps its place until it ends. Daemon threads, unlike those of an executor,
-    do not keep a process that was told to stop.
+    At most as many at the same time as `limit_tool_threads` allows the event loop. A thread cannot
+    be stopped: when the caller goes on without it, it keeps its place until it ends. Daemon
+    threads, unlike those of an executor, do not keep a process that was told to stop.
     """
     loop = asyncio.get_running_loop()
-    places = _places.get(loop)
-    if places is None:
-        places = _places[loop] = _Places(load_settings().tool_threads)
+    limit_tool_threads(loop, DEFAULT_TOOL_THREADS)
+    places = _places[loop]
     await places.take()
     answer: asyncio.Future[T] = loop.create_future()
 

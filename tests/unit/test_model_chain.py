@@ -9,7 +9,6 @@ import pytest
 
 from agentapi import Agent, tool
 from agentapi.engine.model_call import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
-from agentapi.engine.model_chain import chain_of
 from agentapi.errors import (
     AgentAPIError,
     ContextTooLong,
@@ -26,7 +25,7 @@ from agentapi.providers import ModelChoice, providers, register_provider
 from agentapi.providers.errors import refused
 from agentapi.testing import Act, ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, TurnResult
-from tests.unit.test_loop import Log, run
+from tests.unit.test_loop import Log, chain, run
 
 BOTH = ["openai:gpt-a", "gemini"]
 
@@ -41,7 +40,7 @@ def look() -> str:
 
 async def ask(log: Log | None = None, provider: Any = None, **more: Any) -> TurnResult:
     agent = Agent(name="a", provider=provider or BOTH, tools=[look])
-    return await run(chain_of(agent.definition), log, agent=agent, **more)
+    return await run(chain(agent.definition), log, agent=agent, **more)
 
 
 def unavailable(retry_after: float | None = None) -> ProviderUnavailable:
@@ -178,7 +177,7 @@ async def test_each_provider_gets_the_options_for_all_and_its_own(script: Play) 
         "gemini": {"maxOutputTokens": 200, "temperature": 1},
     }
     agent = Agent(name="a", provider=BOTH, options=options)
-    assert (await run(chain_of(agent.definition), agent=agent)).text == "Hello"
+    assert (await run(chain(agent.definition), agent=agent)).text == "Hello"
     assert first.requests[0].options == {"temperature": 0, "max_completion_tokens": 300}
     assert second.requests[0].options == {"temperature": 1, "maxOutputTokens": 200}
 
@@ -187,7 +186,7 @@ async def test_options_under_a_name_that_is_no_provider_of_the_agent_are_sent(sc
     alone = script(says("Hello"))
     options = {"openai": {"seed": 1}, "provider": {"sort": "price"}}
     agent = Agent(name="a", provider="openai", options=options)
-    await run(chain_of(agent.definition), agent=agent)
+    await run(chain(agent.definition), agent=agent)
     assert alone.requests[0].options == {"seed": 1, "provider": {"sort": "price"}}
 
 

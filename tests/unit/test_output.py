@@ -20,6 +20,7 @@ from agentapi.providers.openai.format import request_body
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, TurnResult, step_from_json, step_to_json
 from orchestrator import AsyncOrchestrator, Orchestrator
+from tests.unit.test_loop import chain
 
 Script = Callable[..., ScriptedProvider]
 Eager = Callable[..., Orchestrator]
@@ -88,7 +89,13 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
         progress.steps = [step_from_json(step_to_json(rejected))]
         context = ToolContext(conversation_id="c", turn_id="t")
         return await run_loop(
-            agent.definition, model, history=[], progress=progress, context=context, log=NoLog()
+            agent.definition,
+            model,
+            history=[],
+            progress=progress,
+            context=context,
+            log=NoLog(),
+            connect=chain,
         )
 
     # The earlier refusal counts, and the model is told of it.

@@ -327,7 +327,7 @@ async def test_an_agent_by_itself_keeps_to_the_limits(
     agent = Agent(name="a", provider="openai")
     with pytest.raises(ContextTooLong):
         await agent.run("x" * 400)
-    assert local_gate() is local_gate()
+    assert local_gate({}) is local_gate({})
 
 
 def test_limits_are_json() -> None:
