@@ -9,13 +9,12 @@ from typing import Any
 from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
-from agentapi.conversation.attachments import UserInput, content_of
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import Message
+from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.conversation.window import Window, as_window
 from agentapi.engine.in_process import run_in_process
 from agentapi.engine.loop import NoLog, TurnLog
-from agentapi.errors import InvalidMessage
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.providers import model_choices
@@ -254,27 +253,3 @@ class _QueueLog(NoLog):
 
     async def delta(self, text: str) -> None:
         await self.queue.put(text)
-
-
-def check_message(message: object, max_bytes: int | None = None) -> str:
-    """Return the message if it is one.
-
-    Raises:
-        InvalidMessage: It is no text, empty, only white space, or longer than `max_bytes`.
-    """
-    if not isinstance(message, str):
-        raise InvalidMessage(f"message is a {type(message).__name__}, expected text")
-    if not message.strip():
-        raise InvalidMessage("message is empty, expected text")
-    try:
-        size = len(message.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidMessage(
-            f"message is not valid Unicode at position {error.start}: replace lone surrogates"
-        ) from error
-    if max_bytes is not None and size > max_bytes:
-        raise InvalidMessage(
-            f"message has {size} bytes, the limit is {max_bytes} (AGENTAPI_MAX_MESSAGE_BYTES): "
-            "shorten it, or put large content where a tool can read it"
-        )
-    return message

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from agentapi import Agent, Settings
-from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.user_input import UserInput
 from agentapi.errors import TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (

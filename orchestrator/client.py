@@ -13,8 +13,8 @@ from pydantic_core import from_json
 from agentapi import Agent, Settings, load_settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import by_name
-from agentapi.conversation.attachments import UserInput
 from agentapi.conversation.messages import to_dict
+from agentapi.conversation.user_input import UserInput
 from agentapi.flows import CHAIN, GATHER, flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 import orjson
 
 from agentapi import Agent, Settings
-from agentapi.agent import check_message
 from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import unknown_agent
+from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.turns import TurnResult

@@ -11,7 +11,6 @@ from pydantic_core import from_json, to_json
 
 from agentapi.errors import InvalidAgent
 from agentapi.providers.base import OutputSpec
-from agentapi.providers.openai.strict_schema import strict
 from agentapi.turns.model import OutputT
 
 _FENCED: Final = re.compile(r"^\s*```(?:json)?\s*\n(?P<inside>.*)\n\s*```\s*$", re.S)
@@ -49,7 +48,7 @@ class OutputType(Generic[OutputT]):
                 f"agent {agent!r}: output_type {kind!r} has no JSON schema: {error}; expected a "
                 "pydantic model, a dataclass, or a plain type such as list[int]"
             ) from error
-        self.spec = OutputSpec(name=name, schema=schema, strict_schema=strict(schema))
+        self.spec = OutputSpec(name=name, schema=schema)
 
     def read(self, text: str) -> tuple[OutputT, str]:
         """The value of a reply, and its text without what only providers need.

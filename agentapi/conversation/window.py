@@ -8,7 +8,6 @@ from typing import Final
 
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
 from agentapi.errors import InvalidAgent
-from agentapi.providers.base import ToolSpec
 
 BYTES_PER_TOKEN: Final = 4
 """A usual estimate for English text and JSON with today's tokenizers."""
@@ -75,11 +74,3 @@ def estimate_tokens(messages: Sequence[Message]) -> int:
         if isinstance(message, AssistantMessage):
             size += sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
     return size // BYTES_PER_TOKEN
-
-
-def estimate_request(
-    system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
-) -> int:
-    """A rough count of the tokens of a whole model call."""
-    size = len(system_prompt.encode()) + sum(len(tool.description) + 200 for tool in tools)
-    return size // BYTES_PER_TOKEN + estimate_tokens(messages)

@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.conversation.attachments import Content, Fetch, no_blobs
+from agentapi.conversation.attachments import Fetch, no_blobs
 from agentapi.conversation.messages import Message, UserMessage
+from agentapi.conversation.user_input import Content
 from agentapi.engine.loop import NoLog, TurnLog, run_loop
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of

@@ -18,7 +18,6 @@ from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
-from agentapi.conversation.window import estimate_request
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
@@ -32,6 +31,7 @@ from agentapi.errors import (
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
+from agentapi.providers.estimate import estimate_request
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import priced

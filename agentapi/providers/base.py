@@ -27,19 +27,17 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OutputSpec:
-    """What a reply must be, besides tool calls.
+    """The type of a reply. Compared by identity: an agent has one, so providers can cache by it.
 
     Attributes:
         name: Of the type; letters, digits, underscores, dashes.
         schema: JSON schema of an object.
-        strict_schema: The same for providers that hold the model to it, if it can be said so.
     """
 
     name: str
     schema: Mapping[str, Any]
-    strict_schema: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

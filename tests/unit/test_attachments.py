@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, File, Image, InMemoryMemory, register_provider, tool
-from agentapi.conversation.attachments import content_of
 from agentapi.conversation.messages import UserMessage, dumps, loads
+from agentapi.conversation.user_input import content_of
 from agentapi.conversation.window import Window
 from agentapi.errors import AttachmentRefused, InvalidMessage, TurnFailed
 from agentapi.ids import create_turn_id

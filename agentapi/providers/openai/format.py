@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -21,7 +22,8 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.decoding.plain import clean_text
-from agentapi.providers.base import FinishReason, ModelRequest
+from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec
+from agentapi.providers.openai.strict_schema import strict
 
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
@@ -52,15 +54,22 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             for tool in request.tools
         ]
     if (output := request.output) is not None:
+        strict_schema = _strict_schema(output)
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {
                 "name": output.name,
-                "schema": dict(output.strict_schema or output.schema),
-                "strict": output.strict_schema is not None,
+                "schema": dict(strict_schema or output.schema),
+                "strict": strict_schema is not None,
             },
         }
     return {**body, **request.options}
+
+
+@lru_cache(maxsize=256)
+def _strict_schema(output: OutputSpec) -> Mapping[str, Any] | None:
+    """The schema in strict mode, converted once per agent."""
+    return strict(output.schema)
 
 
 def _messages(request: ModelRequest) -> list[dict[str, Any]]:
