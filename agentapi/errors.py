@@ -305,6 +305,11 @@ class ProviderUnavailable(ProviderError):
         super().__init__(message, provider=provider, status=status)
         self.retry_after = _bounded(retry_after)
 
+    @property
+    def source(self) -> str:
+        """What cannot be reached, in words."""
+        return f"provider {self.provider!r}"
+
 
 def _bounded(seconds: float | None) -> float | None:
     if seconds is None or not math.isfinite(seconds):
@@ -329,6 +334,32 @@ class NoProviderAvailable(ProviderUnavailable):
     def __init__(self, message: str, *, causes: Sequence[ProviderUnavailable]) -> None:
         super().__init__(message, provider=causes[0].provider, status=causes[0].status)
         self.causes = tuple(causes)
+
+
+class ToolServerUnavailable(ProviderUnavailable):
+    """Try again: a server of tools cannot be reached, or does not say which tools it has.
+
+    A turn waits for it as for a provider, and fails with the same code.
+
+    Attributes:
+        server: Name of the server.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        self.server = server
+
+    @property
+    def source(self) -> str:
+        """What cannot be reached, in words."""
+        return f"tool server {self.server!r}"
 
 
 class ProviderRejected(ProviderError):

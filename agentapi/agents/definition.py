@@ -91,7 +91,7 @@ class AgentDefinition(Generic[OutputT]):
         """The tools that the model may call now, including those of servers.
 
         Raises:
-            ProviderUnavailable: A server cannot be asked; trying again may help.
+            ToolServerUnavailable: A server cannot be asked; trying again may help.
             InvalidAgent: A server's tool has the name of another tool.
         """
         if not self.tool_sources:

@@ -91,7 +91,7 @@ class ToolSource(Protocol):
         """Its tools as they are now; called before each model call, so it should remember.
 
         Raises:
-            ProviderUnavailable: Trying again may help; the turn does, and parks if it must.
+            ToolServerUnavailable: Trying again may help; the turn does, and parks if it must.
         """
         ...
 

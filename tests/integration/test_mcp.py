@@ -17,7 +17,13 @@ import pytest
 from mcp import Client
 
 from agentapi import Agent, tool
-from agentapi.errors import InvalidAgent, InvalidTool, ProviderUnavailable, TurnFailed
+from agentapi.errors import (
+    InvalidAgent,
+    InvalidTool,
+    ProviderUnavailable,
+    ToolServerUnavailable,
+    TurnFailed,
+)
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tools import McpServer
 from agentapi.tools.mcp import session as mcp_session
@@ -186,10 +192,13 @@ async def test_a_call_that_takes_too_long(script: Script) -> None:
 
 async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
     agent = agent_with(McpServer("gone", command=["/no/such/program"]))
-    with pytest.raises(ProviderUnavailable, match="MCP server 'gone' cannot be used") as first:
+    with pytest.raises(ToolServerUnavailable, match="MCP server 'gone' cannot be used") as first:
         await agent.toolbox()
     assert first.value.retry_after == 1
-    with pytest.raises(ProviderUnavailable, match="tried again soon"):
+    # A server of tools is not a model provider, but a turn waits for it under the same code.
+    assert (first.value.server, first.value.provider) == ("gone", "")
+    assert first.value.code == ProviderUnavailable.code
+    with pytest.raises(ToolServerUnavailable, match="tried again soon"):
         await agent.toolbox()
 
 
@@ -205,7 +214,7 @@ async def test_a_server_that_refuses_is_told_without_its_keys(status: int) -> No
         port = listener.sockets[0].getsockname()[1]
         server = McpServer("crm", url=f"http://ann:secret@127.0.0.1:{port}/mcp?key=secret")
         assert repr(server) == f"McpServer('crm', 'http://127.0.0.1:{port}/mcp')"
-        with pytest.raises(ProviderUnavailable, match=rf"'crm' cannot .*HTTP {status}") as caught:
+        with pytest.raises(ToolServerUnavailable, match=rf"'crm' cannot .*HTTP {status}") as caught:
             await server.tools()
     assert caught.value.status == status
     assert "secret" not in str(caught.value)
@@ -213,7 +222,7 @@ async def test_a_server_that_refuses_is_told_without_its_keys(status: int) -> No
 
 async def test_a_server_that_ends_at_once_is_told_with_the_cause() -> None:
     server = McpServer("exits", command=[sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(ProviderUnavailable, match="'exits' cannot be used: Connection closed"):
+    with pytest.raises(ToolServerUnavailable, match="'exits' cannot be used: Connection closed"):
         await server.tools()
 
 

@@ -31,7 +31,7 @@ from mcp.types import (
 )
 
 from agentapi.decoding.plain import clean_text, cut
-from agentapi.errors import ProviderUnavailable
+from agentapi.errors import ToolServerUnavailable
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp.endpoint import McpEndpoint
 from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
@@ -74,7 +74,7 @@ class McpSession:
         """The server's tools; remembered until they change or the session breaks.
 
         Raises:
-            ProviderUnavailable: The server cannot be reached.
+            ToolServerUnavailable: The server cannot be reached.
         """
         while self._tools is None or not self._remembers:
             known = self._client
@@ -111,7 +111,7 @@ class McpSession:
         for last in (False, True):
             try:
                 client = await self._connected()
-            except ProviderUnavailable as error:
+            except ToolServerUnavailable as error:
                 raise ToolFailed(f"{error}; the call was not made") from error
             try:
                 return await client.call_tool(
@@ -236,15 +236,15 @@ class McpSession:
 
     def _away(
         self, error: BaseException | str, retry_after: float | None = None
-    ) -> ProviderUnavailable:
+    ) -> ToolServerUnavailable:
         # Of what the server sent, its beginning says enough.
         why = error if isinstance(error, str) else cut(clean_text(_reason(error)), LONGEST_REASON)
         if self._status is not None:
             why = f"{why} (HTTP {self._status})"
-        return ProviderUnavailable(
+        return ToolServerUnavailable(
             f"MCP server {self._server.name!r} cannot be used: {why}; is it running, and is the "
             "agent's McpServer(...) right?",
-            provider=self._server.name,
+            server=self._server.name,
             status=self._status,
             retry_after=retry_after,
         )
