@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi.errors import ConfigurationError
+from agentapi.logs import LogFormat
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 
@@ -245,6 +246,10 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
+    )
+    log_format: LogFormat = Field(
+        default="text",
+        description="How log lines are written: text, or json for one object a line.",
     )
 
     @field_validator("agents", "gateway_proxies", mode="before")

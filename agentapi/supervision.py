@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
+from agentapi.logs import LogLine, line
+
 log = logging.getLogger("agentapi.supervision")
 
 MAX_FAILURES: Final = 10
@@ -64,7 +66,7 @@ def end_process(name: str) -> NoReturn:
     Args:
         name: The service.
     """
-    log.critical("process.ends service=%s code=%d", name, EXIT_CODE)
+    log.critical(line("process.ends", service=name, code=EXIT_CODE))
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(EXIT_CODE)
@@ -150,8 +152,9 @@ class Service:
         known = (kind, place) in self._seen
         if not known and len(self._seen) < 100:
             self._seen.add((kind, place))
-        trace = "" if known else "\n" + "".join(traceback.format_list(frames)).rstrip()
-        log.error("service.failed service=%s error=%s at=%s%s", self.name, kind, place, trace)
+        trace = "" if known else "".join(traceback.format_list(frames)).rstrip()
+        fields: dict[str, object] = {"service": self.name, "error": kind, "at": place}
+        log.error(LogLine("service.failed", fields, trace))
 
     def _set_running(self, running: bool) -> None:
         with self._lock:

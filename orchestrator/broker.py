@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from agentapi import Settings
 from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
+from agentapi.logs import line
 from agentapi.settings import without_password
 from agentapi.stores import Wakeup
 
@@ -77,14 +78,16 @@ class CeleryWakeups:
         except (OperationalError, OSError) as error:
             # Once an outage: every enqueue meets it.
             if not self._away:
-                log.warning("wakeups.delayed error=%s", broker_unavailable(self._settings, error))
+                log.warning(
+                    line("wakeups.delayed", error=broker_unavailable(self._settings, error))
+                )
             self._away = True
         except Exception as error:
             # The turns are accepted, whatever this is: the caller must not think otherwise.
-            log.error("wakeups.failed count=%d error=%s", len(wakeups), type(error).__name__)
+            log.error(line("wakeups.failed", count=len(wakeups), error=type(error).__name__))
         else:
             if self._away:
-                log.warning("wakeups.sent_again")
+                log.warning(line("wakeups.sent_again"))
             self._away = False
 
     def close(self) -> None:

@@ -149,7 +149,7 @@ def _add_task(app: WorkerApp) -> None:
 def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> None:
     """In the watchdog: the worker is dead."""
     # Celery sets logging up after the fork.
-    configure_logging(app.settings.log_level)
+    configure_logging(app.settings.log_level, app.settings.log_format)
     if app.settings.watchdog:
         free_turns(app, app.runtime.candidate(owner), waiting)
 
@@ -208,7 +208,7 @@ def _connect_signals(app: WorkerApp) -> None:
         app.runtime.shutdown_requested(at_once=how != "Warm")
 
     def logs(**_: Any) -> None:
-        configure_logging(app.settings.log_level)
+        configure_logging(app.settings.log_level, app.settings.log_format)
 
     worker_init.connect(start, weak=False)
     worker_shutting_down.connect(stopping, weak=False)

@@ -30,7 +30,7 @@ from workers.dispatch import Dispatcher
 from workers.logs import line
 from workers.turns.running import RunningTurn
 
-log = logging.getLogger("agentapi.conversation.compaction")
+log = logging.getLogger("agentapi.compaction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

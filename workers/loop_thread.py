@@ -13,7 +13,7 @@ from agentapi.tools.mcp.server import close_sessions
 from workers.logs import line
 from workers.upkeep.liveness import starved
 
-log = logging.getLogger("agentapi.engine.loop")
+log = logging.getLogger("agentapi.loop")
 
 TICK: Final = 1.0
 """Seconds between signs of the loop's life."""

@@ -29,11 +29,11 @@ def register(app: typer.Typer) -> None:
 
 def gateway() -> None:
     """Serve OpenAI's API and the native one over HTTP; see AGENTAPI_GATEWAY_* for its settings."""
+    from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
-    from orchestrator.gateway.http.logs import configure_logging
 
     settings = load_settings()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     serve(settings)
 
 

@@ -11,6 +11,7 @@ import redis.asyncio
 
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, StoreFault, StoreUnavailable
+from agentapi.logs import line
 from agentapi.redis.aio import connect
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import turn_keys
@@ -147,7 +148,7 @@ class EventReader:
                 )
         except StoreUnavailable as error:
             if not self._away:
-                log.warning("follower.away error=%s", error)
+                log.warning(line("follower.away", error=error))
             self._away = True
             await asyncio.sleep(_AWAY)
             return []
@@ -167,7 +168,7 @@ class EventReader:
                 with translate_errors(self._settings.redis_url):
                     await self._client.xrange(stream, count=1)
             except StoreFault as fault:
-                log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(fault).__name__)
+                log.error(line("follower.unreadable", turn_id=turn_id, error=type(fault).__name__))
                 self._close(turn_id, Closed.UNREADABLE)
                 found = True
             except AgentAPIError:
@@ -196,7 +197,7 @@ class EventReader:
                     subscription.deliver(events)
         except Exception as error:
             # Whatever is wrong with one turn's events is no other's business.
-            log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(error).__name__)
+            log.error(line("follower.unreadable", turn_id=turn_id, error=type(error).__name__))
             self._close(turn_id, Closed.UNREADABLE)
 
     def _close(self, turn_id: str, why: Closed) -> None:

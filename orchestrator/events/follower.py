@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
+from agentapi.logs import line
 from agentapi.stores import TurnStore
 from agentapi.supervision import MAX_FAILURES, Service, Supervisor, ThreadService
 from agentapi.turns import Event
@@ -131,7 +132,7 @@ class EventFollower:
 
     def _is_away(self, error: StoreUnavailable) -> None:
         if not self._away:
-            log.warning("follower.away error=%s", error)
+            log.warning(line("follower.away", error=error))
         self._away = True
         if not isinstance(error, LoginRefused):
             self._refused_since = None
@@ -144,7 +145,7 @@ class EventFollower:
 
     def _is_back(self) -> None:
         if self._away:
-            log.warning("follower.back")
+            log.warning(line("follower.back"))
         self._away, self._refused_since = False, None
 
     def _blame(self, cursors: dict[str, int]) -> bool:
@@ -157,7 +158,7 @@ class EventFollower:
                 return blamed
             except Exception as fault:
                 blamed = True
-                log.error("follower.unreadable turn_id=%s error=%s", turn_id, type(fault).__name__)
+                log.error(line("follower.unreadable", turn_id=turn_id, error=type(fault).__name__))
                 self._end(self._of(turn_id), _fault(fault))
             else:
                 self._deliver(turn_id, after, found.get(turn_id, []))
@@ -211,9 +212,11 @@ class EventFollower:
             return True
         except Exception as error:
             log.warning(
-                "follower.undeliverable turn_id=%s error=%s",
-                subscription.turn_id,
-                type(error).__name__,
+                line(
+                    "follower.undeliverable",
+                    turn_id=subscription.turn_id,
+                    error=type(error).__name__,
+                )
             )
             self.unsubscribe(subscription)
             return False

@@ -13,6 +13,7 @@ import uvicorn
 
 from agentapi import Settings
 from agentapi.errors import ConfigurationError
+from agentapi.logs import line
 from agentapi.redis.aio import connect
 from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.app import create_app
@@ -39,7 +40,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        log.info("gateway.stopping")
+        log.info(line("gateway.stopping"))
         self._gateway.stop_streams()
         await super().shutdown(sockets)
 
@@ -77,7 +78,8 @@ def serve(settings: Settings) -> None:
         server_header=False,
     )
     host, port = listener.getsockname()[:2]
-    log.info("gateway.listening address=http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    shown = f"[{host}]" if ":" in host else host
+    log.info(line("gateway.listening", address=f"http://{shown}:{port}"))
     _Server(config, gateway).run(sockets=[listener])
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from agentapi.turns import Event, Turn, TurnStatus
 from orchestrator.events.subscriptions import Closed
 from orchestrator.gateway.http.errors import Problem, problem_of
@@ -136,7 +137,7 @@ def _problem(view: TenantView, turn: Turn, error: Exception) -> Problem:
     problem = problem_of(error)
     if isinstance(error, AgentAPIError):
         return replace(problem, message=view.scrub(error))
-    log.error("stream.crashed turn_id=%s error=%s", turn.turn_id, type(error).__name__)
+    log.error(line("stream.crashed", turn_id=turn.turn_id, error=type(error).__name__))
     return replace(problem, message="the gateway failed")
 
 

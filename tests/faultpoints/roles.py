@@ -114,12 +114,12 @@ def worker(control: Control) -> None:
 
 def gateway(control: Control) -> None:
     """The HTTP gateway, in the main thread."""
+    from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
-    from orchestrator.gateway.http.logs import configure_logging
     from orchestrator.gateway.services import Gateway
 
     settings = load_settings()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     made: list[Gateway] = []
     start = Gateway.start
 

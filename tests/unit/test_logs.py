@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import logging
 import shlex
+from pathlib import Path
 
 import pytest
 
-from workers.logs import line
+from agentapi.logs import JsonFormatter, LogLine, line
+
+ROOT = Path(__file__).parents[2]
+
+LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
 
 
 @pytest.mark.parametrize(
@@ -29,8 +37,78 @@ from workers.logs import line
     ],
 )
 def test_values(value: object, shown: str) -> None:
-    said = line("turn.completed", conversation_id=value, attempt=1)
+    said = str(line("turn.completed", conversation_id=value, attempt=1))
     assert said == f"turn.completed conversation_id={shown} attempt=1"
     assert len(said.splitlines()) == 1
     assert len(shlex.split(said)) == 3
     said.encode()
+
+
+def record(message: object, *args: object, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, error.__traceback__) if error else None
+    return logging.LogRecord("agentapi.turn", logging.WARNING, "x.py", 1, message, args, info)
+
+
+@pytest.mark.parametrize("value", ["a b", "two\nlines", 3, 2.5, True, None, 2**70, "half \ud83d"])
+def test_json_keeps_values(value: object) -> None:
+    text = JsonFormatter().format(record(line("turn.lost", turn_id="042", value=value)))
+    assert len(text.splitlines()) == 1
+    found = json.loads(text)
+    assert found["event"] == "turn.lost"
+    assert found["turn_id"] == "042"
+    assert found["level"] == "WARNING"
+    assert found["logger"] == "agentapi.turn"
+    assert found["time"].endswith("Z")
+    shown = {2**70: str(2**70), "half \ud83d": "half \\ud83d"}
+    assert found["value"] == (shown.get(value, value) if isinstance(value, (int, str)) else value)
+
+
+def test_json_of_other_libraries() -> None:
+    found = json.loads(JsonFormatter().format(record("task %s began", "t1")))
+    assert found["message"] == "task t1 began"
+    assert "event" not in found
+
+
+def test_json_with_a_traceback() -> None:
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        found = json.loads(JsonFormatter().format(record("failed", error=error)))
+    assert found["traceback"].endswith("KeyError: 'k'")
+    detail = LogLine("service.failed", {"service": "sweep"}, "File x, line 1")
+    assert json.loads(JsonFormatter().format(record(detail)))["detail"] == "File x, line 1"
+    assert str(detail) == "service.failed service=sweep\nFile x, line 1"
+
+
+def test_nothing_is_formatted_that_is_not_written() -> None:
+    class Never:
+        def __str__(self) -> str:
+            raise AssertionError("formatted")
+
+    logging.getLogger("agentapi.test").debug(line("turn.refused", value=Never()))
+
+
+def calls_of_loggers() -> list[str]:
+    """Log calls of the packages that are not made with `line`."""
+    found = []
+    for package in ("agentapi", "workers", "orchestrator"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Name(id="log"), attr=attr), args=[first, *more]
+                    ) if attr in LEVELS and (more or not _is_line(first)):
+                        found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return found
+
+
+def _is_line(node: ast.expr) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id="line" | "claim_line" | "LogLine")):
+            return True
+        case _:
+            return False
+
+
+def test_there_is_one_way_to_log() -> None:
+    assert calls_of_loggers() == []

@@ -32,7 +32,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
     """
     settings = app.settings
     # Celery sets logging up after the watchdog is forked.
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     runtime = Runtime(
         settings,
         app.runtime.agents,

@@ -9,8 +9,8 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import TurnSuspended
 from agentapi.errors import LeaseLost, StoreUnavailable, TurnParked
+from agentapi.logs import LogLine, line
 from agentapi.stores import Claim, Ending
-from workers.logs import line
 from workers.turns.running import RunningTurn
 
 Outcome: TypeAlias = Ending | TurnParked | TurnSuspended | LeaseLost | StoreUnavailable | None
@@ -27,7 +27,7 @@ class ClaimedTurn:
     progress: TurnProgress
 
 
-def claim_line(action: str, claim: Claim, **more: object) -> str:
+def claim_line(action: str, claim: Claim, **more: object) -> LogLine:
     """A log line about a claimed turn."""
     return line(
         action,

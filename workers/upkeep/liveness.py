@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from agentapi.logs import LogLine, line
 from agentapi.supervision import Service, Supervisor, end_process, stack_of_thread
-from workers.logs import line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,11 +178,8 @@ class Liveness:
         for probe in self._probes:
             if probe.look(passed):
                 continue
-            log.critical(
-                "%s\n%s",
-                line("process.stalled", what=probe.name, seconds=round(probe.silent, 1)),
-                probe.where(),
-            )
+            fields: dict[str, object] = {"what": probe.name, "seconds": round(probe.silent, 1)}
+            log.critical(LogLine("process.stalled", fields, probe.where()))
             self._die(probe.name)
 
     def alive(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentapi.ids import partition_of_turn
+from agentapi.logs import line
 from agentapi.stores.calls import Errand, ErrandKind
 
 log = logging.getLogger("agentapi.store")
@@ -53,7 +54,7 @@ class DueReader:
             self._told.clear()
         self._told.add(member)
         shown = member[:_LONGEST_SHOWN]
-        log.error("due.unreadable partition=%d member=%r", partition, shown)
+        log.error(line("due.unreadable", partition=partition, member=shown))
 
 
 def _read(partition: int, member: bytes) -> str | Errand:

@@ -32,6 +32,7 @@ from mcp.types import (
 
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import ToolServerUnavailable
+from agentapi.logs import line
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp.endpoint import McpEndpoint
 from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
@@ -93,7 +94,7 @@ class McpSession:
             if changes == self._changes:
                 self._tools = tools
                 if left_out := len(found) - len(tools):
-                    log.warning("mcp.left_out server=%s tools=%d", self._server.name, left_out)
+                    log.warning(line("mcp.left_out", server=self._server.name, tools=left_out))
             return tools
         return self._tools
 

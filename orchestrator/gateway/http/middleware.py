@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from orchestrator.gateway.http.bodies import BodyReader
 from orchestrator.gateway.http.entrance import Entrance
 from orchestrator.gateway.http.errors import Problem, problem_of
@@ -65,10 +66,12 @@ class RequestGate:
         except Exception as error:
             # Neither here nor at the client: a traceback may show what people said.
             log.error(
-                "request.crashed request_id=%s error=%s at=%s",
-                request_id,
-                type(error).__name__,
-                _place(error),
+                line(
+                    "request.crashed",
+                    request_id=request_id,
+                    error=type(error).__name__,
+                    at=_place(error),
+                )
             )
             if exchange.status is None:
                 await exchange.refuse(problem_of(error))
@@ -114,13 +117,15 @@ class _Exchange:
         """The route and not the path: ids of conversations are the tenant's business."""
         route = getattr(self._scope.get("route"), "path", "-")
         log.info(
-            "request method=%s route=%s status=%s ms=%.0f request_id=%s tenant=%s",
-            self._scope["method"],
-            route,
-            self.status or "-",
-            (time.monotonic() - self._began) * 1000,
-            self._request_id,
-            self._scope["state"].get("tenant", "-"),
+            line(
+                "request",
+                method=self._scope["method"],
+                route=route,
+                status=self.status or "-",
+                ms=round((time.monotonic() - self._began) * 1000),
+                request_id=self._request_id,
+                tenant=self._scope["state"].get("tenant", "-"),
+            )
         )
 
 

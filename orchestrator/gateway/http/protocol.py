@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from agentapi.logs import line
 from orchestrator.gateway.http.errors import InvalidRequest, Stopping, problem_of
 
 log = logging.getLogger("agentapi.gateway")
@@ -137,7 +138,7 @@ class GuardedProtocol(H11Protocol):
         self.loop.call_later(self._limits.stall, self.transport.abort)
 
     def _drop(self) -> None:
-        log.warning("connection.dropped why=stalled seconds=%g", self._limits.stall)
+        log.warning(line("connection.dropped", why="stalled", seconds=self._limits.stall))
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:

@@ -14,6 +14,8 @@ from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.types import Message, Receive, Scope, Send
 
+from agentapi.logs import line
+
 log = logging.getLogger("agentapi.gateway")
 
 SIGN_OF_LIFE: Final = KEEPALIVE_COMMENT
@@ -90,7 +92,7 @@ class EventStream(Response):
             await self._put(send, _body(b"", more=False))
         except _Stalled:
             # Without the end of the body, the client sees that the stream was cut.
-            log.warning("stream.dropped why=stalled seconds=%g", self._stall)
+            log.warning(line("stream.dropped", why="stalled", seconds=self._stall))
 
     async def _put(self, send: Send, message: Message) -> None:
         """The server waits here while what it has already is not taken."""

@@ -1,0 +1,139 @@
+"""Structured logging: an event's name and its fields, as text or as JSON, never what people say.
+
+Every line of the project is logged as ``log.info(line("turn.completed", turn_id=..., attempt=1))``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+
+LogFormat: TypeAlias = Literal["text", "json"]
+
+_ESCAPED: Final = frozenset('"\\')
+
+_PLAIN: Final = (str, int, float, bool, type(None))
+
+_QUIET: Final = {
+    # MCP's client quotes what it cannot read of a server's answers.
+    "mcp": logging.CRITICAL,
+    # We write one line a turn; Celery's two would only repeat it.
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
+    # HTTP clients log the address of each request, which may hold keys.
+    "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # It logs tracebacks of requests, whose text may quote what people say; the gateway logs the
+    # error's type and place.
+    "uvicorn": logging.WARNING,
+}
+"""The lowest level at which other libraries' loggers write."""
+
+
+class LogLine:
+    """One event of the log: a name, and fields with ids and numbers.
+
+    Attributes:
+        name: What happened, as ``noun.verb``.
+        fields: Ids, numbers and codes.
+        detail: More lines, such as a traceback.
+    """
+
+    __slots__ = ("detail", "fields", "name")
+
+    def __init__(self, name: str, fields: dict[str, object], detail: str = "") -> None:
+        self.name = name
+        self.fields = fields
+        self.detail = detail
+
+    def __str__(self) -> str:
+        parts = (f"{name}={quoted(value)}" for name, value in self.fields.items())
+        text = " ".join([self.name, *parts])
+        return f"{text}\n{self.detail}" if self.detail else text
+
+
+def line(name: str, /, **fields: object) -> LogLine:
+    """Make a log line such as ``turn.completed turn_id=042-… attempt=1``.
+
+    Text output quotes a value that contains spaces, line breaks or quotes, so that a line always
+    splits into its fields. Nothing is formatted before a handler writes the line.
+
+    Args:
+        name: What happened.
+        fields: Ids, numbers and codes; never what people say.
+    """
+    return LogLine(name, fields)
+
+
+def quoted(value: object) -> str:
+    """A value of a log line as one word."""
+    text = str(value)
+    if text and text.isprintable() and not _ESCAPED & set(text) and " " not in text:
+        return text
+    return f'"{"".join(map(_escape, text))}"'
+
+
+def _escape(character: str) -> str:
+    if character in _ESCAPED:
+        return f"\\{character}"
+    # Line separators, control characters, marks that change the direction of text, and lone
+    # surrogates.
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
+
+    Lines of other libraries have ``message`` instead of ``event``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        shown: dict[str, Any] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}"
+            f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        match record.msg:
+            case LogLine() as event:
+                shown["event"] = event.name
+                shown |= {name: _plain(value) for name, value in event.fields.items()}
+                if event.detail:
+                    shown["detail"] = _plain(event.detail)
+            case _:
+                shown["message"] = _plain(record.getMessage())
+        if record.exc_info:
+            shown["traceback"] = _plain(self.formatException(record.exc_info))
+        return orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: object) -> Any:
+    """A value that JSON can hold, whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
+        return str(value)
+    if isinstance(value, _PLAIN) and not isinstance(value, str):
+        return value
+    # A lone surrogate cannot be written as UTF-8.
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def configure_logging(level: str, style: LogFormat = "text") -> None:
+    """Write this process's log to standard error.
+
+    Args:
+        level: The least severe level to write.
+        style: ``"text"``, or ``"json"`` for one object a line.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter()
+        if style == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, logging.getLevelName(level)))
