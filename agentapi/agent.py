@@ -55,34 +55,34 @@ class Agent(DefinedAgent[OutputT]):
         """Define an agent.
 
         Args:
-            name: By which producers ask for it: a letter or digit, then at most 63 letters,
-                digits, dots, dashes or underscores.
+            name: How producers address it: a letter or digit, then at most 63 letters, digits,
+                dots, dashes or underscores.
             system_prompt: Its instructions.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`); with a model as ``"openai:gpt-5"``. A list of
-                them is asked in order: when one fails, the next answers.
-            model: The provider's name of the model, of the first provider that names none; the
-                provider's default when not given.
-            tools: Functions made with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
-            max_steps: Most model responses in one turn, at least 1.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. The entries
+                of a list are tried in order: when one fails, the next answers.
+            model: The model, for the first provider that does not include one; the provider's
+                default when not given.
+            tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
+            max_steps: Maximum model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
-            options: Sent to the provider as they are, such as ``{"temperature": 0}``. What is
-                under a provider's name is for that one alone:
+            options: Sent to the provider unchanged, such as ``{"temperature": 0}``. Options
+                under a provider's name are for that provider only:
                 ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
-            output_type: What the reply must be, as a type that pydantic can validate, such as a
-                model; `TurnResult.output` has it. Any text when not given.
-            output_retries: How often the model is told what is wrong with its reply and asked
+            output_type: For structured output: the type of the reply, such as a pydantic model.
+                `TurnResult.output` has the value. Plain text when not given.
+            output_retries: How often the model is shown the errors of an invalid reply and asked
                 again, at least 0.
-            limits: What one turn may spend, with all that it delegates.
+            limits: What one turn may spend, including everything it delegates.
             conversation_limits: What all turns of a conversation may spend together.
-            hooks: Middlewares around its turns, the first outermost.
-            compact: When what grows old in a conversation is summarised, by workers and in eager
-                mode; never when not given. The transcript stays whole.
+            hooks: Middleware around its turns, the first outermost.
+            compact: When workers (and eager mode) summarise the older part of a conversation;
+                never when not given. The full transcript is kept.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
-            InvalidAgent: A name, number or tool is not acceptable; says which.
+            InvalidAgent: A name, number or tool is not valid; the message says which.
         """
         own, sources = split_tools(name, tools)
         super().__init__(
@@ -119,7 +119,7 @@ class Agent(DefinedAgent[OutputT]):
 
     @property
     def has_memory(self) -> bool:
-        """Whether a conversation belongs to this object; a worker refuses such an agent."""
+        """Whether this object has a conversation of its own; workers refuse such an agent."""
         return self._memory is not None
 
     @property
@@ -130,35 +130,35 @@ class Agent(DefinedAgent[OutputT]):
         return self._memory
 
     def reset_memory(self) -> None:
-        """Begin the conversation anew, under the same system prompt."""
+        """Start a new conversation with the same system prompt."""
         self._answering = None
         self._remembered.clear()
         self._spent = Spent()
         self.memory.reset()
 
     async def run(self, message: UserInput) -> str:
-        """Say something and get the reply; see `run_turn`."""
+        """Send a message and return the reply; see `run_turn`."""
         return (await self.run_turn(message)).text
 
     async def run_turn(self, message: UserInput) -> TurnResult[OutputT]:
-        """Say something and get the reply with all that led to it.
+        """Send a message and return the reply with every step that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
-        conversation as it was. Settings come from the environment as it is when the turn begins.
+        conversation unchanged. Settings are read from the environment once, when this is called.
 
         Raises:
             ConfigurationError: A setting in the environment is not valid.
-            InvalidMessage: The message is empty or no text.
+            InvalidMessage: The message is empty or not text.
             ProviderError: The model did not answer.
             MaxStepsExceeded: The model wanted more than `max_steps` responses.
-            StoreUnavailable: Redis, with a `RedisMemory`, is out of reach.
+            StoreUnavailable: With a `RedisMemory`: Redis cannot be reached.
         """
         return await self._run(message, NoLog(), stream=False)
 
     async def stream(self, message: UserInput) -> AsyncIterator[str]:
-        """Say something and get the reply's text as it arrives, tools included.
+        """Send a message and yield the reply's text as it arrives.
 
-        The turn goes on to its end only while it is read. Raises as `run_turn`.
+        The turn is cancelled when the iterator is closed early. Raises the same as `run_turn`.
         """
         log = _QueueLog()
         turn = asyncio.create_task(self._run(message, log, stream=True))
@@ -181,21 +181,21 @@ class Agent(DefinedAgent[OutputT]):
         remembers: bool = False,
         requires_approval: bool = False,
     ) -> AgentTool:
-        """A tool by which another agent's model asks this agent.
+        """Make a tool that lets another agent's model ask this agent.
 
-        Each call is a turn of its own, in its own conversation, on any worker; several calls of
-        one response run side by side, and the turn that made them waits without a worker.
+        Each call is a turn of its own, in its own conversation, on any worker. Several calls of
+        one response run in parallel, and the calling turn waits without occupying a worker.
 
         Args:
             name: The tool's name for the model; the agent's own when not given.
             description: What the agent is good for, for the model.
-            timeout: Seconds a call may take, above 0, with all that the agent asks of others.
-            remembers: Whether all calls of one conversation are one conversation with this
-                agent; else it knows nothing but what the call says.
-            requires_approval: Whether a person must say yes before it is asked.
+            timeout: Seconds a call may take, above 0, including everything the agent delegates.
+            remembers: Whether all calls from one conversation continue one conversation with
+                this agent; otherwise it sees only the message of the call.
+            requires_approval: Whether a person must approve each call.
 
         Raises:
-            InvalidTool: The name is no tool name, or the timeout not above 0.
+            InvalidTool: The name is not a valid tool name, or the timeout is not above 0.
         """
         return AgentTool(
             self,
@@ -209,7 +209,7 @@ class Agent(DefinedAgent[OutputT]):
     async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
-        # Once for the whole run: a change of the environment meanwhile is for the next one.
+        # Once for the whole run, so that a change of the environment cannot split it.
         settings = load_settings()
         limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
@@ -238,7 +238,7 @@ class Agent(DefinedAgent[OutputT]):
             return result.result
 
     def _lock(self) -> asyncio.Lock:
-        """A lock belongs to one event loop, an agent may meet several (`asyncio.run`)."""
+        """The lock of the running loop: an agent may see several loops (`asyncio.run`)."""
         loop = asyncio.get_running_loop()
         if self._running is None or self._running[0] is not loop:
             self._running = (loop, asyncio.Lock())
@@ -246,7 +246,7 @@ class Agent(DefinedAgent[OutputT]):
 
 
 class _QueueLog(NoLog):
-    """Hands the text on. Text shown before a failure is produced again after it."""
+    """Passes the text on. After a failure the model produces it again from the start."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""What an agent is: the part of an `Agent` that workers run, for any number of conversations."""
+"""The definition of an agent: what workers run, for any number of conversations."""
 
 from __future__ import annotations
 

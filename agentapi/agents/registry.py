@@ -14,7 +14,7 @@ from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
 from agentapi.tools import AgentTool, Handoff
 
 INTERNAL: Final = "agentapi."
-"""What names of this project's own agents begin with, which nobody asks for by name."""
+"""Prefix of the runtime's own agents, which producers cannot address."""
 
 
 def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
@@ -25,7 +25,7 @@ def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
-        InvalidAgent: Two agents have one name, or one has a name of this project's own.
+        InvalidAgent: Two agents have the same name, or a name has the reserved prefix.
     """
     found = [
         agent
@@ -39,12 +39,12 @@ def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
             "expected at least one at module level"
         )
     for name in filter(is_internal, by_name(found)):
-        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are not free")
+        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are reserved")
     return found
 
 
 def load_agents(modules: Sequence[str]) -> dict[str, AgentDefinition]:
-    """The definitions of the modules' agents by name; raises as `find_agents`."""
+    """The definitions of the modules' agents by name; raises the same as `find_agents`."""
     return by_name(find_agents(modules))
 
 
@@ -69,7 +69,7 @@ def by_name(agents: Iterable[DefinedAgent | AgentDefinition]) -> dict[str, Agent
 
 
 def asked_by(agent: AgentDefinition) -> list[AgentDefinition]:
-    """The agents that an agent's tools ask or hand over to, where the tool has more than a name."""
+    """The agents behind an agent's tools, as far as a tool has more than a name."""
     return [
         other
         for tool in agent.tools
@@ -79,7 +79,7 @@ def asked_by(agent: AgentDefinition) -> list[AgentDefinition]:
 
 
 def widest_window(agent: AgentDefinition, known: Mapping[str, AgentDefinition]) -> Window:
-    """What a claim must load, so that every agent that the turn may be handed to has enough."""
+    """The history to load, so that every agent that may take over the turn has enough of it."""
     seen: dict[str, AgentDefinition] = {agent.name: agent}
     waiting = [agent]
     while waiting:
@@ -99,15 +99,15 @@ def widest_window(agent: AgentDefinition, known: Mapping[str, AgentDefinition]) 
 
 
 def is_internal(name: str) -> bool:
-    """Whether a name is one that only this project's own turns run under."""
+    """Whether a name is reserved for the runtime's own agents."""
     return name.startswith(INTERNAL)
 
 
 def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
-    """The error of an agent that is not registered."""
+    """The error for an agent that is not registered."""
     names = ", ".join(sorted(known)) or "none"
     return UnknownAgent(
-        f"there is no agent {shown(name)} here; known are: {names}. "
+        f"agent {shown(name)} is not registered here; registered are: {names}. "
         "Add its module to AGENTAPI_AGENTS, on every worker"
     )
 

@@ -1,4 +1,4 @@
-"""Images and files that come with a message. Their bytes are kept beside the history, not in it."""
+"""Images and files of messages. Their bytes are stored beside the history, not in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agentapi.conversation.messages import Attachment, Message, UserMessage
 from agentapi.errors import AttachmentRefused
 
 Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
-"""Gives the bytes of attachments by their names; those that are there."""
+"""Fetches the bytes of attachments by name; missing ones are left out."""
 
 
 def blobs_of(messages: Sequence[Message]) -> list[str]:
-    """Names of the bytes that the messages need, each once."""
+    """Names of the bytes that the messages refer to, each once."""
     found = {
         attachment.blob: None
         for message in messages
@@ -26,18 +26,18 @@ def blobs_of(messages: Sequence[Message]) -> list[str]:
 
 
 def describe(attachment: Attachment) -> str:
-    """An attachment in words, for who cannot see it."""
+    """A short text description, for readers that cannot see the attachment."""
     what = attachment.name or attachment.media_type or attachment.kind.value
     return f"{attachment.kind.value} {what}" if what != attachment.kind.value else what
 
 
 async def no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
-    """A `Fetch` where nothing is kept."""
+    """A `Fetch` that finds nothing."""
     return {}
 
 
 def remembering(fetch: Fetch) -> Fetch:
-    """The same, but what was fetched is not fetched again: a name always means the same bytes."""
+    """Cache what is fetched: a name always refers to the same bytes."""
     found: dict[str, bytes] = {}
 
     async def fetch_missing(names: Sequence[str]) -> Mapping[str, bytes]:
@@ -51,21 +51,21 @@ def remembering(fetch: Fetch) -> Fetch:
 def taken_by(
     who: str, takes: Callable[[Attachment], bool], messages: Sequence[Message]
 ) -> Sequence[Message]:
-    """The messages for a provider that does not take every image and file.
+    """Replace the attachments that a provider does not accept.
 
-    What it does not take of earlier messages is said in words: another provider took it, and the
-    conversation goes on with this one.
+    In earlier messages, which another provider may have answered, such attachments are replaced by
+    a short text description.
 
     Args:
-        who: The provider, for the error.
-        takes: Whether it takes an attachment.
-        messages: The conversation, with the message that is to be answered.
+        who: The provider, for errors.
+        takes: Whether the provider accepts an attachment.
+        messages: The conversation, including the message to answer.
 
     Raises:
-        AttachmentRefused: It does not take what came with the message that is to be answered.
+        AttachmentRefused: The provider does not accept an attachment of the message to answer.
     """
     users = [at for at, message in enumerate(messages) if isinstance(message, UserMessage)]
-    # What the model is told of a reply that did not fit has no turn of its own.
+    # A message about an invalid reply has no turn id: the message to answer is the one before.
     answered = max((at for at in users if messages[at].turn_id), default=max(users, default=None))
     made = list(messages)
     for at in users:
@@ -75,8 +75,8 @@ def taken_by(
         refused = [attachment for attachment in message.attachments if not takes(attachment)]
         if at == answered:
             raise AttachmentRefused(
-                f"{who} does not take {_listed(refused)}: give the agent a provider that does, "
-                "pass bytes instead of a url, or say it in words"
+                f"{who} does not accept {_listed(refused)}: give the agent a provider that does, "
+                "pass bytes instead of a url, or send text instead"
             )
         made[at] = replace(
             message,
@@ -87,7 +87,7 @@ def taken_by(
 
 
 def _listed(attachments: Sequence[Attachment]) -> str:
-    """Kinds, not names: an error is not the place for what users say."""
+    """Kinds, not names: errors must not quote users."""
     return ", ".join(
         f"{attachment.kind} by {'url' if attachment.url else 'its bytes'}"
         for attachment in attachments

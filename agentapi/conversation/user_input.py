@@ -1,4 +1,4 @@
-"""What a user says: text, images and files, checked and made ready to be stored."""
+"""User input: text, images and files, validated and converted for storage."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidMessage
 
 MAX_ATTACHMENTS: Final = 100
-"""Images and files of one message."""
+"""Maximum images and files in one message."""
 
 MAX_URL: Final = 8_192
-"""Characters of an address."""
+"""Maximum characters of a URL."""
 
 MAX_NAME: Final = 255
-"""Characters of a file's name."""
+"""Maximum characters of a file name."""
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: its bytes, or where the provider finds it.
+    """An image: its bytes, or a URL.
 
     Attributes:
-        url: An http or https address, fetched by the provider, by nobody else.
+        url: An http or https URL; only the provider fetches it.
         data: The bytes.
-        media_type: Such as ``image/png``; needed with `data`.
+        media_type: Such as ``image/png``; required with `data`.
     """
 
     url: str | None = None
@@ -43,13 +43,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A document: its bytes, or where the provider finds it.
+    """A document: its bytes, or a URL.
 
     Attributes:
-        url: An http or https address, fetched by the provider; not every provider does.
+        url: An http or https URL that the provider fetches; not every provider supports this.
         data: The bytes.
-        media_type: Such as ``application/pdf``; needed with `data`.
-        name: As the model is told.
+        media_type: Such as ``application/pdf``; required with `data`.
+        name: The name that the model sees.
     """
 
     url: str | None = None
@@ -60,15 +60,15 @@ class File:
 
 Part: TypeAlias = str | Image | File
 UserInput: TypeAlias = str | Sequence[Part]
-"""What a user says: text, or texts, images and files."""
+"""A user's message: text, or a list of texts, images and files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """What a user said, as it is stored.
+    """A user's message as it is stored.
 
     Attributes:
-        text: All text.
+        text: The whole text.
         attachments: Images and files, in order.
         blobs: Their bytes by name.
     """
@@ -79,14 +79,14 @@ class Content:
 
 
 def content_of(message: object, max_bytes: int | None = None) -> Content:
-    """Read what a caller passed as a message.
+    """Validate a message and split it into text, attachments and bytes.
 
     Args:
         message: Text, or a list of texts, images and files.
-        max_bytes: Most bytes of all images and files together.
+        max_bytes: Maximum bytes of all images and files together.
 
     Raises:
-        InvalidMessage: It is none of that, or too large.
+        InvalidMessage: The message is of another type, or too large.
     """
     if isinstance(message, str):
         return Content(text=message)
@@ -128,10 +128,10 @@ def content_of(message: object, max_bytes: int | None = None) -> Content:
 
 
 def check_message(message: object, max_bytes: int | None = None) -> str:
-    """Return the message if it is one.
+    """Return the message if it is valid.
 
     Raises:
-        InvalidMessage: It is no text, empty, only white space, or longer than `max_bytes`.
+        InvalidMessage: It is not text, empty, only whitespace, or longer than `max_bytes`.
     """
     if not isinstance(message, str):
         raise InvalidMessage(f"message is a {type(message).__name__}, expected text")
@@ -162,23 +162,24 @@ def _attachment(part: Image | File, number: int) -> Attachment:
         raise InvalidMessage(f"{where}: expected either a url or data")
     if part.media_type is not None and not _is_media_type(part.media_type):
         raise InvalidMessage(
-            f"{where}: {shown(part.media_type)} is no media type, expected such as 'image/png'"
+            f"{where}: {shown(part.media_type)} is not a media type; expected something like "
+            "'image/png'"
         )
     name = part.name if isinstance(part, File) else None
     if name is not None and not _is_name(name):
         raise InvalidMessage(
-            f"{where}: the name is not valid, expected 1 to {MAX_NAME} characters of Unicode, "
-            "none a control character"
+            f"{where}: the name is not valid; expected 1 to {MAX_NAME} Unicode characters without "
+            "control characters"
         )
     if part.url is not None:
         if not _is_address(part.url):
             raise InvalidMessage(
-                f"{where}: the url is neither http nor https, or has no host, or is longer than "
+                f"{where}: the url is not valid; expected http or https, a host, and at most "
                 f"{MAX_URL} characters"
             )
         return Attachment(kind=kind, url=part.url, media_type=part.media_type, name=name)
     if not isinstance(part.data, bytes) or not part.data or part.media_type is None:
-        raise InvalidMessage(f"{where}: expected bytes as data, and their media_type")
+        raise InvalidMessage(f"{where}: expected bytes as data, and a media_type")
     return Attachment(
         kind=kind,
         blob=hashlib.sha256(part.data).hexdigest(),

@@ -1,4 +1,4 @@
-"""How many tokens a model call will cost, before the provider counts them."""
+"""Estimates of what a model call will cost, before the provider counts its tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from agentapi.providers.base import ToolSpec
 def estimate_request(
     system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
 ) -> int:
-    """A rough count of the tokens of a whole model call."""
+    """Estimate how many tokens a whole model call costs."""
     size = len(system_prompt.encode()) + sum(len(tool.description) + 200 for tool in tools)
     return size // BYTES_PER_TOKEN + estimate_tokens(messages)
