@@ -1,8 +1,7 @@
-"""Reading what was stored: by this release, by a newer one, or by something else.
+"""Reads stored records of this release, of other releases, or of unknown origin.
 
-Records are read by releases older and newer than the one that wrote them. A field that a release
-does not know is left out; a record of a newer format, or one that cannot be read, is one clear
-error, whatever was wrong with it.
+Releases read records that older and newer releases wrote. Unknown fields are ignored. A record in a
+newer format, or one that cannot be read, raises one clear error, whatever is wrong with it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import (
 from agentapi.errors import UnreadableRecord
 
 PROTOCOL: Final = 1
-"""Version of the turn protocol: of turns, their steps and what lies beside them."""
+"""Version of the turn protocol: the format of turns, their steps and the data beside them."""
 
 
 class _Record(Protocol):
@@ -38,10 +37,10 @@ R = TypeVar("R", bound=_Record)
 
 
 def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
-    """Make a dataclass of a stored object, without the fields that this release does not know.
+    """Build a dataclass from a stored object, ignoring fields that this release does not know.
 
     Raises:
-        TypeError: A field is not of its type.
+        TypeError: A field has the wrong type.
     """
     fields = _fields(kind)
     for name, value in data.items():
@@ -53,7 +52,7 @@ def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
 
 @cache
 def _fields(kind: type[_Record]) -> Mapping[str, tuple[type, ...]]:
-    """Types of the fields as JSON has them; none where any value may be right."""
+    """The JSON types of the fields; empty where any value is valid."""
     hints = get_type_hints(kind)
     return {
         name: _types(hints[name]) for name, field in kind.__dataclass_fields__.items() if field.init
@@ -77,15 +76,15 @@ _JSON_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
 
 
 def check_version(what: str, version: object, newest: int) -> None:
-    """See that this release can read a record.
+    """Check that this release can read a record.
 
     Args:
-        what: The record, for the error, such as ``a message``.
-        version: What it carries.
+        what: The record, for errors, such as ``a message``.
+        version: The version in the record.
         newest: The newest version that this release reads.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or it carries no version.
+        UnreadableRecord: A newer release wrote it, or it has no version.
     """
     if isinstance(version, int) and version > newest:
         raise UnreadableRecord(
@@ -101,33 +100,31 @@ def check_version(what: str, version: object, newest: int) -> None:
 
 @contextmanager
 def reading(what: str, *, remedy: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a record is read into the one clear error.
+    """Translate every error while a record is read into one clear error.
 
     Args:
-        what: The record, for the error. What is in it is never quoted: it may be people's words.
+        what: The record, for errors. Its content is never quoted: it may be users' words.
         remedy: What to do about a record that no release wrote.
 
     Raises:
-        UnreadableRecord: Something went wrong.
+        UnreadableRecord: The record cannot be read.
     """
     try:
         yield
     except UnreadableRecord:
         raise
     except KeyError as error:
-        raise UnreadableRecord(f"{what} lacks {error}: {remedy}") from error
+        raise UnreadableRecord(f"{what} has no {error}: {remedy}") from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise UnreadableRecord(
-            f"{what} is not as this release writes it ({type(error).__name__}): {remedy}"
-        ) from error
+        raise UnreadableRecord(f"{what} is not valid ({type(error).__name__}): {remedy}") from error
 
 
 def text_in(data: Mapping[str, Any], name: str) -> str:
-    """A field that must be text.
+    """Read a required text field.
 
     Raises:
         KeyError: It is missing.
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     value = data[name]
     if not isinstance(value, str):
@@ -136,19 +133,19 @@ def text_in(data: Mapping[str, Any], name: str) -> str:
 
 
 def some_text_in(data: Mapping[str, Any], name: str) -> str | None:
-    """A field that is text if it is there.
+    """Read an optional text field.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     return None if data.get(name) is None else text_in(data, name)
 
 
 def object_in(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A field that is an object; an empty one if it is not there.
+    """Read an optional object; empty if it is missing.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     value = data.get(name, {})
     if not isinstance(value, dict):

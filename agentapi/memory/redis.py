@@ -1,4 +1,4 @@
-"""A history in Redis: every process with the same conversation id sees the same one."""
+"""A history in Redis, shared by every process that uses the same conversation id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WHOLE = Window(messages=None)
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """What tells one connection from another; the other settings do not."""
+    """The key of a connection; settings besides these do not matter to it."""
 
     url: str
     sentinel_master: str
@@ -47,7 +47,7 @@ def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
 
 
 class RedisMemory:
-    """A conversation that outlives the process. The workers use the same keys and scripts."""
+    """A conversation that outlives the process. Workers use the same keys and scripts."""
 
     def __init__(
         self,
@@ -58,15 +58,15 @@ class RedisMemory:
         tenant_id: str | None = None,
         ttl_seconds: float | None = None,
     ) -> None:
-        """Open a conversation; nothing is read or written before it is used.
+        """Open a conversation; nothing is read or written until it is used.
 
         Args:
             redis_url: The server; `AGENTAPI_REDIS_URL` when not given.
             conversation_id: Any non-empty text of at most 512 characters without control
                 characters, such as ``user:42``; a new UUID when not given.
-            user_id: The user it begins with.
-            tenant_id: The tenant it belongs to from its first message on.
-            ttl_seconds: Idle time after which it is forgotten, above 0; never when not given.
+            user_id: The user who starts it.
+            tenant_id: The tenant that owns it from its first message on.
+            ttl_seconds: Idle seconds after which it is deleted, above 0; never when not given.
 
         Raises:
             InvalidConversationId: The id is not valid.
@@ -97,16 +97,16 @@ class RedisMemory:
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         return [to_dict(message) for message in self.load(_WHOLE)]
 
     def load(self, window: Window) -> Sequence[Message]:
-        """The newest messages: no fewer than the window needs.
+        """Load the newest messages, at least as many as the window needs.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         reply = self._call(
             "load",
@@ -120,21 +120,21 @@ class RedisMemory:
         return [loads(message) for message in reply[1]]
 
     def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of attachments; those that are there.
+        """Load bytes of attachments by name; missing ones are left out.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         with translate_errors(self._settings.redis_url):
             found = self._client.hmget(self._keys.blobs, list(names))
         return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
 
     def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
-        """Add the messages of one turn, all together, with the bytes of their attachments.
+        """Append the messages of one turn atomically, with the bytes of their attachments.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         self._call(
             "append",
@@ -151,11 +151,11 @@ class RedisMemory:
         )
 
     def reset(self) -> None:
-        """Forget all messages.
+        """Delete all messages.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         self._call(
             "reset",
