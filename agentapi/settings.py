@@ -1,4 +1,4 @@
-"""Settings: from the environment and a `.env` file, prefix `AGENTAPI_`."""
+"""Settings, from the environment and a `.env` file, with the prefix `AGENTAPI_`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
 
 class ProviderLimits(BaseModel):
-    """What the whole fleet may ask of a provider within any 60 seconds; None for no limit."""
+    """Limits of the whole fleet for a provider within any 60 seconds; None for no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +30,7 @@ class ProviderLimits(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default. Times are in seconds."""
+    """All settings with their defaults. Times are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix="AGENTAPI_",
@@ -50,70 +50,70 @@ class Settings(BaseSettings):
     )
     sentinel_master: str = Field(
         default="mymaster",
-        description="Which master to ask the sentinels for, with sentinel:// URLs.",
+        description="Name of the master, with sentinel:// URLs.",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Modules whose agents the workers serve, separated by commas.",
+        description="Modules with the agents that workers serve, separated by commas.",
     )
     memory: Literal["redis", "memory"] = Field(
         default="redis",
-        description="Where conversations live. Workers accept only 'redis'.",
+        description="Where conversations are stored. Workers accept only 'redis'.",
     )
     eager: bool = Field(
         default=False,
-        description="Test mode: turns run inside enqueue, in memory, with no server.",
+        description="Test mode: turns run inside enqueue, in memory, without a server.",
     )
     queues: int = Field(
-        default=8, ge=1, le=256, description="Celery queues; the same for every process."
+        default=8, ge=1, le=256, description="Number of Celery queues; the same for every process."
     )
     concurrency: int = Field(
-        default=64, ge=1, le=5000, description="Turns in flight in one worker process."
+        default=64, ge=1, le=5000, description="Concurrent turns in one worker process."
     )
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
     )
     inbox_limit: int = Field(
-        default=100, ge=1, description="Turns of one conversation that may wait or run."
+        default=100, ge=1, description="Maximum waiting and running turns of one conversation."
     )
     max_message_bytes: int = Field(
-        default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
+        default=262_144, ge=1, description="Maximum length of a message, in UTF-8 bytes."
     )
     max_tool_result_bytes: int = Field(
         default=1_048_576,
         ge=1,
-        description="What is longer of a tool's result is cut off, in UTF-8 bytes.",
+        description="Maximum length of a tool's result, in UTF-8 bytes; the rest is cut off.",
     )
-    max_depth: int = Field(
-        default=5, ge=0, description="How deep turns may delegate to turns that delegate."
-    )
+    max_depth: int = Field(default=5, ge=0, description="Maximum depth of delegated turns.")
     max_children: int = Field(
-        default=50, ge=1, description="Turns that one turn may wait for at once."
+        default=50, ge=1, description="Maximum turns that one turn waits for at the same time."
     )
     prices: dict[str, Price] = Field(
         default={},
-        description="What models cost for a million tokens, as JSON: "
+        description="Prices of models per million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
     approval_timeout: Seconds | None = Field(
         default=None,
-        description="How long a tool call waits for an approval; for ever when not set.",
+        description="How long a tool call waits for an approval; no limit when not set.",
     )
     max_attachment_bytes: int = Field(
-        default=10_485_760, ge=0, description="Most bytes of images and files of one message."
+        default=10_485_760,
+        ge=0,
+        description="Maximum bytes of the images and files of one message.",
     )
-    turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
+    turn_timeout: Seconds = Field(default=600, description="Maximum duration of one attempt.")
     max_attempts: int = Field(
         default=3,
         ge=1,
-        description="Deaths of the process in which a turn runs alone before it fails as poison.",
+        description="A turn fails as poison after its own process has died this many times.",
     )
     isolated_turns: int = Field(
         default=64,
         ge=1,
         le=1000,
-        description="Turns that lost their worker which one worker runs at once, each in a process "
-        "of its own.",
+        description="Concurrent turns of one worker that run in a process of their own, because "
+        "they lost a worker before.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
@@ -125,39 +125,40 @@ class Settings(BaseSettings):
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed in passing."
+        default=3, ge=0, description="Retries of a model call after transient failures."
     )
     park_after: float = Field(
         default=5,
         ge=0,
-        description="A longer wait for the provider gives its place in the worker to another turn.",
+        description="Turns that must wait longer for a provider free their place in the worker.",
     )
     provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
         default={},
-        description="What the fleet may ask of a provider in a minute, as JSON: "
+        description="Limits of the fleet for a provider per minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
     unknown_agent_wait: float = Field(
         default=10,
         ge=0,
-        description="How long a turn of an agent that a worker lacks is left to other workers.",
+        description="How long a turn with an unknown agent is left to other workers.",
     )
     lease_ttl: Seconds = Field(
-        default=10, description="How long a silent worker keeps its conversations."
+        default=10, description="How long a worker that does not respond keeps its conversations."
     )
     heartbeat: Seconds = Field(default=3, description="Time between renewals of the leases.")
     sweep_interval: Seconds = Field(
-        default=1, description="Time between looks for turns that nobody carries on."
+        default=1, description="Time between sweeps for turns without a worker."
     )
     dispatch_grace: Seconds = Field(
-        default=5, description="How long a dispatched task may take before it is sent again."
+        default=5,
+        description="How long a sent task may go unclaimed before it is sent again.",
     )
     watchdog: bool = Field(
         default=True,
-        description="Whether the process beside each worker frees its turns if it is killed.",
+        description="Whether a watchdog process frees the turns of a worker that is killed.",
     )
     shutdown_grace: float = Field(
-        default=20, ge=0, description="How long turns may run on after SIGTERM."
+        default=20, ge=0, description="How long running turns may continue after SIGTERM."
     )
     turn_retention: Seconds = Field(
         default=7 * 86_400, description="How long an ended turn can be looked up."
@@ -167,10 +168,10 @@ class Settings(BaseSettings):
     )
     memory_ttl: Seconds | None = Field(
         default=None,
-        description="Idle time after which a conversation is forgotten; never when not set.",
+        description="Idle time after which a conversation is deleted; never when not set.",
     )
     redis_timeout: Seconds = Field(
-        default=5, description="Longest wait for an answer of Redis or the broker."
+        default=5, description="Maximum wait for a response from Redis or the broker."
     )
     gateway_host: str = Field(
         default="127.0.0.1",
@@ -283,10 +284,10 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`.
 
     Args:
-        overrides: Settings by field name that win over the environment.
+        overrides: Settings by field name; they take precedence over the environment.
 
     Raises:
-        ConfigurationError: A value is not acceptable; names the variable, never the value.
+        ConfigurationError: A value is not valid; the message has the variable, never the value.
     """
     try:
         return Settings(**overrides)
@@ -294,7 +295,7 @@ def load_settings(**overrides: Any) -> Settings:
         problems = "; ".join(
             f"{_variable(problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
-            # A default that depends on a setting that is wrong is no problem of its own.
+            # This default depends on another setting, whose own error is listed already.
             if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
@@ -305,7 +306,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL fit for a log or an error: any password replaced by ``***``."""
+    """The URL with its password replaced by ``***``, for logs and errors."""
     return ";".join(_hide(part) for part in url.split(";"))
 
 

@@ -20,7 +20,7 @@ def local_gate(limits: Mapping[str, ProviderLimits]) -> ProviderGate:
     """The running event loop's gate.
 
     Args:
-        limits: By name of the provider. Those of the first call hold for as long as the loop.
+        limits: Limits by provider name. Those of the first call stay in force for this loop.
 
     Raises:
         RuntimeError: No event loop is running.

@@ -1,4 +1,4 @@
-"""The Lua scripts about providers, with the stores' prelude and their own before each."""
+"""The Lua scripts for providers, each with the stores' prelude and their own before it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 import redis
 
 SCRIPTS: Final = ("admit", "answer", "fail", "settle")
-"""Every script, one for each change of state."""
+"""All scripts, one per change of state."""
 
 
 @cache
 def source(name: str) -> str:
-    """The text of a script as Redis gets it."""
+    """The complete text of a script."""
     own = files("agentapi.admission") / "lua"
     parts = (
         files("agentapi.stores") / "lua" / "prelude.lua",
@@ -26,7 +26,7 @@ def source(name: str) -> str:
 
 
 class Scripts:
-    """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
+    """The scripts, registered with a client: one EVALSHA per call, loaded when missing."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._scripts = {name: client.register_script(source(name)) for name in SCRIPTS}

@@ -53,8 +53,8 @@ class Tool(BaseTool, Generic[P, R]):
         self.__wrapped__ = function
         if not _NAME.fullmatch(self.__name__):
             raise InvalidTool(
-                f"{self.__name__!r} is not a valid tool name: expected a letter or underscore, then "
-                "at most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
+                f"{self.__name__!r} is not a valid tool name: expected a letter or underscore, "
+                "then at most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
             )
         signature = read_signature(function, self.__name__)
         self._model = signature.model

@@ -165,7 +165,7 @@ async def test_a_turn_that_is_cancelled_while_connecting_leaves_no_server() -> N
 async def test_a_server_that_dies_in_a_call(script: Script, tmp_path: Path) -> None:
     agent = agent_with(over_stdio())
     async with told(agent, script, call("shelf_crash")) as results:
-        assert "its outcome is unknown, and it was not made again" in results[0]
+        assert "its outcome is unknown, and it was not repeated" in results[0]
     # What only reads is asked once more.
     wanted = call("shelf_crash_once", marker=str(tmp_path / "marker"))
     async with told(agent, script, wanted) as results:
@@ -198,7 +198,7 @@ async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
     # A server of tools is not a model provider, but a turn waits for it under the same code.
     assert (first.value.server, first.value.provider) == ("gone", "")
     assert first.value.code == ProviderUnavailable.code
-    with pytest.raises(ToolServerUnavailable, match="tried again soon"):
+    with pytest.raises(ToolServerUnavailable, match="the next attempt is soon"):
         await agent.toolbox()
 
 
@@ -262,15 +262,15 @@ async def test_names_that_clash() -> None:
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("a-b", {"url": "http://x"}, "no name of an MCP server"),
+        ("a-b", {"url": "http://x"}, "not a valid name of an MCP server"),
         ("a", {}, "either a command or a url"),
         ("a", {"url": "http://x", "command": ["x"]}, "either a command or a url"),
         ("a", {"url": "http://x", "timeout": 0}, "seconds above 0"),
-        ("a", {"url": "localhost:8000/mcp"}, "no http or https address"),
-        ("a", {"url": "http://[x/"}, "no http or https address"),
-        ("a", {"command": "python server.py"}, "command is a text, expected a list"),
-        ("a", {"url": "http://x", "only": "read"}, "only is a text"),
-        ("a", {"url": "http://x", "requires_approval": "burn"}, "requires_approval is a text"),
+        ("a", {"url": "localhost:8000/mcp"}, "not a valid http or https URL"),
+        ("a", {"url": "http://[x/"}, "not a valid http or https URL"),
+        ("a", {"command": "python server.py"}, "command is a string, expected a list"),
+        ("a", {"url": "http://x", "only": "read"}, "only is a string"),
+        ("a", {"url": "http://x", "requires_approval": "burn"}, "requires_approval is a string"),
     ],
 )
 def test_what_is_no_server(name: str, more: dict[str, Any], said: str) -> None:

@@ -75,13 +75,21 @@ def test_only_the_first_colon_separates() -> None:
         ([], None, r"provider is \[\], expected a name such as 'openai'.*or a list"),
         ({"openai": 1}, None, "expected a name such as"),
         (None, None, "provider is None, expected a name"),
-        (["openai", 7], None, "provider 7 is a int, expected text"),
+        (["openai", 7], None, "provider 7 is a int, expected a string"),
         ("opnai:gpt-a", None, "unknown provider 'opnai': expected one of .*offline"),
         ("", None, "unknown provider ''"),
-        ("openai:", None, "'openai:' has no model behind its colon: expected such as 'openai:gpt"),
-        ("openai:gpt-a", "gpt-b", r"model='gpt-b' has no place.*openai:gpt-a\): leave one"),
-        (["openai", "openai"], None, "provider 'openai' comes twice"),
-        (["openai:gpt-a", "openai"], "gpt-a", "provider 'openai:gpt-a' comes twice"),
+        (
+            "openai:",
+            None,
+            "'openai:' has no model after its colon: .* like 'openai:gpt",
+        ),
+        (
+            "openai:gpt-a",
+            "gpt-b",
+            r"model='gpt-b' applies to no .*openai:gpt-a\): remove one",
+        ),
+        (["openai", "openai"], None, "provider 'openai' is listed twice"),
+        (["openai:gpt-a", "openai"], "gpt-a", "provider 'openai:gpt-a' is listed twice"),
     ],
 )
 def test_what_no_agent_can_ask(provider: Any, model: str | None, told: str) -> None:

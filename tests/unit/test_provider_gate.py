@@ -184,7 +184,7 @@ async def test_what_the_provider_asked_of_one_holds_all() -> None:
     fleet = Fleet(limits={"p": ProviderLimits(requests=100)})
     await fleet.fail(fleet.one, status=429, retry_after=20)
     for gate in (fleet.one, fleet.two):
-        with pytest.raises(ProviderHeld, match="asked to be left alone") as caught:
+        with pytest.raises(ProviderHeld, match="asked clients to wait") as caught:
             await gate.enter("p", request(), alone=True)
         assert caught.value.retry_after == pytest.approx(20)
     trips = len(fleet.traffic.trips)

@@ -1,4 +1,4 @@
-"""The neutral message format as Chat Completions' JSON, and back."""
+"""Converts the provider-neutral message format to Chat Completions and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FINISH: Final = {
 
 
 def request_body(request: ModelRequest) -> dict[str, Any]:
-    """The body of a chat completion request."""
+    """Build the body of a chat completion request."""
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
     if request.tools:
         body["tools"] = [
@@ -101,12 +101,12 @@ def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _takes(attachment: Attachment) -> bool:
-    """Files are taken by their bytes only."""
+    """Whether Chat Completions accept the attachment: files only as bytes."""
     return attachment.kind is AttachmentKind.IMAGE or attachment.url is None
 
 
 def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
-    """An attachment as Chat Completions take it."""
+    """Convert an attachment to a content part."""
     url = attachment.url or data_url(attachment, blobs)
     if url is None:
         return {"type": "text", "text": f"[{describe(attachment)} is no longer kept]"}
@@ -116,7 +116,7 @@ def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def data_url(attachment: Attachment, blobs: Mapping[str, bytes]) -> str | None:
-    """The bytes of an attachment as a data URL; None when they are not kept any more."""
+    """The bytes of an attachment as a data URL; None if they are no longer stored."""
     data = blobs.get(attachment.blob or "")
     if data is None:
         return None
@@ -140,16 +140,16 @@ def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
 
 
 def _function_name(name: str) -> str:
-    """A name that this API takes: a model may have called what is not a tool by any name."""
+    """Make a name valid for this API: a model may have called a tool that does not exist."""
     if _NAME.fullmatch(name):
         return name
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
 
 
 def call_id(original: str) -> str:
-    """An id that this API takes, the same for a call and its result: at most 40 characters.
+    """Shorten an id to the API's 40 characters, in the same way for a call and its result.
 
-    Histories begun with another provider have ids of any length.
+    Histories from other providers have ids of any length.
     """
     if 0 < len(original) <= _LONGEST_ID:
         return original
@@ -157,7 +157,7 @@ def call_id(original: str) -> str:
 
 
 def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
-    """A model's call, with its arguments read if they are a JSON object."""
+    """Build a tool call, with its arguments parsed if they are a JSON object."""
     arguments = clean_text(arguments)
     try:
         value = orjson.loads(arguments or "{}")
@@ -169,5 +169,5 @@ def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
 
 
 def finish_reason(reason: object) -> FinishReason:
-    """Why the model stopped; what is not known counts as a stop."""
+    """Convert a finish reason; unknown ones count as a normal stop."""
     return _FINISH.get(reason, FinishReason.STOP) if isinstance(reason, str) else FinishReason.STOP
