@@ -13,8 +13,9 @@ from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.conversation.window import Window, as_window
-from agentapi.engine.in_process import run_in_process
-from agentapi.engine.loop import NoLog, TurnLog
+from agentapi.engine.in_process import InProcessTurn
+from agentapi.engine.loop import History
+from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.providers import model_choices
@@ -214,12 +215,15 @@ class Agent(DefinedAgent[OutputT]):
         limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
             memory = self.memory
-            history = await asyncio.to_thread(memory.load, self.definition.window)
-            result = await run_in_process(
-                self._answering or self.definition,
-                content,
+            messages = await asyncio.to_thread(memory.load, self.definition.window)
+            turn = InProcessTurn(
+                agent=self._answering or self.definition,
+                content=content,
+                history=History(
+                    messages=messages,
+                    blobs=lambda names: asyncio.to_thread(memory.blobs, names),
+                ),
                 settings=settings,
-                history=history,
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
                     turn_id=create_turn_id(memory.conversation_id),
@@ -230,8 +234,8 @@ class Agent(DefinedAgent[OutputT]):
                 stream=stream,
                 remembered=self._remembered,
                 spent_before=self._spent,
-                blobs=lambda names: asyncio.to_thread(memory.blobs, names),
             )
+            result = await turn.run()
             self._spent += result.spent
             await asyncio.to_thread(memory.append, result.result.messages, content.blobs)
             self._answering = result.agent

@@ -10,6 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+# Not errors, but deep imports expect them here.
+from agentapi.signals import LeaseLost as LeaseLost
+from agentapi.signals import TurnParked as TurnParked
+
 LONGEST_WAIT: Final = 86_400.0
 """Maximum seconds that a server's `retry-after` is respected."""
 
@@ -201,28 +205,6 @@ class JournalBehind(AgentAPIError):
     def __init__(self, message: str, *, length: int) -> None:
         super().__init__(message)
         self.length = length
-
-
-class LeaseLost(AgentAPIError):
-    """Another worker owns the conversation now; writes of this one are refused."""
-
-    code = "lease_lost"
-
-
-class TurnParked(AgentAPIError):
-    """The turn waits for its provider without occupying a worker, and continues on its own.
-
-    Attributes:
-        delay: Seconds until it continues.
-        failures: Transient failures of the model call so far.
-    """
-
-    code = "parked"
-
-    def __init__(self, message: str, *, delay: float, failures: int) -> None:
-        super().__init__(message)
-        self.delay = delay
-        self.failures = failures
 
 
 class MaxStepsExceeded(AgentAPIError):

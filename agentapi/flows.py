@@ -1,14 +1,14 @@
-"""Gather and chain: turns without a model that delegate to others and put their replies together.
+"""Gather and chain: turns without a model that delegate to others and combine their replies.
 
-Each is an agent whose "model" is a few lines of arithmetic over its own history. So a flow is
-a turn like any other: journaled, cancelled with its children, and waiting without a worker.
+Each is an agent loop with a few lines of code in place of a model. So a flow is a turn like any
+other: journaled, cancelled with its children, and waiting without a worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -24,15 +24,18 @@ from agentapi.conversation.messages import (
 )
 from agentapi.conversation.window import Window
 from agentapi.errors import AgentAPIError
-from agentapi.providers import register_provider
-from agentapi.providers.base import FinishReason, ModelRequest, ModelResponse, StreamPart
-from agentapi.tools import Delegate, delegate, tool
-
-GATHER: Final = "agentapi.gather"
-CHAIN: Final = "agentapi.chain"
+from agentapi.providers.base import (
+    FinishReason,
+    ModelRequest,
+    ModelResponse,
+    Provider,
+    StreamPart,
+)
+from agentapi.tools import BaseTool, Delegate, delegate, tool
+from agentapi.turns.kinds import CHAIN, GATHER
 
 REPLY: Final = "{reply}"
-"""Stands for the reply of the link before, in a link's message."""
+"""In a link's message, the placeholder for the reply of the link before it."""
 
 LONGEST_CHAIN: Final = 100
 
@@ -49,8 +52,8 @@ class Ask:
 
     Attributes:
         agent: Name of the agent.
-        message: What to tell it; in a chain ``{reply}`` stands for the reply before.
-        timeout: Seconds it may take; None for as long as the whole.
+        message: Its message; in a chain ``{reply}`` stands for the reply of the link before it.
+        timeout: Seconds it may take; None for as long as the whole flow.
     """
 
     agent: str
@@ -59,7 +62,7 @@ class Ask:
 
 
 def flow_message(asks: Sequence[Ask]) -> str:
-    """What a flow's turn is told."""
+    """Encode the asks as the message of a flow's turn."""
     return orjson.dumps({"v": 1, "asks": [asdict(ask) for ask in asks]}).decode()
 
 
@@ -75,23 +78,29 @@ def ask_one(ask: dict[str, Any]) -> Delegate:
     return delegate(ask["agent"], ask["message"], timeout=ask["timeout"])
 
 
-class FlowProvider:
-    """Answers for flows: which turn comes next, or what all of them gave."""
+NextStep: TypeAlias = Callable[[Sequence[Mapping[str, Any]], Sequence[ToolMessage]], ModelResponse]
+"""Decides from the asks and the results so far which turns come next, or what the reply is."""
+
+
+class FlowModel:
+    """Answers in place of a model: with the next delegation, or with the combined replies."""
 
     name = "agentapi.flow"
     default_model = "none"
+
+    def __init__(self, next_step: NextStep) -> None:
+        self._next_step = next_step
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`.
 
         Raises:
-            ChainBroken: The last link gave no reply.
+            ChainBroken: The last link of a chain gave no reply.
         """
         start = max(i for i, m in enumerate(request.messages) if isinstance(m, UserMessage))
         asks = orjson.loads(request.messages[start].content)["asks"]
         results = [m for m in request.messages[start:] if isinstance(m, ToolMessage)]
-        chained = request.tools[0].name == ask_one.name
-        return _chain(asks, results) if chained else _gather(asks, results)
+        return self._next_step(asks, results)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`."""
@@ -101,13 +110,48 @@ class FlowProvider:
         """Nothing to close."""
 
 
-def _gather(asks: list[dict[str, Any]], results: Sequence[ToolMessage]) -> ModelResponse:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """One kind of flow.
+
+    Attributes:
+        agent: Its tools and limits.
+        model: What answers in place of a model.
+    """
+
+    agent: AgentDefinition
+    model: Provider
+
+
+def gather_flow() -> Flow:
+    """Ask several agents side by side."""
+    return Flow(agent=_agent(GATHER, ask_all, max_steps=2), model=FlowModel(_gather))
+
+
+def chain_flow() -> Flow:
+    """Ask several agents one after the other."""
+    return Flow(agent=_agent(CHAIN, ask_one, max_steps=LONGEST_CHAIN + 1), model=FlowModel(_chain))
+
+
+def _agent(name: str, ask: BaseTool, *, max_steps: int) -> AgentDefinition:
+    # Its provider is never asked.
+    agent: Agent = Agent(
+        name=name,
+        provider="offline",
+        tools=[ask],
+        window=Window(messages=0),
+        max_steps=max_steps,
+    )
+    return agent.definition
+
+
+def _gather(asks: Sequence[Mapping[str, Any]], results: Sequence[ToolMessage]) -> ModelResponse:
     if not results:
         return _call(ask_all.name, {"asks": asks}, 0)
     return _reply(results[-1])
 
 
-def _chain(asks: list[dict[str, Any]], results: Sequence[ToolMessage]) -> ModelResponse:
+def _chain(asks: Sequence[Mapping[str, Any]], results: Sequence[ToolMessage]) -> ModelResponse:
     done = len(results)
     if results and results[-1].is_error:
         agent = asks[done - 1]["agent"]
@@ -129,23 +173,3 @@ def _call(name: str, arguments: dict[str, Any], number: int) -> ModelResponse:
 def _reply(result: Message) -> ModelResponse:
     message = AssistantMessage(content=result.content)
     return ModelResponse(message=message, usage=Usage(), finish=FinishReason.STOP)
-
-
-def flow_agents() -> list[AgentDefinition]:
-    """The agents that every worker knows besides its own."""
-    register_provider(FlowProvider.name, FlowProvider)
-    nothing = Window(messages=0)
-    gather = Agent(name=GATHER, provider=FlowProvider.name, tools=[ask_all], window=nothing)
-    chain: Agent = Agent(
-        name=CHAIN,
-        provider=FlowProvider.name,
-        tools=[ask_one],
-        window=nothing,
-        max_steps=LONGEST_CHAIN + 1,
-    )
-    return [gather.definition, chain.definition]
-
-
-def is_flow(name: str) -> bool:
-    """Whether an agent is one of these."""
-    return name in (GATHER, CHAIN)

@@ -71,7 +71,7 @@ def line(name: str, /, **fields: object) -> LogLine:
 def quoted(value: object) -> str:
     """A value of a log line as one word."""
     text = str(value)
-    if text and text.isprintable() and not _ESCAPED & set(text) and " " not in text:
+    if text.isprintable() and not (text == "" or " " in text or '"' in text or "\\" in text):
         return text
     return f'"{"".join(map(_escape, text))}"'
 

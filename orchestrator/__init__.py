@@ -4,8 +4,7 @@ from agentapi.flows import Ask
 from agentapi.stores import CancelOutcome
 from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
 from orchestrator.client import Orchestrator
-from orchestrator.flows import GatherHandle
-from orchestrator.handle import TurnHandle
+from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.turn_request import TurnRequest
 
 __all__ = [

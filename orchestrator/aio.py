@@ -6,42 +6,34 @@ Short calls run in a few threads; waiting for turns takes no thread, whatever th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
+
+from typing_extensions import Unpack
 
 from agentapi import Agent, Settings
 from agentapi.conversation.user_input import UserInput
-from agentapi.errors import TurnFailed
+from agentapi.errors import StoreFault, TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
     Event,
     EventType,
-    OnAbort,
-    OnBusy,
     PendingCall,
     Turn,
     TurnResult,
     TurnStatus,
 )
 from agentapi.turns.model import OutputT
+from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
-from orchestrator.events.follower import Delivery
+from orchestrator.events.async_follower import AsyncFollower, Closed
 from orchestrator.flows import Link, replies_of
-from orchestrator.handle import (
-    LOOK_AGAIN,
-    TurnHandle,
-    last_events,
-    outcome,
-    past_events,
-    read_delivery,
-    still_running,
-)
-from orchestrator.turn_request import TurnRequest
-
-T = TypeVar("T")
+from orchestrator.handle import LOOK_AGAIN, TurnHandle
+from orchestrator.results import last_events, past_events, result_of, still_running
+from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
 
 _THREADS = 16
 
@@ -64,41 +56,14 @@ class AsyncOrchestrator:
 
     def _use(self, sync: Orchestrator) -> None:
         self.sync = sync
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agentapi-producer")
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run a short blocking call in one of the producer's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        self.call = BlockingCalls(_THREADS, "agentapi-producer")
+        self.follower = AsyncFollower(sync.follower, sync.store, self.call)
 
     async def enqueue(
-        self,
-        agent: str | Agent,
-        message: UserInput,
-        *,
-        conversation_id: str | None = None,
-        user_id: str | None = None,
-        tenant_id: str | None = None,
-        idempotency_key: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        stream: bool = False,
-        on_busy: OnBusy | str | None = None,
-        on_abort: OnAbort | str | None = None,
-        deadline: float | None = None,
+        self, agent: str | Agent, message: UserInput, **options: Unpack[TurnOptions]
     ) -> AsyncTurnHandle:
         """Give an agent a message; see `Orchestrator.enqueue`."""
-        request = TurnRequest(
-            agent=agent,
-            message=message,
-            conversation_id=conversation_id,
-            user_id=user_id,
-            tenant_id=tenant_id,
-            idempotency_key=idempotency_key,
-            metadata=metadata or {},
-            stream=stream,
-            on_busy=on_busy,
-            on_abort=on_abort,
-            deadline=deadline,
-        )
+        request = TurnRequest(agent=agent, message=message, **options)
         return (await self.enqueue_many([request]))[0]
 
     async def enqueue_many(self, requests: Sequence[TurnRequest]) -> list[AsyncTurnHandle]:
@@ -106,12 +71,14 @@ class AsyncOrchestrator:
         handles = await self.call(lambda: self.sync.enqueue_many(requests))
         return [AsyncTurnHandle(self, handle) for handle in handles]
 
-    async def gather(self, turns: Sequence[Link], **options: Any) -> AsyncGatherHandle:
+    async def gather(
+        self, turns: Sequence[Link], **options: Unpack[FlowOptions]
+    ) -> AsyncGatherHandle:
         """Ask several agents side by side; see `Orchestrator.gather`."""
         handle = await self.call(lambda: self.sync.gather(turns, **options))
         return AsyncGatherHandle(self, handle)
 
-    async def chain(self, turns: Sequence[Link], **options: Any) -> AsyncTurnHandle:
+    async def chain(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AsyncTurnHandle:
         """Ask agents one after the other; see `Orchestrator.chain`."""
         handle = await self.call(lambda: self.sync.chain(turns, **options))
         return AsyncTurnHandle(self, handle)
@@ -139,7 +106,7 @@ class AsyncOrchestrator:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.call(self.sync.close)
-        self._threads.shutdown(wait=False)
+        self.call.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,15 +194,15 @@ class AsyncTurnHandle:
             except TimeoutError:
                 raise still_running(self.turn_id) from None
             turn = await self.info()
-        return outcome(turn, self._orchestrator.sync.output_of(turn, output_type))
+        return result_of(turn, self._orchestrator.sync.output_of(turn, output_type))
 
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
         """The turn's events, past and to come; see `TurnHandle.events`.
 
         Bound the wait with ``asyncio.timeout``.
         """
-        sync = self._orchestrator.sync
-        past, more = await self._orchestrator.call(lambda: past_events(sync, self.turn_id, after))
+        store = self._orchestrator.sync.store
+        past, more = await self._orchestrator.call(lambda: past_events(store, self.turn_id, after))
         for event in past:
             yield event
         if more:
@@ -243,38 +210,29 @@ class AsyncTurnHandle:
                 yield event
 
     async def _follow(self, after: int) -> AsyncIterator[Event]:
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        follower = self._orchestrator.sync.follower
-
-        def deliver(delivery: Delivery) -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, delivery)
-
-        subscription = await self._orchestrator.call(
-            lambda: follower.subscribe(self.turn_id, after, deliver)
+        following = self._orchestrator.follower.follow(
+            self.turn_id, after, patience=LOOK_AGAIN, fresh=True
         )
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN):
-                        event = read_delivery(await arrived.get())
-                except TimeoutError:
-                    last = await self._orchestrator.call(
-                        partial(last_events, self._orchestrator.sync, self.turn_id, after)
+        async with aclosing(following):
+            async for found in following:
+                if isinstance(found, Closed):
+                    raise StoreFault(
+                        f"the events of turn {self.turn_id} cannot be read; see the log"
                     )
-                    if last is None:
-                        continue
+                for event in found:
+                    after = event.number
+                    yield event
+                    if event.type is EventType.UNKNOWN and (await self.status()).ended:
+                        return
+                if found:
+                    continue
+                last = await self._orchestrator.call(
+                    partial(last_events, self._orchestrator.sync.store, self.turn_id, after)
+                )
+                if last is not None:
                     for event in last:
                         yield event
                     return
-                after = event.number
-                yield event
-                if event.type.ends:
-                    return
-                if event.type is EventType.UNKNOWN and (await self.status()).ended:
-                    return
-        finally:
-            follower.unsubscribe(subscription)
 
 
 class AsyncGatherHandle(AsyncTurnHandle):

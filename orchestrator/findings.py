@@ -101,7 +101,7 @@ def worker_findings(known: dict[str, list[str]]) -> Iterator[Finding]:
             level=Level.FAIL,
             check="workers",
             what="no worker answers: turns are accepted and wait",
-            advice="Start some: celery -A workers worker",
+            advice="Start some: agentapi worker",
         )
         return
     yield Finding(level=Level.OK, check="workers", what=", ".join(sorted(known)))

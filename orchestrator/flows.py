@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TypeAlias
 
 import orjson
 
@@ -14,48 +14,10 @@ from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.turns import TurnResult
-from orchestrator.handle import TurnHandle
 from orchestrator.turn_request import refuse_internal
-
-if TYPE_CHECKING:
-    from orchestrator.client import Orchestrator
 
 Link: TypeAlias = Ask | str | Agent | tuple[str | Agent, str]
 """One turn: an `Ask`, an agent and its message, or, in a chain, just the agent."""
-
-
-class GatherHandle(TurnHandle):
-    """A turn that waits for several others."""
-
-    def __init__(self, orchestrator: Orchestrator, handle: TurnHandle) -> None:
-        super().__init__(orchestrator, handle.turn_id, handle.conversation_id)
-
-    @overload
-    def replies(
-        self, timeout: float | None = None, *, return_exceptions: Literal[False] = False
-    ) -> Sequence[str]: ...
-
-    @overload
-    def replies(
-        self, timeout: float | None = None, *, return_exceptions: Literal[True]
-    ) -> Sequence[str | TurnFailed]: ...
-
-    def replies(
-        self, timeout: float | None = None, *, return_exceptions: bool = False
-    ) -> Sequence[str | TurnFailed]:
-        """Wait for all of them; their replies in the order asked.
-
-        Args:
-            timeout: Longest wait in seconds; for ever when not given.
-            return_exceptions: Whether a turn that failed stands in the list as the error that
-                it would raise.
-
-        Raises:
-            TurnFailed: One of them failed; the others have ended too.
-            TurnTimeout: They have not all ended yet. They go on.
-        """
-        result = self.result(timeout)
-        return replies_of(self.turn_id, result, return_exceptions=return_exceptions)
 
 
 def replies_of(

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import Any, Final, Literal, overload
 
-from agentapi.errors import (
-    AgentAPIError,
-    StoreUnavailable,
-    TurnCancelled,
-    TurnFailed,
-    TurnNotFound,
-    TurnTimeout,
-)
+from agentapi.errors import AgentAPIError, TurnFailed, TurnNotFound
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
     Decision,
@@ -29,10 +21,10 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.model import OutputT
-from orchestrator.events.follower import Delivery
-
-if TYPE_CHECKING:
-    from orchestrator.client import Orchestrator
+from orchestrator.events.follower import Delivery, Subscription
+from orchestrator.flows import replies_of
+from orchestrator.producer import Producer
+from orchestrator.results import last_events, past_events, result_of, still_running
 
 LOOK_AGAIN: Final = 30.0
 """Seconds without an event after which the turn itself is looked at: its events may be lost, as in
@@ -47,8 +39,8 @@ class TurnHandle:
         conversation_id: Its conversation.
     """
 
-    def __init__(self, orchestrator: Orchestrator, turn_id: str, conversation_id: str) -> None:
-        self._orchestrator = orchestrator
+    def __init__(self, producer: Producer, turn_id: str, conversation_id: str) -> None:
+        self._producer = producer
         self.turn_id = turn_id
         self.conversation_id = conversation_id
 
@@ -62,7 +54,7 @@ class TurnHandle:
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
-        return self._orchestrator.store.turn(self.turn_id)
+        return self._producer.store.turn(self.turn_id)
 
     def status(self) -> TurnStatus:
         """Where the turn stands; raises as `info`."""
@@ -81,7 +73,7 @@ class TurnHandle:
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
-        return self._orchestrator.cancel(self.turn_id)
+        return self._producer.cancel(self.turn_id)
 
     def retry(self) -> None:
         """Run the failed turn again, from its last recorded step, behind those that wait.
@@ -92,7 +84,7 @@ class TurnHandle:
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
-        self._orchestrator.retry(self.turn_id)
+        self._producer.retry(self.turn_id)
 
     def pending(self) -> list[PendingCall]:
         """The tool calls that wait for a person's decision, those of turns it waits for included.
@@ -101,7 +93,7 @@ class TurnHandle:
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
-        return pending_calls(self._orchestrator, self.turn_id)
+        return self._producer.pending(self.turn_id)
 
     def approve(self, call_id: str, *, by: str | None = None) -> None:
         """Let a call be made; the turn goes on at once. Saying it again does nothing.
@@ -133,10 +125,7 @@ class TurnHandle:
         self._decide(call_id, Decision(verdict=Verdict.REJECTED, reason=reason, by=by))
 
     def _decide(self, call_id: str, decision: Decision) -> None:
-        # The call of a turn below is found by its question; whatever else is asked about is for
-        # this turn to answer.
-        asked = (call.turn_id for call in self.pending() if call.call_id == call_id)
-        self._orchestrator.decide(next(asked, self.turn_id), call_id, decision)
+        self._producer.decide(self.turn_id, call_id, decision)
 
     def children(self) -> list[TurnHandle]:
         """The turns that it delegated to, in the order of its calls, while it has not ended.
@@ -144,8 +133,8 @@ class TurnHandle:
         Those that are there: a turn that has just delegated is a moment ahead of them.
         """
         handles = [
-            TurnHandle(self._orchestrator, child.turn_id, child.conversation_id)
-            for child, _ in self._orchestrator.store.calls.children(self.turn_id)
+            TurnHandle(self._producer, child.turn_id, child.conversation_id)
+            for child, _ in self._producer.store.calls.children(self.turn_id)
         ]
         return [handle for handle in handles if handle.exists()]
 
@@ -190,7 +179,7 @@ class TurnHandle:
             for _ in self._follow(turn.last_event, deadline):
                 pass
             turn = self.info()
-        return outcome(turn, self._orchestrator.output_of(turn, output_type))
+        return result_of(turn, self._producer.output_of(turn, output_type))
 
     def events(self, after: int = -1, timeout: float | None = None) -> Iterator[Event]:
         """The turn's events, past and to come, until the one that ends it.
@@ -206,32 +195,40 @@ class TurnHandle:
             StoreFault: The turn's events cannot be read.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        past, more = past_events(self._orchestrator, self.turn_id, after)
+        past, more = past_events(self._producer.store, self.turn_id, after)
         yield from past
         if more:
             yield from self._follow(past[-1].number if past else after, deadline)
 
     def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
         arrived: SimpleQueue[Delivery] = SimpleQueue()
-        follower = self._orchestrator.follower
-        subscription = follower.subscribe(self.turn_id, after, arrived.put)
+        follower = self._producer.follower
+
+        def take(batch: Sequence[tuple[Subscription, Delivery]]) -> None:
+            for _, delivery in batch:
+                arrived.put(delivery)
+
+        subscription = follower.subscribe(self.turn_id, after, take)
         try:
             while True:
                 remaining = math.inf if deadline is None else deadline - time.monotonic()
                 try:
-                    event = read_delivery(arrived.get(timeout=max(0.0, min(remaining, LOOK_AGAIN))))
+                    delivery = arrived.get(timeout=max(0.0, min(remaining, LOOK_AGAIN)))
                 except Empty:
                     if remaining <= LOOK_AGAIN:
                         raise still_running(self.turn_id) from None
-                    last = last_events(self._orchestrator, self.turn_id, after)
+                    last = last_events(self._producer.store, self.turn_id, after)
                     if last is None:
                         continue
                     yield from last
                     return
-                after = event.number
-                yield event
-                if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
-                    return
+                if isinstance(delivery, AgentAPIError):
+                    raise delivery
+                for event in delivery:
+                    after = event.number
+                    yield event
+                    if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
+                        return
         finally:
             follower.unsubscribe(subscription)
 
@@ -239,93 +236,32 @@ class TurnHandle:
         return self.info().status.ended
 
 
-def pending_calls(orchestrator: Orchestrator, turn_id: str) -> list[PendingCall]:
-    """Questions of a turn and of all that it waits for; children that are gone ask nothing."""
-    calls = orchestrator.store.calls
-    found = calls.pending(turn_id)
-    for child, awaited in calls.children(turn_id):
-        if awaited:
-            with contextlib.suppress(TurnNotFound):
-                found += pending_calls(orchestrator, child.turn_id)
-    return found
+class GatherHandle(TurnHandle):
+    """A turn that waits for several others."""
 
+    @overload
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: Literal[False] = False
+    ) -> Sequence[str]: ...
 
-def past_events(orchestrator: Orchestrator, turn_id: str, after: int) -> tuple[list[Event], bool]:
-    """Events that are there already, and whether more will come.
+    @overload
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: Literal[True]
+    ) -> Sequence[str | TurnFailed]: ...
 
-    The events of a turn that ended long ago are gone; nobody should wait for them.
-    """
-    past = orchestrator.store.events({turn_id: after}, 0).get(turn_id, [])
-    if past and past[-1].type.ends:
-        return past, False
-    turn = orchestrator.store.turn(turn_id)
-    if not turn.status.ended:
-        return past, True
-    seen = past[-1].number if past else after
-    past += orchestrator.store.events({turn_id: seen}, 0).get(turn_id, [])
-    return past, False
+    def replies(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> Sequence[str | TurnFailed]:
+        """Wait for all of them; their replies in the order asked.
 
+        Args:
+            timeout: Longest wait in seconds; for ever when not given.
+            return_exceptions: Whether a turn that failed stands in the list as the error that
+                it would raise.
 
-def last_events(orchestrator: Orchestrator, turn_id: str, after: int) -> list[Event] | None:
-    """What is left of the events of a turn that has ended; None while it has not.
-
-    Raises:
-        TurnNotFound: It was deleted.
-    """
-    try:
-        past, more = past_events(orchestrator, turn_id, after)
-    except StoreUnavailable:
-        return None
-    return None if more else past
-
-
-def read_delivery(delivery: Delivery) -> Event:
-    """The event that was delivered.
-
-    Raises:
-        AgentAPIError: It cannot be read, or Redis refuses the password for long.
-    """
-    if isinstance(delivery, AgentAPIError):
-        raise delivery
-    return delivery
-
-
-def still_running(turn_id: str) -> TurnTimeout:
-    """The error of a wait that ended before the turn."""
-    return TurnTimeout(
-        f"turn {turn_id} has not ended within the timeout; it goes on: wait again with a longer "
-        "timeout, or cancel() it. `agentapi doctor` tells whether workers are there"
-    )
-
-
-def outcome(turn: Turn, output: Any = None) -> TurnResult[Any]:
-    """The result of an ended turn.
-
-    Raises:
-        TurnFailed: It failed.
-        TurnCancelled: It was cancelled.
-    """
-    match turn.status:
-        case TurnStatus.COMPLETED:
-            return TurnResult(
-                text=turn.text or "",
-                messages=turn.messages,
-                usage=turn.usage,
-                steps=turn.steps,
-                agent=turn.answered_by or turn.agent,
-                output=output,
-            )
-        case TurnStatus.CANCELLED:
-            raise TurnCancelled(
-                f"turn {turn.turn_id} was cancelled", turn_id=turn.turn_id, error_code="cancelled"
-            )
-        case TurnStatus.FAILED:
-            code = turn.error.code if turn.error else "internal"
-            why = turn.error.message if turn.error else "no reason was kept"
-            raise TurnFailed(
-                f"turn {turn.turn_id} failed ({code}): {why}",
-                turn_id=turn.turn_id,
-                error_code=code,
-            )
-        case _:
-            raise TurnNotFound(f"turn {turn.turn_id} has not ended")
+        Raises:
+            TurnFailed: One of them failed; the others have ended too.
+            TurnTimeout: They have not all ended yet. They go on.
+        """
+        result = self.result(timeout)
+        return replies_of(self.turn_id, result, return_exceptions=return_exceptions)

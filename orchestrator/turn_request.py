@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import orjson
 
@@ -23,6 +23,25 @@ MAX_METADATA_BYTES = 16_384
 
 MAX_REASON = 16_384
 """Characters of a decision's reason."""
+
+
+class FlowOptions(TypedDict, total=False):
+    """Options of `Orchestrator.gather` and `chain`; see `TurnRequest`."""
+
+    user_id: str | None
+    tenant_id: str | None
+    idempotency_key: str | None
+    metadata: Mapping[str, Any] | None
+    deadline: float | None
+
+
+class TurnOptions(FlowOptions, total=False):
+    """Options of `Orchestrator.enqueue`; see `TurnRequest`."""
+
+    conversation_id: str | None
+    stream: bool
+    on_busy: OnBusy | str | None
+    on_abort: OnAbort | str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +75,7 @@ class TurnRequest:
     user_id: str | None = None
     tenant_id: str | None = None
     idempotency_key: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
     stream: bool = False
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
@@ -106,7 +125,7 @@ def new_turn(
         input=message,
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),
-        metadata=_metadata(request.metadata),
+        metadata={} if request.metadata is None else _metadata(request.metadata),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),

@@ -18,22 +18,23 @@ from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
-from agentapi.flows import flow_agents
+from agentapi.logs import configure_logging
 from agentapi.providers import providers
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
-from workers.celery_ext.outcomes import Summary, TurnFailed
+from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
+from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
 from workers.isolation import SuspectTurn
 from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
-from workers.logs import configure_logging
 from workers.runtime import Runtime
+from workers.turns.summary import Summary
 
 
 class WorkerApp(Celery):
-    """A Celery app that carries turns out."""
+    """A Celery app that runs turns."""
 
     settings: Settings
     store: TurnStore
@@ -46,17 +47,17 @@ def create_app(
     agents: Iterable[DefinedAgent | AgentDefinition] | None = None,
     store: TurnStore | None = None,
 ) -> WorkerApp:
-    """Make the app. Nothing is connected or started before the worker is.
+    """Create the app. Nothing connects or starts before the worker does.
 
     Args:
-        settings: From the environment and `.env` when not given.
-        agents: Whom to serve; the agents of `settings.agents` when not given.
-        store: Redis by the settings, or in memory in eager mode, when not given.
+        settings: By default from the environment and `.env`.
+        agents: The agents to serve; by default those of `settings.agents`.
+        store: By default Redis, or memory in eager mode.
 
     Raises:
-        ConfigurationError: The memory is not Redis in a real worker, an agent carries a memory
-            of its own, an agents' module cannot be imported, or a limit is for no provider.
-        InvalidAgent: Two agents have one name.
+        ConfigurationError: A real worker's memory is not Redis, an agent has a memory of its own,
+            a module of agents cannot be imported, or a limit names an unknown provider.
+        InvalidAgent: Two agents have the same name.
     """
     settings = settings or load_settings()
     if agents is None:
@@ -64,7 +65,7 @@ def create_app(
         agents = find_agents(settings.agents)
     else:
         agents = list(agents)
-    known = by_name([*agents, *flow_agents()])
+    known = by_name(agents)
     refuse_unknown_limits(settings)
     if not settings.eager:
         refuse_private_memory(settings, agents)
@@ -73,7 +74,7 @@ def create_app(
     app.conf.update(
         worker_pool="workers.celery_ext.pool:TurnPool",
         worker_consumer="workers.celery_ext.consumer:TurnConsumer",
-        # Also by annotations: a bucket would keep turns in one worker.
+        # Nor by annotations: a token bucket would hold turns back in one worker.
         worker_disable_rate_limits=True,
         task_queues=[Queue(name) for name in queue_names(settings.queues)],
         broker_transport=transport_of(settings, "agentapi.broker.consumer_transport"),
@@ -96,8 +97,10 @@ def create_app(
 def refuse_private_memory(
     settings: Settings, agents: Iterable[DefinedAgent | AgentDefinition]
 ) -> None:
-    """Raises:
-    ConfigurationError: Conversations would live where no other worker sees them.
+    """Refuse memory that only one worker would see.
+
+    Raises:
+        ConfigurationError: The settings or an agent ask for such memory.
     """
     if settings.memory != "redis":
         raise ConfigurationError(
@@ -108,15 +111,17 @@ def refuse_private_memory(
     for agent in agents:
         if isinstance(agent, Agent) and agent.has_memory:
             raise ConfigurationError(
-                f"agent {agent.name!r} carries a memory ({type(agent.memory).__name__}): a worker "
+                f"agent {agent.name!r} has a memory ({type(agent.memory).__name__}): a worker "
                 "runs one agent for many conversations and keeps them in Redis itself; remove "
                 "memory=... from its definition"
             )
 
 
 def refuse_unknown_limits(settings: Settings) -> None:
-    """Raises:
-    ConfigurationError: A limit is for no provider, and so would limit nothing.
+    """Refuse limits of unknown providers, which would limit nothing.
+
+    Raises:
+        ConfigurationError: There is such a limit.
     """
     for name in settings.provider_limits:
         try:
@@ -126,7 +131,7 @@ def refuse_unknown_limits(settings: Settings) -> None:
 
 
 def _import_from_here() -> None:
-    """Agents' modules are looked for in the working directory too, as `celery -A` does."""
+    """Look for modules of agents in the working directory too, as `celery -A` does."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -138,7 +143,7 @@ def _add_task(app: WorkerApp) -> None:
         name=TASK_NAME,
         shared=False,
         Request="workers.celery_ext.request:TurnRequest",
-        # Logged in one line: the turn's own line says more.
+        # Celery logs these without a traceback: the turn's own log line says more.
         throws=(TurnFailed,),
     )
     def turn(*args: Any, **kwargs: Any) -> Summary:
@@ -147,7 +152,7 @@ def _add_task(app: WorkerApp) -> None:
 
 
 def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> None:
-    """In the watchdog: the worker is dead."""
+    """In the watchdog: free the turns of the worker, which is dead."""
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
     if app.settings.watchdog:
@@ -155,29 +160,32 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
 
 
 def refuse_other_pools(worker: Any) -> None:
-    """Raises:
-    SystemExit: Celery's worker was started with options under which turns cannot be carried out.
+    """Refuse options of Celery's worker that turns cannot run under.
+
+    Raises:
+        SystemExit: The worker was started with such an option.
     """
     if worker.options.get("autoscale"):
         raise SystemExit(
             "agentapi worker cannot start: --autoscale adds and removes processes, and a turn "
-            "holds none; say with --concurrency (AGENTAPI_CONCURRENCY) how many turns it carries "
-            "out at once"
+            "needs none; set with --concurrency (AGENTAPI_CONCURRENCY) how many turns it runs "
+            "at the same time"
         )
     pool = get_implementation(worker.pool_cls)
     if not issubclass(pool, TurnPool):
         raise SystemExit(
             f"agentapi worker cannot start: --pool is {pool.__module__}:{pool.__name__}; turns "
-            "need the pool of their own, which is the default"
+            "need their own pool, which is the default"
         )
 
 
 def refuse_newer_fleet(store: TurnStore) -> None:
-    """See that this release can read what the others write. A Redis that is away is waited for by
-    the worker itself; what cannot be read then is found with each turn.
+    """Refuse to start if this release cannot read what the fleet writes.
+
+    An unreachable Redis is not an error here: the worker waits for it, and each claim checks again.
 
     Raises:
-        SystemExit: It cannot.
+        SystemExit: The fleet writes a newer protocol.
     """
     try:
         store.check_protocol()
@@ -188,16 +196,20 @@ def refuse_newer_fleet(store: TurnStore) -> None:
 
 
 def _connect_signals(app: WorkerApp) -> None:
-    """The runtime lives as long as the worker. Strong references: the app keeps the handlers."""
+    """Start and stop the runtime with the worker.
+
+    Celery keeps strong references to the handlers (`weak=False`), since nobody else does.
+    """
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
             refuse_other_pools(sender)
-            # First: a process is forked cleanly only before there are threads and connections.
+            # First of all: forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
                 run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
             )
             refuse_newer_fleet(app.store)
+            spare_tracebacks()
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The app that the `celery` command loads; the only module that acts when it is imported."""
+"""The app that the `celery` command loads; the only module that acts on import."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from agentapi.broker.wire import task_message
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Wakeup
-from workers.logs import line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -22,7 +22,7 @@ log = logging.getLogger("agentapi.dispatch")
 
 
 class Dispatcher:
-    """Sends wake-ups. One that is lost is sent again by the sweep, so none is waited for."""
+    """Sends wake-ups without waiting for them: the sweep sends lost ones again."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
@@ -30,19 +30,17 @@ class Dispatcher:
         self._eager = threading.local()
         self._away = False
         self.returns = 0
-        """How often the broker came back. What was sent to it before may be lost."""
+        """How often the broker came back. Wake-ups sent before that may be lost."""
 
     @cached_property
     def _errors(self) -> tuple[type[Exception], ...]:
-        """What says that the broker is away. Only some of kombu's calls wrap their transport's own
-        errors.
-        """
+        """The errors of an unreachable broker. Only some calls of kombu wrap the transport's."""
         connection = self._app.connection_for_write()
         own = (*connection.connection_errors, *connection.channel_errors)
         return (OperationalError, OSError, *own)
 
     def send(self, wakeup: Wakeup | None) -> None:
-        """Send a wake-up, if there is one. A broker out of reach is logged, not raised."""
+        """Send a wake-up, if there is one. An unreachable broker is logged, not raised."""
         if wakeup is None:
             return
         if self._settings.eager:
@@ -57,11 +55,11 @@ class Dispatcher:
 
     @property
     def away(self) -> bool:
-        """Whether the broker was out of reach when it was last asked."""
+        """Whether the broker was unreachable at the last attempt."""
         return self._away
 
     def reachable(self) -> bool:
-        """Whether the broker takes messages now. Asked only after one could not be sent."""
+        """Whether the broker takes messages now. Asks it only if the last message failed."""
         if self._settings.eager or not self._away:
             return True
         try:
@@ -79,9 +77,9 @@ class Dispatcher:
             return False
         try:
             with self._app.producer_or_acquire() as producer:
-                # Declared as workers declare it, since that tells how many it holds. (kombu 5.7:
-                # a passive declaration fails on Redis with a global_keyprefix, which its EXISTS
-                # goes without.)
+                # The declaration returns how many messages the queue holds. It is not passive: on
+                # Redis a passive one fails with a global_keyprefix, which its EXISTS omits
+                # (kombu 5.7).
                 declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
         except self._errors as error:
             self._note(error)
@@ -89,7 +87,7 @@ class Dispatcher:
         return bool(declared.message_count)
 
     def _note(self, error: Exception | None) -> None:
-        """Say once that the broker is away, and once that it is back."""
+        """Log once that the broker is unreachable, and once that it is back."""
         if error is not None and not self._away:
             log.warning(line("broker.away", error=type(error).__name__))
         elif error is None and self._away:
@@ -101,7 +99,7 @@ class Dispatcher:
         return task_message(wakeup.conversation_id, wakeup.turn_id, wakeup.agent, self._settings)
 
     def _run_here(self, wakeup: Wakeup) -> None:
-        """Run the turn and those behind it one after the other, not inside each other."""
+        """Run the turn and those that follow from it one after the other, without recursion."""
         waiting: deque[Wakeup] | None = getattr(self._eager, "waiting", None)
         if waiting is not None:
             waiting.append(wakeup)

@@ -1,7 +1,8 @@
-"""What is owed: children to start, replies to deliver, turns to cancel or to end at their deadline.
+"""Errands: work on a turn of another partition, which no single script can reach.
 
-Whoever leaves an errand carries it out at once; the sweep does what is left when that worker
-dies. Each may be carried out twice.
+An errand starts children, delivers a reply, cancels a turn, or ends it at its deadline. A script
+stores it with the transition that causes it. The worker that ran the transition carries it out
+right after, and the sweep does if that worker dies. Each may be carried out twice.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
+from agentapi.logs import line
 from agentapi.stores import Accepted, Errand, ErrandKind, TurnStore, Wakeup
 from agentapi.turns import ChildReply, ChildTurn, NewTurn, Turn, TurnError, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.logs import line
 
 log = logging.getLogger("agentapi.errands")
 
@@ -30,9 +31,9 @@ class Errands:
     dispatcher: Dispatcher
 
     def of_turn(self, kind: ErrandKind, turn_id: str) -> None:
-        """Carry out what a turn of this worker has just left.
+        """Carry out an errand that a turn of this worker has just left.
 
-        A Redis that is away is no error: the sweep does it later.
+        An unreachable Redis is not an error here: the sweep carries the errand out later.
         """
         errand = Errand(kind=kind, turn_id=turn_id, partition=partition_of_turn(turn_id))
         try:
@@ -41,10 +42,10 @@ class Errands:
             log.warning(line("errand.left", kind=kind, turn_id=turn_id, error=error))
 
     def carry_out(self, errand: Errand) -> None:
-        """Do it, strike it, and wake whom it concerns.
+        """Carry an errand out, remove it, and wake the turns that it concerns.
 
         Raises:
-            StoreUnavailable: Redis is out of reach; the errand stays.
+            StoreUnavailable: Redis is unreachable; the errand stays.
         """
         match errand.kind:
             case ErrandKind.START:
@@ -67,7 +68,7 @@ class Errands:
         children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
         answers = self.store.enqueue([self._new_turn(parent, child) for child in children])
         if self._has_ended(turn_id):
-            # Meanwhile: what was to cancel the children may not have found them.
+            # The parent ended in the meantime, and its cancellation may have missed the children.
             return [wakeup for child in children for wakeup in self._cancel(child.turn_id)]
         wakeups: list[Wakeup | None] = []
         for child, answer in zip(children, answers, strict=True):

@@ -1,4 +1,4 @@
-"""The process's one event loop, in a thread of its own."""
+"""The event loop of the process, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import logging
 import threading
 from typing import Any, Final
 
+from agentapi.logs import line
 from agentapi.providers import providers
 from agentapi.supervision import Service, Supervisor, stack_of_thread
 from agentapi.tools.mcp.server import close_sessions
-from workers.logs import line
 from workers.upkeep.liveness import starved
 
 log = logging.getLogger("agentapi.loop")
 
 TICK: Final = 1.0
-"""Seconds between signs of the loop's life."""
+"""Seconds between signs of life of the loop."""
 
 CLOSES_WITHIN: Final = 10.0
-"""Seconds that connections to providers and MCP servers get to be closed."""
+"""Seconds that connections to providers and MCP servers get to close."""
 
 
 class LoopThread:
-    """Runs agent loops and all provider connections. Nothing that blocks may run on it.
+    """Runs agent loops and all provider connections. Nothing on it may block.
 
-    A `SystemExit` or `KeyboardInterrupt` out of anybody's callback or task ends asyncio's loop, and
-    so does a `stop` that was not ours. It goes on then: what runs on it has lost nothing.
+    A `SystemExit` or `KeyboardInterrupt` from any callback or task ends asyncio's loop, and so does
+    a `stop` by foreign code. The service then runs the loop again, and its tasks continue.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(_tell)
+        self.loop.set_exception_handler(_log_unhandled)
         self._service = supervisor.thread("agentapi-loop", self._run)
         self._ident = self._native_id = 0
         self._ticking = False
@@ -47,17 +47,17 @@ class LoopThread:
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
         except BaseException as error:
-            # A provider of the user's own may raise anything; the rest is stopped all the same.
+            # A user's provider may raise anything; the thread must stop all the same.
             log.warning(line("loop.not_closed", error=type(error).__name__))
         if self._service.stop(wake=self._end):
             self.loop.close()
 
     def where(self) -> str:
-        """Where the loop's thread stands, as code locations."""
+        """The stack of the loop's thread, as code locations."""
         return stack_of_thread(self._ident)
 
     def starved(self) -> float:
-        """Seconds for which the loop's thread could have run and got no processor."""
+        """Seconds for which the loop's thread was ready to run but got no processor."""
         return starved(self._native_id)
 
     def _end(self) -> None:
@@ -80,8 +80,8 @@ class LoopThread:
         service.progress()
 
 
-def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tell of an error that nobody fetches. Its text may quote what people say."""
+def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody retrieves: its type only, since its text may quote users."""
     error = context.get("exception")
     kind = type(error).__name__ if error is not None else "none"
     log.error(line("loop.unhandled", error=kind, what=context.get("message", "")))

@@ -1,4 +1,4 @@
-"""Riding out a Redis that is away for a while, and saying so once."""
+"""Waiting for an unreachable Redis, and logging each outage once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from agentapi.errors import AgentAPIError, StoreUnavailable
-from workers.logs import line
+from agentapi.logs import line
 
 T = TypeVar("T")
 
 log = logging.getLogger("agentapi.store")
 
 PATIENCE: Final = 60.0
-"""Seconds to go on trying. By then another worker may have the turn; the epoch decides."""
+"""Seconds to keep trying. Another worker may own the turn by then; the epoch decides."""
 
 
 QUIET: Final = 30.0
-"""Seconds in which a Redis that comes and goes is spoken of once."""
+"""Seconds in which repeated short outages are logged only once."""
 
 
 class Outage:
-    """Whether Redis is away for this process: all its threads notice, one line says so.
+    """Whether Redis is unreachable for this process. All threads notice; one line is logged.
 
-    A Redis that flickers (out of memory, it refuses some writes and takes others) is one outage:
-    what begins again within `QUIET` of the last line is told of only when it lasts longer.
+    A Redis that flickers (one that is out of memory refuses some writes and takes others) counts as
+    one outage: one that begins within `QUIET` of the last line is logged only if it lasts longer.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +40,7 @@ class Outage:
 
     @property
     def lasts(self) -> bool:
-        """Whether Redis is away now."""
+        """Whether Redis is unreachable now."""
         return self._since is not None
 
     def begins(self, error: AgentAPIError) -> None:
@@ -75,17 +75,17 @@ def ride_out(
     patience: float = PATIENCE,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Repeat a transition until Redis takes it. Transitions may be repeated safely.
+    """Repeat a transition until Redis takes it. Repeating is safe for every transition.
 
     Args:
         call: The transition.
-        outage: Says once that Redis is away, and once that it is back.
-        give_up: Asked between tries; true ends the patience.
-        patience: Seconds.
+        outage: Logs that Redis is unreachable, and that it is back.
+        give_up: Asked after each failure; if true, no further attempt is made.
+        patience: Seconds to keep trying.
         sleep: For tests.
 
     Raises:
-        StoreUnavailable: The patience is at its end.
+        StoreUnavailable: Redis was unreachable for too long, or `give_up` returned true.
     """
     deadline = time.monotonic() + patience
     delay = 0.1

@@ -1,4 +1,4 @@
-"""All that a worker process keeps besides Celery's own: started and stopped in order."""
+"""The parts of a worker process besides Celery's own, and the order of their start and stop."""
 
 from __future__ import annotations
 
@@ -10,49 +10,52 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from agentapi import Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
 from agentapi.agents.definition import AgentDefinition
-from agentapi.flows import is_flow
-from agentapi.stores import Errand, TurnStore
+from agentapi.logs import line
+from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
 from agentapi.tools.threads import limit_tool_threads
-from workers.compaction import Compactor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.isolation import IsolatedTurns, SuspectTurn
-from workers.logs import line
 from workers.loop_thread import LoopThread
 from workers.outage import Outage
-from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.claiming import TurnClaimer
 from workers.turns.closing import TurnCloser
+from workers.turns.decision import HandBack, TurnDecision
 from workers.turns.events import EventLog
 from workers.turns.executor import TurnExecutor
 from workers.turns.running import RunningTurns, StopReason
+from workers.turns.summary import Summary
 from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
+from workers.turns.writing import TurnWriter
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.sweeper import Sweeper
 from workers.upkeep.tool_places import ToolPlaces
+from workers.work.kinds import Works, make_works
 
 log = logging.getLogger("agentapi.runtime")
 
 
 STORE_THREADS: Final = 4
-"""Threads that talk to Redis for all turns: a call takes them a few milliseconds at most."""
+"""Threads that talk to Redis for all turns. A call takes a few milliseconds at most."""
 
 SERVER_IS_AWAY: Final = 4
-"""Timeouts that pass before a call to a server out of reach says so: it is tried again."""
+"""Timeouts that pass before a call to an unreachable server fails, since it is retried."""
 
 CONSUMER_STOPS_WITHIN: Final = 2.0
-"""Seconds that Celery gets to stop taking tasks before turns are handed back all the same."""
+"""Seconds that Celery gets to stop taking tasks before turns are handed back anyway."""
 
 
 class Runtime:
-    """The event loop, heartbeat, event log, sweep and isolation, and the executor they serve."""
+    """The event loop, heartbeat, event log, sweep and isolation, and the turns they serve."""
 
     def __init__(
         self,
@@ -62,15 +65,15 @@ class Runtime:
         dispatcher: Dispatcher,
         process: str | None = None,
     ) -> None:
-        """Make one; nothing is started.
+        """Create the parts; nothing starts yet.
 
         Args:
-            settings: Of the worker.
-            agents: Whom it serves, by name.
-            store: Where turns are.
+            settings: The worker's settings.
+            agents: The agents that it serves, by name.
+            store: Stores turns.
             dispatcher: Sends wake-ups.
-            process: For a process that was forked for one suspect turn: what its claim token
-                begins with. Such a process neither sweeps nor isolates.
+            process: Only for a process that was forked for one suspect turn: the prefix of its
+                claim token. Such a process neither sweeps nor isolates.
         """
         self.agents = agents
         self.dispatcher = dispatcher
@@ -78,11 +81,11 @@ class Runtime:
         self._settings = settings
         self._store = store
         self._owner = "eager"
-        # Claims and candidacy carry it, so that the watchdog can tell this process's from those
-        # of one that was started again under the same name.
+        # Part of each claim and of the candidacy. By it the watchdog tells this process's leases
+        # from those of a new worker with the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
-        # A producer's process, which eager mode runs in, is not ours to end.
+        # Eager mode runs in a producer's process, which we must not end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self.outage = Outage()
         self._stopping = False
@@ -92,7 +95,7 @@ class Runtime:
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
         limit_tool_threads(self._loop.loop, settings.tool_threads)
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._tasks: set[asyncio.Task[TurnDecision]] = set()
         self.threads = StoreThreads(STORE_THREADS)
         self.tool_places = ToolPlaces(
             loop=self._loop.loop,
@@ -102,15 +105,16 @@ class Runtime:
         self.liveness = Liveness(self._probes(), self.supervisor, also=self._look_at_places)
         self._accepted = True
         self._events = EventLog(store, self.supervisor)
-        traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
-        self._gate = ProviderGate(traffic, settings.provider_limits)
+        self._gate = self._make_gate()
         self._heartbeat = self._make_heartbeat()
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
-        self.sweeper = Sweeper(
-            settings, store, dispatcher, self._errands, self.outage, supervisor=self.supervisor
-        )
+        self.sweeper = self._make_sweeper()
         self.isolation = self._make_isolation()
-        self._executor = self._make_executor()
+        works = make_works(settings, agents, store, dispatcher, self._gate)
+        writer = TurnWriter(events=self._events, outage=self.outage)
+        self._claimer = self._make_claimer(works)
+        self._executor = self._make_executor(writer)
+        self._closer = self._make_closer(writer)
         self._starting = threading.Lock()
         self._started = False
 
@@ -125,6 +129,21 @@ class Runtime:
             vouches=self.liveness.alive,
         )
 
+    def _make_gate(self) -> ProviderGate:
+        settings = self._settings
+        traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
+        return ProviderGate(traffic, settings.provider_limits)
+
+    def _make_sweeper(self) -> Sweeper:
+        return Sweeper(
+            self._settings,
+            self._store,
+            self.dispatcher,
+            self._errands,
+            self.outage,
+            supervisor=self.supervisor,
+        )
+
     def _make_isolation(self) -> IsolatedTurns:
         return IsolatedTurns(
             places=self._settings.isolated_turns,
@@ -135,37 +154,18 @@ class Runtime:
             service=self.supervisor.watched("agentapi-isolation"),
         )
 
-    def _make_executor(self) -> TurnExecutor:
-        compactor = Compactor(
-            settings=self._settings, store=self._store, dispatcher=self.dispatcher
-        )
-        return TurnExecutor(
-            settings=self._settings,
-            agents=self.agents,
+    def _make_claimer(self, works: Works) -> TurnClaimer:
+        return TurnClaimer(
+            works=works,
             store=self._store,
             dispatcher=self.dispatcher,
-            compactor=compactor,
-            closer=TurnCloser(
-                settings=self._settings,
-                store=self._store,
-                dispatcher=self.dispatcher,
-                errands=self._errands,
-                compactor=compactor,
-                events=self._events,
-                running=self.running,
-                outage=self.outage,
-            ),
-            unknown=UnknownAgents(
-                settings=self._settings, agents=self.agents, store=self._store, outage=self.outage
-            ),
+            unknown=UnknownAgents(settings=self._settings, store=self._store, outage=self.outage),
             unreadable=UnreadableTurns(
                 store=self._store,
                 dispatcher=self.dispatcher,
                 errands=self._errands,
                 outage=self.outage,
             ),
-            events=self._events,
-            gate=self._gate,
             running=self.running,
             loop=self._loop.loop,
             threads=self.threads,
@@ -175,8 +175,29 @@ class Runtime:
             isolates=lambda: self.isolation.available,
         )
 
+    def _make_executor(self, writer: TurnWriter) -> TurnExecutor:
+        return TurnExecutor(
+            settings=self._settings,
+            store=self._store,
+            events=self._events,
+            writer=writer,
+            outage=self.outage,
+        )
+
+    def _make_closer(self, writer: TurnWriter) -> TurnCloser:
+        return TurnCloser(
+            settings=self._settings,
+            store=self._store,
+            dispatcher=self.dispatcher,
+            errands=self._errands,
+            events=self._events,
+            writer=writer,
+            running=self.running,
+            outage=self.outage,
+        )
+
     def _probes(self) -> list[Probe]:
-        """The parts without which the process holds turns and carries out none."""
+        """The parts without which the process would hold turns but run none."""
         silence = bound(self._settings.lease_ttl)
         loop = self._loop.loop
         return [
@@ -189,7 +210,7 @@ class Runtime:
             ),
             threads_probe(
                 self.threads,
-                # A call to a server that is out of reach takes several times its timeout.
+                # A call to an unreachable server takes several times its timeout.
                 bound=silence + SERVER_IS_AWAY * self._settings.redis_timeout,
                 excused=lambda: self.outage.lasts or self.dispatcher.away,
                 where=self.threads.where,
@@ -215,87 +236,87 @@ class Runtime:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
             self._started = True
-        agents = ",".join(sorted(name for name in self.agents if not is_flow(name)))
+        agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
 
     def candidate(self, owner: str) -> str:
         """The worker's name in the election of the sweeper."""
         return f"{owner}/{self.process}"
 
-    def execute(self, conversation_id: str, turn_id: str, agent: str) -> dict[str, Any]:
-        """Answer a wake-up in the thread that calls, to its end: eager mode."""
+    def execute(self, conversation_id: str, turn_id: str, agent: str) -> Summary:
+        """Answer a wake-up in the calling thread, to its end: eager mode and isolated turns."""
         if not self._started:
             self.start(self._owner)
-        turn = self.begin(conversation_id, turn_id, agent)
+        turn = self.claim(conversation_id, turn_id, agent)
         if not isinstance(turn, ClaimedTurn):
             return turn if isinstance(turn, dict) else {"status": "suspect"}
-        carried_out = self._executor.carry_out(turn)
-        outcome = asyncio.run_coroutine_threadsafe(carried_out, self._loop.loop).result()
-        return self.end(turn, outcome)
+        run = asyncio.run_coroutine_threadsafe(self._executor.run(turn), self._loop.loop)
+        return self.close(turn, run.result())
 
-    def begin(
+    def claim(
         self, conversation_id: str, turn_id: str, agent: str, job: int = 0
-    ) -> ClaimedTurn | SuspectTurn | dict[str, Any]:
-        """See `TurnExecutor.begin`."""
-        return self._executor.begin(conversation_id, turn_id, agent, owner=self._owner, job=job)
+    ) -> ClaimedTurn | SuspectTurn | Summary:
+        """In a thread: see `TurnClaimer.claim`."""
+        wakeup = Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent=agent)
+        return self._claimer.claim(wakeup, owner=self._owner, job=job)
 
-    def carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
-        """From any thread: see `TurnExecutor.carry_out`.
+    def run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
+        """From any thread: let the event loop run a turn; see `TurnExecutor.run`.
 
         Args:
-            turn: What `begin` gave.
-            then: Called on the event loop with the outcome.
+            turn: What `claim` returned.
+            then: Called on the event loop with the decision.
 
         Raises:
             RuntimeError: The event loop has ended.
         """
-        self._loop.loop.call_soon_threadsafe(self._carry_out, turn, then)
+        self._loop.loop.call_soon_threadsafe(self._run, turn, then)
 
-    def _carry_out(self, turn: ClaimedTurn, then: Callable[[Outcome], None]) -> None:
-        def done(task: asyncio.Task[Outcome]) -> None:
+    def _run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
+        def done(task: asyncio.Task[TurnDecision]) -> None:
             self._tasks.discard(task)
-            # Cancelled or broken before its first line, by whoever cancels every task there is.
-            then(None if task.cancelled() or task.exception() else task.result())
+            # Foreign code that cancels all tasks may end it before its first line.
+            then(HandBack() if task.cancelled() or task.exception() else task.result())
 
-        work = self._executor.carry_out(turn)
+        work = self._executor.run(turn)
         try:
             task = self._loop.loop.create_task(work)
         except BaseException:
-            # Nobody else would hand the turn back, and its lease would be renewed without end.
+            # Without a decision nobody would close the turn, and its lease would never end.
             work.close()
-            then(None)
+            then(HandBack())
             raise
-        # The event loop keeps no strong reference of its own.
+        # The event loop itself keeps only a weak reference to its tasks.
         self._tasks.add(task)
         task.add_done_callback(done)
 
-    def end(self, turn: ClaimedTurn, outcome: Outcome) -> dict[str, Any]:
-        """See `TurnExecutor.end`."""
-        return self._executor.end(turn, outcome)
+    def close(self, turn: ClaimedTurn, decision: TurnDecision) -> Summary:
+        """In a thread: see `TurnCloser.close`."""
+        return self._closer.close(turn, decision)
 
     def accepting(self) -> bool:
-        """Whether the worker takes more turns."""
+        """Whether the worker takes further turns."""
         able = self.liveness.responsive() and not self.tool_places.hang
         return able and not self._stopping
 
     def _look_at_places(self) -> None:
-        """Once a second: take turns again when what kept the worker from it has passed."""
+        """Once a second: wake the consumer when the worker can take turns again."""
         self.tool_places.look()
         before, self._accepted = self._accepted, self.accepting()
         if self._accepted and not before:
             self.wake_consumer()
 
     def carry_out_errands(self) -> None:
-        """Do what the sweep would do, where none runs: eager mode."""
+        """Carry out overdue errands, as the sweep would: eager mode has none."""
         while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
             for errand in errands:
                 self._errands.carry_out(errand)
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
-        """A signal asks the worker to end.
+        """Begin the shutdown that a signal asks for.
 
-        Turns get `shutdown_grace` from now on, whatever Celery does meanwhile; a second signal
-        ends it. Called in the signal's handler: it must not wait.
+        Running turns get `shutdown_grace` from now on, whatever Celery does; a second signal ends
+        that time. Called in a signal handler, so it must not block.
         """
         again, self._stopping = self._stopping, True
         grace = 0 if at_once or again else self._settings.shutdown_grace
@@ -309,18 +330,18 @@ class Runtime:
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
                 return
-        # Until Celery has stopped taking tasks, what is handed back could come back to us.
+        # A turn handed back while Celery still takes tasks could return to this worker.
         self._consumer_stopped.wait(CONSUMER_STOPS_WITHIN)
         self.hand_back()
 
     def hand_back(self) -> None:
-        """Stop all running turns at their last recorded step and hand them back."""
+        """Stop all running turns after their last recorded step and hand them back."""
         self.isolation.hand_back()
         for turn in self.running.all():
             turn.stop(StopReason.SHUTDOWN)
 
     def end_now(self) -> None:
-        """Begin nothing more, and hand back what runs."""
+        """Begin no further turn, and hand back those that run."""
         self._stopping = True
         self.hand_back()
 
@@ -335,7 +356,7 @@ class Runtime:
             turn.stop(StopReason.CANCELLED)
 
     def drain(self) -> None:
-        """Wait until running turns have ended or were handed back. No more of them begin."""
+        """Wait until running turns have ended or were handed back. No further turn begins."""
         self._consumer_stopped.set()
         if not self._stopping:
             self.shutdown_requested()
@@ -346,7 +367,7 @@ class Runtime:
                 self.hand_back()
 
     def stop(self) -> None:
-        """Stop the threads: first what hands out work, last what turns need to end."""
+        """Stop the threads: first those that hand out work, last those that turns need to end."""
         if not self._started:
             return
         self.sweeper.stop()

@@ -135,9 +135,9 @@ class InMemoryTraffic:
     def _count(self, state: _Provider, call_id: str, now: int) -> None:
         opens = state.probe == call_id
         if state.open is None:
-            state.failures.setdefault(call_id, now)
             begin = now - round(self._rule.within * 1000)
             state.failures = {c: at for c, at in state.failures.items() if at >= begin}
+            state.failures.setdefault(call_id, now)
             opens = len(state.failures) >= self._rule.failures
         if opens:
             state.open, state.probe, state.probe_until = now + self._open_for, None, 0

@@ -8,8 +8,9 @@ from typing import Any, Final
 import redis
 
 from agentapi.admission.base import MEMORY, MINUTE, Ask, BreakerRule, Reason, Standing, Wait
-from agentapi.admission.scripts import Scripts
+from agentapi.admission.scripts import SCRIPTS
 from agentapi.redis.connection import connect, translate_errors
+from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 
 _RULE: Final = BreakerRule()
@@ -36,7 +37,7 @@ class RedisTraffic:
         """
         self._url = settings.redis_url
         self._client = client or connect(settings)
-        self._scripts = Scripts(self._client)
+        self._scripts = Scripts(self._client, SCRIPTS)
         self._rule = rule
         self._window = _ms(window)
 

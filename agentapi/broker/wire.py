@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from agentapi.conversation.compaction import COMPACT
 from agentapi.ids import partition_of_turn
 from agentapi.settings import Settings
+from agentapi.turns.kinds import TurnKind, kind_of
 
 TASK_NAME: Final = "agentapi.turn"
 QUEUE_PREFIX: Final = "agentapi"
@@ -66,7 +66,7 @@ def task_message(
         "args": (conversation_id, turn_id, agent),
         "task_id": f"{turn_id}.{secrets.token_hex(4)}",
         "queue": queue_of(turn_id, settings.queues),
-        "priority": LOW_PRIORITY if agent == COMPACT else 0,
+        "priority": LOW_PRIORITY if kind_of(agent) is TurnKind.COMPACTION else 0,
         "shadow": agent,
         "argsrepr": repr((conversation_id, turn_id, agent)),
         "kwargsrepr": "{}",

@@ -1,4 +1,4 @@
-"""Compaction: what grows too old for the window is summarised; the transcript stays as it is."""
+"""Compaction: a summary of what no longer fits the window. The transcript stays whole."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import MAX_CONVERSATION_ID
 
 COMPACT: Final = "agentapi.compact"
-"""Name under which turns that summarise run. Workers know it besides their own agents."""
+"""The agent name of turns that summarise; see `agentapi.turns.kinds`."""
 
 BESIDE: Final = f"/{COMPACT}"
-"""What the conversation of a turn that summarises is named besides the one it summarises. No agent
-may have this name, so that no other turn runs there."""
+"""Suffix of the conversation in which a summarising turn runs. No agent may have this name, so no
+other turn runs there."""
 
 MOST_AT_ONCE: Final = 200
-"""Messages in one model call; an old conversation takes several."""
+"""Maximum messages in one model call; a long conversation takes several calls."""
 
 LONGEST_PART: Final = 4000
-"""Characters of one message that the summary is made from."""
+"""Characters of each message that the model reads."""
 
 PROMPT: Final = (
     "Summarise the conversation below for the assistant who will go on with it and see only your "
@@ -38,13 +38,13 @@ PROMPT: Final = (
 class Compaction:
     """When and how an agent's conversations are summarised.
 
-    When more than `keep` + `after` messages are not in the summary, all but the newest `keep`
-    are, to the last whole turn. The window should hold that many.
+    Once more than `keep` + `after` messages are not in the summary, all but the newest `keep` are
+    summarised, in whole turns. The window should hold that many messages.
 
     Attributes:
-        keep: Messages that stay as they are, at least 1.
-        after: How many more may gather before it is done, at least 1.
-        prompt: What the agent's own model is told to do.
+        keep: Messages that are never summarised, at least 1.
+        after: How many further messages may gather first, at least 1.
+        prompt: Instructions for the agent's own model.
     """
 
     keep: int = 20
@@ -58,11 +58,11 @@ class Compaction:
             )
 
     def due(self, total: int, covered: int) -> bool:
-        """Whether it is time.
+        """Whether a summary is due.
 
         Args:
             total: Messages of the conversation.
-            covered: How many of them, from the first, are in the summary.
+            covered: How many of them, from the first, the summary covers.
         """
         return total - covered > self.keep + self.after
 
@@ -72,9 +72,9 @@ class Summary:
     """The summary of a conversation's beginning.
 
     Attributes:
-        text: Empty when there is none.
-        covered: How many messages, from the first, are in it.
-        total: How many there are.
+        text: Empty if there is no summary.
+        covered: How many messages it covers, from the first.
+        total: How many messages the conversation has.
     """
 
     text: str = ""
@@ -84,12 +84,12 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompactionTask:
-    """What a turn that summarises is told.
+    """The task of a turn that summarises.
 
     Attributes:
         conversation_id: The conversation to summarise.
-        agent: Whose model does it.
-        generation: The history it is about; a reset begins another.
+        agent: The agent whose model summarises.
+        generation: The history to summarise; a reset begins another.
     """
 
     conversation_id: str
@@ -97,7 +97,7 @@ class CompactionTask:
     generation: int
 
     def to_message(self) -> str:
-        """As the turn's message."""
+        """Encode the task as the turn's message."""
         return orjson.dumps(
             {
                 "v": 1,
@@ -109,15 +109,15 @@ class CompactionTask:
 
     @classmethod
     def of_turn(cls, conversation_id: str, message: str) -> CompactionTask:
-        """Read what a turn is to summarise.
+        """Read the task of a turn.
 
         Args:
-            conversation_id: Where the turn runs, which says what it summarises. What its message
-                says is believed only as far as it agrees.
+            conversation_id: The conversation in which the turn runs. It decides what may be
+                summarised; a message that disagrees is refused.
             message: The turn's message.
 
         Raises:
-            InvalidMessage: The message is none that `to_message` wrote for such a turn.
+            InvalidMessage: `to_message` did not write this message for this conversation.
         """
         try:
             data = orjson.loads(message)
@@ -127,26 +127,18 @@ class CompactionTask:
                 generation=int(data["generation"]),
             )
         except (ValueError, TypeError, KeyError) as error:
-            raise InvalidMessage("the turn has no message of one that summarises") from error
+            raise InvalidMessage("the message is not a valid compaction task") from error
         if conversation_beside(task.conversation_id) != conversation_id:
             raise InvalidMessage("the turn does not run beside the conversation that it names")
         return task
 
 
 def conversation_beside(conversation_id: str) -> str:
-    """The conversation in which turns that summarise another one run."""
+    """The conversation in which the turns that summarise another conversation run."""
     own = f"{conversation_id}{BESIDE}"
     if len(own) <= MAX_CONVERSATION_ID:
         return own
     return f"{COMPACT}:{hashlib.sha256(conversation_id.encode()).hexdigest()}"
-
-
-def summariser(conversation_id: str, message: str) -> str:
-    """Name of the agent whose model summarises, or of none when the turn is not valid."""
-    try:
-        return CompactionTask.of_turn(conversation_id, message).agent
-    except InvalidMessage:
-        return COMPACT
 
 
 def whole_turns(messages: Sequence[Message], most: int) -> int:
@@ -158,7 +150,7 @@ def whole_turns(messages: Sequence[Message], most: int) -> int:
 
 
 def transcript(summary: str, messages: Sequence[Message]) -> str:
-    """What the model summarises, as text."""
+    """The text that the model summarises."""
     lines = [f"Summary of what came before:\n{summary}\n"] if summary else []
     lines += [_line(message) for message in messages]
     return "\n".join(lines)
@@ -177,7 +169,7 @@ def _line(message: Message) -> str:
 
 
 def with_summary(system_prompt: str, summary: str) -> str:
-    """The system prompt of a model call that does not see the whole conversation."""
+    """The system prompt with the summary of what the model does not see."""
     if not summary:
         return system_prompt
     note = f"What was said earlier in this conversation, in short:\n{summary}"

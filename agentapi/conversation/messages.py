@@ -15,12 +15,13 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 
 from agentapi.decoding.records import (
+    UNREADABLE,
     check_version,
     object_in,
-    reading,
     record_of,
     some_text_in,
     text_in,
+    unreadable,
 )
 
 FORMAT_VERSION: Final = 1
@@ -168,7 +169,12 @@ def _call_to_dict(call: ToolCall) -> dict[str, Any]:
 def _call_from_dict(data: Mapping[str, Any]) -> ToolCall:
     if not isinstance(data["arguments"], dict):
         raise TypeError("arguments are not a JSON object")
-    return record_of(ToolCall, {**data, "id": text_in(data, "id"), "name": text_in(data, "name")})
+    return ToolCall(
+        id=text_in(data, "id"),
+        name=text_in(data, "name"),
+        arguments=data["arguments"],
+        malformed=some_text_in(data, "malformed"),
+    )
 
 
 def from_dict(data: Mapping[str, Any]) -> Message:
@@ -177,33 +183,43 @@ def from_dict(data: Mapping[str, Any]) -> Message:
     Raises:
         UnreadableRecord: A newer release wrote it, or it is not a valid message.
     """
-    with reading("a message", remedy=_REMEDY):
-        check_version("a message", data.get("v", FORMAT_VERSION), FORMAT_VERSION)
-        match data["role"]:
-            case "user":
-                return UserMessage(
-                    content=text_in(data, "content"),
-                    attachments=tuple(map(attachment_from_dict, data.get("attachments", ()))),
-                    turn_id=some_text_in(data, "turn_id"),
-                )
-            case "assistant":
-                return AssistantMessage(
-                    content=text_in(data, "content"),
-                    tool_calls=tuple(map(_call_from_dict, data.get("tool_calls", ()))),
-                    provider_data=object_in(data, "provider_data"),
-                    turn_id=some_text_in(data, "turn_id"),
-                    model=some_text_in(data, "model"),
-                )
-            case "tool":
-                return ToolMessage(
-                    call_id=text_in(data, "call_id"),
-                    name=text_in(data, "name"),
-                    content=text_in(data, "content"),
-                    is_error=bool(data.get("is_error")),
-                    turn_id=some_text_in(data, "turn_id"),
-                )
-            case _:
-                raise ValueError("role must be user, assistant or tool")
+    try:
+        return _from_dict(data)
+    except UNREADABLE as error:
+        raise unreadable("a message", error, remedy=_REMEDY) from error
+
+
+def _from_dict(data: Mapping[str, Any]) -> Message:
+    # A claim reads a window of these: checks in place, without a call for each field.
+    if (version := data.get("v", FORMAT_VERSION)) != FORMAT_VERSION:
+        check_version("a message", version, FORMAT_VERSION)
+    role, content, turn_id = data["role"], data["content"], data.get("turn_id")
+    if not isinstance(content, str) or not (turn_id is None or isinstance(turn_id, str)):
+        raise TypeError("content or turn_id is not text")
+    if role == "user":
+        if "attachments" not in data:
+            return UserMessage(content=content, turn_id=turn_id)
+        attachments = tuple(map(attachment_from_dict, data["attachments"]))
+        return UserMessage(content=content, attachments=attachments, turn_id=turn_id)
+    if role == "assistant":
+        return AssistantMessage(
+            content=content,
+            tool_calls=tuple(map(_call_from_dict, data["tool_calls"]))
+            if "tool_calls" in data
+            else (),
+            provider_data=object_in(data, "provider_data") if "provider_data" in data else {},
+            turn_id=turn_id,
+            model=some_text_in(data, "model") if "model" in data else None,
+        )
+    if role == "tool":
+        return ToolMessage(
+            call_id=text_in(data, "call_id"),
+            name=text_in(data, "name"),
+            content=content,
+            is_error=bool(data.get("is_error")),
+            turn_id=turn_id,
+        )
+    raise ValueError("role must be user, assistant or tool")
 
 
 def dumps(message: Message) -> bytes:
@@ -217,8 +233,10 @@ def loads(data: bytes | str) -> Message:
     Raises:
         UnreadableRecord: A newer release wrote it, or it is not a valid message.
     """
-    with reading("a message", remedy=_REMEDY):
-        return from_dict(orjson.loads(data))
+    try:
+        return _from_dict(orjson.loads(data))
+    except UNREADABLE as error:
+        raise unreadable("a message", error, remedy=_REMEDY) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

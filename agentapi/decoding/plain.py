@@ -119,6 +119,16 @@ def _as_float(value: int) -> float | None:
 
 def clean_message(message: AssistantMessage) -> AssistantMessage:
     """Convert a model's response to a form that can be stored."""
+    content = clean_text(message.content)
+    model = None if message.model is None else clean_text(message.model)
+    if (
+        content is message.content
+        and model is message.model
+        and message.tool_calls == ()
+        and message.provider_data == {}
+    ):
+        # The common case.
+        return message
     try:
         data = dict(plain(message.provider_data))
     except TooDeep:
@@ -126,10 +136,10 @@ def clean_message(message: AssistantMessage) -> AssistantMessage:
         data = {}
     return replace(
         message,
-        content=clean_text(message.content),
+        content=content,
         tool_calls=tuple(map(_clean_call, message.tool_calls)),
         provider_data=data,
-        model=None if message.model is None else clean_text(message.model),
+        model=model,
     )
 
 
@@ -150,15 +160,16 @@ def _clean_call(call: ToolCall) -> ToolCall:
 
 def clean_usage(usage: Usage) -> Usage:
     """Limit token counts to whole numbers from 0 to `MOST_COUNTED`."""
-    return replace(
-        usage,
-        input_tokens=_count(usage.input_tokens),
-        output_tokens=_count(usage.output_tokens),
-        cached_tokens=_count(usage.cached_tokens),
-    )
+    sent, got = _count(usage.input_tokens), _count(usage.output_tokens)
+    cached = _count(usage.cached_tokens)
+    if sent is usage.input_tokens and got is usage.output_tokens and cached is usage.cached_tokens:
+        return usage
+    return replace(usage, input_tokens=sent, output_tokens=got, cached_tokens=cached)
 
 
 def _count(value: object) -> int:
+    if type(value) is int and 0 <= value <= MOST_COUNTED:
+        return value
     if not isinstance(value, int | float) or value != value:
         return 0
     return int(min(max(value, 0), MOST_COUNTED))

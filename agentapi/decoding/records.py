@@ -6,8 +6,8 @@ newer format, or one that cannot be read, raises one clear error, whatever is wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import Field
 from functools import cache
 from types import NoneType, UnionType
@@ -43,11 +43,15 @@ def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
         TypeError: A field has the wrong type.
     """
     fields = _fields(kind)
+    known = {}
     for name, value in data.items():
         expected = fields.get(name)
+        if expected is None:
+            continue
         if expected and not isinstance(value, expected):
             raise TypeError(f"{name} is a {type(value).__name__}")
-    return kind(**{name: value for name, value in data.items() if name in fields})
+        known[name] = value
+    return kind(**known)
 
 
 @cache
@@ -98,25 +102,53 @@ def check_version(what: str, version: object, newest: int) -> None:
         )
 
 
-@contextmanager
-def reading(what: str, *, remedy: str) -> Iterator[None]:
-    """Translate every error while a record is read into one clear error.
+UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
+"""Errors that reading an invalid record may raise."""
+
+
+def unreadable(what: str, error: Exception, *, remedy: str) -> UnreadableRecord:
+    """Build the one clear error for a record that cannot be read.
 
     Args:
-        what: The record, for errors. Its content is never quoted: it may be users' words.
+        what: The record. Its content is never quoted: it may be users' words.
+        error: What went wrong.
+        remedy: What to do about a record that no release wrote.
+    """
+    if isinstance(error, KeyError):
+        return UnreadableRecord(f"{what} has no {error}: {remedy}")
+    return UnreadableRecord(f"{what} is not valid ({type(error).__name__}): {remedy}")
+
+
+def reading(what: str, *, remedy: str) -> AbstractContextManager[None]:
+    """Translate every error while a record is read; see `unreadable`.
+
+    Args:
+        what: The record.
         remedy: What to do about a record that no release wrote.
 
     Raises:
         UnreadableRecord: The record cannot be read.
     """
-    try:
-        yield
-    except UnreadableRecord:
-        raise
-    except KeyError as error:
-        raise UnreadableRecord(f"{what} has no {error}: {remedy}") from error
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise UnreadableRecord(f"{what} is not valid ({type(error).__name__}): {remedy}") from error
+    return _Reading(what, remedy)
+
+
+class _Reading(AbstractContextManager[None]):
+    """Not a generator, which would cost several times as much: a claim reads many records."""
+
+    __slots__ = ("_remedy", "_what")
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self._what = what
+        self._remedy = remedy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, UNREADABLE):
+            raise unreadable(self._what, error, remedy=self._remedy) from error
 
 
 def text_in(data: Mapping[str, Any], name: str) -> str:

@@ -1,15 +1,14 @@
 """The agent loop: model response, tool calls side by side, model response, until a reply.
 
-It knows neither Redis nor Celery. What was recorded before (by this process or by one that
-died) comes in as steps, and the loop continues behind the last of them; what happens goes out
+It knows neither Redis nor Celery. Steps that were recorded before, by this process or by one that
+died, come in as progress, and the loop continues after the last of them. What happens goes out
 through a `TurnLog` before the next step begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -20,226 +19,234 @@ from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
-from agentapi.engine.tool_calls import CallRunner, TurnRules, TurnSuspended, calls_to_hold
+from agentapi.engine.rules import TurnRules
+from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
+from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import (
     AgentAPIError,
     InvalidOutput,
-    LeaseLost,
     MaxStepsExceeded,
     StoreUnavailable,
-    TurnParked,
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
 from agentapi.providers.estimate import estimate_request
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
-from agentapi.turns.budget import priced
+from agentapi.turns.budget import Limits, priced
 from agentapi.turns.calls import CallBook
 from agentapi.turns.model import TurnResult
-from agentapi.turns.steps import ModelStep, Step
+from agentapi.turns.steps import ModelStep
 
 _WAIT_HERE = RetryPolicy()
 _NOTHING_WAITED = CallBook()
 _DEFAULT_RULES = TurnRules()
-_NO_AGENTS: Mapping[str, AgentDefinition] = {}
 
 
-class TurnLog(Protocol):
-    """Where the loop writes down what happens, as it happens."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """The conversation before a turn.
 
-    async def record(self, step: Step) -> None:
-        """Keep a step for ever; returns when it is safe.
+    Attributes:
+        messages: What came before; the agent's window is applied to it.
+        summary: A summary of what came before these messages.
+        calibration: The provider's count of tokens divided by our estimate.
+        blobs: Fetches the bytes of attachments by their names.
+    """
 
-        Raises:
-            LeaseLost: The turn is no longer this process's.
-        """
-        ...
-
-    async def delta(self, text: str) -> None:
-        """A piece of text arrived."""
-        ...
-
-    async def reset(self) -> None:
-        """The text since the last step will be produced again."""
-        ...
+    messages: Sequence[Message] = ()
+    summary: str = ""
+    calibration: float = 1.0
+    blobs: Fetch = no_blobs
 
 
-class NoLog:
-    """A log for turns that nobody else will continue or follow."""
+@dataclass(kw_only=True)
+class TurnRun:
+    """One run of a turn: until it has a reply, or must wait.
 
-    async def record(self, step: Step) -> None:
-        """Nothing to keep."""
-
-    async def delta(self, text: str) -> None:
-        """Nobody listens."""
-
-    async def reset(self) -> None:
-        """Nobody listens."""
-
-
-async def run_loop(
-    agent: AgentDefinition,
-    provider: Provider,
-    *,
-    history: Sequence[Message],
-    progress: TurnProgress,
-    context: ToolContext,
-    log: TurnLog,
-    connect: Callable[[AgentDefinition], Provider],
-    stream: bool = False,
-    retry: RetryPolicy = _WAIT_HERE,
-    book: CallBook = _NOTHING_WAITED,
-    rules: TurnRules = _DEFAULT_RULES,
-    agents: Mapping[str, AgentDefinition] = _NO_AGENTS,
-    summary: str = "",
-    calibration: float = 1.0,
-    blobs: Fetch = no_blobs,
-) -> TurnResult:
-    """Carry a turn on to its reply.
-
-    Args:
-        agent: Definition: prompt, model, tools, `max_steps`, window.
-        provider: The client to call, of the running event loop.
-        history: Messages before this turn; the agent's window is applied here.
+    Attributes:
+        agent: The agent that the turn begins with.
+        history: The conversation before the turn.
         progress: What is done already. Gets every further step.
         context: For the tools.
-        log: Told of each step before the next begins. The last response is not recorded on
-            its own: it is in the result, which the caller commits.
-        stream: Whether the log gets the text's pieces.
-        retry: What to do about model calls that fail in passing. Failures of earlier attempts
-            count for the first call only.
+        log: Hears of each step before the next begins. The last response is not recorded: it is in
+            the result, which the caller commits.
+        connect: Returns the client of an agent's provider, of the running event loop.
+        stream: Whether the log gets the pieces of the text.
+        retry: What to do about model calls that fail with errors worth a retry. Failures of
+            earlier attempts count for the first call only.
         book: What has become of calls that waited.
-        rules: Limits on what the turn may ask of others.
-        agents: Those that the turn may be handed over to by name.
-        connect: Gives the client of an agent that the turn is handed over to.
-        summary: Of what came before the history.
-        calibration: Tokens that the provider counts for one that is estimated.
-        blobs: Fetches the bytes of attachments by their names.
-
-    Raises:
-        MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
-        BudgetExceeded: The turn or its conversation has spent what it may.
-        TurnVetoed: A hook ended the turn.
-        HookFailed: A hook has a fault.
-        InvalidOutput: It replied too often with what is not the agent's `output_type`.
-        ProviderError: The provider refused, or failed more often than `retry` allows.
-        TurnParked: The provider is to be tried again later than `retry` waits.
-        TurnSuspended: Calls wait for decisions or for other turns.
-        UnknownAgent: The turn was handed over to an agent that is not known here.
-        LeaseLost: From the log.
+        rules: How far the turn may go.
+        agents: Agents that the turn may be handed over to, by name.
     """
-    hooks = agent.hooks
-    said = await hooks.on_turn_start(context, progress.user.content)
-    progress.user = replace(progress.user, content=said)
-    try:
-        result = await _carry_on(
-            agent,
-            provider,
-            history=history,
-            progress=progress,
-            context=context,
-            log=log,
-            stream=stream,
-            retry=retry,
-            book=book,
-            rules=rules,
-            agents=agents,
-            connect=connect,
-            summary=summary,
-            calibration=calibration,
-            blobs=remembering(blobs),
-        )
-    except (TurnParked, TurnSuspended, LeaseLost, StoreUnavailable):
-        # None of these ends the turn.
-        raise
-    except AgentAPIError as error:
-        await hooks.on_turn_end(context, error)
-        raise
-    await hooks.on_turn_end(context, result)
-    return result
 
+    agent: AgentDefinition
+    history: History
+    progress: TurnProgress
+    context: ToolContext
+    log: TurnLog
+    connect: Callable[[AgentDefinition], Provider]
+    stream: bool = False
+    retry: RetryPolicy = _WAIT_HERE
+    book: CallBook = _NOTHING_WAITED
+    rules: TurnRules = _DEFAULT_RULES
+    agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    # Set by `_activate`, again at each handoff.
+    _active: AgentDefinition = field(init=False)
+    _provider: Provider = field(init=False)
+    _window: Sequence[Message] = field(init=False)
+    _limits: Limits = field(init=False)
+    _blobs: Fetch = field(init=False)
 
-async def _carry_on(
-    agent: AgentDefinition,
-    provider: Provider,
-    *,
-    history: Sequence[Message],
-    progress: TurnProgress,
-    context: ToolContext,
-    log: TurnLog,
-    stream: bool,
-    retry: RetryPolicy,
-    book: CallBook,
-    rules: TurnRules,
-    agents: Mapping[str, AgentDefinition],
-    connect: Callable[[AgentDefinition], Provider],
-    summary: str,
-    calibration: float,
-    blobs: Fetch,
-) -> TurnResult:
-    """See `run_loop`."""
-    # Calls without a result are for the tools of the agent that made them.
-    whose = progress.responder if progress.open_calls() else progress.handed_to
-    agent, provider = _active(agent, provider, whose, agents, connect)
-    window = agent.window.select(history, calibration)
-    resumed = True
-    while True:
-        if calls := progress.open_calls():
-            runner = CallRunner(
-                tools=await ride_out(agent.toolbox, retry),
-                progress=progress,
-                context=context,
-                log=log,
-                book=book,
-                rules=rules,
-                resumed=resumed,
-                hooks=agent.hooks,
-                limits=agent.limits.tighter(rules.budget),
+    def __post_init__(self) -> None:
+        self._blobs = remembering(self.history.blobs)
+        self._activate(self.agent)
+
+    async def run(self) -> TurnResult | Suspension:
+        """Run the turn.
+
+        Returns:
+            Its result, or what its calls wait for.
+
+        Raises:
+            MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
+            BudgetExceeded: The turn or its conversation has spent its budget.
+            TurnVetoed: A hook ended the turn.
+            HookFailed: A hook has a fault.
+            InvalidOutput: Too many replies were not valid structured output.
+            ProviderError: The provider refused, or failed more often than `retry` allows.
+            TurnParked: The provider is to be tried again later than `retry` waits.
+            UnknownAgent: The turn was handed over to an agent that is not known here.
+            LeaseLost: From the log.
+        """
+        hooks = self.agent.hooks
+        said = self.progress.user.content
+        content = await hooks.on_turn_start(self.context, said)
+        if content != said:
+            self.progress.user = replace(self.progress.user, content=content)
+        try:
+            outcome = await self._steps()
+        except StoreUnavailable:
+            # The turn has not ended: this worker or another continues it.
+            raise
+        except AgentAPIError as error:
+            await hooks.on_turn_end(self.context, error)
+            raise
+        if isinstance(outcome, TurnResult):
+            await hooks.on_turn_end(self.context, outcome)
+        return outcome
+
+    async def _steps(self) -> TurnResult | Suspension:
+        """Alternate between tool calls and model calls, beginning with what is open."""
+        progress = self.progress
+        # Open calls belong to the agent that made them, even if the turn was handed over since.
+        self._hand_over(progress.responder if progress.open_calls() else progress.handed_to)
+        resumed = True
+        while True:
+            if calls := progress.open_calls():
+                suspension = await self._call_tools(calls, resumed=resumed)
+                if suspension is not None:
+                    return suspension
+                self._hand_over(progress.handed_to)
+            # An earlier attempt may have begun the calls that were open first, and no others.
+            resumed = False
+            response = progress.last_response
+            if response is not None and not response.tool_calls:
+                return self._result(response)
+            self._check_limits()
+            await self._call_model()
+
+    def _hand_over(self, name: str | None) -> None:
+        """Continue with the agent of that name, if it is another one."""
+        if name is None or name == self._active.name:
+            return
+        agent = self.agents.get(name) or self._active.handoff_to(name)
+        if agent is None:
+            raise UnknownAgent(
+                f"the turn was handed over to agent {name!r}, which is not known here: add its "
+                "module to AGENTAPI_AGENTS, on every worker"
             )
-            await runner.run(calls, progress.held)
-            agent, provider = _active(agent, provider, progress.handed_to, agents, connect)
-            window = agent.window.select(history, calibration)
-        resumed = False
-        response = progress.last_response
-        if response is not None and not response.tool_calls:
-            output = agent.output.load(response.content) if agent.output else None
-            return replace(progress.result(), agent=agent.name, output=output)
-        if progress.model_calls >= agent.max_steps:
+        self._activate(agent)
+
+    def _activate(self, agent: AgentDefinition) -> None:
+        self._active = agent
+        self._provider = self.connect(agent)
+        self._window = agent.window.select(self.history.messages, self.history.calibration)
+        self._limits = agent.limits.tighter(self.rules.budget)
+
+    async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
+        runner = CallRunner(
+            tools=await ride_out(self._active.toolbox, self.retry),
+            progress=self.progress,
+            context=self.context,
+            log=self.log,
+            book=self.book,
+            rules=self.rules,
+            resumed=resumed,
+            hooks=self._active.hooks,
+            limits=self._limits,
+        )
+        return await runner.run(calls, self.progress.held)
+
+    def _result(self, response: AssistantMessage) -> TurnResult:
+        agent = self._active
+        output = agent.output.load(response.content) if agent.output else None
+        return replace(self.progress.result(), agent=agent.name, output=output)
+
+    def _check_limits(self) -> None:
+        """Raises an error if the turn may not call the model again."""
+        agent, spent = self._active, self.progress.spent
+        if self.progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
             )
-        agent.limits.tighter(rules.budget).check(progress.spent, "turn")
-        agent.conversation_limits.check(rules.spent_before + progress.spent, "conversation")
-        call = _Call(agent, provider, [*window, *progress.for_model()], summary, blobs)
-        # A reply of a type is shown when it was accepted, as it is kept.
-        shown = log if agent.output is None else NoLog()
-        answer = await call_model(provider, call.prepare, shown, stream=stream, retry=retry)
-        retry = replace(retry, failures=0)
-        message = replace(
-            _unique_calls(answer.message, progress), turn_id=context.turn_id, model=answer.model
+        self._limits.check(spent, "turn")
+        agent.conversation_limits.check(self.rules.spent_before + spent, "conversation")
+
+    async def _call_model(self) -> None:
+        """Call the model; its response is the next step."""
+        agent, progress = self._active, self.progress
+        messages = [*self._window, *progress.for_model()]
+        call = _Call(agent, self._provider, messages, self.history.summary, self._blobs)
+        # Structured output is shown once it is valid, in the form in which it is stored.
+        shown = self.log if agent.output is None else NoLog()
+        answer = await call_model(
+            self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
-        message = await agent.hooks.on_step(context, message)
+        if self.retry.failures:
+            self.retry = replace(self.retry, failures=0)
+        message = replace(
+            answer.message,
+            tool_calls=_unique_calls(answer.message, progress),
+            turn_id=self.context.turn_id,
+            model=answer.model,
+        )
+        message = await agent.hooks.on_step(self.context, message)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
-        usage = priced(answer.usage, answer.model, rules.prices)
-        step = await _judged(agent, call.tools, message, usage)
-        if stream and agent.output is not None and step.rejected is None and step.message.content:
-            await log.delta(step.message.content)
-        if message.tool_calls or step.rejected is not None:
-            await log.record(step)
-        progress.steps.append(step)
-        if progress.rejections > agent.output_retries:
+        usage = priced(answer.usage, answer.model, self.rules.prices)
+        await self._take(await _to_step(agent, call.tools, message, usage))
+
+    async def _take(self, step: ModelStep) -> None:
+        """Record a response that is not the reply, and count those that were not valid."""
+        agent, message = self._active, step.message
+        valid = step.rejected is None
+        if self.stream and agent.output is not None and valid and message.content:
+            await self.log.delta(message.content)
+        if message.tool_calls or not valid:
+            await self.log.record(step)
+        self.progress.steps.append(step)
+        if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
-                f"agent {agent.name!r} replied {progress.rejections} times with what is not its "
-                f"output_type: raise Agent(output_retries=...), or say in its prompt what is "
+                f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
+                f"its output_type: raise Agent(output_retries=...), or say in its prompt what is "
                 f"wanted. The last time: {step.rejected}"
             )
 
 
 class _Call:
-    """One model call, with the tools that it offers."""
+    """One model call and the tools that it offers."""
 
     def __init__(
         self,
@@ -274,9 +281,9 @@ class _Call:
         )
 
     def calibration(self, counted: int) -> float | None:
-        """Tokens that the provider counted for one that was estimated; None when it did not.
+        """The provider's count of tokens divided by our estimate; None if it did not count.
 
-        None too with images and files, which are not estimated: they would pass for text.
+        Also None with images and files: the estimate covers only text.
         """
         attached = any(isinstance(m, UserMessage) and m.attachments for m in self._messages)
         estimate = estimate_request(self._prompt, self._messages, self.tools.specs)
@@ -285,10 +292,10 @@ class _Call:
         return min(max(counted / estimate, 0.25), 4.0)
 
 
-async def _judged(
+async def _to_step(
     agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
-    """A response as a step: which calls wait, whether the reply is what was asked for."""
+    """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
@@ -301,27 +308,10 @@ async def _judged(
     return ModelStep(message=replace(message, content=text), usage=usage)
 
 
-def _active(
-    agent: AgentDefinition,
-    provider: Provider,
-    name: str | None,
-    agents: Mapping[str, AgentDefinition],
-    connect: Callable[[AgentDefinition], Provider],
-) -> tuple[AgentDefinition, Provider]:
-    """The agent of that name that the turn was handed over to, and its provider's client."""
-    if name is None or name == agent.name:
-        return agent, provider
-    target = agents.get(name) or agent.handoff_to(name)
-    if target is None:
-        raise UnknownAgent(
-            f"the turn was handed over to agent {name!r}, which is not known here: add its module "
-            "to AGENTAPI_AGENTS, on every worker"
-        )
-    return target, connect(target)
-
-
-def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> AssistantMessage:
-    """Call ids must be unique in a turn, or one call would take another's result."""
+def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:
+    """Make call ids unique in the turn, or one call would take another's result."""
+    if not message.tool_calls:
+        return ()
     seen = {
         call.id
         for step in progress.steps
@@ -335,4 +325,4 @@ def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> Assistan
             unique = f"call_{progress.model_calls}_{number}_{call.id}"[:40]
         seen.add(unique)
         calls.append(call if unique == call.id else replace(call, id=unique))
-    return replace(message, tool_calls=tuple(calls))
+    return tuple(calls)

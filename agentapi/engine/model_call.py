@@ -1,4 +1,4 @@
-"""One model call, repeated while repeating may help."""
+"""One model call, with retries."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from agentapi.decoding.plain import Pieces, clean_message, clean_text, clean_usage
-from agentapi.errors import (
-    NoProviderAvailable,
-    ProviderHeld,
-    ProviderUnavailable,
-    TurnParked,
-)
+from agentapi.engine.turn_log import TurnLog
+from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
-
-if TYPE_CHECKING:
-    from agentapi.engine.loop import TurnLog
+from agentapi.signals import TurnParked
 
 T = TypeVar("T")
 
@@ -30,8 +24,8 @@ LONGEST_SPREAD: Final = 15.0
 def retry_delay(error: ProviderUnavailable, failures: int) -> float:
     """Seconds to wait after the given number of failures.
 
-    What the server asked for, if it did; else exponential from 0.5 s with full jitter. Of several
-    providers, the earliest.
+    Follows the server's wish, if it has one; otherwise exponential from 0.5 s with jitter. Of
+    several providers, the earliest counts.
     """
     if isinstance(error, NoProviderAvailable):
         return min(retry_delay(cause, failures) for cause in error.causes)
@@ -42,7 +36,7 @@ def retry_delay(error: ProviderUnavailable, failures: int) -> float:
 
 
 def spread(delay: float) -> float:
-    """The delay and up to a quarter more, so that those who wait do not all wake at once."""
+    """The delay plus up to a quarter, so that waiting turns do not all wake together."""
     return delay + random.uniform(0, min(delay / 4, LONGEST_SPREAD))
 
 
@@ -52,12 +46,12 @@ def _causes(error: ProviderUnavailable) -> tuple[ProviderUnavailable, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How a model call that fails in passing is repeated.
+    """How a model call is retried.
 
     Attributes:
-        max_retries: How many failures to ride out.
-        failures: How many of them came before, in an earlier attempt of the turn.
-        park_after: A longer wait than this, in seconds, is left to the caller; None waits here,
+        max_retries: How many failures to tolerate.
+        failures: How many of them an earlier attempt of the turn had.
+        park_after: Waits longer than this, in seconds, are left to the caller; None waits here,
             however long.
     """
 
@@ -78,14 +72,14 @@ async def call_model(
 
     Args:
         provider: The client.
-        prepare: Makes the call; what it raises is treated as the provider's own.
+        prepare: Makes the request; its errors are treated like the provider's.
         log: Gets the deltas, and a reset when shown text is produced again.
-        stream: Whether to stream at all.
-        retry: What to do about failures in passing.
+        stream: Whether to stream.
+        retry: How to retry.
 
     Raises:
         ProviderError: The last failure.
-        TurnParked: The next try is further away than `retry.park_after`.
+        TurnParked: The next attempt is further away than `retry.park_after`.
     """
     shown = _Shown(log)
 
@@ -93,35 +87,38 @@ async def call_model(
         request = await prepare()
         if not stream:
             return _clean(await provider.complete(request))
+        response: ModelResponse | None = None
+        # Read to the end: leaving a generator early makes asyncio start a task to close it.
         async for part in provider.stream(request):
             match part:
                 case ModelResponse():
-                    await shown.end()
-                    return _clean(part)
+                    response = part
                 case TextDelta():
                     await shown.delta(part.text)
                 case TextReset():
                     await shown.reset()
-        raise ProviderUnavailable(
-            f"provider {provider.name!r} ended its stream without a response",
-            provider=provider.name,
-        )
+        if response is None:
+            raise ProviderUnavailable(
+                f"provider {provider.name!r} ended its stream without a response",
+                provider=provider.name,
+            )
+        await shown.end()
+        return _clean(response)
 
     return await ride_out(attempt, retry, again=shown.reset)
 
 
 def _clean(response: ModelResponse) -> ModelResponse:
-    """The answer as it can be stored, whatever the provider made of it."""
-    return replace(
-        response,
-        message=clean_message(response.message),
-        usage=clean_usage(response.usage),
-        model=None if response.model is None else clean_text(response.model),
-    )
+    """The response in a form that can be stored, whatever the provider returned."""
+    message, usage = clean_message(response.message), clean_usage(response.usage)
+    model = None if response.model is None else clean_text(response.model)
+    if message is response.message and usage is response.usage and model is response.model:
+        return response
+    return replace(response, message=message, usage=usage, model=model)
 
 
 class _Shown:
-    """Text that was shown and may have to be taken back."""
+    """Text that was shown and may have to be withdrawn."""
 
     def __init__(self, log: TurnLog) -> None:
         self._log = log
@@ -156,16 +153,16 @@ async def ride_out(
     *,
     again: Callable[[], Awaitable[None]] = _nothing,
 ) -> T:
-    """Try until it works, or `retry` has had enough.
+    """Retry a call to a provider or a server of tools.
 
     Args:
-        attempt: What is tried.
-        retry: What to do about failures in passing.
-        again: Called before it is tried again here.
+        attempt: Makes the call.
+        retry: How to retry.
+        again: Called before each further attempt here.
 
     Raises:
         ProviderError: The last failure.
-        TurnParked: The next try is further away than `retry.park_after`.
+        TurnParked: The next attempt is further away than `retry.park_after`.
     """
     failures = retry.failures
     while True:
@@ -174,7 +171,7 @@ async def ride_out(
         except ProviderUnavailable as error:
             held = [isinstance(cause, ProviderHeld) for cause in _causes(error)]
             failures += not all(held)
-            # A provider that was not asked yet may still answer.
+            # A held provider has not been asked, so it may still answer.
             if failures > retry.max_retries and not any(held):
                 raise
             delay = spread(retry_delay(error, failures))

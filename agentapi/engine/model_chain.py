@@ -1,4 +1,4 @@
-"""Several providers as one: when one fails in a way that another may not, the next is asked."""
+"""Several providers as one: when one fails and another may succeed, the next is asked."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ log = logging.getLogger("agentapi.provider")
 class ModelChain:
     """A `Provider` that asks an agent's choices in order, until one answers.
 
-    Each call begins with the first. It waits for nothing: when all have failed it says so, and
-    its caller waits.
+    Each call begins with the first choice. The chain itself never waits: when all choices have
+    failed it raises an error, and its caller waits.
     """
 
     def __init__(
         self, choices: Sequence[ModelChoice], gate: ProviderGate, call: Caller = here
     ) -> None:
-        """Make one.
+        """Create a chain.
 
         Args:
-            choices: Whom to ask, at least one.
-            gate: Which every call passes.
+            choices: The models to ask, at least one.
+            gate: Every call passes through it.
             call: For the gate's round trips to Redis.
         """
         self._choices = choices
@@ -58,18 +58,22 @@ class ModelChain:
 
     @property
     def default_model(self) -> str:
-        """The first choice's model, if it names one; every choice is asked for its own."""
+        """The model of the first choice, if it names one; each choice is asked for its own."""
         return self._choices[0].model or ""
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
+        response: ModelResponse | None = None
+        # Read to the end: leaving a generator early makes asyncio start a task to close it.
         async for part in self._ask(request, stream=False):
             if isinstance(part, ModelResponse):
-                return part
-        raise _no_response(self.name)
+                response = part
+        if response is None:
+            raise _no_response(self.name)
+        return response
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
-        """See `Provider.stream`. Text of a choice that failed is followed by a `TextReset`."""
+        """See `Provider.stream`. A `TextReset` follows the text of a choice that failed."""
         async for part in self._ask(request, stream=True):
             yield part
 
@@ -87,7 +91,7 @@ class ModelChain:
             except ProviderError as error:
                 failures.append(error)
                 if len(self._choices) > 1:
-                    _tell(choice, error)
+                    _log_failure(choice, error)
                 if not another_may_help(error):
                     break
                 if shown and len(self._choices) > 1:
@@ -99,7 +103,7 @@ class ModelChain:
     async def _ask_one(
         self, choice: ModelChoice, request: ModelRequest, *, stream: bool
     ) -> AsyncIterator[StreamPart]:
-        """Text, and the response last, with the name of who gave it."""
+        """Yield text and finally the response, with the name of the model that gave it."""
         name, alone = choice.provider, len(self._choices) == 1
         provider = providers.get(name)
         asked = replace(
@@ -129,7 +133,7 @@ class ModelChain:
 
 
 def chain_of(agent: AgentDefinition, *, gate: ProviderGate, call: Caller = here) -> Provider:
-    """Whom the agent asks.
+    """The agent's models as one provider.
 
     Args:
         agent: The agent.
@@ -140,7 +144,7 @@ def chain_of(agent: AgentDefinition, *, gate: ProviderGate, call: Caller = here)
 
 
 def another_may_help(error: ProviderError) -> bool:
-    """Whether the error is the provider's own, rather than one of a request that all refuse."""
+    """Whether another provider may succeed: the error is not one that all would give."""
     return isinstance(
         error, ProviderUnavailable | ProviderMisconfigured | ContextTooLong | AttachmentRefused
     )
@@ -167,9 +171,9 @@ def _no_response(name: str) -> ProviderUnavailable:
 
 
 def _failure(failures: Sequence[ProviderError]) -> ProviderError:
-    """One error for all: to be tried again if any of them is.
+    """One error for all: retryable if any of them is.
 
-    Also when the last one refused: those before it were busy, and may take what it did not.
+    That holds even if the last one refused: the busy ones before it may accept the request.
     """
     again = [error for error in failures if isinstance(error, ProviderUnavailable)]
     last = failures[-1]
@@ -183,8 +187,8 @@ def _failure(failures: Sequence[ProviderError]) -> ProviderError:
     return kind(text, provider=last.provider, status=last.status)
 
 
-def _tell(choice: ModelChoice, error: ProviderError) -> None:
-    """A line for operators, without the error's text, which may quote what people said."""
+def _log_failure(choice: ModelChoice, error: ProviderError) -> None:
+    """Log a failure without the error's text, which may quote users."""
     level = logging.INFO
     if isinstance(error, ProviderMisconfigured):
         level = logging.WARNING

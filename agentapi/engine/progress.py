@@ -1,4 +1,4 @@
-"""A turn so far: its steps, as messages, as what is open, and as what was spent."""
+"""A turn so far: its steps, its messages, its open calls, and what it spent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 @dataclass(kw_only=True)
 class TurnProgress:
-    """A turn so far: its user message and its steps, as messages in the order of the history."""
+    """A turn so far: its user message and its steps."""
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
@@ -28,12 +28,12 @@ class TurnProgress:
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all model steps, and of the turns that calls waited for."""
+        """Tokens of all model calls, including those of child turns."""
         return sum((step.usage for step in self.steps), start=Usage())
 
     @property
     def spent(self) -> Spent:
-        """What limits count, turns that calls waited for included."""
+        """What limits count, including child turns."""
         usage = self.usage
         below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
         steps = len(self.steps) + below
@@ -41,12 +41,12 @@ class TurnProgress:
 
     @property
     def model_calls(self) -> int:
-        """How many times the model was asked."""
+        """How many model calls were made."""
         return sum(isinstance(step, ModelStep) for step in self.steps)
 
     @property
     def last_response(self) -> AssistantMessage | None:
-        """The newest model response, unless it was rejected."""
+        """The latest model response, unless it was rejected."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
                 return step.message if step.rejected is None else None
@@ -54,12 +54,12 @@ class TurnProgress:
 
     @property
     def rejections(self) -> int:
-        """How many replies were not accepted."""
+        """How many replies were rejected."""
         return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Ids of the calls of the newest response that need a decision."""
+        """Ids of the latest response's calls that need a decision."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
                 return step.held
@@ -67,17 +67,17 @@ class TurnProgress:
 
     @property
     def handed_to(self) -> str | None:
-        """The agent that the turn was handed over to last, who answers next."""
+        """The agent that the turn was handed over to last and that answers next, if any."""
         return _last_handoff(self.steps)
 
     @property
     def responder(self) -> str | None:
-        """The agent that gave the newest response, whose tools it calls; None for the first."""
+        """The agent that gave the latest response, if the turn was handed over to it."""
         responses = [i for i, step in enumerate(self.steps) if isinstance(step, ModelStep)]
         return _last_handoff(self.steps[: responses[-1]]) if responses else None
 
     def open_calls(self) -> list[ToolCall]:
-        """Calls of the newest response that have no result yet."""
+        """Calls of the latest response without a result."""
         response = self.last_response
         if response is None:
             return []
@@ -85,18 +85,18 @@ class TurnProgress:
         return [call for call in response.tool_calls if call.id not in done]
 
     def for_model(self) -> list[Message]:
-        """The turn's messages with replies that were not accepted, and why."""
+        """The turn's messages, including rejected replies and why they were rejected."""
         return self._messages(rejected=True)
 
     def messages(self, unfinished: str | None = None) -> list[Message]:
-        """The turn's messages: results follow their response in the order of its calls.
+        """The turn's messages; results follow their response in the order of its calls.
 
-        Tools run side by side and are recorded as they finish; the history must not depend
-        on which was faster.
+        Tools run side by side and are recorded as they finish, but the history must not depend on
+        which was faster.
 
         Args:
-            unfinished: What calls without a result get as their result, so that the history is
-                one that every provider accepts; they are left open when not given.
+            unfinished: The result of calls without one, so that every provider accepts the
+                history. By default they stay open.
         """
         messages = self._messages(rejected=False)
         if unfinished is not None:
@@ -125,7 +125,7 @@ class TurnProgress:
         return messages
 
     def result(self) -> TurnResult:
-        """The turn's result, once its newest response calls no tool."""
+        """The turn's result, once its latest response calls no tool."""
         response = self.last_response
         return TurnResult(
             text=response.content if response else "",

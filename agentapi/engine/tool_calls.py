@@ -1,4 +1,4 @@
-"""The tool calls of one model response: which are made now, which wait, what each gives."""
+"""The tool calls of one model response: making them, or suspending the turn until they can be."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import orjson
 
 from agentapi.agents.hooks import HookChain
 from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
 from agentapi.decoding.plain import clean_text, cut
-from agentapi.errors import AgentAPIError, TurnVetoed
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.rules import TurnRules
+from agentapi.engine.turn_log import TurnLog
+from agentapi.errors import TurnVetoed
 from agentapi.faults import stop_if_asked
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.tools.agents import Handoff
@@ -30,11 +33,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
-from agentapi.turns.budget import Limits, Price, Spent
-
-if TYPE_CHECKING:
-    from agentapi.engine.loop import TurnLog
-from agentapi.engine.progress import TurnProgress
+from agentapi.turns.budget import Limits
 
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
@@ -42,51 +41,21 @@ UNKNOWN_OUTCOME = (
 )
 
 
-class TurnSuspended(AgentAPIError):
-    """The turn waits for decisions or for other turns, which wake it.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suspension:
+    """The turn must wait for decisions or for child turns, which wake it.
 
     Attributes:
         held: What it waits for.
-        agents: Definitions of those that are asked, where the tool gave more than a name.
+        agents: Definitions of the agents of child turns, by name, where tools gave more than that.
     """
 
-    code = "suspended"
-
-    def __init__(self, held: HeldCalls, agents: Mapping[str, object]) -> None:
-        super().__init__("the turn waits for decisions or for other turns")
-        self.held = held
-        self.agents = agents
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TurnRules:
-    """How far a turn may go, from the settings.
-
-    Attributes:
-        depth: How many turns are above it.
-        max_depth: How many may be.
-        max_children: How many turns it may wait for at once.
-        max_message_bytes: Longest message to another agent.
-        max_tool_result_bytes: What is longer of a tool's result is cut off.
-        approval_timeout: Seconds to wait for an approval; None for ever.
-        prices: By ``provider:model`` or model.
-        budget: What the turn may spend besides its agent's own limits.
-        spent_before: What its conversation had spent before.
-    """
-
-    depth: int = 0
-    max_depth: int = 5
-    max_children: int = 50
-    max_message_bytes: int = 262_144
-    max_tool_result_bytes: int = 1_048_576
-    approval_timeout: float | None = None
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    budget: Limits | None = None
-    spent_before: Spent = field(default_factory=Spent)
+    held: HeldCalls
+    agents: Mapping[str, object]
 
 
 async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
-    """Ids of the calls that need an approval. Asked once, before the response is recorded."""
+    """Ids of the calls that need approval; asked once, before the response is recorded."""
     held = []
     for call in calls:
         tool = tools.get(call.name)
@@ -100,18 +69,18 @@ _Waiting: TypeAlias = Question | tuple[ChildTurn, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class CallRunner:
-    """Carries out calls of the newest response.
+    """Makes the calls of the latest response.
 
     Attributes:
-        tools: Those that the model may call.
+        tools: The tools that the model may call.
         progress: Gets a step for each result.
         context: For the tools.
-        log: Told of each step.
+        log: Hears of each step.
         book: What has become of calls that waited.
         rules: Limits.
         resumed: Whether an earlier attempt may have begun the calls.
-        hooks: Around each call.
-        limits: What the turn may spend; turns below share what is left.
+        hooks: Run around each call.
+        limits: What the turn may spend; child turns share the rest.
     """
 
     tools: Toolbox
@@ -126,15 +95,15 @@ class CallRunner:
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: dict[str, object] = field(default_factory=dict)
 
-    async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> None:
-        """Make the calls that may be made, side by side; each result is recorded when there.
+    async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> Suspension | None:
+        """Make the calls that may be made, side by side. Each result is recorded as it comes.
 
         Args:
-            calls: Those without a result.
-            held: Ids of those that need a decision.
+            calls: Calls without a result.
+            held: Ids of calls that need a decision.
 
-        Raises:
-            TurnSuspended: The others wait for something.
+        Returns:
+            What the other calls wait for; None when every call has its result.
         """
         waiting: dict[str, _Waiting] = {}
         transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
@@ -143,7 +112,7 @@ class CallRunner:
             if call in transfers[1:]:
                 done: ToolStep | _Waiting = self._refusal(call, "the conversation has gone on")
             else:
-                done = await self._settle(call, held=call.id in held)
+                done = await self._resolve(call, held=call.id in held)
             if isinstance(done, ToolStep):
                 await self._record(done)
             else:
@@ -153,14 +122,16 @@ class CallRunner:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run_one(call)) for call in calls]
         except BaseExceptionGroup as group_error:
-            # Only the log raises here, or a hook's veto; the first failure has stopped the others.
+            # Only the log or a hook's veto raises here. The first failure has stopped the others.
             raise group_error.exceptions[0] from group_error
         if any(task.cancelled() for task in tasks):
-            # The group takes that for an end like any other, and a call would stay without result.
+            # A task group ignores cancelled tasks, and the call would stay without a result.
             raise RuntimeError("a tool or a hook cancelled the task in which it was called")
-        await self._wait([(call, waiting[call.id]) for call in calls if call.id in waiting])
+        return await self._suspension(
+            [(call, waiting[call.id]) for call in calls if call.id in waiting]
+        )
 
-    async def _wait(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> None:
+    async def _suspension(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> Suspension | None:
         questions: list[Question] = []
         children: list[ChildTurn] = []
         for call, what in waiting:
@@ -170,8 +141,8 @@ class CallRunner:
                 await self._record(
                     self._refusal(
                         call,
-                        f"a turn may wait for {self.rules.max_children} others at once "
-                        "(AGENTAPI_MAX_CHILDREN): ask for fewer",
+                        f"a turn may wait for {self.rules.max_children} others at the "
+                        "same time (AGENTAPI_MAX_CHILDREN): ask for fewer",
                     )
                 )
             else:
@@ -179,17 +150,18 @@ class CallRunner:
         if children:
             share = self.limits.share(self.progress.spent, len(children))
             children = [replace(child, budget=share) for child in children]
-        if questions or children:
-            held = HeldCalls(questions=questions, children=children)
-            raise TurnSuspended(held, self._asked)
+        if not questions and not children:
+            return None
+        held = HeldCalls(questions=questions, children=children)
+        return Suspension(held=held, agents=self._asked)
 
     async def _record(self, step: ToolStep) -> None:
         async with self._recording:
             await self.log.record(step)
             self.progress.steps.append(step)
 
-    async def _settle(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
-        """The call's result, or what it waits for."""
+    async def _resolve(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
+        """The call's result, or what it must wait for."""
         children = self.book.children.get(call.id)
         if children:
             return self._replies(call, children) if self.book.answered(call.id) else tuple(children)
@@ -225,11 +197,11 @@ class CallRunner:
             known = ", ".join(spec.name for spec in self.tools.specs) or "none"
             return self._refusal(call, f"there is no tool {call.name!r}; tools are: {known}")
         if call.malformed is not None:
-            return self._refusal(call, "invalid arguments: they are no JSON object")
+            return self._refusal(call, "invalid arguments: they are not a JSON object")
         try:
             result = await self._invoke(tool, call)
         except BaseException as error:
-            # Whatever a user's function raises is for the model to read: the turn goes on.
+            # The model reads whatever a user's function raises, and the turn continues.
             stop_if_asked(error)
             if isinstance(error, TurnVetoed):
                 raise
@@ -249,15 +221,15 @@ class CallRunner:
             return await tool.invoke(wanted.arguments, context)
 
         result = await self.hooks.on_tool(context, call, make)
-        # A tool or a hook of the user's own may give anything.
+        # A user's tool or hook may return anything.
         return result if isinstance(result, Delegation) else as_text(result)
 
     def _children(self, call: ToolCall, delegation: Delegation) -> ToolStep | _Waiting:
         if self.rules.depth >= self.rules.max_depth:
             return self._refusal(
                 call,
-                f"turns may delegate {self.rules.max_depth} deep (AGENTAPI_MAX_DEPTH), and this "
-                "one is that deep: do it without",
+                f"turns may delegate at most {self.rules.max_depth} levels deep "
+                "(AGENTAPI_MAX_DEPTH), and this one is at that level: do it without delegating",
             )
         turns = [
             replace(turn, agent=clean_text(turn.agent), message=clean_text(turn.message))
@@ -277,7 +249,7 @@ class CallRunner:
         )
 
     def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
-        """A child's ids follow from its parent's: whoever makes it again makes the same."""
+        """A child turn. Its ids follow from its parent's, so another attempt makes the same."""
         name = f"{self.context.turn_id}:{call.id}:{number}"
         if turn.remembers:
             conversation_id = f"{self.context.conversation_id}/{turn.agent}"
@@ -298,7 +270,7 @@ class CallRunner:
         )
 
     def _place(self, call: ToolCall) -> int:
-        """The call's place among all calls of the turn: by response, then in the response."""
+        """The call's place among all calls of the turn: by response, then within the response."""
         response = self.progress.last_response
         place = response.tool_calls.index(call) if response else 0
         return self.progress.model_calls * 1000 + place
@@ -309,7 +281,7 @@ class CallRunner:
         steps = sum(reply.steps for reply in replies)
         failed = any(reply.status is not TurnStatus.COMPLETED for reply in replies)
         if children[0].listed:
-            text = orjson.dumps([_listed(reply) for reply in replies]).decode()
+            text = orjson.dumps([_to_json(reply) for reply in replies]).decode()
             failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
         else:
             text = replies[0].text if not failed else _failure(replies[0])
@@ -329,7 +301,7 @@ class CallRunner:
         )
 
 
-def _listed(reply: ChildReply) -> str | dict[str, str]:
+def _to_json(reply: ChildReply) -> str | dict[str, str]:
     if reply.status is TurnStatus.COMPLETED:
         return reply.text
     return {"error": _failure(reply)}

@@ -86,6 +86,11 @@ class InMemoryMemory:
             for name in names:
                 self._blobs.pop(name, None)
 
+    def remove(self, position: int) -> None:
+        """Take one message out; positions count from 0."""
+        with self._lock:
+            del self._messages[position]
+
     def reset(self) -> None:
         """Delete all messages."""
         with self._lock:

@@ -19,6 +19,7 @@ from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings, load_settings
+from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
@@ -43,7 +44,7 @@ class _Server:
 def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
     """One pool per process and server: a conversation costs no connection of its own."""
     client = connect(server.settings)
-    return client, Scripts(client)
+    return client, Scripts(client, SCRIPTS)
 
 
 class RedisMemory:

@@ -19,6 +19,8 @@ LONGEST_ANSWER: Final = 33_554_432
 
 def count(value: object) -> int:
     """Read a token count from a server; 0 if it is not a valid count."""
+    if type(value) is int and 0 <= value <= MOST_TOKENS:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     # Comparisons are false for NaN.
@@ -42,7 +44,7 @@ def checked(response: ModelResponse, provider: str) -> ModelResponse:
             provider=provider,
         )
     usage = _counted(response.usage)
-    return response if usage == response.usage else replace(response, usage=usage)
+    return response if usage is response.usage else replace(response, usage=usage)
 
 
 def _is_whole(response: ModelResponse) -> bool:
@@ -68,9 +70,7 @@ def _is_call(call: object) -> bool:
 
 
 def _counted(usage: Usage) -> Usage:
-    return Usage(
-        input_tokens=count(usage.input_tokens),
-        output_tokens=count(usage.output_tokens),
-        cached_tokens=count(usage.cached_tokens),
-        cost=usage.cost,
-    )
+    sent, got, cached = map(count, (usage.input_tokens, usage.output_tokens, usage.cached_tokens))
+    if sent is usage.input_tokens and got is usage.output_tokens and cached is usage.cached_tokens:
+        return usage
+    return Usage(input_tokens=sent, output_tokens=got, cached_tokens=cached, cost=usage.cost)

@@ -1,26 +1,31 @@
-"""The gateway's connections to Redis on the event loop."""
+"""Redis on an event loop: connections and scripts."""
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
-from agentapi import Settings
 from agentapi.redis.connection import (
     SENTINEL_TIMEOUTS,
     bad_url,
     behind_sentinel,
     connection_options,
     sentinels_of,
+    translate_errors,
 )
+from agentapi.redis.scripts import ScriptRun, ScriptSet
+from agentapi.settings import Settings
+
+T = TypeVar("T")
 
 QUEUE_TIME: Final = 30.0
-"""Seconds that a command may wait for one of our own connections: that is our load, and says
-nothing of Redis."""
+"""Seconds that a command may wait for one of our own connections: such a wait is caused by our
+load and says nothing about Redis."""
 
 
 def connect(
@@ -30,11 +35,11 @@ def connect(
 
     Args:
         settings: URL and timeout.
-        connections: At most so many; who needs one more waits.
+        connections: The most connections; a command that needs one more waits.
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is no Redis URL.
+        ConfigurationError: The URL is not a Redis URL.
     """
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
@@ -55,3 +60,33 @@ def connect(
     except ValueError as error:
         raise bad_url(settings, error) from error
     return redis.asyncio.Redis.from_pool(pool)
+
+
+class AsyncScripts:
+    """A set of scripts on a client for an event loop."""
+
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: ScriptSet) -> None:
+        """Register the scripts. Redis loads each when it is first called.
+
+        Args:
+            settings: The URL, for errors.
+            client: A pooled client.
+            scripts: What to register.
+        """
+        self._url = settings.redis_url
+        self._scripts = {
+            name: client.register_script(scripts.source(name)) for name in scripts.names
+        }
+
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached.
+        """
+        with translate_errors(self._url):
+            return await self._scripts[name](keys=keys, args=args)
+
+    async def run(self, run: ScriptRun[T]) -> T:
+        """Run a script and read its answer; raises like `call`."""
+        return run.read(await self.call(run.name, run.keys, run.args))

@@ -1,73 +1,86 @@
-"""The Lua scripts: loaded from their files, each with the common prelude before it."""
+"""Lua scripts: read from their files, registered with a client, one EVALSHA for each call."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import redis
 
-TRANSITIONS: Final = (
-    "append",
-    "cancel",
-    "claim",
-    "commit",
-    "decide",
-    "deliver",
-    "elect",
-    "emit",
-    "enqueue",
-    "expire",
-    "hasten",
-    "load",
-    "orphan",
-    "overdue",
-    "park",
-    "perish",
-    "record",
-    "redispatch",
-    "release",
-    "renew",
-    "reset",
-    "resign",
-    "retry",
-    "summarise",
-    "suspend",
-)
-"""Every script, one for each change of state."""
-
-
-@cache
-def source(name: str) -> str:
-    """The text of a script as Redis gets it."""
-    folder = files("agentapi.stores") / "lua"
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-    return f"{prelude}\n{(folder / f'{name}.lua').read_text(encoding='utf-8')}"
-
+COMMON: Final = "agentapi.redis"
+"""The package whose prelude stands before every script."""
 
 Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one run of a script."""
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRun(Generic[T]):
+    """One run of a script, for callers on threads and on event loops alike.
+
+    Attributes:
+        name: The script.
+        read: Reads its answer.
+    """
+
+    name: str
+    keys: Sequence[str]
+    args: Sequence[Any]
+    read: Callable[[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptSet:
+    """The Lua scripts of one package.
+
+    Attributes:
+        package: Its folder `lua` holds `prelude.lua` and a file for each script.
+        names: The scripts.
+    """
+
+    package: str
+    names: tuple[str, ...]
+
+    def source(self, name: str) -> str:
+        """The text that Redis gets: the common prelude, the package's prelude, the script."""
+        return _source(self.package, name)
+
+
+@cache
+def _source(package: str, name: str) -> str:
+    own = files(package) / "lua"
+    parts = (files(COMMON) / "lua" / "prelude.lua", own / "prelude.lua", own / f"{name}.lua")
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
+
 
 class Scripts:
-    """The scripts, registered with a client: one EVALSHA each, loaded when Redis lacks it."""
+    """A set of scripts on a client for threads; for event loops see `agentapi.redis.aio`."""
 
-    def __init__(self, client: redis.Redis, *, keep_connections: bool = False) -> None:
-        """Register them.
+    def __init__(
+        self, client: redis.Redis, scripts: ScriptSet, *, keep_connections: bool = False
+    ) -> None:
+        """Register the scripts. Redis loads each when it is first called.
 
         Args:
-            client: Pooled.
-            keep_connections: Each thread that calls keeps a connection. The pool would look at
-                its socket before each command and lock twice, an eighth of what a turn costs a
-                worker; but threads that come and go would connect again and again.
+            client: A pooled client.
+            scripts: What to register.
+            keep_connections: Whether each calling thread keeps a connection. Otherwise the pool
+                checks a socket and takes two locks for each command, an eighth of a worker's cost
+                for a turn. For threads that come and go, the pool is the cheaper choice.
         """
         self._client = client
+        self._set = scripts
         self._keep = keep_connections
         self._kept = threading.local()
-        self._scripts = {name: client.register_script(source(name)) for name in TRANSITIONS}
+        self._scripts = {
+            name: client.register_script(scripts.source(name)) for name in scripts.names
+        }
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
@@ -80,16 +93,17 @@ class Scripts:
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script several times, in this order, in one round trip.
 
-        The first brings the script's text, so that Redis has it for those that follow. Were they
-        all to name it only, another process could load it in between: some would run, and those
-        before them not. redis-py asks Redis for it before each pipeline, a round trip more.
+        The first call carries the script's text, so that Redis knows the script when the others
+        name it by its hash. If all of them only named it, another process could load it in between:
+        the later calls would then run and the earlier ones fail. redis-py's own answer is to ask
+        Redis before each pipeline, which costs another round trip.
         """
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
         pipeline = self._client.pipeline(transaction=False)
         for number, (keys, args) in enumerate(calls):
             if number == 0:
-                pipeline.eval(source(name), len(keys), *keys, *args)
+                pipeline.eval(self._set.source(name), len(keys), *keys, *args)
             else:
                 pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
         return pipeline.execute()
@@ -103,7 +117,8 @@ class Scripts:
         return client
 
     def _let_go(self) -> None:
-        """Behind sentinels only a pool asks who is the master now; a connection never does."""
+        """Close this thread's connection. Behind Sentinel only the pool looks up the master; a
+        kept connection would stay with a server that is a replica by now."""
         client: redis.Redis | None = getattr(self._kept, "client", None)
         if client is not None:
             del self._kept.client

@@ -16,6 +16,21 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
+from agentapi.stores.conversations import (
+    ConversationRecord,
+    ConversationStore,
+    Dropped,
+    ForgottenTurn,
+    Fork,
+    OpenConversation,
+    Page,
+    Place,
+    Reading,
+    Search,
+    SearchOn,
+    StoredMessage,
+    Unended,
+)
 from agentapi.stores.in_memory.store import InMemoryTurnStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import TurnStore
@@ -23,25 +38,38 @@ from agentapi.stores.redis.store import RedisTurnStore
 
 __all__ = [
     "Accepted",
-    "CancelOutcome",
     "CallStore",
+    "CancelOutcome",
     "Cancellation",
     "Claim",
+    "ConversationRecord",
+    "ConversationStore",
+    "Dropped",
     "Election",
     "Ending",
     "Errand",
     "ErrandKind",
+    "ForgottenTurn",
+    "Fork",
     "InMemoryTurnStore",
     "Lease",
     "NewEvent",
+    "OpenConversation",
+    "Page",
     "Perished",
+    "Place",
+    "Reading",
     "RedisTurnStore",
     "Refusal",
     "RefusalReason",
     "Refused",
     "Renewal",
+    "Search",
+    "SearchOn",
+    "StoredMessage",
     "Suspended",
     "TurnStore",
+    "Unended",
     "Unreadable",
     "Wakeup",
 ]

@@ -26,6 +26,7 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.calls import CallStore, Errand
+from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
     Event,
@@ -41,6 +42,11 @@ class TurnStore(Protocol):
     @property
     def calls(self) -> CallStore:
         """Transitions of calls that wait for decisions and other turns."""
+        ...
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """Changes and reads of conversations outside of their turns."""
         ...
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -267,12 +273,15 @@ class TurnStore(Protocol):
         """
         ...
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """Events of turns after the given numbers (-1 for all); waits for the first.
 
         Args:
             cursors: Turn ids, each with the number of the last event already seen.
             timeout: Longest wait in seconds; 0 does not wait.
+            count: Most events of each turn; all when not given.
         """
         ...
 

@@ -8,7 +8,7 @@ from importlib.metadata import version as installed_version
 import typer
 
 from agentapi.errors import AgentAPIError
-from orchestrator.cli import approvals, gateway, inspect, local, turns
+from orchestrator.cli import approvals, gateway, init, inspect, local, turns, worker
 from orchestrator.cli.console import errors
 
 commands = typer.Typer(
@@ -17,6 +17,8 @@ commands = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+init.register(commands)
+worker.register(commands)
 local.register(commands)
 turns.register(commands)
 approvals.register(commands)

@@ -1,107 +1,209 @@
-"""Following the events of thousands of turns on the event loop with a few connections."""
+"""Following the events of thousands of turns on an event loop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any, Final, cast
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
-import redis.asyncio
-
-from agentapi import Settings
-from agentapi.errors import StoreUnavailable
-from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import turn_keys
-from agentapi.stores.redis.codec import event_from_entry
-from agentapi.supervision import Supervisor
+from agentapi.errors import AgentAPIError, StoreFault, StoreUnavailable
+from agentapi.stores import TurnStore
 from agentapi.turns import Event
-from orchestrator.events.async_reader import LONGEST_BLOCK, PAGE, EventReader
-from orchestrator.events.subscriptions import Closed, Subscription
+from orchestrator.blocking import BlockingCalls
+from orchestrator.events.follower import PAGE, Delivery, EventFollower, Subscription
 
-READERS: Final = 2
-"""Connections that wait for events, whatever the number of turns."""
 
-_MARGIN: Final = 5.0
-"""Seconds for which a reader may be late before it is taken for one that hangs."""
+class Closed(StrEnum):
+    """Why a reader gets no more events before its turn's end."""
+
+    SLOW = "slow"
+    """It let too many events wait."""
+    STOPPING = "stopping"
+    """The process shuts down."""
+    UNREADABLE = "unreadable"
+    """What is stored of the turn cannot be read."""
+
+
+@dataclass(frozen=True)
+class _OnLoop:
+    """Takes the follower's events on an event loop, with one hand-over for each read."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __call__(self, batch: Sequence[tuple[Subscription, Delivery]]) -> None:
+        self.loop.call_soon_threadsafe(_take, batch)
+
+
+def _take(batch: Sequence[tuple[Subscription, Delivery]]) -> None:
+    for subscription, delivery in batch:
+        if isinstance(subscription, Buffer):
+            subscription.take(delivery)
+
+
+class Buffer(Subscription):
+    """A subscription on an event loop: events wait here for their reader.
+
+    `after` belongs to the follower's thread; everything else to the event loop.
+
+    Attributes:
+        closed: Why nothing more comes, or None.
+        seen: Number of the newest event that was put here.
+    """
+
+    def __init__(
+        self,
+        turn_id: str,
+        after: int,
+        limit: int | None,
+        unsubscribe: Callable[[Subscription], None],
+    ) -> None:
+        """Create an empty buffer, on the event loop.
+
+        Args:
+            turn_id: The turn.
+            after: Number of the last event already seen.
+            limit: Most events that may wait; None for no limit.
+            unsubscribe: Called when the buffer is closed, so that nothing more is read for it.
+        """
+        super().__init__(turn_id, after, _OnLoop(asyncio.get_running_loop()))
+        self._unsubscribe = unsubscribe
+        self.closed: Closed | None = None
+        self.seen = after
+        self._error: AgentAPIError | None = None
+        self._limit = limit
+        self._events: deque[Event] = deque()
+        self._ready = asyncio.Event()
+
+    def take(self, delivery: Delivery) -> None:
+        """Take those events that are new. More than may wait close the buffer."""
+        match delivery:
+            case StoreFault():
+                self.close(Closed.UNREADABLE)
+            case AgentAPIError():
+                self._error = delivery
+            case _:
+                self._add(delivery)
+        self._ready.set()
+
+    def _add(self, events: Sequence[Event]) -> None:
+        for event in events:
+            # What `AsyncFollower` looked up by itself arrives here again.
+            if event.number <= self.seen or self.closed is not None:
+                continue
+            if self._limit is not None and len(self._events) >= self._limit:
+                self.close(Closed.SLOW)
+                return
+            self.seen = event.number
+            self._events.append(event)
+
+    def close(self, why: Closed) -> None:
+        """Take nothing more."""
+        self.closed = self.closed or why
+        self._unsubscribe(self)
+        self._ready.set()
+
+    async def next(self, patience: float) -> list[Event]:
+        """The events that wait here; waits up to `patience` seconds for one, or for the close.
+
+        Raises:
+            AgentAPIError: Events cannot be read; see `EventFollower`.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._ready.wait()
+        self._ready.clear()
+        if self.closed is not None:
+            self._ready.set()
+        events = self.taken()
+        if not events and self._error is not None:
+            raise self._error
+        return events
+
+    def taken(self) -> list[Event]:
+        """The events that wait here, without waiting for any."""
+        events = list(self._events)
+        self._events.clear()
+        return events
 
 
 class AsyncFollower:
-    """Reads for all subscriptions together and hands each event to those who wait for it."""
+    """The asyncio face of an `EventFollower`: a waiting reader takes no thread.
+
+    Attributes:
+        stopping: Whether `stop` was called.
+    """
 
     def __init__(
-        self, settings: Settings, client: redis.asyncio.Redis, supervisor: Supervisor
+        self,
+        follower: EventFollower,
+        store: TurnStore,
+        call: BlockingCalls,
+        limit: int | None = None,
     ) -> None:
-        """Make one; `start` begins to read.
+        """Create the face of a follower.
 
         Args:
-            settings: The server, and how many events may wait for one reader.
-            client: For short commands.
-            supervisor: Keeps the reading going.
+            follower: Reads the events.
+            store: For events that were there before.
+            call: For short calls of either.
+            limit: Most events that may wait for one reader.
         """
-        self._settings = settings
-        self._client = client
-        self._readers = [
-            EventReader(settings, client, supervisor, number) for number in range(READERS)
-        ]
+        self._follower = follower
+        self._store = store
+        self._call = call
+        self._limit = limit
+        self._buffers: set[Buffer] = set()
         self.stopping = False
 
     @property
     def fresh(self) -> bool:
-        """Whether all readers run, and have read within the time that a read may take."""
-        most = LONGEST_BLOCK + self._settings.redis_timeout + _MARGIN
-        reading = [reader.reading.status() for reader in self._readers]
-        waking = [reader.waking.status() for reader in self._readers]
-        return all(s.running and s.idle < most for s in reading) and all(s.running for s in waking)
+        """Whether events are read; see `EventFollower.fresh`."""
+        return self._follower.fresh
 
     def start(self) -> None:
-        """Begin to read."""
-        for reader in self._readers:
-            reader.start()
+        """Begin to read now; otherwise the first reader begins it."""
+        self._follower.start()
 
     def stop(self) -> None:
-        """End all subscriptions; those that come later are ended at once."""
+        """End all readers, and those that come later."""
         self.stopping = True
-        for reader in self._readers:
-            reader.close_subscriptions()
-
-    async def aclose(self) -> None:
-        """End the reading and close its connections."""
-        self.stop()
-        for reader in self._readers:
-            await reader.aclose()
+        for buffer in self._buffers:
+            buffer.close(Closed.STOPPING)
 
     async def past(self, turn_id: str, after: int, count: int = PAGE) -> list[Event]:
         """The next events after a number that are there already.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
-            StoreFault: What is there is no stream of events.
+            StoreFault: The key does not hold a stream of events.
         """
-        with translate_errors(self._settings.redis_url):
-            entries = await self._client.xrange(
-                turn_keys(turn_id).events, min=f"{after + 2}-0", count=count
-            )
-        return [event_from_entry(key, fields) for key, fields in cast("list[Any]", entries)]
+        found = await self._call(lambda: self._store.events({turn_id: after}, 0, count))
+        return found.get(turn_id, [])
 
     async def follow(
         self, turn_id: str, after: int, *, patience: float, fresh: bool = False
     ) -> AsyncGenerator[list[Event] | Closed, None]:
         """A turn's events after a number, as they come, until the one that ends it.
 
-        Past events are read as fast as the caller takes them; events to come wait for it in a
-        buffer of bounded size. When none came for a while, they are looked for: nobody waits for
-        ever for a reader that hangs.
+        Past events are read as fast as the caller takes them; events to come wait in a buffer.
+        When none came for a while, Redis is asked directly, so that a follower that hangs delays
+        a reader and does not stop it.
 
         Args:
             turn_id: The turn.
             after: Number of the last event already seen; -1 for all.
             patience: Seconds after which an empty list says that nothing happened.
-            fresh: That there cannot be a long past, which saves looking for it.
+            fresh: Whether the turn can have no long past, which saves looking for it.
 
         Yields:
             Events; or, as the last thing, why no more come although the turn goes on.
 
         Raises:
-            StoreUnavailable: Redis is out of reach at the beginning.
+            StoreUnavailable: Redis is out of reach at the beginning, or refuses the password for
+                long.
         """
         while not fresh and (page := await self.past(turn_id, after)):
             yield page
@@ -109,31 +211,33 @@ class AsyncFollower:
             if page[-1].type.ends:
                 return
             fresh = len(page) < PAGE
-        reader = self._readers[hash(turn_id) % READERS]
-        subscription = Subscription(turn_id, after, self._settings.gateway_stream_buffer)
-        if self.stopping:
-            subscription.close(Closed.STOPPING)
-        reader.add(subscription)
+        buffer = Buffer(turn_id, after, self._limit, self._follower.unsubscribe)
+        self._buffers.add(buffer)
         try:
+            if self.stopping:
+                buffer.close(Closed.STOPPING)
+            elif self._follower.add(buffer):
+                await self._call(self._follower.nudge)
             while True:
-                events = await subscription.next(patience)
+                events = await buffer.next(patience)
                 # What had arrived before the close is delivered first.
-                if not events and subscription.closed is not None:
-                    yield subscription.closed
+                if not events and buffer.closed is not None:
+                    yield buffer.closed
                     return
-                events = events or await self._look(subscription)
+                events = events or await self._look(buffer)
                 yield events
                 if events and events[-1].type.ends:
                     return
         finally:
-            reader.remove(subscription)
+            self._buffers.discard(buffer)
+            self._follower.unsubscribe(buffer)
 
-    async def _look(self, subscription: Subscription) -> list[Event]:
-        """What is there, though no reader brought it. A Redis that is away is waited for."""
-        count = min(PAGE, self._settings.gateway_stream_buffer)
+    async def _look(self, buffer: Buffer) -> list[Event]:
+        """Events that the follower did not bring; none while Redis is away."""
+        count = PAGE if self._limit is None else min(PAGE, self._limit)
         try:
-            found = await self.past(subscription.turn_id, subscription.after, count)
+            found = await self.past(buffer.turn_id, buffer.seen, count)
         except StoreUnavailable:
             return []
-        subscription.deliver(found)
-        return subscription.taken()
+        buffer.take(found)
+        return buffer.taken()

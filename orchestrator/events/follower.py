@@ -5,120 +5,204 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
 from agentapi.logs import line
 from agentapi.stores import TurnStore
-from agentapi.supervision import MAX_FAILURES, Service, Supervisor, ThreadService
+from agentapi.supervision import MAX_FAILURES, Service, Supervisor
 from agentapi.turns import Event
 
 log = logging.getLogger("agentapi.follower")
 
-_WAIT = 30.0
+PAGE: Final = 500
+"""Events of one turn that are read at a time."""
+
+MAX_WAIT: Final = 5.0
+"""Seconds that one read waits for events. A lost wake-up delays a new subscription by as much."""
+
+LATE_AFTER: Final = 2 * MAX_WAIT
+"""Seconds beyond a read's longest wait after which the thread counts as one that hangs."""
 
 _AWAY_DELAY: Final = 0.5
 """Seconds between tries while Redis is away."""
 
 LOGIN_PATIENCE: Final = 30.0
-"""Seconds for which Redis may refuse the password, as while it is changed, before those who wait
-are told."""
+"""Seconds for which Redis may refuse the password, as while it is being changed, before those who
+wait are told."""
 
 PASSING_FAILURES: Final = 2
-"""Unexpected errors in a row before one turn is looked for that causes them."""
+"""Unexpected errors in a row after which the turn that causes them is looked for."""
 
-Delivery: TypeAlias = Event | AgentAPIError
-"""An event; or why no more of them will come."""
+_FEW: Final = 16
+"""Turns up to which a read follows the last one without a pause."""
+
+_PAUSE_PER_TURN: Final = 20e-6
+_MAX_PAUSE: Final = 0.01
+"""Seconds between two reads of many turns, so that one read brings the news of many of them: a
+read costs time for each turn, whether it has news or not."""
+
+Delivery: TypeAlias = Sequence[Event] | AgentAPIError
+"""New events of a turn; or why no more of them will come."""
+
+Listener: TypeAlias = Callable[[Sequence[tuple["Subscription", Delivery]]], None]
+"""Takes what one read brought for all its subscriptions. Called in the follower's thread; must not
+block."""
 
 
 @dataclass(eq=False)
 class Subscription:
-    """Somebody's wish to get a turn's events after a number, each once, in order."""
+    """A request for a turn's events after a number, each once, in order.
+
+    Attributes:
+        turn_id: The turn.
+        after: Number of the last event that was handed over.
+        listener: Takes the events. Subscriptions with equal listeners share one call for each
+            read.
+    """
 
     turn_id: str
     after: int
-    deliver: Callable[[Delivery], None]
+    listener: Listener
 
 
 class EventFollower:
     """Reads for all subscriptions at once and hands each event to those who wait for it.
 
-    `deliver` is called in the follower's thread and must not block. What goes wrong with one
-    subscription ends that one, and what nobody expected is logged and tried again: a producer's
-    process is never ended.
+    What goes wrong with one turn's events ends the subscriptions to that turn only. An error
+    that nobody expected is logged, and the work is tried again.
     """
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(
+        self, store: TurnStore, supervisor: Supervisor | None = None, page: int = PAGE
+    ) -> None:
+        """Create a follower; `start`, or the first subscription, starts its thread.
+
+        Args:
+            store: Where the events are.
+            supervisor: Keeps the thread running. When not given, a producer's: it never ends
+                the process, which is not ours.
+            page: Most events of one turn to hand over at a time.
+        """
         self._store = store
-        self._subscriptions: set[Subscription] = set()
+        self._page = page
+        # By turn, so that a read's events find their subscriptions however many there are.
+        self._subscriptions: dict[str, list[Subscription]] = {}
         self._changed = threading.Condition()
-        self._reading = False
+        self._started = False
         self._closed = False
+        # Both belong to `_changed`: a read waits with an older set of turns, and was told so.
+        self._reading = False
+        self._interrupted = False
         self._away = False
         self._refused_since: float | None = None
-        self._supervisor = Supervisor(fatal=None)
-        self._thread: ThreadService | None = None
+        supervisor = supervisor or Supervisor(fatal=None)
+        self._thread = supervisor.thread("agentapi-follower", self._run)
 
-    def subscribe(
-        self, turn_id: str, after: int, deliver: Callable[[Delivery], None]
-    ) -> Subscription:
+    @property
+    def fresh(self) -> bool:
+        """Whether the thread runs, and has read within the time that a read may take."""
+        status = self._thread.status()
+        return status.running and status.idle < MAX_WAIT + LATE_AFTER
+
+    def start(self) -> None:
+        """Start the thread, once."""
+        with self._changed:
+            if not self._started:
+                self._started = True
+                self._thread.start()
+
+    def subscribe(self, turn_id: str, after: int, listener: Listener) -> Subscription:
         """Begin to deliver the turn's events whose number is above `after`.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        subscription = Subscription(turn_id, after, deliver)
-        with self._changed:
-            self._subscriptions.add(subscription)
-            if self._thread is None:
-                self._thread = self._supervisor.thread("agentapi-follower", self._run)
-                self._thread.start()
-            interrupt = self._reading
-            self._changed.notify_all()
+        subscription = Subscription(turn_id, after, listener)
         try:
-            if interrupt:
-                self._store.interrupt()
+            if self.add(subscription):
+                self.interrupt()
         except BaseException:
             self.unsubscribe(subscription)
             raise
         return subscription
 
+    def add(self, subscription: Subscription) -> bool:
+        """Add a subscription, without waiting for anything.
+
+        Returns:
+            Whether the caller must call `interrupt`, because a read waits for other turns.
+        """
+        self.start()
+        with self._changed:
+            self._subscriptions.setdefault(subscription.turn_id, []).append(subscription)
+            self._changed.notify_all()
+            # One wake-up is enough for all who come during a read.
+            needed = self._reading and not self._interrupted
+            self._interrupted = self._interrupted or needed
+            return needed
+
+    def interrupt(self) -> None:
+        """End the read that waits, so that the next one includes new subscriptions.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach. The read ends by itself within `MAX_WAIT`.
+        """
+        try:
+            self._store.interrupt()
+        except BaseException:
+            with self._changed:
+                self._interrupted = False
+            raise
+
+    def nudge(self) -> None:
+        """Interrupt as well as may be: an error is logged, and delays an event by `MAX_WAIT`."""
+        try:
+            self.interrupt()
+        except BaseException as error:
+            # Raised further, from a thread of a pool, some would end the caller's event loop.
+            log.warning(line("follower.not_interrupted", error=type(error).__name__))
+
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop delivering."""
         with self._changed:
-            self._subscriptions.discard(subscription)
+            waiting = self._subscriptions.get(subscription.turn_id, [])
+            if subscription in waiting:
+                waiting.remove(subscription)
+            if not waiting:
+                self._subscriptions.pop(subscription.turn_id, None)
 
     def close(self) -> None:
         """End the thread."""
         with self._changed:
             self._closed = True
-            thread, reading = self._thread, self._reading
-        if thread is None:
-            return
+            if not self._started:
+                return
         try:
-            thread.stop(wake=lambda: self._wake(reading))
+            self._thread.stop(wake=self._wake)
         except AgentAPIError:
-            # It ends with its read; the process need not wait for that.
+            # The thread ends with its read; the process need not wait for that.
             return
 
-    def _wake(self, reading: bool) -> None:
+    def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+            reading = self._reading
         if reading:
             self._store.interrupt()
 
     def _run(self, service: Service) -> None:
-        while (cursors := self._cursors()) is not None:
+        while (cursors := self._cursors(service)) is not None:
             try:
-                found = self._store.events(cursors, _WAIT)
+                found = self._store.events(cursors, MAX_WAIT, self._page)
             except StoreUnavailable as error:
                 self._is_away(error)
                 continue
             except Exception as fault:
                 in_a_row = service.status().in_a_row
-                # What nobody expected may pass.
+                # An error that nobody expected may pass by itself.
                 lasting = isinstance(fault, AgentAPIError) or in_a_row >= PASSING_FAILURES
                 if lasting and self._blame(cursors):
                     continue
@@ -126,9 +210,10 @@ class EventFollower:
                     self._end(self._all(), _fault(fault))
                 raise
             self._is_back()
-            for turn_id, events in found.items():
-                self._deliver(turn_id, cursors[turn_id], events)
+            self._deliver(found, cursors)
             service.progress()
+            if len(cursors) > _FEW:
+                service.wait(min(_MAX_PAUSE, (len(cursors) - _FEW) * _PAUSE_PER_TURN))
 
     def _is_away(self, error: StoreUnavailable) -> None:
         if not self._away:
@@ -148,12 +233,12 @@ class EventFollower:
             log.warning(line("follower.back"))
         self._away, self._refused_since = False, None
 
-    def _blame(self, cursors: dict[str, int]) -> bool:
+    def _blame(self, cursors: Mapping[str, int]) -> bool:
         """Read turn by turn, and end those that cannot be read; returns whether there were any."""
         blamed = False
         for turn_id, after in cursors.items():
             try:
-                found = self._store.events({turn_id: after}, 0)
+                found = self._store.events({turn_id: after}, 0, self._page)
             except StoreUnavailable:
                 return blamed
             except Exception as fault:
@@ -161,64 +246,66 @@ class EventFollower:
                 log.error(line("follower.unreadable", turn_id=turn_id, error=type(fault).__name__))
                 self._end(self._of(turn_id), _fault(fault))
             else:
-                self._deliver(turn_id, after, found.get(turn_id, []))
+                self._deliver(found, cursors)
         return blamed
 
-    def _cursors(self) -> dict[str, int] | None:
+    def _cursors(self, service: Service) -> dict[str, int] | None:
         """What to read next; waits for a first subscription. None when closed."""
         with self._changed:
-            self._reading = False
-            self._changed.wait_for(lambda: self._closed or self._subscriptions)
+            self._reading = self._interrupted = False
+            while not self._changed.wait_for(lambda: self._closed or self._subscriptions, MAX_WAIT):
+                service.progress()
             if self._closed:
                 return None
             self._reading = True
-            cursors: dict[str, int] = {}
-            for subscription in self._subscriptions:
-                known = cursors.get(subscription.turn_id, subscription.after)
-                cursors[subscription.turn_id] = min(known, subscription.after)
-            return cursors
+            return {
+                turn_id: min(subscription.after for subscription in waiting)
+                for turn_id, waiting in self._subscriptions.items()
+            }
 
     def _all(self) -> Sequence[Subscription]:
         with self._changed:
-            return list(self._subscriptions)
+            return [found for waiting in self._subscriptions.values() for found in waiting]
 
     def _of(self, turn_id: str) -> Sequence[Subscription]:
-        return [waiting for waiting in self._all() if waiting.turn_id == turn_id]
+        with self._changed:
+            return list(self._subscriptions.get(turn_id, ()))
 
-    def _deliver(self, turn_id: str, after: int, events: Sequence[Event]) -> None:
-        """Hand out the events that were read after a number."""
-        for subscription in self._of(turn_id):
-            if subscription.after < after:
-                # It came during the read, which began behind what it has yet to get.
-                continue
-            for event in events:
-                if event.number > subscription.after:
-                    if not self._hand(subscription, event):
-                        break
-                    # Only now: what was not delivered is read again.
-                    subscription.after = event.number
-            if events and events[-1].type.ends:
-                self.unsubscribe(subscription)
+    def _deliver(self, found: Mapping[str, Sequence[Event]], cursors: Mapping[str, int]) -> None:
+        """Hand over the events that were read, each listener's in one call."""
+        batches: dict[Listener, list[tuple[Subscription, Sequence[Event]]]] = {}
+        for turn_id, events in found.items():
+            for subscription in self._of(turn_id):
+                # One that came during the read may need events from before the read's cursor. The
+                # next read brings them.
+                if subscription.after < cursors[turn_id]:
+                    continue
+                if new := [event for event in events if event.number > subscription.after]:
+                    batches.setdefault(subscription.listener, []).append((subscription, new))
+        for listener, batch in batches.items():
+            taken = self._hand(listener, batch)
+            for subscription, events in batch:
+                # Only now: what was not taken is read again.
+                subscription.after = events[-1].number
+                if not taken or events[-1].type.ends:
+                    self.unsubscribe(subscription)
 
     def _end(self, subscriptions: Iterable[Subscription], error: AgentAPIError) -> None:
         for subscription in subscriptions:
-            self._hand(subscription, error)
+            self._hand(subscription.listener, [(subscription, error)])
             self.unsubscribe(subscription)
 
-    def _hand(self, subscription: Subscription, what: Delivery) -> bool:
-        """Deliver to one; who cannot take it, as when its event loop has ended, gets no more."""
+    def _hand(self, listener: Listener, batch: Sequence[tuple[Subscription, Delivery]]) -> bool:
+        """Call a listener; returns whether it took the batch."""
         try:
-            subscription.deliver(what)
+            listener(batch)
             return True
         except Exception as error:
+            # As when its event loop has ended. Nobody else's events may be lost by that.
+            turn_ids = ",".join(subscription.turn_id for subscription, _ in batch)
             log.warning(
-                line(
-                    "follower.undeliverable",
-                    turn_id=subscription.turn_id,
-                    error=type(error).__name__,
-                )
+                line("follower.undeliverable", turn_ids=turn_ids, error=type(error).__name__)
             )
-            self.unsubscribe(subscription)
             return False
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
+from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
-from orchestrator.gateway.conversations.records import ConversationStore
+from orchestrator.events.follower import PAGE, EventFollower
+from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
 from orchestrator.gateway.http.strangers import Strangers
 from orchestrator.gateway.openai.item_reader import Positions
-from orchestrator.gateway.scripts import Scripts
 from orchestrator.gateway.tenants.auditor import Auditor
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
@@ -49,25 +49,28 @@ class Gateway:
         self.settings = settings
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
-        scripts = Scripts(self.redis)
-        self.conversations = ConversationStore(settings, self.redis, scripts)
+        self.conversations = Conversations(settings, self.redis)
         self.supervisor = Supervisor()
-        self.follower = AsyncFollower(settings, self.redis, self.supervisor)
+        # In place of the producer's own follower: this process may be ended, and started again,
+        # if its events can no longer be read.
+        limit = settings.gateway_stream_buffer
+        events = EventFollower(self.orchestrator.store, self.supervisor, min(PAGE, limit))
+        self.orchestrator.follower = events
+        self._call = BlockingCalls(THREADS, "agentapi-gateway")
+        self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
         self.keys = KeyStore(settings, self.redis)
         self.slots = Slots(settings.gateway_streams)
         self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
-        self.limiter = Limiter(settings, self.redis, scripts)
-        self.ledger = Ledger(settings, self.redis, scripts)
+        self.limiter = Limiter(settings, self.redis)
+        self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="agentapi-gateway")
         self.census = WorkerCensus(settings)
         self.models = ModelDirectory(settings, self.census)
 
     async def call(self, function: Callable[[Orchestrator], T]) -> T:
         """Run a short blocking call of the producer in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, self.orchestrator)
+        return await self._call(partial(function, self.orchestrator))
 
     def start(self) -> None:
         """Begin to follow events and to count, and ask who the workers are."""
@@ -82,8 +85,8 @@ class Gateway:
     async def aclose(self) -> None:
         """Close everything: readers first, the connections they use last."""
         await self.auditor.aclose()
-        await self.follower.aclose()
+        self.follower.stop()
         await self.census.aclose()
         await self.call(lambda orchestrator: orchestrator.close())
-        self._threads.shutdown(wait=False)
+        self._call.close()
         await self.redis.aclose()

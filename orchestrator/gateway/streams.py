@@ -11,7 +11,7 @@ from typing import Any, Final
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
 from agentapi.turns import Event, Turn, TurnStatus
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Problem, problem_of
 from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
 from orchestrator.gateway.ids import response_id

@@ -21,17 +21,15 @@ from agentapi.errors import (
     StoreUnavailable,
     TurnNotFound,
 )
-from agentapi.turns import Event, PendingCall, Turn, Verdict
-from orchestrator.client import Orchestrator
-from orchestrator.events.subscriptions import Closed
+from agentapi.stores.conversations import ConversationRecord
+from agentapi.turns import Decision, Event, PendingCall, Turn, Verdict
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.conversations.history import History
-from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.errors import Gone, NotFound
 from orchestrator.gateway.openai.item_reader import Found, ItemReader
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.ledger import OVERHEAD
 from orchestrator.gateway.turn_labels import labels_of
-from orchestrator.handle import TurnHandle
 
 PREFIX: Final = "gw"
 MAX_ID: Final = 256
@@ -108,10 +106,8 @@ class TenantView:
             TurnNotFound: There is none, or it is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        turn = await self.turn(turn_id)
-        return await self.gateway.call(
-            lambda orchestrator: TurnHandle(orchestrator, turn_id, turn.conversation_id).pending()
-        )
+        await self.turn(turn_id)
+        return await self.gateway.call(lambda orchestrator: orchestrator.pending(turn_id))
 
     async def decide(
         self, turn_id: str, call_id: str, verdict: Verdict, *, reason: str | None, by: str | None
@@ -123,16 +119,12 @@ class TenantView:
             CallNotPending: The call waits for no decision, or has another one.
             StoreUnavailable: Redis is out of reach.
         """
-        turn = await self.turn(turn_id)
-
-        def decide(orchestrator: Orchestrator) -> None:
-            handle = TurnHandle(orchestrator, turn_id, turn.conversation_id)
-            if verdict is Verdict.APPROVED:
-                handle.approve(call_id, by=by)
-            else:
-                handle.reject(call_id, reason, by=by)
-
-        await self.gateway.call(decide)
+        await self.turn(turn_id)
+        told = reason if verdict is Verdict.REJECTED else None
+        decision = Decision(verdict=verdict, reason=told, by=by)
+        await self.gateway.call(
+            lambda orchestrator: orchestrator.decide(turn_id, call_id, decision)
+        )
 
     async def check_events(self, turn: Turn, after: int) -> None:
         """See that the events after a number can still be read.
@@ -197,7 +189,7 @@ class TenantView:
             turn = await self.turn(turn_id)
         return turn
 
-    async def conversation(self, conversation_id: str) -> Conversation:
+    async def conversation(self, conversation_id: str) -> ConversationRecord:
         """A conversation of this tenant.
 
         Raises:
@@ -210,8 +202,8 @@ class TenantView:
             raise no_conversation(conversation_id)
         return found
 
-    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> Conversation:
-        """Find, make or change a conversation; see `ConversationStore.open`.
+    async def open(self, conversation_id: str, *, make: bool, **changes: Any) -> ConversationRecord:
+        """Find, make or change a conversation; see `Conversations.open`.
 
         Raises:
             NotFound: There is none, or it is another tenant's, and `make` is not set.
@@ -251,7 +243,7 @@ class TenantView:
         *,
         make: bool,
         metadata: Mapping[str, str] | None = None,
-    ) -> Conversation:
+    ) -> ConversationRecord:
         """Put messages at the end of a conversation, and count their bytes.
 
         Raises:

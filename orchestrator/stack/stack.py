@@ -18,6 +18,7 @@ from agentapi.errors import ConfigurationError
 from orchestrator.broker import producer_app
 from orchestrator.stack.processes import Child, free_port, stop_all
 from orchestrator.stack.valkey import start_valkey
+from orchestrator.stack.worker_command import worker_command
 
 
 class Stack:
@@ -124,10 +125,7 @@ class Stack:
         name = f"worker{self._started}"
         child = Child(
             name,
-            [
-                *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
-                *("--without-gossip", "--without-mingle", "-n", f"{name}@%h"),
-            ],
+            worker_command(name),
             log=self.folder / "logs" / f"{name}.log",
             env=self._environment(),
         )

@@ -193,8 +193,8 @@ def test_revoking_what_has_ended_or_never_was_is_harmless(
         ("time_limit", {"task_name": TASK_NAME, "hard": 1}, "AGENTAPI_TURN_TIMEOUT"),
         ("pool_restart", {}, "pool_grow"),
         ("autoscale", {"max": 8, "min": 2}, "AGENTAPI_CONCURRENCY"),
-        ("pool_shrink", {"n": 1}, "1 turns at once cannot be reduced by 1"),
-        ("pool_grow", {"n": -1}, "not a number of turns"),
+        ("pool_shrink", {"n": 1}, "the limit of 1 turns cannot be reduced by 1"),
+        ("pool_grow", {"n": -1}, "not a valid number of turns"),
     ],
 )
 def test_what_would_do_harm_is_refused_with_a_reason(
@@ -214,9 +214,9 @@ def test_what_would_do_harm_is_refused_with_a_reason(
 def test_pools_grow_and_shrink(orchestrator: Orchestrator, celery: Any) -> None:
     naps = [nap(orchestrator) for _ in range(4)]
     until(lambda: sum(handle.status() is TurnStatus.RUNNING for handle in naps) == 2)
-    assert answers_to(celery, "pool_grow", n=1) == [{"ok": "up to 2 turns at once"}] * 2
+    assert answers_to(celery, "pool_grow", n=1) == [{"ok": "up to 2 turns at the same time"}] * 2
     until(lambda: running(*naps))
-    assert answers_to(celery, "pool_shrink", n=1) == [{"ok": "up to 1 turns at once"}] * 2
+    assert answers_to(celery, "pool_shrink", n=1) == [{"ok": "up to 1 turns at the same time"}] * 2
     more = nap(orchestrator)
     for handle in naps:
         handle.cancel()

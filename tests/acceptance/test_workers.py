@@ -156,7 +156,7 @@ def test_a_worker_without_redis_memory_refuses_to_start(redis_url: str) -> None:
 
 def test_a_worker_refuses_an_agent_with_a_memory_of_its_own(redis_url: str) -> None:
     refusal = start_worker(redis_url, AGENTAPI_AGENTS="tests.acceptance.with_memory")
-    assert "agent 'private' carries a memory (InMemoryMemory)" in refusal
+    assert "agent 'private' has a memory (InMemoryMemory)" in refusal
 
 
 def test_a_worker_refuses_two_agents_of_one_name(redis_url: str) -> None:

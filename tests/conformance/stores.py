@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import redis
@@ -13,7 +14,7 @@ import redis
 from agentapi import Settings, load_settings
 from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from agentapi.conversation.window import Window
-from agentapi.ids import create_turn_id
+from agentapi.ids import create_turn_id, partition_of
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import (
     Accepted,
@@ -72,6 +73,12 @@ class Bench:
     def complete(self, lease: Lease, said: str = "hi", reply: str = "yo") -> Wakeup | None:
         """Commit a turn of two messages."""
         return self.store.commit(lease, completed(lease.turn_id, said, reply))
+
+
+def beside(conversation_id: str) -> str:
+    """Another conversation of the same partition."""
+    names = (f"{conversation_id}:{number}" for number in count())
+    return next(n for n in names if partition_of(n) == partition_of(conversation_id))
 
 
 def completed(turn_id: str, said: str = "hi", reply: str = "yo") -> Ending:

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic, scripts
+from agentapi.admission import Ask, InMemoryTraffic, RedisTraffic, Traffic
+from agentapi.admission.scripts import SCRIPTS
+from tests.clock import on_clock, set_clock
 
 START: Final = 1_800_000_000_000
-CLOCK: Final = "test:clock"
-_TIME: Final = "redis.call('TIME')"
 
 
 @dataclass
@@ -33,25 +33,18 @@ class Clock:
     def set(self, now: int) -> None:
         self.now = now
         if self.client is not None:
-            seconds, ms = divmod(now, 1000)
-            self.client.delete(CLOCK)
-            self.client.rpush(CLOCK, seconds, ms * 1000)
+            set_clock(self.client, now * 1000)
 
     def advance(self, seconds: float) -> None:
         self.set(self.now + round(seconds * 1000))
 
 
-def source_on_clock(name: str) -> str:
-    """A script that reads the test's clock instead of Redis's."""
-    text = scripts.source(name)
-    assert text.count(_TIME) == 1
-    return text.replace(_TIME, f"redis.call('LRANGE', '{CLOCK}', 0, -1)")
-
-
 def redis_traffic(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[RedisTraffic, Clock]:
     client = redis.Redis.from_url(url)
     traffic = RedisTraffic(load_settings(redis_url=url), client)
-    clocked = {name: client.register_script(source_on_clock(name)) for name in scripts.SCRIPTS}
+    clocked = {
+        name: client.register_script(on_clock(SCRIPTS.source(name))) for name in SCRIPTS.names
+    }
     monkeypatch.setattr(traffic._scripts, "_scripts", clocked)
     return traffic, Clock(client)
 

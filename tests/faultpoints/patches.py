@@ -17,9 +17,8 @@ import redis.asyncio.client
 import redis.client
 
 from agentapi import supervision
-from agentapi.admission import scripts as traffic_scripts
-from agentapi.redis import scripts as store_scripts
-from orchestrator.gateway import scripts as gateway_scripts
+from agentapi.redis.aio import AsyncScripts
+from agentapi.redis.scripts import Scripts
 from tests.faultpoints.effects import Kind
 from tests.faultpoints.injector import await_at, call_at
 
@@ -35,12 +34,9 @@ supervisors: weakref.WeakSet[supervision.Supervisor] = weakref.WeakSet()
 
 def install() -> None:
     """Wrap them in this process."""
-    for scripts in (store_scripts, traffic_scripts):
-        wrap(scripts.Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
-    wrap(store_scripts.Scripts, "call_many", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
-    wrap_async(
-        gateway_scripts.Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}"
-    )
+    wrap(Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
+    wrap(Scripts, "call_many", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
+    wrap_async(AsyncScripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}")
     wrap(redis.Redis, "execute_command", lambda _, name, *__: _command(str(name)))
     wrap(redis.client.Pipeline, "execute", lambda *_: _command("pipeline"))
     wrap_async(redis.asyncio.Redis, "execute_command", lambda _, name, *__: _command(str(name)))

@@ -37,7 +37,8 @@ SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
 
 
 RAISES_NOTHING: Final[Mapping[str, str]] = {
-    "hand-off orchestrator.aio.AsyncTurnHandle._follow.deliver: loop.call_soon_threadsafe": (
+    "hand-off orchestrator.events.async_follower._OnLoop.__call__: "
+    "self.loop.call_soon_threadsafe": (
         "it fails only when the event loop has ended, and nobody waits any more"
     ),
 }

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from agentapi.admission.scripts import SCRIPTS
-from agentapi.redis.scripts import TRANSITIONS
+from agentapi.stores.redis.scripts import SCRIPTS as STORE_SCRIPTS
 from tests.faultpoints.compiled import WORKER, points_in
 from tests.faultpoints.effects import Kind
 
 UNREACHED: Final[Mapping[str, str]] = {
+    "await workers.work.flow.FlowWork.run: run.run": (
+        "gather and chain: the loop inside is the one that agents' turns pass"
+    ),
     "hand-off workers.celery_ext.control.revoke: state.app.runtime.threads.submit": (
         "a command of Flower's or Celery's"
     ),
@@ -21,6 +24,13 @@ UNREACHED: Final[Mapping[str, str]] = {
         "the worker starts before faults are planned"
     ),
     "hand-off workers.runtime.Runtime.execute: asyncio.run_coroutine_threadsafe": "eager mode",
+    **{
+        f"script {name}": "the gateway's"
+        for name in (
+            *("continue_from", "drop", "forget", "fork", "measure"),
+            *("open", "page", "remove", "seek", "wipe"),
+        )
+    },
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",
     "script decide": "a producer's",
@@ -41,5 +51,5 @@ SOMETIMES: Final[Mapping[str, str]] = {
 
 def points_of_a_worker() -> set[str]:
     """All points of a turn's way through a worker, as the sources have them."""
-    scripts = {f"{Kind.SCRIPT} {name}" for name in (*TRANSITIONS, *SCRIPTS)}
+    scripts = {f"{Kind.SCRIPT} {name}" for name in (*STORE_SCRIPTS.names, *SCRIPTS.names)}
     return scripts | set(points_in(*WORKER))

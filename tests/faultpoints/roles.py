@@ -129,12 +129,9 @@ def gateway(control: Control) -> None:
         start(self)
 
         def serving(_: dict[str, Any]) -> dict[str, Any]:
-            readers = getattr(self.follower, "_readers", ())
             return {
                 **health(),
-                "subscriptions": sum(
-                    len(getattr(reader, "_subscriptions", ())) for reader in readers
-                ),
+                "subscriptions": len(getattr(self.follower, "_buffers", ())),
                 "tasks of the loop": len(asyncio.all_tasks(loop)),
             }
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.logs import configure_logging
 from agentapi.providers.gemini.client import hide_quotes
 from tests.fuzz.values import CANARY
-from workers.logs import configure_logging
 from workers.runtime import Runtime
 
 SETTLED: Final = 15.0

@@ -204,5 +204,5 @@ def test_health(http: httpx2.Client) -> None:
         "workers": 1,
         "follower": "ok",
     }
-    assert {"gateway-read-0", "gateway-wake-1", "gateway-audit"} <= {b["name"] for b in background}
+    assert {"agentapi-follower", "gateway-audit"} <= {b["name"] for b in background}
     assert all(work["running"] and work["failures"] == 0 for work in background)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration.fleet import Fleet
-from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.decision import HandBack, TurnDecision
 
 
 def test_a_turn_that_cannot_be_begun_is_handed_back(
@@ -18,13 +19,13 @@ def test_a_turn_that_cannot_be_begun_is_handed_back(
     fleet = make_fleet()
     runtime = fleet.app.runtime
     turn = fleet.enqueue("napper", "hello")
-    claimed = runtime.begin(turn.conversation_id, turn.turn_id, turn.agent)
+    claimed = runtime.claim(turn.conversation_id, turn.turn_id, turn.agent)
     assert isinstance(claimed, ClaimedTurn)
-    outcomes: list[Outcome] = []
+    decisions: list[TurnDecision] = []
     heard = threading.Event()
 
-    def then(outcome: Outcome) -> None:
-        outcomes.append(outcome)
+    def then(decision: TurnDecision) -> None:
+        decisions.append(decision)
         heard.set()
 
     def refuse(work: Any, **_: Any) -> None:
@@ -34,9 +35,9 @@ def test_a_turn_that_cannot_be_begun_is_handed_back(
     loop.call_soon_threadsafe(loop.set_exception_handler, lambda *_: None)
     with monkeypatch.context() as patched:
         patched.setattr(loop, "create_task", refuse)
-        runtime.carry_out(claimed, then)
+        runtime.run(claimed, then)
         assert heard.wait(20)
-    assert outcomes == [None]
-    assert runtime.end(claimed, None)["status"] == "handed_back"
+    assert decisions == [HandBack()]
+    assert runtime.close(claimed, HandBack())["status"] == "handed_back"
     assert runtime.running.all() == []
     assert fleet.execute(turn)["status"] == "completed"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,13 +16,14 @@ from agentapi.errors import LoginRefused, StoreUnavailable
 from agentapi.ids import create_turn_id
 from agentapi.redis.keys import turn_keys
 from agentapi.turns import Event
-from orchestrator.events import async_reader as event_reader
-from orchestrator.events.subscriptions import Closed
+from orchestrator.events import follower as event_follower
+from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.intake import Existing, NewMessage, accept
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
 from orchestrator.gateway.view import TenantView
+from tests import faults
 
 Make = Callable[..., Settings]
 Found = list[Event] | Closed
@@ -29,7 +31,7 @@ Found = list[Event] | Closed
 
 @pytest.fixture
 async def gateway(settings_for: Make, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(event_reader, "_AWAY", 0.05)
+    monkeypatch.setattr(event_follower, "_AWAY_DELAY", 0.05)
     made = Gateway(settings_for(gateway_heartbeat=0.2))
     made.follower.start()
     yield made
@@ -38,6 +40,10 @@ async def gateway(settings_for: Make, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 def server(gateway: Gateway) -> redis.Redis:
     return redis.Redis.from_url(gateway.settings.redis_url)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    await asyncio.to_thread(faults.until, condition)
 
 
 class Follower:
@@ -61,9 +67,7 @@ class Follower:
                     self.numbers += [event.number for event in found]
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(60):
-            while len(self.numbers) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.numbers) >= count)
 
     async def ended(self) -> None:
         await asyncio.wait_for(self.task, 60)
@@ -75,7 +79,7 @@ def emit(client: redis.Redis, turn_id: str, number: int, kind: str = "delta") ->
 
 
 async def both(gateway: Gateway, client: redis.Redis) -> list[Follower]:
-    """Two who follow, one over each connection as a rule, and have got an event each."""
+    """Some who follow, and have got an event each."""
     turns = [create_turn_id("c", str(number)) for number in range(8)]
     followers = [Follower(gateway, turn_id) for turn_id in turns]
     await asyncio.sleep(0)
@@ -122,29 +126,32 @@ async def test_whatever_reading_raises_it_goes_on(
 ) -> None:
     raised = 0
 
-    def failing(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def fail(*args: Any, **kwargs: Any) -> Any:
+    def failing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(*args: Any) -> Any:
             nonlocal raised
-            raised += 1
-            if raised <= 3:
+            # A look at what is there already, with no timeout, is not the follower's.
+            waits = not args or args[1] > 0
+            raised += waits
+            if waits and raised <= 3:
                 raise error("what nobody expected")
-            return await call(*args, **kwargs)
+            return call(*args)
 
         return fail
 
     with server(gateway) as client:
         followers = await both(gateway, client)
-        for reader in gateway.follower._readers:
-            monkeypatch.setattr(reader._blocking, "xread", failing(reader._blocking.xread))
+        store = gateway.orchestrator.store
+        monkeypatch.setattr(store, "events", failing(store.events))
         for follower in followers:
             emit(client, follower._turn_id, 1)
         for follower in followers:
             await follower.until(2)
         # New ones are heard of as well, whatever becomes of the wake-up.
-        monkeypatch.setattr(gateway.redis, "pipeline", failing(gateway.redis.pipeline))
-        raised = 2
+        monkeypatch.undo()
+        monkeypatch.setattr(store, "interrupt", failing(store.interrupt))
+        raised = 0
         late = [Follower(gateway, create_turn_id("c", f"late {n}")) for n in range(4)]
-        await asyncio.sleep(0)
+        await until(lambda: raised > 0)
         monkeypatch.undo()
         for follower in late:
             emit(client, follower._turn_id, 0)
@@ -161,17 +168,16 @@ async def test_a_redis_that_refuses_is_waited_for(
 ) -> None:
     with server(gateway) as client:
         followers = await both(gateway, client)
-        refused = asyncio.Event()
-        for reader in gateway.follower._readers:
+        refused = threading.Event()
 
-            async def refuse(*_: Any, **__: Any) -> Any:
-                refused.set()
-                raise error("not now")
+        def refuse(*_: Any, **__: Any) -> Any:
+            refused.set()
+            raise error("not now")
 
-            monkeypatch.setattr(reader._blocking, "xread", refuse)
+        monkeypatch.setattr(gateway.orchestrator.store, "events", refuse)
         for follower in followers:
             emit(client, follower._turn_id, 1)
-        await asyncio.wait_for(refused.wait(), 30)
+        assert await asyncio.to_thread(refused.wait, 30)
         monkeypatch.undo()
         await finish(client, followers, 2)
         assert sum(found.failures for found in gateway.supervisor.status()) == 0
@@ -185,8 +191,7 @@ async def test_events_that_no_reader_brings_are_looked_for(gateway: Gateway) -> 
         Existing(conversation_id="c"),
     )
     turn = await view.turn(turn_id)
-    for reader in gateway.follower._readers:
-        await reader.reading.stop()
+    await asyncio.to_thread(gateway.orchestrator.follower.close)
     assert not gateway.follower.fresh
     frames: list[bytes] = []
 

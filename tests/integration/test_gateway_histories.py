@@ -171,7 +171,8 @@ async def test_a_long_history_is_read_and_deleted_in_small_steps(
         pipeline.execute()
         total, size = client.llen(keys.messages), client.memory_usage(keys.messages) or 0
     steps: list[tuple[str, int]] = []
-    call = view.gateway.conversations.call
+    scripts = view.gateway.conversations._scripts
+    call = scripts.call
 
     async def counted(name: str, *args: Any) -> Any:
         reply = await call(name, *args)
@@ -179,7 +180,7 @@ async def test_a_long_history_is_read_and_deleted_in_small_steps(
         steps.append((name, sum(len(part) for part in found if isinstance(part, bytes))))
         return reply
 
-    monkeypatch.setattr(view.gateway.conversations, "call", counted)
+    monkeypatch.setattr(scripts, "call", counted)
     assert await view.items("c").find(f"msg_item{'b' * 32}_u") is None
     assert [name for name, _ in steps] == ["seek"] * len(steps)
     assert total / SCAN_MESSAGES <= len(steps) <= size / SCAN_BYTES + total / SCAN_MESSAGES + 2

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from agentapi import load_settings
 from agentapi.conversation.messages import Message, UserMessage, dumps
 from agentapi.ids import create_turn_id
-from agentapi.redis.aio import connect
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.stores import Ending
+from agentapi.stores import Ending, ForgottenTurn
 from agentapi.turns import OnBusy, TurnStatus
-from orchestrator.gateway.conversations.records import ConversationStore, Dropped, Kept
-from orchestrator.gateway.scripts import Scripts
 from tests.conformance.stores import Bench, C, on_redis
 from tests.conformance.test_busy import accept
 
@@ -35,14 +31,6 @@ def bench(redis_url: str) -> Iterator[Bench]:
     bench = on_redis(redis_url)
     yield bench
     bench.store.close()
-
-
-@pytest.fixture
-async def conversations(redis_url: str) -> AsyncIterator[ConversationStore]:
-    settings = load_settings(redis_url=redis_url)
-    client = connect(settings, connections=2)
-    yield ConversationStore(settings, client, Scripts(client))
-    await client.aclose()
 
 
 def said(text: str) -> Message:
@@ -83,52 +71,6 @@ def test_a_reset_is_known_whatever_came_in_between(bench: Bench) -> None:
     assert bench.store.history(C) == [said("d")]
 
 
-async def test_items_over_http_are_known_whatever_came_in_between(
-    conversations: ConversationStore, bench: Bench
-) -> None:
-    for operation in ("one", "two", "one"):
-        await conversations.open(C, "acme", make=True, operation=operation, messages=[said("hi")])
-    assert bench.store.history(C) == [said("hi")] * 2
-
-
-async def test_an_item_that_goes_is_counted_off_the_summary(
-    conversations: ConversationStore, bench: Bench
-) -> None:
-    messages = [said(str(number)) for number in range(5)]
-    await conversations.open(C, "acme", make=True, operation="all", messages=messages)
-    assert bench.store.summarise(C, "summary", generation=0, start=0, stop=3)
-
-    async def remove(position: int, message: Message, operation: str) -> bool:
-        kept = Kept(position=position, raw=dumps(message), message=message)
-        return await conversations.remove(C, "acme", kept, operation)
-
-    assert await remove(1, messages[1], "one")
-    assert bench.store.summary(C).covered == 2
-    assert await remove(3, messages[4], "two")
-    assert not await remove(3, messages[4], "three")
-    assert bench.store.summary(C).covered == 2
-    assert bench.store.history(C) == [messages[0], messages[2], messages[3]]
-
-
-def test_a_repeated_removal_takes_one(bench: Bench, client: redis.Redis) -> None:
-    """The same words may be there twice."""
-    append(bench, "a")
-    client.rpush(KEYS.messages, dumps(said("a")), dumps(said("a")))
-    from orchestrator.gateway.scripts import source
-
-    for operation in ("x", "x", "y"):
-        args = ("", 0, dumps(said("a")), operation)
-        client.eval(source("remove"), 2, KEYS.meta, KEYS.messages, *args)
-    assert bench.store.history(C) == [said("a")]
-
-
-async def test_a_conversation_whose_turns_are_gone_can_be_deleted(
-    conversations: ConversationStore, bench: Bench
-) -> None:
-    bench.lose(bench.enqueue(tenant_id="acme"))
-    assert isinstance(await conversations.drop(C, "acme", "operation"), Dropped)
-
-
 def test_a_merged_message_is_remembered_as_long_as_the_turn_that_it_joined(
     bench: Bench, client: redis.Redis
 ) -> None:
@@ -145,13 +87,11 @@ def test_a_merged_message_is_remembered_as_long_as_the_turn_that_it_joined(
     assert client.pttl(key) > 0
 
 
-async def test_deleting_a_turn_deletes_what_it_took_in(
-    conversations: ConversationStore, bench: Bench, client: redis.Redis
-) -> None:
+def test_deleting_a_turn_deletes_what_it_took_in(bench: Bench, client: redis.Redis) -> None:
     first = bench.enqueue()
     accept(bench, OnBusy.MERGE)
     bench.store.cancel(first)
-    assert await conversations.forget(C, first)
+    assert isinstance(bench.store.conversations.forget(C, first, "operation"), ForgottenTurn)
     assert client.keys("agentapi:{*}:t:*") == []
 
 

@@ -6,8 +6,10 @@ Time stands still within a call, so that what is compared is what the call does.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.resources import files
 from typing import Any, Final, cast
 
 import redis
@@ -15,16 +17,19 @@ import redis
 from agentapi import load_settings
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.redis.scripts import TRANSITIONS, Call, Scripts, source
+from agentapi.redis.scripts import Call, ScriptRun, Scripts, ScriptSet
 from agentapi.stores import Accepted, InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.stores.redis.scripts import SCRIPTS
+from tests.clock import on_clock, set_clock
 from tests.conformance.stores import Bench
 
 BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {"blobs", "check_protocol", "children", "claimed", "close", "events", "history", "interrupt"}
-    | {"pending", "ping", "since_sweep", "slice", "summary", "turn"}
+    {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
+    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
+    | {"turn"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -39,14 +44,23 @@ COUNTS: Final = frozenset({"hasten"})
 class Clock:
     """Stands still but for what a test adds; every call of a store takes a millisecond."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: redis.Redis | None = None) -> None:
+        """Make one.
+
+        Args:
+            client: The Redis whose scripts read it, if any do.
+        """
         self.now = BEGAN
+        self._client = client
+        self.tick(0)
 
     def __call__(self) -> float:
         return self.now
 
     def tick(self, seconds: float = 0.001) -> None:
         self.now += seconds
+        if self._client is not None:
+            set_clock(self._client, round(self.now * 1_000_000))
 
 
 @dataclass
@@ -55,9 +69,13 @@ class Repeats:
 
     Attributes:
         covered: Names of scripts or methods.
+        answers: Scripts' answers that begin with a word: (script, word).
+        exceptions: Names of scripts that count each call, so that nothing can be compared.
     """
 
     covered: set[str]
+    answers: set[tuple[str, str]] = field(default_factory=set)
+    exceptions: frozenset[str] = frozenset()
 
     def compare(self, name: str, call: Callable[[], Any], state: Callable[[], Any]) -> Any:
         """Make a call twice."""
@@ -65,6 +83,8 @@ class Repeats:
         first = _outcome(call)
         between = state()
         again = _outcome(call)
+        if name in self.exceptions:
+            return _unwrapped(first)
         assert state() == between, f"{name}, repeated, changed the state"
         if name not in COUNTS:
             assert _same(again) == _same(first), f"{name}, repeated, answers otherwise"
@@ -99,27 +119,37 @@ def _same(outcome: Any) -> Any:
             return outcome
 
 
-class RepeatingScripts(Scripts):
-    """Runs every script twice, on Redis's data but by the test's clock."""
+class RepeatingScripts:
+    """Runs every script twice, on Redis's data but by the test's clock. Stands in for the
+    `Scripts` of any package."""
 
-    def __init__(self, client: redis.Redis, clock: Clock, repeats: Repeats) -> None:
-        super().__init__(client)
-        self._clock = clock
+    def __init__(
+        self,
+        client: redis.Redis,
+        scripts: ScriptSet,
+        repeats: Repeats,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make them.
+
+        Args:
+            client: Where they run.
+            scripts: Which scripts.
+            repeats: Compares.
+            tick: Called before each call.
+        """
+        self._client = client
         self._repeats = repeats
-        time = "redis.call('TIME')"
-        for name in TRANSITIONS:
-            text = source(name)
-            assert time in text
-            frozen = text.replace(time, "redis.call('HMGET', 'test:clock', 's', 'us')")
-            self._scripts[name] = client.register_script(frozen)
+        self._tick = tick
+        self._scripts = {
+            name: client.register_script(on_clock(scripts.source(name))) for name in scripts.names
+        }
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self.call_many(name, [(keys, args)])[0]
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        self._clock.tick()
-        seconds, rest = divmod(round(self._clock.now * 1_000_000), 1_000_000)
-        self._client.hset("test:clock", mapping={"s": seconds, "us": rest})
+        self._tick()
 
         def run() -> list[Any]:
             pipeline = self._client.pipeline(transaction=False)
@@ -128,7 +158,34 @@ class RepeatingScripts(Scripts):
             return pipeline.execute()
 
         found = self._repeats.compare(name, run, lambda: dump(self._client))
+        for answer in found:
+            match answer:
+                case [bytes(word), *_] if word.isalpha():
+                    self._repeats.answers.add((name, word.decode()))
         return cast("list[Any]", found)
+
+
+def answers_of(scripts: ScriptSet, names: Iterable[str] = ()) -> set[tuple[str, str]]:
+    """The answers that the headers of scripts name; those of all scripts if none are given."""
+    found = set()
+    for name in names or scripts.names:
+        text = (files(scripts.package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+        returns = text.partition("-- Returns ")[2].partition("-- Promise")[0]
+        found |= {(name, word) for word in re.findall(r"\{'(\w+)'", returns)}
+    return found
+
+
+class AsyncRepeatingScripts:
+    """The same for callers on an event loop, which stands still meanwhile."""
+
+    def __init__(self, scripts: RepeatingScripts) -> None:
+        self._scripts = scripts
+
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._scripts.call(name, keys, args)
+
+    async def run(self, run: ScriptRun[Any]) -> Any:
+        return run.read(self._scripts.call(run.name, run.keys, run.args))
 
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:
@@ -167,6 +224,7 @@ class RepeatingStore:
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
+            self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -201,7 +259,7 @@ def _plain(value: Any) -> Any:
         case list() | tuple() | set():
             return [_plain(each) for each in (sorted(value) if isinstance(value, set) else value)]
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+            return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
         case _:
             return value
 
@@ -237,15 +295,19 @@ def in_memory_twice(repeats: Repeats, **overrides: Any) -> Bench:
     return Bench(twice, settings, expire, overdue, has_due, lose, forget)
 
 
-def on_redis_twice(url: str, repeats: Repeats, **overrides: Any) -> Bench:
-    """The store on Redis, every script of it run twice."""
-    settings, clock = load_settings(redis_url=url, **overrides), Clock()
+def on_redis_twice(
+    url: str, repeats: Repeats, clock: Clock | None = None, **overrides: Any
+) -> Bench:
+    """The store on an emptied Redis, every script of it run twice."""
+    settings = load_settings(redis_url=url, **overrides)
     client = redis.Redis.from_url(url)
     client.flushall()
+    clock = clock or Clock(client)
     store = RedisTurnStore(settings, client)
-    scripts = RepeatingScripts(client, clock, repeats)
+    scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    cast("Any", store.calls)._scripts = scripts
+    for part in (store.calls, store.conversations):
+        cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:
         client.hset(conversation_keys(conversation_id).lease, "expires", 0)

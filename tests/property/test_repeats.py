@@ -12,17 +12,35 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from agentapi.conversation.messages import dumps
+from agentapi.conversation.messages import Attachment, AttachmentKind, UserMessage, dumps
 from agentapi.errors import AgentAPIError, ConversationBusy
 from agentapi.redis.keys import conversation_keys
-from agentapi.redis.scripts import TRANSITIONS
-from agentapi.stores import CallStore, Ending, NewEvent, RedisTurnStore, TurnStore
+from agentapi.signals import LeaseLost
+from agentapi.stores import (
+    CallStore,
+    ConversationStore,
+    Dropped,
+    Ending,
+    ForgottenTurn,
+    Fork,
+    NewEvent,
+    OpenConversation,
+    Place,
+    Reading,
+    RedisTurnStore,
+    Search,
+    SearchOn,
+    TurnStore,
+    Unended,
+)
+from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
@@ -35,7 +53,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
-from tests.conformance.stores import Bench, C, completed, model_step
+from tests.conformance.stores import Bench, C, beside, completed, model_step
 from tests.property.repeating import READS, Repeats, in_memory_twice, on_redis_twice
 from tests.property.test_calls import Calls
 from tests.property.test_turn_protocol import TurnProtocol
@@ -63,6 +81,9 @@ def walk(bench: Bench) -> None:
         _refusals,
         _the_sweep,
         _histories,
+        _conversations,
+        _forks,
+        _deletions,
     ):
         step(bench)
 
@@ -143,7 +164,7 @@ def _lost_workers(bench: Bench) -> None:
     bench.try_claim(turn_id, "lost", isolated=False)
     lease = bench.claim(turn_id, "lost", token="alone:1").lease
     assert store.perish("lost", turn_id, "alone") is not None
-    with pytest.raises(AgentAPIError):
+    with pytest.raises((AgentAPIError, LeaseLost)):
         store.record(lease, 0, model_step())
     store.perish("lost", turn_id, "nobody")
     store.cancel(turn_id)
@@ -176,7 +197,7 @@ def _refusals(bench: Bench) -> None:
         lambda: store.retry(turn_id, "operation"),
         lambda: store.calls.decide(turn_id, "none", YES),
     ):
-        with pytest.raises(AgentAPIError):
+        with pytest.raises((AgentAPIError, LeaseLost)):
             call()
     store.renew([lease])
     store.emit([(lease, 1, [NewEvent(type=EventType.DELTA, data={"text": "x"})])])
@@ -212,6 +233,97 @@ def _histories(bench: Bench) -> None:
     store.reset("never seen")
 
 
+def _said(count: int) -> list[UserMessage]:
+    return [UserMessage(content=f"message {number}") for number in range(count)]
+
+
+def _open(bench: Bench, conversation: str, **more: Any) -> None:
+    more = {"create": True, "operation": "open", "messages": _said(12), **more}
+    bench.store.conversations.open(
+        OpenConversation(conversation_id=conversation, tenant_id="acme", **more)
+    )
+
+
+def _read(bench: Bench, conversation: str, tenant: str = "acme", **more: Any) -> Any:
+    reading = Reading(max_bytes=400, **more)
+    bench.store.conversations.measure(conversation, tenant, reading)
+    return bench.store.conversations.page(conversation, tenant, reading)
+
+
+def _conversations(bench: Bench) -> None:
+    store = bench.store.conversations
+    _open(bench, "made", create=False)
+    _open(bench, "made", user_id="ann", idle_time=60, metadata={"a": "b"})
+    for operation in ("one", "two", "one"):
+        _open(bench, "made", create=False, operation=operation, messages=_said(1))
+    assert bench.store.summarise("made", "text", generation=0, start=0, stop=3)
+    [first, *_] = _read(bench, "made").messages
+    [last, *_] = _read(bench, "made", up=False).messages
+    assert store.remove("made", "acme", first, "first")
+    assert not store.remove("made", "acme", last, "last")
+    assert not store.remove("made", "evil", last, "last")
+    assert _read(bench, "made", "evil") is None
+    assert store.find("made", "evil") is None
+
+
+def _forks(bench: Bench) -> None:
+    store, source = bench.store.conversations, "source"
+    attached = Attachment(kind=AttachmentKind.IMAGE, blob="b" * 64, size=5, media_type="image/png")
+    _open(
+        bench, source, messages=[UserMessage(content="see", attachments=(attached,)), *_said(100)]
+    )
+    turn_id = bench.enqueue(source, tenant_id="acme")
+    bench.complete(bench.claim(turn_id, source).lease)
+    _open(bench, source, operation="more", messages=_said(100))
+    step = Search(turn_id=turn_id, max_messages=1, max_bytes=1_000)
+    found = store.seek(source, "acme", step)
+    while isinstance(found, SearchOn):
+        found = store.seek(source, "acme", replace(step, before=found.before))
+    assert isinstance(found, Place)
+    assert store.seek(source, "acme", replace(step, turn_id="none")) != found
+    assert store.seek(source, "evil", step) is None
+    assert not store.continue_from(source, turn_id, "op", take=True)
+    fork = Fork(
+        source=source,
+        copy=beside(source),
+        tenant_id="acme",
+        user_id=None,
+        place=found,
+        idle_time=60,
+        step_bytes=2_000,
+    )
+    copied: int | None = 0
+    while copied is not None and copied <= found.position:
+        copied = store.fork(fork, copied)
+    assert bench.store.history(fork.copy) == bench.store.history(source)[:copied]
+    assert store.fork(replace(fork, place=replace(found, digest="other")), 0) is None
+    waiting = bench.enqueue(source, tenant_id="acme")
+    for operation in ("op", "other"):
+        store.continue_from(source, waiting, operation, take=False)
+        store.continue_from(source, waiting, operation, take=True)
+    assert store.continue_from(source, waiting, "op", take=True)
+
+
+def _deletions(bench: Bench) -> None:
+    store = bench.store.conversations
+    assert store.drop("dropped", "acme", "none") is None
+    _open(bench, "dropped", messages=_said(300))
+    turns = [bench.enqueue("dropped", tenant_id="acme") for _ in range(3)]
+    for turn_id in turns[:2]:
+        bench.complete(bench.claim(turn_id, "dropped").lease)
+    assert store.drop("dropped", "acme", "early") == Unended(turn_ids=turns[2:])
+    assert store.forget("dropped", turns[2], "early") == Unended(turn_ids=turns[2:])
+    bench.store.cancel(turns[2])
+    assert isinstance(store.forget("dropped", turns[2], "op"), ForgottenTurn)
+    assert store.forget("dropped", turns[2], "again") is None
+    assert store.drop("dropped", "acme", "op", expected=1) is None
+    dropped = store.drop("dropped", "acme", "op", expected=304)
+    assert isinstance(dropped, Dropped)
+    steps = [store.wipe(dropped, step) for step in ("one", "two")]
+    assert [step.left for step in steps] == [105, 0]
+    assert sum(len(step.turns) for step in steps) == 2
+
+
 def test_every_transition_on_redis(redis_url: str) -> None:
     repeats = Repeats(set())
     bench = on_redis_twice(redis_url, repeats)
@@ -223,7 +335,7 @@ def test_every_transition_on_redis(redis_url: str) -> None:
     for tenant in ("acme", "evil"):
         store._call("append", where, ["operation", "", tenant, 0, 0, *said])
         store._call("load", where[:2], [tenant, -1, -1])
-    assert repeats.covered == set(TRANSITIONS), "walk() must repeat each transition"
+    assert repeats.covered == set(SCRIPTS.names), "walk() must repeat each transition"
     store.close()
 
 
@@ -232,7 +344,7 @@ def test_every_transition_in_memory() -> None:
     walk(in_memory_twice(repeats))
     methods = {
         name
-        for protocol in (TurnStore, CallStore)
+        for protocol in (TurnStore, CallStore, ConversationStore)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     }

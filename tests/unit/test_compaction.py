@@ -14,7 +14,6 @@ from agentapi.conversation.compaction import (
     CompactionTask,
     Summary,
     conversation_beside,
-    summariser,
     transcript,
     whole_turns,
     with_summary,
@@ -125,11 +124,9 @@ def test_what_a_summary_is_of_follows_from_where_the_turn_runs() -> None:
         beside = conversation_beside(conversation)
         assert len(beside) <= 512
         assert CompactionTask.of_turn(beside, task.to_message()) == task
-        assert summariser(beside, task.to_message()) == "talker"
         for elsewhere in ("c", "victim", conversation_beside("other"), "evil/agentapi.compact"):
             with pytest.raises(InvalidMessage, match="beside"):
                 CompactionTask.of_turn(elsewhere, task.to_message())
-            assert summariser(elsewhere, task.to_message()) == "agentapi.compact"
 
 
 @pytest.mark.parametrize(

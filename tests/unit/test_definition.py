@@ -66,9 +66,9 @@ def test_a_registry_finds_agents_and_those_that_their_tools_name(shop: str) -> N
 
 
 def test_workers_hold_definitions_and_refuse_an_agent_with_a_memory(shop: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"agent 'front' carries a memory \(InMemory"):
+    with pytest.raises(ConfigurationError, match=r"agent 'front' has a memory \(InMemory"):
         create_app(load_settings(), [front])
-    with pytest.raises(ConfigurationError, match=r"agent 'front' carries a memory"):
+    with pytest.raises(ConfigurationError, match=r"agent 'front' has a memory"):
         create_app(load_settings(agents=shop))
     app = create_app(load_settings(eager=True, memory="memory"), [front])
     try:

@@ -42,7 +42,7 @@ def test_clock() -> None:
 def test_workers_and_their_agents() -> None:
     [none] = worker_findings({})
     assert none.level is Level.FAIL
-    assert "celery -A workers worker" in none.advice
+    assert "agentapi worker" in none.advice
     levels = [finding.level for finding in worker_findings({"a": ["x"], "b": ["x"]})]
     assert levels == [Level.OK, Level.OK]
     *_, uneven = worker_findings({"a": ["x", "y"], "b": ["x"]})

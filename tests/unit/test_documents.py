@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from agentapi import Settings
-from agentapi.admission.scripts import SCRIPTS
-from agentapi.redis.scripts import TRANSITIONS
+from agentapi.admission.scripts import SCRIPTS as PROVIDERS
+from agentapi.redis.scripts import ScriptSet
+from agentapi.stores.redis.scripts import SCRIPTS as STORES
+from agentapi.stores.redis.scripts import TRANSITIONS
+from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 
 ROOT = Path(__file__).parents[2]
-LUA = ROOT / "agentapi/stores/lua"
-TRAFFIC = ROOT / "agentapi/admission/lua"
 
 
 def default_of(name: str) -> str:
@@ -49,13 +50,17 @@ def test_example_environment_has_every_setting() -> None:
         assert lines[at - 1] == f"# {field.description}"
 
 
+SETS = (STORES, PROVIDERS, TENANTS)
+
+
+def folder_of(scripts: ScriptSet) -> Path:
+    return ROOT.joinpath(*scripts.package.split("."), "lua")
+
+
 @pytest.mark.parametrize(
     "script",
-    [
-        *(LUA / f"{name}.lua" for name in TRANSITIONS),
-        *(TRAFFIC / f"{name}.lua" for name in SCRIPTS),
-    ],
-    ids=lambda script: script.stem,
+    [folder_of(scripts) / f"{name}.lua" for scripts in SETS for name in scripts.names],
+    ids=lambda script: f"{script.parents[1].name}-{script.stem}",
 )
 def test_every_script_has_a_header(script: Path) -> None:
     header = script.read_text().split("\n\n")[0]
@@ -63,17 +68,20 @@ def test_every_script_has_a_header(script: Path) -> None:
         assert part in header, f"{script.name} lacks {part!r}"
 
 
+@pytest.mark.parametrize("scripts", SETS, ids=lambda scripts: scripts.package)
+def test_every_script_is_known(scripts: ScriptSet) -> None:
+    files = {path.stem for path in folder_of(scripts).glob("*.lua")}
+    assert files == {*scripts.names, "prelude"}
+
+
 def test_every_script_about_providers_is_described() -> None:
-    assert {path.stem for path in TRAFFIC.glob("*.lua")} == {*SCRIPTS, "prelude"}
     page = (ROOT / "docs/providers.md").read_text()
-    assert all(f"| `{name}` |" in page for name in SCRIPTS)
+    assert all(f"| `{name}` |" in page for name in PROVIDERS.names)
 
 
-def test_every_script_is_a_transition() -> None:
-    files = {path.stem for path in LUA.glob("*.lua")}
-    assert files == {*TRANSITIONS, "prelude"}
+def test_every_transition_is_described() -> None:
     protocol = (ROOT / "docs/protocol.md").read_text()
-    for name in set(TRANSITIONS) - {"load", "overdue", "elect"}:
+    for name in set(TRANSITIONS) - {"elect"}:
         assert f"`{name}`" in protocol
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavai
 from agentapi.stores import TurnStore
 from agentapi.turns import Event, EventType
 from orchestrator.events import follower as follower_module
-from orchestrator.events.follower import Delivery, EventFollower
+from orchestrator.events.follower import Delivery, EventFollower, Listener, Subscription
 
 Read = Callable[[Mapping[str, int]], dict[str, list[Event]]]
 
@@ -32,13 +32,15 @@ class Streams:
             events.append(Event(number=len(events), type=kind, data={}))
             self._changed.notify_all()
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int
+    ) -> dict[str, list[Event]]:
         self.before(cursors)
         with self._changed:
             if timeout > 0:
                 self._changed.wait(0.02)
             return {
-                turn_id: events[after + 1 :]
+                turn_id: events[after + 1 :][:count]
                 for turn_id, after in cursors.items()
                 if len(events := self.events_of.get(turn_id, [])) > after + 1
             }
@@ -61,9 +63,24 @@ def follower(streams: Streams) -> Iterator[EventFollower]:
     running.close()
 
 
-def follow(follower: EventFollower, turn_id: str) -> SimpleQueue[Delivery]:
-    arrived: SimpleQueue[Delivery] = SimpleQueue()
-    follower.subscribe(turn_id, -1, arrived.put)
+Arrived = SimpleQueue[Event | AgentAPIError]
+Batch = Sequence[tuple[Subscription, Delivery]]
+
+
+def into(arrived: Arrived) -> Listener:
+    """A listener that puts events and errors there, one by one."""
+
+    def take(batch: Batch) -> None:
+        for _, delivery in batch:
+            for what in [delivery] if isinstance(delivery, AgentAPIError) else delivery:
+                arrived.put(what)
+
+    return take
+
+
+def follow(follower: EventFollower, turn_id: str, after: int = -1) -> Arrived:
+    arrived: Arrived = SimpleQueue()
+    follower.subscribe(turn_id, after, into(arrived))
     return arrived
 
 
@@ -127,7 +144,7 @@ def test_an_error_that_stays_is_told_to_those_who_wait(
 def test_a_subscriber_that_cannot_take_events_harms_no_other(
     streams: Streams, follower: EventFollower
 ) -> None:
-    def refuse(delivery: Delivery) -> None:
+    def refuse(batch: Batch) -> None:
         raise RuntimeError("Event loop is closed")
 
     follower.subscribe("a", -1, refuse)
@@ -200,7 +217,7 @@ def test_a_subscription_that_could_not_begin_is_not_kept(
     while not refused:
         # Between two reads nobody needs to be interrupted.
         try:
-            follower.subscribe("b", -1, refused.append)
+            follower.subscribe("b", -1, refused.extend)
         except AgentAPIError as error:
             refused.append(error)
     streams.emit("b")
@@ -210,15 +227,15 @@ def test_a_subscription_that_could_not_begin_is_not_kept(
 
 
 def test_an_event_that_was_not_taken_comes_again(streams: Streams, follower: EventFollower) -> None:
-    arrived: SimpleQueue[Delivery] = SimpleQueue()
+    arrived: Arrived = SimpleQueue()
     broken = True
 
-    def deliver(what: Delivery) -> None:
+    def deliver(batch: Batch) -> None:
         nonlocal broken
         if broken:
             broken = False
             raise KeyboardInterrupt
-        arrived.put(what)
+        into(arrived)(batch)
 
     streams.emit("one", EventType.STARTED)
     streams.emit("one")
@@ -228,8 +245,6 @@ def test_an_event_that_was_not_taken_comes_again(streams: Streams, follower: Eve
 
 
 def test_who_joins_during_a_read_misses_nothing(streams: Streams, follower: EventFollower) -> None:
-    early: SimpleQueue[Delivery] = SimpleQueue()
-    late: SimpleQueue[Delivery] = SimpleQueue()
     for _ in range(2):
         streams.emit("one", EventType.STEP)
     reading, go_on = threading.Event(), threading.Event()
@@ -241,9 +256,9 @@ def test_who_joins_during_a_read_misses_nothing(streams: Streams, follower: Even
             assert go_on.wait(20)
 
     streams.before = before
-    follower.subscribe("one", 1, early.put)
+    early = follow(follower, "one", 1)
     assert reading.wait(20)
-    follower.subscribe("one", -1, late.put)
+    late = follow(follower, "one")
     streams.emit("one")
     go_on.set()
     got = [late.get(timeout=20) for _ in range(3)]
@@ -251,3 +266,60 @@ def test_who_joins_during_a_read_misses_nothing(streams: Streams, follower: Even
     last = early.get(timeout=20)
     assert isinstance(last, Event)
     assert last.number == 2
+
+
+def test_one_read_is_handed_over_in_one_call(streams: Streams, follower: EventFollower) -> None:
+    calls: SimpleQueue[set[str]] = SimpleQueue()
+
+    def take(batch: Batch) -> None:
+        calls.put({found.turn_id for found, _ in batch})
+
+    go_on = threading.Event()
+
+    def before(cursors: Mapping[str, int]) -> None:
+        # The reads before the second turn came find nothing, and are tried again.
+        if len(cursors) < 2:
+            raise StoreUnavailable("away")
+        assert go_on.wait(20)
+
+    streams.before = before
+    for turn_id in ("a", "b"):
+        follower.subscribe(turn_id, -1, take)
+        streams.emit(turn_id)
+    go_on.set()
+    assert calls.get(timeout=20) == {"a", "b"}
+
+
+def test_events_come_in_pages(streams: Streams) -> None:
+    paged = EventFollower(cast("TurnStore", streams), page=2)
+    for _ in range(4):
+        streams.emit("a", EventType.STEP)
+    streams.emit("a")
+    sizes: SimpleQueue[int] = SimpleQueue()
+    paged.subscribe("a", -1, lambda batch: sizes.put(len(cast("list[Event]", batch[0][1]))))
+    assert [sizes.get(timeout=20) for _ in range(3)] == [2, 2, 1]
+    paged.close()
+
+
+def test_those_who_come_during_a_read_interrupt_it_once(
+    streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def before(cursors: Mapping[str, int]) -> None:
+        reading.set()
+        assert go_on.wait(20)
+
+    streams.before = before
+    first = follow(follower, "a")
+    assert reading.wait(20)
+    interrupts: list[None] = []
+    monkeypatch.setattr(streams, "interrupt", lambda: interrupts.append(None))
+    others = [follow(follower, turn_id) for turn_id in ("b", "c", "d")]
+    assert len(interrupts) == 1
+    for turn_id in "abcd":
+        streams.emit(turn_id)
+    go_on.set()
+    for arrived in (first, *others):
+        assert isinstance(arrived.get(timeout=20), Event)
+    monkeypatch.undo()

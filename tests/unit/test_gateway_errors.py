@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from agentapi import Settings, errors, load_settings
 from agentapi.errors import AgentAPIError, TurnFailed
 from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.http.errors import problem_of
-from orchestrator.gateway.scripts import SCRIPTS
-
-LUA = Path(__file__).parents[2] / "orchestrator/gateway/lua"
 
 STATUS = {
     "UnknownAgent": 404,
@@ -28,7 +23,6 @@ STATUS = {
     "UnreadableRecord": 500,
     "TurnTimeout": 504,
     "ConfigurationError": 500,
-    "LeaseLost": 500,
 }
 
 
@@ -79,14 +73,3 @@ def test_of_other_errors_nothing_is_shown() -> None:
 def test_loopback(host: str, loopback: bool) -> None:
     settings: Settings = load_settings(gateway_host=host)
     assert is_loopback(settings) is loopback
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_has_a_header(name: str) -> None:
-    header = (LUA / f"{name}.lua").read_text().split("\n\n")[0]
-    for part in ("-- KEYS ", "-- ARGV ", "-- Returns ", "-- Promise"):
-        assert part in header, f"{name}.lua lacks {part!r}"
-
-
-def test_every_script_is_known() -> None:
-    assert {path.stem for path in LUA.glob("*.lua")} == {*SCRIPTS, "prelude"}

@@ -31,8 +31,8 @@ from agentapi.ids import (
     partition_of,
     partition_of_turn,
 )
-from agentapi.redis.scripts import source
 from agentapi.settings import without_password
+from agentapi.stores.redis.scripts import SCRIPTS
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_messages_come_back_as_they_went(message: Message) -> None:
 def test_the_scripts_tell_where_a_turn_begins(message: Message) -> None:
     begins = dumps(message).startswith(b'{"v":1,"role":"user"')
     assert begins == isinstance(message, UserMessage)
-    assert """'{"v":1,"role":"user"'""" in source("claim")
+    assert """'{"v":1,"role":"user"'""" in SCRIPTS.source("claim")
 
 
 @pytest.mark.parametrize(

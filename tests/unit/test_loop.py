@@ -19,7 +19,7 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
-from agentapi.engine.loop import run_loop
+from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy, retry_delay
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
@@ -84,11 +84,16 @@ def chain(agent: AgentDefinition) -> Provider:
 
 async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
-    more.setdefault("history", ())
-    more.setdefault("connect", chain)
-    return await run_loop(
-        more.pop("agent", agent).definition, model, context=CONTEXT, log=log or Log(), **more
-    )
+    outcome = await TurnRun(
+        agent=more.pop("agent", agent).definition,
+        history=History(messages=more.pop("history", ())),
+        connect=lambda _: model,
+        context=CONTEXT,
+        log=log or Log(),
+        **more,
+    ).run()
+    assert isinstance(outcome, TurnResult)
+    return outcome
 
 
 async def test_a_reply() -> None:
@@ -155,7 +160,7 @@ async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() 
         (call("wait", seconds="x", name="n"), "invalid arguments: seconds"),
         (
             ToolCall(id="c1", name="wait", arguments={}, malformed="{"),
-            "invalid arguments: they are no JSON object",
+            "invalid arguments: they are not a JSON object",
         ),
     ],
 )

@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentapi import Agent, EventType, ToolContext, tool
 from agentapi.agents.output import OutputType
 from agentapi.conversation.messages import UserMessage
-from agentapi.engine.loop import NoLog, run_loop
+from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.turn_log import NoLog
 from agentapi.errors import InvalidAgent, InvalidOutput, TurnFailed
 from agentapi.providers.openai.format import request_body
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, TurnResult, step_from_json, step_to_json
 from orchestrator import AsyncOrchestrator, Orchestrator
-from tests.unit.test_loop import chain
 
 Script = Callable[..., ScriptedProvider]
 Eager = Callable[..., Orchestrator]
@@ -88,15 +88,16 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
         progress = TurnProgress(user=UserMessage(content="Paris?"))
         progress.steps = [step_from_json(step_to_json(rejected))]
         context = ToolContext(conversation_id="c", turn_id="t")
-        return await run_loop(
-            agent.definition,
-            model,
-            history=[],
+        outcome = await TurnRun(
+            agent=agent.definition,
+            history=History(),
+            connect=lambda _: model,
             progress=progress,
             context=context,
             log=NoLog(),
-            connect=chain,
-        )
+        ).run()
+        assert isinstance(outcome, TurnResult)
+        return outcome
 
     # The earlier refusal counts, and the model is told of it.
     with pytest.raises(InvalidOutput, match="replied 2 times"):

@@ -24,6 +24,7 @@ from workers.celery_ext.outcomes import (
 from workers.celery_ext.pool import JSON, TurnPool, to_tell
 from workers.isolation import SuspectTurn
 from workers.turns.claimed import ClaimedTurn
+from workers.turns.decision import HandBack
 
 
 class Panic(BaseException):
@@ -39,7 +40,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(2)
         self.faults: dict[str, BaseException] = {}
-        self.outcomes: list[Any] = []
+        self.decisions: list[Any] = []
         self.kind: Any = ClaimedTurn
         self.summary = {"status": "completed"}
         self.isolation = SimpleNamespace(run=self.run_apart)
@@ -50,23 +51,23 @@ class FakeRuntime:
         if error := self.faults.pop(step, None):
             raise error
 
-    def begin(self, conversation_id: str, turn_id: str, agent: str, job: int) -> Any:
-        self.fail("begin")
+    def claim(self, conversation_id: str, turn_id: str, agent: str, job: int) -> Any:
+        self.fail("claim")
         if self.kind is dict:
             return self.summary
         return object.__new__(self.kind)
 
-    def carry_out(self, turn: Any, then: Callable[[Any], None]) -> None:
-        self.fail("carry_out")
+    def run(self, turn: Any, then: Callable[[Any], None]) -> None:
+        self.fail("run")
         then("an ending")
 
     def run_apart(self, turn: Any, then: Callable[[Any], None]) -> None:
         self.fail("run_apart")
         then(self.summary)
 
-    def end(self, turn: Any, outcome: Any) -> Any:
-        self.outcomes.append(outcome)
-        self.fail("end")
+    def close(self, turn: Any, decision: Any) -> Any:
+        self.decisions.append(decision)
+        self.fail("close")
         return self.summary
 
     def accepting(self) -> bool:
@@ -153,7 +154,7 @@ def test_what_celery_itself_raises_costs_the_turn_nothing(
 
 
 @pytest.mark.parametrize("error", UNEXPECTED, ids=repr)
-@pytest.mark.parametrize("step", ["begin", "end", "trace", "run_apart"])
+@pytest.mark.parametrize("step", ["claim", "close", "trace", "run_apart"])
 def test_what_nobody_expected_is_a_broken_task_and_tells_no_content(
     pool: TurnPool, runtime: FakeRuntime, step: str, error: BaseException
 ) -> None:
@@ -169,9 +170,9 @@ def test_what_nobody_expected_is_a_broken_task_and_tells_no_content(
 def test_a_turn_that_cannot_be_carried_out_is_handed_back(
     pool: TurnPool, runtime: FakeRuntime, error: BaseException
 ) -> None:
-    runtime.faults["carry_out"] = error
+    runtime.faults["run"] = error
     Request(runtime).apply(pool).answer()
-    assert runtime.outcomes == [None]
+    assert runtime.decisions == [HandBack()]
     empty(pool)
 
 
@@ -197,14 +198,14 @@ def test_a_worker_that_has_ended_takes_nothing_and_hangs_nowhere(
 def test_there_is_room_for_as_many_as_can_begin(pool: TurnPool, runtime: FakeRuntime) -> None:
     hold = threading.Event()
     begun = threading.Semaphore(0)
-    begin = runtime.begin
+    claim = runtime.claim
 
     def wait(*args: Any, **options: Any) -> Any:
         begun.release()
         assert hold.wait(20)
-        return begin(*args, **options)
+        return claim(*args, **options)
 
-    runtime.begin = wait  # type: ignore[method-assign]
+    runtime.claim = wait  # type: ignore[method-assign]
     assert pool.room() == 2
     requests = [Request(runtime).apply(pool) for _ in range(3)]
     for _ in range(2):

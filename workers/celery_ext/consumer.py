@@ -1,4 +1,4 @@
-"""Celery's consumer, as turns need it."""
+"""Celery's consumer, adapted to turns."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
-from workers.logs import line
+from agentapi.logs import line
 
 log = logging.getLogger("agentapi.consumer")
 
 
 EVENTS_INTERVAL: Final = 0.25
-"""Seconds that events for Flower are gathered: sending each by itself costs a fifth of a turn."""
+"""Seconds for which events for Flower are batched: sent singly, they cost a fifth of a turn."""
 
 EVENTS_AT_ONCE: Final = 1000
-"""Events that are sent before that time is up."""
+"""This many events are sent without waiting that long."""
 
 
 class TurnConsumer(Consumer):
-    """The consumer of a worker that carries turns out."""
+    """The consumer of a worker that runs turns."""
 
     event_dispatcher: Any
     task_consumer: Any
@@ -35,13 +35,13 @@ class TurnConsumer(Consumer):
     _flush_planned = False
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let a signal and a free place end the loop's wait, and take no more than there are.
+        """Let signals and free places end the loop's wait, and take only as many tasks as fit.
 
-        Python repeats a poll that a signal interrupted (PEP 475).
+        A signal alone would not end it: Python repeats a poll that a signal interrupts (PEP 475).
         """
         super().register_with_event_loop(hub)  # type: ignore[no-untyped-call]
         if self._pipe is None:
-            # Once: the consumer registers again after each reconnection.
+            # Only once: the consumer registers again after each reconnection.
             self._pipe = os.pipe()
             for descriptor in self._pipe:
                 os.set_blocking(descriptor, False)
@@ -53,9 +53,9 @@ class TurnConsumer(Consumer):
             qos.room = self.pool.room
 
     def on_send_event_buffered(self) -> None:
-        """Send events for Flower a few times a second; Celery does it in each round of its loop.
+        """Send events for Flower a few times a second; Celery would do it in each loop round.
 
-        Called in any thread. Two that see no plan at once make two, which does no harm.
+        May be called in any thread. Two threads may plan two flushes, which does no harm.
         """
         if not self._flush_planned:
             self._flush_planned = True
@@ -71,11 +71,11 @@ class TurnConsumer(Consumer):
         self._flush_events()  # type: ignore[no-untyped-call]
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Reconnect without restoring messages to a broker that is not there.
+        """Reconnect without restoring messages to a broker that is unreachable.
 
         Restoring them on a closed connection raises an AttributeError that ends the worker
-        (kombu 5.7, transport/redis.py, Channel._connparams). A wake-up that is lost here is
-        sent again by the sweep.
+        (kombu 5.7, transport/redis.py, Channel._connparams). The sweep sends again the wake-ups
+        that are lost here.
         """
         transport = self.connection.transport if self.connection else None
         for channel in getattr(transport, "channels", None) or ():
@@ -96,16 +96,16 @@ class TurnConsumer(Consumer):
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
 
     def cancel_active_requests(self) -> None:
-        """Hand the turns back at once: SIGQUIT and a second Ctrl-C come here."""
+        """Hand the turns back immediately: Celery calls this at SIGQUIT and a second Ctrl-C."""
         self.app.runtime.hand_back()
 
     def shutdown(self) -> None:
-        """Send what was gathered of turns that ended while the worker stopped, then disconnect."""
+        """Send the last events, of turns that ended while the worker stopped, then disconnect."""
         ignore_errors(self, self._flush_events)
         super().shutdown()  # type: ignore[no-untyped-call]
 
 
 def _write(descriptor: int) -> None:
-    # A full pipe wakes whoever reads it already.
+    # A full pipe wakes its reader anyway.
     with contextlib.suppress(BlockingIOError):
         os.write(descriptor, b"!")

@@ -1,7 +1,7 @@
 """Celery's remote control (`celery control`, Flower's buttons) of workers whose tasks are turns.
 
-Each command does what its name says of a turn, or answers why not. Imported by the app: Celery
-looks commands up in one registry.
+Each command does to turns what its name says, or explains why it cannot. The app imports this
+module because Celery looks commands up in one global registry.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from celery.worker.control import Panel, inspect_command
 
 from agentapi.broker.wire import turn_of_task
 from agentapi.errors import AgentAPIError, InvalidInput
-from agentapi.flows import is_flow
-from workers.logs import line
+from agentapi.logs import line
 from workers.turns.running import StopReason
 from workers.upkeep.status import status_of
 
 log = logging.getLogger("agentapi.control")
 
 _NO_PROCESSES = (
-    "a turn holds no process of its own, so there is none to {what}: pool_grow and pool_shrink "
-    "change how many turns this worker carries out at once, and AGENTAPI_CONCURRENCY how many it "
-    "starts with"
+    "a turn has no process of its own, so there is none to {what}: pool_grow and pool_shrink "
+    "change how many turns this worker runs at the same time, and AGENTAPI_CONCURRENCY sets the "
+    "number it starts with"
 )
 
 REFUSED: Final = {
     "rate_limit": (
-        "a rate limit of Celery would hold turns back in one worker while others are idle: "
-        "AGENTAPI_PROVIDER_LIMITS bounds what the whole fleet asks of a provider"
+        "a Celery rate limit would hold turns back in one worker while others are idle: use "
+        "AGENTAPI_PROVIDER_LIMITS, which limits the requests of the whole fleet"
     ),
     "time_limit": (
-        "Celery's time limits kill processes, and a turn has none: AGENTAPI_TURN_TIMEOUT, "
-        "enqueue(deadline=...) and a tool's timeout=... bound turns"
+        "Celery's time limits kill processes, and a turn has none: use AGENTAPI_TURN_TIMEOUT, "
+        "enqueue(deadline=...) or a tool's timeout=..."
     ),
     "pool_restart": _NO_PROCESSES.format(what="restart") + "; `shutdown` hands its turns to others",
     "autoscale": _NO_PROCESSES.format(what="add or remove"),
 }
-"""Celery's commands that would do harm or nothing, and what to say instead."""
+"""Commands of Celery that would do harm or nothing, and what to answer instead."""
 
 
 def _refuse(reason: str, state: Any, **_: Any) -> dict[str, str]:
@@ -53,7 +52,7 @@ def _refuse(reason: str, state: Any, **_: Any) -> dict[str, str]:
 def revoke(
     state: Any, task_id: str | Iterable[str], terminate: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """Cancel the turns of tasks, wherever they wait or run; other tasks as Celery does."""
+    """Cancel turns wherever they wait or run; revoke other tasks as Celery does."""
     turns, others = set(), set()
     for name in maybe_list(task_id) or ():
         try:
@@ -71,12 +70,12 @@ def revoke(
 def terminate(
     state: Any, signal: Any = None, task_id: str | Iterable[str] = (), **_: Any
 ) -> dict[str, Any]:
-    """The same as `revoke`: a turn cannot be killed by a signal, but it stops at once."""
+    """Do the same as `revoke`: a turn has no process to kill, but it stops immediately."""
     return revoke(state, task_id, terminate=True, signal=signal)
 
 
 def _cancel(app: Any, turn_id: str) -> None:
-    """In a thread: cancel a turn. Every worker is told, and the first one does it."""
+    """In a thread: cancel a turn. Every worker hears the command; the first one cancels."""
     for turn in app.runtime.running.all():
         if turn.lease.turn_id == turn_id:
             turn.stop(StopReason.CANCELLED)
@@ -95,18 +94,18 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
     except ValueError as error:
         return {"error": str(error)}
     state.consumer._update_prefetch_count(n if how == "grow" else -n)
-    return {"ok": f"up to {pool.limit} turns at once"}
+    return {"ok": f"up to {pool.limit} turns at the same time"}
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
 def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
-    """Which agents this worker serves (`agentapi doctor` asks)."""
-    return {"agents": sorted(name for name in state.app.runtime.agents if not is_flow(name))}
+    """The agents that this worker serves, for `agentapi doctor`."""
+    return {"agents": sorted(state.app.runtime.agents)}
 
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]
 def _services(state: Any, **_: Any) -> dict[str, Any]:
-    """How this worker and its background services are doing (`agentapi doctor` asks)."""
+    """How this worker and its background services are doing, for `agentapi doctor`."""
     consumer = state.consumer.task_consumer
     return {
         **status_of(state.app.runtime),
@@ -115,7 +114,7 @@ def _services(state: Any, **_: Any) -> dict[str, Any]:
     }
 
 
-# In the registry itself, so that how the `celery` command reads their arguments stays.
+# Written into the registry itself, which keeps how the `celery` command parses their arguments.
 Panel.data.update(
     revoke=revoke,
     terminate=terminate,

@@ -1,25 +1,24 @@
 """What a task raises so that Celery, its events and Flower tell the truth about its turn.
 
-A task that returns is SUCCESS. Only a turn that completed returns; every other end is raised, with
-numbers and codes and nothing that people say.
+A task that returns counts as SUCCESS, so only a completed turn returns. Every other outcome is
+raised, with numbers and codes but without content.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 from celery.exceptions import Ignore, Retry
 
-Summary: TypeAlias = dict[str, Any]
-"""How a turn stands: its status, numbers and codes. Flower shows it as the task's result."""
+from workers.turns.summary import Summary
 
 
 class Told(Exception):
-    """A turn's end other than its completion.
+    """An outcome other than completion.
 
     Attributes:
-        summary: What Flower shows as the task's result.
+        summary: Flower shows it as the task's result.
         event: Celery's event for it.
     """
 
@@ -47,7 +46,7 @@ class TurnFailed(Told):
 
 
 class TaskBroken(TurnFailed):
-    """FAILURE: the task itself failed, whatever becomes of its turn."""
+    """FAILURE: the task itself failed; its turn may still end well."""
 
     def __repr__(self) -> str:
         return f"TaskBroken({self.summary['error']!r})"
@@ -62,16 +61,16 @@ class TurnRevoked(Told, Ignore):
 
 
 class NothingToDo(Told, Ignore):
-    """SKIPPED, a state of our own: the wake-up came for a turn that ended, waits or runs elsewhere.
+    """SKIPPED, a state of our own: the turn of the wake-up has ended, waits, or runs elsewhere.
 
-    None of Celery's states is true of it: REJECTED never shows once a task has started.
+    None of Celery's states fits: REJECTED never shows once a task has started.
     """
 
     event = "task-skipped"
 
 
 class TurnGoesOn(Told, Retry):
-    """RETRY: the turn has not ended; another task carries it on."""
+    """RETRY: the turn has not ended; another task continues it."""
 
     event = "task-retried"
 
@@ -82,14 +81,14 @@ class TurnGoesOn(Told, Retry):
         self.summary = summary
 
     def __repr__(self) -> str:
-        at = f", goes on at {self.when:%Y-%m-%dT%H:%M:%SZ}" if self.when else ""
+        at = f", continues at {self.when:%Y-%m-%dT%H:%M:%SZ}" if self.when else ""
         return f"TurnGoesOn({self.summary['status'] + at!r})"
 
     __str__ = __repr__
 
 
 def told(summary: Summary) -> Summary:
-    """The result of a task whose turn this worker carried out.
+    """The result of a task whose turn ran here.
 
     Raises:
         Told: The turn did not complete.
@@ -102,17 +101,17 @@ def told(summary: Summary) -> Summary:
         case "cancelled":
             raise TurnRevoked(summary)
         case "suspect":
-            # Another wake-up of the same turn is carried out here.
+            # Another wake-up of the same turn is being handled here.
             raise NothingToDo(summary)
         case _:
             raise TurnGoesOn(summary)
 
 
 def told_of_refusal(summary: Summary) -> Summary:
-    """The result of a task that found nothing to carry out.
+    """The result of a task that found nothing to run.
 
     Raises:
-        Told: Always: what became of the turn is told by the task that carried it out.
+        Told: Always. The task that runs the turn reports its outcome.
     """
     match summary["status"]:
         case "cancelled":
@@ -120,10 +119,10 @@ def told_of_refusal(summary: Summary) -> Summary:
         case "completed" | "failed" | "queued" | "running" | "parked" | "missing":
             raise NothingToDo(summary)
         case _:
-            # The wake-up was passed on, or the store is away and the sweep sends another.
+            # The wake-up was passed on, or Redis is unreachable and the sweep will send another.
             raise TurnGoesOn(summary)
 
 
 def broken(error: BaseException) -> TaskBroken:
-    """What stands for an error that nobody expected. Its text may quote people: only its type."""
+    """The outcome for an unexpected error: its type only, since its text may quote users."""
     return TaskBroken({"status": "broken", "error": type(error).__name__})

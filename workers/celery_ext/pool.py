@@ -1,8 +1,8 @@
 """The pool that Celery hands turns to: a job is a task of the event loop, not a thread.
 
-Celery's `threads` pool keeps a thread for each turn in flight, waits for ever at SIGTERM and cannot
-terminate a job (celery 5.7, celery/concurrency/thread.py). Here a thread is held only for a turn's
-claim and for its end; in between, while the model is asked, a turn holds none.
+Celery's `threads` pool keeps a thread for each turn in flight, waits without a limit at SIGTERM
+and cannot terminate a job (celery 5.7, celery/concurrency/thread.py). Here a turn occupies a thread
+only while it is claimed and closed, and none in between, while the model works.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from celery.concurrency.base import BasePool
 
 from agentapi.broker.wire import TASK_NAME
 from agentapi.supervision import Service
-from workers.celery_ext.outcomes import Summary, broken, told, told_of_refusal
+from workers.celery_ext.outcomes import broken, told, told_of_refusal
 from workers.isolation import SuspectTurn
-from workers.turns.claimed import ClaimedTurn, Outcome
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.decision import HandBack, TurnDecision
+from workers.turns.summary import Summary
 
 JSON: Final = "application/json"
 
 to_tell: ContextVar[Callable[[], Summary] | None] = ContextVar("to_tell", default=None)
-"""How the turn ended whose task is called now: the task's function tells Celery."""
+"""The outcome of the turn whose task Celery is calling now; the task's function returns it."""
 
 LAST_WORDS: Final = 5.0
-"""Seconds that a claim or an end under way gets when the pool stops."""
+"""Seconds that a claim or a close in progress gets when the pool stops."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """A task as Celery gives it.
+    """A task as Celery hands it over.
 
     Attributes:
-        number: What stands for Celery's process id of the job.
+        number: Takes the place of a process id, which Celery expects of a job.
         target: Celery's tracer, which calls the task's function.
-        args: Of the tracer: the task's name, its id, the request, the body, its content type...
-        accept: To be called when it begins.
-        done: To be called with whether it failed, the result, and the seconds it took.
+        args: The tracer's: the task's name, its id, the request, the body, its content type...
+        accept: Must be called when the job begins.
+        done: Must be called at its end with whether it failed, the result, and the seconds.
     """
 
     number: int
@@ -56,11 +58,14 @@ class _Job:
 
 
 class TurnPool(BasePool):
-    """Claims and ends turns in the runtime's threads, and carries them out on its event loop.
+    """Claims and closes turns in the runtime's threads, and runs them on its event loop.
 
-    Celery's tracer calls the task when its turn has ended here: its result, its signals and the
-    task's end in Flower are those of the turn. Whatever goes wrong, each job that began is
-    answered and leaves its place to the next.
+    Celery's tracer calls the task once the turn is closed, so the task's result, its signals and
+    its end in Flower are those of the turn. Whatever goes wrong, each job that began is answered
+    and frees its place.
+
+    `_changed` guards `_waiting`, `_in_flight` and `limit`. Celery's thread appends and takes jobs;
+    the runtime's threads take the next job when one of theirs leaves.
     """
 
     limit: int
@@ -68,39 +73,39 @@ class TurnPool(BasePool):
     signal_safe = False
 
     def on_start(self) -> None:
-        """Nothing runs yet."""
+        """Start empty."""
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()
         self._in_flight = 0
         self._closing = False
         self._changed = threading.Condition()
-        # Only for its log and its count: what fails here is one job.
+        # Logs and counts failures, and restarts nothing: each failure concerns one job.
         self._faults = Service("agentapi-pool", fatal=None)
 
     def room(self) -> int:
-        """How many more tasks can begin at once. The consumer takes no more from the broker."""
+        """How many more tasks can begin now. The consumer takes no more from the broker."""
         if self._closing or not self.app.runtime.accepting():
             return 0
         return max(0, self.limit - self._in_flight - len(self._waiting))
 
     def grow(self, n: int) -> None:
-        """Carry out `n` more turns at once."""
+        """Run up to `n` more turns at the same time."""
         with self._changed:
             self.limit += _positive(n)
             begin = self._take_waiting()
         for job in begin:
-            self._submit(self._begin, job)
+            self._submit(self._claim, job)
         self.app.runtime.wake_consumer()
 
     def shrink(self, n: int) -> None:
-        """Carry out `n` fewer turns at once, as soon as so many have ended.
+        """Run `n` fewer turns at the same time, once enough of them have ended.
 
         Raises:
-            ValueError: None would be left.
+            ValueError: No turn could run any more.
         """
         with self._changed:
             if _positive(n) >= self.limit:
-                raise ValueError(f"{self.limit} turns at once cannot be reduced by {n}")
+                raise ValueError(f"the limit of {self.limit} turns cannot be reduced by {n}")
             self.limit -= n
 
     def on_apply(
@@ -125,10 +130,10 @@ class TurnPool(BasePool):
             self._waiting.append(job)
             begin = self._take_waiting()
         for next_job in begin:
-            self._submit(self._begin, next_job)
+            self._submit(self._claim, next_job)
 
     def _take_waiting(self) -> list[_Job]:
-        """Under the lock: the jobs that may begin now."""
+        """Take the jobs that may begin now. The caller holds `_changed`."""
         taken = []
         while self._waiting and self._in_flight < self.limit and not self._closing:
             self._in_flight += 1
@@ -140,15 +145,15 @@ class TurnPool(BasePool):
         try:
             self.app.runtime.threads.submit(step, job, *rest)
         except RuntimeError as error:
-            # The worker has ended. What was not acknowledged goes back to the broker, and the
-            # sweep finds the rest.
+            # The threads have shut down with the worker. Celery returns unacknowledged tasks to the
+            # broker, and the sweep finds the rest.
             self._faults.failed(error)
             self._leave()
 
-    def _begin(self, job: _Job) -> None:
+    def _claim(self, job: _Job) -> None:
         """In a thread: claim the turn."""
         if self._closing:
-            # It is not acknowledged; Celery gives it back.
+            # Not acknowledged yet: Celery returns it to the broker.
             self._leave()
             return
         began = time.monotonic()
@@ -160,34 +165,32 @@ class TurnPool(BasePool):
         traced = job.args
         try:
             decoded = orjson.loads(body)
-            # Decoded once, here: without a content type the tracer takes it as it is.
+            # Decode only once: without a content type the tracer takes the body as it is.
             traced = (name, task_id, request, decoded, None, encoding)
             args, kwargs, _ = decoded
-            claimed = self.app.runtime.begin(*args, **kwargs, job=job.number)
+            claimed = self.app.runtime.claim(*args, **kwargs, job=job.number)
         except BaseException as error:
             self._faults.failed(error)
             self._trace(job, traced, began, partial(_raise, broken(error)))
             return
         if isinstance(claimed, ClaimedTurn):
-            self._carry_out(job, traced, began, claimed)
+            self._run(job, traced, began, claimed)
         elif isinstance(claimed, SuspectTurn):
             self._run_apart(job, traced, began, claimed)
         else:
             self._trace(job, traced, began, partial(told_of_refusal, claimed))
 
-    def _carry_out(
-        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn
-    ) -> None:
-        def carried_out(outcome: Outcome) -> None:
-            # On the event loop: the rest is for a thread again.
-            self._submit(self._end, job, traced, began, turn, outcome)
+    def _run(self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn) -> None:
+        def decided(decision: TurnDecision) -> None:
+            # Called on the event loop, which must not block: a thread closes the turn.
+            self._submit(self._close, job, traced, began, turn, decision)
 
         try:
-            self.app.runtime.carry_out(turn, carried_out)
+            self.app.runtime.run(turn, decided)
         except BaseException as error:
-            # The event loop has ended: another worker gets the turn.
+            # The event loop has ended: hand the turn back to another worker.
             self._faults.failed(error)
-            self._end(job, traced, began, turn, None)
+            self._close(job, traced, began, turn, HandBack())
 
     def _run_apart(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
@@ -198,17 +201,22 @@ class TurnPool(BasePool):
         try:
             self.app.runtime.isolation.run(turn, ran_apart)
         except BaseException as error:
-            # Nobody runs it: its wake-up is sent again by the sweep.
+            # The turn is not claimed: the sweep sends its wake-up again.
             self._faults.failed(error)
             self._trace(job, traced, began, partial(_raise, broken(error)))
 
-    def _end(
-        self, job: _Job, traced: tuple[Any, ...], began: float, turn: ClaimedTurn, outcome: Outcome
+    def _close(
+        self,
+        job: _Job,
+        traced: tuple[Any, ...],
+        began: float,
+        turn: ClaimedTurn,
+        decision: TurnDecision,
     ) -> None:
-        """In a thread: write what became of the turn, and let the task's function tell Celery."""
+        """In a thread: act on the decision, and let the task's function return the outcome."""
         tell: Callable[[], Summary]
         try:
-            tell = partial(told, self.app.runtime.end(turn, outcome))
+            tell = partial(told, self.app.runtime.close(turn, decision))
         except BaseException as error:
             self._faults.failed(error)
             tell = partial(_raise, broken(error))
@@ -221,7 +229,7 @@ class TurnPool(BasePool):
         began: float,
         tell: Callable[[], Summary] | None,
     ) -> None:
-        """Let Celery's tracer call the task, answer the job, and leave."""
+        """Let Celery's tracer call the task, answer the job, and free its place."""
         token = to_tell.set(tell)
         try:
             failed, result, _ = job.target(*args)
@@ -234,37 +242,37 @@ class TurnPool(BasePool):
         self._leave()
 
     def _guarded(self, call: Callable[..., object], *args: Any) -> None:
-        """Call Celery's own code. What it raises costs its turn nothing."""
+        """Call Celery's own code, whose errors must not affect the turn."""
         try:
             call(*args)
         except BaseException as error:
             self._faults.failed(error)
 
     def _leave(self) -> None:
-        """A job has ended: begin the next."""
+        """Free a job's place and begin the next job."""
         with self._changed:
             was_full = self._in_flight >= self.limit
             self._in_flight -= 1
             begin = self._take_waiting()
             self._changed.notify_all()
         for job in begin:
-            self._submit(self._begin, job)
+            self._submit(self._claim, job)
         if was_full and not begin:
             self._guarded(self.app.runtime.wake_consumer)
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Cancel the turn of the job `pid` (Flower's and `celery`'s terminate)."""
+        """Cancel the turn of the job `pid`, as Flower and `celery control terminate` ask."""
         self.app.runtime.stop_job(pid)
 
     def on_stop(self) -> None:
-        """Take nothing more; give turns their grace, hand the rest back."""
+        """Begin nothing more, give running turns their grace period, and hand the rest back."""
         self._closing = True
         self.app.runtime.drain()
         with self._changed:
             self._changed.wait_for(lambda: self._in_flight == 0, LAST_WORDS)
 
     def on_terminate(self) -> None:
-        """Hand all turns back at once."""
+        """Hand all turns back immediately."""
         self._closing = True
         self.app.runtime.hand_back()
 
@@ -275,7 +283,7 @@ class TurnPool(BasePool):
 
 def _positive(n: object) -> int:
     if not isinstance(n, int) or n < 1:
-        raise ValueError(f"{n!r} is not a number of turns: give one above 0")
+        raise ValueError(f"{n!r} is not a valid number of turns: expected 1 or more")
     return n
 
 
@@ -284,7 +292,7 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 def _info(error: BaseException) -> ExceptionInfo:
-    """The error as Celery's tracer gives it."""
+    """The error in the form that Celery's tracer returns."""
     try:
         raise error
     except type(error):

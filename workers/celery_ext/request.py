@@ -1,4 +1,4 @@
-"""Celery's request of a turn's task: tells Flower how the turn ended."""
+"""Celery's request of a turn's task, which shows Flower how the turn ended."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from celery import signals
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from workers.celery_ext.outcomes import Summary, Told, TurnRevoked
+from workers.celery_ext.outcomes import Told, TurnRevoked
+from workers.turns.summary import Summary
 
 
 class TurnRequest(Request):
-    """Sends the event that is true of the turn, with its summary and without a traceback."""
+    """Sends the event that fits the turn's outcome, with its summary, without a traceback."""
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -47,7 +48,7 @@ class TurnRequest(Request):
 
 
 def _first_things_first(summary: Summary) -> Summary:
-    """The summary as Flower's list shows it, which cuts off what comes late."""
+    """The summary with the important fields first: Flower's list cuts off the end."""
     first: Summary = {
         name: summary[name] for name in ("status", "error", "seconds") if name in summary
     }

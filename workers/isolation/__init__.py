@@ -1,4 +1,4 @@
-"""Turns that lost their worker run in processes of their own, where their death harms nobody."""
+"""Suspect turns, which lost their worker, run in processes of their own: a crash harms no other."""
 
 from workers.isolation.messages import SuspectTurn
 from workers.isolation.places import IsolatedTurns

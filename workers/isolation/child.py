@@ -1,4 +1,4 @@
-"""What a process does that was forked for one suspect turn."""
+"""The process that is forked for one suspect turn."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from agentapi.logs import configure_logging
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
-from workers.logs import configure_logging
 from workers.runtime import Runtime
 
 if TYPE_CHECKING:
     from workers.app import WorkerApp
 
 LOOK: Final = 0.5
-"""Seconds between looks whether the turn is to be handed back."""
+"""Seconds between checks whether the turn must be handed back."""
 
 
 def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
     """Run a turn in this process, which runs nothing else.
 
     Args:
-        app: As the worker made it; nothing in it is connected or started yet.
-        turn: What to run.
+        app: The worker's app, with nothing connected or started.
+        turn: The turn to run.
 
     Returns:
-        How the turn stands then, as `TurnExecutor.begin` and `end` say it.
+        How the turn stands then; see `Runtime.execute`.
     """
     settings = app.settings
-    # Celery sets logging up after the watchdog is forked.
+    # Celery sets up logging only after the watchdog is forked.
     configure_logging(settings.log_level, settings.log_format)
     runtime = Runtime(
         settings,
@@ -56,7 +56,7 @@ def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
     thread.start()
     while thread.is_alive():
         thread.join(LOOK)
-        # Again and again: the turn may have been claimed since the last time.
+        # Repeatedly: the turn may have been claimed since the last time.
         if hand_back.is_set() or os.getppid() != watchdog:
             runtime.end_now()
     if not result:

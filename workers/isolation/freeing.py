@@ -1,4 +1,4 @@
-"""What the watchdog does when its worker was killed: the worker's turns go to others at once."""
+"""Freeing the turns of a worker that was killed, so that others take them immediately."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from agentapi.stores import RedisTurnStore
 from workers.isolation.messages import SuspectTurn
-from workers.logs import line
 from workers.outage import Outage, ride_out
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def free_turns(app: WorkerApp, candidate: str, waiting: Sequence[SuspectTurn]) -
     """End the leases of a worker that is certainly dead, and wake others for its turns.
 
     Args:
-        app: As the worker made it; nothing in it is connected or started.
+        app: The worker's app, with nothing connected or started.
         candidate: The worker's name in the election of the sweeper.
-        waiting: Suspect turns that the worker had and that nobody had claimed yet.
+        waiting: Suspect turns of the worker that no process had claimed yet.
     """
     settings = app.settings
     store = RedisTurnStore(settings)
@@ -34,9 +34,9 @@ def free_turns(app: WorkerApp, candidate: str, waiting: Sequence[SuspectTurn]) -
         return store.orphan(app.runtime.process)
 
     try:
-        # After a lease's time there is nothing left to end early.
+        # No longer than a lease: after that all leases have expired anyway.
         freed = ride_out(free, outage=Outage(), patience=settings.lease_ttl)
-        # The sweep would do the rest a second later.
+        # The sweep would do this too, a second later.
         for wakeup in store.redispatch(freed, claimed={}):
             app.dispatcher.send(wakeup)
         for turn in waiting:

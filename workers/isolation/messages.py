@@ -1,4 +1,4 @@
-"""What a worker and its watchdog say to each other: JSON, one object a line."""
+"""Messages between a worker and its watchdog: JSON, one object a line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from agentapi.stores import Wakeup
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuspectTurn:
-    """A turn that lost its worker, to be run in a process of its own.
+    """A turn that lost its worker and must run in a process of its own.
 
     Attributes:
         job: The pool's number of the task that asked for it.
-        process: What the claim token of that process begins with.
+        process: The prefix of that process's claim token.
         owner: The worker's name, for people.
     """
 
@@ -30,7 +30,7 @@ class SuspectTurn:
 
     @property
     def wakeup(self) -> Wakeup:
-        """What wakes another worker for it."""
+        """The wake-up for another worker."""
         return Wakeup(conversation_id=self.conversation_id, turn_id=self.turn_id, agent=self.agent)
 
 
@@ -50,17 +50,17 @@ class Cancel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandBack:
-    """To the watchdog: hand all turns back at their last recorded step."""
+    """To the watchdog: hand all turns back after their last recorded step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goodbye:
-    """To the watchdog: the worker ends in order, and has handed back what it had."""
+    """To the watchdog: the worker ends normally and has handed its turns back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """From the watchdog: the turn's process ended in order."""
+    """From the watchdog: the turn's process ended normally."""
 
     job: int
     result: dict[str, Any]
@@ -71,7 +71,7 @@ class Died:
     """From the watchdog: the turn's process ended without an answer.
 
     Attributes:
-        code: Its exit code; the negative number of the signal that killed it.
+        code: Its exit code; if a signal killed it, the negative number of the signal.
     """
 
     job: int
@@ -80,7 +80,7 @@ class Died:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotStarted:
-    """From the watchdog: the turn still waited for a place when all were handed back."""
+    """From the watchdog: the turn was still waiting for a place when all were handed back."""
 
     job: int
 
@@ -95,13 +95,13 @@ def encode(message: Request | Response) -> bytes:
 
 
 class Lines:
-    """Puts a stream of bytes together into messages."""
+    """Assembles messages from a stream of bytes."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[Request | Response]:
-        """The messages that are complete now."""
+        """Add bytes; returns the messages that are complete now."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         yield from map(_decode, lines)
 
@@ -124,4 +124,4 @@ def _decode(line: bytes) -> Request | Response:
         case "NotStarted":
             return NotStarted(**fields)
         case kind:
-            raise ValueError(f"{kind!r} is not a message of the watchdog")
+            raise ValueError(f"{kind!r} is not a message between worker and watchdog")

@@ -1,4 +1,4 @@
-"""The worker's side: which suspect turns run in processes of their own, and what became of them."""
+"""The worker's side of isolation: its suspect turns, and how each of them ended."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from agentapi.errors import AgentAPIError
+from agentapi.logs import line
 from agentapi.stores import TurnStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
@@ -34,13 +35,12 @@ from workers.isolation.messages import (
     encode,
 )
 from workers.isolation.watchdog import Watchdog
-from workers.logs import line
 from workers.outage import Outage, ride_out
 
 log = logging.getLogger("agentapi.isolation")
 
 Then: TypeAlias = Callable[[dict[str, Any]], None]
-"""Told how a turn stands when its process has ended; may be called in any thread."""
+"""Gets how a turn stands once its process has ended. May be called in any thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +51,11 @@ class _Isolated:
 
 @dataclass(kw_only=True)
 class IsolatedTurns:
-    """Suspect turns of this worker: a few run at once, the others wait for a place.
+    """Suspect turns of this worker: a few run at the same time, the others wait for a place.
 
     Attributes:
-        places: How many run at once.
-        service: Tells how the watchdog is doing.
+        places: How many run at the same time.
+        service: Shows how the watchdog is doing.
     """
 
     places: int
@@ -75,16 +75,16 @@ class IsolatedTurns:
         run: Callable[[SuspectTurn], dict[str, Any]],
         on_death: Callable[[Sequence[SuspectTurn]], object],
     ) -> None:
-        """Fork the watchdog. To be called before this process starts threads and connections.
+        """Fork the watchdog. Call this before the process starts threads and connections.
 
         Args:
-            run: What a process does that is forked for a turn.
-            on_death: What the watchdog does when this process was killed; gets the turns that
-                still waited for a place.
+            run: Runs a turn, in the process that is forked for it.
+            on_death: Called in the watchdog when this process was killed, with the turns that were
+                still waiting for a place.
         """
         ours, theirs = socket.socketpair()
-        # What exists now is shared with the watchdog for good: not touching it in collections
-        # keeps those pages of memory common.
+        # The watchdog shares the memory that exists now. Garbage collections would write to those
+        # pages and so copy them.
         gc.collect()
         gc.freeze()
         if os.fork() == 0:
@@ -102,16 +102,16 @@ class IsolatedTurns:
 
     @property
     def available(self) -> bool:
-        """Whether suspect turns can be run apart."""
+        """Whether suspect turns can run in processes of their own."""
         return self._control is not None
 
     @property
     def count(self) -> int:
-        """How many turns are here, those that wait for a place too."""
+        """How many turns are here, including those that wait for a place."""
         return len(self._running)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the event loop: hear what the watchdog says."""
+        """On the event loop: begin to read messages of the watchdog."""
         if self._control is not None:
             self._control.setblocking(False)
             loop.add_reader(self._control, self._read, loop, self._control)
@@ -120,15 +120,15 @@ class IsolatedTurns:
         """Run a turn in a process of its own, as soon as there is a place.
 
         Args:
-            turn: What to run.
-            then: Told how the turn stands when the process has ended. At once when the turn runs
-                or waits here already.
+            turn: The turn to run.
+            then: Called with how the turn stands when the process has ended, or immediately if the
+                turn runs or waits here already.
         """
         with self._changed:
             known = any(other.turn.turn_id == turn.turn_id for other in self._running.values())
             if not known and not self._closing and self._control is not None:
-                # The watchdog keeps it until there is a place, and wakes another worker for it
-                # should this one be killed meanwhile.
+                # The watchdog queues it until there is a place. If this worker is killed in the
+                # meantime, the watchdog wakes another worker for it.
                 self._running[turn.job] = _Isolated(turn=turn, then=then)
                 self._send(Run(turn=turn))
                 log.warning(line("turn.isolated", turn_id=turn.turn_id))
@@ -142,7 +142,7 @@ class IsolatedTurns:
                 self._send(Cancel(job=job))
 
     def hand_back(self) -> None:
-        """Hand back all turns, those that wait for a place too."""
+        """Hand back all turns, including those that wait for a place."""
         with self._changed:
             self._closing = True
             self._send(HandBack())
@@ -153,7 +153,7 @@ class IsolatedTurns:
             return self._changed.wait_for(lambda: not self._running, timeout)
 
     def stop(self) -> None:
-        """Say goodbye: the watchdog ends."""
+        """Say goodbye, which ends the watchdog."""
         with self._changed:
             self._closing = True
             self._send(Goodbye())
@@ -162,7 +162,7 @@ class IsolatedTurns:
             control.close()
 
     def _send(self, message: Request) -> None:
-        # Small messages to a process that does nothing but read them: the buffer never fills.
+        # The watchdog does little but read these small messages, so the buffer never fills.
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.sendall(encode(message))
@@ -196,13 +196,13 @@ class IsolatedTurns:
             isolated.then(result)
 
     def _in_thread(self, job: int, work: Callable[[SuspectTurn], None]) -> None:
-        """Redis and the broker are not for the event loop."""
+        """Leave the event loop, on which calls to Redis and the broker would block."""
         isolated = self._running.get(job)
         if isolated is not None:
             self.threads.submit(self._guarded, work, isolated.turn)
 
     def _guarded(self, work: Callable[[SuspectTurn], None], turn: SuspectTurn) -> None:
-        """Nobody asks for the future: an error must not vanish, and the job must be answered."""
+        """Answer the job even after an error, which nobody would retrieve from the future."""
         try:
             work(turn)
         except BaseException as error:
@@ -210,7 +210,7 @@ class IsolatedTurns:
             self._ended(turn.job, {"status": "lost"})
 
     def _pass_on(self, turn: SuspectTurn) -> None:
-        """The turn waited for a place when all were handed back."""
+        """The turn was still waiting for a place when all were handed back: wake another worker."""
         self.dispatcher.send(turn.wakeup)
         self._ended(turn.job, {"status": "passed_on"})
 
@@ -226,7 +226,7 @@ class IsolatedTurns:
                 result["deaths"] = perished.deaths
                 self.dispatcher.send(perished.wakeup)
         except AgentAPIError as error:
-            # The lease ends by itself, and the sweep wakes the turn again.
+            # The lease expires by itself, and the sweep wakes the turn again.
             log.warning(line("isolation.uncounted", turn_id=turn.turn_id, error=error.code))
         finally:
             deaths = result.get("deaths", 0)
@@ -234,7 +234,7 @@ class IsolatedTurns:
             self._ended(turn.job, result)
 
     def _watchdog_ended(self) -> None:
-        """Without a watchdog nothing can be isolated: the worker ends in order, to be restarted."""
+        """Without its watchdog a worker cannot isolate turns: it shuts down to be restarted."""
         with self._changed:
             if self._closing:
                 return

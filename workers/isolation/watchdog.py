@@ -1,10 +1,10 @@
 """The watchdog: a small process beside each worker.
 
-It forks a process for each turn that lost its worker, and when its own worker is killed it frees
-that one's turns. It cannot be wrong about the worker's death: the kernel tells it.
+It forks a process for each suspect turn of its worker. When the worker is killed, it frees the
+worker's turns. It cannot be wrong about the worker's death, because the kernel reports it.
 
 The watchdog is forked from the worker before the worker starts any thread or connection, so it
-shares the worker's memory (modules, agents), and a fork of it is clean and takes milliseconds.
+shares the worker's memory (modules, agents), and forking it is safe and takes milliseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from agentapi.logs import line
 from workers.isolation.messages import (
     Answered,
     Cancel,
@@ -36,24 +37,23 @@ from workers.isolation.messages import (
     SuspectTurn,
     encode,
 )
-from workers.logs import line
 
 log = logging.getLogger("agentapi.watchdog")
 
 HAND_BACK: Final = signal.SIGTERM
-"""Tells a turn's process to hand its turn back and end."""
+"""The signal by which a turn's process hands its turn back and ends."""
 
 CANCEL: Final = signal.SIGUSR1
-"""Tells a turn's process to cancel its turn."""
+"""The signal by which a turn's process cancels its turn."""
 
 SIGNALS: Final = frozenset({HAND_BACK, CANCEL})
-"""Blocked in a turn's process until that handles them."""
+"""Blocked in a turn's process until its handlers are in place."""
 
 LAST_WORDS: Final = 5.0
-"""Seconds that turns get to be handed back when the worker is gone."""
+"""Seconds that turns get to be handed back once the worker is gone."""
 
 LOOK: Final = 1.0
-"""Seconds between looks whether the worker still lives, where the system does not tell."""
+"""Seconds between checks whether the worker lives, where the system does not report it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class _Child:
     """A process that runs a turn.
 
     Attributes:
-        answers: The end of the pipe that it writes its answer to.
+        answers: Where its answer is read: the end of a pipe.
     """
 
     job: int
@@ -70,7 +70,7 @@ class _Child:
 
 
 class Watchdog:
-    """Forks processes on request, tells how each ended, and ends with its worker."""
+    """Forks processes on request, reports how each ended, and ends with its worker."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class Watchdog:
         on_death: Callable[[Sequence[SuspectTurn]], object],
         places: int,
     ) -> None:
-        """Make one, in the process that it is to run in.
+        """Create the watchdog, in its own process.
 
         Args:
             control: Connected to the worker.
-            run: What a forked process does: runs the turn, returns how it stands.
-            on_death: Called when the worker is dead and has not said goodbye, with the turns that
-                still waited for a place.
-            places: How many turns run at once.
+            run: Runs a turn in a forked process, and returns how it stands.
+            on_death: Called when the worker died without a goodbye, with the turns that were still
+                waiting for a place.
+            places: How many turns run at the same time.
         """
         self._control = control
         self._run = run
@@ -100,7 +100,7 @@ class Watchdog:
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
-        """Serve until the worker says goodbye or dies. Then hand all turns back."""
+        """Serve until the worker says goodbye or dies, then hand all turns back."""
         self._watch()
         while self._take_requests() and os.getppid() == self._worker:
             self._reap()
@@ -113,8 +113,8 @@ class Watchdog:
         self._signal_all(signal.SIGKILL)
 
     def _watch(self) -> None:
-        """Wake up for requests, for the end of a child, and for the end of the worker."""
-        # Signals to the worker's process group are not for this process: it outlives the worker.
+        """Register what ends a wait: requests, the end of a child, and the end of the worker."""
+        # Ignore signals to the worker's process group: this process must outlive the worker.
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
@@ -127,11 +127,11 @@ class Watchdog:
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(reader, selectors.EVENT_READ, reader)
         with contextlib.suppress(AttributeError, OSError):
-            # A pipe tells late: a process that a tool started may hold its other end.
+            # The end of a pipe would come late: a process that a tool started may keep it open.
             self._selector.register(os.pidfd_open(self._worker), selectors.EVENT_READ, -1)
 
     def _take_requests(self) -> bool:
-        """Wait for something to do; returns whether the worker still wants something."""
+        """Wait for something to do; returns whether the worker still needs the watchdog."""
         for key, _ in self._selector.select(LOOK):
             if key.data == -1:
                 return False
@@ -168,7 +168,7 @@ class Watchdog:
 
     def _fork(self, turn: SuspectTurn) -> None:
         reader, writer = os.pipe()
-        # A signal for the child waits until the child can handle it.
+        # Signals stay blocked in the child until it can handle them.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
@@ -178,7 +178,7 @@ class Watchdog:
         self._children[pid] = _Child(job=turn.job, pid=pid, answers=reader)
 
     def _be_child(self, turn: SuspectTurn, writer: int) -> NoReturn:
-        """Run the turn and end. Nothing of the server may run behind this."""
+        """Run the turn and end the process, so that no code of the watchdog runs in it."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -197,16 +197,16 @@ class Watchdog:
             os._exit(code)
 
     def _reap(self) -> None:
-        """Tell the worker of the children that have ended."""
+        """Report to the worker the children that have ended."""
         for pid in list(self._children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._tell(self._children.pop(pid), os.waitstatus_to_exitcode(status))
+                self._report(self._children.pop(pid), os.waitstatus_to_exitcode(status))
 
-    def _tell(self, child: _Child, code: int) -> None:
+    def _report(self, child: _Child, code: int) -> None:
         os.set_blocking(child.answers, False)
         answer = b""
-        # Blocks when something that the turn started still holds the pipe and nothing came.
+        # Would block if a process that the turn started holds the pipe and no answer came.
         with contextlib.suppress(BlockingIOError):
             answer = os.read(child.answers, 65_536)
         os.close(child.answers)
@@ -218,13 +218,13 @@ class Watchdog:
         self._send(message)
 
     def _send(self, message: Response) -> None:
-        # Messages are small, and the worker reads them on its event loop.
+        # Does not block for long: messages are small, and the worker's event loop reads them.
         self._control.setblocking(True)
         self._control.sendall(encode(message))
         self._control.setblocking(False)
 
     def _wait_for_death(self) -> None:
-        """The worker's end of the socket is closed; its process may be a moment behind."""
+        """Wait for the worker to end: its end of the socket closes a moment earlier."""
         while os.getppid() == self._worker:
             time.sleep(0.01)
 

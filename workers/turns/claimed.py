@@ -1,27 +1,28 @@
-"""A claimed turn on its way through a worker, and what can become of it."""
+"""A claimed turn on its way through a worker."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
-from agentapi.engine.tool_calls import TurnSuspended
-from agentapi.errors import LeaseLost, StoreUnavailable, TurnParked
 from agentapi.logs import LogLine, line
-from agentapi.stores import Claim, Ending
+from agentapi.stores import Claim
 from workers.turns.running import RunningTurn
-
-Outcome: TypeAlias = Ending | TurnParked | TurnSuspended | LeaseLost | StoreUnavailable | None
-"""What becomes of a claimed turn; None when it is to be handed back."""
+from workers.work.base import Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedTurn:
-    """A turn that this process may carry on."""
+    """A turn that this process may run.
 
-    agent: AgentDefinition | None
+    Attributes:
+        work: What is done for turns of its kind.
+        claim: What the store gave with the lease.
+        running: By which it is stopped from outside.
+        progress: Its steps so far; grows while it runs.
+    """
+
+    work: Work
     claim: Claim
     running: RunningTurn
     progress: TurnProgress

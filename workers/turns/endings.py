@@ -1,4 +1,4 @@
-"""How turns end, as the store keeps it."""
+"""How turns end, in the form that the store keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentapi.turns import TurnError, TurnResult, TurnStatus
 
 
 def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress) -> Ending:
-    """The end of a turn that gives a reply."""
+    """The ending of a turn with a reply."""
     return Ending(
         answered_by=result.agent,
         handed_over=result.agent != asked.name,
@@ -29,13 +29,13 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
 
 
 LONGEST_TEXT: Final = 8_000
-"""Characters of an error's text that a turn keeps; servers answer with whole pages."""
+"""Characters of an error's text that a turn keeps: some servers answer with whole pages."""
 
 _UNFINISHED: Final = "This call has no result: the turn was ended before it finished."
 
 
 def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None = None) -> Ending:
-    """The end of a turn that gives no reply; whether it leaves anything, the store decides."""
+    """The ending of a turn without a reply. The store decides whether messages stay."""
     return Ending(
         status=status,
         messages=progress.messages(unfinished=_UNFINISHED),
@@ -47,7 +47,7 @@ def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None 
 
 
 def error_of(error: BaseException) -> TurnError:
-    """An error as a failed turn keeps it; a fault of unknown kind is `internal`."""
+    """An error in the form that a failed turn keeps; unknown faults have the code `internal`."""
     if isinstance(error, AgentAPIError):
         code, text = error.code, text_of(error)
     else:
@@ -56,12 +56,12 @@ def error_of(error: BaseException) -> TurnError:
 
 
 def failed(error: BaseException, progress: TurnProgress) -> Ending:
-    """The end of a turn by an error."""
+    """The ending of a turn that failed."""
     return stopped(TurnStatus.FAILED, progress, error_of(error))
 
 
 def broken(fault: BaseException, progress: TurnProgress) -> Ending:
-    """The end of a turn whose end cannot be written: nothing of what it did, but what it cost."""
+    """The ending of a turn whose own ending cannot be written: its costs without its messages."""
     return Ending(
         status=TurnStatus.FAILED,
         usage=progress.usage,
@@ -72,8 +72,10 @@ def broken(fault: BaseException, progress: TurnProgress) -> Ending:
 
 
 def check_deadline(claim: Claim) -> None:
-    """Raises:
-    DeadlineExceeded: The turn should have ended by now.
+    """Check that the turn still has time.
+
+    Raises:
+        DeadlineExceeded: It should have ended by now.
     """
     if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
         raise missed_deadline()

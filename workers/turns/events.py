@@ -1,4 +1,4 @@
-"""Events of running turns: gathered, and flushed for all turns of the process together."""
+"""Events of running turns, batched and flushed for all turns of the process together."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Final
 import orjson
 
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.stores import Lease, NewEvent, TurnStore
 from agentapi.supervision import Service, Supervisor
 from agentapi.turns import EventType
-from workers.logs import line
 
 log = logging.getLogger("agentapi.events")
 
 FLUSH_INTERVAL: Final = 0.02
-"""Seconds that text is gathered before it is sent: too short to see, long enough to batch."""
+"""Seconds for which text is batched: too short to notice, long enough to save round trips."""
 
 
 @dataclass
@@ -36,10 +36,10 @@ class _Pending:
 
 
 class EventLog:
-    """Coalesces text and writes it behind; steps and ends are written by their own scripts.
+    """Coalesces pieces of text, and writes them in the background.
 
-    One flush is under way at a time, so that a turn's events keep their order; whoever writes
-    a step or an end flushes first.
+    Steps and endings add their events by their own scripts, so a writer of those flushes first.
+    Only one flush runs at a time, so that a turn's events keep their order.
     """
 
     def __init__(self, store: TurnStore, supervisor: Supervisor) -> None:
@@ -66,10 +66,10 @@ class EventLog:
         self._wake.set()
 
     def add(self, lease: Lease, kind: EventType, data: Mapping[str, Any]) -> None:
-        """Add an event; returns at once.
+        """Add an event, without blocking.
 
         Raises:
-            TypeError: It cannot be written down. Its own turn learns of it, here, and no other.
+            TypeError: It cannot be serialised. Raised here, so that only its own turn fails.
         """
         orjson.dumps(dict(data))
         with self._lock:
@@ -80,10 +80,10 @@ class EventLog:
         self._wake.set()
 
     def flush(self) -> None:
-        """Write what was added so far. Events that cannot be written now are kept.
+        """Write the events added so far; those that cannot be written now are kept.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis is unreachable.
         """
         if not self._pending and not self._unsent:
             return
@@ -91,7 +91,7 @@ class EventLog:
             self._unsent += self._take()
             if not self._unsent:
                 return
-            # The same batch numbers again after a failure: Redis may have taken them.
+            # A retry sends the same batch numbers: Redis may have taken them before the failure.
             try:
                 self._store.emit(self._unsent)
             except StoreUnavailable:
@@ -101,7 +101,7 @@ class EventLog:
             self._unsent = []
 
     def _send_one_by_one(self) -> None:
-        """One of the batches has a fault: it must not keep the others."""
+        """Send batches singly after one was refused, which must not hold up the others."""
         while self._unsent:
             lease = self._unsent[0][0]
             try:
@@ -114,7 +114,7 @@ class EventLog:
             del self._unsent[0]
 
     def forget(self, lease: Lease) -> None:
-        """The turn has ended here."""
+        """Drop what is left of a turn that has ended here."""
         with self._lock:
             self._pending.pop(lease, None)
             self._batches.pop(lease, None)
@@ -129,7 +129,7 @@ class EventLog:
             return taken
 
     def _run(self, service: Service) -> None:
-        # What was added before an error that ended an earlier round waits for no further event.
+        # After a restart, flush events that an earlier round added, without waiting for another.
         self._wake.set()
         stopping = False
         while not stopping:
@@ -143,5 +143,5 @@ class EventLog:
                 log.debug(line("events.delayed", error=error))
                 self._wake.set()
             service.progress()
-            # After the flush: a turn's first piece goes at once, those that follow are gathered.
+            # Wait only after the flush: the first piece goes out immediately, the rest in batches.
             self._first_piece.wait(FLUSH_INTERVAL)

@@ -1,4 +1,4 @@
-"""Where a turn's steps and text go while a worker runs it."""
+"""Where a turn's steps and text go in a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkerLog:
     """The `TurnLog` of a worker: steps into the journal, text into the event stream.
 
     Attributes:
-        journal: The turn's steps that are recorded.
+        journal: The recorded steps of the turn.
     """
 
     running: RunningTurn
@@ -32,7 +32,7 @@ class WorkerLog:
     outage: Outage
 
     async def record(self, step: Step) -> None:
-        """See `TurnLog.record`. Also hears of a cancellation."""
+        """See `TurnLog.record`. The store's answer also says whether the turn was cancelled."""
         index = len(self.journal)
         self.journal.append(step)
 
@@ -41,7 +41,7 @@ class WorkerLog:
             try:
                 return self.store.record(self.running.lease, index, step)
             except JournalBehind as gap:
-                # A failover kept the lease and lost steps that were recorded under it.
+                # A failover kept the lease but lost steps recorded under it: record them again.
                 for missing in range(gap.length, index):
                     self.store.record(self.running.lease, missing, self.journal[missing])
                 return self.store.record(self.running.lease, index, step)
@@ -50,7 +50,7 @@ class WorkerLog:
             self.running.stop(StopReason.CANCELLED)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Make a call to Redis in a thread, and ride out its absence."""
+        """Call Redis in a thread, and wait while it is unreachable."""
         return await self.running.call(
             lambda: ride_out(
                 function, outage=self.outage, give_up=lambda: self.running.reason is not None

@@ -1,4 +1,4 @@
-"""The turns that run in this process, and how they are stopped."""
+"""The turns that run in this process, and how to stop them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class StopReason(StrEnum):
-    """Why a running turn is stopped from outside."""
+    """Why a turn is stopped from outside."""
 
     CANCELLED = "cancelled"
     LEASE_LOST = "lease_lost"
@@ -25,9 +25,9 @@ class StopReason(StrEnum):
 
 @dataclass(eq=False, kw_only=True)
 class RunningTurn:
-    """A turn between its claim and its end: a task of the event loop, and no thread.
+    """A turn between its claim and its close: a task of the event loop, without a thread.
 
-    Its blocking calls are made in `threads`, which all turns of the process share.
+    Its blocking calls run in `threads`, which all turns of the process share.
     """
 
     lease: Lease
@@ -51,7 +51,7 @@ class RunningTurn:
         try:
             return await work()
         except asyncio.CancelledError:
-            # Only the agent loop was meant: what comes behind it goes on.
+            # `stop` cancels only the agent loop: the task must go on to close the turn.
             if self._task is not None:
                 self._task.uncancel()
             raise
@@ -61,8 +61,8 @@ class RunningTurn:
     async def call(self, function: Callable[[], T]) -> T:
         """From the event loop: make a blocking call in one of the threads.
 
-        Who is cancelled meanwhile waits for its end, so that nothing of a turn is written behind
-        the turn's own end.
+        A caller that is cancelled in the meantime still waits for the call to finish. So nothing of
+        a turn is written after the turn's ending.
         """
         answer = self.loop.run_in_executor(self.threads, function)
         try:
@@ -75,7 +75,7 @@ class RunningTurn:
     def stop(self, reason: StopReason) -> None:
         """From any thread: cancel the agent loop, once. The first reason stands.
 
-        May be repeated, and is by the heartbeat: whoever asked last may have failed.
+        May be repeated, as the heartbeat does: an earlier request may have failed on its way.
         """
         if self.reason is None:
             self.reason = reason
@@ -96,23 +96,23 @@ class RunningTurns:
         self._changed = threading.Condition()
 
     def add(self, turn: RunningTurn) -> None:
-        """A turn begins."""
+        """Add a turn that was claimed."""
         with self._changed:
             self._turns.add(turn)
 
     def remove(self, turn: RunningTurn) -> None:
-        """A turn has ended here."""
+        """Remove a turn that was closed."""
         with self._changed:
             self._turns.discard(turn)
             self._changed.notify_all()
 
     def all(self) -> list[RunningTurn]:
-        """The turns that run now."""
+        """The running turns."""
         with self._changed:
             return list(self._turns)
 
     def wait_until_none(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds; returns whether none runs any more."""
+        """Wait up to `timeout` seconds until no turn runs; returns whether that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._turns, timeout)
 

@@ -1,43 +1,44 @@
-"""Claimed turns that this release cannot run: left to a newer worker, or ended with the reason."""
+"""Claimed turns that this release cannot read: left to a newer worker, or failed."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from agentapi.errors import LeaseLost, StoreUnavailable
+from agentapi.logs import line
 from agentapi.stores import Ending, ErrandKind, TurnStore, Unreadable
 from agentapi.turns import TurnError, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.logs import line
 from workers.outage import Outage, ride_out
+from workers.turns.summary import Summary, written
 
 log = logging.getLogger("agentapi.turn")
 
 MOST_DEFERRALS: Final = 10
-"""Times that a turn of a newer release is handed back, about five minutes in all. By then a fleet
+"""How many times a turn of a newer release is handed back, over about five minutes. By then a fleet
 that is being upgraded has a worker that can run it."""
 
 LONGEST_DEFERRAL: Final = 60.0
-"""Seconds; the delays double up to it, from one."""
+"""Seconds; the delays double from one second up to this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableTurns:
-    """What becomes of them."""
+    """Decides about such turns, and acts on the decision."""
 
     store: TurnStore
     dispatcher: Dispatcher
     errands: Errands
     outage: Outage
 
-    def settle(self, fault: Unreadable) -> dict[str, Any]:
-        """Hand the turn back with a growing delay, or end it.
+    def settle(self, fault: Unreadable) -> Summary:
+        """Hand the turn back with a growing delay, or fail it.
 
         Returns:
-            How it stands now: what Flower shows as the task's result.
+            How it stands now.
         """
         lease = fault.lease
         waits = fault.error.newer and fault.deferrals < MOST_DEFERRALS
@@ -51,20 +52,15 @@ class UnreadableTurns:
                 deferrals=fault.deferrals,
             )
         )
-        try:
-            return self._defer(fault) if waits else self._end(fault)
-        except LeaseLost:
-            return {"status": "lost", "attempt": fault.attempt}
-        except StoreUnavailable as error:
-            self.outage.begins(error)
-            return {"status": error.code}
+        settle = self._defer if waits else self._end
+        return written(lease, fault.attempt, self.outage, partial(settle, fault))
 
-    def _defer(self, fault: Unreadable) -> dict[str, Any]:
+    def _defer(self, fault: Unreadable) -> Summary:
         delay = min(2.0**fault.deferrals, LONGEST_DEFERRAL)
         ride_out(lambda: self.store.release(fault.lease, delay), outage=self.outage)
         return {"status": "handed_back", "attempt": fault.attempt, "seconds": delay}
 
-    def _end(self, fault: Unreadable) -> dict[str, Any]:
+    def _end(self, fault: Unreadable) -> Summary:
         code = fault.error.code
         cancelled = fault.turn is not None and fault.turn.cancel_requested
         ending = (

@@ -1,4 +1,4 @@
-"""Keeping the leases of the process's turns; hearing of cancellations, and of providers."""
+"""The heartbeat: it renews leases and learns of cancellations and held providers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Renewal, TurnStore
 from agentapi.supervision import Service, Supervisor
-from workers.logs import line
 from workers.outage import Outage
 from workers.turns.running import RunningTurn, RunningTurns, StopReason
 
@@ -18,7 +18,7 @@ log = logging.getLogger("agentapi.heartbeat")
 
 
 class Heartbeat:
-    """A thread that renews all leases in one pipeline, as long as the process does its work."""
+    """A thread that renews all leases in one pipeline, while the process is responsive."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Heartbeat:
         except StoreUnavailable:
             raise
         except Exception:
-            # One of them has a fault: it must not cost the others their leases.
+            # One turn's record is at fault, which must not cost the others their leases.
             return [self._renew_one(turn) for turn in turns]
 
     def _renew_one(self, turn: RunningTurn) -> Renewal | None:
@@ -87,7 +87,7 @@ class Heartbeat:
 
     def _run(self, service: Service) -> None:
         while not service.wait(self._interval):
-            # An error that nobody expected must not cost a beat: the leases are short.
+            # An unexpected error must not end the beats: leases are short.
             try:
                 if self.beat():
                     self._outage.ends()

@@ -1,8 +1,8 @@
-"""Whether the process still does its work; if not, it ends.
+"""Liveness: a process that no longer does its work ends itself.
 
-A process whose event loop is blocked renews its leases and claims turns, and carries out none. So
-the loop and the store's threads are asked again and again, and when one of them has not answered
-for too long the process ends: its watchdog frees the turns, and other workers go on with them.
+A process whose event loop is blocked would still renew its leases and claim turns, but run none. So
+a thread keeps asking the loop and the store's threads. When one of them has not answered for too
+long, the process ends: its watchdog frees the turns, and other workers continue them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TICK: Final = 1.0
 """Seconds between questions."""
 
 SLOW: Final = 3.0
-"""Seconds of silence after which a part is given no more to do until it answers."""
+"""Seconds of silence after which a part gets no further work until it answers."""
 
 SHORTEST_BOUND: Final = 10.0
-"""Seconds; slow code of users on the loop is not taken for a loop that is dead."""
+"""Seconds; less would mistake users' slow code on the loop for a dead loop."""
 
 
 def bound(lease_ttl: float) -> float:
@@ -39,7 +39,7 @@ def bound(lease_ttl: float) -> float:
 
 
 class StoreThreads(ThreadPoolExecutor):
-    """Threads that talk to Redis for all turns, and count what they have done."""
+    """Threads that talk to Redis for all turns, and count the calls that they finish."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count, thread_name_prefix="agentapi-store")
@@ -57,19 +57,19 @@ class StoreThreads(ThreadPoolExecutor):
         return super().submit(work)
 
     def where(self) -> str:
-        """Where the threads stand, as code locations."""
+        """The stacks of the threads, as code locations."""
         stacks = [stack_of_thread(thread.ident or 0) for thread in self._threads]
         return "\n--\n".join(stacks)
 
 
 def starved(native_id: int) -> float:
-    """Seconds for which a thread of this process could have run and got no processor.
+    """Seconds for which a thread of this process was ready to run but got no processor.
 
     Args:
-        native_id: The thread's, as the system knows it.
+        native_id: The system's id of the thread.
 
     Returns:
-        0 where the system does not tell.
+        The seconds; 0 where the system does not report them.
     """
     try:
         waited = Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[1]
@@ -80,16 +80,16 @@ def starved(native_id: int) -> float:
 
 @dataclass(kw_only=True)
 class Probe:
-    """One part of the process that is asked whether it lives.
+    """A part of the process that is asked whether it lives.
 
     Attributes:
-        name: Of the part.
-        ask: Lets the part call what it is given.
+        name: Name of the part.
+        ask: Makes the part call the given function.
         bound: Seconds of silence after which the part is dead.
         excused: Whether the part has a reason to be silent now.
-        where: Where it stands, for the log.
-        starved: Seconds for which it could have run and got no processor: no silence of its own.
-        silent: Seconds since it answered, as far as this process ran in them.
+        where: Its stack, for the log.
+        starved: Seconds for which it was ready to run but got no processor; they do not count.
+        silent: Seconds since it answered, without time in which the process could not run.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Probe:
     _starved: float = field(default=0.0, init=False)
 
     def look(self, passed: float) -> bool:
-        """Take the answer, if there is one, and ask again; returns whether the part lives."""
+        """Check for an answer and ask again; returns whether the part lives."""
         before, self._starved = self._starved, self.starved()
         if self._answered or not self._asked or self.excused():
             self.silent = 0.0
@@ -115,10 +115,10 @@ class Probe:
             try:
                 self.ask(self._answer)
             except RuntimeError:
-                # A loop that is closed, an executor that was shut down: no answer will come.
+                # The loop is closed or the executor shut down: no answer will come.
                 log.debug(line("probe.refused", what=self.name))
             except BaseException:
-                # It was not asked: its silence would mean nothing.
+                # It could not be asked, so its silence means nothing.
                 self._asked = False
                 raise
         return self.silent < self.bound
@@ -128,7 +128,7 @@ class Probe:
 
 
 class Liveness:
-    """A thread that asks, and ends the process when it gets no answer."""
+    """A thread that asks all parts, and ends the process when one does not answer."""
 
     def __init__(
         self,
@@ -139,13 +139,13 @@ class Liveness:
         die: Callable[[str], object] = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Create the thread; it does not start yet.
 
         Args:
-            probes: What is asked.
-            supervisor: Of the process.
-            also: Called as often.
-            die: Ends the process, for the sake of the part that is named.
+            probes: The parts to ask.
+            supervisor: The process's supervisor.
+            also: Called after each round of questions.
+            die: Ends the process, because of the named part.
             clock: Seconds.
         """
         self._probes = probes
@@ -166,15 +166,15 @@ class Liveness:
         before = self._clock()
         while not service.wait(TICK):
             now = self._clock()
-            # What this thread itself was late by is not the others' silence: the machine is slow,
-            # or the whole process was paused.
+            # If this thread itself is late, the machine is slow or the whole process was paused.
+            # That time does not count as the others' silence.
             self.look(min(now - before, TICK))
             before = now
             self._also()
             service.progress()
 
     def look(self, passed: float) -> None:
-        """Ask all, `passed` seconds after the last time."""
+        """Ask all parts, `passed` seconds after the last time."""
         for probe in self._probes:
             if probe.look(passed):
                 continue
@@ -183,22 +183,22 @@ class Liveness:
             self._die(probe.name)
 
     def alive(self) -> bool:
-        """Whether every part has answered in time: only then are the process's leases renewed."""
+        """Whether every part has answered in time. Only then may the process renew its leases."""
         return all(probe.silent < probe.bound for probe in self._probes)
 
     def responsive(self) -> bool:
-        """Whether every part answers soon enough to be given more to do."""
+        """Whether every part answers soon enough for the process to take further turns."""
         return all(probe.silent < SLOW for probe in self._probes)
 
     def silence(self) -> dict[str, float]:
-        """Seconds since each part answered, as far as this process ran in them."""
+        """Seconds since each part answered; see `Probe.silent`."""
         return {probe.name: round(probe.silent, 1) for probe in self._probes}
 
 
 def threads_probe(
     threads: StoreThreads, *, bound: float, excused: Callable[[], bool], where: Callable[[], str]
 ) -> Probe:
-    """Asks the store's threads; whatever they finish is an answer, however long their queue is."""
+    """Asks the store's threads. Any call they finish is an answer, however long their queue is."""
     seen = -1
 
     def ask(answer: Callable[[], None]) -> Future[Any]:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def status_of(runtime: Runtime) -> dict[str, Any]:
-    """The background services of a worker, and what its parts count. No content, no ids.
+    """The background services and counters of a worker, without content or ids.
 
     Args:
-        runtime: Of the worker.
+        runtime: The worker's runtime.
     """
     tools = runtime.tool_places.standing()
     return {

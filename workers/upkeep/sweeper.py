@@ -1,6 +1,7 @@
-"""The sweep: turns that nobody carries on are dispatched again.
+"""The sweep: it dispatches turns again that no worker continues.
 
-One worker of the fleet does it, elected by a short lease in Redis. All of them see whether it does.
+One worker of the fleet sweeps, elected by a short lease in Redis. All workers notice if it does
+not.
 """
 
 from __future__ import annotations
@@ -18,42 +19,42 @@ from typing import Final, TypeAlias, TypeVar
 from agentapi.broker.wire import queue_of_partition
 from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.ids import partition_of
+from agentapi.logs import line
 from agentapi.settings import Settings
 from agentapi.stores import Errand, TurnStore
 from agentapi.supervision import Service, Supervisor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.logs import line
 from workers.outage import Outage
 
 ELECTION_BEATS: Final = 2
-"""Sweeps that the elected may miss before another takes its place: with a sweep every second
-the fleet is without a sweeper for at most three."""
+"""Sweeps that the elected worker may miss before another takes its place. With a sweep every second
+the fleet is without a sweeper for at most three seconds."""
 
 ABSENT_AFTER: Final = 5.0
 ABSENT_BEATS: Final = 5
-"""Seconds and sweeps, whichever is longer, after which the fleet is told that nobody sweeps."""
+"""Seconds and sweeps, whichever is longer, after which workers log that nobody sweeps."""
 
 AT_ONCE: Final = 100
-"""Conversations of a partition that are looked at before it is the turn of an errand again."""
+"""Conversations of a partition that are checked between two errands."""
 
 MOST_OVERDUE: Final = 1000
-"""Entries of a partition that one sweep takes; those whose errand has a fault do not count."""
+"""Entries of a partition that one sweep takes, besides errands that fail."""
 
 LONGEST_REST: Final = 300.0
-"""Seconds before an errand that failed again and again is tried once more."""
+"""The longest time in seconds before an errand that keeps failing is tried again."""
 
 T = TypeVar("T")
 
 Work: TypeAlias = Callable[[], int]
-"""A small part of a sweep; returns how many turns it dispatched."""
+"""A small part of a sweep. Returns how many turns it dispatched."""
 
 log = logging.getLogger("agentapi.sweep")
 
 
 @dataclass(kw_only=True)
 class BrokenErrands:
-    """Errands that failed: they rest for a growing time, so that they do not take others' place."""
+    """Errands that failed. Each rests for a growing time, so that it does not block others."""
 
     clock: Callable[[], float] = time.monotonic
     _failures: dict[Errand, tuple[int, float]] = field(default_factory=dict)
@@ -62,11 +63,11 @@ class BrokenErrands:
         return len(self._failures)
 
     def rests(self, errand: Errand) -> bool:
-        """Whether it is not to be tried now."""
+        """Whether the errand must wait before its next try."""
         return errand in self._failures and self._failures[errand][1] > self.clock()
 
     def failed(self, errand: Errand) -> None:
-        """It was tried and failed."""
+        """Note that the errand failed."""
         times = self._failures.get(errand, (0, 0.0))[0] + 1
         self._failures[errand] = (times, self.clock() + min(2.0**times, LONGEST_REST))
 
@@ -76,12 +77,12 @@ class BrokenErrands:
         self._failures = {e: f for e, f in self._failures.items() if e in left}
 
     def done(self, errand: Errand) -> None:
-        """It was carried out."""
+        """Note that the errand was carried out."""
         self._failures.pop(errand, None)
 
 
 class Sweeper:
-    """A thread that looks at the due index of all partitions, if its worker is the elected."""
+    """A thread that reads the due index of all partitions while its worker is elected."""
 
     def __init__(
         self,
@@ -125,16 +126,16 @@ class Sweeper:
 
     @property
     def absent(self) -> bool:
-        """Whether nobody in the fleet sweeps, as far as this worker heard."""
+        """Whether nobody in the fleet sweeps, as far as this worker knows."""
         return self._absent
 
     @property
     def since_sweep(self) -> float:
-        """Seconds since the fleet's last sweep, or since this worker's start; when last heard."""
+        """Seconds from the fleet's last sweep, or this worker's start, to the last election."""
         return self._since
 
     def sweep(self) -> int:
-        """Dispatch again what is overdue; returns how many turns."""
+        """Dispatch overdue turns again; returns how many."""
         if not self._elect():
             return 0
         dispatched = 0
@@ -159,13 +160,13 @@ class Sweeper:
         return election.elected
 
     def _still_elected(self) -> bool:
-        """In a long sweep: stay elected; stop when another took the place, or the worker ends."""
+        """During a long sweep: whether to go on, which another election or a shutdown ends."""
         if self._service.stopping:
             return False
         return self._clock() - self._elected_at < self._interval or self._elect()
 
     def _note_absence(self, seconds: float) -> None:
-        """Say once that nobody completes a sweep, and once that somebody does."""
+        """Log once that nobody completes a sweep, and once that somebody does again."""
         absent = seconds > max(ABSENT_AFTER, ABSENT_BEATS * self._interval)
         if absent and not self._absent:
             log.error(line("sweep.absent", seconds=round(seconds, 1)))
@@ -174,10 +175,10 @@ class Sweeper:
         self._absent = absent
 
     def _plan(self) -> Iterator[Work]:
-        """The sweep's work in small parts: errands and conversations in turns."""
+        """The sweep in small parts, alternating between errands and conversations."""
         self._look_again()
         overdue = self._store.overdue(MOST_OVERDUE + len(self._broken))
-        # Each dispatch lengthens the turn's grace: none is counted that the broker cannot take.
+        # Each dispatch lengthens a turn's grace time: make none that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():
             return
         errands = [late for late in overdue if isinstance(late, Errand)]
@@ -198,7 +199,7 @@ class Sweeper:
                 yield work
 
     def _look_again(self) -> None:
-        """The broker was away and is back: what was sent to it before may be lost."""
+        """After the broker returns: wake-ups sent to it before may be lost, so look again now."""
         returns = self._dispatcher.returns
         if returns != self._returns:
             hastened = self._store.hasten()
@@ -217,7 +218,7 @@ class Sweeper:
         return 0
 
     def _claimed(self, partitions: Iterable[int]) -> dict[int, float]:
-        """How far the broker's queues of these partitions have come; none that is empty."""
+        """How far the broker's non-empty queues of these partitions have come."""
         queues = {p: queue_of_partition(p, self._queue_count) for p in partitions}
         held = {queue for queue in set(queues.values()) if self._dispatcher.holds(queue)}
         newest = dict.fromkeys(held, 0.0)
@@ -228,7 +229,7 @@ class Sweeper:
         return {p: newest[queue] for p, queue in queues.items() if queue in held}
 
     def _dispatch(self, conversation_ids: Sequence[str], claimed: Mapping[int, float]) -> int:
-        """Dispatch what is overdue of a partition; returns how many turns."""
+        """Dispatch overdue turns of a partition; returns how many."""
         wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
         if wakeups is None and len(conversation_ids) > 1:
             return sum(self._dispatch([one], claimed) for one in conversation_ids)
@@ -238,7 +239,7 @@ class Sweeper:
         return len(wakeups or ())
 
     def _try(self, work: Callable[[], T]) -> T | None:
-        """An entry with a fault must not keep the fleet from all others."""
+        """Do a part of the work. One faulty entry must not keep the fleet from all others."""
         try:
             return work()
         except StoreUnavailable:
@@ -258,7 +259,7 @@ class Sweeper:
                     self._outage.ends()
                 service.progress()
         except BaseException:
-            # Another worker sweeps while this one comes to itself.
+            # Let another worker sweep while this thread is restarted.
             self._resign()
             raise
 

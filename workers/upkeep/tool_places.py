@@ -1,7 +1,7 @@
-"""A worker whose tool threads all hang leaves turns to others, and is started again when idle.
+"""A worker whose tool threads all hang takes no further turns, and is restarted when idle.
 
-A thread cannot be stopped. A synchronous tool that hangs keeps its place, and when all places are
-taken so, every further turn that calls such a tool waits for its timeout.
+A thread cannot be stopped, so a synchronous tool that hangs keeps its thread. Once all threads are
+taken that way, every further call of such a tool would only wait for its timeout.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agentapi.logs import line
 from agentapi.tools.threads import ToolThreads, tool_threads
-from workers.logs import line
 
 log = logging.getLogger("agentapi.tools")
 
 STUCK_AFTER: Final = 10.0
-"""Seconds for which all places are taken and no tool ends, after which the worker takes no turn."""
+"""Seconds with all threads taken and no tool ending, after which the worker takes no turns."""
 
 
 @dataclass(kw_only=True)
 class ToolPlaces:
-    """Looks at the tool threads of a worker, once a second.
+    """Watches the tool threads of a worker, once a second.
 
     Attributes:
-        loop: Whose tool threads.
-        idle: Whether no turn runs in the worker.
-        end: Ends the worker in order.
+        loop: The event loop that the tool threads belong to.
+        idle: Whether the worker runs no turn.
+        end: Shuts the worker down.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -38,11 +38,11 @@ class ToolPlaces:
     _ended: bool = False
 
     def standing(self) -> ToolThreads:
-        """How the threads stand."""
+        """How many threads are taken, and for how long no tool has ended."""
         return tool_threads(self.loop)
 
     def look(self) -> None:
-        """Tell of a change, and end a worker that could only wait for ever."""
+        """Log a change, and end a worker that can do nothing but wait."""
         now = self.standing()
         hang = now.stuck > STUCK_AFTER
         if hang and not self.hang:

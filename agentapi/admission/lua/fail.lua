@@ -17,8 +17,9 @@ if ARGV[3] == '1' then
   local state = redis.call('HMGET', KEYS[1], 'open', 'probe')
   local opens = state[2] == ARGV[1]
   if not state[1] then
-    redis.call('ZADD', KEYS[2], 'NX', int(now), ARGV[1])
+    -- Old failures first: the call's own may be among them.
     redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now - tonumber(ARGV[5]) - 1))
+    redis.call('ZADD', KEYS[2], 'NX', int(now), ARGV[1])
     keep(KEYS[2], tonumber(ARGV[5]) + 1000)
     opens = redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4])
   end

@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 from agentapi.conversation.compaction import Summary
+from agentapi.conversation.messages import Message
 from agentapi.ids import partition_of_turn
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
@@ -27,6 +29,11 @@ from agentapi.turns import (
 )
 from agentapi.turns.budget import Spent
 
+T = TypeVar("T")
+
+OPERATION_TTL: Final = 3600.0
+"""Seconds for which the answer to an operation is kept for its repeats."""
+
 
 @dataclass
 class HeldLease:
@@ -44,6 +51,8 @@ class Conversation:
     """A conversation, its inbox and its lease."""
 
     memory: InMemoryMemory
+    created_at: float = 0.0
+    metadata: Mapping[str, str] = field(default_factory=dict)
     inbox: list[str] = field(default_factory=list)
     lease: HeldLease | None = None
     epoch: int = 0
@@ -88,6 +97,7 @@ class StoredTurn:
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
     woken: str | None = None
+    successor: str | None = None
     merged: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Of a failed turn, for its retry."""
@@ -119,6 +129,8 @@ class State:
         self.turns: dict[str, StoredTurn] = {}
         self.merged: dict[str, str] = {}
         self.errands: dict[Errand, float] = {}
+        self.left: dict[str, list[Message | None]] = {}
+        self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
@@ -132,8 +144,24 @@ class State:
             memory = InMemoryMemory(
                 conversation_id=conversation_id, user_id=user_id, tenant_id=tenant_id
             )
-            conversation = self.conversations[conversation_id] = Conversation(memory)
+            conversation = Conversation(memory, created_at=self.now())
+            self.conversations[conversation_id] = conversation
         return conversation if conversation.memory.tenant_id == tenant_id else None
+
+    def answer_before(self, owner: str, operation: str) -> Any:
+        """The answer that was kept for an operation on the same owner; None when there is none."""
+        kept = self.answers.get((owner, operation))
+        return kept[1] if kept is not None and kept[0] > self.now() else None
+
+    def keep_answer(self, owner: str, operation: str, answer: T) -> T:
+        """Keep an answer for repeats of its operation, and return it."""
+        now = self.now()
+        for known, (expires, _) in list(self.answers.items()):
+            if expires > now:
+                break
+            del self.answers[known]
+        self.answers[owner, operation] = (now + OPERATION_TTL, answer)
+        return answer
 
     def head(self, conversation: Conversation) -> str | None:
         """The first turn of the inbox; those that are gone would never end and are taken out."""

@@ -26,7 +26,9 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.calls import CallStore, ErrandKind
+from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.in_memory.calls import InMemoryCalls, take_calls
+from agentapi.stores.in_memory.conversations import InMemoryConversations
 from agentapi.stores.in_memory.state import Conversation, HeldLease, State, StoredTurn
 from agentapi.stores.in_memory.sweep import InMemorySweep
 from agentapi.stores.lease import Lease, Wakeup
@@ -46,6 +48,7 @@ class InMemoryTurnStore(InMemorySweep):
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         super().__init__(State(settings, clock))
         self.calls: CallStore = InMemoryCalls(settings, self._state)
+        self.conversations: ConversationStore = InMemoryConversations(self._state)
         self._interrupted = False
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -162,10 +165,10 @@ class InMemoryTurnStore(InMemorySweep):
                 if known is not None:
                     self._state.head(known)
                 return Refusal(reason=RefusalReason.MISSING, turn=None)
-            conversation = self._state.conversations[conversation_id]
-            lease = conversation.lease
             if entry.turn.status.ended:
                 return Refusal(reason=RefusalReason.ENDED, turn=entry.turn)
+            conversation = self._state.conversations[conversation_id]
+            lease = conversation.lease
             if self._state.head(conversation) != turn_id:
                 return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
             now = self._state.now()
@@ -354,13 +357,15 @@ class InMemoryTurnStore(InMemorySweep):
         with self._state.changed:
             return self._state.joined(turn_id).turn
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
         deadline = time.monotonic() + timeout
         with self._state.changed:
             while True:
                 found = {
-                    turn_id: entry.events[number + 1 :]
+                    turn_id: entry.events[number + 1 :][:count]
                     for turn_id, number in cursors.items()
                     if (entry := self._state.turns.get(turn_id)) and len(entry.events) > number + 1
                 }

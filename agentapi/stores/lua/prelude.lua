@@ -1,4 +1,4 @@
--- Common to all scripts; put before each of them when it is loaded.
+-- Shared by the scripts of the turn protocol; loaded before each of them.
 --
 -- Conventions: times are milliseconds of Redis's own clock. A script that finds that its caller
 -- does not own the conversation answers {'fenced'} and changes nothing (promise 5). A script
@@ -7,26 +7,6 @@
 -- How a stored user message begins; it begins a turn's messages. Messages are written by
 -- agentapi.conversation.messages.dumps only, which keeps this order of fields.
 local USER_MESSAGE = '{"v":1,"role":"user"'
-
--- The time stands still while a script runs.
-local script_began
-local function now_ms()
-  if not script_began then
-    local time = redis.call('TIME')
-    script_began = time[1] * 1000 + math.floor(time[2] / 1000)
-  end
-  return script_began
-end
-
--- A stored number; 0 where there is none, or something else: a script must not stop halfway because
--- of what somebody wrote there.
-local function stored(value)
-  return tonumber(value or '') or 0
-end
-
-local function int(number)
-  return string.format('%.0f', number)
-end
 
 local function ended(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
@@ -375,4 +355,41 @@ local function open_conversation(meta_key, user_id, tenant_id, ttl)
   end
   redis.call('HSET', meta_key, unpack(fields))
   return true, known[3] ~= false
+end
+
+-- Whether a conversation exists and belongs to a tenant.
+local function belongs(meta_key, tenant_id)
+  local known = redis.call('HMGET', meta_key, 'created', 'tenant')
+  return known[1] and known[2] == tenant_id
+end
+
+-- The turn id of a stored message, or the item id of one that came over HTTP. It is the last field
+-- that agentapi.conversation.messages.dumps writes; within text its quotes would be escaped.
+local function turn_of(message)
+  local found = string.match(string.sub(message, -160), '"turn_id":"([^"\\]*)"}$')
+  if found then
+    return found
+  end
+  local read, data = pcall(cjson.decode, message)
+  return read and type(data) == 'table' and data.turn_id
+end
+
+-- Delete an ended turn of a conversation, with the messages that were merged into it.
+-- Returns when it was accepted (ms) and the bytes of its input; or nothing, and whether it was kept
+-- because it has not ended.
+local function forget_turn(turn_key, conversation_id)
+  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged')
+  if not turn[1] or turn[2] ~= conversation_id then
+    return nil, false
+  end
+  if not ended(turn[1]) then
+    return nil, true
+  end
+  local size = redis.call('HSTRLEN', turn_key, 'input')
+  for merged in string.gmatch(turn[4] or '', '%S+') do
+    redis.call('UNLINK', partition_prefix(turn_key) .. 't:' .. merged)
+  end
+  redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
+    turn_key .. ':calls', turn_key .. ':blobs')
+  return int(stored(turn[3])), size
 end

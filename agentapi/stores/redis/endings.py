@@ -10,13 +10,13 @@ import redis
 from agentapi.errors import TurnNotFound
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.redis.script_values import all_keys, milliseconds, wakeup_of
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import Cancellation, CancelOutcome, Ending
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.redis.codec import ending_event, outcome_to_json
 from agentapi.stores.redis.histories import RedisHistories
+from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import (
     already_kept,
     busy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
 import redis
@@ -14,10 +15,32 @@ from agentapi.settings import Settings
 from agentapi.stores.redis.codec import event_from_entry
 from agentapi.turns import Event
 
-LONGEST_BLOCK = 30.0
+LONGEST_BLOCK = 5.0
 """Seconds that one blocking read may last."""
 
 _Reply: TypeAlias = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
+
+
+@lru_cache(maxsize=8192)
+def _stream_of(turn_id: str) -> str:
+    """The key of a turn's events. Each read names it again, for thousands of turns."""
+    return turn_keys(turn_id).events
+
+
+def _xread(
+    client: redis.Redis, streams: dict[str, str], count: int | None, block: int | None = None
+) -> _Reply:
+    """Send XREAD as `redis.Redis.xread` does, but without a tuple for each stream.
+
+    With a thousand streams those tuples would start Python's garbage collector in each read.
+    """
+    options: list[str | int] = []
+    if count is not None:
+        options += ["COUNT", count]
+    if block is not None:
+        options += ["BLOCK", block]
+    send: Any = client.execute_command
+    return cast("_Reply", send("XREAD", *options, "STREAMS", *streams, *streams.values()) or [])
 
 
 class EventReader:
@@ -35,15 +58,15 @@ class EventReader:
         self._wake_key = f"agentapi:wake:{uuid.uuid4().hex}"
         self._wake_cursor = "0"
 
-    def read(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
-        """Events after the cursors; waits up to `timeout` seconds for the first."""
-        streams: dict[Any, Any] = {
-            turn_keys(turn_id).events: f"{number + 1}-0" for turn_id, number in cursors.items()
-        }
+    def read(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None
+    ) -> dict[str, list[Event]]:
+        """At most `count` events of each turn after the cursors; waits for the first of them."""
+        streams = {_stream_of(turn_id): f"{number + 1}-0" for turn_id, number in cursors.items()}
         if timeout > 0:
-            reply = self._block(streams, timeout)
+            reply = self._block(streams, timeout, count)
         else:
-            reply = cast("_Reply", self._client.xread(streams)) if streams else []
+            reply = _xread(self._client, streams, count) if streams else []
         found: dict[str, list[Event]] = {}
         for name, entries in reply:
             if name.decode() == self._wake_key:
@@ -53,12 +76,12 @@ class EventReader:
             found[turn_id] = [event_from_entry(key, fields) for key, fields in entries]
         return found
 
-    def _block(self, streams: dict[Any, Any], timeout: float) -> _Reply:
+    def _block(self, streams: dict[str, str], timeout: float, count: int | None) -> _Reply:
         if self._blocking is None:
             self._blocking = connect(self._settings, block=LONGEST_BLOCK)
         streams = {self._wake_key: self._wake_cursor, **streams}
         block = max(1, round(min(timeout, LONGEST_BLOCK) * 1000))
-        return cast("_Reply", self._blocking.xread(streams, block=block) or [])
+        return _xread(self._blocking, streams, count, block)
 
     def interrupt(self) -> None:
         """End a waiting `read`, or the next one."""

@@ -18,7 +18,6 @@ from agentapi.redis.keys import (
     conversation_keys,
     turn_keys,
 )
-from agentapi.redis.script_values import all_keys, milliseconds, wakeup_of
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import (
@@ -32,6 +31,7 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.calls import CallStore
+from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.claim_codec import ClaimCall
@@ -42,8 +42,11 @@ from agentapi.stores.redis.codec import (
     step_event,
     turn_from_hash,
 )
+from agentapi.stores.redis.conversations import RedisConversations
 from agentapi.stores.redis.events import EventReader
+from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
+from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import (
     behind,
     busy,
@@ -75,8 +78,10 @@ class RedisTurnStore(RedisSweep):
             keep_connections: For a process whose threads stay; see `Scripts`.
         """
         client = client or connect(settings)
-        super().__init__(settings, client, Scripts(client, keep_connections=keep_connections))
-        self.calls: CallStore = RedisCalls(settings, client, self._scripts)
+        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections)
+        super().__init__(settings, client, scripts)
+        self.calls: CallStore = RedisCalls(settings, client, scripts)
+        self.conversations: ConversationStore = RedisConversations(settings, client, scripts)
         self._reader = EventReader(settings, client)
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -305,10 +310,12 @@ class RedisTurnStore(RedisSweep):
             raise no_turn(turn_id)
         return fields
 
-    def events(self, cursors: Mapping[str, int], timeout: float) -> dict[str, list[Event]]:
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
         """See `TurnStore.events`."""
         with translate_errors(self._settings.redis_url):
-            return self._reader.read(cursors, timeout)
+            return self._reader.read(cursors, timeout, count)
 
     def interrupt(self) -> None:
         """See `TurnStore.interrupt`."""

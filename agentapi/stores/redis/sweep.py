@@ -21,7 +21,6 @@ from agentapi.redis.keys import (
     turn_keys,
     turns_prefix,
 )
-from agentapi.redis.script_values import milliseconds
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
@@ -29,6 +28,7 @@ from agentapi.stores.calls import Errand
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.redis.due import DueReader
 from agentapi.stores.redis.endings import RedisEndings
+from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.refusals import unexpected
 
 AT_ONCE: Final = 100

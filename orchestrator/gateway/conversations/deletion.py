@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Final
 
 from agentapi.errors import TurnNotFound
+from agentapi.stores.conversations import Dropped, ForgottenTurn, Unended
 from agentapi.turns import Turn
-from orchestrator.gateway.conversations.records import Busy, Dropped
 from orchestrator.gateway.http.errors import Conflict
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView, no_conversation
@@ -33,7 +33,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + view.gateway.settings.lease_ttl + _PATIENCE
     dropped = await store.drop(internal, view.tenant, operation)
-    while isinstance(dropped, Busy):
+    while isinstance(dropped, Unended):
         for turn_id in reversed(dropped.turn_ids):
             await _cancel_and_forget(view, internal, turn_id)
         if loop.time() > deadline:
@@ -44,7 +44,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
                 retry_after=2,
             )
         dropped = await store.drop(internal, view.tenant, operation)
-        if isinstance(dropped, Busy):
+        if isinstance(dropped, Unended):
             await asyncio.sleep(_PAUSE)
     if dropped is None:
         raise no_conversation(conversation_id)
@@ -98,13 +98,13 @@ async def _cancel_and_forget(view: TenantView, conversation_id: str, turn_id: st
 
 
 async def _forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
-    freed = await view.gateway.conversations.forget(conversation_id, turn_id)
-    if freed:
-        await view.gateway.ledger.forgotten(view.tenant, freed)
-    return freed is not None
+    forgotten = await view.gateway.conversations.forget(conversation_id, turn_id)
+    if isinstance(forgotten, ForgottenTurn):
+        await view.gateway.ledger.forgotten(view.tenant, [forgotten])
+    return not isinstance(forgotten, Unended)
 
 
 async def _wipe(view: TenantView, dropped: Dropped) -> None:
-    freed = await view.gateway.conversations.wipe(dropped, view.tenant)
+    forgotten = await view.gateway.conversations.wipe(dropped, view.tenant)
     await view.gateway.ledger.dropped(view.tenant, dropped.conversation_id)
-    await view.gateway.ledger.forgotten(view.tenant, freed)
+    await view.gateway.ledger.forgotten(view.tenant, forgotten)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agentapi.ids import partition_of
-from agentapi.redis.keys import conversation_keys
+from agentapi.stores.conversations import Fork, Place
 from agentapi.turns import Turn
-from orchestrator.gateway.conversations.history import Place
 from orchestrator.gateway.http.errors import Conflict, InvalidRequest
 from orchestrator.gateway.tenants.ledger import OVERHEAD
 from orchestrator.gateway.view import TenantView
@@ -48,37 +47,26 @@ class Continuation:
             await self._copy(view, self.place)
             return self
         store, turn = view.gateway.conversations, self.turn
-        if await store.may_continue(turn.conversation_id, turn.turn_id, self.operation, take=True):
+        if await store.continue_from(turn.conversation_id, turn.turn_id, self.operation, take=True):
             return self
         return await _fork(view, self)
 
     async def _copy(self, view: TenantView, place: Place) -> None:
-        source = conversation_keys(self.turn.conversation_id)
-        target = conversation_keys(view.internal(self.conversation_id))
-        gateway = view.gateway
-        idle = round(gateway.settings.turn_retention * 1000)
-        copied = 0
-        while copied <= place.position:
-            async with gateway.conversations.lanes.lane(view.tenant):
-                reply = await gateway.conversations.call(
-                    "fork",
-                    [source.messages, target.meta, target.messages],
-                    [
-                        view.tenant,
-                        self.turn.user_id or "",
-                        idle,
-                        place.position,
-                        place.digest,
-                        _STEP_BYTES,
-                    ],
-                )
-            if reply[0] == b"changed":
-                raise Conflict(
-                    "the conversation was changed while it was copied: repeat the request",
-                    code="conversation_changed",
-                    retry=True,
-                )
-            copied = reply[1]
+        fork = Fork(
+            source=self.turn.conversation_id,
+            copy=view.internal(self.conversation_id),
+            tenant_id=view.tenant,
+            user_id=self.turn.user_id,
+            place=place,
+            idle_time=view.gateway.settings.turn_retention,
+            step_bytes=_STEP_BYTES,
+        )
+        if not await view.gateway.conversations.fork(fork, view.tenant):
+            raise Conflict(
+                "the conversation was changed while it was copied: repeat the request",
+                code="conversation_changed",
+                retry=True,
+            )
 
 
 async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Continuation:
@@ -99,7 +87,7 @@ async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Conti
         turn=turn, operation=operation, conversation_id=view.public(turn.conversation_id)
     )
     store = view.gateway.conversations
-    if await store.may_continue(turn.conversation_id, turn_id, operation, take=False):
+    if await store.continue_from(turn.conversation_id, turn_id, operation, take=False):
         return here
     return await _fork(view, here)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from typing import Final
 
-from agentapi.conversation.messages import Message, UserMessage, loads
-from agentapi.redis.keys import conversation_keys
-from orchestrator.gateway.conversations.records import ConversationStore, Kept
+from agentapi.conversation.messages import Message, UserMessage
+from agentapi.stores.conversations import (
+    END,
+    Place,
+    Reading,
+    Search,
+    SearchOn,
+    StoredMessage,
+)
+from agentapi.stores.redis import conversation_scripts as scripts
+from orchestrator.gateway.conversations.records import Conversations
 
 FIRST_BYTES: Final = 16_384
 PIECE_BYTES: Final = 262_144
@@ -21,27 +28,11 @@ SCAN_MESSAGES: Final = 2_000
 SCAN_BYTES: Final = 1_048_576
 """Bytes that Redis looks through at once."""
 
-END: Final = 2**53
-"""Behind every position."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a turn ends in a history.
-
-    Attributes:
-        position: Of its newest message.
-        digest: SHA-1 of that message as it is stored.
-    """
-
-    position: int
-    digest: str
-
 
 class History:
     """One tenant's conversation. What is not there, or another tenant's, is None."""
 
-    def __init__(self, store: ConversationStore, conversation_id: str, tenant: str) -> None:
+    def __init__(self, store: Conversations, conversation_id: str, tenant: str) -> None:
         """Make one.
 
         Args:
@@ -49,14 +40,13 @@ class History:
             conversation_id: Its id in Redis.
             tenant: Whose it must be.
         """
-        keys = conversation_keys(conversation_id)
         self._store = store
         self._tenant = tenant
-        self._keys = [keys.meta, keys.messages]
+        self._conversation_id = conversation_id
 
     async def piece(
         self, first: int = 0, last: int = END, *, up: bool = True, most: int = PIECE_BYTES
-    ) -> tuple[int, list[Kept]] | None:
+    ) -> tuple[int, list[StoredMessage]] | None:
         """Read messages by position until there are enough bytes, at least one.
 
         Args:
@@ -71,17 +61,10 @@ class History:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        args = [self._tenant, first, last, most, "up" if up else "down"]
-        reply = await self._scan("page", args)
-        if reply[0] == b"missing":
-            return None
-        _, total, *found = reply
-        at, step = (first, 1) if up else (min(last, total - 1), -1)
-        kept = [
-            Kept(position=at + step * number, raw=raw, message=loads(raw))
-            for number, raw in enumerate(found)
-        ]
-        return total, kept
+        reading = Reading(first=first, last=last, up=up, max_bytes=most)
+        run = scripts.page(self._conversation_id, self._tenant, reading)
+        page = await self._store.step(self._tenant, run)
+        return None if page is None else (page.total, list(page.messages))
 
     async def messages(self, start: int, count: int, most: int) -> tuple[int, list[Message]] | None:
         """Messages from a position on.
@@ -111,13 +94,13 @@ class History:
             read += sum(len(kept.raw) for kept in piece)
         return total, found
 
-    async def up(self, first: int) -> AsyncGenerator[list[Kept], None]:
+    async def up(self, first: int) -> AsyncGenerator[list[StoredMessage], None]:
         """Groups of messages that belong together, oldest first; see `_begins`.
 
         Args:
             first: Position of the first message of a group.
         """
-        group: list[Kept] = []
+        group: list[StoredMessage] = []
         most = FIRST_BYTES
         while (answer := await self.piece(first, most=most)) is not None and answer[1]:
             most = min(2 * most, PIECE_BYTES)
@@ -130,13 +113,13 @@ class History:
         if group:
             yield group
 
-    async def down(self, last: int = END) -> AsyncGenerator[list[Kept], None]:
+    async def down(self, last: int = END) -> AsyncGenerator[list[StoredMessage], None]:
         """The same, newest first; messages of a group are oldest first all the same.
 
         Args:
             last: Position of the last message of a group.
         """
-        group: list[Kept] = []
+        group: list[StoredMessage] = []
         most = FIRST_BYTES
         while last >= 0:
             answer = await self.piece(0, last, up=False, most=most)
@@ -158,16 +141,16 @@ class History:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        before = -1
+        before: int | None = None
         while True:
-            args = [self._tenant, turn_id, before, SCAN_MESSAGES, SCAN_BYTES]
-            match await self._scan("seek", args):
-                case [b"found", position, digest]:
-                    return Place(position=position, digest=digest.decode())
-                case [b"more", position]:
-                    before = position
-                case _:
-                    return None
+            search = Search(
+                turn_id=turn_id, before=before, max_messages=SCAN_MESSAGES, max_bytes=SCAN_BYTES
+            )
+            run = scripts.seek(self._conversation_id, self._tenant, search)
+            found = await self._store.step(self._tenant, run)
+            if not isinstance(found, SearchOn):
+                return found
+            before = found.before
 
     async def measure(self, last: int, most: int) -> int:
         """Bytes of the messages up to a position, with their images and files.
@@ -181,16 +164,14 @@ class History:
         """
         at = size = 0
         while at <= last and size <= most:
-            reply = await self._scan("measure", [self._tenant, at, last, SCAN_BYTES])
-            if reply[0] == b"missing" or reply[1] == at:
+            reading = Reading(first=at, last=last, max_bytes=SCAN_BYTES)
+            run = scripts.measure(self._conversation_id, self._tenant, reading)
+            measured = await self._store.step(self._tenant, run)
+            if measured is None or measured.end == at:
                 break
-            _, at, read = reply
-            size += read
+            at = measured.end
+            size += measured.size
         return size
-
-    async def _scan(self, name: str, args: Sequence[Any]) -> Any:
-        async with self._store.lanes.lane(self._tenant):
-            return await self._store.call(name, self._keys, args)
 
 
 def _begins(message: Message, before: Message) -> bool:

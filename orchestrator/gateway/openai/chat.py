@@ -16,7 +16,7 @@ from orchestrator.gateway.openai.objects import chat_object
 from orchestrator.gateway.openai.requests import CreateChat
 from orchestrator.gateway.openai.turns import ended, enqueue_chat
 from orchestrator.gateway.streams import chat_stream
-from orchestrator.handle import outcome
+from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
 
@@ -49,5 +49,5 @@ async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
                 headers=headers,
             )
         turn = await ended(view, turn_id, key)
-    outcome(turn)
+    raise_if_failed(turn)
     return JsonAnswer(chat_object(turn), headers=headers)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from agentapi.conversation.messages import AssistantMessage
+from agentapi.stores.conversations import ConversationRecord
 from orchestrator.gateway.access import View
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.conversations.records import Conversation
 from orchestrator.gateway.http.answers import JsonAnswer
 from orchestrator.gateway.http.bodies import StrictRoute
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
@@ -126,7 +126,7 @@ async def _find(view: TenantView, conversation: str, item: str) -> Found:
     raise NotFound(f"there is no item {item!r} in the conversation", code="item_not_found")
 
 
-def _shown(conversation_id: str, conversation: Conversation) -> dict[str, Any]:
+def _shown(conversation_id: str, conversation: ConversationRecord) -> dict[str, Any]:
     return {
         "id": conversation_id,
         "object": "conversation",

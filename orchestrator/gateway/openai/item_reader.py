@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.gateway.conversations.history import END, History
-from orchestrator.gateway.conversations.records import Kept
+from agentapi.stores.conversations import END, StoredMessage
+from orchestrator.gateway.conversations.history import History
 from orchestrator.gateway.http.errors import InvalidRequest
 from orchestrator.gateway.ids import name_of_item
 from orchestrator.gateway.openai.items import Item, items_of, shown
@@ -32,7 +32,7 @@ class Found:
     """
 
     item: Item
-    kept: Kept
+    kept: StoredMessage
     first: int
     last: int
 
@@ -131,7 +131,7 @@ class ItemReader:
         return next((found for found in _found(whole) if found.item.id == item_id), None)
 
 
-def _found(group: list[Kept]) -> list[Found]:
+def _found(group: list[StoredMessage]) -> list[Found]:
     if not group:
         return []
     by_position = {kept.position: kept for kept in group}

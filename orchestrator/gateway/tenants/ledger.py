@@ -8,6 +8,7 @@ then, and what expired is counted no more.
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -17,11 +18,13 @@ import redis
 import redis.asyncio
 
 from agentapi import Settings
+from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.stores.conversations import ForgottenTurn
 from agentapi.turns import TERMINAL, TurnStatus
 from orchestrator.gateway.http.errors import RateLimited
-from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 OVERHEAD: Final = 512
 """Bytes that are counted for a conversation or a turn besides what is in it."""
@@ -60,10 +63,10 @@ class Admission:
 class Ledger:
     """Counts what tenants hold, exactly over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._client = client
-        self._scripts = scripts
+        self._scripts = AsyncScripts(settings, client, SCRIPTS)
         self._hours = math.ceil(settings.turn_retention / 3600) + 1
         self._active: set[str] = set()
 
@@ -93,11 +96,12 @@ class Ledger:
             self._active.add(tenant)
         size = [asked.conversation_id, asked.bytes, asked.turn_bytes, self._hours]
         args = [in_flight, asked.turn_id, stored, *size]
-        reply = await self._call("admit", _keys(tenant), args)
+        keys = [*_keys(tenant), _answer_key(tenant)]
+        reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
-            reply = await self._call("admit", _keys(tenant), [*args, *await self._ended(reply[1:])])
+            reply = await self._call("admit", keys, [*args, *await self._ended(reply[1:])])
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
-            reply = await self._call("admit", _keys(tenant), args)
+            reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
             raise RateLimited(
                 f"{in_flight} turns of this key's tenant have not ended: wait for some of them, or "
@@ -135,7 +139,8 @@ class Ledger:
         if not limit:
             return
         self._active.add(tenant)
-        keys, args = _keys(tenant)[1:], [limit, conversation_id, size, self._hours]
+        keys = [*_keys(tenant)[1:], _answer_key(tenant)]
+        args = [limit, conversation_id, size, self._hours]
         reply = await self._call("charge", keys, args)
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
             reply = await self._call("charge", keys, args)
@@ -158,13 +163,16 @@ class Ledger:
         """
         await self._release(tenant, "", [f"c:{conversation_id}", 2**53])
 
-    async def forgotten(self, tenant: str, hours: Mapping[int, int]) -> None:
-        """Turns are no more: bytes by the hour in which they were accepted.
+    async def forgotten(self, tenant: str, turns: Iterable[ForgottenTurn]) -> None:
+        """Stop counting the bytes of turns that were deleted.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        fields = {f"h:{hour}": size for hour, size in hours.items()}
+        fields: dict[str, int] = {}
+        for turn in turns:
+            hour = f"h:{int(turn.accepted_at // 3600)}"
+            fields[hour] = fields.get(hour, 0) + turn.input_bytes + OVERHEAD
         await self._release(tenant, "", list(chain.from_iterable(fields.items())))
 
     async def audit(self, tenant: str, age: int, most: int = _AUDIT) -> int:
@@ -223,7 +231,8 @@ class Ledger:
 
     async def _release(self, tenant: str, turn_id: str, sizes: list[Any]) -> None:
         if turn_id or sizes:
-            await self._call("release", _keys(tenant)[:2], [turn_id, *sizes])
+            keys = [*_keys(tenant)[:2], _answer_key(tenant)]
+            await self._call("release", keys, [turn_id, *sizes])
 
     async def _ended(self, flat: list[Any]) -> list[str]:
         """Those of the turns in flight that are no longer."""
@@ -241,10 +250,18 @@ class Ledger:
         ]
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        with translate_errors(self._settings.redis_url):
-            return await self._scripts.call(name, keys, args)
+        return await self._scripts.call(name, keys, args)
+
+
+def _prefix(tenant: str) -> str:
+    return f"agentapi:gateway:{{{tenant}}}"
+
+
+def _answer_key(tenant: str) -> str:
+    """Where the answer to a new operation is kept for its repeats."""
+    return f"{_prefix(tenant)}:op:{uuid.uuid4().hex}"
 
 
 def _keys(tenant: str) -> list[str]:
-    prefix = f"agentapi:gateway:{{{tenant}}}"
+    prefix = _prefix(tenant)
     return [f"{prefix}:flight", f"{prefix}:stored", f"{prefix}:checked"]

@@ -8,9 +8,9 @@ from typing import Any
 import redis.asyncio
 
 from agentapi import Settings
-from agentapi.redis.connection import translate_errors
+from agentapi.redis.aio import AsyncScripts
 from orchestrator.gateway.http.errors import RateLimited
-from orchestrator.gateway.scripts import Scripts
+from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +39,9 @@ class Allowance:
 class Limiter:
     """Holds tenants to their limits, over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, scripts: Scripts) -> None:
+    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
-        self._client = client
-        self._scripts = scripts
+        self._scripts = AsyncScripts(settings, client, SCRIPTS)
 
     async def request(self, tenant: str) -> tuple[Allowance | None, RateLimited | None]:
         """Count a request.
@@ -69,5 +68,4 @@ class Limiter:
         return allowance, refusal
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        with translate_errors(self._settings.redis_url):
-            return await self._scripts.call(name, keys, args)
+        return await self._scripts.call(name, keys, args)

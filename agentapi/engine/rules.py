@@ -1,0 +1,53 @@
+"""How far a turn may go: limits of the settings and of those who asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentapi.settings import Settings
+from agentapi.turns.budget import Limits, Price, Spent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnRules:
+    """How far a turn may go.
+
+    Attributes:
+        depth: How many turns are above it.
+        max_depth: How many may be.
+        max_children: How many turns it may wait for at the same time.
+        max_message_bytes: Longest message to another agent.
+        max_tool_result_bytes: Longer results of tools are cut off.
+        approval_timeout: Seconds to wait for an approval; None waits without a limit.
+        prices: By ``provider:model`` or model.
+        budget: What the turn may spend besides its agent's own limits.
+        spent_before: What its conversation had spent before.
+    """
+
+    depth: int = 0
+    max_depth: int = 5
+    max_children: int = 50
+    max_message_bytes: int = 262_144
+    max_tool_result_bytes: int = 1_048_576
+    approval_timeout: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    budget: Limits | None = None
+    spent_before: Spent = field(default_factory=Spent)
+
+
+def turn_rules(
+    settings: Settings, depth: int, budget: Limits | None, spent_before: Spent
+) -> TurnRules:
+    """The rules of a turn, by the settings and by who asked for it; see `TurnRules`."""
+    return TurnRules(
+        depth=depth,
+        max_depth=settings.max_depth,
+        max_children=settings.max_children,
+        max_message_bytes=settings.max_message_bytes,
+        max_tool_result_bytes=settings.max_tool_result_bytes,
+        approval_timeout=settings.approval_timeout,
+        prices=settings.prices,
+        budget=budget,
+        spent_before=spent_before,
+    )

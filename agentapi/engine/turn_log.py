@@ -1,0 +1,40 @@
+"""Where a turn's steps and text go while it runs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agentapi.turns.steps import Step
+
+
+class TurnLog(Protocol):
+    """Hears what happens in a turn, as it happens."""
+
+    async def record(self, step: Step) -> None:
+        """Store a step; returns when it is safe.
+
+        Raises:
+            LeaseLost: Another process owns the turn now.
+        """
+        ...
+
+    async def delta(self, text: str) -> None:
+        """A piece of text arrived."""
+        ...
+
+    async def reset(self) -> None:
+        """The text since the last step will be produced again."""
+        ...
+
+
+class NoLog:
+    """A log for turns that nobody else will continue or follow."""
+
+    async def record(self, step: Step) -> None:
+        """Nothing to store."""
+
+    async def delta(self, text: str) -> None:
+        """Nobody listens."""
+
+    async def reset(self) -> None:
+        """Nobody listens."""

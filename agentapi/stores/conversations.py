@@ -1,0 +1,309 @@
+"""Conversations outside of their turns: opened, labelled, read, copied and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from agentapi.conversation.messages import Message
+
+END: Final = 2**53
+"""A position behind every message."""
+
+WIPE_MESSAGES: Final = 200
+WIPE_BYTES: Final = 1_048_576
+"""Messages, and their bytes, that one step of `wipe` deletes: Redis serves nobody meanwhile."""
+
+LEFT_TTL: Final = 3600.0
+"""Seconds after which the remains of a dropped conversation expire, should nobody wipe them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenConversation:
+    """What is to be done with a conversation.
+
+    Attributes:
+        create: Whether to create it when it does not exist.
+        user_id: The user that a new conversation begins with.
+        metadata: Its metadata from now on; unchanged when not given.
+        idle_time: Seconds of inactivity after which it is forgotten; unchanged when not given.
+        operation: Names this call; a repeat with the same name appends nothing.
+        messages: Messages to append.
+    """
+
+    conversation_id: str
+    tenant_id: str | None
+    create: bool
+    user_id: str | None = None
+    metadata: Mapping[str, str] | None = None
+    idle_time: float | None = None
+    operation: str = ""
+    messages: Sequence[Message] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationRecord:
+    """A conversation that exists.
+
+    Attributes:
+        created_at: Seconds since 1970.
+        metadata: Its creator's own labels.
+    """
+
+    created_at: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredMessage:
+    """A message of a history.
+
+    Attributes:
+        position: Its place, counted from 0.
+        raw: The message as it is stored.
+    """
+
+    position: int
+    raw: bytes
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """Which messages to read.
+
+    Attributes:
+        first: The first position.
+        last: The last position.
+        up: Whether to read from the first position on, or from the last position back.
+        max_bytes: Bytes after which reading stops; at least one message is read.
+    """
+
+    first: int = 0
+    last: int = END
+    up: bool = True
+    max_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Messages in the order of reading, and how many the whole history has."""
+
+    total: int
+    messages: Sequence[StoredMessage]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a turn ends in a history.
+
+    Attributes:
+        position: The position of its newest message.
+        digest: SHA-1 of that message as it is stored.
+    """
+
+    position: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """A step of a search for a turn's newest message, from the end of the history back.
+
+    Attributes:
+        before: The position before which to search; the end when None.
+        max_messages: Messages after which the step ends.
+        max_bytes: Bytes after which it ends.
+    """
+
+    turn_id: str
+    before: int | None = None
+    max_messages: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchOn:
+    """The step ended without a result: continue before this position."""
+
+    before: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Bytes of a piece of a history, and the position behind its last message."""
+
+    end: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A conversation that was deleted, and the key of its remains."""
+
+    conversation_id: str
+    left: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unended:
+    """Turns that have not ended, oldest first, so that nothing was deleted."""
+
+    turn_ids: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgottenTurn:
+    """A turn that was deleted.
+
+    Attributes:
+        accepted_at: Seconds since 1970.
+        input_bytes: Size of its message.
+    """
+
+    accepted_at: float
+    input_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wiped:
+    """What one step of `wipe` deleted, and how many messages are left."""
+
+    left: int
+    turns: Sequence[ForgottenTurn]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fork:
+    """A copy of the beginning of a history, made step by step.
+
+    Attributes:
+        source: The conversation to copy from.
+        copy: The new conversation, in the same partition.
+        place: The last message to copy.
+        idle_time: Seconds of inactivity after which the copy is forgotten.
+        step_bytes: Bytes after which a step ends.
+    """
+
+    source: str
+    copy: str
+    tenant_id: str | None
+    user_id: str | None
+    place: Place
+    idle_time: float
+    step_bytes: int
+
+
+class ConversationStore(Protocol):
+    """Changes and reads conversations for whoever manages them, such as the gateway.
+
+    A conversation belongs to the tenant that began it: to any other it does not exist. Each change
+    is one atomic transition, which a repeat with the same operation name does not make twice.
+    """
+
+    def open(self, opening: OpenConversation) -> ConversationRecord | None:
+        """Create, label or extend a conversation.
+
+        Returns:
+            The conversation; None when it does not exist, or belongs to another tenant.
+        """
+        ...
+
+    def find(self, conversation_id: str, tenant_id: str | None) -> ConversationRecord | None:
+        """A conversation; None when it does not exist, or belongs to another tenant."""
+        ...
+
+    def remove(
+        self, conversation_id: str, tenant_id: str | None, message: StoredMessage, operation: str
+    ) -> bool:
+        """Take a message out of a history; returns whether it was where it had been read."""
+        ...
+
+    def drop(
+        self,
+        conversation_id: str,
+        tenant_id: str | None,
+        operation: str,
+        *,
+        expected: int | None = None,
+    ) -> Dropped | Unended | None:
+        """Delete a conversation. It disappears immediately; `wipe` deletes its remains.
+
+        Args:
+            conversation_id: The conversation.
+            tenant_id: The tenant that it must belong to.
+            operation: Names this call; a repeat finds the remains until they are wiped.
+            expected: How many messages it must have; any number when not given.
+
+        Returns:
+            Its remains; or its turns that have not ended, and nothing was deleted; or None when it
+            does not exist, belongs to another tenant, or has another number of messages.
+        """
+        ...
+
+    def wipe(self, dropped: Dropped, step: str) -> Wiped:
+        """Delete some of a dropped conversation's messages, and the turns that they name.
+
+        Args:
+            dropped: The remains.
+            step: Names this step; a repeat answers as the first call did.
+        """
+        ...
+
+    def forget(
+        self, conversation_id: str, turn_id: str, operation: str
+    ) -> ForgottenTurn | Unended | None:
+        """Delete a turn of a conversation.
+
+        Returns:
+            What was deleted; or the turn, which has not ended and stays; or None when it does not
+            exist, or belongs to another conversation.
+        """
+        ...
+
+    def continue_from(
+        self, conversation_id: str, turn_id: str, operation: str, *, take: bool
+    ) -> bool:
+        """Ask whether a new turn may follow a given one in its own conversation, not in a copy.
+
+        Args:
+            conversation_id: The conversation of both.
+            turn_id: The turn to continue.
+            operation: Names the new turn; a repeat with the same name gets the same answer.
+            take: Whether to reserve the place, so that no other turn gets it.
+        """
+        ...
+
+    def fork(self, fork: Fork, copied: int) -> int | None:
+        """Copy a part of a history.
+
+        Args:
+            fork: The copy to make.
+            copied: How many messages the copy has, as far as the caller knows.
+
+        Returns:
+            How many it has now; None when the source has changed, or the copy belongs to another
+            tenant.
+        """
+        ...
+
+    def page(self, conversation_id: str, tenant_id: str | None, reading: Reading) -> Page | None:
+        """Read a piece of a history; None when the conversation does not exist for the tenant."""
+        ...
+
+    def seek(
+        self, conversation_id: str, tenant_id: str | None, search: Search
+    ) -> Place | SearchOn | None:
+        """Search for a turn's newest message; None when the history has none."""
+        ...
+
+    def measure(
+        self, conversation_id: str, tenant_id: str | None, reading: Reading
+    ) -> Measured | None:
+        """Add up the bytes of messages, with their images and files, from the first position on.
+
+        Returns:
+            None when the conversation does not exist for the tenant.
+        """
+        ...

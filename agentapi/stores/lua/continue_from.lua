@@ -1,0 +1,31 @@
+-- Ask whether a new turn may continue a conversation right behind a given turn, and take that place.
+-- KEYS 1 turn (hash), 2 messages (list), 3 inbox (list)
+-- ARGV 1 turn id, 2 operation id of the new turn, 3 'take' (no other turn may continue it from now on)
+--      or 'ask'
+-- Returns {'here'} when the given turn is the newest of its conversation and no other turn has taken
+--      the place, else {'fork'}
+-- Promise 2. A repeat finds its operation id and answers as the first call did.
+
+local turn_id, operation, mode = unpack(ARGV)
+
+local before = redis.call('HMGET', KEYS[1], 'successor', 'status')
+if before[1] == operation then
+  return { 'here' }
+end
+if before[1] or not before[2] then
+  return { 'fork' }
+end
+local newest
+if ended(before[2]) then
+  local message = redis.call('LINDEX', KEYS[2], -1)
+  newest = redis.call('LLEN', KEYS[3]) == 0 and message and turn_of(message)
+else
+  newest = redis.call('LINDEX', KEYS[3], -1)
+end
+if newest ~= turn_id then
+  return { 'fork' }
+end
+if mode == 'take' then
+  redis.call('HSET', KEYS[1], 'successor', operation)
+end
+return { 'here' }

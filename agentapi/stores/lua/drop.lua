@@ -1,0 +1,41 @@
+-- Delete a conversation whose turns have all ended.
+-- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 due (zset), 6 what is left
+--      to delete (list)
+-- ARGV 1 tenant id, 2 conversation id, 3 prefix of turn keys, 4 number of messages that it must have
+--      (-1 for any), 5 time after which what is left expires
+-- Returns {'dropped'}, {'busy', turn ids}, {'changed'} (it has another number of messages) or
+--      {'missing'} (it does not exist, or belongs to another tenant)
+-- Promises 1, 5: a running turn still holds the lease and the epoch, so it must end first. Turns in
+-- the inbox whose hash is gone do not count. The conversation disappears immediately; wipe.lua
+-- deletes its messages and turns step by step. A repeat finds what is left.
+
+local tenant_id, conversation_id, turns_prefix, expected, left_ttl = unpack(ARGV)
+
+if redis.call('EXISTS', KEYS[6]) == 1 then
+  return { 'dropped' }
+end
+if not belongs(KEYS[1], tenant_id) then
+  return { 'missing' }
+end
+local waiting = {}
+for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+  local status = redis.call('HGET', turns_prefix .. turn_id, 'status')
+  if status and not ended(status) then
+    waiting[#waiting + 1] = turn_id
+  end
+end
+if #waiting > 0 then
+  return { 'busy', waiting }
+end
+if tonumber(expected) >= 0 and redis.call('LLEN', KEYS[2]) ~= tonumber(expected) then
+  return { 'changed' }
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('RENAME', KEYS[2], KEYS[6])
+end
+-- An empty history leaves a list too, so that a repeat finds it.
+redis.call('RPUSH', KEYS[6], '')
+redis.call('PEXPIRE', KEYS[6], left_ttl)
+redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]))
+redis.call('ZREM', KEYS[5], conversation_id)
+return { 'dropped' }

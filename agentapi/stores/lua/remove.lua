@@ -1,0 +1,30 @@
+-- Take one message out of a history.
+-- KEYS 1 meta (hash), 2 messages (list)
+-- ARGV 1 tenant id, 2 position, 3 the message at that position, 4 operation id
+-- Returns {'removed'}, {'moved'} (another message is at the position) or {'missing'} (the conversation
+--      does not exist, or belongs to another tenant)
+-- Promise 4. A summary that covered the message covers one message less. A repeat finds its
+-- operation id and removes nothing.
+
+local tenant_id, position, message, operation_id = unpack(ARGV)
+
+if not belongs(KEYS[1], tenant_id) then
+  return { 'missing' }
+end
+local operation = operation_key(KEYS[1], operation_id)
+if redis.call('EXISTS', operation) == 1 then
+  return { 'removed' }
+end
+local at = tonumber(position)
+if redis.call('LINDEX', KEYS[2], at) ~= message then
+  return { 'moved' }
+end
+local near_end = at > redis.call('LLEN', KEYS[2]) / 2
+redis.call('LSET', KEYS[2], at, 'removed')
+redis.call('LREM', KEYS[2], near_end and -1 or 1, 'removed')
+local covered = stored(redis.call('HGET', KEYS[1], 'covered'))
+if at < covered then
+  redis.call('HSET', KEYS[1], 'covered', int(covered - 1))
+end
+redis.call('SET', operation, '', 'PX', OPERATION_TTL)
+return { 'removed' }

@@ -1,0 +1,119 @@
+"""Conversations outside of their turns, in Redis; the `ConversationStore` of callers on threads."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import redis
+
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys
+from agentapi.redis.scripts import ScriptRun, Scripts
+from agentapi.settings import Settings
+from agentapi.stores.conversations import (
+    ConversationRecord,
+    Dropped,
+    ForgottenTurn,
+    Fork,
+    Measured,
+    OpenConversation,
+    Page,
+    Place,
+    Reading,
+    Search,
+    SearchOn,
+    StoredMessage,
+    Unended,
+    Wiped,
+)
+from agentapi.stores.redis import conversation_scripts as scripts
+
+T = TypeVar("T")
+
+FIELDS = ("created", "tenant", "metadata")
+"""Fields of a meta hash that say whose a conversation is, and how it is labelled."""
+
+
+def found_for(tenant_id: str | None, fields: list[bytes | None]) -> ConversationRecord | None:
+    """The conversation that `FIELDS` describe, if it belongs to a tenant."""
+    created, owner, metadata = fields
+    if created is None or owner != (tenant_id or "").encode():
+        return None
+    return scripts.record_from(created, metadata or b"{}")
+
+
+class RedisConversations:
+    """The `ConversationStore` in Redis. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+
+    def open(self, opening: OpenConversation) -> ConversationRecord | None:
+        """See `ConversationStore.open`."""
+        return self._run(scripts.open_conversation(opening, self._settings))
+
+    def find(self, conversation_id: str, tenant_id: str | None) -> ConversationRecord | None:
+        """See `ConversationStore.find`."""
+        with translate_errors(self._settings.redis_url):
+            fields = self._client.hmget(conversation_keys(conversation_id).meta, FIELDS)
+        return found_for(tenant_id, cast("list[bytes | None]", fields))
+
+    def remove(
+        self, conversation_id: str, tenant_id: str | None, message: StoredMessage, operation: str
+    ) -> bool:
+        """See `ConversationStore.remove`."""
+        return self._run(scripts.remove(conversation_id, tenant_id, message, operation))
+
+    def drop(
+        self,
+        conversation_id: str,
+        tenant_id: str | None,
+        operation: str,
+        *,
+        expected: int | None = None,
+    ) -> Dropped | Unended | None:
+        """See `ConversationStore.drop`."""
+        return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
+
+    def wipe(self, dropped: Dropped, step: str) -> Wiped:
+        """See `ConversationStore.wipe`."""
+        return self._run(scripts.wipe(dropped, step))
+
+    def forget(
+        self, conversation_id: str, turn_id: str, operation: str
+    ) -> ForgottenTurn | Unended | None:
+        """See `ConversationStore.forget`."""
+        return self._run(scripts.forget(conversation_id, turn_id, operation))
+
+    def continue_from(
+        self, conversation_id: str, turn_id: str, operation: str, *, take: bool
+    ) -> bool:
+        """See `ConversationStore.continue_from`."""
+        return self._run(scripts.continue_from(conversation_id, turn_id, operation, take=take))
+
+    def fork(self, fork: Fork, copied: int) -> int | None:
+        """See `ConversationStore.fork`."""
+        return self._run(scripts.fork(fork, copied))
+
+    def page(self, conversation_id: str, tenant_id: str | None, reading: Reading) -> Page | None:
+        """See `ConversationStore.page`."""
+        return self._run(scripts.page(conversation_id, tenant_id, reading))
+
+    def seek(
+        self, conversation_id: str, tenant_id: str | None, search: Search
+    ) -> Place | SearchOn | None:
+        """See `ConversationStore.seek`."""
+        return self._run(scripts.seek(conversation_id, tenant_id, search))
+
+    def measure(
+        self, conversation_id: str, tenant_id: str | None, reading: Reading
+    ) -> Measured | None:
+        """See `ConversationStore.measure`."""
+        return self._run(scripts.measure(conversation_id, tenant_id, reading))
+
+    def _run(self, run: ScriptRun[T]) -> T:
+        with translate_errors(self._settings.redis_url):
+            reply = self._scripts.call(run.name, run.keys, run.args)
+        return run.read(reply)

@@ -1,0 +1,46 @@
+"""The Lua scripts of the turn protocol, in `agentapi/stores/lua`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentapi.redis.scripts import ScriptSet
+
+READERS: Final = ("load", "measure", "overdue", "page", "seek")
+"""Scripts that change nothing that the protocol promises."""
+
+TRANSITIONS: Final = (
+    "append",
+    "cancel",
+    "claim",
+    "commit",
+    "continue_from",
+    "decide",
+    "deliver",
+    "drop",
+    "elect",
+    "emit",
+    "enqueue",
+    "expire",
+    "forget",
+    "fork",
+    "hasten",
+    "open",
+    "orphan",
+    "park",
+    "perish",
+    "record",
+    "redispatch",
+    "release",
+    "remove",
+    "renew",
+    "reset",
+    "resign",
+    "retry",
+    "summarise",
+    "suspend",
+    "wipe",
+)
+"""One script for each change of state."""
+
+SCRIPTS: Final = ScriptSet("agentapi.stores", (*TRANSITIONS, *READERS))

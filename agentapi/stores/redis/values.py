@@ -1,0 +1,26 @@
+"""Values that many scripts take or answer with."""
+
+from __future__ import annotations
+
+from agentapi.redis.keys import ConversationKeys, TurnKeys
+from agentapi.stores.lease import Wakeup
+
+
+def all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
+    """The keys of a script that may end a turn, in its order."""
+    return [
+        *(turn.turn, keys.inbox, keys.lease, keys.meta, keys.messages),
+        *(turn.journal, turn.events, keys.due, turn.calls),
+    ]
+
+
+def wakeup_of(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
+    """The wake-up that a script names; none when it names no turn."""
+    if not turn_id:
+        return None
+    return Wakeup(conversation_id=conversation_id, turn_id=turn_id.decode(), agent=agent.decode())
+
+
+def milliseconds(seconds: float) -> int:
+    """Time as scripts take it."""
+    return round(seconds * 1000)

@@ -1,0 +1,65 @@
+"""`init`: write a small project to start from."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from agentapi.errors import ConfigurationError
+from orchestrator.cli.console import console
+
+FILES: Final = {
+    "agents.py": "agents.py.txt",
+    "producer.py": "producer.py.txt",
+    "test_agents.py": "test_agents.py.txt",
+    ".env": "env.txt",
+    "README.md": "README.md.txt",
+}
+"""What is written, and the file beside this module that it is copied from."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(init)
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write; created if missing.")
+    ] = Path(),
+) -> None:
+    """Write a small project: an agent with a tool, a program that streams, a test, a README.
+
+    Nothing is overwritten.
+    """
+    write_project(folder)
+    console.print(
+        f"wrote {', '.join(FILES)} to {folder}; see README.md there",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def write_project(folder: Path) -> None:
+    """Write the project's files.
+
+    Raises:
+        ConfigurationError: One of them exists already, or the folder cannot be written to.
+    """
+    if taken := [name for name in FILES if (folder / name).exists()]:
+        raise ConfigurationError(
+            f"{folder} already has {', '.join(taken)}: name another folder, nothing was written"
+        )
+    templates = files("orchestrator.cli") / "project"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, template in FILES.items():
+            text = (templates / template).read_text(encoding="utf-8")
+            # Mode x: a file that somebody created in the meantime is not overwritten either.
+            with (folder / name).open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {folder}: {error}") from error

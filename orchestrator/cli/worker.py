@@ -1,0 +1,131 @@
+"""`worker`: run the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from agentapi import Settings, load_settings
+from agentapi.errors import ConfigurationError
+from agentapi.logs import configure_logging
+from orchestrator.stack.worker_command import (
+    refuse_own_flags,
+    refuse_shadowed_packages,
+    worker_command,
+    worker_names,
+)
+from orchestrator.stack.worker_fleet import Changes, WorkerFleet
+
+_KILL_MARGIN: Final = 15.0
+"""Seconds that a process gets beyond its turns' grace, in which it hands them back."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(worker)
+
+
+def worker(
+    agents: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE", help="Module with agents; may be repeated. [AGENTAPI_AGENTS]"
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Turns in flight in one process. [AGENTAPI_CONCURRENCY]"),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="Name of the worker, unique on this machine.")
+    ] = "worker",
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Worker processes; one uses one core. One that dies is restarted."
+        ),
+    ] = 1,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="Restart when a Python file in this folder changes, for development."
+        ),
+    ] = False,
+    log_level: Annotated[
+        str | None, typer.Option(help="Least severe log line to write. [AGENTAPI_LOG_LEVEL]")
+    ] = None,
+    celery_flags: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- CELERY_FLAGS]", help="Passed on to `celery worker`."),
+    ] = None,
+) -> None:
+    """Run agents: take turns from the queues and carry them out, until SIGTERM or Ctrl-C.
+
+    Running turns then get AGENTAPI_SHUTDOWN_GRACE seconds to finish; a second signal hands them
+    back to other workers immediately.
+    """
+    flags = celery_flags or []
+    refuse_own_flags(flags)
+    refuse_shadowed_packages(Path.cwd())
+    settings = _settings(agents, concurrency, log_level)
+    commands = {each: worker_command(each, flags) for each in worker_names(name, processes)}
+    if processes == 1 and not reload:
+        # The worker takes this process's place, so that signals and its exit code need no help.
+        os.execv(sys.executable, commands[name])  # noqa: S606
+    configure_logging(settings.log_level, settings.log_format)
+    fleet = WorkerFleet(
+        commands,
+        env=os.environ,
+        kill_after=settings.shutdown_grace + _KILL_MARGIN,
+        changes=_changes_in(Path.cwd()) if reload else None,
+    )
+    raise typer.Exit(asyncio.run(fleet.run()))
+
+
+def _settings(agents: list[str] | None, concurrency: int | None, log_level: str | None) -> Settings:
+    """Put the options into the environment, where the worker processes find them.
+
+    Raises:
+        ConfigurationError: A setting is not valid, or there are no agents to serve.
+    """
+    if agents:
+        os.environ["AGENTAPI_AGENTS"] = ",".join(agents)
+    if concurrency is not None:
+        os.environ["AGENTAPI_CONCURRENCY"] = str(concurrency)
+    if log_level is not None:
+        os.environ["AGENTAPI_LOG_LEVEL"] = log_level.upper()
+    settings = load_settings()
+    if not settings.agents:
+        raise ConfigurationError(
+            "there are no agents to run: name their modules with --agents or AGENTAPI_AGENTS"
+        )
+    return settings
+
+
+def _changes_in(folder: Path) -> Changes:
+    """Watch the Python files of a folder, but not those of virtual environments and caches.
+
+    Raises:
+        ConfigurationError: The library that watches files is not installed.
+    """
+    try:
+        import watchfiles
+    except ImportError as error:
+        raise ConfigurationError(
+            "--reload needs the package watchfiles: pip install 'agentapi[reload]'"
+        ) from error
+
+    async def changes() -> AsyncIterator[str]:
+        async for found in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):
+            yield ",".join(sorted({path.removeprefix(f"{folder}/") for _, path in found}))
+
+    # The watcher logs each change of a file that it filters out.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    return changes

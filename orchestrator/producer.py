@@ -1,0 +1,211 @@
+"""`Producer`: writes turns for the workers and changes them, by ids alone."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import Unpack
+
+from agentapi import Agent, Settings, load_settings
+from agentapi.agents.definition import AgentDefinition
+from agentapi.agents.registry import by_name
+from agentapi.conversation.messages import to_dict
+from agentapi.errors import TurnNotFound
+from agentapi.flows import flow_message
+from agentapi.ids import check_conversation_id
+from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
+from agentapi.turns import Decision, PendingCall, Turn
+from agentapi.turns.kinds import CHAIN, GATHER
+from orchestrator.broker import CeleryWakeups, Wakeups
+from orchestrator.eager import eager_backend
+from orchestrator.events.follower import EventFollower
+from orchestrator.flows import Link, checked_asks
+from orchestrator.turn_request import FlowOptions, TurnRequest, check_decision, new_turn
+
+
+class AcceptedTurn(NamedTuple):
+    """The ids of a turn that is safe in Redis."""
+
+    turn_id: str
+    conversation_id: str
+
+
+class Producer:
+    """A producer of turns. Safe to share between threads; connects when first used.
+
+    Attributes:
+        settings: What it runs with.
+        store: The turn store it writes to.
+        follower: Delivers turns' events to those who wait for them.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, agents: Iterable[Agent] | None = None
+    ) -> None:
+        """Create a producer.
+
+        Args:
+            settings: Read from the environment and `.env` when not given.
+            agents: Agents known here, so that `enqueue` can refuse a wrong name. When not given,
+                every name is accepted, and a worker that lacks the agent fails the turn.
+
+        Raises:
+            ConfigurationError: A setting is not valid.
+            InvalidAgent: Two agents have the same name.
+        """
+        self.settings = settings or load_settings()
+        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
+        self.store: TurnStore
+        self._wakeups: Wakeups
+        if self.settings.eager:
+            self.store, self._wakeups = eager_backend(
+                self.settings, self._agents.values() if agents is not None else None
+            )
+        else:
+            self.store = RedisTurnStore(self.settings)
+            self._wakeups = CeleryWakeups(self.settings)
+        self.follower = EventFollower(self.store)
+
+    @classmethod
+    def eager(cls, agents: Iterable[Agent] | None = None, **settings: Any) -> Self:
+        """A producer for tests: turns run inside `enqueue`, in memory, without a server.
+
+        Args:
+            agents: Agents to run; those of `AGENTAPI_AGENTS` when not given.
+            settings: Settings by field name that win over the environment.
+        """
+        return cls(load_settings(**{**settings, "eager": True, "memory": "memory"}), agents)
+
+    def accept(
+        self, requests: Sequence[TurnRequest], *, internal: bool = False
+    ) -> list[AcceptedTurn]:
+        """Write turns and wake workers for them; see `Orchestrator.enqueue_many`.
+
+        Args:
+            requests: The turns.
+            internal: Whether the agents may be agentapi's own.
+        """
+        turns = [
+            new_turn(request, self._agents, self.settings, internal=internal)
+            for request in requests
+        ]
+        answers = self.store.enqueue(turns)
+        accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+        # Before any refusal is raised: those that were accepted must run.
+        self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
+        for answer in answers:
+            if not isinstance(answer, Accepted):
+                raise answer
+        return [
+            AcceptedTurn(answer.turn_id, turn.conversation_id)
+            for turn, answer in zip(turns, accepted, strict=True)
+        ]
+
+    def accept_gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
+        """Write the turn that waits for several others; see `Orchestrator.gather`."""
+        asks = checked_asks(turns, self._agents, self.settings, chained=False)
+        request = TurnRequest(agent=GATHER, message=flow_message(asks), **options)
+        return self.accept([request], internal=True)[0]
+
+    def accept_chain(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
+        """Write the turn that asks agents one after the other; see `Orchestrator.chain`."""
+        asks = checked_asks(turns, self._agents, self.settings, chained=True)
+        request = TurnRequest(agent=CHAIN, message=flow_message(asks), **options)
+        return self.accept([request], internal=True)[0]
+
+    def cancel(self, turn_id: str) -> CancelOutcome:
+        """Cancel a turn; see `TurnHandle.cancel`."""
+        cancellation = self.store.cancel(turn_id)
+        self._send(cancellation.wakeup)
+        return cancellation.outcome
+
+    def retry(self, turn_id: str) -> None:
+        """Run a failed turn again; see `TurnHandle.retry`."""
+        self._send(self.store.retry(turn_id, uuid.uuid4().hex))
+
+    def pending(self, turn_id: str) -> list[PendingCall]:
+        """Tool calls that wait for a decision, with those of turns that the turn waits for.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        found = self.store.calls.pending(turn_id)
+        for child, awaited in self.store.calls.children(turn_id):
+            if awaited:
+                # A child that is gone asks nothing.
+                with contextlib.suppress(TurnNotFound):
+                    found += self.pending(child.turn_id)
+        return found
+
+    def decide(self, turn_id: str, call_id: str, decision: Decision) -> None:
+        """Decide about a tool call of a turn, or of one that it waits for.
+
+        Raises:
+            InvalidInput: The call's id, the reason or the name of who decided is not valid.
+            CallNotPending: The call does not wait for a decision, or was decided otherwise.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        check_decision(call_id, decision)
+        # A call that nobody waits for belongs to this turn, whose answer says what is wrong.
+        owners = (call.turn_id for call in self.pending(turn_id) if call.call_id == call_id)
+        self._send(self.store.calls.decide(next(owners, turn_id), call_id, decision))
+
+    def _send(self, wakeup: Wakeup | None) -> None:
+        self._wakeups.send([wakeup] if wakeup is not None else [])
+
+    def output_of(self, turn: Turn, output_type: type[Any] | None = None) -> Any:
+        """The typed reply of an ended turn; see `TurnHandle.result`."""
+        if not turn.structured or turn.text is None:
+            return None
+        if output_type is not None:
+            return TypeAdapter(output_type).validate_json(turn.text)
+        agent = self._agents.get(turn.answered_by or turn.agent)
+        known = agent.output if agent is not None else None
+        return from_json(turn.text) if known is None else known.load(turn.text)
+
+    def history(self, conversation_id: str) -> list[dict[str, Any]]:
+        """All messages of a conversation as plain dicts, oldest first; empty for a new one.
+
+        Raises:
+            InvalidConversationId: The id is not valid.
+            StoreUnavailable: Redis is out of reach.
+        """
+        check_conversation_id(conversation_id)
+        return [to_dict(message) for message in self.store.history(conversation_id)]
+
+    def reset(self, conversation_id: str) -> int:
+        """Delete a conversation's history; returns how many messages it had.
+
+        A turn that is running goes on, but its messages stay out of the new history.
+
+        Raises:
+            InvalidConversationId: The id is not valid.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return self.store.reset(check_conversation_id(conversation_id))
+
+    def close(self) -> None:
+        """Close the connections and end the thread that follows events."""
+        # The follower reads from the store; eager wake-ups still write to it.
+        self.follower.close()
+        self._wakeups.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,105 @@
+"""How a turn ended, and the events that tell: shared by handles on threads and on asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentapi.errors import (
+    StoreUnavailable,
+    TurnCancelled,
+    TurnFailed,
+    TurnNotFound,
+    TurnTimeout,
+)
+from agentapi.stores import TurnStore
+from agentapi.turns import Event, Turn, TurnResult, TurnStatus
+
+
+def result_of(turn: Turn, output: Any = None) -> TurnResult[Any]:
+    """The result of an ended turn.
+
+    Args:
+        turn: The turn.
+        output: Its typed reply.
+
+    Raises:
+        TurnFailed: It failed.
+        TurnCancelled: It was cancelled.
+    """
+    raise_if_failed(turn)
+    return TurnResult(
+        text=turn.text or "",
+        messages=turn.messages,
+        usage=turn.usage,
+        steps=turn.steps,
+        agent=turn.answered_by or turn.agent,
+        output=output,
+    )
+
+
+def raise_if_failed(turn: Turn) -> None:
+    """Raise the error of a turn that did not complete.
+
+    Raises:
+        TurnFailed: It failed.
+        TurnCancelled: It was cancelled.
+        TurnNotFound: It has not ended, as when somebody has just retried it.
+    """
+    match turn.status:
+        case TurnStatus.COMPLETED:
+            return
+        case TurnStatus.CANCELLED:
+            raise TurnCancelled(
+                f"turn {turn.turn_id} was cancelled", turn_id=turn.turn_id, error_code="cancelled"
+            )
+        case TurnStatus.FAILED:
+            code = turn.error.code if turn.error else "internal"
+            why = turn.error.message if turn.error else "no reason was kept"
+            raise TurnFailed(
+                f"turn {turn.turn_id} failed ({code}): {why}",
+                turn_id=turn.turn_id,
+                error_code=code,
+            )
+        case _:
+            raise TurnNotFound(f"turn {turn.turn_id} has not ended")
+
+
+def past_events(store: TurnStore, turn_id: str, after: int) -> tuple[list[Event], bool]:
+    """Events that are there already, and whether more will come.
+
+    The events of a turn that ended long ago are deleted; nobody should wait for them.
+
+    Raises:
+        TurnNotFound: The turn was deleted.
+        StoreUnavailable: Redis is out of reach.
+    """
+    past = store.events({turn_id: after}, 0).get(turn_id, [])
+    if past and past[-1].type.ends:
+        return past, False
+    if not store.turn(turn_id).status.ended:
+        return past, True
+    # The turn may have ended between the two reads.
+    seen = past[-1].number if past else after
+    past += store.events({turn_id: seen}, 0).get(turn_id, [])
+    return past, False
+
+
+def last_events(store: TurnStore, turn_id: str, after: int) -> list[Event] | None:
+    """The remaining events of a turn that has ended; None while it goes on, or Redis is away.
+
+    Raises:
+        TurnNotFound: The turn was deleted.
+    """
+    try:
+        past, more = past_events(store, turn_id, after)
+    except StoreUnavailable:
+        return None
+    return None if more else past
+
+
+def still_running(turn_id: str) -> TurnTimeout:
+    """The error of a wait that ended before the turn did."""
+    return TurnTimeout(
+        f"turn {turn_id} has not ended within the timeout; it goes on: wait again with a longer "
+        "timeout, or cancel() it. `agentapi doctor` shows whether workers are running"
+    )

@@ -1,0 +1,90 @@
+"""The command line of a worker: Celery's, with the flags and variables that turns need."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Final
+
+from agentapi.errors import ConfigurationError
+
+_PACKAGES: Final = ("agentapi", "workers", "orchestrator")
+
+_HOME: Final = Path(__file__).parents[2]
+"""The folder that our packages are installed in, side by side."""
+
+_OWN_FLAGS: Final = {
+    "-n": "use --name",
+    "--hostname": "use --name",
+    "-D": "run it under a process supervisor instead",
+    "--detach": "run it under a process supervisor instead",
+}
+
+
+def worker_command(name: str, flags: Sequence[str] = ()) -> list[str]:
+    """Program and arguments of one worker process.
+
+    Args:
+        name: Its name among the workers; the host's name is added where it has none.
+        flags: Further flags of `celery worker`; they win over those given here.
+    """
+    # Celery's node names treat % as the start of a placeholder; %h is the host.
+    node = name if "@" in name else f"{name}@%h"
+    return [
+        *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
+        # Workers agree with each other in Redis, and need neither of Celery's ways to do so.
+        *("--without-gossip", "--without-mingle"),
+        *("-n", node, *flags),
+    ]
+
+
+def worker_names(name: str, count: int) -> list[str]:
+    """The names of several workers: with a number each, if there is more than one."""
+    if count == 1:
+        return [name]
+    own, at, host = name.partition("@")
+    return [f"{own}-{number}{at}{host}" for number in range(1, count + 1)]
+
+
+def refuse_own_flags(flags: Sequence[str]) -> None:
+    """Raises:
+    ConfigurationError: One of Celery's flags is for something that this command does itself.
+    """
+    for flag in flags:
+        option = flag.partition("=")[0] if flag.startswith("--") else flag[:2]
+        if option in _OWN_FLAGS:
+            raise ConfigurationError(f"{option} cannot be passed to Celery: {_OWN_FLAGS[option]}")
+
+
+def refuse_shadowed_packages(folder: Path, path: Sequence[str] | None = None) -> None:
+    """Check that a worker started in a folder would import our packages and no others.
+
+    The worker looks in its working directory first, for the agents' modules. A `workers` folder
+    there would be loaded in place of ours, and Celery's error would not say why.
+
+    Args:
+        folder: The working directory.
+        path: Where Python looks after that; this process's `sys.path` when not given.
+
+    Raises:
+        ConfigurationError: A module of the same name hides one of our packages.
+    """
+    for package in _PACKAGES:
+        spec = PathFinder.find_spec(package, [str(folder), *(sys.path if path is None else path)])
+        where = _place_of(spec)
+        if where is not None and where != (_HOME / package).resolve():
+            raise ConfigurationError(
+                f"{where} would be loaded in place of agentapi's own package {package!r}: "
+                "rename it, or start the worker in a folder without it"
+            )
+
+
+def _place_of(spec: ModuleSpec | None) -> Path | None:
+    """The folder of a package, or the file of a module."""
+    if spec is None:
+        return None
+    for folder in spec.submodule_search_locations or ():
+        return Path(folder).resolve()
+    return Path(spec.origin).resolve() if spec.origin else None

@@ -1,0 +1,143 @@
+"""The beginning of an attempt: a thread answers a wake-up and claims the turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from agentapi.conversation.messages import UserMessage
+from agentapi.engine.progress import TurnProgress
+from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
+from agentapi.stores import Claim, Refusal, RefusalReason, TurnStore, Unreadable, Wakeup
+from agentapi.turns.kinds import kind_of
+from workers.dispatch import Dispatcher
+from workers.isolation.messages import SuspectTurn
+from workers.outage import Outage, ride_out
+from workers.turns.claimed import ClaimedTurn
+from workers.turns.running import RunningTurn, RunningTurns
+from workers.turns.summary import Summary, of_turn
+from workers.turns.unknown_agents import UnknownAgents
+from workers.turns.unreadable import UnreadableTurns
+from workers.work.kinds import Works
+
+log = logging.getLogger("agentapi.turn")
+
+PASS_ON_DELAY: Final = 0.1
+"""Seconds before a worker that is ending passes a wake-up on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnClaimer:
+    """Claims turns, in a thread.
+
+    Attributes:
+        works: What is done for each kind of turn.
+        process: What the claim tokens of this process begin with, so that the watchdog can end
+            its leases.
+        stopping: Whether the worker is ending.
+        isolates: Whether suspect turns can be run in processes of their own.
+    """
+
+    works: Works
+    store: TurnStore
+    dispatcher: Dispatcher
+    unknown: UnknownAgents
+    unreadable: UnreadableTurns
+    running: RunningTurns
+    loop: asyncio.AbstractEventLoop
+    threads: Executor
+    process: str
+    outage: Outage
+    stopping: Callable[[], bool]
+    isolates: Callable[[], bool]
+
+    def claim(
+        self, wakeup: Wakeup, *, owner: str, job: int = 0
+    ) -> ClaimedTurn | SuspectTurn | Summary:
+        """Answer a wake-up.
+
+        Args:
+            wakeup: Which turn, and which agent it was given to.
+            owner: The worker's name.
+            job: The pool's number for it, by which it can be stopped.
+
+        Returns:
+            The turn to run, here or in a process of its own; or, when there is nothing to run,
+            how the turn stands. If Redis is unreachable for too long that is
+            ``store_unavailable``: the sweep wakes the turn again.
+        """
+        if self.stopping():
+            return self._pass_on(wakeup)
+        try:
+            claim = self._claim(wakeup, owner)
+        except StoreUnavailable as error:
+            self.outage.begins(error)
+            return {"status": error.code}
+        match claim:
+            case Refusal():
+                return self._refused(claim, wakeup, owner, job)
+            case Unreadable():
+                return self.unreadable.settle(claim)
+            case Claim():
+                return self._claimed(claim, job)
+
+    def _pass_on(self, wakeup: Wakeup) -> Summary:
+        # Celery took it from the broker although the worker is ending. Until Celery has stopped
+        # taking tasks it may come back, so not too fast.
+        time.sleep(PASS_ON_DELAY)
+        self.dispatcher.send(wakeup)
+        return {"status": "passed_on"}
+
+    def _claim(self, wakeup: Wakeup, owner: str) -> Claim | Unreadable | Refusal:
+        token = f"{self.process}:{uuid.uuid4().hex}"
+        return ride_out(
+            lambda: self.store.claim(
+                wakeup.conversation_id,
+                wakeup.turn_id,
+                owner=owner,
+                token=token,
+                window=self.works[kind_of(wakeup.agent)].window(wakeup.agent),
+                isolated=not self.isolates(),
+            ),
+            outage=self.outage,
+        )
+
+    def _refused(
+        self, refusal: Refusal, wakeup: Wakeup, owner: str, job: int
+    ) -> SuspectTurn | Summary:
+        log.debug(line("turn.refused", turn_id=wakeup.turn_id, reason=refusal.reason))
+        if refusal.reason is RefusalReason.SUSPECT:
+            return SuspectTurn(
+                job=job,
+                conversation_id=wakeup.conversation_id,
+                turn_id=wakeup.turn_id,
+                agent=wakeup.agent,
+                process=uuid.uuid4().hex,
+                owner=owner,
+            )
+        return of_turn(refusal.turn) if refusal.turn else {"status": "missing"}
+
+    def _claimed(self, claim: Claim, job: int) -> ClaimedTurn | Summary:
+        turn = claim.turn
+        work = self.works[kind_of(turn.agent)]
+        progress = TurnProgress(
+            user=UserMessage(
+                content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
+            ),
+            steps=list(claim.steps),
+        )
+        if work.lacks_agent(claim, progress):
+            left = self.unknown.leave(claim)
+            if left is not None:
+                return left
+        running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
+        # From here on the heartbeat renews the lease, until the closer removes the turn.
+        self.running.add(running)
+        return ClaimedTurn(work=work, claim=claim, running=running, progress=progress)

@@ -1,0 +1,109 @@
+"""Turns in which an agent answers a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from agentapi import Settings
+from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
+from agentapi.agents.registry import unknown_agent, widest_window
+from agentapi.conversation.messages import Message
+from agentapi.conversation.window import Window
+from agentapi.engine.loop import History, TurnRun
+from agentapi.engine.model_chain import chain_of
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.rules import turn_rules
+from agentapi.engine.tool_calls import Suspension
+from agentapi.stores import Claim, Ending, TurnStore
+from agentapi.turns import TurnResult
+from workers.work.base import Attempt, context_of, retry_policy
+from workers.work.compaction import Compactor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentWork:
+    """Runs the agent loop with a provider's model."""
+
+    settings: Settings
+    agents: Mapping[str, AgentDefinition]
+    store: TurnStore
+    gate: ProviderGate
+    compactor: Compactor
+
+    def window(self, agent: str) -> Window:
+        """See `Work.window`."""
+        known = self.agents.get(agent)
+        # An unknown agent does not matter if the conversation was handed over to a known one.
+        return Window() if known is None else widest_window(known, self.agents)
+
+    def lacks_agent(self, claim: Claim, progress: TurnProgress) -> bool:
+        """See `Work.lacks_agent`."""
+        name = _name(claim)
+        agent = self.agents.get(name)
+        if agent is None:
+            return True
+        # Handed over, or about to run tools of the agent that it was handed over to.
+        target = progress.responder if progress.open_calls() else progress.handed_to
+        known = target in (None, name) or target in self.agents
+        return not known and agent.handoff_to(str(target)) is None
+
+    def agent(self, claim: Claim) -> AgentDefinition:
+        """See `Work.agent`."""
+        name = _name(claim)
+        agent = self.agents.get(name)
+        if agent is None:
+            raise unknown_agent(name, self.agents)
+        return agent
+
+    async def run(self, attempt: Attempt) -> TurnResult | Suspension:
+        """See `Work.run`."""
+        claim, turn = attempt.claim, attempt.claim.turn
+        run = TurnRun(
+            agent=attempt.agent,
+            history=self._history(attempt),
+            progress=attempt.progress,
+            context=context_of(turn),
+            log=attempt.log,
+            connect=partial(chain_of, gate=self.gate, call=attempt.log.call),
+            stream=turn.stream,
+            retry=retry_policy(self.settings, turn),
+            book=attempt.book,
+            rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
+            agents=self.agents,
+        )
+        return await run.run()
+
+    def _history(self, attempt: Attempt) -> History:
+        agent, claim, running = attempt.agent, attempt.claim, attempt.running
+
+        async def fetch(names: Sequence[str]) -> Mapping[str, bytes]:
+            return await running.call(lambda: self.store.blobs(claim.turn.conversation_id, names))
+
+        return History(
+            messages=_not_summarised(agent, claim),
+            summary=claim.summary.text if agent.compact else "",
+            calibration=claim.calibration,
+            blobs=fetch,
+        )
+
+    def after(self, claim: Claim, ending: Ending) -> None:
+        """See `Work.after`."""
+        agent = self.agents.get(_name(claim))
+        if agent is not None:
+            self.compactor.after(agent, claim, ending)
+
+
+def _name(claim: Claim) -> str:
+    """The agent that the turn begins with: the conversation may have been handed over."""
+    return claim.answering or claim.turn.agent
+
+
+def _not_summarised(agent: AgentDefinition, claim: Claim) -> Sequence[Message]:
+    """The loaded history without the messages that the summary covers."""
+    if agent.compact is None:
+        return claim.history
+    first = claim.summary.total - len(claim.history)
+    return claim.history[max(0, claim.summary.covered - first) :]

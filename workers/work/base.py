@@ -1,0 +1,88 @@
+"""The seam between the turns of a worker and the kinds of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
+from agentapi.conversation.window import Window
+from agentapi.engine.model_call import RetryPolicy
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.tool_calls import Suspension
+from agentapi.stores import Claim, Ending
+from agentapi.tools import ToolContext
+from agentapi.turns import CallBook, Turn, TurnResult
+from workers.turns.log import WorkerLog
+from workers.turns.running import RunningTurn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """A claimed turn, ready to run.
+
+    Attributes:
+        agent: The agent that runs it.
+        claim: What the store gave with the lease.
+        progress: What is done already. Gets every further step.
+        running: Makes blocking calls in a thread.
+        log: Hears of each step.
+        book: What has become of calls that waited.
+    """
+
+    agent: AgentDefinition
+    claim: Claim
+    progress: TurnProgress
+    running: RunningTurn
+    log: WorkerLog
+    book: CallBook
+
+
+class Work(Protocol):
+    """What a worker does for turns of one kind."""
+
+    def window(self, agent: str) -> Window:
+        """How much of the history a claim loads, for a turn that names this agent."""
+        ...
+
+    def lacks_agent(self, claim: Claim, progress: TurnProgress) -> bool:
+        """Whether the turn needs an agent that this worker does not know; another may."""
+        ...
+
+    def agent(self, claim: Claim) -> AgentDefinition:
+        """The agent that runs the turn.
+
+        Raises:
+            UnknownAgent: This worker does not know it.
+            InvalidMessage: The turn's message does not say which.
+        """
+        ...
+
+    async def run(self, attempt: Attempt) -> TurnResult | Suspension:
+        """On the event loop: run the turn until it ends or must wait; raises as `TurnRun.run`."""
+        ...
+
+    def after(self, claim: Claim, ending: Ending) -> None:
+        """In a thread: start what follows from a turn that has ended."""
+        ...
+
+
+def context_of(turn: Turn) -> ToolContext:
+    """What tools learn about the turn."""
+    return ToolContext(
+        conversation_id=turn.conversation_id,
+        turn_id=turn.turn_id,
+        user_id=turn.user_id,
+        tenant_id=turn.tenant_id,
+        attempt=turn.attempt,
+    )
+
+
+def retry_policy(settings: Settings, turn: Turn) -> RetryPolicy:
+    """How the turn's model calls are repeated."""
+    return RetryPolicy(
+        max_retries=settings.provider_max_retries,
+        failures=turn.failures,
+        park_after=None if settings.eager else settings.park_after,
+    )

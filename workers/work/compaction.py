@@ -1,0 +1,185 @@
+"""Turns that summarise a conversation; they run beside it, in a conversation of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from agentapi import Settings
+from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
+from agentapi.agents.registry import unknown_agent
+from agentapi.conversation.compaction import (
+    COMPACT,
+    MOST_AT_ONCE,
+    Compaction,
+    CompactionTask,
+    Summary,
+    conversation_beside,
+    transcript,
+    whole_turns,
+)
+from agentapi.conversation.messages import Usage, UserMessage
+from agentapi.conversation.window import Window
+from agentapi.engine.model_call import call_model
+from agentapi.engine.model_chain import chain_of
+from agentapi.engine.progress import TurnProgress
+from agentapi.engine.turn_log import NoLog
+from agentapi.errors import InvalidMessage, StoreUnavailable
+from agentapi.ids import create_turn_id
+from agentapi.logs import line
+from agentapi.providers.base import ModelRequest, ModelResponse, Provider
+from agentapi.stores import Accepted, Claim, Ending, TurnStore
+from agentapi.turns import NewTurn, TurnResult, TurnStatus
+from workers.dispatch import Dispatcher
+from workers.work.base import Attempt, retry_policy
+
+log = logging.getLogger("agentapi.compaction")
+
+_NOTHING = Window(messages=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compactor:
+    """Starts turns that summarise."""
+
+    settings: Settings
+    store: TurnStore
+    dispatcher: Dispatcher
+
+    def after(self, agent: AgentDefinition, claim: Claim, ending: Ending) -> None:
+        """After a turn: start a summary of the conversation, if one is due.
+
+        If the worker dies before that, the conversation's next turn starts it.
+        """
+        if agent.compact is None or ending.status is not TurnStatus.COMPLETED:
+            return
+        summary = claim.summary
+        if not agent.compact.due(summary.total + len(ending.messages), summary.covered):
+            return
+        conversation_id = claim.lease.conversation_id
+        task = CompactionTask(
+            conversation_id=conversation_id,
+            agent=agent.name,
+            generation=claim.lease.generation,
+        )
+        try:
+            [answer] = self.store.enqueue([self._turn(task, claim, summary)])
+        except StoreUnavailable as error:
+            log.warning(line("compaction.later", conversation_id=conversation_id, error=error))
+            return
+        if isinstance(answer, Accepted):
+            self.dispatcher.send(answer.wakeup)
+
+    def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
+        own = conversation_beside(task.conversation_id)
+        # The id follows from what is summarised, so that several requests make one turn.
+        turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
+        return NewTurn(
+            turn_id=turn_id,
+            conversation_id=own,
+            agent=COMPACT,
+            input=task.to_message(),
+            user_id=claim.turn.user_id,
+            tenant_id=claim.turn.tenant_id,
+            idle_time=self.settings.turn_retention,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompactionWork:
+    """Summarises. A summary is stored only if no other turn was faster."""
+
+    settings: Settings
+    agents: Mapping[str, AgentDefinition]
+    store: TurnStore
+    gate: ProviderGate
+
+    def window(self, agent: str) -> Window:
+        """See `Work.window`. What is summarised is read piece by piece."""
+        return _NOTHING
+
+    def lacks_agent(self, claim: Claim, progress: TurnProgress) -> bool:
+        """See `Work.lacks_agent`. No worker can run a turn whose message is not valid."""
+        try:
+            return _task(claim).agent not in self.agents
+        except InvalidMessage:
+            return False
+
+    def agent(self, claim: Claim) -> AgentDefinition:
+        """See `Work.agent`."""
+        name = _task(claim).agent
+        agent = self.agents.get(name)
+        if agent is None:
+            raise unknown_agent(name, self.agents)
+        return agent
+
+    async def run(self, attempt: Attempt) -> TurnResult:
+        """See `Work.run`. Each piece's summary is stored before the next piece begins."""
+        agent, claim, running = attempt.agent, attempt.claim, attempt.running
+        provider = chain_of(agent, gate=self.gate, call=attempt.log.call)
+        task = _task(claim)
+        usage, steps = Usage(), 0
+        while (piece := await running.call(lambda: self._piece(agent, task))) is not None:
+            answer = await self._ask(agent, provider, piece, claim)
+            usage, steps = usage + answer.usage, steps + 1
+            kept = partial(self._keep, task, piece, answer.message.content)
+            if not await running.call(kept):
+                break
+        return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
+
+    def _piece(self, agent: AgentDefinition, task: CompactionTask) -> _Piece | None:
+        """The next messages to summarise, if any."""
+        compaction = agent.compact or Compaction()
+        summary = self.store.summary(task.conversation_id)
+        spare = min(summary.total - summary.covered - compaction.keep, MOST_AT_ONCE)
+        if spare <= 0:
+            return None
+        start = summary.covered
+        messages = self.store.slice(task.conversation_id, start, start + spare)
+        count = whole_turns(messages, spare)
+        if count == 0:
+            return None
+        text = transcript(summary.text, messages[:count])
+        return _Piece(prompt=compaction.prompt, text=text, start=start, stop=start + count)
+
+    def _keep(self, task: CompactionTask, piece: _Piece, text: str) -> bool:
+        return self.store.summarise(
+            task.conversation_id,
+            text,
+            generation=task.generation,
+            start=piece.start,
+            stop=piece.stop,
+        )
+
+    async def _ask(
+        self, agent: AgentDefinition, provider: Provider, piece: _Piece, claim: Claim
+    ) -> ModelResponse:
+        async def request() -> ModelRequest:
+            return ModelRequest(
+                model=agent.model or provider.default_model,
+                system_prompt=piece.prompt,
+                messages=[UserMessage(content=piece.text)],
+            )
+
+        retry = retry_policy(self.settings, claim.turn)
+        return await call_model(provider, request, NoLog(), stream=False, retry=retry)
+
+    def after(self, claim: Claim, ending: Ending) -> None:
+        """See `Work.after`. Only an agent's turn starts a summary."""
+
+
+def _task(claim: Claim) -> CompactionTask:
+    return CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Piece:
+    """A part of a conversation, in the form that the model gets."""
+
+    prompt: str
+    text: str
+    start: int
+    stop: int
