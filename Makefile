@@ -18,7 +18,7 @@ FUZZ ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos faults fuzz soak bench check format lock clean
+.PHONY: help demo up test chaos faults fuzz soak bench docs check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ faults: $(READY) ## Make each step of worker, gateway and producer fail in every
 bench: $(READY) ## Measure beside what people would use instead, in at most a quarter of an hour
 	$(BIN)/python -m benchmarks $(BENCH)
 
+docs: $(READY) ## Build the documentation into .site; any warning or dead link fails
+	$(BIN)/python -m tools.site
+
 check: $(READY) ## Format, lint, strict types, import arrows, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,7 +73,7 @@ lock: $(TOOLS)/bin/uv ## Write the lock file anew after a change of dependencies
 	$(TOOLS)/bin/uv lock
 
 clean: ## Remove virtual environments, caches and the data of demo and up
-	rm -rf $(VENV) $(TOOLS) .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .site .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

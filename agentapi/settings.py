@@ -50,74 +50,76 @@ class Settings(BaseSettings):
     )
     sentinel_master: str = Field(
         default="mymaster",
-        description="Name of the master, with sentinel:// URLs.",
+        description="Which master to ask the sentinels for, with sentinel:// URLs.",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Modules with the agents that workers serve, separated by commas.",
+        description="Modules whose agents the workers serve, separated by commas.",
     )
     memory: Literal["redis", "memory"] = Field(
         default="redis",
-        description="Where conversations are stored. Workers accept only 'redis'.",
+        description="Where conversations live. Workers accept only 'redis'.",
     )
     eager: bool = Field(
         default=False,
-        description="Test mode: turns run inside enqueue, in memory, without a server.",
+        description="Test mode: turns run inside enqueue, in memory, with no server.",
     )
     queues: int = Field(
-        default=8, ge=1, le=256, description="Number of Celery queues; the same for every process."
+        default=8, ge=1, le=256, description="Celery queues; the same for every process."
     )
     concurrency: int = Field(
-        default=64, ge=1, le=5000, description="Concurrent turns in one worker process."
+        default=64, ge=1, le=5000, description="Turns in flight in one worker process."
     )
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
     )
     inbox_limit: int = Field(
-        default=100, ge=1, description="Maximum waiting and running turns of one conversation."
+        default=100, ge=1, description="Turns of one conversation that may wait or run."
     )
     max_message_bytes: int = Field(
-        default=262_144, ge=1, description="Maximum length of a message, in UTF-8 bytes."
+        default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
     )
     max_tool_result_bytes: int = Field(
         default=1_048_576,
         ge=1,
-        description="Maximum length of a tool's result, in UTF-8 bytes; the rest is cut off.",
+        description="Longest result of a tool, in UTF-8 bytes; the rest is cut off.",
     )
-    max_depth: int = Field(default=5, ge=0, description="Maximum depth of delegated turns.")
+    max_depth: int = Field(
+        default=5, ge=0, description="How many levels deep turns may delegate to other turns."
+    )
     max_children: int = Field(
-        default=50, ge=1, description="Maximum turns that one turn waits for at the same time."
+        default=50, ge=1, description="Turns that one turn may wait for at the same time."
     )
     prices: dict[str, Price] = Field(
         default={},
-        description="Prices of models per million tokens, as JSON: "
+        description="Prices of models for a million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
     approval_timeout: Seconds | None = Field(
         default=None,
-        description="How long a tool call waits for an approval; no limit when not set.",
+        description="How long a tool call waits for an approval; without a limit when not set.",
     )
     max_attachment_bytes: int = Field(
         default=10_485_760,
         ge=0,
-        description="Maximum bytes of the images and files of one message.",
+        description="Total size of the images and files of one message, in bytes.",
     )
-    turn_timeout: Seconds = Field(default=600, description="Maximum duration of one attempt.")
+    turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
     max_attempts: int = Field(
         default=3,
         ge=1,
-        description="A turn fails as poison after its own process has died this many times.",
+        description="Processes that a turn may kill while it runs alone before it fails as poison.",
     )
     isolated_turns: int = Field(
         default=64,
         ge=1,
         le=1000,
-        description="Concurrent turns of one worker that run in a process of their own, because "
-        "they lost a worker before.",
+        description="Turns that lost a worker before and may run at the same time in one worker, "
+        "each in its own process.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
-        description="What a message does to a conversation that has turns: enqueue, reject, "
+        description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace or merge.",
     )
     on_abort: OnAbort = Field(
@@ -125,40 +127,39 @@ class Settings(BaseSettings):
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Retries of a model call after transient failures."
+        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
     )
     park_after: float = Field(
         default=5,
         ge=0,
-        description="Turns that must wait longer for a provider free their place in the worker.",
+        description="Longest wait for a provider inside the worker; a longer one parks the turn.",
     )
     provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
         default={},
-        description="Limits of the fleet for a provider per minute, as JSON: "
+        description="What the fleet may spend on a provider in a minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
     unknown_agent_wait: float = Field(
         default=10,
         ge=0,
-        description="How long a turn with an unknown agent is left to other workers.",
+        description="How long a worker leaves turns of agents that it does not know to others.",
     )
     lease_ttl: Seconds = Field(
-        default=10, description="How long a worker that does not respond keeps its conversations."
+        default=10, description="How long a silent worker keeps its conversations."
     )
     heartbeat: Seconds = Field(default=3, description="Time between renewals of the leases.")
     sweep_interval: Seconds = Field(
-        default=1, description="Time between sweeps for turns without a worker."
+        default=1, description="Time between two looks for overdue turns."
     )
     dispatch_grace: Seconds = Field(
-        default=5,
-        description="How long a sent task may go unclaimed before it is sent again.",
+        default=5, description="How long a wake-up may stay unclaimed before it is sent again."
     )
     watchdog: bool = Field(
         default=True,
-        description="Whether a watchdog process frees the turns of a worker that is killed.",
+        description="Whether a worker's watchdog process frees its turns if the worker is killed.",
     )
     shutdown_grace: float = Field(
-        default=20, ge=0, description="How long running turns may continue after SIGTERM."
+        default=20, ge=0, description="How long turns may run on after SIGTERM."
     )
     turn_retention: Seconds = Field(
         default=7 * 86_400, description="How long an ended turn can be looked up."
@@ -171,7 +172,7 @@ class Settings(BaseSettings):
         description="Idle time after which a conversation is deleted; never when not set.",
     )
     redis_timeout: Seconds = Field(
-        default=5, description="Maximum wait for a response from Redis or the broker."
+        default=5, description="Longest wait for an answer of Redis or the broker."
     )
     gateway_host: str = Field(
         default="127.0.0.1",

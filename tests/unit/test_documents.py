@@ -4,50 +4,41 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
-from agentapi import Settings
+import agentapi.testing
+import orchestrator
 from agentapi.admission.scripts import SCRIPTS as PROVIDERS
 from agentapi.redis.scripts import ScriptSet
 from agentapi.stores.redis.scripts import SCRIPTS as STORES
 from agentapi.stores.redis.scripts import TRANSITIONS
 from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
+from tools.reference import (
+    EXAMPLE_ENVIRONMENT,
+    SETTINGS,
+    SETTINGS_PAGE,
+    example_environment,
+    settings_page,
+)
 
 ROOT = Path(__file__).parents[2]
 
 
-def default_of(name: str) -> str:
-    field = Settings.model_fields[name]
-    if name == "broker_url":
-        return "AGENTAPI_REDIS_URL"
-    value: Any = field.default
-    if value is None or value == ():
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+UP_TO_DATE = "`python -m tools.reference` brings it up to date"
 
 
-def settings_table() -> str:
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = f"`{default_of(name)}`" if default_of(name) else ""
-        rows.append(f"| `AGENTAPI_{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(rows)
+def test_the_settings_page_has_every_setting() -> None:
+    page = SETTINGS_PAGE.read_text()
+    assert all(f"`AGENTAPI_{name.upper()}`" in page for name in SETTINGS.model_fields)
+    assert page == settings_page(page), UP_TO_DATE
 
 
-def test_readme_has_every_setting() -> None:
-    readme = (ROOT / "README.md").read_text()
-    found = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", readme, re.S)
-    assert found is not None
-    assert found[1] == settings_table()
-
-
-def test_example_environment_has_every_setting() -> None:
-    lines = (ROOT / "deploy/agentapi.env.example").read_text().splitlines()
-    for name, field in Settings.model_fields.items():
-        at = lines.index(f"#AGENTAPI_{name.upper()}={default_of(name)}")
-        assert lines[at - 1] == f"# {field.description}"
+def test_the_example_environment_has_every_setting() -> None:
+    text = EXAMPLE_ENVIRONMENT.read_text()
+    assert all(f"\n#AGENTAPI_{name.upper()}=" in text for name in SETTINGS.model_fields)
+    assert text == example_environment(), UP_TO_DATE
 
 
 SETS = (STORES, PROVIDERS, TENANTS)
@@ -85,10 +76,24 @@ def test_every_transition_is_described() -> None:
         assert f"`{name}`" in protocol
 
 
-def test_readme_runs_code_early() -> None:
+def test_the_readme_is_short_and_shows_code_early() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 130
     assert any("make demo" in line for line in lines[:20])
     assert any("from orchestrator import Orchestrator" in line for line in lines[:60])
+
+
+@pytest.mark.parametrize(
+    ("package", "page"),
+    [
+        (agentapi, "docs/reference/agentapi.md"),
+        (orchestrator, "docs/reference/orchestrator.md"),
+        (agentapi.testing, "docs/reference/testing.md"),
+    ],
+)
+def test_the_reference_has_every_public_name(package: ModuleType, page: str) -> None:
+    described = set(re.findall(r"^::: (\S+)", (ROOT / page).read_text(), re.M))
+    assert {f"{package.__name__}.{name}" for name in package.__all__} <= described
 
 
 def test_every_test_that_the_reliability_page_names_is_there() -> None:
@@ -97,3 +102,34 @@ def test_every_test_that_the_reliability_page_names_is_there() -> None:
     code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 20
     assert {name for name in named if f"def {name}(" not in code} == set()
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    path = re.compile(
+        r"`((?:agentapi|workers|orchestrator|tests|examples|benchmarks|tools)/[\w/.]+)`"
+    )
+    named = {
+        (page.name, found)
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        if page.name not in ("CHANGELOG.md", "extending.md")
+        for found in path.findall(page.read_text())
+    }
+    assert len(named) > 40
+    assert sorted(each for each in named if not (ROOT / each[1]).exists()) == []
+
+
+MARKS_OF_TRANSLATION = re.compile(r"\bfor ever\b|\bin passing\b|\banew\b|^Of \w|\. Of \w", re.M)
+OTHERS = ("gateway.md", "protocol.md")
+"""Pages that are not in this style yet."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *ROOT.glob("*.md"),
+        *(page for page in (ROOT / "docs").rglob("*.md") if page.name not in OTHERS),
+    ],
+    ids=lambda page: page.name,
+)
+def test_pages_are_in_plain_english(page: Path) -> None:
+    assert MARKS_OF_TRANSLATION.findall(page.read_text()) == []

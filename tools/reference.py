@@ -1,0 +1,196 @@
+"""Reference pages that follow from the code: settings, the command line, HTTP.
+
+`python -m tools.reference` writes the settings' descriptions into docs/settings.md and
+deploy/agentapi.env.example. The other pages are made while the site is built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from agentapi import Settings, load_settings
+from orchestrator.cli.main import commands
+from orchestrator.doctor import PROVIDER_KEYS
+from orchestrator.gateway.app import create_app
+
+ROOT: Final = Path(__file__).parents[1]
+SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
+EXAMPLE_ENVIRONMENT: Final = ROOT / "deploy/agentapi.env.example"
+SETTINGS: Final[type[Settings]] = Settings
+"""All settings that there are."""
+_TABLE = re.compile(r"(<!-- settings -->\n).*(\n<!-- /settings -->)", re.S)
+
+
+def default_of(name: str) -> str:
+    """A setting's default as one would write it into an environment file."""
+    field = SETTINGS.model_fields[name]
+    if name == "broker_url":
+        return "AGENTAPI_REDIS_URL"
+    value: Any = field.default
+    if value is None or value == ():
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in SETTINGS.model_fields.items():
+        default = f"`{default_of(name)}`" if default_of(name) else ""
+        rows.append(f"| `AGENTAPI_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def settings_page(page: str) -> str:
+    """The settings' page with its table brought up to date."""
+    return _TABLE.sub(lambda found: found[1] + settings_table() + found[2], page)
+
+
+def example_environment() -> str:
+    """An environment file that names every setting with its default."""
+    head = (
+        "# Every setting of agentapi with its default. Uncomment what you change; times are in "
+        "seconds."
+    )
+    settings = [
+        f"# {field.description}\n#AGENTAPI_{name.upper()}={default_of(name)}"
+        for name, field in SETTINGS.model_fields.items()
+    ]
+    keys = "# Keys of model providers, for the workers.\n" + "\n".join(
+        f"#{name}=" for name in PROVIDER_KEYS
+    )
+    return "\n\n".join([head, *settings, keys]) + "\n"
+
+
+def cli_page() -> str:
+    """Every command of `agentapi` with its arguments and options."""
+    return "\n\n".join(_commands("agentapi", typer.main.get_command(commands)))
+
+
+def _commands(path: str, command: Any) -> Iterator[str]:
+    subcommands: Mapping[str, Any] = getattr(command, "commands", {})
+    if subcommands:
+        for name, each in subcommands.items():
+            yield from _commands(f"{path} {name}", each)
+        return
+    yield f"## `{path}`"
+    yield _paragraph(command.help or "")
+    shown = [param for param in command.params if not getattr(param, "hidden", False)]
+    places = [p.name.upper() for p in shown if p.param_type_name == "argument"]
+    yield f"```text\n{' '.join([path, *places, '[OPTIONS]'])}\n```"
+    rows = [_parameter(param) for param in shown]
+    if rows:
+        yield "\n".join(["| parameter | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _parameter(param: Any) -> str:
+    if param.param_type_name == "argument":
+        name = param.name.upper()
+    else:
+        name = ", ".join([*param.opts, *param.secondary_opts])
+        kind = param.type_descriptor.annotation
+        if not param.is_flag:
+            is_choice = isinstance(kind, type) and issubclass(kind, Enum)
+            values = [str(each.value) for each in kind] if is_choice else [kind.__name__.upper()]
+            name = f"{name} {'|'.join(values)}"
+    default = param.default
+    shown = "" if param.required or default in (None, "", False) else f"`{default}`"
+    shown = "" if param.param_type_name == "option" and param.is_flag else shown
+    return f"| `{_cell(name)}` | {_cell(shown)} | {_cell(param.help or '')} |"
+
+
+def openapi_document() -> dict[str, Any]:
+    """What the gateway says about itself at /openapi.json."""
+    return create_app(load_settings()).openapi()
+
+
+def http_page() -> str:
+    """Every route of the gateway, from its OpenAPI document."""
+    document = openapi_document()
+    parts: list[str] = []
+    group = ""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            tag = (operation.get("tags") or ["health"])[0]
+            if tag != group:
+                group = tag
+                parts.append(f"## {_GROUPS.get(tag, tag.capitalize())}")
+            parts.extend(_operation(method, path, operation, document["components"]["schemas"]))
+    return "\n\n".join(parts)
+
+
+_GROUPS: Final = {
+    "openai": "OpenAI's API",
+    "native": "The native API",
+    "health": "Health",
+}
+
+
+def _operation(
+    method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]
+) -> Iterator[str]:
+    yield f"### `{method.upper()} {path}`"
+    yield _paragraph(operation.get("description") or operation["summary"])
+    rows = [
+        f"| `{each['name']}` ({each['in']}) | {_type(each['schema'])} | "
+        f"{_cell(each.get('description', ''))} |"
+        for each in operation.get("parameters", ())
+    ]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    rows += _fields(body.get("schema", {}), schemas)
+    if rows:
+        yield "\n".join(["| parameter | type | meaning |", "| --- | --- | --- |", *rows])
+    answers = [
+        f"| {status} | {_cell(answer['description'])} |"
+        for status, answer in sorted(operation["responses"].items())
+    ]
+    yield "\n".join(["| status | when |", "| --- | --- |", *answers])
+
+
+def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[str]:
+    schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    required: Sequence[str] = schema.get("required", ())
+    return [
+        f"| `{name}` (body{', required' if name in required else ''}) | {_type(of)} | "
+        f"{_cell(of.get('description', ''))} |"
+        for name, of in schema.get("properties", {}).items()
+    ]
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if "anyOf" in schema:
+        kinds = [_type(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kind = schema.get("type", "any")
+    return f"{kind} of {_type(schema['items'])}" if "items" in schema else str(kind)
+
+
+def _paragraph(text: str) -> str:
+    paragraphs = [" ".join(part.split()) for part in text.strip().split("\n\n")]
+    return "\n\n".join(paragraphs).replace("<", "&lt;")
+
+
+def _cell(text: str) -> str:
+    return " ".join(_paragraph(text).split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Bring what is in the repository up to date with the settings."""
+    SETTINGS_PAGE.write_text(settings_page(SETTINGS_PAGE.read_text()))
+    EXAMPLE_ENVIRONMENT.write_text(example_environment())
+
+
+if __name__ == "__main__":
+    main()
