@@ -18,7 +18,7 @@ FUZZ ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos faults fuzz soak bench docs check format lock clean
+.PHONY: help demo up test newest chaos faults fuzz soak bench docs check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,8 +37,14 @@ demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversa
 up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; Ctrl-C stops them
 	$(BIN)/agentapi up --workers $(WORKERS)
 
-test: $(READY) ## Run all tests, with real servers and worker processes
-	$(BIN)/python -m pytest
+test: $(READY) ## Run all tests, with real servers and worker processes; fails below 90 % coverage
+	rm -rf .coverage && mkdir .coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+newest: $(READY) ## Run unit and conformance tests and the demo on the newest Python that this machine has
+	$(BIN)/python -m tests.newest
 
 chaos: $(READY) ## Kill, pause and restart workers and servers at random under load, and count what went wrong
 	$(BIN)/python -m tests.chaos $(CHAOS)
@@ -73,7 +79,7 @@ lock: $(TOOLS)/bin/uv ## Write the lock file anew after a change of dependencies
 	$(TOOLS)/bin/uv lock
 
 clean: ## Remove virtual environments, caches and the data of demo and up
-	rm -rf $(VENV) $(TOOLS) .site .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-newest $(TOOLS) .site .coverage .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

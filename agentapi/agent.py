@@ -34,7 +34,7 @@ class Agent(DefinedAgent[OutputT]):
     in Redis. On its own, ``await agent.run("...")`` holds one conversation in its `memory`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - users see one flat list of options
         self,
         *,
         name: str = "agent",

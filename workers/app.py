@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -26,11 +24,11 @@ from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
-from workers.isolation import SuspectTurn
-from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.runtime import Runtime
+from workers.suspect_process import run_suspect
 from workers.turns.summary import Summary
+from workers.turns.suspect import SuspectTurn
 
 
 class WorkerApp(Celery):
@@ -60,11 +58,7 @@ def create_app(
         InvalidAgent: Two agents have the same name.
     """
     settings = settings or load_settings()
-    if agents is None:
-        _import_from_here()
-        agents = find_agents(settings.agents)
-    else:
-        agents = list(agents)
+    agents = find_agents(settings.agents) if agents is None else list(agents)
     known = by_name(agents)
     refuse_unknown_limits(settings)
     if not settings.eager:
@@ -130,13 +124,6 @@ def refuse_unknown_limits(settings: Settings) -> None:
             raise ConfigurationError(f"AGENTAPI_PROVIDER_LIMITS: {error}") from error
 
 
-def _import_from_here() -> None:
-    """Look for modules of agents in the working directory too, as `celery -A` does."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-
-
 def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
     @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
@@ -156,7 +143,9 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
     if app.settings.watchdog:
-        free_turns(app, app.runtime.candidate(owner), waiting)
+        runtime = app.runtime
+        candidate = runtime.candidate(owner)
+        free_turns(app.settings, app.dispatcher, runtime.process, candidate, waiting)
 
 
 def refuse_other_pools(worker: Any) -> None:
@@ -206,7 +195,8 @@ def _connect_signals(app: WorkerApp) -> None:
             refuse_other_pools(sender)
             # First of all: forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
-                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+                run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
+                on_death=partial(_on_death, app, sender.hostname),
             )
             refuse_newer_fleet(app.store)
             spare_tracebacks()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -21,12 +23,16 @@ def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
     """Import the modules and collect their agents.
 
     Args:
-        modules: Names such as ``"shop.agents"``, importable from where the process runs.
+        modules: Names such as ``"shop.agents"``. The working directory is searched
+            too, as `celery -A` does.
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
         InvalidAgent: Two agents have the same name, or a name has the reserved prefix.
     """
+    here = str(Path.cwd())
+    if modules and here not in sys.path:
+        sys.path.insert(0, here)
     found = [
         agent
         for module in modules

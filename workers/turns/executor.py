@@ -21,8 +21,8 @@ from workers.turns.decision import Commit, Suspend, TurnDecision, decide
 from workers.turns.endings import broken, check_deadline, completed, stopped
 from workers.turns.events import EventLog
 from workers.turns.log import WorkerLog
+from workers.turns.work import Attempt
 from workers.turns.writing import TurnWriter
-from workers.work.base import Attempt
 
 log = logging.getLogger("agentapi.turn")
 

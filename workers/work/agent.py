@@ -19,7 +19,7 @@ from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending, TurnStore
 from agentapi.turns import TurnResult
-from workers.work.base import Attempt, context_of, retry_policy
+from workers.turns.work import Attempt, context_of, retry_policy
 from workers.work.compaction import Compactor
 
 

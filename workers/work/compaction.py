@@ -34,7 +34,7 @@ from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
 from agentapi.turns import NewTurn, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.work.base import Attempt, retry_policy
+from workers.turns.work import Attempt, retry_policy
 
 log = logging.getLogger("agentapi.compaction")
 

@@ -14,7 +14,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.flows import Flow
 from agentapi.stores import Claim, Ending
 from agentapi.turns import TurnResult
-from workers.work.base import Attempt, context_of
+from workers.turns.work import Attempt, context_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from agentapi import Settings
 from agentapi.admission import ProviderGate
@@ -12,13 +11,10 @@ from agentapi.flows import chain_flow, gather_flow
 from agentapi.stores import TurnStore
 from agentapi.turns.kinds import TurnKind
 from workers.dispatch import Dispatcher
+from workers.turns.work import Works
 from workers.work.agent import AgentWork
-from workers.work.base import Work
 from workers.work.compaction import CompactionWork, Compactor
 from workers.work.flow import FlowWork
-
-Works: TypeAlias = Mapping[TurnKind, Work]
-"""The work of each kind."""
 
 
 def make_works(

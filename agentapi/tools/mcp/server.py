@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import InvalidTool
+from agentapi.extras import require_extra
 from agentapi.faults import text_of
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, ToolFailed
@@ -31,7 +32,7 @@ class McpServer:
     it breaks.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - users see one flat list of options
         self,
         name: str,
         *,
@@ -66,7 +67,9 @@ class McpServer:
 
         Raises:
             InvalidTool: An argument is not valid; the message says which.
+            ConfigurationError: The `mcp` package is not installed.
         """
+        require_extra("mcp", "an MCP server")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidTool(
                 f"{name!r} is not a valid name of an MCP server: expected a letter, then at most "

