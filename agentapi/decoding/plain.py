@@ -1,7 +1,7 @@
-"""Text and JSON from outside, made fit to be written down.
+"""Converts text and values from outside into JSON that can be stored.
 
-Models, tools, servers and hooks give what JSON in UTF-8 cannot say: halves of characters, integers
-of any size, objects. It is replaced here, where it enters, so that nothing that comes later breaks.
+Models, tools, servers and hooks produce values that JSON in UTF-8 cannot express: lone surrogates,
+integers of any size, objects. They are replaced here, at the entrance, so that nothing later fails.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.errors import AgentAPIError
 
 DEEPEST: Final = 100
-"""How deep values may be nested; orjson writes 254 levels, and ours come around these."""
+"""Maximum nesting of values; orjson writes 254 levels, some of which are ours."""
 
 MOST_COUNTED: Final = 2**53
-"""Largest count that every reader of JSON, Lua included, takes as it is."""
+"""Largest count that every JSON reader, including Lua, reads exactly."""
 
 _AROUND: Final = 16
-"""Levels that are around a value when it is stored."""
+"""Levels of nesting around a value when it is stored."""
 
 
 class TooDeep(AgentAPIError, ValueError):
@@ -32,7 +32,7 @@ class TooDeep(AgentAPIError, ValueError):
 
 
 def clean_text(text: str) -> str:
-    """The text with halves of characters joined, and replaced where the other half is missing."""
+    """Join surrogate pairs, and replace lone surrogates."""
     if text.isascii():
         return text
     try:
@@ -43,7 +43,7 @@ def clean_text(text: str) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """The text, cut off behind `longest` bytes of UTF-8, with a note that says so."""
+    """Truncate the text to `longest` bytes of UTF-8, with a note that says so."""
     if len(text) * 4 <= longest:
         return text
     encoded = text.encode()
@@ -54,28 +54,28 @@ def cut(text: str, longest: int) -> str:
 
 
 class Pieces:
-    """Text in pieces: half a character at the end of one waits for the next."""
+    """Text in pieces: a high surrogate at the end of a piece waits for the next piece."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def add(self, piece: str) -> str:
-        """What can be shown now."""
+        """Add a piece; returns the text that can be shown now."""
         text = self._half + piece
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return clean_text(text[: len(text) - len(self._half)])
 
     def end(self) -> str:
-        """What is left."""
+        """Return the rest."""
         rest, self._half = self._half, ""
         return clean_text(rest)
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON that can be stored: as it is if it can, else with the nearest that can.
+    """Convert a value to JSON that can be stored; unchanged if it is that already.
 
     Raises:
-        TooDeep: It is nested too deeply, or within itself.
+        TooDeep: It is nested too deeply, or contains itself.
     """
     return value if _is_plain(value) else _plain(value, 0)
 
@@ -110,7 +110,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _as_float(value: int) -> float | None:
-    """As readers of JSON take an integer of more than 64 bits."""
+    """What JSON readers make of an integer of more than 64 bits."""
     try:
         return float(value)
     except OverflowError:
@@ -118,7 +118,7 @@ def _as_float(value: int) -> float | None:
 
 
 def clean_message(message: AssistantMessage) -> AssistantMessage:
-    """A model's answer as it can be stored."""
+    """Convert a model's response to a form that can be stored."""
     content = clean_text(message.content)
     model = None if message.model is None else clean_text(message.model)
     if (
@@ -127,12 +127,12 @@ def clean_message(message: AssistantMessage) -> AssistantMessage:
         and message.tool_calls == ()
         and message.provider_data == {}
     ):
-        # As most answers are.
+        # The common case.
         return message
     try:
         data = dict(plain(message.provider_data))
     except TooDeep:
-        # The provider does without, as for a message of another provider.
+        # The provider copes without it, as with a message of another provider.
         data = {}
     return replace(
         message,
@@ -159,7 +159,7 @@ def _clean_call(call: ToolCall) -> ToolCall:
 
 
 def clean_usage(usage: Usage) -> Usage:
-    """Tokens as they can be added up: whole numbers from 0 to `MOST_COUNTED`."""
+    """Limit token counts to whole numbers from 0 to `MOST_COUNTED`."""
     sent, got = _count(usage.input_tokens), _count(usage.output_tokens)
     cached = _count(usage.cached_tokens)
     if sent is usage.input_tokens and got is usage.output_tokens and cached is usage.cached_tokens:

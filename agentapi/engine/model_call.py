@@ -177,7 +177,7 @@ async def ride_out(
             delay = spread(retry_delay(error, failures))
             if retry.park_after is not None and delay > retry.park_after:
                 raise TurnParked(
-                    f"provider {error.provider!r} is tried again in {delay:.0f} s",
+                    f"{error.source} is tried again in {delay:.0f} s",
                     delay=delay,
                     failures=failures,
                 ) from error
