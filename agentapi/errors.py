@@ -19,9 +19,36 @@ LONGEST_WAIT: Final = 86_400.0
 
 
 class AgentAPIError(Exception):
-    """The root of all errors raised by `agentapi`, `workers` and `orchestrator`."""
+    """Root of all errors raised by `agentapi`, `workers` and `orchestrator`.
+
+    A message never contains the id of a conversation, which may be an internal one that a client
+    must not see. The id is a field, and `str()` adds it.
+
+    Attributes:
+        conversation_id: The conversation at fault as the store knows it, or None.
+        turn_id: The turn at fault, or None.
+    """
 
     code: ClassVar[str] = "error"
+    conversation_id: str | None = None
+    turn_id: str | None = None
+
+    def __init__(
+        self, message: str = "", *, conversation_id: str | None = None, turn_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.conversation_id = conversation_id
+        self.turn_id = turn_id
+
+    def without_ids(self) -> str:
+        """The message alone."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        message = self.without_ids()
+        if self.conversation_id is None:
+            return message
+        return f"{message} (conversation_id={self.conversation_id!r})"
 
 
 # Fix the call: this input can never succeed.
@@ -182,8 +209,7 @@ class TurnFailed(AgentAPIError):
     code = "turn_failed"
 
     def __init__(self, message: str, *, turn_id: str = "", error_code: str = "") -> None:
-        super().__init__(message)
-        self.turn_id = turn_id
+        super().__init__(message, turn_id=turn_id)
         self.error_code = error_code
 
 

@@ -33,8 +33,9 @@ def gateway() -> None:
     """Serve agents over HTTP, with OpenAI's API and a native one. Settings: AGENTAPI_GATEWAY_*."""
     from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
+    from orchestrator.gateway.settings import load_gateway_settings
 
-    settings = load_settings()
+    settings = load_gateway_settings()
     configure_logging(settings.log_level, settings.log_format)
     serve(settings)
 

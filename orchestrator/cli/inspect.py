@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agentapi import Settings, load_settings
-from agentapi.settings import without_password
+from agentapi.errors import ConfigurationError
+from agentapi.settings import read_settings, without_password
 from orchestrator.cli.console import console
 from orchestrator.doctor import PROVIDER_KEYS, examine
 from orchestrator.findings import Level
@@ -27,9 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def settings() -> None:
     """Print every setting with its value. Secrets are hidden."""
-    values = load_settings()
+    kind = _settings()
+    values = read_settings(kind, {})
     table = Table("variable", "value", "meaning")
-    for name, field in Settings.model_fields.items():
+    for name, field in kind.model_fields.items():
         value = getattr(values, name)
         shown = without_password(value) if name.endswith("_url") else _plain(value)
         table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)
@@ -37,6 +39,15 @@ def settings() -> None:
         shown = "set (hidden)" if os.environ.get(name) else "not set"
         table.add_row(name, shown, "Key of a model provider.")
     console.print(table)
+
+
+def _settings() -> type[Settings]:
+    """The gateway's settings include all others; without its extra there are only those."""
+    try:
+        from orchestrator.gateway.settings import GatewaySettings
+    except ConfigurationError:
+        return Settings
+    return GatewaySettings
 
 
 def _plain(value: object) -> str:
