@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from agentapi.conversation.cleaning import clean_message
 from agentapi.conversation.messages import AssistantMessage, ToolCall
-from agentapi.decoding.plain import clean_message, clean_text
+from agentapi.decoding.plain import clean_text
 from agentapi.errors import AgentAPIError, HookFailed, TurnVetoed
 from agentapi.faults import named, stop_if_asked
 from agentapi.tools.context import ToolContext

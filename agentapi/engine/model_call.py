@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from agentapi.decoding.plain import Pieces, clean_message, clean_text, clean_usage
+from agentapi.conversation.cleaning import clean_message, clean_usage
+from agentapi.decoding.plain import Pieces, clean_text
 from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
