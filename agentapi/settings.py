@@ -1,4 +1,4 @@
-"""Settings: from the environment and a `.env` file, prefix `AGENTAPI_`."""
+"""Settings, from the environment and a `.env` file, with the prefix `AGENTAPI_`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
 
 class ProviderLimits(BaseModel):
-    """What the whole fleet may ask of a provider within any 60 seconds; None for no limit."""
+    """Limits of the whole fleet for a provider within any 60 seconds; None for no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class ProviderLimits(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default. Times are in seconds."""
+    """All settings with their defaults. Times are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix="AGENTAPI_",
@@ -213,7 +213,7 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`.
 
     Args:
-        overrides: Settings by field name that win over the environment.
+        overrides: Settings by field name; they take precedence over the environment.
 
     Raises:
         ConfigurationError: A value is not valid; names the variable, never the value.
@@ -237,7 +237,7 @@ def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
         problems = "; ".join(
             f"{_variable(problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
-            # A default that depends on a setting that is wrong is no problem of its own.
+            # This default depends on another setting, whose own error is listed already.
             if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
@@ -255,7 +255,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL fit for a log or an error: any password replaced by ``***``."""
+    """The URL with its password replaced by ``***``, for logs and errors."""
     return ";".join(_hide(part) for part in url.split(";"))
 
 

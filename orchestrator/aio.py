@@ -15,7 +15,7 @@ from typing import Any, Self, overload
 from typing_extensions import Unpack
 
 from agentapi import Agent, Settings
-from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.user_input import UserInput
 from agentapi.errors import StoreFault, TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (

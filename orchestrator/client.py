@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from agentapi import Agent
-from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.producer import Producer

@@ -10,7 +10,8 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.stores import TurnStore, Wakeup
 
 
@@ -32,7 +33,7 @@ class EagerWakeups:
 
 
 def eager_backend(
-    settings: Settings, agents: Iterable[Agent] | None
+    settings: Settings, agents: Iterable[AgentDefinition] | None
 ) -> tuple[TurnStore, EagerWakeups]:
     """The in-memory store and the app that runs turns on it.
 

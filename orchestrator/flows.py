@@ -8,8 +8,9 @@ from typing import TypeAlias
 import orjson
 
 from agentapi import Agent, Settings
-from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import unknown_agent
+from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.turns import TurnResult
@@ -36,7 +37,11 @@ def replies_of(
 
 
 def checked_asks(
-    links: Sequence[Link], known: Mapping[str, Agent], settings: Settings, *, chained: bool
+    links: Sequence[Link],
+    known: Mapping[str, AgentDefinition],
+    settings: Settings,
+    *,
+    chained: bool,
 ) -> list[Ask]:
     """Check the turns of a gather or a chain.
 

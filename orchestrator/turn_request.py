@@ -10,9 +10,9 @@ from typing import Any, TypedDict, TypeVar
 import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
-from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import is_internal, unknown_agent
-from agentapi.conversation.attachments import UserInput, content_of
+from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidInput
@@ -83,7 +83,7 @@ class TurnRequest:
 
 def new_turn(
     request: TurnRequest,
-    known: Mapping[str, Agent],
+    known: Mapping[str, AgentDefinition],
     settings: Settings,
     *,
     internal: bool = False,

@@ -12,7 +12,8 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.agents.registry import by_name, load_agents
+from agentapi.agents.definition import AgentDefinition, DefinedAgent
+from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.logs import configure_logging
@@ -41,7 +42,7 @@ class WorkerApp(Celery):
 
 def create_app(
     settings: Settings | None = None,
-    agents: Iterable[Agent] | None = None,
+    agents: Iterable[DefinedAgent | AgentDefinition] | None = None,
     store: TurnStore | None = None,
 ) -> WorkerApp:
     """Create the app. Nothing connects or starts before the worker does.
@@ -57,12 +58,11 @@ def create_app(
         InvalidAgent: Two agents have the same name.
     """
     settings = settings or load_settings()
-    if agents is None:
-        agents = load_agents(settings.agents).values()
+    agents = find_agents(settings.agents) if agents is None else list(agents)
     known = by_name(agents)
     refuse_unknown_limits(settings)
     if not settings.eager:
-        refuse_private_memory(settings, known.values())
+        refuse_private_memory(settings, agents)
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
@@ -88,7 +88,9 @@ def create_app(
     return app
 
 
-def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
+def refuse_private_memory(
+    settings: Settings, agents: Iterable[DefinedAgent | AgentDefinition]
+) -> None:
     """Refuse memory that only one worker would see.
 
     Raises:
@@ -101,7 +103,7 @@ def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
             "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
         )
     for agent in agents:
-        if agent.has_memory:
+        if isinstance(agent, Agent) and agent.has_memory:
             raise ConfigurationError(
                 f"agent {agent.name!r} has a memory ({type(agent.memory).__name__}): a worker "
                 "runs one agent for many conversations and keeps them in Redis itself; remove "

@@ -12,11 +12,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
+from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import line
 from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
+from agentapi.tools.threads import limit_tool_threads
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.isolation import IsolatedTurns
@@ -60,7 +62,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        agents: Mapping[str, Agent],
+        agents: Mapping[str, AgentDefinition],
         store: TurnStore,
         dispatcher: Dispatcher,
         process: str | None = None,
@@ -94,6 +96,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
+        limit_tool_threads(self._loop.loop, settings.tool_threads)
         self._tasks: set[asyncio.Task[TurnDecision]] = set()
         self.threads = StoreThreads(STORE_THREADS)
         self.tool_places = ToolPlaces(

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import configure_logging
 from agentapi.stores import RedisTurnStore
 from workers.dispatch import Dispatcher
@@ -21,7 +22,10 @@ LOOK: Final = 0.5
 
 
 def run_suspect(
-    settings: Settings, dispatcher: Dispatcher, agents: Mapping[str, Agent], turn: SuspectTurn
+    settings: Settings,
+    dispatcher: Dispatcher,
+    agents: Mapping[str, AgentDefinition],
+    turn: SuspectTurn,
 ) -> dict[str, Any]:
     """Run a turn in this process, which runs nothing else.
 

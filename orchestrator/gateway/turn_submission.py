@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 import orjson
 from pydantic import BaseModel
 
-from agentapi.conversation.attachments import File, Image
 from agentapi.conversation.messages import Message, dumps
+from agentapi.conversation.user_input import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
 from agentapi.turns import NewTurn, OnAbort, OnBusy
 from orchestrator.gateway.http.errors import KeyReused

@@ -83,7 +83,9 @@ def test_eager_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_agent_that_is_not_registered_here(eager: Orchestrator) -> None:
-    with pytest.raises(UnknownAgent, match="no agent 'sales' here; known are: support"):
+    with pytest.raises(
+        UnknownAgent, match="agent 'sales' is not registered here; registered are: support"
+    ):
         eager.enqueue("sales", "hi")
 
 

@@ -154,7 +154,7 @@ def test_nobody_enqueues_turns_of_the_runtime(
     module.__dict__["mine"] = Agent(name=agent, provider="openai")
     sys.modules[module.__name__] = module
     try:
-        with pytest.raises(InvalidAgent, match="not free"):
+        with pytest.raises(InvalidAgent, match="are reserved"):
             load_agents([module.__name__])
     finally:
         del sys.modules[module.__name__]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.user_input import File, Image
 from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.http.errors import InvalidRequest, RateLimited
 from orchestrator.gateway.openai.attachments import check_addresses

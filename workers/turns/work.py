@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.window import Window
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.progress import TurnProgress
@@ -32,7 +33,7 @@ class Attempt:
         book: What has become of calls that waited.
     """
 
-    agent: Agent
+    agent: AgentDefinition
     claim: Claim
     progress: TurnProgress
     running: RunningTurn
@@ -51,7 +52,7 @@ class Work(Protocol):
         """Whether the turn needs an agent that this worker does not know; another may."""
         ...
 
-    def agent(self, claim: Claim) -> Agent:
+    def agent(self, claim: Claim) -> AgentDefinition:
         """The agent that runs the turn.
 
         Raises:

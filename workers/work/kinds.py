@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.flows import chain_flow, gather_flow
 from agentapi.stores import TurnStore
 from agentapi.turns.kinds import TurnKind
@@ -18,7 +19,7 @@ from workers.work.flow import FlowWork
 
 def make_works(
     settings: Settings,
-    agents: Mapping[str, Agent],
+    agents: Mapping[str, AgentDefinition],
     store: TurnStore,
     dispatcher: Dispatcher,
     gate: ProviderGate,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from agentapi.conversation.attachments import File, Image
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
+from agentapi.conversation.user_input import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.ids import new_message_key
 from orchestrator.gateway.openai.attachments import attachment_of
