@@ -1,8 +1,7 @@
 """Names of the keys in Redis.
 
-All keys of a conversation carry its partition as hash tag, so that one script may change them
-together. That would suit Redis Cluster, which is not supported yet: the sweep reads the indexes of
-all partitions in one call, and no client for a cluster is made.
+All keys of a conversation and of its turns carry its partition as hash tag: scripts change them
+together. Redis Cluster is not supported.
 """
 
 from __future__ import annotations

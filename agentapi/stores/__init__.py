@@ -1,4 +1,4 @@
-"""Where turns and conversations live: one protocol, on Redis and in memory."""
+"""Stores of turns and conversations: the protocols, and both implementations."""
 
 from agentapi.stores.answers import (
     Accepted,
@@ -33,7 +33,13 @@ from agentapi.stores.conversations import (
 )
 from agentapi.stores.in_memory.store import InMemoryTurnStore
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.protocol import TurnStore
+from agentapi.stores.protocol import (
+    HistoryStore,
+    ProducerStore,
+    SweepStore,
+    TurnStore,
+    WorkerStore,
+)
 from agentapi.stores.redis.store import RedisTurnStore
 
 __all__ = [
@@ -51,6 +57,7 @@ __all__ = [
     "ErrandKind",
     "ForgottenTurn",
     "Fork",
+    "HistoryStore",
     "InMemoryTurnStore",
     "Lease",
     "NewEvent",
@@ -58,6 +65,7 @@ __all__ = [
     "Page",
     "Perished",
     "Place",
+    "ProducerStore",
     "Reading",
     "RedisTurnStore",
     "Refusal",
@@ -68,8 +76,10 @@ __all__ = [
     "SearchOn",
     "StoredMessage",
     "Suspended",
+    "SweepStore",
     "TurnStore",
     "Unended",
     "Unreadable",
     "Wakeup",
+    "WorkerStore",
 ]

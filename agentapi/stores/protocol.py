@@ -1,7 +1,7 @@
-"""What a turn store is: the turn protocol as one small seam, two implementations behind it.
+"""What a store does, cut by who uses it. `TurnStore` is the whole; two classes implement it.
 
-Every method is one atomic transition, may be repeated, and raises `LeaseLost` when the caller
-does not own the conversation any more.
+Every method that changes something is one atomic transition, and may be repeated: a repeat answers
+as the first call did. Every method may raise `StoreUnavailable` when the store cannot be reached.
 """
 
 from __future__ import annotations
@@ -36,30 +36,76 @@ from agentapi.turns import (
 )
 
 
-class TurnStore(Protocol):
-    """Conversations and turns, and every transition between their states."""
-
-    @property
-    def calls(self) -> CallStore:
-        """Transitions of calls that wait for decisions and other turns."""
-        ...
-
-    @property
-    def conversations(self) -> ConversationStore:
-        """Changes and reads of conversations outside of their turns."""
-        ...
+class ProducerStore(Protocol):
+    """For producers: they enqueue turns, follow them, cancel them and retry them."""
 
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
-        """Accept turns, each for itself, in this order.
+        """Accept turns in this order, each independently of the others.
 
         Returns:
-            For each turn that it was accepted, or the error that says why not
-            (`ConversationBusy`, `TenantMismatch`), for the caller to raise.
-
-        Raises:
-            StoreUnavailable: Redis is out of reach.
+            For each turn that it was accepted, or the error to raise (`ConversationBusy`,
+            `TenantMismatch`).
         """
         ...
+
+    def cancel(self, turn_id: str) -> Cancellation:
+        """Cancel a turn.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+        """
+        ...
+
+    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
+        """Run a failed turn again from its last recorded step.
+
+        Args:
+            turn_id: The turn.
+            operation: The caller's name for this call; a repeat with the same name does nothing.
+
+        Returns:
+            The wake-up to send now.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+            TurnNotRetryable: It has not failed, or left its messages in the history.
+            ConversationBusy: The inbox is full.
+            TenantMismatch: The conversation was forgotten, and begun again by another tenant.
+        """
+        ...
+
+    def turn(self, turn_id: str) -> Turn:
+        """A turn as it stands; for the id of a merged message, the turn that it joined.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+        """
+        ...
+
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
+        """Events of turns after the given numbers; waits until there are some.
+
+        Args:
+            cursors: For each turn id the number of the last event already seen; -1 for none.
+            timeout: The longest wait in seconds; 0 does not wait.
+            count: The most events of each turn; all when not given.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make a waiting `events` return immediately."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """For workers: they claim a turn, record its steps and end it, all under a lease.
+
+    Writes raise `LeaseLost` when another worker owns the conversation by now.
+    """
+
+    calls: CallStore
 
     def claim(
         self,
@@ -71,10 +117,10 @@ class TurnStore(Protocol):
         window: Window,
         isolated: bool = False,
     ) -> Claim | Unreadable | Refusal:
-        """Take the right to run a turn. The same token again gets the same lease.
+        """Take the right to run a turn. The same token gets the same lease again.
 
         Args:
-            conversation_id: Of the turn.
+            conversation_id: The turn's conversation.
             turn_id: The turn.
             owner: The worker's name, for people.
             token: Names this claim; begins with the name of the claiming process.
@@ -83,37 +129,24 @@ class TurnStore(Protocol):
                 lost their worker.
 
         Returns:
-            The claim; or that it was won and a record cannot be read; or why it was not won.
-        """
-        ...
-
-    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
-        """Count the death of a process that ran a turn and nothing else.
-
-        Args:
-            conversation_id: Of the turn.
-            turn_id: The turn.
-            process: What the process's claim token began with; a repeat counts once.
-
-        Returns:
-            How often that happened to the turn; None when the process did not have it.
+            The claim; or that it was won and a record cannot be read; or why it was refused.
         """
         ...
 
     def record(self, lease: Lease, index: int, step: Step) -> bool:
-        """Keep step number `index`, counted from 0.
+        """Record step number `index`, counted from 0.
 
         Returns:
             Whether somebody asked to cancel the turn.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
-            JournalBehind: Steps before this one are not there.
+            JournalBehind: Steps before this one are missing.
         """
         ...
 
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
-        """End the turn; returns the turn that may run now.
+        """End the turn; returns the wake-up of the turn that may run now.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -124,9 +157,9 @@ class TurnStore(Protocol):
         """Hand the turn back at its last recorded step.
 
         Args:
-            lease: The turn's.
-            delay: Seconds until the sweep dispatches it, for a turn that this worker cannot run
-                and another one might; 0 when the caller does so at once.
+            lease: The turn's lease.
+            delay: Seconds until the sweep dispatches the turn, for one that this worker cannot run
+                and another might; 0 when the caller dispatches it itself.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -134,13 +167,13 @@ class TurnStore(Protocol):
         ...
 
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
-        """Let the turn wait `delay` seconds without a worker.
+        """Let the turn wait without a worker.
 
         Args:
-            lease: The turn's.
-            delay: Seconds until the sweep dispatches it.
-            failures: Failures of the model call that it waits for.
-            steps: Number of recorded steps, which says which call that is.
+            lease: The turn's lease.
+            delay: Seconds until the sweep dispatches the turn.
+            failures: How often the model call that it waits for has failed.
+            steps: Number of recorded steps, which identifies that call.
             reason: A short word for the turn's event.
 
         Returns:
@@ -151,67 +184,62 @@ class TurnStore(Protocol):
         """
         ...
 
-    def expire(self, turn_id: str) -> Wakeup | None:
-        """End a turn whose deadline has passed before it began; returns the turn that may run now.
+    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """Renew leases, all in one round trip."""
+        ...
 
-        Any other turn is left as it is.
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+        """Append events, all in one round trip; events of lost leases are dropped.
+
+        Args:
+            batches: The lease, the number of the batch under this lease counted from 1, the events.
         """
         ...
 
-    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
-        """Run a failed turn again from its last recorded step; returns the wake-up to send now.
+
+class SweepStore(Protocol):
+    """For the sweep and the watchdog: they keep turns moving that no worker continues."""
+
+    def expire(self, turn_id: str) -> Wakeup | None:
+        """End a turn whose deadline passed before it began; leave any other turn as it is.
+
+        Returns:
+            The wake-up of the turn that may run now.
+        """
+        ...
+
+    def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
+        """Count the death of a process that ran a turn and nothing else.
 
         Args:
+            conversation_id: The turn's conversation.
             turn_id: The turn.
-            operation: The caller's name for this call; a repeat does nothing.
+            process: What the process's claim token began with; a repeat counts once.
 
-        Raises:
-            TurnNotFound: There is none.
-            TurnNotRetryable: It has not failed, or left its messages in the history.
-            ConversationBusy: The inbox is full.
-            TenantMismatch: The conversation was forgotten, and begun again by another tenant.
+        Returns:
+            How many such deaths the turn has; None when the process did not have the turn.
         """
         ...
 
     def orphan(self, process: str) -> list[str]:
-        """End the leases of a process that is certainly dead.
+        """End the leases of a process that is known to be dead.
 
         Args:
             process: What the process's claim tokens begin with.
 
         Returns:
-            The conversations whose lease it had; they are overdue now.
-        """
-        ...
-
-    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
-        """Keep leases, all in one round trip."""
-        ...
-
-    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
-        """Append events, all in one round trip; those of lost leases are dropped.
-
-        Args:
-            batches: Lease, number of the batch under this lease counted from 1, events.
-        """
-        ...
-
-    def cancel(self, turn_id: str) -> Cancellation:
-        """Cancel a turn.
-
-        Raises:
-            TurnNotFound: There is none.
+            The conversations that it had leases of; they are overdue now.
         """
         ...
 
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        """Be, or stay, the fleet's sweeper; and learn whether anybody sweeps.
+        """Become, or stay, the worker that sweeps for the fleet; and learn whether anybody sweeps.
 
         Args:
             candidate: The worker's name in the election.
             ttl: Seconds for which it is elected.
-            swept: Whether it has completed a sweep since its last call. One that stays elected
-                and completes none is seen by all.
+            swept: Whether it has completed a sweep since its last call. So every worker sees when
+                the elected one completes none.
         """
         ...
 
@@ -220,15 +248,15 @@ class TurnStore(Protocol):
         ...
 
     def resign(self, candidate: str) -> None:
-        """Stop being the sweeper, so that another need not wait for the election's end."""
+        """Stop being the sweeper, so that another worker need not wait for the election to end."""
         ...
 
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """Conversations that should have moved by now, errands that nobody has carried out.
+        """Conversations that should have moved by now, and errands that nobody has carried out.
 
         Args:
-            limit: At most so many conversations, and so many errands, of each partition. Errands
-                that this release does not know are left out.
+            limit: The most conversations, and the most errands, of each partition. Errands that
+                this release does not know are left out.
         """
         ...
 
@@ -236,21 +264,22 @@ class TurnStore(Protocol):
         """How far the wake-ups of each partition have been claimed.
 
         Returns:
-            Of each partition the time, in seconds, at which the newest wake-up that was claimed
-            would have been overdue. A broker's queue is first in, first out.
+            For each partition the time, in seconds, at which the newest claimed wake-up would have
+            been overdue. A broker's queue is first in, first out.
         """
         ...
 
     def redispatch(
         self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
     ) -> list[Wakeup]:
-        """The wake-ups to send again, of those overdue conversations that still are.
+        """The wake-ups to send again, for those of the conversations that are still overdue.
 
         Args:
-            conversation_ids: Which.
-            claimed: Of each partition how far its broker's queue has come (see `claimed`); none
-                when the queue is empty. A wake-up that was sent and that this has not overtaken by
-                a second is taken to be in line, for up to `LONGEST_IN_LINE` seconds.
+            conversation_ids: The conversations.
+            claimed: For each partition how far its broker's queue has come (see `claimed`); no
+                entry when the queue is empty. A wake-up that was sent less than a second before
+                that point, or after it, is taken to be in the queue for up to `LONGEST_IN_LINE`
+                seconds.
         """
         ...
 
@@ -258,43 +287,23 @@ class TurnStore(Protocol):
         """Make turns due now that wait for a wake-up which the broker may have lost.
 
         Args:
-            limit: At most so many of each partition.
+            limit: The most turns of each partition.
 
         Returns:
-            How many.
+            How many turns are due now.
         """
         ...
 
-    def turn(self, turn_id: str) -> Turn:
-        """A turn as it stands; for the id of a message that was merged, the turn it joined.
 
-        Raises:
-            TurnNotFound: There is none.
-        """
-        ...
-
-    def events(
-        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
-    ) -> dict[str, list[Event]]:
-        """Events of turns after the given numbers (-1 for all); waits for the first.
-
-        Args:
-            cursors: Turn ids, each with the number of the last event already seen.
-            timeout: Longest wait in seconds; 0 does not wait.
-            count: Most events of each turn; all when not given.
-        """
-        ...
-
-    def interrupt(self) -> None:
-        """Make a waiting `events` return at once."""
-        ...
+class HistoryStore(Protocol):
+    """Histories, and what is kept beside them."""
 
     def history(self, conversation_id: str) -> list[Message]:
         """All messages of a conversation, oldest first."""
         ...
 
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of a conversation's images and files by their names; those that are there."""
+        """Bytes of a conversation's images and files by name; missing names are left out."""
         ...
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
@@ -308,30 +317,39 @@ class TurnStore(Protocol):
     def summarise(
         self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
     ) -> bool:
-        """Keep a summary of the first `stop` messages, made from the one of the first `start`.
+        """Store a summary of the first `stop` messages, made from the one of the first `start`.
 
         Returns:
-            Whether it is kept; not if the history is another one by now, or another was faster.
+            Whether it was stored; not if the history was reset, or another summary was faster.
         """
         ...
 
     def reset(self, conversation_id: str) -> int:
-        """Begin a conversation's history anew; returns how many messages it had."""
+        """Start a conversation's history over; returns how many messages it had."""
         ...
 
+
+class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, Protocol):
+    """Conversations and turns, and every transition between their states.
+
+    Attributes:
+        calls: Calls that wait for decisions and other turns.
+        conversations: Conversations outside of their turns.
+    """
+
+    conversations: ConversationStore
+
     def check_protocol(self) -> None:
-        """See that this release may work beside those that use the store already.
+        """Check that this release may work beside those that use the store already.
 
         Raises:
-            ConfigurationError: The fleet has moved on to a protocol that this release cannot read.
-            StoreUnavailable: The store cannot be reached.
+            ConfigurationError: The fleet writes a version of the protocol that this release cannot
+                read.
         """
         ...
 
     def ping(self) -> None:
-        """Raises:
-        StoreUnavailable: The store cannot be reached.
-        """
+        """Raise `StoreUnavailable` when the store cannot be reached."""
         ...
 
     def close(self) -> None:

@@ -87,9 +87,9 @@ class Limits:
     """What may be spent. Checked before each model call, so the last one may go beyond.
 
     Attributes:
-        steps: Model responses and tool results, above 0; None for no limit, as for all.
-        tokens: Of all model calls, above 0.
-        cost: By `AGENTAPI_PRICES`, above 0. Models without a price cost nothing.
+        steps: Model responses and tool results, 0 or more; None for no limit, as for all.
+        tokens: Tokens of all model calls, 0 or more.
+        cost: By `AGENTAPI_PRICES`, 0 or more. Models without a price cost nothing.
     """
 
     steps: int | None = None
@@ -99,7 +99,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and value < 0:
-                raise InvalidAgent(f"limits: {name} is {value}, expected a number above 0, or None")
+                raise InvalidAgent(f"limits: {name} is {value}, expected 0 or more, or None")
 
     def check(self, spent: Spent, whose: str) -> None:
         """See that something is left.

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
 from agentapi.logs import line
-from agentapi.stores import TurnStore
+from agentapi.stores import ProducerStore
 from agentapi.supervision import MAX_FAILURES, Service, Supervisor
 from agentapi.turns import Event
 
@@ -76,7 +76,7 @@ class EventFollower:
     """
 
     def __init__(
-        self, store: TurnStore, supervisor: Supervisor | None = None, page: int = PAGE
+        self, store: ProducerStore, supervisor: Supervisor | None = None, page: int = PAGE
     ) -> None:
         """Create a follower; `start`, or the first subscription, starts its thread.
 

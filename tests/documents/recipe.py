@@ -74,7 +74,7 @@ def _into_class(text: str, name: str, code: str) -> str:
         for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef) and node.name == name
     ]
-    is_method = code.startswith(("def ", "async def "))
+    is_method = code.startswith(("def ", "async def ", "@"))
     members: Sequence[ast.stmt] = [
         node for node in found.body if is_method or isinstance(node, ast.AnnAssign)
     ]

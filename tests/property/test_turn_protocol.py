@@ -6,10 +6,7 @@ A model of a few lines says what should be; both stores must agree with it after
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -25,7 +22,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agentapi.conversation.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.ids import create_turn_id
 from agentapi.stores import (
@@ -44,40 +40,12 @@ from agentapi.turns import (
     NewTurn,
     OnAbort,
     OnBusy,
-    Step,
     TurnStatus,
 )
 from tests.conformance.stores import Bench, completed, in_memory, model_step, on_redis, tool_step
+from tests.property.turn_model import Expected, valid
 
 CONVERSATIONS = ("user:1", "user:2", "tenant:acme:user:1")
-
-
-@dataclass
-class Expected:
-    """What a conversation should look like."""
-
-    accepted: list[str] = field(default_factory=list)
-    inbox: list[str] = field(default_factory=list)
-    history: list[Message] = field(default_factory=list)
-    steps: dict[str, list[Step]] = field(default_factory=dict)
-    recorded: Counter[str] = field(default_factory=Counter)
-    status: dict[str, TurnStatus] = field(default_factory=dict)
-    cancel_asked: set[str] = field(default_factory=set)
-    keeps: set[str] = field(default_factory=set)
-    begun: set[str] = field(default_factory=set)
-    retries: Counter[str] = field(default_factory=Counter)
-    merged: dict[str, str] = field(default_factory=dict)
-    woken: dict[str, str | None] = field(default_factory=dict)
-    late: set[str] = field(default_factory=set)
-    expired: set[str] = field(default_factory=set)
-    finished: list[str] = field(default_factory=list)
-    batches: Counter[Lease] = field(default_factory=Counter)
-    shown: Counter[str] = field(default_factory=Counter)
-    covered: int = 0
-    lease: Lease | None = None
-    lease_live: bool = False
-    epoch: int = 0
-    generation: int = 0
 
 
 class TurnProtocol(RuleBasedStateMachine):
@@ -475,21 +443,6 @@ class TurnProtocol(RuleBasedStateMachine):
                 assert steps == expected.recorded[turn_id]
                 shown = sum(event.type is EventType.DELTA for event in events)
                 assert shown == expected.shown[turn_id]
-
-
-def valid(history: list[Message]) -> bool:
-    """Whether every provider accepts it: each call has its result, each turn its reply."""
-    open_calls: set[str] = set()
-    for message, following in zip_longest(history, history[1:]):
-        if isinstance(message, AssistantMessage):
-            open_calls = {call.id for call in message.tool_calls}
-        elif isinstance(message, ToolMessage):
-            open_calls.discard(message.call_id)
-        if (following is None or isinstance(following, UserMessage)) and (
-            open_calls or not isinstance(message, AssistantMessage)
-        ):
-            return False
-    return True
 
 
 EXAMPLES = settings(

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentapi.errors import StoreUnavailable
-from agentapi.stores import Lease, NewEvent, TurnStore
+from agentapi.stores import Lease, NewEvent, WorkerStore
 from agentapi.supervision import Supervisor
 from agentapi.turns import EventType
 from workers.turns.events import EventLog
@@ -54,7 +54,7 @@ def log(
     store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EventLog]:
     monkeypatch.setattr("workers.turns.events.FLUSH_INTERVAL", 600.0)
-    log = EventLog(cast("TurnStore", store), supervisor)
+    log = EventLog(cast("WorkerStore", store), supervisor)
     log.start()
     yield log
     log.stop()

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentapi.errors import AgentAPIError, LoginRefused, StoreFault, StoreUnavailable
-from agentapi.stores import TurnStore
+from agentapi.stores import ProducerStore
 from agentapi.turns import Event, EventType
 from orchestrator.events import follower as follower_module
 from orchestrator.events.follower import Delivery, EventFollower, Listener, Subscription
@@ -57,7 +57,7 @@ def streams() -> Streams:
 
 @pytest.fixture
 def follower(streams: Streams) -> Iterator[EventFollower]:
-    running = EventFollower(cast("TurnStore", streams))
+    running = EventFollower(cast("ProducerStore", streams))
     yield running
     streams.before = lambda _: None
     running.close()
@@ -291,7 +291,7 @@ def test_one_read_is_handed_over_in_one_call(streams: Streams, follower: EventFo
 
 
 def test_events_come_in_pages(streams: Streams) -> None:
-    paged = EventFollower(cast("TurnStore", streams), page=2)
+    paged = EventFollower(cast("ProducerStore", streams), page=2)
     for _ in range(4):
         streams.emit("a", EventType.STEP)
     streams.emit("a")

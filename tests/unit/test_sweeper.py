@@ -11,7 +11,7 @@ import pytest
 from agentapi import load_settings
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id, partition_of, partition_of_turn
-from agentapi.stores import Errand, ErrandKind, TurnStore, Wakeup
+from agentapi.stores import Errand, ErrandKind, SweepStore, Wakeup
 from agentapi.stores.answers import Election
 from agentapi.supervision import Supervisor
 from tests.faults import until
@@ -107,7 +107,7 @@ def sweeper(fleet: Fleet, supervisor: Supervisor) -> Sweeper:
 def make(fleet: Fleet, supervisor: Supervisor, **settings: Any) -> Sweeper:
     return Sweeper(
         load_settings(**settings),
-        cast("TurnStore", fleet),
+        cast("SweepStore", fleet),
         cast("Dispatcher", fleet),
         cast("Errands", fleet),
         Outage(),

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
-from agentapi.stores import TurnStore
+from agentapi.stores import SweepStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import (
@@ -59,7 +59,7 @@ class IsolatedTurns:
     """
 
     places: int
-    store: TurnStore
+    store: SweepStore
     dispatcher: Dispatcher
     threads: Executor
     outage: Outage

@@ -15,7 +15,7 @@ from agentapi.conversation.messages import UserMessage
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
-from agentapi.stores import Claim, Refusal, RefusalReason, TurnStore, Unreadable, Wakeup
+from agentapi.stores import Claim, Refusal, RefusalReason, Unreadable, Wakeup, WorkerStore
 from agentapi.turns.kinds import kind_of
 from workers.dispatch import Dispatcher
 from workers.outage import Outage, ride_out
@@ -46,7 +46,7 @@ class TurnClaimer:
     """
 
     works: Works
-    store: TurnStore
+    store: WorkerStore
     dispatcher: Dispatcher
     unknown: UnknownAgents
     unreadable: UnreadableTurns

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentapi import Settings
-from agentapi.stores import Claim, Ending, ErrandKind, TurnStore, Wakeup
+from agentapi.stores import Claim, Ending, ErrandKind, Wakeup, WorkerStore
 from agentapi.turns import HeldCalls, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -36,7 +36,7 @@ class TurnCloser:
     """Ends attempts, in a thread."""
 
     settings: Settings
-    store: TurnStore
+    store: WorkerStore
     dispatcher: Dispatcher
     errands: Errands
     events: EventLog

@@ -13,7 +13,7 @@ import orjson
 
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
-from agentapi.stores import Lease, NewEvent, TurnStore
+from agentapi.stores import Lease, NewEvent, WorkerStore
 from agentapi.supervision import Service, Supervisor
 from agentapi.turns import EventType
 
@@ -42,7 +42,7 @@ class EventLog:
     Only one flush runs at a time, so that a turn's events keep their order.
     """
 
-    def __init__(self, store: TurnStore, supervisor: Supervisor) -> None:
+    def __init__(self, store: WorkerStore, supervisor: Supervisor) -> None:
         self._store = store
         self._pending: dict[Lease, _Pending] = defaultdict(_Pending)
         self._batches: dict[Lease, int] = {}

@@ -12,7 +12,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.tool_calls import Suspension
 from agentapi.errors import AgentAPIError, DeadlineExceeded, PoisonTurn, StoreUnavailable
 from agentapi.signals import RuntimeSignal
-from agentapi.stores import Claim, Suspended, TurnStore
+from agentapi.stores import Claim, Suspended, WorkerStore
 from agentapi.stores.refusals import missed_deadline
 from agentapi.turns import CallBook, HeldCalls, TurnResult, TurnStatus
 from workers.outage import Outage
@@ -32,7 +32,7 @@ class TurnExecutor:
     """Runs claimed turns, and decides what becomes of each."""
 
     settings: Settings
-    store: TurnStore
+    store: WorkerStore
     events: EventLog
     writer: TurnWriter
     outage: Outage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agentapi.errors import JournalBehind
-from agentapi.stores import TurnStore
+from agentapi.stores import WorkerStore
 from agentapi.turns import EventType, Step
 from workers.outage import Outage, ride_out
 from workers.turns.events import EventLog
@@ -25,7 +25,7 @@ class WorkerLog:
     """
 
     running: RunningTurn
-    store: TurnStore
+    store: WorkerStore
     events: EventLog
     journal: list[Step]
     attempt: int

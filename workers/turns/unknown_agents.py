@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentapi import Settings
-from agentapi.stores import Claim, TurnStore
+from agentapi.stores import Claim, WorkerStore
 from workers.outage import Outage, ride_out
 from workers.turns.claimed import claim_line
 from workers.turns.summary import Summary, written
@@ -28,7 +28,7 @@ class UnknownAgents:
     """Leaves such turns to other workers, for a limited time."""
 
     settings: Settings
-    store: TurnStore
+    store: WorkerStore
     outage: Outage
 
     def leave(self, claim: Claim) -> Summary | None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from agentapi.logs import line
-from agentapi.stores import Ending, ErrandKind, TurnStore, Unreadable
+from agentapi.stores import Ending, ErrandKind, Unreadable, WorkerStore
 from agentapi.turns import TurnError, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -29,7 +29,7 @@ LONGEST_DEFERRAL: Final = 60.0
 class UnreadableTurns:
     """Decides about such turns, and acts on the decision."""
 
-    store: TurnStore
+    store: WorkerStore
     dispatcher: Dispatcher
     errands: Errands
     outage: Outage

@@ -9,7 +9,7 @@ from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.settings import Settings
-from agentapi.stores import Renewal, TurnStore
+from agentapi.stores import Renewal, WorkerStore
 from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 from workers.turns.running import RunningTurn, RunningTurns, StopReason
@@ -23,7 +23,7 @@ class Heartbeat:
     def __init__(
         self,
         settings: Settings,
-        store: TurnStore,
+        store: WorkerStore,
         running: RunningTurns,
         gate: ProviderGate,
         outage: Outage,

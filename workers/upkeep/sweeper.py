@@ -21,7 +21,7 @@ from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.ids import partition_of
 from agentapi.logs import line
 from agentapi.settings import Settings
-from agentapi.stores import Errand, TurnStore
+from agentapi.stores import Errand, SweepStore
 from agentapi.supervision import Service, Supervisor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
@@ -87,7 +87,7 @@ class Sweeper:
     def __init__(
         self,
         settings: Settings,
-        store: TurnStore,
+        store: SweepStore,
         dispatcher: Dispatcher,
         errands: Errands,
         outage: Outage,

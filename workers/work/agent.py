@@ -17,7 +17,7 @@ from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
-from agentapi.stores import Claim, Ending, TurnStore
+from agentapi.stores import Claim, Ending, HistoryStore
 from agentapi.turns import TurnResult
 from workers.turns.work import Attempt, context_of, retry_policy
 from workers.work.compaction import Compactor
@@ -29,7 +29,7 @@ class AgentWork:
 
     settings: Settings
     agents: Mapping[str, AgentDefinition]
-    store: TurnStore
+    store: HistoryStore
     gate: ProviderGate
     compactor: Compactor
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from typing_extensions import override
+
 from agentapi.settings import Settings
-from agentapi.stores.calls import Errand, ErrandKind, Suspended
+from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis.calls_codec import NOBODY, decided_event, held_event, replied_event
@@ -25,15 +27,15 @@ from agentapi.turns import (
 )
 
 
-class InMemoryCalls:
+class InMemoryCalls(CallStore):
     """The `CallStore` of eager mode."""
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._settings = settings
         self._state = state
 
+    @override
     def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
-        """See `CallStore.suspend`."""
         with self._state.changed:
             entry = self._state.entry(lease)
             if entry.parked == lease.fence:
@@ -73,8 +75,8 @@ class InMemoryCalls:
     def _grace(self) -> float:
         return self._settings.dispatch_grace
 
+    @override
     def decide(self, turn_id: str, call_id: str, decision: Decision) -> Wakeup | None:
-        """See `CallStore.decide`."""
         with self._state.changed:
             entry = self._entry(turn_id)
             if entry.turn.status.ended:
@@ -91,8 +93,8 @@ class InMemoryCalls:
                 raise decided_otherwise(turn_id, call_id, known)
             return self._wake(entry)
 
+    @override
     def pending(self, turn_id: str) -> list[PendingCall]:
-        """See `CallStore.pending`."""
         with self._state.changed:
             entry = self._state.joined(turn_id)
             turn, calls = entry.turn, entry.calls
@@ -112,8 +114,8 @@ class InMemoryCalls:
                 if question.call_id not in calls.decisions and not turn.status.ended
             ]
 
+    @override
     def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
-        """See `CallStore.children`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
             if entry is None:
@@ -124,8 +126,8 @@ class InMemoryCalls:
                 for child in group
             ]
 
+    @override
     def deliver(self, parent_id: str, reply: ChildReply) -> Wakeup | None:
-        """See `CallStore.deliver`."""
         with self._state.changed:
             entry = self._state.turns.get(parent_id)
             if entry is None:
@@ -145,8 +147,8 @@ class InMemoryCalls:
             woken = parked and (turn.wakes_at or 0) <= self._state.now()
             return self._state.wakeup(parent_id) if woken else None
 
+    @override
     def settle(self, errands: Sequence[Errand]) -> None:
-        """See `CallStore.settle`."""
         with self._state.changed:
             for errand in errands:
                 self._state.errands.pop(errand, None)

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from typing_extensions import override
+
 from agentapi.conversation.messages import Message, UserMessage, dumps
 from agentapi.conversation.window import Window
 from agentapi.stores.conversations import (
     WIPE_BYTES,
     WIPE_MESSAGES,
     ConversationRecord,
+    ConversationStore,
     Dropped,
     ForgottenTurn,
     Fork,
@@ -29,14 +32,14 @@ from agentapi.stores.conversations import (
 from agentapi.stores.in_memory.state import Conversation, State
 
 
-class InMemoryConversations:
+class InMemoryConversations(ConversationStore):
     """The `ConversationStore` of eager mode."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
+    @override
     def open(self, opening: OpenConversation) -> ConversationRecord | None:
-        """See `ConversationStore.open`."""
         with self._state.changed:
             if not opening.create and opening.conversation_id not in self._state.conversations:
                 return None
@@ -53,16 +56,16 @@ class InMemoryConversations:
                 self._state.keep_answer(*call, True)
             return _record(conversation)
 
+    @override
     def find(self, conversation_id: str, tenant_id: str | None) -> ConversationRecord | None:
-        """See `ConversationStore.find`."""
         with self._state.changed:
             conversation = self._of(conversation_id, tenant_id)
             return None if conversation is None else _record(conversation)
 
+    @override
     def remove(
         self, conversation_id: str, tenant_id: str | None, message: StoredMessage, operation: str
     ) -> bool:
-        """See `ConversationStore.remove`."""
         with self._state.changed:
             conversation = self._of(conversation_id, tenant_id)
             if conversation is None:
@@ -79,6 +82,7 @@ class InMemoryConversations:
                 conversation.summary = replace(conversation.summary, covered=covered - 1)
             return self._state.keep_answer(conversation_id, operation, True)
 
+    @override
     def drop(
         self,
         conversation_id: str,
@@ -87,7 +91,6 @@ class InMemoryConversations:
         *,
         expected: int | None = None,
     ) -> Dropped | Unended | None:
-        """See `ConversationStore.drop`."""
         dropped = Dropped(conversation_id=conversation_id, left=f"{conversation_id}:{operation}")
         with self._state.changed:
             if dropped.left in self._state.left:
@@ -107,8 +110,8 @@ class InMemoryConversations:
             del self._state.conversations[conversation_id]
             return dropped
 
+    @override
     def wipe(self, dropped: Dropped, step: str) -> Wiped:
-        """See `ConversationStore.wipe`."""
         with self._state.changed:
             before: Wiped | None = self._state.answer_before(dropped.left, step)
             return before or self._state.keep_answer(dropped.left, step, self._wipe(dropped))
@@ -133,10 +136,10 @@ class InMemoryConversations:
             self._state.left.pop(dropped.left, None)
         return Wiped(left=len(left), turns=turns)
 
+    @override
     def forget(
         self, conversation_id: str, turn_id: str, operation: str
     ) -> ForgottenTurn | Unended | None:
-        """See `ConversationStore.forget`."""
         with self._state.changed:
             before: ForgottenTurn | None = self._state.answer_before(turn_id, operation)
             if before is not None:
@@ -159,10 +162,10 @@ class InMemoryConversations:
             accepted_at=entry.turn.created_at, input_bytes=len(entry.turn.input.encode())
         )
 
+    @override
     def continue_from(
         self, conversation_id: str, turn_id: str, operation: str, *, take: bool
     ) -> bool:
-        """See `ConversationStore.continue_from`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
             if entry is None:
@@ -185,8 +188,8 @@ class InMemoryConversations:
         messages = conversation.memory.load(Window())
         return messages[-1].turn_id if messages and not conversation.inbox else None
 
+    @override
     def fork(self, fork: Fork, copied: int) -> int | None:
-        """See `ConversationStore.fork`."""
         with self._state.changed:
             source = self._state.conversations.get(fork.source)
             messages = source.memory.load(Window()) if source else ()
@@ -212,8 +215,8 @@ class InMemoryConversations:
                     at += 1
             return at
 
+    @override
     def page(self, conversation_id: str, tenant_id: str | None, reading: Reading) -> Page | None:
-        """See `ConversationStore.page`."""
         with self._state.changed:
             conversation = self._of(conversation_id, tenant_id)
             if conversation is None:
@@ -231,10 +234,10 @@ class InMemoryConversations:
             size += len(raw)
         return Page(total=len(messages), messages=found)
 
+    @override
     def seek(
         self, conversation_id: str, tenant_id: str | None, search: Search
     ) -> Place | SearchOn | None:
-        """See `ConversationStore.seek`."""
         with self._state.changed:
             conversation = self._of(conversation_id, tenant_id)
             if conversation is None:
@@ -252,10 +255,10 @@ class InMemoryConversations:
             looked, before = looked + before - start, start
         return SearchOn(before=before) if before > 0 else None
 
+    @override
     def measure(
         self, conversation_id: str, tenant_id: str | None, reading: Reading
     ) -> Measured | None:
-        """See `ConversationStore.measure`."""
         with self._state.changed:
             conversation = self._of(conversation_id, tenant_id)
             if conversation is None:

@@ -1,51 +1,47 @@
-"""Histories in this process, and what is kept beside them; the twin of `redis_histories`."""
+"""Histories in this process, and what is kept beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from typing_extensions import override
 
 from agentapi.conversation.compaction import Summary
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import Window
-from agentapi.stores.in_memory.state import Conversation, State
+from agentapi.stores.in_memory.part import InMemoryPart
+from agentapi.stores.protocol import HistoryStore
 from agentapi.turns.budget import Spent
 
 
-class InMemoryHistories:
-    """The part of the `TurnStore` that is about conversations as such."""
+class InMemoryHistories(InMemoryPart, HistoryStore):
+    """The `HistoryStore` of eager mode."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-
+    @override
     def history(self, conversation_id: str) -> list[Message]:
-        """See `TurnStore.history`."""
         with self._state.changed:
             conversation = self._state.conversations.get(conversation_id)
             return list(conversation.memory.load(Window())) if conversation else []
 
+    @override
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """See `TurnStore.blobs`."""
         with self._state.changed:
             return self._state.conversations[conversation_id].memory.blobs(names)
 
+    @override
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        """See `TurnStore.slice`."""
         return self.history(conversation_id)[start : stop + 1]
 
+    @override
     def summary(self, conversation_id: str) -> Summary:
-        """See `TurnStore.summary`."""
         with self._state.changed:
             conversation = self._state.conversations.get(conversation_id)
-            return self._summary(conversation) if conversation else Summary()
+            return conversation.summary_now() if conversation else Summary()
 
-    def _summary(self, conversation: Conversation) -> Summary:
-        return replace(conversation.summary, total=len(conversation.memory.load(Window())))
-
+    @override
     def summarise(
         self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
     ) -> bool:
-        """See `TurnStore.summarise`."""
         with self._state.changed:
             conversation = self._state.conversations.get(conversation_id)
             if conversation is None or conversation.generation != generation:
@@ -58,8 +54,8 @@ class InMemoryHistories:
             conversation.summary = Summary(text=text, covered=stop)
             return True
 
+    @override
     def reset(self, conversation_id: str) -> int:
-        """See `TurnStore.reset`."""
         with self._state.changed:
             conversation = self._state.conversations.get(conversation_id)
             if conversation is None:

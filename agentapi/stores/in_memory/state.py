@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from agentapi.conversation.compaction import Summary
 from agentapi.conversation.messages import Message
+from agentapi.conversation.window import Window
 from agentapi.ids import partition_of_turn
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
@@ -63,6 +64,10 @@ class Conversation:
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
 
+    def summary_now(self) -> Summary:
+        """The summary, with the number of messages that there are."""
+        return replace(self.summary, total=len(self.memory.load(Window())))
+
 
 @dataclass
 class StoredCalls:
@@ -101,6 +106,11 @@ class StoredTurn:
     merged: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Of a failed turn, for its retry."""
+
+    def lose(self) -> None:
+        """It lost its worker, and must run alone from now on."""
+        losses = self.turn.losses + 1
+        self.turn = replace(self.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
 
     @property
     def never_claimed(self) -> bool:

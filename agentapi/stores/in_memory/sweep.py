@@ -1,35 +1,50 @@
-"""What keeps turns moving that no worker carries on, in this process; the twin of `redis_sweep`."""
+"""What keeps turns moving that no worker continues, in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from typing_extensions import override
+
 from agentapi.ids import partition_of
-from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
+from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Ending, Perished
 from agentapi.stores.calls import Errand
-from agentapi.stores.in_memory.endings import InMemoryEndings
-from agentapi.stores.in_memory.state import StoredTurn
+from agentapi.stores.in_memory.endings import BY_DEADLINE
+from agentapi.stores.in_memory.part import InMemoryPart
 from agentapi.stores.lease import Wakeup
-from agentapi.turns import TurnStatus
+from agentapi.stores.protocol import SweepStore
+from agentapi.stores.redis.codec import ending_event
+from agentapi.stores.refusals import missed_deadline
+from agentapi.turns import TurnError, TurnStatus
 
 
-class InMemorySweep(InMemoryEndings):
-    """The part of the `TurnStore` that the sweep and the watchers of processes use."""
+class InMemorySweep(InMemoryPart, SweepStore):
+    """The `SweepStore` of eager mode."""
 
-    def orphan(self, process: str) -> list[str]:
-        """See `TurnStore.orphan`."""
+    @override
+    def expire(self, turn_id: str) -> Wakeup | None:
         with self._state.changed:
-            freed = []
-            for conversation_id, conversation in self._state.conversations.items():
-                lease = conversation.lease
-                if lease is not None and lease.token.startswith(process):
-                    lease.expires = conversation.due = self._state.now()
-                    freed.append(conversation_id)
-            return freed
+            entry = self._state.turns.get(turn_id)
+            if entry is None:
+                return None
+            if entry.committed == BY_DEADLINE:
+                return entry.following
+            turn = entry.turn
+            passed = turn.deadline_at is not None and turn.deadline_at <= self._state.now()
+            if not (entry.never_claimed and passed) or turn.cancel_requested:
+                return None
+            why = missed_deadline()
+            error = TurnError(code=why.code, message=str(why))
+            entry.turn = replace(turn, error=error)
+            conversation = self._state.conversations[turn.conversation_id]
+            ending = Ending(status=TurnStatus.FAILED, error=error)
+            return self._endings.end(
+                entry, conversation, ending.status, BY_DEADLINE, ending_event(ending)
+            )
 
+    @override
     def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
-        """See `TurnStore.perish`."""
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
             if entry is None:
@@ -40,17 +55,24 @@ class InMemorySweep(InMemoryEndings):
                 if lease is None or lease.turn_id != turn_id or not lease.token.startswith(process):
                     return None
                 conversation.lease, conversation.due = None, self._state.now()
-                self._lose(entry)
+                entry.lose()
                 entry.perished = process
                 entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
             return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
 
-    def _lose(self, entry: StoredTurn) -> None:
-        losses = entry.turn.losses + 1
-        entry.turn = replace(entry.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
+    @override
+    def orphan(self, process: str) -> list[str]:
+        with self._state.changed:
+            freed = []
+            for conversation_id, conversation in self._state.conversations.items():
+                lease = conversation.lease
+                if lease is not None and lease.token.startswith(process):
+                    lease.expires = conversation.due = self._state.now()
+                    freed.append(conversation_id)
+            return freed
 
+    @override
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        """See `TurnStore.elect`."""
         with self._state.changed:
             now = self._state.now()
             elected, until = self._state.elected
@@ -61,20 +83,20 @@ class InMemorySweep(InMemoryEndings):
                     self._state.swept = now
             return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
 
+    @override
     def since_sweep(self) -> float | None:
-        """See `TurnStore.since_sweep`."""
         with self._state.changed:
             swept = self._state.swept
             return None if swept is None else max(0.0, self._state.now() - swept)
 
+    @override
     def resign(self, candidate: str) -> None:
-        """See `TurnStore.resign`."""
         with self._state.changed:
             if self._state.elected[0] == candidate:
                 self._state.elected = ("", 0.0)
 
+    @override
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """See `TurnStore.overdue`."""
         with self._state.changed:
             now = self._state.now()
             late: list[str] = [
@@ -85,15 +107,15 @@ class InMemorySweep(InMemoryEndings):
             errands = [errand for errand, due in self._state.errands.items() if due <= now]
             return [*late[:limit], *errands[:limit]]
 
+    @override
     def claimed(self) -> dict[int, float]:
-        """See `TurnStore.claimed`."""
         with self._state.changed:
             return dict(self._state.claimed)
 
+    @override
     def redispatch(
         self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
     ) -> list[Wakeup]:
-        """See `TurnStore.redispatch`."""
         with self._state.changed:
             found = [self._redispatch(c, claimed.get(partition_of(c))) for c in conversation_ids]
         return [wakeup for wakeup in found if wakeup is not None]
@@ -122,8 +144,9 @@ class InMemorySweep(InMemoryEndings):
         conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)
         return self._state.wakeup(entry.turn.turn_id)
 
+    @override
     def hasten(self, limit: int = 1000) -> int:
-        """See `TurnStore.hasten`. There is one broker and nothing gets lost: no bound."""
+        """There is one broker and nothing gets lost: no bound."""
         hastened = 0
         with self._state.changed:
             now = self._state.now()

@@ -3,8 +3,7 @@
 -- ARGV 1 at most so many conversations, and so many errands, of each index
 -- Returns a flat list: number of the key, conversation id or errand, ...
 -- An index that is not one has an errand that nobody can read, and keeps no other from being looked at.
--- Promise 3. Errands that nobody can carry out keep no conversation waiting, nor the reverse. The
--- indexes are in several hash slots: Redis Cluster is not supported.
+-- Promise 3. Errands that nobody can carry out keep no conversation waiting, nor the reverse.
 
 -- An empty index is no key: an idle fleet costs one command.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then

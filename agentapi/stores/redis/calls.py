@@ -7,12 +7,13 @@ from typing import Any, Final, cast
 
 import orjson
 import redis
+from typing_extensions import override
 
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, due_key, due_key_of_turn, turn_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
-from agentapi.stores.calls import Errand, Suspended
+from agentapi.stores.calls import CallStore, Errand, Suspended
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis.calls_codec import (
     call_book,
@@ -35,7 +36,7 @@ LOOK_AGAIN: Final = 3600.0
 """Seconds after which a turn that waits for children is looked at, whatever got lost."""
 
 
-class RedisCalls:
+class RedisCalls(CallStore):
     """The `CallStore` of workers and producers. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
@@ -44,8 +45,8 @@ class RedisCalls:
         self._scripts = scripts
         self._grace = round(settings.dispatch_grace * 1000)
 
+    @override
     def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
-        """See `CallStore.suspend`."""
         keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
         reply = self._call(
             "suspend",
@@ -72,8 +73,8 @@ class RedisCalls:
             case _:
                 raise unexpected("suspend", reply)
 
+    @override
     def decide(self, turn_id: str, call_id: str, decision: Decision) -> Wakeup | None:
-        """See `CallStore.decide`."""
         turn = turn_keys(turn_id)
         reply = self._call(
             "decide",
@@ -99,8 +100,8 @@ class RedisCalls:
             case _:
                 raise unexpected("decide", reply)
 
+    @override
     def pending(self, turn_id: str) -> list[PendingCall]:
-        """See `CallStore.pending`."""
         turn, calls = self._read(turn_id)
         if "into" in turn:
             turn_id = turn["into"].decode()
@@ -110,12 +111,12 @@ class RedisCalls:
         found = turn_from_hash(turn_id, turn)
         return [] if found.status.ended else pending_calls(found, calls)
 
+    @override
     def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
-        """See `CallStore.children`."""
         return children_of(self._read(turn_id)[1])
 
+    @override
     def deliver(self, parent_id: str, reply: ChildReply) -> Wakeup | None:
-        """See `CallStore.deliver`."""
         turn = turn_keys(parent_id)
         answer = self._call(
             "deliver",
@@ -129,8 +130,8 @@ class RedisCalls:
         )
         return _wakeup(parent_id, *answer[1:])
 
+    @override
     def settle(self, errands: Sequence[Errand]) -> None:
-        """See `CallStore.settle`."""
         pipeline = self._client.pipeline(transaction=False)
         for errand in errands:
             pipeline.zrem(due_key(errand.partition), member_of(errand))

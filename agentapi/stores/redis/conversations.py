@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar, cast
 
 import redis
+from typing_extensions import override
 
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
@@ -12,6 +13,7 @@ from agentapi.redis.scripts import ScriptRun, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.conversations import (
     ConversationRecord,
+    ConversationStore,
     Dropped,
     ForgottenTurn,
     Fork,
@@ -42,7 +44,7 @@ def found_for(tenant_id: str | None, fields: list[bytes | None]) -> Conversation
     return scripts.record_from(created, metadata or b"{}")
 
 
-class RedisConversations:
+class RedisConversations(ConversationStore):
     """The `ConversationStore` in Redis. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
@@ -50,22 +52,23 @@ class RedisConversations:
         self._client = client
         self._scripts = scripts
 
+    @override
     def open(self, opening: OpenConversation) -> ConversationRecord | None:
-        """See `ConversationStore.open`."""
         return self._run(scripts.open_conversation(opening, self._settings))
 
+    @override
     def find(self, conversation_id: str, tenant_id: str | None) -> ConversationRecord | None:
-        """See `ConversationStore.find`."""
         with translate_errors(self._settings.redis_url):
             fields = self._client.hmget(conversation_keys(conversation_id).meta, FIELDS)
         return found_for(tenant_id, cast("list[bytes | None]", fields))
 
+    @override
     def remove(
         self, conversation_id: str, tenant_id: str | None, message: StoredMessage, operation: str
     ) -> bool:
-        """See `ConversationStore.remove`."""
         return self._run(scripts.remove(conversation_id, tenant_id, message, operation))
 
+    @override
     def drop(
         self,
         conversation_id: str,
@@ -74,43 +77,42 @@ class RedisConversations:
         *,
         expected: int | None = None,
     ) -> Dropped | Unended | None:
-        """See `ConversationStore.drop`."""
         return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
 
+    @override
     def wipe(self, dropped: Dropped, step: str) -> Wiped:
-        """See `ConversationStore.wipe`."""
         return self._run(scripts.wipe(dropped, step))
 
+    @override
     def forget(
         self, conversation_id: str, turn_id: str, operation: str
     ) -> ForgottenTurn | Unended | None:
-        """See `ConversationStore.forget`."""
         return self._run(scripts.forget(conversation_id, turn_id, operation))
 
+    @override
     def continue_from(
         self, conversation_id: str, turn_id: str, operation: str, *, take: bool
     ) -> bool:
-        """See `ConversationStore.continue_from`."""
         return self._run(scripts.continue_from(conversation_id, turn_id, operation, take=take))
 
+    @override
     def fork(self, fork: Fork, copied: int) -> int | None:
-        """See `ConversationStore.fork`."""
         return self._run(scripts.fork(fork, copied))
 
+    @override
     def page(self, conversation_id: str, tenant_id: str | None, reading: Reading) -> Page | None:
-        """See `ConversationStore.page`."""
         return self._run(scripts.page(conversation_id, tenant_id, reading))
 
+    @override
     def seek(
         self, conversation_id: str, tenant_id: str | None, search: Search
     ) -> Place | SearchOn | None:
-        """See `ConversationStore.seek`."""
         return self._run(scripts.seek(conversation_id, tenant_id, search))
 
+    @override
     def measure(
         self, conversation_id: str, tenant_id: str | None, reading: Reading
     ) -> Measured | None:
-        """See `ConversationStore.measure`."""
         return self._run(scripts.measure(conversation_id, tenant_id, reading))
 
     def _run(self, run: ScriptRun[T]) -> T:

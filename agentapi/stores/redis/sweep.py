@@ -1,4 +1,4 @@
-"""What keeps turns moving that no worker carries on, in Redis; the sweep's part of `TurnStore`."""
+"""What keeps turns moving that no worker continues, in Redis."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import orjson
 import redis
+from typing_extensions import override
 
+from agentapi.errors import TurnNotFound
 from agentapi.ids import PARTITIONS, partition_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import (
@@ -23,37 +26,62 @@ from agentapi.redis.keys import (
 )
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
-from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Perished
+from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Ending, Perished
 from agentapi.stores.calls import Errand
 from agentapi.stores.lease import Wakeup
+from agentapi.stores.protocol import SweepStore
+from agentapi.stores.redis.codec import ending_event, outcome_to_json
 from agentapi.stores.redis.due import DueReader
-from agentapi.stores.redis.endings import RedisEndings
-from agentapi.stores.redis.values import milliseconds
-from agentapi.stores.refusals import unexpected
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
+from agentapi.stores.refusals import missed_deadline, unexpected
+from agentapi.turns import TurnError, TurnStatus
 
-AT_ONCE: Final = 100
-"""Overdue conversations that one script looks at: Redis does nothing else meanwhile."""
+MAX_REDISPATCHED: Final = 100
+"""Overdue conversations that one run of a script checks: Redis serves nobody else meanwhile."""
 
 
-class RedisSweep(RedisEndings):
-    """The part of the `TurnStore` that the sweep and the watchers of processes use."""
+class RedisSweep(RedisPart, SweepStore):
+    """The `SweepStore` in Redis."""
 
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
         super().__init__(settings, client, scripts)
         self._due = DueReader()
 
-    def orphan(self, process: str) -> list[str]:
-        """See `TurnStore.orphan`."""
-        calls: list[Call] = [
-            ([due_key(partition)], [process, conversations_prefix(partition)])
-            for partition in range(PARTITIONS)
-        ]
-        with translate_errors(self._settings.redis_url):
-            freed = self._scripts.call_many("orphan", calls)
-        return [conversation.decode() for found in freed for conversation in found]
+    @override
+    def expire(self, turn_id: str) -> Wakeup | None:
+        try:
+            turn_id, conversation_id = self._joined(turn_id)
+        except TurnNotFound:
+            return None
+        keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
+        error = missed_deadline()
+        ending = Ending(
+            status=TurnStatus.FAILED, error=TurnError(code=error.code, message=str(error))
+        )
+        reply = self._call(
+            "expire",
+            all_keys(keys, turn),
+            [
+                turn_id,
+                conversation_id,
+                self._grace,
+                *self._retentions,
+                keys.turns,
+                outcome_to_json(ending),
+                orjson.dumps(ending_event(ending)),
+            ],
+        )
+        match reply:
+            case [b"expired", *wake]:
+                return wakeup_of(conversation_id, *wake)
+            case [b"left"]:
+                return None
+            case _:
+                raise unexpected("expire", reply)
 
+    @override
     def perish(self, conversation_id: str, turn_id: str, process: str) -> Perished | None:
-        """See `TurnStore.perish`."""
         keys = conversation_keys(conversation_id)
         reply = self._call(
             "perish",
@@ -71,15 +99,25 @@ class RedisSweep(RedisEndings):
             case _:
                 raise unexpected("perish", reply)
 
+    @override
+    def orphan(self, process: str) -> list[str]:
+        calls: list[Call] = [
+            ([due_key(partition)], [process, conversations_prefix(partition)])
+            for partition in range(PARTITIONS)
+        ]
+        with translate_errors(self._settings.redis_url):
+            freed = self._scripts.call_many("orphan", calls)
+        return [conversation.decode() for found in freed for conversation in found]
+
+    @override
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        """See `TurnStore.elect`."""
         elected, age = self._call(
             "elect", [ELECTION_KEY, SWEPT_KEY], [candidate, milliseconds(ttl), int(swept)]
         )
         return Election(elected=elected == 1, since_sweep=None if age < 0 else age / 1000)
 
+    @override
     def since_sweep(self) -> float | None:
-        """See `TurnStore.since_sweep`."""
         pipeline = self._client.pipeline(transaction=False)
         pipeline.get(SWEPT_KEY)
         pipeline.time()
@@ -89,35 +127,35 @@ class RedisSweep(RedisEndings):
             return None
         return float(max(0.0, seconds + micros / 1e6 - int(swept) / 1000))
 
+    @override
     def resign(self, candidate: str) -> None:
-        """See `TurnStore.resign`."""
         self._call("resign", [ELECTION_KEY], [candidate])
 
+    @override
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        """See `TurnStore.overdue`."""
         found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
         members = zip(found[::2], found[1::2], strict=True)
         return self._due.read((number - 1, member) for number, member in members)
 
+    @override
     def claimed(self) -> dict[int, float]:
-        """See `TurnStore.claimed`."""
         with translate_errors(self._settings.redis_url):
             times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
         return {p: int(time) / 1000 for p, time in enumerate(times) if time and time.isdigit()}
 
+    @override
     def redispatch(
         self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
     ) -> list[Wakeup]:
-        """See `TurnStore.redispatch`."""
         by_partition: dict[int, list[str]] = defaultdict(list)
         for conversation_id in conversation_ids:
             by_partition[partition_of(conversation_id)].append(conversation_id)
         return [
             wakeup
             for partition, overdue in by_partition.items()
-            for first in range(0, len(overdue), AT_ONCE)
+            for first in range(0, len(overdue), MAX_REDISPATCHED)
             for wakeup in self._redispatch(
-                partition, overdue[first : first + AT_ONCE], claimed.get(partition)
+                partition, overdue[first : first + MAX_REDISPATCHED], claimed.get(partition)
             )
         ]
 
@@ -146,8 +184,8 @@ class RedisSweep(RedisEndings):
             )
         ]
 
+    @override
     def hasten(self, limit: int = 1000) -> int:
-        """See `TurnStore.hasten`."""
         calls: list[Call] = [
             ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit])
             for p in range(PARTITIONS)

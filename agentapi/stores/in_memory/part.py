@@ -1,0 +1,15 @@
+"""What all parts of the store in memory share."""
+
+from __future__ import annotations
+
+from agentapi.stores.in_memory.endings import Endings
+from agentapi.stores.in_memory.state import State
+
+
+class InMemoryPart:
+    """The state that a part works on, and the ends of turns, which several parts bring about."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._settings = state.settings
+        self._endings = Endings(state)

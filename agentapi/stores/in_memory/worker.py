@@ -1,0 +1,239 @@
+"""What workers do with a turn, in this process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from typing_extensions import override
+
+from agentapi.conversation.messages import AssistantMessage
+from agentapi.conversation.window import Window
+from agentapi.ids import partition_of
+from agentapi.stores.answers import (
+    Claim,
+    Ending,
+    NewEvent,
+    Refusal,
+    RefusalReason,
+    Renewal,
+    Unreadable,
+)
+from agentapi.stores.in_memory.calls import take_calls
+from agentapi.stores.in_memory.part import InMemoryPart
+from agentapi.stores.in_memory.state import Conversation, HeldLease, StoredTurn
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.protocol import WorkerStore
+from agentapi.stores.redis.codec import ending_event, parked_event, step_event
+from agentapi.stores.refusals import behind
+from agentapi.turns import EventType, OnAbort, Step, TurnStatus
+
+
+class InMemoryWorker(InMemoryPart, WorkerStore):
+    """The `WorkerStore` of eager mode."""
+
+    @override
+    def claim(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
+    ) -> Claim | Unreadable | Refusal:
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            if entry is None:
+                known = self._state.conversations.get(conversation_id)
+                if known is not None:
+                    self._state.head(known)
+                return Refusal(reason=RefusalReason.MISSING, turn=None)
+            if entry.turn.status.ended:
+                return Refusal(reason=RefusalReason.ENDED, turn=entry.turn)
+            conversation = self._state.conversations[conversation_id]
+            lease = conversation.lease
+            if self._state.head(conversation) != turn_id:
+                return Refusal(reason=RefusalReason.WAITING, turn=entry.turn)
+            now = self._state.now()
+            parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
+            if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
+                return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
+            if lease is None or lease.token != token:
+                if lease is not None and lease.expires > now:
+                    return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                if self._kept_from(entry, conversation, isolated):
+                    conversation.due = now + self._settings.dispatch_grace
+                    return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
+                if entry.never_claimed and entry.dispatches == 0:
+                    due = conversation.due if entry.in_line is None else entry.in_line
+                    self._state.claimed[partition_of(conversation_id)] = due or 0
+                conversation.epoch = self._state.next_epoch(conversation)
+                expires = now + self._settings.lease_ttl
+                lease = HeldLease(token, turn_id, conversation.epoch, expires)
+                conversation.lease, conversation.due = lease, expires
+                self._start(entry, owner, now)
+            return Claim(
+                lease=Lease(
+                    conversation_id=conversation_id,
+                    turn_id=turn_id,
+                    epoch=lease.epoch,
+                    token=token,
+                    generation=conversation.generation,
+                ),
+                turn=entry.turn,
+                steps=tuple(entry.steps),
+                history=conversation.memory.load(window),
+                calls=take_calls(entry, lease.epoch, now),
+                answering=conversation.answering.get(entry.turn.agent),
+                spent=conversation.spent,
+                summary=conversation.summary_now(),
+                calibration=conversation.calibration,
+                now=now,
+            )
+
+    def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
+        """Whether a turn that lost its worker must not run here."""
+        if entry.turn.status is TurnStatus.RUNNING:
+            conversation.lease = None
+            entry.lose()
+        turn = entry.turn
+        nothing_to_run = turn.cancel_requested or turn.deaths >= self._settings.max_attempts
+        return turn.suspect and not isolated and not nothing_to_run
+
+    def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
+        attempt = entry.turn.attempt + 1
+        entry.dispatches = 0
+        same_call = entry.failures_at == len(entry.steps)
+        entry.turn = replace(
+            entry.turn,
+            status=TurnStatus.RUNNING,
+            wakes_at=None,
+            failures=entry.turn.failures if same_call else 0,
+            attempt=attempt,
+            worker=owner,
+            started_at=entry.turn.started_at or now,
+        )
+        self._state.emit(entry, EventType.STARTED, {"attempt": attempt, "worker": owner})
+
+    @override
+    def record(self, lease: Lease, index: int, step: Step) -> bool:
+        with self._state.changed:
+            entry, _, _ = self._state.owned(lease)
+            if index > len(entry.steps):
+                raise behind(lease, index, len(entry.steps))
+            if index == len(entry.steps):
+                entry.steps.append(step)
+                entry.turn = replace(entry.turn, steps=index + 1)
+                self._state.emit(entry, EventType.STEP, step_event(index, step))
+            return entry.turn.cancel_requested
+
+    @override
+    def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
+        with self._state.changed:
+            entry = self._state.entry(lease)
+            if entry.committed == lease.fence:
+                return entry.following
+            entry, conversation, _ = self._state.owned(lease)
+            completed = ending.status is TurnStatus.COMPLETED
+            keeps = completed or entry.turn.on_abort is OnAbort.KEEP
+            same_history = conversation.generation == lease.generation
+            if keeps and same_history:
+                conversation.memory.append(ending.messages)
+                if ending.handed_over and ending.answered_by:
+                    conversation.answering[entry.turn.agent] = ending.answered_by
+            if same_history:
+                conversation.spent += ending.spent - entry.counted
+            if ending.status is TurnStatus.FAILED:
+                entry.counted = ending.spent
+            if ending.calibration is not None:
+                conversation.calibration = ending.calibration
+            conversation.lease = None
+            entry.kept = keeps and bool(ending.messages)
+            last = ending.messages[-1] if ending.messages else None
+            replied = completed and isinstance(last, AssistantMessage)
+            entry.turn = replace(
+                entry.turn,
+                messages=tuple(ending.messages) if completed else (),
+                text=last.content if replied and last else None,
+                usage=ending.usage,
+                steps=ending.steps,
+                error=ending.error,
+                answered_by=ending.answered_by,
+                structured=ending.structured,
+            )
+            leaves = keeps and same_history and bool(ending.messages)
+            return self._endings.end(
+                entry,
+                conversation,
+                ending.status,
+                lease.fence,
+                ending_event(ending),
+                leaves=leaves,
+            )
+
+    @override
+    def release(self, lease: Lease, delay: float = 0) -> None:
+        with self._state.changed:
+            entry = self._state.entry(lease)
+            if entry.released == lease.fence:
+                return
+            entry, conversation, _ = self._state.owned(lease)
+            conversation.lease = None
+            conversation.due = self._state.now() + delay
+            entry.released = lease.fence
+            entry.turn = replace(
+                entry.turn,
+                status=TurnStatus.QUEUED,
+                handbacks=entry.turn.handbacks + 1,
+                deferrals=entry.turn.deferrals + (1 if delay > 0 else 0),
+            )
+
+    @override
+    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+        with self._state.changed:
+            entry = self._state.entry(lease)
+            if entry.parked == lease.fence:
+                return True
+            entry, conversation, _ = self._state.owned(lease)
+            if entry.turn.cancel_requested:
+                return False
+            deadline = entry.turn.deadline_at
+            wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
+            conversation.lease, conversation.due = None, wake
+            entry.parked, entry.failures_at = lease.fence, steps
+            entry.turn = replace(
+                entry.turn,
+                status=TurnStatus.PARKED,
+                wakes_at=wake,
+                failures=failures,
+                parks=entry.turn.parks + 1,
+            )
+            self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
+            return True
+
+    @override
+    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        with self._state.changed:
+            return [self._renew_one(lease) for lease in leases]
+
+    def _renew_one(self, lease: Lease) -> Renewal:
+        if not self._state.owns(lease):
+            return Renewal(held=False)
+        entry, conversation, held = self._state.owned(lease)
+        held.expires = conversation.due = self._state.now() + self._settings.lease_ttl
+        return Renewal(held=True, cancel=entry.turn.cancel_requested)
+
+    @override
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+        with self._state.changed:
+            for lease, number, events in batches:
+                if not self._state.owns(lease):
+                    continue
+                entry, _, held = self._state.owned(lease)
+                if held.batch < number:
+                    held.batch = number
+                    for event in events:
+                        self._state.emit(entry, event.type, event.data)

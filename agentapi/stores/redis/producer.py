@@ -1,0 +1,202 @@
+"""What producers do, in Redis: they enqueue turns, follow them, cancel them and retry them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, cast
+
+import orjson
+import redis
+from typing_extensions import override
+
+from agentapi.conversation.messages import attachment_to_dict
+from agentapi.decoding.records import PROTOCOL
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.scripts import Call, Scripts
+from agentapi.settings import Settings
+from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
+from agentapi.stores.lease import Wakeup
+from agentapi.stores.protocol import ProducerStore
+from agentapi.stores.redis.codec import turn_from_hash
+from agentapi.stores.redis.events import EventReader
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
+from agentapi.stores.refusals import (
+    already_kept,
+    busy,
+    no_turn,
+    not_failed,
+    other_tenant,
+    rejected,
+    unexpected,
+)
+from agentapi.turns import Event, NewTurn, Turn
+
+
+class RedisProducer(RedisPart, ProducerStore):
+    """The `ProducerStore` in Redis."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+        super().__init__(settings, client, scripts)
+        self._reader = EventReader(settings, client)
+
+    @override
+    def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
+        with translate_errors(self._settings.redis_url):
+            replies = self._scripts.call_many("enqueue", [self._enqueueing(t) for t in turns])
+        return [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
+
+    def _enqueueing(self, turn: NewTurn) -> Call:
+        keys = conversation_keys(turn.conversation_id)
+        return (
+            [
+                turn_keys(turn.turn_id).turn,
+                keys.inbox,
+                keys.meta,
+                keys.messages,
+                keys.due,
+                keys.lease,
+                keys.blobs,
+            ],
+            [
+                turn.turn_id,
+                turn.conversation_id,
+                turn.agent,
+                turn.input,
+                turn.user_id or "",
+                turn.tenant_id or "",
+                orjson.dumps(dict(turn.metadata)),
+                int(turn.stream),
+                turn.on_abort,
+                turn.on_busy,
+                self._settings.inbox_limit,
+                self._grace,
+                milliseconds(turn.idle_time or self._settings.memory_ttl or 0),
+                keys.turns,
+                *self._retentions,
+                self._settings.max_message_bytes,
+                turn.parent_id or "",
+                turn.depth,
+                milliseconds(turn.timeout or 0),
+                milliseconds(turn.deadline_at or 0),
+                turn.budget.to_json() if turn.budget else "",
+                orjson.dumps([attachment_to_dict(a) for a in turn.attachments])
+                if turn.attachments
+                else "",
+                PROTOCOL,
+                *chain.from_iterable(turn.blobs.items()),
+            ],
+        )
+
+    def _accepted(self, turn: NewTurn, reply: list[Any]) -> Accepted | Refused:
+        match reply:
+            case [b"busy", length]:
+                return busy(turn.conversation_id, length)
+            case [b"tenant"]:
+                return other_tenant(turn.conversation_id)
+            case [b"rejected", length]:
+                return rejected(turn.conversation_id, length)
+            case [how, turn_id, *wake]:
+                return Accepted(
+                    turn_id=turn_id.decode(),
+                    wakeup=wakeup_of(turn.conversation_id, *wake),
+                    created=how == b"accepted",
+                )
+            case _:
+                raise unexpected("enqueue", reply)
+
+    @override
+    def cancel(self, turn_id: str) -> Cancellation:
+        turn_id, conversation_id = self._joined(turn_id)
+        keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
+        reply = self._call(
+            "cancel",
+            all_keys(keys, turn),
+            [
+                turn_id,
+                conversation_id,
+                self._grace,
+                *self._retentions,
+                keys.turns,
+            ],
+        )
+        match reply:
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case [outcome, *wake]:
+                return Cancellation(
+                    outcome=CancelOutcome(outcome.decode()),
+                    wakeup=wakeup_of(conversation_id, *wake) if wake else None,
+                )
+            case _:
+                raise unexpected("cancel", reply)
+
+    @override
+    def retry(self, turn_id: str, operation: str) -> Wakeup | None:
+        turn_id, conversation_id = self._joined(turn_id)
+        keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
+        reply = self._call(
+            "retry",
+            [
+                turn.turn,
+                keys.inbox,
+                keys.meta,
+                keys.messages,
+                keys.due,
+                turn.journal,
+                turn.events,
+                turn.calls,
+            ],
+            [
+                turn_id,
+                conversation_id,
+                operation,
+                self._settings.inbox_limit,
+                self._grace,
+                milliseconds(self._settings.memory_ttl or 0),
+            ],
+        )
+        match reply:
+            case [b"queued", head, agent]:
+                return wakeup_of(conversation_id, turn_id.encode(), agent) if head else None
+            case [b"refused", status]:
+                raise not_failed(turn_id, status.decode())
+            case [b"kept"]:
+                raise already_kept(turn_id)
+            case [b"busy", length]:
+                raise busy(conversation_id, length)
+            case [b"tenant"]:
+                raise other_tenant(conversation_id)
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case _:
+                raise unexpected("retry", reply)
+
+    @override
+    def turn(self, turn_id: str) -> Turn:
+        fields = self._fields_of(turn_id)
+        if b"into" in fields:
+            turn_id = fields[b"into"].decode()
+            fields = self._fields_of(turn_id)
+        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
+
+    def _fields_of(self, turn_id: str) -> dict[bytes, bytes]:
+        with translate_errors(self._settings.redis_url):
+            fields = cast("dict[bytes, bytes]", self._client.hgetall(turn_keys(turn_id).turn))
+        if not fields:
+            raise no_turn(turn_id)
+        return fields
+
+    @override
+    def events(
+        self, cursors: Mapping[str, int], timeout: float, count: int | None = None
+    ) -> dict[str, list[Event]]:
+        with translate_errors(self._settings.redis_url):
+            return self._reader.read(cursors, timeout, count)
+
+    @override
+    def interrupt(self) -> None:
+        with translate_errors(self._settings.redis_url):
+            self._reader.interrupt()

@@ -1,0 +1,179 @@
+"""What workers do with a turn, in Redis: each write carries the lease's fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from typing_extensions import override
+
+from agentapi.conversation.messages import dumps
+from agentapi.conversation.window import BYTES_PER_TOKEN, Window
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.scripts import Call
+from agentapi.stores.answers import Claim, Ending, NewEvent, Refusal, Renewal, Unreadable
+from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.protocol import WorkerStore
+from agentapi.stores.redis.claim_codec import ClaimCall
+from agentapi.stores.redis.codec import (
+    ending_event,
+    outcome_to_json,
+    parked_event,
+    step_event,
+)
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
+from agentapi.stores.refusals import behind, lost, unexpected
+from agentapi.turns import Step, step_to_json
+
+
+class RedisWorker(RedisPart, WorkerStore):
+    """The `WorkerStore` in Redis."""
+
+    @override
+    def claim(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        *,
+        owner: str,
+        token: str,
+        window: Window,
+        isolated: bool = False,
+    ) -> Claim | Unreadable | Refusal:
+        keys, turn = conversation_keys(conversation_id), turn_keys(turn_id)
+        max_bytes = -1 if window.tokens is None else window.tokens * BYTES_PER_TOKEN
+        reply = self._call(
+            "claim",
+            [*all_keys(keys, turn), keys.claimed],
+            [
+                turn_id,
+                conversation_id,
+                owner,
+                token,
+                milliseconds(self._settings.lease_ttl),
+                -1 if window.messages is None else window.messages,
+                max_bytes,
+                int(isolated),
+                self._settings.max_attempts,
+                self._grace,
+            ],
+        )
+        call = ClaimCall(conversation_id=conversation_id, turn_id=turn_id, token=token)
+        return call.answer(reply)
+
+    @override
+    def record(self, lease: Lease, index: int, step: Step) -> bool:
+        turn = turn_keys(lease.turn_id)
+        reply = self._call(
+            "record",
+            [turn.turn, conversation_keys(lease.conversation_id).lease, turn.journal, turn.events],
+            [
+                lease.turn_id,
+                lease.fence,
+                index,
+                step_to_json(step),
+                orjson.dumps(step_event(index, step)),
+            ],
+        )
+        match reply:
+            case [b"recorded", cancel]:
+                return bool(cancel)
+            case [b"fenced"]:
+                raise lost(lease)
+            case [b"gap", length]:
+                raise behind(lease, index, length)
+            case _:
+                raise unexpected("record", reply)
+
+    @override
+    def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
+        keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        reply = self._call(
+            "commit",
+            all_keys(keys, turn),
+            [
+                lease.turn_id,
+                lease.conversation_id,
+                lease.fence,
+                lease.generation,
+                ending.status,
+                outcome_to_json(ending),
+                ending.steps,
+                orjson.dumps(ending_event(ending)),
+                self._grace,
+                *self._retentions,
+                milliseconds(self._settings.memory_ttl or 0),
+                keys.turns,
+                ending.answered_by if ending.handed_over else "",
+                ending.spent.steps,
+                ending.spent.tokens,
+                repr(ending.spent.cost),
+                "" if ending.calibration is None else repr(ending.calibration),
+                *map(dumps, ending.messages),
+            ],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+        return wakeup_of(lease.conversation_id, *reply[1:])
+
+    @override
+    def release(self, lease: Lease, delay: float = 0) -> None:
+        keys = conversation_keys(lease.conversation_id)
+        reply = self._call(
+            "release",
+            [turn_keys(lease.turn_id).turn, keys.lease, keys.due],
+            [lease.turn_id, lease.conversation_id, lease.fence, milliseconds(delay)],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+
+    @override
+    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+        keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        reply = self._call(
+            "park",
+            [turn.turn, keys.lease, keys.due, turn.events],
+            [
+                lease.turn_id,
+                lease.conversation_id,
+                lease.fence,
+                milliseconds(delay),
+                failures,
+                steps,
+                orjson.dumps(parked_event(delay, reason)),
+            ],
+        )
+        if reply[0] == b"fenced":
+            raise lost(lease)
+        return bool(reply[0] == b"parked")
+
+    @override
+    def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        ttl = milliseconds(self._settings.lease_ttl)
+        calls: list[Call] = []
+        for lease in leases:
+            keys = conversation_keys(lease.conversation_id)
+            named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
+            calls.append((named, [lease.turn_id, lease.conversation_id, lease.fence, ttl]))
+        with translate_errors(self._settings.redis_url):
+            replies = self._scripts.call_many("renew", calls)
+        return [
+            Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))
+            for reply in replies
+        ]
+
+    @override
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+        calls: list[Call] = []
+        for lease, number, events in batches:
+            turn = turn_keys(lease.turn_id)
+            args: list[Any] = [lease.turn_id, lease.fence, number]
+            for event in events:
+                args += [event.type, orjson.dumps(dict(event.data))]
+            keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]
+            calls.append((keys, args))
+        with translate_errors(self._settings.redis_url):
+            self._scripts.call_many("emit", calls)
