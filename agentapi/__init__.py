@@ -2,7 +2,6 @@
 
 from agentapi.agent import Agent
 from agentapi.agents.hooks import Hooks
-from agentapi.conversation.attachments import File, Image
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import (
     AssistantMessage,
@@ -12,6 +11,7 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
+from agentapi.conversation.user_input import File, Image
 from agentapi.conversation.window import Window
 from agentapi.errors import (
     AgentAPIError,
@@ -36,6 +36,7 @@ from agentapi.errors import (
     StoreFault,
     StoreUnavailable,
     TenantMismatch,
+    ToolServerUnavailable,
     TurnCancelled,
     TurnFailed,
     TurnNotFound,
@@ -139,6 +140,7 @@ __all__ = [
     "StoreFault",
     "StoreUnavailable",
     "TenantMismatch",
+    "ToolServerUnavailable",
     "TurnCancelled",
     "TurnFailed",
     "TurnNotFound",

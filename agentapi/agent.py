@@ -1,47 +1,37 @@
-"""`Agent`: a definition that workers run, and that runs by itself with a memory."""
+"""`Agent`: a definition that workers run, and a conversation that it holds on its own."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, Generic, TypeGuard, cast
+from typing import Any
 
+from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
-from agentapi.conversation.attachments import UserInput, content_of
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.messages import Message
+from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.conversation.window import Window, as_window
-from agentapi.decoding.shown import shown
 from agentapi.engine.in_process import InProcessTurn
 from agentapi.engine.loop import History
 from agentapi.engine.turn_log import NoLog, TurnLog
-from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
-from agentapi.providers import check_options, model_choices
+from agentapi.providers import model_choices
 from agentapi.settings import load_settings
-from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolContext, ToolSource
+from agentapi.tools import AgentTool, BaseTool, Toolbox, ToolContext, ToolSource
+from agentapi.tools.threads import limit_tool_threads
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.model import OutputT
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
-
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether an agent may have the name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-class Agent(Generic[OutputT]):
+class Agent(DefinedAgent[OutputT]):
     """An LLM agent: prompt, model, tools.
 
-    As a definition, named and registered, it is what workers run for any number of
-    conversations; it then carries no memory. By itself, ``await agent.run("...")`` holds one
-    conversation in its memory.
+    Register it, and workers run its `definition` for any number of conversations, which they keep
+    in Redis. On its own, ``await agent.run("...")`` holds one conversation in its `memory`.
     """
 
     def __init__(  # noqa: PLR0913 - users see one flat list of options
@@ -66,87 +56,71 @@ class Agent(Generic[OutputT]):
         """Define an agent.
 
         Args:
-            name: By which producers ask for it: a letter or digit, then at most 63 letters,
-                digits, dots, dashes or underscores.
+            name: How producers address it: a letter or digit, then at most 63 letters, digits,
+                dots, dashes or underscores.
             system_prompt: Its instructions.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`); with a model as ``"openai:gpt-5"``. A list of
-                them is asked in order: when one fails, the next answers.
-            model: The provider's name of the model, of the first provider that names none; the
-                provider's default when not given.
-            tools: Functions made with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
-            max_steps: Most model responses in one turn, at least 1.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. The entries
+                of a list are tried in order: when one fails, the next answers.
+            model: The model, for the first provider that does not include one; the provider's
+                default when not given.
+            tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
+            max_steps: Maximum model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
-            options: Sent to the provider as they are, such as ``{"temperature": 0}``. What is
-                under a provider's name is for that one alone:
+            options: Sent to the provider unchanged, such as ``{"temperature": 0}``. Options
+                under a provider's name are for that provider only:
                 ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
-            output_type: What the reply must be, as a type that pydantic can validate, such as a
-                model; `TurnResult.output` has it. Any text when not given.
-            output_retries: How often the model is told what is wrong with its reply and asked
+            output_type: For structured output: the type of the reply, such as a pydantic model.
+                `TurnResult.output` has the value. Plain text when not given.
+            output_retries: How often the model is shown the errors of an invalid reply and asked
                 again, at least 0.
-            limits: What one turn may spend, with all that it delegates.
+            limits: What one turn may spend, including everything it delegates.
             conversation_limits: What all turns of a conversation may spend together.
-            hooks: Middlewares around its turns, the first outermost.
-            compact: When what grows old in a conversation is summarised, by workers and in eager
-                mode; never when not given. The transcript stays whole.
+            hooks: Middleware around its turns, the first outermost.
+            compact: When workers (and eager mode) summarise the older part of a conversation;
+                never when not given. The full transcript is kept.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
-            InvalidAgent: A name, number or tool is not acceptable; says which.
+            InvalidAgent: A name, number or tool is not valid; the message says which.
         """
-        if not is_agent_name(name):
-            raise InvalidAgent(
-                f"{shown(name)} is no agent name: expected a letter or digit, then at most 63 "
-                "letters, digits, dots, dashes or underscores"
+        own, sources = split_tools(name, tools)
+        super().__init__(
+            AgentDefinition(
+                name=name,
+                system_prompt=system_prompt,
+                choices=model_choices(name, provider, model),
+                tools=own,
+                tool_sources=sources,
+                max_steps=max_steps,
+                window=as_window(window),
+                options=dict(options or {}),
+                output=None if output_type is None else OutputType(output_type, name),
+                output_retries=output_retries,
+                limits=limits,
+                conversation_limits=conversation_limits,
+                hooks=HookChain(hooks),
+                compact=compact,
             )
-        if max_steps < 1:
-            raise InvalidAgent(f"agent {name!r}: max_steps is {max_steps}, expected 1 or more")
-        if output_retries < 0:
-            raise InvalidAgent(
-                f"agent {name!r}: output_retries is {output_retries}, expected 0 or more"
-            )
-        self.choices = model_choices(name, provider, model)
-        self.name = name
-        self.system_prompt = system_prompt
-        self.provider = provider
-        self.model = model
-        self.max_steps = max_steps
-        self.window = as_window(window)
-        self.options = dict(options or {})
-        check_options(name, self.options, self.choices)
-        self.output = None if output_type is None else OutputType(output_type, name)
-        self.output_retries = output_retries
-        self.limits = limits
-        self.conversation_limits = conversation_limits
-        self.hooks = HookChain(hooks)
-        self.compact = compact
-        self.tools, self.tool_sources = _sorted(name, tools)
-        self._toolbox = Toolbox(name, self.tools)
+        )
         self._memory = memory
-        self._answering: Agent | None = None
+        self._answering: AgentDefinition[Any] | None = None
         self._remembered: dict[str, list[Message]] = {}
         self._spent = Spent()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
-        return f"Agent(name={self.name!r}, provider={self.provider!r}, model={self.model!r})"
+        models = ", ".join(map(str, self.definition.choices))
+        return f"Agent(name={self.name!r}, provider={models!r})"
 
     async def toolbox(self) -> Toolbox:
-        """The tools that the model may call now, those of servers included.
-
-        Raises:
-            ProviderUnavailable: A server cannot be asked; trying again may help.
-            InvalidAgent: A server's tool has the name of another tool.
-        """
-        if not self.tool_sources:
-            return self._toolbox
-        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
-        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
+        """The tools that the model may call now; see `AgentDefinition.toolbox`."""
+        return await self.definition.toolbox()
 
     @property
     def has_memory(self) -> bool:
-        """Whether a conversation belongs to this object; a worker refuses such an agent."""
+        """Whether this object has a conversation of its own; workers refuse such an agent."""
         return self._memory is not None
 
     @property
@@ -157,34 +131,35 @@ class Agent(Generic[OutputT]):
         return self._memory
 
     def reset_memory(self) -> None:
-        """Begin the conversation anew, under the same system prompt."""
+        """Start a new conversation with the same system prompt."""
         self._answering = None
         self._remembered.clear()
         self._spent = Spent()
         self.memory.reset()
 
     async def run(self, message: UserInput) -> str:
-        """Say something and get the reply; see `run_turn`."""
+        """Send a message and return the reply; see `run_turn`."""
         return (await self.run_turn(message)).text
 
     async def run_turn(self, message: UserInput) -> TurnResult[OutputT]:
-        """Say something and get the reply with all that led to it.
+        """Send a message and return the reply with every step that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
-        conversation as it was.
+        conversation unchanged. Settings are read from the environment once, when this is called.
 
         Raises:
-            InvalidMessage: The message is empty or no text.
+            ConfigurationError: A setting in the environment is not valid.
+            InvalidMessage: The message is empty or not text.
             ProviderError: The model did not answer.
             MaxStepsExceeded: The model wanted more than `max_steps` responses.
-            StoreUnavailable: Redis, with a `RedisMemory`, is out of reach.
+            StoreUnavailable: With a `RedisMemory`: Redis cannot be reached.
         """
         return await self._run(message, NoLog(), stream=False)
 
     async def stream(self, message: UserInput) -> AsyncIterator[str]:
-        """Say something and get the reply's text as it arrives, tools included.
+        """Send a message and yield the reply's text as it arrives.
 
-        The turn goes on to its end only while it is read. Raises as `run_turn`.
+        The turn is cancelled when the iterator is closed early. Raises the same as `run_turn`.
         """
         log = _QueueLog()
         turn = asyncio.create_task(self._run(message, log, stream=True))
@@ -207,21 +182,21 @@ class Agent(Generic[OutputT]):
         remembers: bool = False,
         requires_approval: bool = False,
     ) -> AgentTool:
-        """A tool by which another agent's model asks this agent.
+        """Make a tool that lets another agent's model ask this agent.
 
-        Each call is a turn of its own, in its own conversation, on any worker; several calls of
-        one response run side by side, and the turn that made them waits without a worker.
+        Each call is a turn of its own, in its own conversation, on any worker. Several calls of
+        one response run in parallel, and the calling turn waits without occupying a worker.
 
         Args:
             name: The tool's name for the model; the agent's own when not given.
             description: What the agent is good for, for the model.
-            timeout: Seconds a call may take, above 0, with all that the agent asks of others.
-            remembers: Whether all calls of one conversation are one conversation with this
-                agent; else it knows nothing but what the call says.
-            requires_approval: Whether a person must say yes before it is asked.
+            timeout: Seconds a call may take, above 0, including everything the agent delegates.
+            remembers: Whether all calls from one conversation continue one conversation with
+                this agent; otherwise it sees only the message of the call.
+            requires_approval: Whether a person must approve each call.
 
         Raises:
-            InvalidTool: The name is no tool name, or the timeout not above 0.
+            InvalidTool: The name is not a valid tool name, or the timeout is not above 0.
         """
         return AgentTool(
             self,
@@ -232,27 +207,23 @@ class Agent(Generic[OutputT]):
             requires_approval=requires_approval,
         )
 
-    def handoff_to(self, name: str) -> Agent | None:
-        """The agent of that name, if a tool of this one hands over to it."""
-        for tool in self.tools:
-            if isinstance(tool, Handoff) and tool.target == name:
-                return tool.definition if isinstance(tool.definition, Agent) else None
-        return None
-
     async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
+        # Once for the whole run, so that a change of the environment cannot split it.
+        settings = load_settings()
+        limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
             memory = self.memory
-            messages = await asyncio.to_thread(memory.load, self.window)
+            messages = await asyncio.to_thread(memory.load, self.definition.window)
             turn = InProcessTurn(
-                agent=self._answering or self,
+                agent=self._answering or self.definition,
                 content=content,
                 history=History(
                     messages=messages,
                     blobs=lambda names: asyncio.to_thread(memory.blobs, names),
                 ),
-                settings=load_settings(),
+                settings=settings,
                 context=ToolContext(
                     conversation_id=memory.conversation_id,
                     turn_id=create_turn_id(memory.conversation_id),
@@ -271,7 +242,7 @@ class Agent(Generic[OutputT]):
             return result.result
 
     def _lock(self) -> asyncio.Lock:
-        """A lock belongs to one event loop, an agent may meet several (`asyncio.run`)."""
+        """The lock of the running loop: an agent may see several loops (`asyncio.run`)."""
         loop = asyncio.get_running_loop()
         if self._running is None or self._running[0] is not loop:
             self._running = (loop, asyncio.Lock())
@@ -279,54 +250,10 @@ class Agent(Generic[OutputT]):
 
 
 class _QueueLog(NoLog):
-    """Hands the text on. Text shown before a failure is produced again after it."""
+    """Passes the text on. After a failure the model produces it again from the start."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def delta(self, text: str) -> None:
         await self.queue.put(text)
-
-
-def check_message(message: object, max_bytes: int | None = None) -> str:
-    """Return the message if it is one.
-
-    Raises:
-        InvalidMessage: It is no text, empty, only white space, or longer than `max_bytes`.
-    """
-    if not isinstance(message, str):
-        raise InvalidMessage(f"message is a {type(message).__name__}, expected text")
-    if not message.strip():
-        raise InvalidMessage("message is empty, expected text")
-    try:
-        size = len(message.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidMessage(
-            f"message is not valid Unicode at position {error.start}: replace lone surrogates"
-        ) from error
-    if max_bytes is not None and size > max_bytes:
-        raise InvalidMessage(
-            f"message has {size} bytes, the limit is {max_bytes} (AGENTAPI_MAX_MESSAGE_BYTES): "
-            "shorten it, or put large content where a tool can read it"
-        )
-    return message
-
-
-def _sorted(
-    agent: str, tools: Sequence[object]
-) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
-    """The tools themselves, and where more of them come from."""
-    found: list[BaseTool] = []
-    sources: list[ToolSource] = []
-    for tool in tools:
-        if isinstance(tool, BaseTool):
-            found.append(tool)
-        elif callable(getattr(tool, "tools", None)):
-            sources.append(cast("ToolSource", tool))
-        else:
-            name = getattr(tool, "__name__", repr(tool))
-            raise InvalidAgent(f"agent {agent!r}: {name} is no tool; decorate it with @tool")
-    names = [source.name for source in sources]
-    if len(set(names)) < len(names):
-        raise InvalidAgent(f"agent {agent!r}: two servers have one name: {', '.join(names)}")
-    return tuple(found), tuple(sources)

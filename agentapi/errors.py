@@ -1,7 +1,7 @@
-"""Every error of the project, one root, split by what the caller must do.
+"""Every error of the project: one root, grouped by what the caller must do.
 
-Each message says what was wrong, what was expected and what to do. `code` is the stable
-name under which an error is stored in a failed turn and shown to clients.
+Each message says what was wrong, what was expected and what to do. `code` is the stable name under
+which an error is stored in a failed turn and shown to clients.
 """
 
 from __future__ import annotations
@@ -15,20 +15,47 @@ from agentapi.signals import LeaseLost as LeaseLost
 from agentapi.signals import TurnParked as TurnParked
 
 LONGEST_WAIT: Final = 86_400.0
-"""Seconds that a server's wish to be left alone is heeded at most."""
+"""Maximum seconds that a server's `retry-after` is respected."""
 
 
 class AgentAPIError(Exception):
-    """Root of all errors raised by `agentapi`, `workers` and `orchestrator`."""
+    """Root of all errors raised by `agentapi`, `workers` and `orchestrator`.
+
+    A message never contains the id of a conversation, which may be an internal one that a client
+    must not see. The id is a field, and `str()` adds it.
+
+    Attributes:
+        conversation_id: The conversation at fault as the store knows it, or None.
+        turn_id: The turn at fault, or None.
+    """
 
     code: ClassVar[str] = "error"
+    conversation_id: str | None = None
+    turn_id: str | None = None
+
+    def __init__(
+        self, message: str = "", *, conversation_id: str | None = None, turn_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.conversation_id = conversation_id
+        self.turn_id = turn_id
+
+    def without_ids(self) -> str:
+        """The message alone."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        message = self.without_ids()
+        if self.conversation_id is None:
+            return message
+        return f"{message} (conversation_id={self.conversation_id!r})"
 
 
-# Fix the call: the input can never succeed as it is.
+# Fix the call: this input can never succeed.
 
 
 class InvalidInput(AgentAPIError, ValueError):
-    """An argument is not acceptable; nothing was changed."""
+    """An argument is not valid; nothing was changed."""
 
     code = "invalid_input"
 
@@ -52,13 +79,13 @@ class InvalidTool(InvalidInput):
 
 
 class InvalidAgent(InvalidInput):
-    """An agent's definition contradicts itself or names what does not exist."""
+    """An agent's definition contradicts itself or refers to something that does not exist."""
 
     code = "invalid_agent"
 
 
 class UnknownAgent(InvalidInput):
-    """No agent of that name is registered here."""
+    """No agent with that name is registered here."""
 
     code = "unknown_agent"
 
@@ -73,12 +100,12 @@ class TenantMismatch(AgentAPIError):
 
 
 class ConfigurationError(AgentAPIError):
-    """A setting is missing or wrong; says which, and what it should be."""
+    """A setting is missing or wrong; the message says which, and what is expected."""
 
     code = "configuration"
 
 
-# Wait, or try again later: nothing was lost.
+# Wait, or try again later: nothing is lost.
 
 
 class ConversationBusy(AgentAPIError):
@@ -88,20 +115,22 @@ class ConversationBusy(AgentAPIError):
 
 
 class ServerUnavailable(AgentAPIError):
-    """Redis or the broker cannot be reached; names the address, never the password."""
+    """Redis or the broker cannot be reached; the message has the address, never the password."""
 
     code = "server_unavailable"
 
 
 class StoreUnavailable(ServerUnavailable):
-    """Redis cannot be reached or refuses to write; nothing is half done."""
+    """Redis cannot be reached or refuses to write; nothing is left half done."""
 
     code = "store_unavailable"
 
 
 class LoginRefused(StoreUnavailable):
-    """Redis refuses the user or password, or what they may do: correct AGENTAPI_REDIS_URL. It is
-    waited for like a Redis that is away, since passwords are also changed under way."""
+    """Redis refuses the user, the password or their permissions: correct AGENTAPI_REDIS_URL.
+
+    Workers wait as for an unreachable Redis, since passwords also change while they run.
+    """
 
     code = "login_refused"
 
@@ -112,18 +141,18 @@ class BrokerUnavailable(ServerUnavailable):
     code = "broker_unavailable"
 
 
-# A fault, of this project or of what is stored: waiting does not help.
+# A fault in this project or in the stored data: waiting does not help.
 
 
 class StoreFault(AgentAPIError):
-    """Redis refuses a command for what it is: a key of the wrong type, a fault in a script, a value
+    """Redis refuses the command itself: a key of the wrong type, an error in a script, a value
     that is too large."""
 
     code = "store_fault"
 
 
 class UnreadableRecord(AgentAPIError):
-    """Something stored is of a newer release, or is not what any release writes.
+    """A stored record comes from a newer release, or from no release at all.
 
     Attributes:
         newer: Whether a newer release wrote it, so that another worker may be able to read it.
@@ -136,35 +165,35 @@ class UnreadableRecord(AgentAPIError):
         self.newer = newer
 
 
-# A turn's fate.
+# How a turn ends.
 
 
 class TurnNotFound(AgentAPIError):
-    """No turn of that id: never accepted, or older than the retention time."""
+    """No turn has that id: it was never accepted, or its retention time is over."""
 
     code = "turn_not_found"
 
 
 class TurnNotRetryable(AgentAPIError):
-    """The turn has not failed, or what it did is in the history already."""
+    """The turn has not failed, or the history already contains what it did."""
 
     code = "turn_not_retryable"
 
 
 class CallNotPending(AgentAPIError):
-    """The tool call waits for no decision: there is none, it was decided, or its turn ended."""
+    """The call is not waiting for a decision: it does not exist, is decided, or its turn ended."""
 
     code = "call_not_pending"
 
 
 class ApprovalRequired(AgentAPIError):
-    """A tool call needs a person's approval, and nobody can be asked here."""
+    """A tool call needs approval, and there is nobody to ask."""
 
     code = "approval_required"
 
 
 class TurnTimeout(AgentAPIError, TimeoutError):
-    """The turn did not end within the time the caller was ready to wait. It goes on."""
+    """The turn did not end within the caller's timeout. It keeps running."""
 
     code = "turn_timeout"
 
@@ -180,8 +209,7 @@ class TurnFailed(AgentAPIError):
     code = "turn_failed"
 
     def __init__(self, message: str, *, turn_id: str = "", error_code: str = "") -> None:
-        super().__init__(message)
-        self.turn_id = turn_id
+        super().__init__(message, turn_id=turn_id)
         self.error_code = error_code
 
 
@@ -192,10 +220,10 @@ class TurnCancelled(TurnFailed):
 
 
 class JournalBehind(AgentAPIError):
-    """Steps that were recorded are not there any more, as after a failover that lost writes.
+    """Recorded steps are missing, as after a failover that lost writes.
 
     Attributes:
-        length: How many are there.
+        length: How many steps are left.
     """
 
     code = "journal_behind"
@@ -218,44 +246,44 @@ class BudgetExceeded(AgentAPIError):
 
 
 class TurnVetoed(AgentAPIError):
-    """A hook ended the turn; raise it in one, with the reason."""
+    """A hook ended the turn. Raise this in a hook, with the reason."""
 
     code = "vetoed"
 
 
 class HookFailed(AgentAPIError):
-    """A hook raised what is no veto, or returned what it should not."""
+    """A hook raised something other than `TurnVetoed`, or returned a value of the wrong type."""
 
     code = "hook_failed"
 
 
 class InvalidOutput(AgentAPIError):
-    """The model's replies did not fit the agent's `output_type`, nor did the retries."""
+    """The model's replies do not match the agent's `output_type`, even after retries."""
 
     code = "invalid_output"
 
 
 class DeadlineExceeded(AgentAPIError):
-    """The turn ran longer than `turn_timeout`, or did not end by its own deadline."""
+    """The turn ran longer than `turn_timeout`, or missed its own deadline."""
 
     code = "deadline"
 
 
 class PoisonTurn(AgentAPIError):
-    """The turn was claimed `max_attempts` times and ended none of them."""
+    """The turn was claimed `max_attempts` times, and its process died each time."""
 
     code = "poison"
 
 
-# A model provider's refusals, by what the caller must do.
+# Refusals of model providers, grouped by what the caller must do.
 
 
 class ProviderError(AgentAPIError):
-    """A model provider did not answer as asked.
+    """A model call failed.
 
     Attributes:
         provider: Name of the provider.
-        status: HTTP status, or None when there was no answer.
+        status: HTTP status, or None without a response.
     """
 
     code = "provider"
@@ -267,11 +295,11 @@ class ProviderError(AgentAPIError):
 
 
 class ProviderUnavailable(ProviderError):
-    """Try again: overloaded, rate limited, cut connection, server error.
+    """Try again: overloaded, rate limited, connection lost, server error.
 
     Attributes:
-        retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it did
-            not say, or said what is no time (not a number, infinite).
+        retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it
+            did not say, or gave a value that is not a finite number.
     """
 
     code = "provider_unavailable"
@@ -287,6 +315,11 @@ class ProviderUnavailable(ProviderError):
         super().__init__(message, provider=provider, status=status)
         self.retry_after = _bounded(retry_after)
 
+    @property
+    def source(self) -> str:
+        """A short description of what cannot be reached."""
+        return f"provider {self.provider!r}"
+
 
 def _bounded(seconds: float | None) -> float | None:
     if seconds is None or not math.isfinite(seconds):
@@ -295,17 +328,17 @@ def _bounded(seconds: float | None) -> float | None:
 
 
 class ProviderHeld(ProviderUnavailable):
-    """Wait: the provider was not asked, since the fleet's budget for it is used up or it asked
-    the fleet to wait. That is no failure."""
+    """Wait: the provider was not called, because the fleet's budget for it is used up or it asked
+    the fleet to wait. This does not count as a failure."""
 
     code = "provider_held"
 
 
 class NoProviderAvailable(ProviderUnavailable):
-    """Try again: of several providers, none answered.
+    """Try again: none of several providers answered.
 
     Attributes:
-        causes: Why, for each that can be tried again.
+        causes: The errors of the providers that are worth another attempt.
     """
 
     def __init__(self, message: str, *, causes: Sequence[ProviderUnavailable]) -> None:
@@ -313,26 +346,52 @@ class NoProviderAvailable(ProviderUnavailable):
         self.causes = tuple(causes)
 
 
+class ToolServerUnavailable(ProviderUnavailable):
+    """Try again: a tool server (MCP) cannot be reached, or does not list its tools.
+
+    A turn waits for it as for a provider, and fails with the same code.
+
+    Attributes:
+        server: Name of the server.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        self.server = server
+
+    @property
+    def source(self) -> str:
+        """A short description of what cannot be reached."""
+        return f"tool server {self.server!r}"
+
+
 class ProviderRejected(ProviderError):
-    """Stop: the provider refuses this request and will refuse it again."""
+    """Stop: the provider refuses this request, and will refuse it again."""
 
     code = "provider_rejected"
 
 
 class AttachmentRefused(ProviderRejected):
-    """Say it in words, or use a provider that takes it: this one does not take the message's images
-    or files."""
+    """Send text instead, or use another provider: this one does not accept the message's images or
+    files."""
 
     code = "attachment_refused"
 
 
 class ContextTooLong(ProviderRejected):
-    """Shorten the window, or use a model that takes more: the request is too large for this one."""
+    """Shorten the window, or use a model with a larger context: the request is too large."""
 
     code = "context_too_long"
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):
-    """Fix the configuration: missing or wrong API key, unknown model, no permission."""
+    """Fix the configuration: wrong or missing API key, unknown model, no permission."""
 
     code = "provider_misconfigured"

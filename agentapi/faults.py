@@ -1,4 +1,4 @@
-"""What is said of an error, and which errors are a request to stop rather than a fault."""
+"""How errors are described, and which of them are a request to stop rather than a fault."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from agentapi.decoding.plain import clean_text
 
 
 def text_of(error: BaseException) -> str:
-    """The error's own text, fit to be stored. Never raises."""
+    """Return the error's text in a form that can be stored. Never raises."""
     try:
         text = str(error)
     except BaseException:
-        # A fault in the error's own __str__, such as missing attributes.
+        # The error's own __str__ is broken, for example by a missing attribute.
         text = "(its text cannot be read)"
     return clean_text(text)
 
@@ -24,14 +24,14 @@ def named(error: BaseException) -> str:
 
 
 def stop_if_asked(error: BaseException) -> None:
-    """After user code raised: go on, unless somebody stops the running task from outside.
+    """Call this after user code raised: it returns unless the task is being stopped from outside.
 
-    A `CancelledError` of the code's own making is a fault like any other, and so is a `SystemExit`,
-    which would end the process's event loop.
+    A `CancelledError` that the code raised by itself is a fault like any other. So is a
+    `SystemExit`, which would end the process's event loop.
 
     Raises:
-        asyncio.CancelledError: The task is being cancelled, whatever the code made of that.
-        GeneratorExit: The coroutine is being closed, which no task does that runs.
+        asyncio.CancelledError: The task is being cancelled, whatever the code turned that into.
+        GeneratorExit: The coroutine is being closed; that never happens to a running task.
     """
     task = _running_task()
     if task is None and isinstance(error, GeneratorExit):

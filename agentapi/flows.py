@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from agentapi.agent import Agent
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -118,7 +119,7 @@ class Flow:
         model: What answers in place of a model.
     """
 
-    agent: Agent
+    agent: AgentDefinition
     model: Provider
 
 
@@ -132,15 +133,16 @@ def chain_flow() -> Flow:
     return Flow(agent=_agent(CHAIN, ask_one, max_steps=LONGEST_CHAIN + 1), model=FlowModel(_chain))
 
 
-def _agent(name: str, ask: BaseTool, *, max_steps: int) -> Agent:
+def _agent(name: str, ask: BaseTool, *, max_steps: int) -> AgentDefinition:
     # Its provider is never asked.
-    return Agent(
+    agent: Agent = Agent(
         name=name,
         provider="offline",
         tools=[ask],
         window=Window(messages=0),
         max_steps=max_steps,
     )
+    return agent.definition
 
 
 def _gather(asks: Sequence[Mapping[str, Any]], results: Sequence[ToolMessage]) -> ModelResponse:

@@ -1,9 +1,9 @@
-"""Settings: from the environment and a `.env` file, prefix `AGENTAPI_`."""
+"""Settings, from the environment and a `.env` file, with the prefix `AGENTAPI_`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
@@ -17,11 +17,13 @@ from agentapi.turns.model import OnAbort, OnBusy
 
 Seconds = Annotated[float, Field(gt=0)]
 
+S = TypeVar("S", bound="Settings")
+
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
 
 class ProviderLimits(BaseModel):
-    """What the whole fleet may ask of a provider within any 60 seconds; None for no limit."""
+    """Limits of the whole fleet for a provider within any 60 seconds; None for no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +32,7 @@ class ProviderLimits(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, with its default. Times are in seconds."""
+    """All settings with their defaults. Times are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix="AGENTAPI_",
@@ -174,78 +176,6 @@ class Settings(BaseSettings):
     redis_timeout: Seconds = Field(
         default=5, description="Longest wait for an answer of Redis or the broker."
     )
-    gateway_host: str = Field(
-        default="127.0.0.1",
-        description="Where the gateway listens; beyond loopback it needs keys.",
-    )
-    gateway_port: int = Field(
-        default=8080, ge=0, le=65_535, description="The gateway's port; 0 for a free one."
-    )
-    gateway_requests_per_minute: int = Field(
-        default=600, ge=0, description="Requests of one tenant; 0 for no limit."
-    )
-    gateway_turns_in_flight: int = Field(
-        default=200, ge=0, description="Turns of one tenant that wait or run; 0 for no limit."
-    )
-    gateway_max_body_bytes: int = Field(
-        default=1_048_576, ge=1, description="Largest request body that the gateway takes."
-    )
-    gateway_wait: Seconds = Field(
-        default=600, description="Longest wait of a request that is neither background nor stream."
-    )
-    gateway_heartbeat: Seconds = Field(
-        default=15, description="Time between signs of life in a stream with nothing to say."
-    )
-    gateway_stream_buffer: int = Field(
-        default=1_000, ge=1, description="Events that may wait for one slow client of a stream."
-    )
-    gateway_stall: Seconds = Field(
-        default=30, description="How long a client may take nothing before its stream is dropped."
-    )
-    gateway_require_keys: bool = Field(
-        default=False,
-        description="Whether every request needs a key even before the first key was made.",
-    )
-    gateway_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
-    )
-    gateway_connections: int = Field(
-        default=4_096, ge=1, description="Connections that one gateway process holds at once."
-    )
-    gateway_header_timeout: Seconds = Field(
-        default=10, description="How long a client may take to send a request's head."
-    )
-    gateway_body_timeout: Seconds = Field(
-        default=60, description="How long a client may take to send a request's body."
-    )
-    gateway_body_idle: Seconds = Field(
-        default=10, description="Longest pause of a client while it sends a request's body."
-    )
-    gateway_wrong_keys_per_minute: int = Field(
-        default=30, ge=0, description="Requests without a valid key of one peer; 0 for no limit."
-    )
-    gateway_streams: int = Field(
-        default=2_000,
-        ge=0,
-        description="Streams and waiting requests of one tenant in one gateway; 0 for no limit.",
-    )
-    gateway_stored_bytes: int = Field(
-        default=1_073_741_824,
-        ge=0,
-        description="Bytes that one tenant's conversations and turns may keep in Redis, about; "
-        "0 for no limit.",
-    )
-    gateway_fork_bytes: int = Field(
-        default=16_777_216,
-        ge=1,
-        description="Largest history that previous_response_id copies, images and files included.",
-    )
-    gateway_addresses: Literal["none", "public", "any"] = Field(
-        default="public",
-        description="Which addresses of images and files are handed to providers: none (data "
-        "only), public, or any.",
-    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
     )
@@ -254,12 +184,10 @@ class Settings(BaseSettings):
         description="How log lines are written: text, or json for one object a line.",
     )
 
-    @field_validator("agents", "gateway_proxies", mode="before")
+    @field_validator("agents", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    def _split_agents(cls, value: Any) -> Any:
+        return split_list(value)
 
     @field_validator("provider_limits", mode="before")
     @classmethod
@@ -285,21 +213,41 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment and `.env`.
 
     Args:
+        overrides: Settings by field name; they take precedence over the environment.
+
+    Raises:
+        ConfigurationError: A value is not valid; names the variable, never the value.
+    """
+    return read_settings(Settings, overrides)
+
+
+def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
+    """Read one class of settings from the environment and `.env`.
+
+    Args:
+        kind: `Settings`, or a subclass with the settings of one program.
         overrides: Settings by field name that win over the environment.
 
     Raises:
-        ConfigurationError: A value is not acceptable; names the variable, never the value.
+        ConfigurationError: A value is not valid; names the variable, never the value.
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         problems = "; ".join(
             f"{_variable(problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
-            # A default that depends on a setting that is wrong is no problem of its own.
+            # This default depends on another setting, whose own error is listed already.
             if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
+
+
+def split_list(value: Any) -> Any:
+    """The parts of a list in one variable, separated by commas; other values as they are."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
@@ -307,7 +255,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL fit for a log or an error: any password replaced by ``***``."""
+    """The URL with its password replaced by ``***``, for logs and errors."""
     return ";".join(_hide(part) for part in url.split(";"))
 
 

@@ -1,9 +1,9 @@
-"""Keeping a process's background work alive, and seen.
+"""Keeps a process's background work alive and visible.
 
-A thread that meets an error nobody expected must not be gone without a word. Here every such
-error is logged once with its traceback, the work is started again with a growing delay, and
-`Supervisor.status` shows it. Work that cannot be kept running ends the process, so that whoever
-supervises processes starts a healthy one.
+A thread must not disappear silently after an unexpected error. Every such error is logged, the
+first of a kind with its traceback; the work is restarted with a growing delay; and
+`Supervisor.status` reports it. Work that cannot be kept running ends the process, so that the
+process manager starts a healthy one.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from agentapi.logs import LogLine, line
 log = logging.getLogger("agentapi.supervision")
 
 MAX_FAILURES: Final = 10
-"""Failures in a row, without any progress between them, after which `fatal` is called."""
+"""Consecutive failures without progress after which `fatal` is called."""
 
 FIRST_DELAY: Final = 0.1
-"""Seconds before the first restart; each failure in a row doubles them."""
+"""Seconds before the first restart; each consecutive failure doubles them."""
 
 MAX_DELAY: Final = 5.0
-"""The longest time in seconds before a restart."""
+"""Maximum seconds before a restart."""
 
 EXIT_CODE: Final = 70
-"""How a process ends whose background work cannot go on (EX_SOFTWARE in sysexits.h)."""
+"""Exit code of a process whose background work cannot continue (EX_SOFTWARE in sysexits.h)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceStatus:
-    """How a background service is doing.
+    """The state of a background service.
 
     Attributes:
         name: The service.
         running: Whether its work is running; false between restarts and after its end.
         failures: Unexpected errors since the process started.
         in_a_row: Unexpected errors since the service last made progress.
-        last_error: The type of the newest of them, or None.
+        last_error: Type of the latest of them, or None.
         idle: Seconds since the service last made progress.
     """
 
@@ -58,10 +58,10 @@ class ServiceStatus:
 
 
 def end_process(name: str) -> NoReturn:
-    """End this process at once: one of its services cannot be kept running.
+    """End this process immediately: one of its services cannot be kept running.
 
-    Nothing is cleaned up. A worker's watchdog frees its leases, and whoever supervises the
-    process starts it again.
+    Nothing is cleaned up. A worker's watchdog frees its leases, and the process manager starts it
+    again.
 
     Args:
         name: The service.
@@ -73,7 +73,7 @@ def end_process(name: str) -> NoReturn:
 
 
 class Service:
-    """One piece of background work. Its function gets this object and runs until `stopping`."""
+    """One piece of background work: a function that gets this object and runs until `stopping`."""
 
     def __init__(
         self,
@@ -95,21 +95,21 @@ class Service:
 
     @property
     def stopping(self) -> bool:
-        """Whether the work was asked to end."""
+        """Whether the work has been asked to end."""
         return self._stop.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait, in a thread; returns whether the work is to end."""
+        """Block the thread for up to `seconds`; returns whether the work must end."""
         return self._stop.wait(seconds)
 
     def progress(self) -> None:
-        """Say that a round of the work was done. Forgives the failures before it."""
+        """Report that a round of the work is done. Resets the count of consecutive failures."""
         with self._lock:
             self._in_a_row = 0
             self._progress = self._clock()
 
     def status(self) -> ServiceStatus:
-        """How the service is doing."""
+        """The service's state."""
         with self._lock:
             return ServiceStatus(
                 name=self.name,
@@ -123,13 +123,13 @@ class Service:
     def failed(self, error: BaseException) -> float:
         """Count and log an unexpected error.
 
-        Work that guards its own rounds may call this too, and go on.
+        Work that handles the errors of its own rounds may call this too, and continue.
 
         Args:
             error: What was raised.
 
         Returns:
-            Seconds to wait before the next try.
+            Seconds to wait before the next attempt.
         """
         with self._lock:
             self._failures += 1
@@ -142,9 +142,9 @@ class Service:
         return float(min(FIRST_DELAY * 2.0 ** min(in_a_row - 1, 16), MAX_DELAY))
 
     def _log(self, error: BaseException) -> None:
-        """The first error of a kind at a place with its traceback, repeats in one line.
+        """Log the first error of a kind at a place with its traceback, repeats as one line.
 
-        Only the error's type and code locations: its text may quote what people say.
+        Only the error's type and code locations are logged: its text may quote users.
         """
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
@@ -162,7 +162,7 @@ class Service:
 
 
 class _Returned(RuntimeError):
-    """Work ended although nobody asked it to."""
+    """The work returned although nobody asked it to end."""
 
 
 class ThreadService(Service):
@@ -183,8 +183,8 @@ class ThreadService(Service):
         """Ask the work to end, and wait for it.
 
         Args:
-            wake: Ends whatever the work waits for, where that is not `Service.wait`.
-            timeout: Longest wait in seconds.
+            wake: Interrupts whatever the work waits for, unless that is `Service.wait`.
+            timeout: Maximum wait in seconds.
 
         Returns:
             Whether the thread has ended.
@@ -205,7 +205,7 @@ class ThreadService(Service):
                     raise _Returned(self.name)
             except BaseException as error:
                 self._set_running(False)
-                # An error that comes of stopping is no news.
+                # Errors caused by stopping are expected.
                 if self.stopping or self.wait(self.failed(error)):
                     return
         self._set_running(False)
@@ -229,7 +229,7 @@ class TaskService(Service):
         self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:
-        """Cancel the work and wait for its end."""
+        """Cancel the work and wait until it has ended."""
         self._stop.set()
         if self._task is None:
             return
@@ -247,13 +247,13 @@ class TaskService(Service):
                 self._set_running(False)
                 if self.stopping or self._cancelled():
                     raise
-                # SystemExit and KeyboardInterrupt too: raised further, they end the event loop
-                # and with it everything else that runs there.
+                # This includes SystemExit and KeyboardInterrupt: if they propagated, they would end
+                # the event loop and everything else that runs on it.
                 await asyncio.sleep(self.failed(error))
         self._set_running(False)
 
     def _cancelled(self) -> bool:
-        """Whether somebody cancels the task itself, as the end of its event loop does."""
+        """Whether the task itself is being cancelled, as at the end of its event loop."""
         return self._task is not None and self._task.cancelling() > 0
 
 
@@ -264,11 +264,11 @@ class Supervisor:
     """The background services of a process."""
 
     def __init__(self, fatal: Callable[[str], object] | None = end_process) -> None:
-        """Make one without services.
+        """Start with no services.
 
         Args:
-            fatal: Called with a service's name when that cannot be kept running. None for a
-                process that is not ours to end: the service is then tried again and again.
+            fatal: Called with the name of a service that cannot be kept running. None for a
+                process that is not ours to end: the service is then restarted indefinitely.
         """
         self._fatal = fatal
         self._services: list[Service] = []
@@ -278,21 +278,21 @@ class Supervisor:
         """A service in a thread; the caller starts and stops it.
 
         Args:
-            name: Of the service and of its thread.
+            name: Name of the service and of its thread.
             work: Runs until `Service.stopping`; calls `Service.progress` after each round.
         """
         return self._add(ThreadService(name, work, self._fatal))
 
     def task(self, name: str, work: Callable[[Service], Awaitable[None]]) -> TaskService:
-        """The same as a task of an event loop, which the caller starts there."""
+        """A service that runs as a task; the caller starts it on the event loop."""
         return self._add(TaskService(name, work, self._fatal))
 
     def watched(self, name: str) -> Service:
-        """A service that runs by itself and reports `progress` and `failed` on its own."""
+        """A service that somebody else runs, and that calls `progress` and `failed` itself."""
         return self._add(Service(name, self._fatal))
 
     def status(self) -> list[ServiceStatus]:
-        """How all services are doing."""
+        """The state of all services."""
         with self._lock:
             return [service.status() for service in self._services]
 
@@ -303,7 +303,7 @@ class Supervisor:
 
 
 def stack_of_thread(ident: int) -> str:
-    """Where a thread stands, as code locations only.
+    """The stack of a thread, as code locations only.
 
     Args:
         ident: `threading.Thread.ident` of the thread.

@@ -1,1 +1,1 @@
-"""Examples that run offline."""
+"""Examples that run without a model."""

@@ -1,6 +1,6 @@
-"""The agents of the demo: a support desk and the memory page's five.
+"""The agents of the demo: a support desk, and five agents that write.
 
-They use the `offline` provider, or the one that AGENTAPI_EXAMPLE_PROVIDER names.
+They use the provider `offline`, or the one named by AGENTAPI_EXAMPLE_PROVIDER.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ async def open_ticket(subject: str, context: ToolContext) -> dict[str, str]:
     Args:
         subject: What it is about, in one line.
     """
-    # A ticket system that takes an idempotency key opens one ticket however often it is asked.
+    # The key is the same when the call is repeated, so the ticket system opens one ticket only.
     return {"ticket": context.idempotency_key[-8:], "subject": subject}
 
 
 @tool(requires_approval=lambda amount: amount > 50)
 def refund(order_id: str, amount: float) -> str:
-    """Pay money back. Large amounts need a colleague's approval.
+    """Refund money. Large amounts need a colleague's approval.
 
     Args:
         order_id: The number on the invoice.
         amount: In euros.
     """
-    return f"{amount:.2f} euros of order {order_id} were paid back"
+    return f"{amount:.2f} euros of order {order_id} were refunded"
 
 
 @tool
 def look_into(topics: list[str]) -> list[Delegate]:
-    """Have several topics researched side by side.
+    """Ask for research on several topics in parallel.
 
     Args:
         topics: One line each.
@@ -56,7 +56,9 @@ def look_into(topics: list[str]) -> list[Delegate]:
     return [delegate("research", topic) for topic in topics]
 
 
-billing = Agent(name="billing", system_prompt="You answer for invoices.", provider=PROVIDER)
+billing = Agent(
+    name="billing", system_prompt="You answer questions about invoices.", provider=PROVIDER
+)
 support = Agent(
     name="support",
     system_prompt="You help shoppers with their orders. Be brief.",
@@ -66,11 +68,11 @@ support = Agent(
 research = Agent(name="research", system_prompt="You collect facts.", provider=PROVIDER)
 edit = Agent(name="edit", system_prompt="You make text clear and short.", provider=PROVIDER)
 summarise = Agent(name="summarise", system_prompt="You summarise.", provider=PROVIDER)
-analyse = Agent(name="analyse", system_prompt="You find what follows.", provider=PROVIDER)
+analyse = Agent(name="analyse", system_prompt="You draw conclusions.", provider=PROVIDER)
 editor = Agent(
     name="editor",
     system_prompt="You write reports. Have the facts researched, then let edit polish them.",
     provider=PROVIDER,
     tools=[look_into, edit.as_tool(description="Makes a text clear and short.")],
 )
-plan = Agent(name="plan", system_prompt="You make plans of few steps.", provider=PROVIDER)
+plan = Agent(name="plan", system_prompt="You make short plans.", provider=PROVIDER)

@@ -1,6 +1,6 @@
-"""A conversation that outgrows its window: the beginning is summarised, the transcript stays whole.
+"""A conversation that outgrows its window: its beginning is summarised, its transcript is kept.
 
-It runs in this process, with no server; workers do the same, beside the conversation.
+Everything runs in this process, without a server. Workers do the same in the background.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small MCP server over stdio: a shelf of notes."""
+"""A small MCP server over stdio that serves notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_note(title: str) -> str:
     """Read a note.
 
     Args:
-        title: Of the note.
+        title: The note's title.
     """
     if title not in _NOTES:
         raise ToolError(f"there is no note {title!r}; there are: {', '.join(_NOTES)}")

@@ -1,4 +1,4 @@
-"""An agent whose tools come from an MCP server; each worker process would start one of its own."""
+"""An agent with the tools of an MCP server. Each worker process starts its own server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROVIDER = os.environ.get("AGENTAPI_EXAMPLE_PROVIDER", "offline")
 
 notes = McpServer("notes", command=[sys.executable, "-m", "examples.mcp_server"])
 secretary = Agent(
-    name="secretary", system_prompt="You know my notes.", provider=PROVIDER, tools=[notes]
+    name="secretary", system_prompt="You look after my notes.", provider=PROVIDER, tools=[notes]
 )
 
 

@@ -1,7 +1,7 @@
-"""The memory page: every way to hold a conversation, runnable offline.
+"""Agents with a memory: one conversation, several agents, tools and streams, without a model.
 
-With a Redis, ``AGENTAPI_REDIS_URL=redis://... python -m examples.memory_page`` shows shared
-memories too.
+``AGENTAPI_REDIS_URL=redis://... python -m examples.memory_page`` also shows a memory that several
+processes share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Enqueue a turn and wait for its reply: run it while `make up` runs."""
+"""Enqueue a turn and wait for its reply. Start `make up` first."""
 
 from __future__ import annotations
 

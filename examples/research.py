@@ -1,6 +1,6 @@
-"""Five agents on as many workers as there are: side by side, one after the other, and by tools.
+"""Agents that work together: in parallel, one after the other, and called as tools.
 
-Run it while `make up` runs.
+Start `make up` first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
         )
         print("chained:", report.result(timeout=60).text)
 
-        # An agent that decides by itself whom to ask.
+        # An agent that decides which agents to ask.
         topics = json.dumps({"topics": ["queues", "leases", "journals"]})
         written = orchestrator.enqueue("editor", f"/look_into {topics}")
         print("delegated:", written.result(timeout=60).text)

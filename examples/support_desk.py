@@ -1,6 +1,6 @@
-"""A support desk: a refund that a colleague approves, a conversation that is handed over.
+"""A support desk: a refund that a colleague approves, and a conversation that is handed over.
 
-Run it while `make up` runs. Restart the workers while it waits for the approval: it still waits.
+Start `make up` first. You may restart the workers while the turn waits for the approval.
 """
 
 from __future__ import annotations

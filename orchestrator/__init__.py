@@ -1,4 +1,4 @@
-"""The producers: enqueue turns for the workers, and get their replies."""
+"""Producers: enqueue turns for the workers, and get their replies."""
 
 from agentapi.flows import Ask
 from agentapi.stores import CancelOutcome

@@ -1,6 +1,6 @@
-"""`AsyncOrchestrator`: the same producer for asyncio.
+"""`AsyncOrchestrator`: the producer for asyncio.
 
-Short calls run in a few threads; waiting for turns takes no thread, whatever their number.
+Short calls run in a few threads. Waiting for turns takes no thread, however many there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Self, overload
 from typing_extensions import Unpack
 
 from agentapi import Agent, Settings
-from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.user_input import UserInput
 from agentapi.errors import StoreFault, TurnFailed
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
@@ -44,7 +44,7 @@ class AsyncOrchestrator:
     def __init__(
         self, settings: Settings | None = None, agents: Iterable[Agent] | None = None
     ) -> None:
-        """Make a producer; see `Orchestrator`."""
+        """Create a producer; see `Orchestrator`."""
         self._use(Orchestrator(settings, agents))
 
     @classmethod
@@ -67,7 +67,7 @@ class AsyncOrchestrator:
         return (await self.enqueue_many([request]))[0]
 
     async def enqueue_many(self, requests: Sequence[TurnRequest]) -> list[AsyncTurnHandle]:
-        """Give many messages at once; see `Orchestrator.enqueue_many`."""
+        """Enqueue many turns; see `Orchestrator.enqueue_many`."""
         handles = await self.call(lambda: self.sync.enqueue_many(requests))
         return [AsyncTurnHandle(self, handle) for handle in handles]
 
@@ -84,7 +84,7 @@ class AsyncOrchestrator:
         return AsyncTurnHandle(self, handle)
 
     async def turn(self, turn_id: str) -> AsyncTurnHandle:
-        """The handle of a turn enqueued anywhere; see `Orchestrator.turn`."""
+        """The handle of a turn that any process enqueued; see `Orchestrator.turn`."""
         return AsyncTurnHandle(self, await self.call(lambda: self.sync.turn(turn_id)))
 
     async def cancel(self, turn_id: str) -> CancelOutcome:
@@ -100,7 +100,7 @@ class AsyncOrchestrator:
         return await self.call(lambda: self.sync.history(conversation_id))
 
     async def reset(self, conversation_id: str) -> int:
-        """Begin a conversation's history anew; see `Orchestrator.reset`."""
+        """Delete a conversation's history; see `Orchestrator.reset`."""
         return await self.call(lambda: self.sync.reset(conversation_id))
 
     async def aclose(self) -> None:
@@ -133,11 +133,11 @@ class AsyncTurnHandle:
         return f"Async{self._handle!r}"
 
     async def info(self) -> Turn:
-        """The turn as it stands; see `TurnHandle.info`."""
+        """The turn as it is now; see `TurnHandle.info`."""
         return await self._orchestrator.call(self._handle.info)
 
     async def status(self) -> TurnStatus:
-        """Where the turn stands."""
+        """The turn's status."""
         return (await self.info()).status
 
     async def cancel(self) -> CancelOutcome:
@@ -149,21 +149,21 @@ class AsyncTurnHandle:
         await self._orchestrator.retry(self.turn_id)
 
     async def pending(self) -> list[PendingCall]:
-        """The tool calls that wait for a decision; see `TurnHandle.pending`."""
+        """Tool calls that wait for a decision; see `TurnHandle.pending`."""
         return await self._orchestrator.call(self._handle.pending)
 
     async def approve(self, call_id: str, *, by: str | None = None) -> None:
-        """Let a call be made; see `TurnHandle.approve`."""
+        """Allow a tool call; see `TurnHandle.approve`."""
         await self._orchestrator.call(lambda: self._handle.approve(call_id, by=by))
 
     async def reject(
         self, call_id: str, reason: str | None = None, *, by: str | None = None
     ) -> None:
-        """Do not let a call be made; see `TurnHandle.reject`."""
+        """Refuse a tool call; see `TurnHandle.reject`."""
         await self._orchestrator.call(lambda: self._handle.reject(call_id, reason, by=by))
 
     async def children(self) -> list[AsyncTurnHandle]:
-        """The turns that it delegated to; see `TurnHandle.children`."""
+        """The turns that this one delegated to; see `TurnHandle.children`."""
         found = await self._orchestrator.call(self._handle.children)
         return [AsyncTurnHandle(self._orchestrator, handle) for handle in found]
 
@@ -184,7 +184,7 @@ class AsyncTurnHandle:
         *,
         output_type: type[Any] | None = None,
     ) -> TurnResult[Any]:
-        """Wait for the turn's end; see `TurnHandle.result`."""
+        """Wait until the turn has ended; see `TurnHandle.result`."""
         turn = await self.info()
         if not turn.status.ended:
             try:
@@ -199,7 +199,7 @@ class AsyncTurnHandle:
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
         """The turn's events, past and to come; see `TurnHandle.events`.
 
-        Bound the wait with ``asyncio.timeout``.
+        Use ``asyncio.timeout`` to limit the wait.
         """
         store = self._orchestrator.sync.store
         past, more = await self._orchestrator.call(lambda: past_events(store, self.turn_id, after))
@@ -211,7 +211,7 @@ class AsyncTurnHandle:
 
     async def _follow(self, after: int) -> AsyncIterator[Event]:
         following = self._orchestrator.follower.follow(
-            self.turn_id, after, patience=LOOK_AGAIN, fresh=True
+            self.turn_id, after, max_wait=LOOK_AGAIN, fresh=True
         )
         async with aclosing(following):
             async for found in following:

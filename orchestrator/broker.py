@@ -1,4 +1,4 @@
-"""The producers' side of the broker: a Celery app that only sends."""
+"""The producer's side of the broker: a Celery app that only sends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("agentapi.broker")
 
 
 class Wakeups(Protocol):
-    """How turns that may run now reach a worker."""
+    """Tells workers about turns that may run now."""
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
         """Send them all."""
@@ -32,7 +32,7 @@ class Wakeups(Protocol):
 
 
 def producer_app(settings: Settings) -> Celery:
-    """A Celery app for sending tasks and asking workers; it has no tasks of its own."""
+    """A Celery app that sends tasks and asks workers; it defines no tasks."""
     app = Celery("agentapi-producer", set_as_current=False)
     app.conf.update(
         celery_settings(settings),
@@ -42,7 +42,7 @@ def producer_app(settings: Settings) -> Celery:
 
 
 def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailable:
-    """The error of a broker that does not answer."""
+    """The error for a broker that does not answer."""
     return BrokerUnavailable(
         f"broker at {without_password(settings.broker_url)} is out of reach: "
         f"{type(error).__name__}; is it running, and is AGENTAPI_BROKER_URL right?"
@@ -52,8 +52,8 @@ def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailabl
 class CeleryWakeups:
     """Sends wake-ups over one connection. Safe to share between threads.
 
-    A wake-up that the broker does not take is logged, not raised: the turn is accepted, and
-    the workers' sweep finds it.
+    When the broker does not accept a wake-up, that is logged and not raised: the turn is
+    accepted, and the workers' sweep finds it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,14 +76,14 @@ class CeleryWakeups:
                     )
                     self._app.send_task(**message, producer=producer)
         except (OperationalError, OSError) as error:
-            # Once an outage: every enqueue meets it.
+            # One line for each outage, since every enqueue fails in it.
             if not self._away:
                 log.warning(
                     line("wakeups.delayed", error=broker_unavailable(self._settings, error))
                 )
             self._away = True
         except Exception as error:
-            # The turns are accepted, whatever this is: the caller must not think otherwise.
+            # The turns are accepted: an error here would tell the caller that they are not.
             log.error(line("wakeups.failed", count=len(wakeups), error=type(error).__name__))
         else:
             if self._away:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from agentapi import Agent
-from agentapi.conversation.attachments import UserInput
+from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.producer import Producer
@@ -94,7 +94,7 @@ class Orchestrator(Producer):
 
         Raises:
             InvalidInput: The text is not a turn id.
-            TurnNotFound: There is no such turn.
+            TurnNotFound: The turn does not exist.
             StoreUnavailable: Redis is out of reach.
         """
         return TurnHandle(self, turn_id, self.store.turn(turn_id).conversation_id)

@@ -1,4 +1,4 @@
-"""What is wrong with an installation: asks Redis, the broker and the workers."""
+"""Checks an installation: asks Redis, the broker and the workers."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from orchestrator.findings import (
 
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
-_ANSWERS_WITHIN: Final = 1.5
-"""Seconds that workers get to answer."""
+_ANSWER_TIMEOUT: Final = 1.5
+"""Seconds to wait for the workers' answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RedisReport:
-    """What Redis answers.
+    """What Redis answered.
 
     Attributes:
-        findings: What to say of it.
+        findings: The findings about Redis.
         ahead: Seconds by which this machine's clock is ahead of Redis's; None if Redis is away.
         since_sweep: See `TurnStore.since_sweep`.
     """
@@ -57,12 +57,12 @@ class _RedisReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fleet:
-    """What the workers answer.
+    """What the workers answered.
 
     Attributes:
-        agents: The names of its agents, by worker.
-        reports: What each says of itself; none for one of an older release.
-        asked: When they were asked for their reports, by this clock.
+        agents: The names of each worker's agents.
+        reports: Each worker's report; workers of an older release have none.
+        asked: When the workers were asked for their reports, by this machine's clock.
         answered: When the last of them had answered.
     """
 
@@ -73,7 +73,7 @@ class _Fleet:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Check everything; never raises for a fault it finds."""
+    """Check everything. Faults are returned as findings, never raised."""
     stored = _redis(settings)
     return [*stored.findings, *_workers(settings, stored), *_keys()]
 
@@ -148,7 +148,7 @@ def _ask(settings: Settings) -> _Fleet:
         app.close()
     return _Fleet(
         agents={worker: answer["agents"] for worker, answer in agents.items()},
-        # One of an older release does not know the command.
+        # A worker of an older release does not know the command.
         reports={
             worker: _report(answer) for worker, answer in services.items() if "clock" in answer
         },
@@ -158,13 +158,13 @@ def _ask(settings: Settings) -> _Fleet:
 
 
 def _answers(app: Any, command: str) -> dict[str, dict[str, Any]]:
-    replies = app.control.broadcast(command, reply=True, timeout=_ANSWERS_WITHIN)
+    replies = app.control.broadcast(command, reply=True, timeout=_ANSWER_TIMEOUT)
     return {worker: answer for reply in replies or () for worker, answer in reply.items()}
 
 
 def _report(answer: Mapping[str, Any]) -> WorkerReport:
     return WorkerReport(
-        # A newer release may say more.
+        # A worker of a newer release may send more fields.
         services=[
             ServiceStatus(**{field.name: service[field.name] for field in fields(ServiceStatus)})
             for service in answer["services"]
@@ -183,6 +183,6 @@ def _keys() -> Iterator[Finding]:
         yield Finding(
             level=Level.WARN,
             check="keys",
-            what="no model provider's key is set here; agents can use 'offline' only",
+            what="no key of a model provider is set here; only the provider 'offline' works",
             advice=f"Set one of {', '.join(PROVIDER_KEYS)} where the workers start.",
         )

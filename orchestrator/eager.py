@@ -1,7 +1,7 @@
 """Eager test mode: the workers' own app, run inside the producer's process.
 
-The one place where a producer meets the workers' code, by name, so that `orchestrator` does
-not import `workers`.
+This is the only place where a producer uses the workers' code. It is imported by name, so that
+`orchestrator` does not depend on `workers`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.stores import TurnStore, Wakeup
 
 
 class EagerWakeups:
-    """Runs turns instead of sending their tasks."""
+    """Runs turns instead of sending tasks for them."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
-        """Run the turns and those that wait behind them, one after the other."""
+        """Run the turns, and those that wait behind them, one after the other."""
         for wakeup in wakeups:
             self._app.dispatcher.send(wakeup)
         self._app.runtime.carry_out_errands()
@@ -32,7 +33,7 @@ class EagerWakeups:
 
 
 def eager_backend(
-    settings: Settings, agents: Iterable[Agent] | None
+    settings: Settings, agents: Iterable[AgentDefinition] | None
 ) -> tuple[TurnStore, EagerWakeups]:
     """The in-memory store and the app that runs turns on it.
 

@@ -1,4 +1,4 @@
-"""Gather and chain, as producers ask for them."""
+"""The turns of a gather or a chain, checked, and the replies of a gather."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TypeAlias
 import orjson
 
 from agentapi import Agent, Settings
-from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import unknown_agent
+from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
 from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
 from agentapi.turns import TurnResult
 from orchestrator.turn_request import refuse_internal
 
 Link: TypeAlias = Ask | str | Agent | tuple[str | Agent, str]
-"""One turn: an `Ask`, an agent and its message, or, in a chain, just the agent."""
+"""One turn: an `Ask`, a pair of agent and message, or, in a chain, only an agent."""
 
 
 def replies_of(
@@ -36,18 +37,22 @@ def replies_of(
 
 
 def checked_asks(
-    links: Sequence[Link], known: Mapping[str, Agent], settings: Settings, *, chained: bool
+    links: Sequence[Link],
+    known: Mapping[str, AgentDefinition],
+    settings: Settings,
+    *,
+    chained: bool,
 ) -> list[Ask]:
-    """The turns of a flow.
+    """Check the turns of a gather or a chain.
 
     Raises:
-        UnknownAgent: Agents are registered here and one of these is none of them.
-        InvalidInput: There are none, too many, or one has no message.
+        UnknownAgent: Agents are registered here, and one of these is not among them.
+        InvalidInput: There are no turns, too many turns, or one has no message.
     """
     most = LONGEST_CHAIN if chained else settings.max_children
     if not 0 < len(links) <= most:
         limit = "" if chained else " (AGENTAPI_MAX_CHILDREN)"
-        raise InvalidInput(f"there are {len(links)} turns to ask for: expected 1 to {most}{limit}")
+        raise InvalidInput(f"got {len(links)} turns; expected 1 to {most}{limit}")
     asks = [_ask(link) for link in links]
     for number, ask in enumerate(asks):
         if not is_agent_name(ask.agent):
@@ -60,7 +65,7 @@ def checked_asks(
         if not text.strip() or (first and REPLY in text):
             raise InvalidInput(
                 f"turn {number} for agent {ask.agent!r} has no message: expected text"
-                + ("; only later links of a chain get the reply before" if first else "")
+                + ("; only the later links of a chain get the previous reply" if first else "")
             )
         check_message(text)
     return asks
@@ -76,7 +81,7 @@ def _ask(link: object) -> Ask:
             return Ask(agent=_name(agent), message=message)
         case _:
             raise InvalidInput(
-                f"{type(link).__name__} is no turn: expected an Ask, or an agent and its message"
+                f"{type(link).__name__} is not a turn; expected an Ask, or an agent and its message"
             )
 
 

@@ -1,4 +1,4 @@
-"""`TurnHandle`: what a producer holds of a turn it enqueued."""
+"""`TurnHandle`: wait for a turn, follow it, cancel it, decide about its tool calls."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from orchestrator.producer import Producer
 from orchestrator.results import last_events, past_events, result_of, still_running
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds without an event after which the turn itself is looked at: its events may be lost, as in
-a failover, or deleted with its conversation."""
+"""Seconds without an event after which the turn's status is read: events may be lost in a failover,
+or deleted with their conversation."""
 
 
 class TurnHandle:
-    """A turn, by its id. Costs nothing to keep; any process can make one from the id.
+    """A turn, by its id. A handle holds no resources; any process can create one from the id.
 
     Attributes:
         turn_id: The turn.
@@ -48,7 +48,7 @@ class TurnHandle:
         return f"TurnHandle({self.turn_id!r}, conversation_id={self.conversation_id!r})"
 
     def info(self) -> Turn:
-        """The turn as it stands, with times, attempts, usage and error.
+        """The turn as it is now, with times, attempts, usage and error.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -57,17 +57,17 @@ class TurnHandle:
         return self._producer.store.turn(self.turn_id)
 
     def status(self) -> TurnStatus:
-        """Where the turn stands; raises as `info`."""
+        """The turn's status; raises as `info`."""
         return self.info().status
 
     def cancel(self) -> CancelOutcome:
-        """Cancel the turn: a waiting one at once, a running one at its worker's next beat.
+        """Cancel the turn: immediately if it waits, at its worker's next heartbeat if it runs.
 
-        Its tools are cancelled with it: async ones at their next await, what sync ones give is
-        dropped. It leaves nothing in the history, or what `on_abort` says.
+        Async tools are cancelled at their next await; the result of a sync tool is dropped. What
+        stays in the history depends on `on_abort`.
 
         Returns:
-            What it did: `CANCELLED`, `REQUESTED`, or `ENDED` when there was nothing to cancel.
+            `CANCELLED`, `REQUESTED` for a running turn, or `ENDED` if there was nothing to cancel.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -76,10 +76,10 @@ class TurnHandle:
         return self._producer.cancel(self.turn_id)
 
     def retry(self) -> None:
-        """Run the failed turn again, from its last recorded step, behind those that wait.
+        """Run the failed turn again from its last recorded step, after the turns that wait.
 
         Raises:
-            TurnNotRetryable: It has not failed, or left its messages in the history.
+            TurnNotRetryable: It has not failed, or its messages are in the history already.
             ConversationBusy: The conversation has too many turns that have not ended.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
@@ -87,7 +87,7 @@ class TurnHandle:
         self._producer.retry(self.turn_id)
 
     def pending(self) -> list[PendingCall]:
-        """The tool calls that wait for a person's decision, those of turns it waits for included.
+        """Tool calls that wait for a decision, with those of turns that this one waits for.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -96,29 +96,29 @@ class TurnHandle:
         return self._producer.pending(self.turn_id)
 
     def approve(self, call_id: str, *, by: str | None = None) -> None:
-        """Let a call be made; the turn goes on at once. Saying it again does nothing.
+        """Allow a tool call; the turn continues. Repeating the call changes nothing.
 
         Args:
-            call_id: As `pending` gives it; of this turn or of one that it waits for.
+            call_id: The id that `pending` shows; of this turn or of one that it waits for.
             by: Who decided, for the record.
 
         Raises:
-            CallNotPending: The call waits for no decision, or was rejected.
+            CallNotPending: The call does not wait for a decision, or was rejected.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
         self._decide(call_id, Decision(verdict=Verdict.APPROVED, by=by))
 
     def reject(self, call_id: str, reason: str | None = None, *, by: str | None = None) -> None:
-        """Do not let a call be made; the turn goes on at once. Saying it again does nothing.
+        """Refuse a tool call; the turn continues. Repeating the call changes nothing.
 
         Args:
-            call_id: As `pending` gives it; of this turn or of one that it waits for.
-            reason: For the model.
+            call_id: The id that `pending` shows; of this turn or of one that it waits for.
+            reason: Told to the model.
             by: Who decided, for the record.
 
         Raises:
-            CallNotPending: The call waits for no decision, or was decided otherwise.
+            CallNotPending: The call does not wait for a decision, or was approved.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
@@ -128,9 +128,9 @@ class TurnHandle:
         self._producer.decide(self.turn_id, call_id, decision)
 
     def children(self) -> list[TurnHandle]:
-        """The turns that it delegated to, in the order of its calls, while it has not ended.
+        """The turns that this one delegated to, in the order of its calls, until it ends.
 
-        Those that are there: a turn that has just delegated is a moment ahead of them.
+        A turn that has just delegated may not have all its children yet.
         """
         handles = [
             TurnHandle(self._producer, child.turn_id, child.conversation_id)
@@ -157,21 +157,21 @@ class TurnHandle:
     def result(
         self, timeout: float | None = None, *, output_type: type[Any] | None = None
     ) -> TurnResult[Any]:
-        """Wait for the turn's end, woken by its events.
+        """Wait until the turn has ended.
 
         Args:
-            timeout: Longest wait in seconds; for ever when not given.
-            output_type: The agent's, if this process does not know the agent; else `output` is
-                plain JSON.
+            timeout: Longest wait in seconds; no limit when not given.
+            output_type: The agent's output type, for a process that does not know the agent;
+                `output` is plain JSON there when not given.
 
         Raises:
-            TurnFailed: It failed; says why.
+            TurnFailed: It failed; the message says why.
             TurnCancelled: It was cancelled.
-            TurnTimeout: It has not ended yet. It goes on, and can be waited for again.
+            TurnTimeout: It has not ended yet. It continues, and you can wait for it again.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
             StoreFault: The turn's events cannot be read.
-            ValidationError: The reply does not fit `output_type` (pydantic's error).
+            ValidationError: The reply is not a valid `output_type` (pydantic's error).
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         turn = self.info()
@@ -185,12 +185,12 @@ class TurnHandle:
         """The turn's events, past and to come, until the one that ends it.
 
         Args:
-            after: Number of the last event already seen, to continue behind it; -1 for all.
-            timeout: Longest time in seconds until the end; for ever when not given.
+            after: Number of the last event already seen; -1 for all events.
+            timeout: Longest time in seconds until the end; no limit when not given.
 
         Raises:
             TurnTimeout: The turn has not ended yet.
-            TurnNotFound: There is no such turn.
+            TurnNotFound: The turn does not exist.
             StoreUnavailable: Redis is out of reach.
             StoreFault: The turn's events cannot be read.
         """
@@ -252,16 +252,16 @@ class GatherHandle(TurnHandle):
     def replies(
         self, timeout: float | None = None, *, return_exceptions: bool = False
     ) -> Sequence[str | TurnFailed]:
-        """Wait for all of them; their replies in the order asked.
+        """Wait for all turns; returns their replies in the order of the call.
 
         Args:
-            timeout: Longest wait in seconds; for ever when not given.
-            return_exceptions: Whether a turn that failed stands in the list as the error that
-                it would raise.
+            timeout: Longest wait in seconds; no limit when not given.
+            return_exceptions: Return the error of a turn that failed in place of its reply,
+                instead of raising it.
 
         Raises:
             TurnFailed: One of them failed; the others have ended too.
-            TurnTimeout: They have not all ended yet. They go on.
+            TurnTimeout: Not all have ended yet. They continue.
         """
         result = self.result(timeout)
         return replies_of(self.turn_id, result, return_exceptions=return_exceptions)

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from typing_extensions import Unpack
 
 from agentapi import Agent, Settings, load_settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import by_name
 from agentapi.conversation.messages import to_dict
 from agentapi.errors import TurnNotFound
@@ -59,7 +60,7 @@ class Producer:
             InvalidAgent: Two agents have the same name.
         """
         self.settings = settings or load_settings()
-        self._agents: Mapping[str, Agent] = by_name(agents or ())
+        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
         self.store: TurnStore
         self._wakeups: Wakeups
         if self.settings.eager:

@@ -85,7 +85,7 @@ def past_events(store: TurnStore, turn_id: str, after: int) -> tuple[list[Event]
 
 
 def last_events(store: TurnStore, turn_id: str, after: int) -> list[Event] | None:
-    """The remaining events of a turn that has ended; None while it goes on, or Redis is away.
+    """The remaining events of a turn that has ended; None while it has not ended, or Redis is away.
 
     Raises:
         TurnNotFound: The turn was deleted.
@@ -100,6 +100,6 @@ def last_events(store: TurnStore, turn_id: str, after: int) -> list[Event] | Non
 def still_running(turn_id: str) -> TurnTimeout:
     """The error of a wait that ended before the turn did."""
     return TurnTimeout(
-        f"turn {turn_id} has not ended within the timeout; it goes on: wait again with a longer "
+        f"turn {turn_id} has not ended within the timeout; it continues: wait again with a longer "
         "timeout, or cancel() it. `agentapi doctor` shows whether workers are running"
     )

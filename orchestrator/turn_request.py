@@ -1,4 +1,4 @@
-"""What a producer asks for, checked before anything is written."""
+"""A turn to enqueue, and the checks before anything is written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, TypedDict, TypeVar
 import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
-from agentapi.agent import check_message, is_agent_name
+from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import is_internal, unknown_agent
-from agentapi.conversation.attachments import UserInput, content_of
+from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidInput
@@ -23,7 +23,7 @@ from agentapi.turns.kinds import kind_of
 MAX_METADATA_BYTES = 16_384
 
 MAX_REASON = 16_384
-"""Characters of a decision's reason."""
+"""Characters of the reason of a decision."""
 
 
 class FlowOptions(TypedDict, total=False):
@@ -53,21 +53,20 @@ class TurnRequest:
         agent: Name of a registered agent, or the agent itself.
         message: What the user says: text, or a list of texts, `Image` and `File`.
         conversation_id: The conversation to continue; a new one when not given.
-        user_id: The user, for a conversation that begins now.
+        user_id: The user; stored when the conversation begins.
         tenant_id: The tenant the conversation belongs to.
         idempotency_key: The caller's name for this turn in its conversation. A second request
-            with the same key gives the first turn, whatever else it says.
-        metadata: The caller's own JSON object, given back with the turn.
-        stream: Whether the reply's text goes to the turn's events as it arrives.
+            with the same key returns the first turn, whatever else the request contains.
+        metadata: The caller's own JSON object, returned with the turn.
+        stream: Whether the turn's events contain the reply's text while it arrives.
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
             ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
-            message is merged only into a turn that no worker has begun, of the same agent,
-            user, metadata, stream and on_abort, if both fit into one message.
-        on_abort: What the turn leaves in the history when it is cancelled or fails: ``drop``
-            (nothing) or ``keep`` (the user's message and the finished steps); the setting
-            when not given.
-        deadline: Seconds from now in which the turn must have ended, with all turns that it
-            delegates to; what has not ended then fails. Waiting counts, approvals too.
+            message is merged only into a turn that no worker has begun and that has the same
+            agent, user, metadata, stream and on_abort, if both fit into one message.
+        on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
+            ``keep`` (the user's message and the finished steps); the setting when not given.
+        deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
+            it has not ended. Time spent waiting counts, for approvals too.
     """
 
     agent: str | Agent
@@ -85,25 +84,25 @@ class TurnRequest:
 
 def new_turn(
     request: TurnRequest,
-    known: Mapping[str, Agent],
+    known: Mapping[str, AgentDefinition],
     settings: Settings,
     *,
     internal: bool = False,
 ) -> NewTurn:
-    """The request as the store takes it.
+    """Check a request and turn it into what the store takes.
 
     Args:
-        request: What the producer said.
+        request: The producer's request.
         known: Agents registered in this process; when there are none, the workers decide.
         settings: The limits.
-        internal: Whether the agent may be one of this project's own.
+        internal: Whether the agent may be one of agentapi's own.
 
     Raises:
-        UnknownAgent: Agents are registered here and this is none of them.
-        InternalAgent: It is one of this project's own, and `internal` is not set.
-        InvalidMessage: The message is empty, too large or no text.
+        UnknownAgent: Agents are registered here, and this one is not among them.
+        InternalAgent: It is one of agentapi's own, and `internal` is not set.
+        InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
-        InvalidInput: The key, an id, the metadata or a policy is not acceptable.
+        InvalidInput: The key, an id, the metadata or a policy is not valid.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
     if not is_agent_name(agent):
@@ -138,29 +137,29 @@ def new_turn(
 
 
 class InternalAgent(InvalidInput):
-    """The agent is one of this project's own."""
+    """The agent is one of agentapi's own."""
 
     code = "internal_agent"
 
 
 def refuse_internal(agent: str) -> None:
-    """See that an agent is one that may be asked for by name.
+    """Check that callers may name an agent.
 
     Raises:
-        InternalAgent: It is not.
+        InternalAgent: It is one of agentapi's own.
     """
     if is_internal(agent):
         raise InternalAgent(
-            f"{shown(agent)} runs turns of the runtime's own, which nobody enqueues by name: "
-            "expected an agent of yours; Orchestrator.gather and chain ask several"
+            f"{shown(agent)} is one of agentapi's own agents and cannot be enqueued by name: "
+            "name one of your agents; use Orchestrator.gather or chain to ask several"
         )
 
 
 def check_decision(call_id: object, decision: Decision) -> None:
-    """See that a decision can be written down.
+    """Check that a decision can be stored.
 
     Raises:
-        InvalidInput: The call's id, the reason or who decided is not acceptable.
+        InvalidInput: The call's id, the reason or the name of who decided is not valid.
     """
     _short_text("by", decision.by)
     for name, text in (("call_id", call_id), ("reason", decision.reason)):

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from agentapi import Settings, load_settings
+from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
 
 
@@ -45,5 +46,15 @@ def settings_for(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
 
     def make(**overrides: Any) -> Settings:
         return load_settings(redis_url=redis_url, **overrides)
+
+    return make
+
+
+@pytest.fixture
+def gateway_settings_for(redis_url: str, tmp_path: Path) -> Callable[..., GatewaySettings]:
+    """Make a gateway's settings for the emptied server."""
+
+    def make(**overrides: Any) -> GatewaySettings:
+        return load_gateway_settings(redis_url=redis_url, **overrides)
 
     return make

@@ -14,15 +14,16 @@ from typing import Any, Final
 
 import typer
 
-from agentapi import Settings, load_settings
+from agentapi import Settings
 from orchestrator.cli.main import commands
 from orchestrator.doctor import PROVIDER_KEYS
 from orchestrator.gateway.app import create_app
+from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 
 ROOT: Final = Path(__file__).parents[1]
 SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
 EXAMPLE_ENVIRONMENT: Final = ROOT / "deploy/agentapi.env.example"
-SETTINGS: Final[type[Settings]] = Settings
+SETTINGS: Final[type[Settings]] = GatewaySettings
 """All settings that there are."""
 _TABLE = re.compile(r"(<!-- settings -->\n).*(\n<!-- /settings -->)", re.S)
 
@@ -107,7 +108,7 @@ def _parameter(param: Any) -> str:
 
 def openapi_document() -> dict[str, Any]:
     """What the gateway says about itself at /openapi.json."""
-    return create_app(load_settings()).openapi()
+    return create_app(load_gateway_settings()).openapi()
 
 
 def http_page() -> str:

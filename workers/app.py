@@ -12,7 +12,8 @@ from celery.signals import setup_logging, worker_init, worker_shutdown, worker_s
 from kombu.entity import Queue
 
 from agentapi import Agent, Settings, load_settings
-from agentapi.agents.registry import by_name, load_agents
+from agentapi.agents.definition import AgentDefinition, DefinedAgent
+from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
 from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.logs import configure_logging
@@ -23,11 +24,11 @@ from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import TurnPool, to_tell
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
-from workers.isolation import SuspectTurn
-from workers.isolation.child import run_isolated
 from workers.isolation.freeing import free_turns
 from workers.runtime import Runtime
+from workers.suspect_process import run_suspect
 from workers.turns.summary import Summary
+from workers.turns.suspect import SuspectTurn
 
 
 class WorkerApp(Celery):
@@ -41,7 +42,7 @@ class WorkerApp(Celery):
 
 def create_app(
     settings: Settings | None = None,
-    agents: Iterable[Agent] | None = None,
+    agents: Iterable[DefinedAgent | AgentDefinition] | None = None,
     store: TurnStore | None = None,
 ) -> WorkerApp:
     """Create the app. Nothing connects or starts before the worker does.
@@ -57,12 +58,11 @@ def create_app(
         InvalidAgent: Two agents have the same name.
     """
     settings = settings or load_settings()
-    if agents is None:
-        agents = load_agents(settings.agents).values()
+    agents = find_agents(settings.agents) if agents is None else list(agents)
     known = by_name(agents)
     refuse_unknown_limits(settings)
     if not settings.eager:
-        refuse_private_memory(settings, known.values())
+        refuse_private_memory(settings, agents)
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
@@ -88,7 +88,9 @@ def create_app(
     return app
 
 
-def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
+def refuse_private_memory(
+    settings: Settings, agents: Iterable[DefinedAgent | AgentDefinition]
+) -> None:
     """Refuse memory that only one worker would see.
 
     Raises:
@@ -101,7 +103,7 @@ def refuse_private_memory(settings: Settings, agents: Iterable[Agent]) -> None:
             "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
         )
     for agent in agents:
-        if agent.has_memory:
+        if isinstance(agent, Agent) and agent.has_memory:
             raise ConfigurationError(
                 f"agent {agent.name!r} has a memory ({type(agent.memory).__name__}): a worker "
                 "runs one agent for many conversations and keeps them in Redis itself; remove "
@@ -141,7 +143,9 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
     if app.settings.watchdog:
-        free_turns(app, app.runtime.candidate(owner), waiting)
+        runtime = app.runtime
+        candidate = runtime.candidate(owner)
+        free_turns(app.settings, app.dispatcher, runtime.process, candidate, waiting)
 
 
 def refuse_other_pools(worker: Any) -> None:
@@ -191,7 +195,8 @@ def _connect_signals(app: WorkerApp) -> None:
             refuse_other_pools(sender)
             # First of all: forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
-                run=partial(run_isolated, app), on_death=partial(_on_death, app, sender.hostname)
+                run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
+                on_death=partial(_on_death, app, sender.hostname),
             )
             refuse_newer_fleet(app.store)
             spare_tracebacks()

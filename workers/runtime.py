@@ -12,15 +12,16 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
+from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import line
 from agentapi.stores import Errand, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
+from agentapi.tools.threads import limit_tool_threads
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
-from workers.isolation import IsolatedTurns, SuspectTurn
-from workers.loop_thread import LoopThread
+from workers.isolation import IsolatedTurns
 from workers.outage import Outage
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.claiming import TurnClaimer
@@ -30,14 +31,17 @@ from workers.turns.events import EventLog
 from workers.turns.executor import TurnExecutor
 from workers.turns.running import RunningTurns, StopReason
 from workers.turns.summary import Summary
+from workers.turns.suspect import SuspectTurn
 from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
+from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
+from workers.upkeep.loop_thread import LoopThread
 from workers.upkeep.sweeper import Sweeper
 from workers.upkeep.tool_places import ToolPlaces
-from workers.work.kinds import Works, make_works
+from workers.work.kinds import make_works
 
 log = logging.getLogger("agentapi.runtime")
 
@@ -58,7 +62,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        agents: Mapping[str, Agent],
+        agents: Mapping[str, AgentDefinition],
         store: TurnStore,
         dispatcher: Dispatcher,
         process: str | None = None,
@@ -92,6 +96,7 @@ class Runtime:
         self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
+        limit_tool_threads(self._loop.loop, settings.tool_threads)
         self._tasks: set[asyncio.Task[TurnDecision]] = set()
         self.threads = StoreThreads(STORE_THREADS)
         self.tool_places = ToolPlaces(

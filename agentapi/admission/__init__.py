@@ -1,4 +1,4 @@
-"""What a fleet shares about its providers: budgets, holds and breakers."""
+"""Admission control for model calls: budgets, holds and breakers, shared by the fleet."""
 
 from agentapi.admission.base import (
     MINUTE,

@@ -1,9 +1,11 @@
-"""What a fleet knows of its providers, as one small seam with two implementations behind it.
+"""The protocol for what a fleet shares about its providers; it has two implementations.
 
-Three things are kept for each provider. A **budget**: what was asked of it within the last minute,
-in requests and tokens. A **hold**: until when it asked the fleet to wait. A **breaker**: closed
-while it answers; open, so that agents with another provider pass it by, after several failures in a
-short time; half-open after a while, when one call may probe it.
+Three things are kept for each provider:
+
+- A **budget**: requests and tokens of the last minute.
+- A **hold**: until when the provider asked the fleet to wait.
+- A **breaker**: closed while the provider answers; open after several failures in a short time, so
+  that agents with another provider skip it; half-open after a while, when one call may probe it.
 
 Every method is atomic and may be repeated. Times in arguments and results are seconds from now, by
 the store's own clock.
@@ -17,10 +19,10 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 MINUTE: Final = 60.0
-"""Seconds of the window in which limits hold."""
+"""Seconds of the window for limits."""
 
 MEMORY: Final = 600.0
-"""Seconds after which a breaker that nobody probes is forgotten."""
+"""Seconds after which a breaker that nobody probes is deleted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +30,11 @@ class BreakerRule:
     """When a breaker opens, and for how long.
 
     Attributes:
-        failures: So many calls must fail, with none answered in between that a process which saw
-            a failure knows of.
-        within: Seconds in which they do.
-        open_for: Seconds until one call may probe the provider, and that such a call may take
-            before another one may.
+        failures: Number of failed calls that open it. An answer resets the count, if a process
+            that saw a failure receives it.
+        within: Seconds within which they must fail.
+        open_for: Seconds until one call may probe the provider; also the seconds that a probe may
+            take before the next one.
     """
 
     failures: int = 5
@@ -42,15 +44,15 @@ class BreakerRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """A model call that wants to be made.
+    """A request to make a model call.
 
     Attributes:
-        call_id: Of its own, so that a repeat is known.
+        call_id: Id of the call, so that a repeat is recognised.
         provider: Name of the provider.
-        tokens: What it will cost, as far as one can tell; at most `most_tokens`.
-        most_requests: The provider's limit a minute; 0 for none.
-        most_tokens: The provider's limit a minute; 0 for none.
-        alone: Whether there is nobody else to ask: the breaker does not stop such a call.
+        tokens: Estimated cost; at most `most_tokens`.
+        most_requests: The provider's limit of requests per minute; 0 for none.
+        most_tokens: The provider's limit of tokens per minute; 0 for none.
+        alone: Whether the agent has no other provider; then the breaker does not stop the call.
     """
 
     call_id: str
@@ -62,7 +64,7 @@ class Ask:
 
 
 class Reason(StrEnum):
-    """Why a call has to wait."""
+    """Why a call must wait."""
 
     HOLD = "hold"
     OPEN = "open"
@@ -74,7 +76,8 @@ class Wait:
     """A call that may not be made now.
 
     Attributes:
-        seconds: When to ask again, as far as one can tell.
+        reason: Why.
+        seconds: Estimated time until it is worth asking again.
     """
 
     reason: Reason
@@ -83,12 +86,12 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How a provider stands with the fleet.
+    """The shared state of a provider.
 
     Attributes:
-        held: Seconds for which nobody may ask it.
-        open: None while its breaker is closed; else seconds until it may be probed, 0 or less when
-            it may be now.
+        held: Seconds for which nobody may call it.
+        open: None while its breaker is closed; otherwise seconds until it may be probed, 0 or less
+            if it may be probed now.
     """
 
     held: float = 0.0
@@ -98,38 +101,38 @@ class Standing:
 class Traffic(Protocol):
     """The shared state. Safe to share between threads.
 
-    Every method raises `StoreUnavailable` when Redis is out of reach.
+    Every method raises `StoreUnavailable` when Redis cannot be reached.
     """
 
     def admit(self, ask: Ask) -> Wait | None:
-        """May this call be made now? If so (None), its place in the budget is taken.
+        """Reserve a place in the budget; returns None if the call may be made now.
 
-        A place is given back by nobody: it leaves the window with its time, whatever becomes of
+        A reservation is never returned. It leaves the window after its time, whatever happens to
         the call or its worker.
         """
         ...
 
     def settle(self, ask: Ask, used: int) -> None:
-        """Charge what an admitted call has really cost: less gives back, more is charged now."""
+        """Charge the actual cost of a call: unused tokens are freed, additional ones charged."""
         ...
 
     def failed(self, provider: str, call_id: str, *, hold: float | None, counts: bool) -> Standing:
-        """A call failed in passing.
+        """Record a transient failure of a call.
 
         Args:
-            provider: Who failed.
+            provider: The provider that failed.
             call_id: The call.
-            hold: Seconds for which the provider asked everybody to wait, if it did.
+            hold: Seconds that the provider asked to wait, if it did.
             counts: Whether the failure counts towards the breaker.
         """
         ...
 
     def answered(self, provider: str) -> Standing:
-        """A call was answered: failures are forgotten, a breaker that is half-open closes."""
+        """Record an answered call: resets the failures, and closes a half-open breaker."""
         ...
 
     def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:
-        """How the providers stand, in one round trip."""
+        """The state of several providers, in one round trip."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""What one process remembers of its providers, so that it asks the fleet only when it must.
+"""The process's view of its providers, so that it consults the fleet only when necessary.
 
-While all is well and no limits are set, a model call costs no round trip: failures are reported
-when they happen, and what others reported comes with the heartbeat.
+While providers answer and no limits are set, a model call costs no round trip to Redis. A process
+reports its own failures as they happen, and learns of others' with its heartbeat.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from agentapi.settings import ProviderLimits
 T = TypeVar("T")
 
 EXPECTED_REPLY: Final = 500
-"""Tokens that a reply is taken to cost when the request does not bound it."""
+"""Estimated tokens of a reply when the request does not limit it."""
 
 TOO_MANY_REQUESTS: Final = 429
 _BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
 
 
 class Caller(Protocol):
-    """Makes a call that blocks, from an event loop that must not."""
+    """Runs a blocking call for an event loop."""
 
     async def __call__(self, function: Callable[[], T], /) -> T:
-        """Call the function elsewhere, and wait for its result."""
+        """Call the function in another thread and wait for its result."""
         ...
 
 
 async def here(function: Callable[[], T], /) -> T:
-    """A `Caller` for what does not block."""
+    """A `Caller` for functions that do not block: calls them directly."""
     return function()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Permit:
-    """A model call that may be made."""
+    """Permission to make a model call."""
 
     ask: Ask
 
 
 @dataclass(slots=True)
 class _View:
-    """A provider as this process last heard of it, by this process's clock."""
+    """The last known state of a provider, by this process's clock."""
 
     held_until: float = 0.0
     opens_at: float | None = None
     suspect: bool = False
-    """Whether a failure of this process was reported and no answer since."""
+    """Whether this process reported a failure, and has seen no answer since."""
 
     def take(self, standing: Standing, now: float) -> None:
         self.held_until = now + standing.held
@@ -68,7 +68,7 @@ class _View:
 
 
 class ProviderGate:
-    """Every model call of a process passes here."""
+    """Admits every model call of a process."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class ProviderGate:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Create the gate.
 
         Args:
-            traffic: What the fleet shares.
-            limits: By name of the provider.
-            clock: Seconds.
+            traffic: The state that the fleet shares.
+            limits: Limits by provider name.
+            clock: Returns seconds.
         """
         self._traffic = traffic
         self._limits = limits
@@ -92,19 +92,19 @@ class ProviderGate:
     async def enter(
         self, provider: str, request: ModelRequest, *, alone: bool, call: Caller = here
     ) -> Permit:
-        """Ask to make a model call.
+        """Ask for permission to make a model call.
 
         Args:
             provider: Name of the provider.
-            request: What it will be asked.
-            alone: Whether the agent has nobody else to ask.
-            call: For round trips to Redis.
+            request: The request to send.
+            alone: Whether the agent has no other provider.
+            call: Runs round trips to Redis.
 
         Raises:
             ProviderHeld: The fleet waits for the provider, or its budget is used up.
-            ProviderUnavailable: Its breaker is open.
-            ContextTooLong: The call alone is larger than the limit of a minute.
-            StoreUnavailable: Redis is out of reach.
+            ProviderUnavailable: The provider's breaker is open.
+            ContextTooLong: This call alone exceeds the limit of a minute.
+            StoreUnavailable: Redis cannot be reached.
         """
         view, now = self._views.setdefault(provider, _View()), self._clock()
         if view.held_until > now:
@@ -128,22 +128,22 @@ class ProviderGate:
         return Permit(ask=ask)
 
     async def answered(self, permit: Permit, usage: Usage, *, call: Caller = here) -> None:
-        """The call was answered: settle its cost, and let the fleet know if it was in doubt.
+        """Record an answer: charge the actual cost, and tell the fleet if it was in doubt.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         ask = permit.ask
-        # Some servers do not say what a call cost: it stays at its reservation.
+        # Some servers do not report usage; the reservation then stands.
         if ask.most_tokens and usage.total_tokens:
             await call(lambda: self._traffic.settle(ask, usage.total_tokens))
         await self._alive(ask.provider, call)
 
     async def failed(self, permit: Permit, error: ProviderError, *, call: Caller = here) -> None:
-        """The call failed: hold the fleet, or count towards the breaker.
+        """Record a failure: hold the fleet, or count it towards the breaker.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         ask = permit.ask
         if isinstance(error, ProviderUnavailable):
@@ -167,10 +167,10 @@ class ProviderGate:
             view.take(standing, self._clock())
 
     def look(self) -> None:
-        """Hear what the others reported about the providers that this process uses.
+        """Fetch the fleet's state of the providers that this process uses.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         names = list(self._views)
         if not names:
@@ -184,7 +184,7 @@ class ProviderGate:
 
 
 def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | None) -> int:
-    """Tokens that the call will cost, as far as one can tell."""
+    """Estimate the tokens that the call will cost."""
     if limits is None or limits.tokens is None:
         return 0
     texts = [request.system_prompt, *(f"{t.description}{t.parameters}" for t in request.tools)]
@@ -192,9 +192,9 @@ def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | 
     asked += sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN
     if asked > limits.tokens:
         raise ContextTooLong(
-            f"a call of about {asked} tokens is larger than what AGENTAPI_PROVIDER_LIMITS allows "
-            f"provider {provider!r} in a whole minute ({limits.tokens}): raise the limit, or "
-            "shorten Agent(window=...)",
+            f"a call of about {asked} tokens exceeds what AGENTAPI_PROVIDER_LIMITS allows provider "
+            f"{provider!r} in a whole minute ({limits.tokens}): raise the limit, or shorten "
+            "Agent(window=...)",
             provider=provider,
         )
     bounds = (request.options.get(name) for name in _BOUNDS)
@@ -210,13 +210,13 @@ def _heed(view: _View, wait: Wait, now: float) -> None:
 
 
 _REFUSALS: Final = {
-    Reason.HOLD: "asked to be left alone",
-    Reason.OPEN: "has failed several times in a short time and is left alone",
-    Reason.BUDGET: "has been asked as much as AGENTAPI_PROVIDER_LIMITS allows",
+    Reason.HOLD: "asked clients to wait",
+    Reason.OPEN: "failed several times in a short time and is paused",
+    Reason.BUDGET: "has reached its AGENTAPI_PROVIDER_LIMITS",
 }
 
 
 def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
     kind = ProviderUnavailable if reason is Reason.OPEN else ProviderHeld
-    text = f"provider {provider!r} {_REFUSALS[reason]}; it is asked again in {seconds:.1f} s"
+    text = f"provider {provider!r} {_REFUSALS[reason]}; the next attempt is in {seconds:.1f} s"
     return kind(text, provider=provider, retry_after=seconds)

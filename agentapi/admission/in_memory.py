@@ -1,6 +1,6 @@
-"""The knowledge of one process: for eager mode and agents that run by themselves.
+"""The in-memory twin of the Lua scripts, for eager mode and agents that run on their own.
 
-Line by line what the Lua scripts do, in the same milliseconds.
+It does what the scripts do, step by step, and counts in the same milliseconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Provider:
     charges: dict[str, _Charge] = field(default_factory=dict)
 
     def slide(self, now: int, window: int) -> None:
-        """Forget the charges that have left the window."""
+        """Delete the charges that have left the window."""
         gone = [name for name, charge in self.charges.items() if charge.at < now - window]
         for name in gone:
             del self.charges[name]
@@ -54,7 +54,7 @@ class _Provider:
         return free - now
 
     def standing(self, now: int) -> Standing:
-        """How it stands."""
+        """The state that the fleet sees."""
         return Standing(
             held=max(self.hold - now, 0) / 1000,
             open=None if self.open is None else (self.open - now) / 1000,
@@ -75,12 +75,12 @@ class InMemoryTraffic:
         window: float = MINUTE,
         clock: Callable[[], int] = _monotonic_ms,
     ) -> None:
-        """Make one.
+        """Start without any state.
 
         Args:
-            rule: For the breakers.
-            window: Seconds in which limits hold.
-            clock: Milliseconds.
+            rule: When breakers open.
+            window: Seconds of the window for limits.
+            clock: Returns milliseconds.
         """
         self._rule = rule
         self._window = round(window * 1000)

@@ -1,28 +1,31 @@
-"""The gate of agents that run by themselves: one an event loop, as their clients are."""
+"""The gate of agents that run on their own: one per event loop, as their clients are."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Mapping
 from typing import Final
 
 from agentapi.admission.gate import ProviderGate
 from agentapi.admission.in_memory import InMemoryTraffic
-from agentapi.settings import load_settings
+from agentapi.settings import ProviderLimits
 
 _gates: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ProviderGate]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def local_gate() -> ProviderGate:
-    """The running event loop's gate; reads the limits when it is made.
+def local_gate(limits: Mapping[str, ProviderLimits]) -> ProviderGate:
+    """The running event loop's gate.
+
+    Args:
+        limits: Limits by provider name. Those of the first call stay in force for this loop.
 
     Raises:
-        ConfigurationError: The settings are not valid.
         RuntimeError: No event loop is running.
     """
     loop = asyncio.get_running_loop()
     if loop not in _gates:
-        _gates[loop] = ProviderGate(InMemoryTraffic(), load_settings().provider_limits)
+        _gates[loop] = ProviderGate(InMemoryTraffic(), limits)
     return _gates[loop]

@@ -1,4 +1,4 @@
-"""What the fleet knows of its providers, in Redis: one script a change, one round trip a call."""
+"""The fleet's shared state in Redis: one script per change, one round trip per call."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class RedisTraffic:
         rule: BreakerRule = _RULE,
         window: float = MINUTE,
     ) -> None:
-        """Make one; connects when first used.
+        """Create the client; it connects at first use.
 
         Args:
-            settings: Which Redis.
-            client: A client of it, if there is one.
-            rule: For the breakers.
-            window: Seconds in which limits hold.
+            settings: Settings of the Redis server.
+            client: An existing client to use.
+            rule: When breakers open.
+            window: Seconds of the window for limits.
         """
         self._url = settings.redis_url
         self._client = client or connect(settings)
@@ -115,7 +115,7 @@ class RedisTraffic:
 
 
 def _key(provider: str, kind: str) -> str:
-    """A key of a provider: its name is the hash tag, so that one script may change all of them."""
+    """A key of a provider. Its name is the hash tag, so that one script can change all its keys."""
     return f"agentapi:provider:{{{provider}}}:{kind}"
 
 

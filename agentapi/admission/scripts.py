@@ -1,4 +1,4 @@
-"""The Lua scripts about providers, in `agentapi/admission/lua`."""
+"""The Lua scripts for providers, in `agentapi/admission/lua`."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Final
 from agentapi.redis.scripts import ScriptSet
 
 SCRIPTS: Final = ScriptSet("agentapi.admission", ("admit", "answer", "fail", "settle"))
-"""One script for each change of state."""
+"""All scripts, one per change of state."""

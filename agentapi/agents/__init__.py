@@ -1,1 +1,1 @@
-"""What users define: hooks, typed output, and the registry of agents."""
+"""Agents as users define them: definitions, hooks, structured output, and the registry."""

@@ -1,4 +1,4 @@
-"""Hooks: small middlewares around an agent's turns, which may look, redact or refuse."""
+"""Hooks: middleware around an agent's turns that can observe, redact or refuse."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from agentapi.conversation.cleaning import clean_message
 from agentapi.conversation.messages import AssistantMessage, ToolCall
-from agentapi.decoding.plain import clean_message, clean_text
+from agentapi.decoding.plain import clean_text
 from agentapi.errors import AgentAPIError, HookFailed, TurnVetoed
 from agentapi.faults import named, stop_if_asked
 from agentapi.tools.context import ToolContext
@@ -18,69 +19,69 @@ from agentapi.turns.model import TurnResult
 T = TypeVar("T")
 
 Proceed: TypeAlias = Callable[[ToolCall], Awaitable[str | Delegation]]
-"""Makes a call, by way of the hooks that come after; raises what the tool raises."""
+"""Makes the call through the remaining hooks; raises what the tool raises."""
 
 
 class Hooks:
-    """What may be done around a turn. Override what you need; the rest does nothing.
+    """Middleware around turns. Override what you need; the defaults do nothing.
 
-    All but `on_tool` may be plain functions, which then run in a tool thread. Raise `TurnVetoed`
-    to end the turn with a reason. Hooks of an agent run in the order given; those of `on_tool`
-    are around each other, the first outermost.
+    All methods except `on_tool` may be synchronous; they then run in a tool thread. Raise
+    `TurnVetoed` to end the turn with a reason. An agent's hooks run in the given order; their
+    `on_tool` methods are nested, the first outermost.
 
-    A step that was recorded is not shown to hooks again after a takeover; `on_turn_start` runs
-    once an attempt, and `on_turn_end` when an attempt ends the turn, before that is written down.
+    After a takeover, hooks do not see recorded steps again. `on_turn_start` runs once per attempt.
+    `on_turn_end` runs when an attempt ends the turn, before the end is stored.
     """
 
     def on_turn_start(self, context: ToolContext, message: str) -> Any:
-        """A worker begins the turn, or takes it over.
+        """Called when a worker starts the turn or takes it over.
 
         Args:
-            context: Of the turn.
-            message: What the user said.
+            context: The turn.
+            message: The user's message.
 
         Returns:
-            What the model and the history get instead, or None to leave it as it is.
+            The message to use instead, for the model and the history; None to keep it.
         """
 
     def on_step(self, context: ToolContext, response: AssistantMessage) -> Any:
-        """The model has answered; nothing of it is recorded yet.
+        """Called when the model has responded, before the response is recorded.
 
         Args:
-            context: Of the turn.
+            context: The turn.
             response: Text, tool calls, or both. Its `provider_data` goes back to the provider
-                verbatim: who changes the text should drop it.
+                verbatim: if you change the text, drop it.
 
         Returns:
-            An `AssistantMessage` to take instead, or None to leave it as it is.
+            The `AssistantMessage` to use instead; None to keep it.
         """
 
     async def on_tool(
         self, context: ToolContext, call: ToolCall, proceed: Proceed
     ) -> str | Delegation:
-        """A tool call is about to be made, approved if it must be.
+        """Called instead of a tool call, after its approval if it needs one.
 
         Args:
-            context: Of the call.
-            call: What the model wants.
-            proceed: Makes the call; leave it to refuse, change what it gives to redact.
+            context: The call.
+            call: The tool call that the model wants.
+            proceed: Makes the call. Do not call it to refuse; change its result to redact.
 
         Returns:
-            What the model gets.
+            The result for the model.
         """
         return await proceed(call)
 
     def on_turn_end(self, context: ToolContext, result: TurnResult[Any] | AgentAPIError) -> Any:
-        """The turn has a reply, or fails.
+        """Called when the turn has a reply, or fails.
 
         Args:
-            context: Of the turn.
-            result: The reply with all that led to it, or why there is none.
+            context: The turn.
+            result: The reply with every step that led to it, or the error.
         """
 
 
 class HookChain:
-    """An agent's hooks as one."""
+    """All hooks of an agent, called as one."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
         self._hooks = tuple(hooks)
@@ -89,10 +90,10 @@ class HookChain:
         return bool(self._hooks)
 
     async def on_turn_start(self, context: ToolContext, message: str) -> str:
-        """The message as it goes on.
+        """Pass the message through the hooks.
 
         Raises:
-            TurnVetoed: A hook ends the turn.
+            TurnVetoed: A hook ended the turn.
             HookFailed: A hook raised something else.
         """
         for hooks in self._hooks:
@@ -101,7 +102,7 @@ class HookChain:
         return clean_text(message)
 
     async def on_step(self, context: ToolContext, response: AssistantMessage) -> AssistantMessage:
-        """The response as it goes on; raises as `on_turn_start`."""
+        """Pass the response through the hooks; raises the same as `on_turn_start`."""
         for hooks in self._hooks:
             changed = await _run(hooks, "on_step", context, response)
             if changed is not None:
@@ -112,7 +113,7 @@ class HookChain:
     async def on_tool(
         self, context: ToolContext, call: ToolCall, make: Proceed
     ) -> str | Delegation:
-        """What a call gives. Raises what the tool or a hook raises."""
+        """Make a call through the hooks. Raises what the tool or a hook raises."""
         proceed = make
         for hooks in reversed(self._hooks):
             proceed = _around(hooks, context, proceed)
@@ -121,7 +122,7 @@ class HookChain:
     async def on_turn_end(
         self, context: ToolContext, result: TurnResult[Any] | AgentAPIError
     ) -> None:
-        """Tell all of them; raises as `on_turn_start`."""
+        """Notify all hooks; raises the same as `on_turn_start`."""
         for hooks in self._hooks:
             await _run(hooks, "on_turn_end", context, result)
 
@@ -145,10 +146,10 @@ async def _run(hooks: Hooks, name: str, *args: Any) -> Any:
         raise
     except BaseException as error:
         stop_if_asked(error)
-        # The error's text may quote what people said: it goes to the turn, not to a log.
+        # The error's text may quote users: it goes into the turn, not into a log.
         raise HookFailed(
-            f"{type(hooks).__name__}.{name} raised {named(error)}; hooks end a turn with "
-            "TurnVetoed, anything else is a fault of theirs"
+            f"{type(hooks).__name__}.{name} raised {named(error)}; to end a turn, "
+            "raise TurnVetoed; any other error is a fault in the hook"
         ) from error
 
 

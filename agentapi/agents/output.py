@@ -1,4 +1,4 @@
-"""Structured output: a Python type as what a model must reply with."""
+"""Structured output: replies that must match a Python type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic_core import from_json, to_json
 
 from agentapi.errors import InvalidAgent
 from agentapi.providers.base import OutputSpec
-from agentapi.providers.openai.strict_schema import strict
 from agentapi.turns.model import OutputT
 
 _FENCED: Final = re.compile(r"^\s*```(?:json)?\s*\n(?P<inside>.*)\n\s*```\s*$", re.S)
@@ -19,10 +18,10 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class OutputType(Generic[OutputT]):
-    """What a reply must be.
+    """The type of an agent's replies.
 
     Attributes:
-        spec: What the provider is told.
+        spec: The type as providers get it.
     """
 
     def __init__(self, kind: type[OutputT], agent: str) -> None:
@@ -30,7 +29,7 @@ class OutputType(Generic[OutputT]):
 
         Args:
             kind: Anything that pydantic can validate: a model, a dataclass, ``list[int]``.
-            agent: Name of the agent, for the error.
+            agent: Name of the agent, for errors.
 
         Raises:
             InvalidAgent: The type has no JSON schema.
@@ -39,7 +38,7 @@ class OutputType(Generic[OutputT]):
         try:
             self._adapter: TypeAdapter[OutputT] = TypeAdapter(kind)
             schema = self._adapter.json_schema()
-            # Providers take objects only.
+            # Providers accept only objects at the top level.
             self._wrapped = "properties" not in schema
             if self._wrapped:
                 self._wrapper: TypeAdapter[Any] = TypeAdapter(create_model(name, value=(kind, ...)))
@@ -49,38 +48,38 @@ class OutputType(Generic[OutputT]):
                 f"agent {agent!r}: output_type {kind!r} has no JSON schema: {error}; expected a "
                 "pydantic model, a dataclass, or a plain type such as list[int]"
             ) from error
-        self.spec = OutputSpec(name=name, schema=schema, strict_schema=strict(schema))
+        self.spec = OutputSpec(name=name, schema=schema)
 
     def read(self, text: str) -> tuple[OutputT, str]:
-        """The value of a reply, and its text without what only providers need.
+        """Parse a reply; returns its value, and its text without fences and wrapper.
 
         Raises:
-            ValidationError: It is no JSON, or does not fit; fit for the model.
+            ValidationError: The reply is not JSON or does not match; safe to show to the model.
         """
         fenced = _FENCED.match(text)
         bare = fenced["inside"] if fenced else text
         if not self._wrapped:
             return self._adapter.validate_json(bare), bare
         value: OutputT = self._wrapper.validate_json(bare).value
-        # As the model said it, so that `load` reads it as `read` did.
+        # From the reply's own JSON, so that `load` accepts exactly what `read` accepted.
         return value, to_json(from_json(bare)["value"]).decode()
 
     def load(self, text: str) -> OutputT:
-        """The value of a text that `read` gave.
+        """Parse a text that `read` returned.
 
         Raises:
-            ValidationError: The type is another one by now.
+            ValidationError: The type has changed since then.
         """
         return self._adapter.validate_json(text)
 
 
 def explain_output(error: ValidationError) -> str:
-    """What a model is told about a reply that does not fit."""
+    """Describe an invalid reply to the model."""
     problems = "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or 'reply'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_input=False)[:20]
     )
     return (
-        f"Your reply does not fit the required JSON schema: {problems}. Reply again, with the "
+        f"Your reply does not match the required JSON schema: {problems}. Reply again, with the "
         "JSON only."
     )

@@ -1,4 +1,4 @@
-"""The agents that a process knows: every `Agent` in the modules it was told to load."""
+"""The agents that a process knows: every `Agent` in the modules that it was told to load."""
 
 from __future__ import annotations
 
@@ -9,54 +9,59 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from agentapi.agent import Agent
+from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
 from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
 from agentapi.tools import AgentTool, Handoff
 
 INTERNAL: Final = "agentapi."
-"""What names of this project's own agents begin with, which nobody asks for by name."""
+"""Prefix of the runtime's own agents, which producers cannot address."""
 
 
-def load_agents(modules: Sequence[str]) -> Mapping[str, Agent]:
-    """Import the modules and collect their agents by name.
+def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
+    """Import the modules and collect their agents.
 
     Args:
-        modules: Names such as ``"shop.agents"``. They are also looked for in the working directory,
-            as `celery -A` does.
+        modules: Names such as ``"shop.agents"``. The working directory is searched
+            too, as `celery -A` does.
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
-        InvalidAgent: Two agents have one name, or one has a name of this project's own.
+        InvalidAgent: Two agents have the same name, or a name has the reserved prefix.
     """
     here = str(Path.cwd())
     if modules and here not in sys.path:
         sys.path.insert(0, here)
-    found = by_name(
+    found = [
         agent
         for module in modules
         for agent in vars(_import(module)).values()
-        if isinstance(agent, Agent)
-    )
+        if isinstance(agent, DefinedAgent)
+    ]
     if modules and not found:
         raise ConfigurationError(
             f"no Agent in {', '.join(modules)} (AGENTAPI_AGENTS): "
             "expected at least one at module level"
         )
-    for name in filter(is_internal, found):
-        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are not free")
+    for name in filter(is_internal, by_name(found)):
+        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are reserved")
     return found
 
 
-def by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
-    """The agents by their names, with those that their tools ask.
+def load_agents(modules: Sequence[str]) -> dict[str, AgentDefinition]:
+    """The definitions of the modules' agents by name; raises the same as `find_agents`."""
+    return by_name(find_agents(modules))
+
+
+def by_name(agents: Iterable[DefinedAgent | AgentDefinition]) -> dict[str, AgentDefinition]:
+    """The agents' definitions by name, with those of the agents that their tools ask.
 
     Raises:
-        InvalidAgent: Two different agents have one name.
+        InvalidAgent: Two different agents have the same name.
     """
-    found: dict[str, Agent] = {}
-    waiting = list(agents)
+    found: dict[str, AgentDefinition] = {}
+    waiting = [agent.definition if isinstance(agent, DefinedAgent) else agent for agent in agents]
     while waiting:
         agent = waiting.pop(0)
         if agent.name not in found:
@@ -69,18 +74,19 @@ def by_name(agents: Iterable[Agent]) -> dict[str, Agent]:
     return found
 
 
-def asked_by(agent: Agent) -> list[Agent]:
-    """The agents that an agent's tools ask or hand over to, where the tool has more than a name."""
+def asked_by(agent: AgentDefinition) -> list[AgentDefinition]:
+    """The agents behind an agent's tools, as far as a tool has more than a name."""
     return [
         other
         for tool in agent.tools
-        if isinstance(tool, AgentTool | Handoff) and isinstance(other := tool.definition, Agent)
+        if isinstance(tool, AgentTool | Handoff)
+        and isinstance(other := tool.definition, AgentDefinition)
     ]
 
 
-def widest_window(agent: Agent, known: Mapping[str, Agent]) -> Window:
-    """What a claim must load, so that every agent that the turn may be handed to has enough."""
-    seen: dict[str, Agent] = {agent.name: agent}
+def widest_window(agent: AgentDefinition, known: Mapping[str, AgentDefinition]) -> Window:
+    """The history to load, so that every agent that may take over the turn has enough of it."""
+    seen: dict[str, AgentDefinition] = {agent.name: agent}
     waiting = [agent]
     while waiting:
         for tool in waiting.pop().tools:
@@ -99,15 +105,15 @@ def widest_window(agent: Agent, known: Mapping[str, Agent]) -> Window:
 
 
 def is_internal(name: str) -> bool:
-    """Whether a name is one that only this project's own turns run under."""
+    """Whether a name is reserved for the runtime's own agents."""
     return name.startswith(INTERNAL)
 
 
 def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
-    """The error of an agent that is not registered."""
+    """The error for an agent that is not registered."""
     names = ", ".join(sorted(known)) or "none"
     return UnknownAgent(
-        f"there is no agent {shown(name)} here; known are: {names}. "
+        f"agent {shown(name)} is not registered here; registered are: {names}. "
         "Add its module to AGENTAPI_AGENTS, on every worker"
     )
 

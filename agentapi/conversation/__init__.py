@@ -1,1 +1,1 @@
-"""A conversation: its messages, their attachments, and which of them a model sees."""
+"""A conversation: its messages, their attachments, and the part that a model sees."""

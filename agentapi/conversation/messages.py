@@ -1,8 +1,8 @@
-"""The neutral message format: what a conversation's history is made of.
+"""The provider-neutral message format of a conversation's history.
 
-One JSON object a message, with a format version, so that a history written today is read
-by later releases and by every provider. A provider keeps what it needs back later (thought
-signatures, its own call ids) in `provider_data`, under its own name; nobody else looks there.
+Each message is one JSON object with a format version, so that later releases and every provider
+can read a history written today. A provider stores what it needs to get back (thought signatures,
+its own call ids) in `provider_data`, under its own name; nobody else reads that.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _REMEDY: Final = "delete it from the conversation, or reset the conversation (Or
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCall:
-    """A model's wish to call a tool.
+    """A tool call that a model asks for.
 
     Attributes:
-        id: Unique within its conversation; the result carries it back.
+        id: Unique within its conversation; the result refers to it.
         name: Name of the tool.
-        arguments: What the model passed, by parameter name.
-        malformed: The raw text when the model sent arguments that are no JSON object;
-            `arguments` is empty then. None otherwise.
+        arguments: The arguments by parameter name.
+        malformed: The raw text when the arguments are not a JSON object; `arguments` is then
+            empty. None otherwise.
     """
 
     id: str
@@ -48,7 +48,7 @@ class ToolCall:
 
 
 class AttachmentKind(StrEnum):
-    """What a model is to take an attachment for."""
+    """What an attachment is to the model."""
 
     IMAGE = "image"
     FILE = "file"
@@ -56,12 +56,13 @@ class AttachmentKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
-    """An image or a file of a message: where it is, not what is in it.
+    """An image or a file of a message: a reference, not the content.
 
     Attributes:
-        url: Where the provider finds it; or
-        blob: the name of its bytes, their SHA-256, which are kept beside the history.
-        size: Of the bytes.
+        url: Where the provider fetches it; None if the bytes are stored.
+        blob: Name of the stored bytes (their SHA-256), which are kept beside the history; None
+            with a URL.
+        size: Number of bytes.
     """
 
     kind: AttachmentKind
@@ -74,7 +75,7 @@ class Attachment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UserMessage:
-    """What the user said, and the images and files that came with it."""
+    """A message of the user, with its images and files."""
 
     content: str
     attachments: tuple[Attachment, ...] = ()
@@ -84,13 +85,13 @@ class UserMessage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssistantMessage:
-    """What a model answered: text, tool calls, or both.
+    """A response of a model: text, tool calls, or both.
 
     Attributes:
         content: The text; empty when there are only tool calls.
-        tool_calls: Calls to carry out before the model is asked again.
-        provider_data: Opaque JSON by provider name, to be sent back verbatim to that provider.
-        model: Who answered, such as ``openai:gpt-5``; None when that is not known.
+        tool_calls: Calls to make before the model is called again.
+        provider_data: Opaque JSON by provider name, sent back verbatim to that provider.
+        model: The model that answered, such as ``openai:gpt-5``; None when unknown.
     """
 
     content: str
@@ -103,7 +104,7 @@ class AssistantMessage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolMessage:
-    """The result of one tool call, as the model gets it."""
+    """The result of a tool call, as the model sees it."""
 
     call_id: str
     name: str
@@ -117,7 +118,7 @@ Message: TypeAlias = UserMessage | AssistantMessage | ToolMessage
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """The message as a plain JSON object, the form in which it is stored."""
+    """Convert a message to the JSON object in which it is stored."""
     data: dict[str, Any] = {
         "v": FORMAT_VERSION,
         "role": message.role,
@@ -145,12 +146,12 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 
 def attachment_to_dict(attachment: Attachment) -> dict[str, Any]:
-    """As it is stored: what is not set is left out."""
+    """Convert an attachment to its stored form; fields that are not set are left out."""
     return {name: value for name, value in asdict(attachment).items() if value}
 
 
 def attachment_from_dict(data: Mapping[str, Any]) -> Attachment:
-    """Read a stored one."""
+    """Read a stored attachment."""
     return record_of(Attachment, {**data, "kind": AttachmentKind(data["kind"])})
 
 
@@ -167,7 +168,7 @@ def _call_to_dict(call: ToolCall) -> dict[str, Any]:
 
 def _call_from_dict(data: Mapping[str, Any]) -> ToolCall:
     if not isinstance(data["arguments"], dict):
-        raise TypeError("arguments are no JSON object")
+        raise TypeError("arguments are not a JSON object")
     return ToolCall(
         id=text_in(data, "id"),
         name=text_in(data, "name"),
@@ -180,7 +181,7 @@ def from_dict(data: Mapping[str, Any]) -> Message:
     """Read a stored message.
 
     Raises:
-        UnreadableRecord: It is of a newer release, or not as any release writes it.
+        UnreadableRecord: A newer release wrote it, or it is not a valid message.
     """
     try:
         return _from_dict(data)
@@ -218,11 +219,11 @@ def _from_dict(data: Mapping[str, Any]) -> Message:
             is_error=bool(data.get("is_error")),
             turn_id=turn_id,
         )
-    raise ValueError("role is none of user, assistant and tool")
+    raise ValueError("role must be user, assistant or tool")
 
 
 def dumps(message: Message) -> bytes:
-    """The message as JSON bytes."""
+    """Convert a message to JSON bytes."""
     return orjson.dumps(to_dict(message))
 
 
@@ -230,7 +231,7 @@ def loads(data: bytes | str) -> Message:
     """Read a message from JSON.
 
     Raises:
-        UnreadableRecord: It is of a newer release, or not as any release writes it.
+        UnreadableRecord: A newer release wrote it, or it is not a valid message.
     """
     try:
         return _from_dict(orjson.loads(data))
@@ -240,13 +241,13 @@ def loads(data: bytes | str) -> Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens spent, as the provider counts them.
+    """Tokens spent, as counted by the provider.
 
     Attributes:
-        input_tokens: Tokens sent, cached ones included.
-        output_tokens: Tokens generated, reasoning included.
-        cached_tokens: Part of `input_tokens` that the provider had cached.
-        cost: By the price table; 0 for models without a price.
+        input_tokens: Tokens sent, including cached ones.
+        output_tokens: Tokens generated, including reasoning.
+        cached_tokens: The part of `input_tokens` that the provider had cached.
+        cost: Cost by the price table; 0 for models without a price.
     """
 
     input_tokens: int = 0
@@ -256,7 +257,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Input and output together."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:

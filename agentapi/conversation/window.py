@@ -1,4 +1,4 @@
-"""How much of a history a model call gets: whole turns, never a result without its call."""
+"""Selects the history that a model call gets: whole turns, never a result without its call."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Final
 
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
 from agentapi.errors import InvalidAgent
-from agentapi.providers.base import ToolSpec
 
 BYTES_PER_TOKEN: Final = 4
-"""A usual estimate for English text and JSON with today's tokenizers."""
+"""A common estimate for English text and JSON with current tokenizers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A bound on the history of a model call, besides the turn's own messages.
+    """A limit on the history of a model call; the turn's own messages do not count.
 
-    The newest turns that fit are taken whole. The newest turn of the history is always
-    taken, even when it alone is larger.
+    The newest turns that fit are included, each as a whole. The newest turn is always included,
+    even if it exceeds the limit on its own.
 
     Attributes:
-        messages: At most so many messages, at least 0; None for no bound.
-        tokens: At most so many estimated tokens, at least 0; None for no bound.
+        messages: Maximum number of messages, at least 0; None for no limit.
+        tokens: Maximum number of estimated tokens, at least 0; None for no limit.
     """
 
     messages: int | None = 50
@@ -35,14 +34,14 @@ class Window:
                 raise InvalidAgent(f"window: {name} is {value}, expected 0 or more, or None")
 
     def select(self, history: Sequence[Message], calibration: float = 1.0) -> Sequence[Message]:
-        """The newest turns of `history` that fit, oldest first.
+        """Return the newest turns of `history` that fit, oldest first.
 
-        A turn begins with a user message. Messages before the first user message (the rest
-        of a turn that a bounded read cut) are left out.
+        A turn begins with a user message. Messages before the first user message (the rest of a
+        turn that a bounded read cut off) are left out.
 
         Args:
             history: Oldest first.
-            calibration: Tokens that the provider counts for one that is estimated.
+            calibration: Tokens that the provider counts per estimated token.
         """
         starts = [i for i, message in enumerate(history) if isinstance(message, UserMessage)]
         if not starts or self.messages == 0 or self.tokens == 0:
@@ -61,25 +60,17 @@ class Window:
 
 
 def as_window(value: int | Window | None) -> Window:
-    """What `Agent(window=...)` means: a number counts messages, None is the whole history."""
+    """Convert `Agent(window=...)`: a number counts messages, None is the whole history."""
     if isinstance(value, Window):
         return value
     return Window(messages=value)
 
 
 def estimate_tokens(messages: Sequence[Message]) -> int:
-    """A rough count of the tokens that the messages cost."""
+    """Estimate how many tokens the messages cost."""
     size = 0
     for message in messages:
         size += len(message.content.encode()) + 2 * BYTES_PER_TOKEN
         if isinstance(message, AssistantMessage):
             size += sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
     return size // BYTES_PER_TOKEN
-
-
-def estimate_request(
-    system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
-) -> int:
-    """A rough count of the tokens of a whole model call."""
-    size = len(system_prompt.encode()) + sum(len(tool.description) + 200 for tool in tools)
-    return size // BYTES_PER_TOKEN + estimate_tokens(messages)

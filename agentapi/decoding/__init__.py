@@ -1,1 +1,1 @@
-"""Reading data from outside: JSON values, stored records, and values shown in errors."""
+"""Data from outside: JSON values, stored records, and values quoted in errors."""

@@ -1,8 +1,7 @@
-"""Reading what was stored: by this release, by a newer one, or by something else.
+"""Reads stored records of this release, of other releases, or of unknown origin.
 
-Records are read by releases older and newer than the one that wrote them. A field that a release
-does not know is left out; a record of a newer format, or one that cannot be read, is one clear
-error, whatever was wrong with it.
+Releases read records that older and newer releases wrote. Unknown fields are ignored. A record in a
+newer format, or one that cannot be read, raises one clear error, whatever is wrong with it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import (
 from agentapi.errors import UnreadableRecord
 
 PROTOCOL: Final = 1
-"""Version of the turn protocol: of turns, their steps and what lies beside them."""
+"""Version of the turn protocol: the format of turns, their steps and the data beside them."""
 
 
 class _Record(Protocol):
@@ -38,10 +37,10 @@ R = TypeVar("R", bound=_Record)
 
 
 def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
-    """Make a dataclass of a stored object, without the fields that this release does not know.
+    """Build a dataclass from a stored object, ignoring fields that this release does not know.
 
     Raises:
-        TypeError: A field is not of its type.
+        TypeError: A field has the wrong type.
     """
     fields = _fields(kind)
     known = {}
@@ -57,7 +56,7 @@ def record_of(kind: type[R], data: Mapping[str, Any]) -> R:
 
 @cache
 def _fields(kind: type[_Record]) -> Mapping[str, tuple[type, ...]]:
-    """Types of the fields as JSON has them; none where any value may be right."""
+    """The JSON types of the fields; empty where any value is valid."""
     hints = get_type_hints(kind)
     return {
         name: _types(hints[name]) for name, field in kind.__dataclass_fields__.items() if field.init
@@ -81,15 +80,15 @@ _JSON_TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
 
 
 def check_version(what: str, version: object, newest: int) -> None:
-    """See that this release can read a record.
+    """Check that this release can read a record.
 
     Args:
-        what: The record, for the error, such as ``a message``.
-        version: What it carries.
+        what: The record, for errors, such as ``a message``.
+        version: The version in the record.
         newest: The newest version that this release reads.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or it carries no version.
+        UnreadableRecord: A newer release wrote it, or it has no version.
     """
     if isinstance(version, int) and version > newest:
         raise UnreadableRecord(
@@ -104,39 +103,37 @@ def check_version(what: str, version: object, newest: int) -> None:
 
 
 UNREADABLE: Final = (ValueError, TypeError, AttributeError, LookupError)
-"""What reading a record may raise when no release wrote it so."""
+"""Errors that reading an invalid record may raise."""
 
 
 def unreadable(what: str, error: Exception, *, remedy: str) -> UnreadableRecord:
-    """The one clear error for whatever went wrong while a record was read.
+    """Build the one clear error for a record that cannot be read.
 
     Args:
-        what: The record. What is in it is never quoted: it may be people's words.
+        what: The record. Its content is never quoted: it may be users' words.
         error: What went wrong.
         remedy: What to do about a record that no release wrote.
     """
     if isinstance(error, KeyError):
-        return UnreadableRecord(f"{what} lacks {error}: {remedy}")
-    return UnreadableRecord(
-        f"{what} is not as this release writes it ({type(error).__name__}): {remedy}"
-    )
+        return UnreadableRecord(f"{what} has no {error}: {remedy}")
+    return UnreadableRecord(f"{what} is not valid ({type(error).__name__}): {remedy}")
 
 
 def reading(what: str, *, remedy: str) -> AbstractContextManager[None]:
-    """Turn whatever goes wrong while a record is read into the one clear error.
+    """Translate every error while a record is read; see `unreadable`.
 
     Args:
-        what: See `unreadable`, as `remedy`.
-        remedy: As there.
+        what: The record.
+        remedy: What to do about a record that no release wrote.
 
     Raises:
-        UnreadableRecord: Something went wrong.
+        UnreadableRecord: The record cannot be read.
     """
     return _Reading(what, remedy)
 
 
 class _Reading(AbstractContextManager[None]):
-    """Not a generator, which costs several times as much: a claim reads many records."""
+    """Not a generator, which would cost several times as much: a claim reads many records."""
 
     __slots__ = ("_remedy", "_what")
 
@@ -155,11 +152,11 @@ class _Reading(AbstractContextManager[None]):
 
 
 def text_in(data: Mapping[str, Any], name: str) -> str:
-    """A field that must be text.
+    """Read a required text field.
 
     Raises:
         KeyError: It is missing.
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     value = data[name]
     if not isinstance(value, str):
@@ -168,19 +165,19 @@ def text_in(data: Mapping[str, Any], name: str) -> str:
 
 
 def some_text_in(data: Mapping[str, Any], name: str) -> str | None:
-    """A field that is text if it is there.
+    """Read an optional text field.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     return None if data.get(name) is None else text_in(data, name)
 
 
 def object_in(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A field that is an object; an empty one if it is not there.
+    """Read an optional object; empty if it is missing.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It has another type.
     """
     value = data.get(name, {})
     if not isinstance(value, dict):

@@ -1,18 +1,18 @@
-"""Values of a caller's in errors about them."""
+"""How errors quote a caller's values."""
 
 from __future__ import annotations
 
 from typing import Final
 
 LONGEST: Final = 200
-"""Characters; the beginning of a value says enough."""
+"""Maximum characters; the beginning of a value is enough."""
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: whatever it is, short, and never an error of its own."""
+    """Format any value for an error: short, and without ever raising."""
     try:
         text = repr(value[: LONGEST + 1] if isinstance(value, str) else value)
     except BaseException:
-        # Whoever wrote its __repr__ made a mistake, or it is an integer of thousands of digits.
+        # Its __repr__ raises, or it is an integer of thousands of digits.
         return f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

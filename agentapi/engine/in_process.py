@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias, cast
+from functools import partial
+from typing import TypeAlias
 
-from agentapi.conversation.attachments import Content
+from agentapi.admission import local_gate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import Message, UserMessage
+from agentapi.conversation.user_input import Content
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
@@ -18,8 +21,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.settings import Settings
-from agentapi.tools import Handoff, ToolContext
-from agentapi.tools.delegation import NamedAgent
+from agentapi.tools import ToolContext
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -30,9 +32,6 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.turns.budget import Limits, Spent
-
-if TYPE_CHECKING:
-    from agentapi.agent import Agent
 
 _NOTHING = Spent()
 
@@ -45,7 +44,7 @@ class Answer:
     """A turn's result, the agent that gave it, and what it spent."""
 
     result: TurnResult
-    agent: Agent
+    agent: AgentDefinition
     spent: Spent
 
 
@@ -67,7 +66,7 @@ class InProcessTurn:
         depth: How many turns are above it.
     """
 
-    agent: Agent
+    agent: AgentDefinition
     content: Content
     history: History
     context: ToolContext
@@ -109,7 +108,7 @@ class InProcessTurn:
             progress=progress,
             context=self.context,
             log=self.log,
-            connect=chain_of,
+            connect=partial(chain_of, gate=local_gate(settings.provider_limits)),
             stream=self.stream,
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,
@@ -146,16 +145,16 @@ class InProcessTurn:
         replies = {reply.turn_id: reply for group in groups for reply in group}
         return CallBook(children=by_call, replies=replies)
 
-    async def _run_child(self, child: ChildTurn, agents: Mapping[str, NamedAgent]) -> ChildReply:
+    async def _run_child(self, child: ChildTurn, agents: Mapping[str, object]) -> ChildReply:
         agent = agents.get(child.agent)
         try:
-            if agent is None:
+            if not isinstance(agent, AgentDefinition):
                 raise UnknownAgent(
                     f"agent {child.agent!r} is known by name only: without workers, delegate to "
                     "the Agent itself"
                 )
             async with asyncio.timeout(child.timeout):
-                answer = await self._child(child, cast("Agent", agent)).run()
+                answer = await self._child(child, agent).run()
         except ApprovalRequired:
             # Not the child's failure: the whole turn cannot go on here.
             raise
@@ -174,7 +173,7 @@ class InProcessTurn:
             steps=answer.spent.steps,
         )
 
-    def _child(self, child: ChildTurn, agent: Agent) -> InProcessTurn:
+    def _child(self, child: ChildTurn, agent: AgentDefinition) -> InProcessTurn:
         return InProcessTurn(
             agent=agent,
             content=Content(text=child.input),
@@ -194,19 +193,19 @@ def _failed(child: ChildTurn, code: str, message: str) -> ChildReply:
     return ChildReply(turn_id=child.turn_id, status=TurnStatus.FAILED, error=error)
 
 
-def _handed_to(agent: Agent) -> dict[str, Agent]:
+def _handed_to(agent: AgentDefinition) -> dict[str, AgentDefinition]:
     """The agents that a turn can reach by any number of handoffs."""
     found = {agent.name: agent}
     waiting = [agent]
     while waiting:
-        for tool in waiting.pop().tools:
-            if isinstance(tool, Handoff) and tool.definition and tool.target not in found:
-                found[tool.target] = cast("Agent", tool.definition)
-                waiting.append(found[tool.target])
+        for name, target in waiting.pop().handoffs().items():
+            if name not in found:
+                found[name] = target
+                waiting.append(target)
     return found
 
 
-def _last(agent: Agent, progress: TurnProgress) -> Agent:
+def _last(agent: AgentDefinition, progress: TurnProgress) -> AgentDefinition:
     """The agent that answered, after all handoffs."""
     seen = agent
     for step in progress.steps:

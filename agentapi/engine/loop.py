@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
-from agentapi.conversation.window import estimate_request
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
@@ -31,15 +30,13 @@ from agentapi.errors import (
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
+from agentapi.providers.estimate import estimate_request
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import Limits, priced
 from agentapi.turns.calls import CallBook
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep
-
-if TYPE_CHECKING:
-    from agentapi.agent import Agent
 
 _WAIT_HERE = RetryPolicy()
 _NOTHING_WAITED = CallBook()
@@ -83,19 +80,19 @@ class TurnRun:
         agents: Agents that the turn may be handed over to, by name.
     """
 
-    agent: Agent
+    agent: AgentDefinition
     history: History
     progress: TurnProgress
     context: ToolContext
     log: TurnLog
-    connect: Callable[[Agent], Provider]
+    connect: Callable[[AgentDefinition], Provider]
     stream: bool = False
     retry: RetryPolicy = _WAIT_HERE
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
-    agents: Mapping[str, Agent] = field(default_factory=dict)
+    agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     # Set by `_activate`, again at each handoff.
-    _active: Agent = field(init=False)
+    _active: AgentDefinition = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
@@ -171,7 +168,7 @@ class TurnRun:
             )
         self._activate(agent)
 
-    def _activate(self, agent: Agent) -> None:
+    def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
         self._provider = self.connect(agent)
         self._window = agent.window.select(self.history.messages, self.history.calibration)
@@ -253,7 +250,7 @@ class _Call:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: AgentDefinition,
         provider: Provider,
         messages: Sequence[Message],
         summary: str,
@@ -296,7 +293,7 @@ class _Call:
 
 
 async def _to_step(
-    agent: Agent, tools: Toolbox, message: AssistantMessage, usage: Usage
+    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from agentapi.decoding.plain import Pieces, clean_message, clean_text, clean_usage
+from agentapi.conversation.cleaning import clean_message, clean_usage
+from agentapi.decoding.plain import Pieces, clean_text
 from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
@@ -177,7 +178,7 @@ async def ride_out(
             delay = spread(retry_delay(error, failures))
             if retry.park_after is not None and delay > retry.park_after:
                 raise TurnParked(
-                    f"provider {error.provider!r} is tried again in {delay:.0f} s",
+                    f"{error.source} is tried again in {delay:.0f} s",
                     delay=delay,
                     failures=failures,
                 ) from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from agentapi.admission import Caller, ProviderGate, here, local_gate
+from agentapi.admission import Caller, ProviderGate, here
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
 from agentapi.errors import (
@@ -30,9 +30,6 @@ from agentapi.providers import (
     providers,
 )
 from agentapi.providers.answers import checked
-
-if TYPE_CHECKING:
-    from agentapi.agent import Agent
 
 log = logging.getLogger("agentapi.provider")
 
@@ -135,15 +132,15 @@ class ModelChain:
         yield replace(response, model=f"{name}:{asked.model}")
 
 
-def chain_of(agent: Agent, *, gate: ProviderGate | None = None, call: Caller = here) -> Provider:
+def chain_of(agent: AgentDefinition, *, gate: ProviderGate, call: Caller = here) -> Provider:
     """The agent's models as one provider.
 
     Args:
         agent: The agent.
-        gate: What the process knows of its providers; by default the event loop's own.
+        gate: What the process knows of its providers.
         call: For the gate's round trips to Redis.
     """
-    return ModelChain(agent.choices, gate or local_gate(), call)
+    return ModelChain(agent.choices, gate, call)
 
 
 def another_may_help(error: ProviderError) -> bool:

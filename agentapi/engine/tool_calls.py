@@ -22,7 +22,7 @@ from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.tools.agents import Handoff
 from agentapi.tools.base import BaseTool, Toolbox, as_text, explain
 from agentapi.tools.context import ToolContext
-from agentapi.tools.delegation import Delegate, Delegation, NamedAgent
+from agentapi.tools.delegation import Delegate, Delegation
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -47,11 +47,11 @@ class Suspension:
 
     Attributes:
         held: What it waits for.
-        agents: The agents of child turns, by name, as far as tools gave more than a name.
+        agents: Definitions of the agents of child turns, by name, where tools gave more than that.
     """
 
     held: HeldCalls
-    agents: Mapping[str, NamedAgent]
+    agents: Mapping[str, object]
 
 
 async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class CallRunner:
     hooks: HookChain
     limits: Limits
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked: dict[str, NamedAgent] = field(default_factory=dict)
+    _asked: dict[str, object] = field(default_factory=dict)
 
     async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> Suspension | None:
         """Make the calls that may be made, side by side. Each result is recorded as it comes.

@@ -1,4 +1,4 @@
-"""Memories: a conversation's history, in this process or in Redis."""
+"""Memories: the history of one conversation, in this process or in Redis."""
 
 from agentapi.memory.base import Memory
 from agentapi.memory.in_memory import InMemoryMemory

@@ -1,4 +1,4 @@
-"""What a memory is: one conversation's history, by four methods."""
+"""The memory protocol: the history of one conversation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Memory(Protocol):
 
     @property
     def conversation_id(self) -> str:
-        """The conversation."""
+        """The conversation's id."""
         ...
 
     @property
     def user_id(self) -> str | None:
-        """The user it began with, if any."""
+        """The user who started it, if known."""
         ...
 
     @property
@@ -33,17 +33,17 @@ class Memory(Protocol):
         ...
 
     def load(self, window: Window) -> Sequence[Message]:
-        """The newest messages: no fewer than the window needs."""
+        """Load the newest messages, at least as many as the window needs."""
         ...
 
     def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = ...) -> None:
-        """Add the messages of one turn, all together, with the bytes of their attachments."""
+        """Append the messages of one turn atomically, with the bytes of their attachments."""
         ...
 
     def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of attachments by their names; those that are there."""
+        """Load bytes of attachments by name; missing ones are left out."""
         ...
 
     def reset(self) -> None:
-        """Forget all messages."""
+        """Delete all messages."""
         ...

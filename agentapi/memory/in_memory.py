@@ -1,4 +1,4 @@
-"""A history in this process: for scripts, tests and eager mode."""
+"""A history in this process, for scripts, tests and eager mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 
 
 class InMemoryMemory:
-    """A conversation that ends with the process. Workers refuse it: no other would see it."""
+    """A conversation that ends with the process. Workers refuse it: others could not see it."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class InMemoryMemory:
         user_id: str | None = None,
         tenant_id: str | None = None,
     ) -> None:
-        """Begin an empty conversation.
+        """Start an empty conversation.
 
         Args:
             conversation_id: Its id; a new UUID when not given.
-            user_id: The user, for tools that ask.
-            tenant_id: The tenant, for tools that ask.
+            user_id: The user, for tools (`ToolContext`).
+            tenant_id: The tenant, for tools (`ToolContext`).
 
         Raises:
             InvalidConversationId: The id is empty, too long or has control characters.
@@ -54,34 +54,34 @@ class InMemoryMemory:
             return [to_dict(message) for message in self._messages]
 
     def load(self, window: Window) -> Sequence[Message]:
-        """All messages; reading them costs nothing, so the window is left to the caller."""
+        """Return all messages; reading them is free, so the caller applies the window."""
         with self._lock:
             return tuple(self._messages)
 
     def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
-        """Add the messages of one turn, all together, with the bytes of their attachments."""
+        """Append the messages of one turn atomically, with the bytes of their attachments."""
         with self._lock:
             self._messages.extend(messages)
             self._blobs.update(blobs)
 
     def keep(self, blobs: Mapping[str, bytes]) -> None:
-        """Keep bytes of attachments for messages to come."""
+        """Store bytes of attachments for messages to come."""
         with self._lock:
             self._blobs.update(blobs)
 
     def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of attachments; those that are there."""
+        """Load bytes of attachments by name; missing ones are left out."""
         with self._lock:
             return {name: self._blobs[name] for name in names if name in self._blobs}
 
     def blobs_in_use(self) -> set[str]:
-        """Names of the attachments' bytes that a message has."""
+        """Names of the bytes that a message refers to."""
         with self._lock:
             said = [m for m in self._messages if isinstance(m, UserMessage)]
             return {a.blob for message in said for a in message.attachments if a.blob}
 
     def discard(self, names: Iterable[str]) -> None:
-        """Forget bytes of attachments."""
+        """Delete bytes of attachments."""
         with self._lock:
             for name in names:
                 self._blobs.pop(name, None)
@@ -92,7 +92,7 @@ class InMemoryMemory:
             del self._messages[position]
 
     def reset(self) -> None:
-        """Forget all messages."""
+        """Delete all messages."""
         with self._lock:
             self._messages.clear()
             self._blobs.clear()

@@ -1,9 +1,10 @@
-"""A history in Redis: every process with the same conversation id sees the same one."""
+"""A history in Redis, shared by every process that uses the same conversation id."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -17,7 +18,7 @@ from agentapi.ids import check_conversation_id, create_conversation_id
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
-from agentapi.settings import load_settings
+from agentapi.settings import Settings, load_settings
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
 
@@ -25,16 +26,29 @@ _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The key of a connection; settings besides these do not matter to it."""
+
+    url: str
+    sentinel_master: str
+    timeout: float
+    settings: Settings = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Server:
+        return cls(settings.redis_url, settings.sentinel_master, settings.redis_timeout, settings)
+
+
 @lru_cache(maxsize=32)
-def _connection(url: str, master: str, timeout: float) -> tuple[redis.Redis, Scripts]:
-    """One pool a process and server: a conversation costs no connection of its own."""
-    settings = load_settings(redis_url=url, sentinel_master=master, redis_timeout=timeout)
-    client = connect(settings)
+def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
+    """One pool per process and server: a conversation costs no connection of its own."""
+    client = connect(server.settings)
     return client, Scripts(client, SCRIPTS)
 
 
 class RedisMemory:
-    """A conversation that outlives the process. The workers use the same keys and scripts."""
+    """A conversation that outlives the process. Workers use the same keys and scripts."""
 
     def __init__(
         self,
@@ -45,15 +59,15 @@ class RedisMemory:
         tenant_id: str | None = None,
         ttl_seconds: float | None = None,
     ) -> None:
-        """Open a conversation; nothing is read or written before it is used.
+        """Open a conversation; nothing is read or written until it is used.
 
         Args:
             redis_url: The server; `AGENTAPI_REDIS_URL` when not given.
             conversation_id: Any non-empty text of at most 512 characters without control
                 characters, such as ``user:42``; a new UUID when not given.
-            user_id: The user it begins with.
-            tenant_id: The tenant it belongs to from its first message on.
-            ttl_seconds: Idle time after which it is forgotten, above 0; never when not given.
+            user_id: The user who starts it.
+            tenant_id: The tenant that owns it from its first message on.
+            ttl_seconds: Idle seconds after which it is deleted, above 0; never when not given.
 
         Raises:
             InvalidConversationId: The id is not valid.
@@ -72,9 +86,7 @@ class RedisMemory:
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
         self._settings = load_settings(**overrides)
-        self._client, self._scripts = _connection(
-            self._settings.redis_url, self._settings.sentinel_master, self._settings.redis_timeout
-        )
+        self._client, self._scripts = _connection(_Server.of(self._settings))
         self._keys = conversation_keys(self.conversation_id)
 
     def __repr__(self) -> str:
@@ -86,16 +98,16 @@ class RedisMemory:
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         return [to_dict(message) for message in self.load(_WHOLE)]
 
     def load(self, window: Window) -> Sequence[Message]:
-        """The newest messages: no fewer than the window needs.
+        """Load the newest messages, at least as many as the window needs.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         reply = self._call(
             "load",
@@ -109,21 +121,21 @@ class RedisMemory:
         return [loads(message) for message in reply[1]]
 
     def blobs(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of attachments; those that are there.
+        """Load bytes of attachments by name; missing ones are left out.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         with translate_errors(self._settings.redis_url):
             found = self._client.hmget(self._keys.blobs, list(names))
         return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
 
     def append(self, messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
-        """Add the messages of one turn, all together, with the bytes of their attachments.
+        """Append the messages of one turn atomically, with the bytes of their attachments.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         self._call(
             "append",
@@ -140,11 +152,11 @@ class RedisMemory:
         )
 
     def reset(self) -> None:
-        """Forget all messages.
+        """Delete all messages.
 
         Raises:
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         self._call(
             "reset",

@@ -1,4 +1,4 @@
-"""What servers and providers answer, looked at before anything is made of it."""
+"""Checks of what servers and providers answer, before anything uses it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from agentapi.errors import ProviderUnavailable
 from agentapi.providers.base import ModelResponse
 
 MOST_TOKENS: Final = 10**12
-"""What a server says beyond that is not a count: as one, it would use up every budget."""
+"""Larger token counts are ignored as nonsense: they would use up every budget."""
 
 LONGEST_ANSWER: Final = 33_554_432
-"""Characters of one answer; no model writes that much, a server with a fault may."""
+"""Maximum characters of one answer; no model writes that much, but a broken server might."""
 
 
 def count(value: object) -> int:
-    """A number of tokens as a server gives it; 0 for what is none."""
+    """Read a token count from a server; 0 if it is not a valid count."""
     if type(value) is int and 0 <= value <= MOST_TOKENS:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -28,19 +28,19 @@ def count(value: object) -> int:
 
 
 def checked(response: ModelResponse, provider: str) -> ModelResponse:
-    """The response, with counts that are counts.
+    """Check the types of a response and sanitise its token counts.
 
     Args:
-        response: What the provider gave.
-        provider: Its name, for the error.
+        response: The provider's response.
+        provider: Its name, for errors.
 
     Raises:
-        ProviderUnavailable: It is not made of what a response is made of.
+        ProviderUnavailable: A part of the response has the wrong type.
     """
     if not _is_whole(response):
         raise ProviderUnavailable(
-            f"provider {provider!r} gave a response whose parts have the wrong types: expected "
-            "text, calls with an id, a name and arguments, and counts of tokens",
+            f"provider {provider!r} returned a response with parts of the wrong types: expected "
+            "text, calls with an id, a name and arguments, and token counts",
             provider=provider,
         )
     usage = _counted(response.usage)

@@ -1,7 +1,7 @@
-"""What a model provider is: one small protocol, and the process's one client of each.
+"""The provider protocol, and the registry that keeps one client per provider and event loop.
 
-A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversation, does not
-retry (the runtime does, durably) and raises only `ProviderError` subclasses.
+A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversation, does not retry
+(the runtime does, durably) and raises only subclasses of `ProviderError`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ from agentapi.errors import InvalidAgent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolSpec:
-    """A tool as a model sees it: name, description, JSON schema of its arguments."""
+    """A tool as a model sees it: name, description and the JSON schema of its arguments."""
 
     name: str
     description: str
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OutputSpec:
-    """What a reply must be, besides tool calls.
+    """The type of a reply. Compared by identity: an agent has one, so providers can cache by it.
 
     Attributes:
-        name: Of the type; letters, digits, underscores, dashes.
-        schema: JSON schema of an object.
-        strict_schema: The same for providers that hold the model to it, if it can be said so.
+        name: Name of the type: letters, digits, underscores and dashes.
+        schema: Its JSON schema, always of an object.
     """
 
     name: str
     schema: Mapping[str, Any]
-    strict_schema: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +47,11 @@ class ModelRequest:
     Attributes:
         model: The provider's name of the model.
         system_prompt: Instructions; empty for none.
-        messages: The window of history, oldest first, the new messages last.
+        messages: The selected history and the new messages, oldest first.
         tools: Tools the model may call.
-        options: Passed to the provider's request body as they are, such as
-            ``{"temperature": 0.2}``.
-        output: What the reply must be; None for any text.
-        blobs: Bytes of the messages' attachments by their names.
+        options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
+        output: The type of the reply; None for plain text.
+        blobs: Bytes of the messages' attachments by name.
     """
 
     model: str
@@ -77,10 +74,11 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelResponse:
-    """What the model answered, whole.
+    """A complete response of a model.
 
     Attributes:
-        model: Who answered, such as ``openai:gpt-5``; providers leave it to their caller.
+        model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
+            it.
     """
 
     message: AssistantMessage
@@ -91,47 +89,52 @@ class ModelResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
-    """A piece of the answer's text, as it arrives."""
+    """A piece of the response's text, as it arrives."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextReset:
-    """The text so far is void: another provider begins anew."""
+    """Discard the text so far: another provider starts over."""
 
 
 StreamPart: TypeAlias = TextDelta | TextReset | ModelResponse
 
 
 class Provider(Protocol):
-    """A model provider. Implementations are used from one event loop only."""
+    """A model provider. A client is used from one event loop only.
+
+    A provider that accepts images and files sets ``takes_attachments = True``. For others, those of
+    earlier messages are replaced by a short text, and a message with new ones is refused, so that
+    the agent's next provider is asked.
+    """
 
     @property
     def name(self) -> str:
-        """The name under which agents ask for it, and the key of its `provider_data`."""
+        """The name that agents use, and the key of its `provider_data`."""
         ...
 
     @property
     def default_model(self) -> str:
-        """The model of agents that name none."""
+        """The model for agents that do not name one."""
         ...
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """Call the model and wait for the whole answer.
+        """Call the model and wait for the complete response.
 
         Raises:
             ProviderUnavailable: Trying again may help.
-            ProviderRejected: It will not.
-            ProviderMisconfigured: Key, model or permission is wrong.
+            ProviderRejected: Trying again will not help.
+            ProviderMisconfigured: The key, the model or a permission is wrong.
         """
         ...
 
     def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
-        """Call the model; yields the text's pieces, and the whole `ModelResponse` last.
+        """Call the model; yields pieces of text, and finally the complete `ModelResponse`.
 
         Raises:
-            ProviderError: As `complete`; also when the stream ends before it is complete.
+            ProviderError: As in `complete`; also when the stream ends early.
         """
         ...
 
@@ -144,10 +147,10 @@ ProviderFactory: TypeAlias = Callable[[], Provider]
 
 
 class ProviderRegistry:
-    """Factories by name, and one client a factory and event loop.
+    """Provider factories by name, and one client per factory and event loop.
 
-    An SDK's client is bound to the event loop that it first ran on (so are aiohttp's
-    sessions below it), so a client lives as long as its loop.
+    An SDK's client, like the aiohttp session below it, is bound to the event loop that it first ran
+    on. So a client lives as long as its loop.
     """
 
     def __init__(self) -> None:
@@ -157,15 +160,15 @@ class ProviderRegistry:
         )
 
     def register(self, name: str, factory: ProviderFactory) -> None:
-        """Make `factory` the maker of provider `name`; replaces an earlier one.
+        """Register `factory` for provider `name`; replaces an earlier one.
 
         Raises:
-            InvalidAgent: The name is empty or has a colon.
+            InvalidAgent: The name is empty or contains a colon.
         """
         if not name or ":" in name:
             raise InvalidAgent(
-                f"{name!r} is no provider name: expected some characters without a colon, which "
-                "separates provider and model in Agent(provider='openai:gpt-5')"
+                f"{name!r} is not a valid provider name: expected one or more characters without a "
+                "colon, which separates provider and model in Agent(provider='openai:gpt-5')"
             )
         self._factories[name] = factory
         for clients in self._clients.values():
@@ -173,7 +176,7 @@ class ProviderRegistry:
 
     @contextmanager
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
-        """Let `factory` make provider `name` for a while; then it is as before."""
+        """Use `factory` for provider `name` within a `with` block, then restore the old one."""
         before = self._factories.get(name)
         self.register(name, factory)
         try:
@@ -186,8 +189,10 @@ class ProviderRegistry:
                 self.register(name, before)
 
     def check(self, name: str) -> None:
-        """Raises:
-        InvalidAgent: No provider of that name is registered.
+        """Check that a provider is registered.
+
+        Raises:
+            InvalidAgent: No provider with that name is registered.
         """
         if name not in self._factories:
             known = ", ".join(sorted(n for n in self._factories if not n.startswith("agentapi.")))
@@ -197,11 +202,11 @@ class ProviderRegistry:
             )
 
     def get(self, name: str) -> Provider:
-        """The running loop's client of the provider; made at the first call.
+        """Return the running loop's client of the provider; created at the first call.
 
         Raises:
-            InvalidAgent: No provider of that name is registered.
-            ProviderMisconfigured: The client cannot be made, such as for want of a key.
+            InvalidAgent: No provider with that name is registered.
+            ProviderMisconfigured: The client cannot be created, for example without a key.
             RuntimeError: No event loop is running.
         """
         self.check(name)

@@ -1,6 +1,6 @@
-"""The registry that agents use, with the providers that come with the package.
+"""The registry that agents use, with the built-in providers.
 
-Each SDK is imported when its provider is first used: openai alone costs over a second and
+Each SDK is imported when its provider is first used: openai alone costs more than a second and
 65 MiB, which a worker that never calls it should not pay.
 """
 
@@ -44,10 +44,10 @@ for _name, _factory in {
 
 
 def register_provider(name: str, factory: ProviderFactory) -> None:
-    """Make a provider of one's own known to agents.
+    """Register a provider for use in agents.
 
     Args:
-        name: What agents say as ``provider=``; an existing name is replaced.
-        factory: Called once a process and event loop, when an agent first needs it.
+        name: The name for ``Agent(provider=...)``; replaces an existing provider of that name.
+        factory: Called once per process and event loop, when an agent first needs it.
     """
     providers.register(name, factory)

@@ -1,4 +1,4 @@
-"""A provider's refusals as errors split by what the caller must do; the same for all HTTP APIs."""
+"""Errors for the refusals of HTTP APIs, grouped by what the caller must do."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TOO_LONG = re.compile(
     r"|too many (input )?tokens|(prompt|input|request) is too (long|large)",
     re.IGNORECASE,
 )
-"""How servers of all makes say that a request does not fit; few have a code for it."""
+"""How different servers say that a request is too long; few have an error code for it."""
 
 LONGEST_MESSAGE: Final = 2_000
-"""Bytes of an error: some servers answer with a whole page of HTML."""
+"""Maximum bytes of an error text: some servers answer with a whole HTML page."""
 
 
 def refused(
@@ -40,15 +40,15 @@ def refused(
     retry_after: float | None = None,
     misconfigured: bool = False,
 ) -> ProviderError:
-    """The error of an HTTP status.
+    """Build the error for an HTTP status.
 
     Args:
         provider: Name of the provider.
         status: HTTP status, 400 or above.
-        message: What the provider says; `secret` is taken out of it.
+        message: The provider's message; `secret` is removed from it.
         secret: The API key.
         retry_after: Seconds the provider asks to wait.
-        misconfigured: Whether the provider's own code tells that the key, the quota or the
+        misconfigured: Whether the provider's error code says that the key, the quota or the
             model is wrong, whatever the status.
     """
     text = _said(f"provider {provider!r} answered {status}: {message}", secret)
@@ -60,7 +60,7 @@ def refused(
         )
     if status == _TOO_LARGE or (400 <= status < 429 and _TOO_LONG.search(message)):
         return ContextTooLong(
-            f"{text}; shorten Agent(window=...), or use a model that takes more",
+            f"{text}; shorten Agent(window=...), or use a model with a larger context",
             provider=provider,
             status=status,
         )
@@ -70,16 +70,16 @@ def refused(
 
 
 def broken(provider: str, what: str, secret: str = "") -> ProviderUnavailable:
-    """The error of an answer that did not arrive whole."""
+    """Build the error for an answer that is incomplete or unreadable."""
     return ProviderUnavailable(_said(f"provider {provider!r} {what}", secret), provider=provider)
 
 
 def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
-    """The error of a key that is not set."""
+    """Build the error for a missing API key."""
     names = " or ".join(variables)
     return ProviderMisconfigured(
         f"{names} is not set: provider {provider!r} needs an API key in the workers' environment "
-        "(for a server that wants none, any text will do)",
+        "(if the server does not need one, set any text)",
         provider=provider,
     )
 
@@ -89,13 +89,15 @@ def _said(text: str, secret: str) -> str:
 
 
 def without_secret(text: str, secret: str) -> str:
-    """The text with the secret replaced by ``***``."""
+    """Replace the secret in a text by ``***``."""
     return text.replace(secret, "***") if secret else text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a response asks to wait: ``retry-after-ms``, or ``retry-after`` as seconds
-    or as a date (RFC 9110, 10.2.3). None when it does not say, or says nonsense.
+    """Read the seconds that a response asks to wait.
+
+    From ``retry-after-ms``, or from ``retry-after`` as seconds or as a date (RFC 9110, 10.2.3).
+    None if the header is missing or invalid.
     """
     try:
         if milliseconds := headers.get("retry-after-ms"):

@@ -1,4 +1,4 @@
-"""A provider without a network or a model: deterministic, for the demo, tests and benchmarks."""
+"""A deterministic provider without network or model, for the demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _BYTES_PER_TOKEN: Final = 4
 
 
 class OfflineProvider:
-    """Answers from the request alone, so that the same conversation always gets the same reply.
+    """Derives its answer from the request, so that a conversation always gets the same reply.
 
-    - A line ``/tool {"argument": 1}``, or "use tool" or "call tool with {...}" in the text,
-      calls that tool if the agent has it; several lines call several side by side.
+    - A line ``/tool {"argument": 1}``, or "use tool" or "call tool with {...}" in the text, calls
+      that tool if the agent has it. Several lines make parallel calls.
     - After tool results, the reply repeats them.
     - "What did I say?" is answered from the user's messages in the history.
-    - An agent with an `output_type` gets the JSON object in the user's message, or the smallest
-      one that fits, with the message as its texts.
-    - Anything else is echoed, with what kind of images and files came along.
+    - With an `output_type`, the reply is the JSON object in the user's message, or else the
+      smallest valid one, with the message as the value of its text fields.
+    - Anything else is echoed, with a short description of its images and files.
     """
 
     name = "offline"
@@ -53,10 +53,10 @@ class OfflineProvider:
     default_model = "offline-1"
 
     def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
-        """Make one.
+        """Create a provider.
 
         Args:
-            delay: Seconds that every answer takes before it begins, at least 0.
+            delay: Seconds before each answer starts, at least 0.
             chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
         """
         self._delay = delay
@@ -64,7 +64,7 @@ class OfflineProvider:
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """One with the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
         return cls(
             delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
             chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
@@ -115,7 +115,7 @@ def _reply(request: ModelRequest) -> str:
 
 
 def _smallest(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str) -> Any:
-    """The smallest value that fits a schema as pydantic writes them."""
+    """The smallest valid value of a schema that pydantic generated."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "default" in schema:

@@ -25,24 +25,27 @@ from agentapi.turns import Decision
 def busy(conversation_id: str, length: int) -> ConversationBusy:
     """The error of a full inbox."""
     return ConversationBusy(
-        f"conversation {conversation_id!r} has {length} turns that have not ended, the limit "
-        "is AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
-        "this message was not accepted"
+        f"the conversation has {length} turns that have not ended, the limit is "
+        "AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
+        "this message was not accepted",
+        conversation_id=conversation_id,
     )
 
 
 def rejected(conversation_id: str, length: int) -> ConversationBusy:
     """The error of `on_busy="reject"`."""
     return ConversationBusy(
-        f"conversation {conversation_id!r} has {length} turns that have not ended and on_busy is "
-        "'reject': wait for them, or choose another policy; this message was not accepted"
+        f"the conversation has {length} turns that have not ended and on_busy is 'reject': wait "
+        "for them, or choose another policy; this message was not accepted",
+        conversation_id=conversation_id,
     )
 
 
 def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
     """The error of a retry of a turn that has not failed."""
     return TurnNotRetryable(
-        f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one"
+        f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one",
+        turn_id=turn_id,
     )
 
 
@@ -50,15 +53,17 @@ def already_kept(turn_id: str) -> TurnNotRetryable:
     """The error of a retry of a turn whose messages are in the history."""
     return TurnNotRetryable(
         f"turn {turn_id} failed and left what it did in the history (on_abort is 'keep'): to run "
-        "it again would say it twice; enqueue a new turn, which sees it"
+        "it again would say it twice; enqueue a new turn, which sees it",
+        turn_id=turn_id,
     )
 
 
 def other_tenant(conversation_id: str) -> TenantMismatch:
     """The error of a conversation opened under another tenant."""
     return TenantMismatch(
-        f"conversation {conversation_id!r} belongs to another tenant: open it with the tenant_id "
-        "it began with, or choose another conversation_id"
+        "the conversation belongs to another tenant: open it with the tenant_id it began with, or "
+        "choose another conversation_id",
+        conversation_id=conversation_id,
     )
 
 
@@ -66,7 +71,8 @@ def no_turn(turn_id: str) -> TurnNotFound:
     """The error of a turn that is not there."""
     return TurnNotFound(
         f"there is no turn {shown(turn_id)}: it was never accepted on this Redis, or it "
-        "ended longer than AGENTAPI_TURN_RETENTION ago"
+        "ended longer than AGENTAPI_TURN_RETENTION ago",
+        turn_id=turn_id,
     )
 
 
@@ -83,7 +89,8 @@ def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPen
     why = f"the turn is {status}" if status else "it asks nothing about such a call"
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} waits for no decision: {why}; "
-        "TurnHandle.pending() and `agentapi pending` list the calls that do"
+        "TurnHandle.pending() and `agentapi pending` list the calls that do",
+        turn_id=turn_id,
     )
 
 
@@ -92,7 +99,8 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     by = f" by {decision.by}" if decision.by else ""
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} was {decision.verdict}{by} already: "
-        "a decision is final"
+        "a decision is final",
+        turn_id=turn_id,
     )
 
 

@@ -1,4 +1,4 @@
-"""For testing one's own agents: scripts, assertions, and fixtures (`agentapi.testing.plugin`)."""
+"""Tools for testing your agents: scripts, assertions and fixtures (`agentapi.testing.plugin`)."""
 
 from agentapi.testing.checks import (
     assert_called,

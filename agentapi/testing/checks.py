@@ -1,4 +1,4 @@
-"""Assertions on turns, with messages that say what happened instead."""
+"""Assertions about turns, with messages that say what happened instead."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from agentapi.turns import Turn, TurnStatus
 
 
 class HasInfo(Protocol):
-    """A turn's handle, as `Orchestrator.enqueue` gives it."""
+    """The handle of a turn, as returned by `Orchestrator.enqueue`."""
 
     def info(self) -> Turn:
-        """The turn as it stands."""
+        """The current state of the turn."""
         ...
 
 
 def assert_completed(turn: Turn | HasInfo, text: str | None = None) -> Turn:
-    """The turn gave a reply.
+    """Assert that a turn has completed.
 
     Args:
         turn: The turn, or its handle.
-        text: The whole reply, if it matters.
+        text: The expected reply; any when not given.
 
     Returns:
-        The turn as it stands.
+        The current state of the turn.
 
     Raises:
-        AssertionError: It did not; says how it stands, or what it said.
+        AssertionError: It has another status or reply; the message says which.
     """
     found = turn if isinstance(turn, Turn) else turn.info()
     why = f": {found.error.code}: {found.error.message}" if found.error else ""
@@ -38,10 +38,10 @@ def assert_completed(turn: Turn | HasInfo, text: str | None = None) -> Turn:
 
 
 def assert_failed(turn: Turn | HasInfo, code: str) -> Turn:
-    """The turn failed with an error of this code, such as ``provider_rejected``.
+    """Assert that a turn failed with an error code, such as ``provider_rejected``.
 
     Raises:
-        AssertionError: It did not; says how it stands.
+        AssertionError: It has another status or code; the message says which.
     """
     found = turn if isinstance(turn, Turn) else turn.info()
     actual = found.error.code if found.error else None
@@ -62,10 +62,10 @@ def tool_calls(turn: Turn | HasInfo) -> list[ToolCall]:
 
 
 def assert_called(turn: Turn | HasInfo, tool: str, **arguments: Any) -> ToolCall:
-    """The turn called a tool with these arguments, among others perhaps.
+    """Assert that a turn called a tool with these arguments; it may have had more.
 
     Raises:
-        AssertionError: It did not; says what it called.
+        AssertionError: It did not; the message lists its calls.
     """
     made = tool_calls(turn)
     for call in made:
@@ -75,29 +75,29 @@ def assert_called(turn: Turn | HasInfo, tool: str, **arguments: Any) -> ToolCall
 
 
 def assert_not_called(turn: Turn | HasInfo, tool: str) -> None:
-    """The turn did not call a tool.
+    """Assert that a turn did not call a tool.
 
     Raises:
-        AssertionError: It did; says how.
+        AssertionError: It did; the message lists the calls.
     """
     made = [call for call in tool_calls(turn) if call.name == tool]
     assert not made, _list(made)
 
 
 def assert_valid_history(history: Sequence[Any]) -> None:
-    """Each tool call is followed by its result, as every provider demands.
+    """Assert that a result follows each tool call, as every provider requires.
 
     Args:
         history: Messages, or the plain dicts of `Orchestrator.history` and `Memory.messages`.
 
     Raises:
-        AssertionError: One is not; names the call.
+        AssertionError: A result is missing; the message names the call.
     """
     waiting: set[str] = set()
     for message in history:
         plain = message if isinstance(message, Mapping) else to_dict(message)
         if plain["role"] == "tool":
-            assert plain["call_id"] in waiting, f"result of no call: {plain['call_id']}"
+            assert plain["call_id"] in waiting, f"result without a call: {plain['call_id']}"
             waiting.discard(plain["call_id"])
             continue
         assert not waiting, f"calls without a result: {sorted(waiting)}"

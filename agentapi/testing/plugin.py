@@ -14,15 +14,15 @@ from agentapi.providers import Provider, providers
 from agentapi.testing.script import Act, ScriptedProvider, scripted
 
 LIVE_PROVIDERS = ("openai", "openrouter", "gemini")
-"""Those that call models over the network."""
+"""Providers that call models over the network."""
 
 
 @pytest.fixture
 def no_live_model_calls() -> Iterator[None]:
-    """A model call over the network fails at once and says so.
+    """Make model calls over the network fail immediately, with a clear message.
 
-    For all tests: ``pytestmark = pytest.mark.usefixtures("no_live_model_calls")``, or a fixture
-    of yours with ``autouse=True`` that asks for this one.
+    For all tests: ``pytestmark = pytest.mark.usefixtures("no_live_model_calls")``, or an
+    ``autouse=True`` fixture of yours that depends on this one.
     """
     with ExitStack() as replaced:
         for name in LIVE_PROVIDERS:
@@ -33,7 +33,7 @@ def no_live_model_calls() -> Iterator[None]:
 def _refusal(name: str) -> Callable[[], Provider]:
     def refuse() -> Provider:
         raise ProviderMisconfigured(
-            f"this test would call a live model of {name!r}: give the agent a script "
+            f"this test would call a live model of provider {name!r}: give the agent a script "
             "(the `script` fixture), or provider='offline'",
             provider=name,
         )
@@ -43,9 +43,9 @@ def _refusal(name: str) -> Callable[[], Provider]:
 
 @pytest.fixture
 def script() -> Iterator[Callable[..., ScriptedProvider]]:
-    """``script(says("hi"), ...)`` lets a script stand for a provider until the test ends.
+    """``script(says("hi"), ...)`` replaces a provider by a script until the test ends.
 
-    Its arguments are those of `agentapi.testing.scripted`.
+    Takes the arguments of `agentapi.testing.scripted`.
     """
     with ExitStack() as replaced:
 
@@ -57,9 +57,11 @@ def script() -> Iterator[Callable[..., ScriptedProvider]]:
 
 @pytest.fixture
 def eager_orchestrator() -> Iterator[Callable[..., Any]]:
-    """``eager_orchestrator([agent], **settings)`` gives an `Orchestrator` that runs turns inside
-    `enqueue`, in memory, with no server; it is closed when the test ends."""
-    # By name: agentapi does not import orchestrator.
+    """``eager_orchestrator([agent], **settings)`` returns an `Orchestrator` in eager mode.
+
+    Turns run inside `enqueue`, in memory, without a server. It is closed when the test ends.
+    """
+    # By name, because agentapi must not import orchestrator.
     module = importlib.import_module("orchestrator")
     with ExitStack() as opened:
 

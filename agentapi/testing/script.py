@@ -23,37 +23,37 @@ from agentapi.providers import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delayed:
-    """An act that takes a while before it begins."""
+    """An act that starts after a delay."""
 
     seconds: float
     act: ModelResponse | Exception
 
 
 Act: TypeAlias = ModelResponse | Exception | Delayed
-"""What one model call does: answer, raise, or either of them later."""
+"""What one model call does: answer, raise, or do either after a delay."""
 
 
 class ScriptEnded(AssertionError):
-    """The agent called the model once more than the script foresaw."""
+    """The agent called the model more often than the script expects."""
 
 
 class ScriptedProvider:
-    """Plays its acts in order, one a model call, and remembers what it was asked.
+    """Plays its acts in order, one per model call, and records the requests.
 
     Attributes:
-        acts: Those that have not been played.
-        requests: What the agent sent, call by call.
+        acts: The acts that have not been played yet.
+        requests: The agent's requests, one per call.
     """
 
     default_model = "script-1"
     takes_attachments = True
 
     def __init__(self, *acts: Act, name: str = "scripted") -> None:
-        """Make one.
+        """Create a script.
 
         Args:
-            acts: From `says`, `calls`, `after`, or any exception to raise.
-            name: The provider that it stands for.
+            acts: Made by `says`, `calls` or `after`; or any exception, to raise it.
+            name: Name of the provider that it replaces.
         """
         self.name = name
         self.acts = deque(acts)
@@ -63,7 +63,7 @@ class ScriptedProvider:
         """See `Provider.complete`.
 
         Raises:
-            ScriptEnded: The script is at its end.
+            ScriptEnded: All acts have been played.
         """
         act = await self._next(request)
         if isinstance(act, Exception):
@@ -71,7 +71,7 @@ class ScriptedProvider:
         return act
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
-        """See `Provider.stream`: word by word; a fault comes after a first piece of text."""
+        """See `Provider.stream`: word by word; an exception follows a first piece of text."""
         act = await self._next(request)
         if isinstance(act, Exception):
             yield TextDelta(text="He")
@@ -87,8 +87,8 @@ class ScriptedProvider:
         self.requests.append(request)
         if not self.acts:
             raise ScriptEnded(
-                f"the script of provider {self.name!r} is at its end: model call "
-                f"{len(self.requests)} was not foreseen; add what it should answer"
+                f"the script of provider {self.name!r} has ended: model call "
+                f"{len(self.requests)} was not expected; add its answer"
             )
         act = self.acts.popleft()
         if isinstance(act, Delayed):
@@ -98,7 +98,7 @@ class ScriptedProvider:
 
 
 def says(text: str, *, input_tokens: int = 10, output_tokens: int = 2) -> ModelResponse:
-    """The model replies with a text."""
+    """An act: the model replies with a text."""
     return ModelResponse(
         message=AssistantMessage(content=text),
         usage=Usage(input_tokens=input_tokens, output_tokens=output_tokens),
@@ -107,7 +107,7 @@ def says(text: str, *, input_tokens: int = 10, output_tokens: int = 2) -> ModelR
 
 
 def calls(*wanted: ToolCall, text: str = "") -> ModelResponse:
-    """The model calls tools, side by side; see `call`."""
+    """An act: the model calls tools in parallel; see `call`."""
     return ModelResponse(
         message=AssistantMessage(content=text, tool_calls=wanted),
         usage=Usage(input_tokens=10, output_tokens=5),
@@ -116,25 +116,25 @@ def calls(*wanted: ToolCall, text: str = "") -> ModelResponse:
 
 
 def call(tool: str, identifier: str = "c1", /, **arguments: Any) -> ToolCall:
-    """One tool call; calls of one response need different identifiers."""
+    """One tool call; the calls of one response need different identifiers."""
     return ToolCall(id=identifier, name=tool, arguments=arguments)
 
 
 def after(seconds: float, act: ModelResponse | Exception) -> Delayed:
-    """The same act, later."""
+    """Delay an act by `seconds`."""
     return Delayed(seconds=seconds, act=act)
 
 
 @contextmanager
 def scripted(*acts: Act, provider: str = "openai") -> Iterator[ScriptedProvider]:
-    """Let a script stand for a provider, for every agent of this process that names it.
+    """Replace a provider by a script, for every agent of this process that uses it.
 
     Args:
         acts: What each model call does, in order.
-        provider: The provider it stands for.
+        provider: Name of the provider to replace.
 
     Yields:
-        The script, for looking at its `requests`.
+        The script, whose `requests` can be inspected.
     """
     played = ScriptedProvider(*acts, name=provider)
     with providers.replaced(provider, lambda: played):

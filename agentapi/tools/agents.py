@@ -1,4 +1,4 @@
-"""Tools made of agents: one that asks an agent, one that hands the conversation over to it."""
+"""Tools for agents: one asks another agent, one hands the conversation over to it."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Any
 
 from agentapi.tools.context import ToolContext
 from agentapi.tools.decorator import Tool
-from agentapi.tools.delegation import Delegate, NamedAgent, delegate
+from agentapi.tools.delegation import Delegate, NamedAgent, definition_of, delegate
 
 
 class Handoff(Tool[..., Any]):
-    """A tool by which the model lets another agent go on with the conversation.
+    """A tool that hands the conversation over to another agent.
 
     Attributes:
         target: Name of that agent.
-        definition: The agent itself, if it was given.
+        definition: The agent's definition; None where only its name was given.
     """
 
     def __init__(self, agent: NamedAgent | str, description: str | None) -> None:
         self.target = agent if isinstance(agent, str) else agent.name
-        self.definition = None if isinstance(agent, str) else agent
+        self.definition = definition_of(agent)
 
         def transfer() -> str:
-            return f"{self.target} goes on with the conversation."
+            return f"{self.target} takes over the conversation."
 
         name = "transfer_to_" + self.target.replace(".", "_")
         super().__init__(
             transfer,
             name=name[:64],
-            description=description or f"Let {self.target} go on with the conversation.",
+            description=description or f"Hand the conversation over to {self.target}.",
             idempotent=True,
         )
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """See `Tool.invoke`; whatever a model passes, there is only one thing to do."""
+        """See `Tool.invoke`; arguments are ignored, since a handoff has none."""
         return str(self.function())
 
 
 def handoff(agent: NamedAgent | str, *, description: str | None = None) -> Handoff:
-    """A tool by which the model lets another agent go on with the conversation.
+    """Make a tool that hands the conversation over to another agent.
 
-    From there on, in this turn and in those to come, that agent answers: with its own prompt,
-    model and tools, and with the whole history. It can hand the conversation back if it has such
-    a tool itself.
+    From then on, in this turn and in later ones, that agent answers: with its own prompt, model
+    and tools, and with the whole history. To hand the conversation back, it needs such a tool
+    itself.
 
     Args:
         agent: The agent or its name; workers must know it.
-        description: When to do so, for the model.
+        description: When to hand over, for the model.
 
     Raises:
-        InvalidTool: The name makes no tool name.
+        InvalidTool: The agent's name cannot be part of a tool name.
     """
     return Handoff(agent, description)
 
@@ -59,7 +59,7 @@ class AgentTool(Tool[..., Any]):
     """A tool that asks another agent; see `Agent.as_tool`.
 
     Attributes:
-        definition: That agent.
+        definition: The agent's definition.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class AgentTool(Tool[..., Any]):
         remembers: bool,
         requires_approval: bool,
     ) -> None:
-        self.definition = agent
+        self.definition = definition_of(agent)
 
         def ask(message: str) -> Delegate:
             return delegate(agent, message, timeout=timeout, remembers=remembers)
@@ -80,7 +80,7 @@ class AgentTool(Tool[..., Any]):
         super().__init__(
             ask,
             name=name or agent.name.replace(".", "_"),
-            description=description or f"Ask {agent.name}, who knows only what the message says.",
+            description=description or f"Ask {agent.name}, who sees only this message.",
             idempotent=True,
             requires_approval=requires_approval,
         )

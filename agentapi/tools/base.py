@@ -1,4 +1,4 @@
-"""What every tool is to the agent loop, whatever is behind it."""
+"""Tools as the agent loop sees them, whatever implements them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from agentapi.turns.calls import Verdict
 
 
 class ToolFailed(Exception):
-    """Raise it in a tool to tell the model something as an error, in just these words."""
+    """Raise this in a tool to give the model an error with exactly this text."""
 
 
 class BaseTool:
-    """A tool as the loop sees it.
+    """Base of all tools.
 
     Attributes:
-        spec: What the model is told.
-        idempotent: Whether a call whose outcome is unknown may be made again.
-        timeout: Seconds a call may take, or None for as long as the turn.
-        approval_timeout: Seconds to wait for an approval; None for as long as the setting says.
-        approval_default: The decision when nobody decided in time.
+        spec: Name, description and schema for the model.
+        idempotent: Whether a call with an unknown outcome may be repeated.
+        timeout: Seconds a call may take; None for no limit besides the turn's.
+        approval_timeout: Seconds to wait for an approval; None for the setting.
+        approval_default: The decision when nobody decides in time.
     """
 
     def __init__(
@@ -60,44 +60,44 @@ class BaseTool:
 
     @property
     def name(self) -> str:
-        """The name by which a model calls it."""
+        """The name that models call it by."""
         return self.spec.name
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
     async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call with these arguments may be made only when a person says so."""
+        """Whether a person must approve a call with these arguments."""
         return False
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str | Delegation:
-        """Make the call; its result as text, or the turns whose replies are the result.
+        """Make the call; returns its result as text, or the turns whose replies are the result.
 
         Raises:
-            Exception: Whatever goes wrong; the model is told.
+            Exception: The call failed; the model gets the error.
         """
         raise NotImplementedError
 
 
 class ToolSource(Protocol):
-    """Where more tools come from, such as a server that is asked for them."""
+    """A source of more tools, such as an MCP server."""
 
     @property
     def name(self) -> str:
-        """For errors."""
+        """The name, for errors."""
         ...
 
     async def tools(self) -> Sequence[BaseTool]:
-        """Its tools as they are now; called before each model call, so it should remember.
+        """Return the current tools. Called before each model call, so implementations should cache.
 
         Raises:
-            ProviderUnavailable: Trying again may help; the turn does, and parks if it must.
+            ToolServerUnavailable: Trying again may help; the turn does, and parks if necessary.
         """
         ...
 
 
 class Toolbox:
-    """The tools of an agent at one model call."""
+    """The tools that one model call offers."""
 
     def __init__(self, agent: str, tools: Sequence[BaseTool]) -> None:
         self._tools: dict[str, BaseTool] = {}
@@ -108,15 +108,15 @@ class Toolbox:
         self.specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)
 
     def get(self, name: str) -> BaseTool | None:
-        """The tool of that name."""
+        """The tool with that name, if there is one."""
         return self._tools.get(name)
 
 
 def as_text(result: object) -> str:
-    """A tool's result as the model gets it: text as it is, all else as JSON.
+    """Convert a tool's result for the model: text unchanged, everything else as JSON.
 
     Raises:
-        Exception: It cannot be said in JSON, such as bytes that are no text.
+        Exception: JSON cannot express it, such as bytes that are not UTF-8.
     """
     if isinstance(result, str):
         return clean_text(result)
@@ -124,12 +124,12 @@ def as_text(result: object) -> str:
     try:
         return to_json(result, fallback=str).decode()
     except PydanticSerializationError:
-        # Text inside it is half a character, perhaps.
+        # Probably a lone surrogate in some text inside.
         return to_json(plain(to_jsonable_python(result, fallback=str))).decode()
 
 
 def explain(error: BaseException) -> str:
-    """What a model is told about a call that raised."""
+    """Describe the error of a call to the model."""
     if isinstance(error, ToolFailed):
         return text_of(error)
     if isinstance(error, ValidationError):

@@ -1,4 +1,4 @@
-"""What a tool may know about the turn it works for."""
+"""What a tool can know about the turn that calls it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolContext:
-    """Given to tools that declare a parameter of this type; the model never sees it.
+    """Passed to tools that declare a parameter of this type; the model never sees it.
 
     Attributes:
         conversation_id: The conversation.
         turn_id: The turn.
         call_id: The model's id of this call.
-        user_id: The user the conversation began with, if any.
+        user_id: The user who started the conversation, if known.
         tenant_id: The tenant the conversation belongs to, if any.
-        attempt: 1 for the first worker that runs the turn, and so on.
+        attempt: 1 for the first worker that runs the turn, 2 after a takeover, and so on.
     """
 
     conversation_id: str
@@ -27,5 +27,5 @@ class ToolContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same on every attempt of this call: pass it to services that take one."""
+        """The same in every attempt of this call: pass it to services that accept one."""
         return f"{self.turn_id}:{self.call_id}"

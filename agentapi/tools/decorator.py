@@ -26,13 +26,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Approval: TypeAlias = bool | Callable[..., bool]
-"""Whether calls need a person's approval: all, none, or those for which a function says so."""
+"""Whether calls need approval: all, none, or those for which a function returns true."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 
 
 class Tool(BaseTool, Generic[P, R]):
-    """A function with a name, a description and a schema. Still callable as the function."""
+    """A function with a name, a description and a schema. It can still be called directly."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Tool(BaseTool, Generic[P, R]):
         self.__wrapped__ = function
         if not _NAME.fullmatch(self.__name__):
             raise InvalidTool(
-                f"{self.__name__!r} is no tool name: expected a letter or underscore, then at "
-                "most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
+                f"{self.__name__!r} is not a valid tool name: expected a letter or underscore, "
+                "then at most 63 letters, digits, underscores or dashes; pass @tool(name=...)"
             )
         signature = read_signature(function, self.__name__)
         self._model = signature.model
@@ -77,19 +77,19 @@ class Tool(BaseTool, Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the function takes them.
+        """Convert the model's arguments to the function's types.
 
         Raises:
-            ValidationError: They do not fit the schema (pydantic's error, fit for the model).
+            ValidationError: They do not match the schema; safe to show to the model.
         """
         model = self._model.model_validate(dict(arguments))
         return {name: getattr(model, name) for name in type(model).model_fields}
 
     async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call with these arguments may be made only when a person says so.
+        """Whether a person must approve a call with these arguments.
 
-        A function that decides this and raises has not said no: the answer is yes. Arguments
-        that do not fit need no approval, since the call will not be made.
+        If the deciding function raises, the call needs approval. Invalid arguments need none, since
+        the call will not be made.
         """
         if not callable(self._requires_approval):
             return self._requires_approval
@@ -107,13 +107,13 @@ class Tool(BaseTool, Generic[P, R]):
             return True
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str | Delegation:
-        """Validate the arguments, call the function, and give its result, as text or as turns.
+        """Validate the arguments and call the function; returns its result as text or as turns.
 
-        A synchronous function runs in a thread. When its time is up the caller goes on at
-        once; the thread itself cannot be stopped and ends by itself.
+        A synchronous function runs in a thread. After a timeout the caller continues immediately;
+        the thread itself cannot be stopped and ends when the function returns.
 
         Raises:
-            ValidationError: The arguments do not fit.
+            ValidationError: The arguments do not match the schema.
             TimeoutError: The call took longer than `timeout`.
             Exception: Whatever the function raises.
         """
@@ -128,7 +128,7 @@ class Tool(BaseTool, Generic[P, R]):
         if inspect.iscoroutinefunction(function):
             result = await function(**values)
         else:
-            # What it gives becomes text there too, where nobody waits for it.
+            # Converted to text in the thread too: large results must not block the event loop.
             result = await run_in_tool_thread(lambda: _given(function(**values)))
         if inspect.isawaitable(result):
             result = await result
@@ -140,10 +140,10 @@ class Tool(BaseTool, Generic[P, R]):
 
 
 def _given(result: Any) -> Any:
-    """A result as text or as turns; what is still to be awaited as it is."""
+    """Convert a result to text or turns; leave what still has to be awaited unchanged."""
     if inspect.isawaitable(result) or isinstance(result, AsyncIterator | Delegation):
         return result
-    # A generator may give turns as well.
+    # A generator may yield turns as well.
     result = unrolled(result) if isinstance(result, Iterator) else result
     return as_delegation(result) or as_text(result)
 
@@ -177,23 +177,23 @@ def tool(
     approval_timeout: float | None = None,
     approval_default: Verdict | str = Verdict.REJECTED,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
-    """Make a function, synchronous or not, one that a model may call.
+    """Turn a function, synchronous or not, into a tool that models can call.
 
-    The schema comes from its annotations, the descriptions from its docstring (Google,
-    NumPy or reST style). A parameter annotated `ToolContext` is filled in by the runtime.
+    The schema comes from its annotations, the descriptions from its docstring (Google, NumPy or
+    reST style). The runtime fills in a parameter annotated `ToolContext`.
 
     Args:
         function: The function, when used as ``@tool`` without arguments.
         name: Its name for the model; the function's own when not given.
         description: What it does, for the model; the docstring's text when not given.
-        timeout: Seconds a call may take, above 0; the model is told when it took longer.
-        idempotent: Whether it is safe to make the same call again after a crash. If not,
-            the model is told that the outcome of an interrupted call is unknown.
-        requires_approval: Whether a person must say yes before a call is made: True, or a
-            function that gets those of the call's arguments that its parameters name. The turn
-            waits for the decision without a worker (`TurnHandle.approve`).
-        approval_timeout: Seconds to wait for it, above 0; the setting when not given.
-        approval_default: The decision when nobody decided in time: ``"rejected"`` or
+        timeout: Seconds a call may take, above 0; after that the model gets a timeout error.
+        idempotent: Whether it is safe to repeat the same call after a crash. If not, the model
+            is told that the outcome of an interrupted call is unknown.
+        requires_approval: Whether a person must approve a call: True, or a function that gets
+            the arguments of the call that its parameters name. The turn waits for the decision
+            without occupying a worker (`TurnHandle.approve`).
+        approval_timeout: Seconds to wait for the decision, above 0; the setting when not given.
+        approval_default: The decision when nobody decides in time: ``"rejected"`` or
             ``"approved"``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Handing work to another agent as a turn of its own."""
+"""Delegation: work for another agent, as a turn of its own."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ from agentapi.errors import InvalidAgent, InvalidMessage
 
 
 class NamedAgent(Protocol):
-    """An agent, as far as it matters here."""
+    """An agent as tools see it."""
 
     @property
     def name(self) -> str:
-        """By which workers know it."""
+        """The name that workers know it by."""
+        ...
+
+    @property
+    def definition(self) -> object:
+        """Its `AgentDefinition`, which tools only pass on to the engine."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delegate:
-    """A turn that a tool asks for; see `delegate`."""
+    """A turn that a tool delegates; see `delegate`."""
 
     agent: str
     message: str
     timeout: float | None = None
     remembers: bool = False
-    definition: NamedAgent | None = None
+    definition: object | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delegation:
-    """What a tool gave instead of a result: turns whose replies are the result.
+    """What a tool returned instead of a result: turns whose replies are the result.
 
     Attributes:
         turns: One or more.
-        listed: Whether the result is a list, though of one.
+        listed: Whether the result is a list, even if there is only one turn.
     """
 
     turns: tuple[Delegate, ...]
@@ -50,23 +55,23 @@ def delegate(
     timeout: float | None = None,
     remembers: bool = False,
 ) -> Delegate:
-    """Ask another agent, as the result of a tool.
+    """Ask another agent; return this from a tool.
 
-    A tool that returns this, or a list of these, ends there: each becomes a turn of its own, in
-    its own conversation, on any worker, and the turn that called the tool waits for them without
-    a worker. The model gets the reply as the call's result, or the replies as a JSON list, in
-    the order given; a turn that failed gives its error instead.
+    A tool returns one of these, or a list of them. Each becomes a turn of its own, in its own
+    conversation, on any worker, and the calling turn waits without occupying a worker. The model
+    gets the reply as the result of the call, or the replies as a JSON list in the given order. For
+    a turn that failed it gets the error instead.
 
     Args:
         agent: The agent or its name; workers must know it.
-        message: What to tell it.
-        timeout: Seconds it may take, its waiting included; with all that it delegates itself.
-        remembers: Whether all turns that this conversation delegates to that agent are one
-            conversation; else it knows nothing but the message.
+        message: The message to the agent.
+        timeout: Seconds the turn may take, including its waits and everything it delegates.
+        remembers: Whether all turns that this conversation delegates to that agent continue one
+            conversation; otherwise the agent sees only the message.
 
     Raises:
-        InvalidAgent: It is no agent.
-        InvalidMessage: The message is empty or no text.
+        InvalidAgent: `agent` is not an agent, or the timeout is not above 0.
+        InvalidMessage: The message is empty or not text.
     """
     name = agent if isinstance(agent, str) else getattr(agent, "name", None)
     if not isinstance(name, str) or not name:
@@ -87,12 +92,17 @@ def delegate(
         message=message,
         timeout=timeout,
         remembers=remembers,
-        definition=None if isinstance(agent, str) else agent,
+        definition=definition_of(agent),
     )
 
 
+def definition_of(agent: NamedAgent | str) -> object | None:
+    """The agent's definition; None where only its name is known."""
+    return None if isinstance(agent, str) else getattr(agent, "definition", None)
+
+
 def as_delegation(result: object) -> Delegation | None:
-    """The tool's result, if it asks for turns."""
+    """Convert a tool's result that delegates; None for other results."""
     if isinstance(result, Delegate):
         return Delegation(turns=(result,), listed=False)
     if isinstance(result, Sequence) and not isinstance(result, str | bytes):

@@ -1,7 +1,7 @@
-"""Generators among what tools give: unrolled, up to a bound.
+"""Converts generators in tool results to lists, up to a limit.
 
-To write one as JSON is to run it. One without an end would hold up whoever writes it, and with the
-event loop all turns of the process.
+Serialising a generator runs it. An infinite one would block the event loop and, with it, every turn
+of the process.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from itertools import islice
 from typing import Any, Final
 
 MOST_ITEMS: Final = 100_000
-"""What a generator may give."""
+"""Maximum items of a generator."""
 
 _LOOKED_AT: Final = 10_000
-"""Values of a result that are looked at; beyond it, a look would cost more than it is worth."""
+"""Maximum values of a result that are searched for generators; more would cost too much."""
 
 _PAUSE: Final = 1_000
 
 
 def unrolled(value: Any) -> Any:
-    """The value with lists in place of the generators in it.
+    """Replace the generators in a value by lists.
 
     Raises:
-        ValueError: One gives more than `MOST_ITEMS`.
-        Exception: Whatever one raises.
+        ValueError: A generator yields more than `MOST_ITEMS`.
+        Exception: A generator raised it.
     """
     return _unrolled(value) if _holds_a_generator(value) else value
 
 
 async def gathered(items: AsyncIterator[Any]) -> list[Any]:
-    """What an asynchronous generator gives; raises as `unrolled`."""
+    """Collect the items of an asynchronous generator; raises the same as `unrolled`."""
     found: list[Any] = []
     async for item in items:
         found.append(item)
         if len(found) % _PAUSE == 0:
             _check(len(found))
-            # One that waits for nothing lets nobody else run, and no timeout end it.
+            # A generator that never awaits would starve the event loop and ignore its timeout.
             await asyncio.sleep(0)
     return found
 
@@ -76,4 +76,4 @@ def _taken(items: Iterable[Any]) -> list[Any]:
 
 def _check(count: int) -> None:
     if count > MOST_ITEMS:
-        raise ValueError(f"the tool gives more than {MOST_ITEMS} items")
+        raise ValueError(f"the tool yields more than {MOST_ITEMS} items")

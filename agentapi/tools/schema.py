@@ -1,4 +1,4 @@
-"""A function's signature and docstring as a JSON schema, by pydantic."""
+"""Builds a JSON schema from a function's signature and docstring, with pydantic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentapi.tools.context import ToolContext
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signature:
-    """What a tool takes.
+    """The parameters of a tool.
 
     Attributes:
         description: The docstring's text, without its list of arguments.
@@ -35,7 +35,7 @@ def read_signature(function: Callable[..., Any], name: str) -> Signature:
     """Read a function's parameters, their types, defaults and descriptions.
 
     Raises:
-        InvalidTool: A parameter has no type, or one without a JSON schema.
+        InvalidTool: A parameter has no type, or a type without a JSON schema.
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -71,12 +71,12 @@ def _field(
     if parameter.kind is parameter.POSITIONAL_ONLY:
         raise InvalidTool(
             f"tool {tool!r}: parameter {parameter.name!r} is positional-only; "
-            "expected one that can be passed by name"
+            "expected a parameter that can be passed by name"
         )
     if annotation is None:
         raise InvalidTool(
             f"tool {tool!r}: parameter {parameter.name!r} has no type; "
-            f"annotate it, such as `{parameter.name}: str`"
+            f"annotate it, for example `{parameter.name}: str`"
         )
     default = ... if parameter.default is parameter.empty else parameter.default
     return annotation, Field(default, description=description)
@@ -98,7 +98,7 @@ def _build(name: str, fields: dict[str, Any]) -> type[BaseModel]:
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The arguments' schema, without the titles that only cost tokens."""
+    """The schema of the arguments, without the titles, which only cost tokens."""
     schema = model.model_json_schema()
     schema.pop("title", None)
     for value in schema.get("properties", {}).values():

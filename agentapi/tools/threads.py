@@ -1,4 +1,4 @@
-"""Threads for synchronous tools: never the event loop, never in the way of the process's end."""
+"""Threads for synchronous tools, which must block neither the event loop nor process exit."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from agentapi.faults import named
-from agentapi.settings import load_settings
 
 T = TypeVar("T")
+
+DEFAULT_TOOL_THREADS: Final = 64
+"""For an event loop that nobody configured, as when a test calls a tool directly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolThreads:
-    """How an event loop's tool threads stand.
+    """The state of an event loop's tool threads.
 
     Attributes:
-        places: How many there may be.
-        taken: How many there are.
-        stuck: Seconds for which all places have been taken and no thread has ended.
+        places: Maximum number of threads.
+        taken: Current number of threads.
+        stuck: Seconds since all places were taken during which no thread has ended.
     """
 
     places: int
@@ -34,7 +36,7 @@ class ToolThreads:
 
 
 class _Places:
-    """Places for threads, and since when none has become free."""
+    """Counts threads against their limit, and measures for how long it has been reached."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -62,8 +64,18 @@ class _Places:
 _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Places] = weakref.WeakKeyDictionary()
 
 
+def limit_tool_threads(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """Set the maximum number of tool threads of an event loop.
+
+    The owner of the loop calls this before turns run on it. Later calls have no effect, because
+    running threads hold places of the first limit.
+    """
+    if loop not in _places:
+        _places[loop] = _Places(count)
+
+
 def tool_threads(loop: asyncio.AbstractEventLoop) -> ToolThreads:
-    """How the loop's tool threads stand; from any thread."""
+    """The state of the loop's tool threads. May be called from any thread."""
     places = _places.get(loop)
     return places.standing() if places is not None else ToolThreads(places=0, taken=0, stuck=0.0)
 
@@ -71,14 +83,14 @@ def tool_threads(loop: asyncio.AbstractEventLoop) -> ToolThreads:
 async def run_in_tool_thread(call: Callable[[], T]) -> T:
     """Run a blocking call in a thread of its own, with the caller's context variables.
 
-    At most `AGENTAPI_TOOL_THREADS` at once. A thread cannot be stopped: when the caller goes on
-    without it, it keeps its place until it ends. Daemon threads, unlike those of an executor,
-    do not keep a process that was told to stop.
+    Waits while the event loop has the maximum number of threads (`limit_tool_threads`). A thread
+    cannot be stopped: if the caller gives up, for example after a timeout, the thread keeps its
+    place until the call returns. Daemon threads, unlike those of an executor, do not delay the
+    exit of the process.
     """
     loop = asyncio.get_running_loop()
-    places = _places.get(loop)
-    if places is None:
-        places = _places[loop] = _Places(load_settings().tool_threads)
+    limit_tool_threads(loop, DEFAULT_TOOL_THREADS)
+    places = _places[loop]
     await places.take()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -89,7 +101,7 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
         if error is None:
             answer.set_result(result)
         elif isinstance(error, StopIteration | GeneratorExit):
-            # No future takes the one; the other closes every coroutine that awaits it.
+            # Futures refuse StopIteration; GeneratorExit would close every awaiting coroutine.
             answer.set_exception(RuntimeError(f"the tool raised {named(error)}"))
         else:
             answer.set_exception(error)
@@ -101,7 +113,7 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
             result = call()
         except BaseException as error:
             failure = error
-        # The loop may be closed by now; then nobody waits.
+        # The loop may be closed already; then nobody waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
 
@@ -110,7 +122,7 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
     try:
         thread.start()
     except BaseException:
-        # The system has no thread left.
+        # The system cannot start another thread.
         places.leave()
         raise
     return await answer

@@ -1,4 +1,4 @@
-"""`pending`, `approve`, `reject`: tool calls that wait for a person's decision."""
+"""`pending`, `approve`, `reject`: tool calls that wait for a decision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from orchestrator.client import Orchestrator
 
 TurnId = Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")]
 CallId = Annotated[
-    str, typer.Argument(metavar="CALL", help="The call's id, as `agentapi pending` shows it.")
+    str, typer.Argument(metavar="CALL", help="The call's id, from `agentapi pending`.")
 ]
-By = Annotated[str | None, typer.Option(help="Who decided, for the record.")]
+By = Annotated[str | None, typer.Option(help="Who decided; stored with the decision.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,16 +31,16 @@ def pending(
     turn_id: TurnId,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List a turn's tool calls that wait for a decision, with what they would do."""
+    """List the tool calls of a turn that wait for a decision, with their arguments."""
     with Orchestrator() as orchestrator:
         calls = orchestrator.turn(turn_id).pending()
     if as_json:
         typer.echo(json.dumps([asdict(call) for call in calls], indent=2))
         return
     if not calls:
-        console.print("[dim]no calls wait[/dim]")
+        console.print("[dim]no calls wait for a decision[/dim]")
         return
-    table = Table("call", "agent", "tool", "arguments", "expires", "then")
+    table = Table("call", "agent", "tool", "arguments", "expires", "default")
     for call in calls:
         expires = call.expires_at
         when = "never" if expires is None else datetime.fromtimestamp(expires, UTC).isoformat()
@@ -52,7 +52,7 @@ def pending(
 
 
 def approve(turn_id: TurnId, call_id: CallId, by: By = None) -> None:
-    """Let a tool call be made; its turn goes on at once."""
+    """Allow a tool call; the turn continues."""
     with Orchestrator() as orchestrator:
         orchestrator.turn(turn_id).approve(call_id, by=by)
         console.print("approved")
@@ -64,7 +64,7 @@ def reject(
     reason: Annotated[str | None, typer.Option(help="Told to the model.")] = None,
     by: By = None,
 ) -> None:
-    """Do not let a tool call be made; its turn goes on at once."""
+    """Refuse a tool call; the turn continues."""
     with Orchestrator() as orchestrator:
         orchestrator.turn(turn_id).reject(call_id, reason, by=by)
         console.print("rejected")

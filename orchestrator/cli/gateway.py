@@ -1,4 +1,4 @@
-"""`gateway` and `keys`: serving agents over HTTP."""
+"""`gateway` and `keys`: serve agents over HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-keys = typer.Typer(help="Bearer keys of the gateway.", no_args_is_help=True)
+keys = typer.Typer(help="Manage the gateway's bearer keys.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,29 +30,30 @@ def register(app: typer.Typer) -> None:
 
 
 def gateway() -> None:
-    """Serve OpenAI's API and the native one over HTTP; see AGENTAPI_GATEWAY_* for its settings."""
+    """Serve agents over HTTP, with OpenAI's API and a native one. Settings: AGENTAPI_GATEWAY_*."""
     from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
+    from orchestrator.gateway.settings import load_gateway_settings
 
-    settings = load_settings()
+    settings = load_gateway_settings()
     configure_logging(settings.log_level, settings.log_format)
     serve(settings)
 
 
 @keys.command()
 def create(
-    tenant: Annotated[str, typer.Argument(help="Whose key it is.")],
-    label: Annotated[str, typer.Option(help="For the list: what it is for.")] = "",
+    tenant: Annotated[str, typer.Argument(help="The tenant that the key belongs to.")],
+    label: Annotated[str, typer.Option(help="A note shown by `agentapi keys list`.")] = "",
 ) -> None:
-    """Make a key; it is shown this once."""
+    """Create a key and print it, this one time."""
     key, secret = _run(lambda store: store.create(tenant, label))
-    errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; it is not shown again:[/dim]")
+    errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; the key is not shown again:[/dim]")
     typer.echo(secret)
 
 
 @keys.command("list")
 def list_keys() -> None:
-    """Show all keys, without their secrets."""
+    """List all keys, without their secrets."""
     table = Table("key", "tenant", "label", "created", "revoked")
     for key in _run(lambda store: store.all()):
         table.add_row(key.key_id, key.tenant, Text(key.label), _day(key.created), _day(key.revoked))
@@ -61,9 +62,11 @@ def list_keys() -> None:
 
 @keys.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY", help="As the list shows it.")],
+    key_id: Annotated[
+        str, typer.Argument(metavar="KEY", help="The key's id, from `agentapi keys list`.")
+    ],
 ) -> None:
-    """End a key, at once and for ever."""
+    """Revoke a key, immediately and permanently."""
     key = _run(lambda store: store.revoke(key_id))
     console.print(f"{key.key_id} of tenant {key.tenant} is revoked", highlight=False)
 

@@ -1,4 +1,4 @@
-"""`settings` and `doctor`: what is set, and what is wrong."""
+"""`settings` and `doctor`: show the settings, and find what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agentapi import Settings, load_settings
-from agentapi.settings import without_password
+from agentapi.errors import ConfigurationError
+from agentapi.settings import read_settings, without_password
 from orchestrator.cli.console import console
 from orchestrator.doctor import PROVIDER_KEYS, examine
 from orchestrator.findings import Level
@@ -26,10 +27,11 @@ def register(app: typer.Typer) -> None:
 
 
 def settings() -> None:
-    """Print every setting with its value, secrets hidden."""
-    values = load_settings()
+    """Print every setting with its value. Secrets are hidden."""
+    kind = _settings()
+    values = read_settings(kind, {})
     table = Table("variable", "value", "meaning")
-    for name, field in Settings.model_fields.items():
+    for name, field in kind.model_fields.items():
         value = getattr(values, name)
         shown = without_password(value) if name.endswith("_url") else _plain(value)
         table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)
@@ -37,6 +39,15 @@ def settings() -> None:
         shown = "set (hidden)" if os.environ.get(name) else "not set"
         table.add_row(name, shown, "Key of a model provider.")
     console.print(table)
+
+
+def _settings() -> type[Settings]:
+    """The gateway's settings include all others; without its extra there are only those."""
+    try:
+        from orchestrator.gateway.settings import GatewaySettings
+    except ConfigurationError:
+        return Settings
+    return GatewaySettings
 
 
 def _plain(value: object) -> str:
@@ -48,7 +59,7 @@ def _plain(value: object) -> str:
 
 
 def doctor() -> None:
-    """Check Redis, the broker, workers, agents and keys; says what to do about each fault."""
+    """Check Redis, the broker, workers, agents and keys, and say how to repair each fault."""
     findings = examine(load_settings())
     table = Table("", "check", "finding", "what to do")
     for finding in findings:

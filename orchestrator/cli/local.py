@@ -1,4 +1,4 @@
-"""`up` and `demo`: a whole stack on this machine."""
+"""`up` and `demo`: run a whole stack on this machine."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ def up(
     gateway: Annotated[bool, typer.Option(help="Start the gateway.")] = True,
     agents: Annotated[
         str | None,
-        typer.Option(help="Modules with agents; AGENTAPI_AGENTS or the examples when not given."),
+        typer.Option(
+            help="Modules with agents, separated by commas. [AGENTAPI_AGENTS, or examples]"
+        ),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="For data and logs.")] = Path(".agentapi/up"),
+    folder: Annotated[Path, typer.Option(help="Folder for data and logs.")] = Path(".agentapi/up"),
 ) -> None:
-    """Keep Valkey, workers, the gateway and Flower running in the foreground; Ctrl-C stops them.
+    """Run Valkey, workers, the gateway and Flower in the foreground, until Ctrl-C.
 
-    With AGENTAPI_REDIS_URL in the environment that server is used, and no Valkey started.
+    If AGENTAPI_REDIS_URL is in the environment, that server is used and no Valkey is started.
     """
     settings = load_settings()
     modules = tuple(agents.split(",")) if agents else settings.agents or EXAMPLES
@@ -59,7 +61,7 @@ def up(
             for child in stack.children:
                 child.check()
     finally:
-        errors.print("stopping; turns that run get their grace")
+        errors.print("stopping; running turns may finish within AGENTAPI_SHUTDOWN_GRACE")
         stack.stop()
 
 
@@ -77,13 +79,16 @@ def _addresses(stack: Stack, modules: tuple[str, ...]) -> Table:
 
 def demo(
     provider: Annotated[
-        str, typer.Option(help="offline, openai, openrouter or gemini; keys by environment.")
+        str,
+        typer.Option(
+            help="offline, openai, openrouter or gemini; the key comes from the environment."
+        ),
     ] = "offline",
-    conversations: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 40,
-    turns: Annotated[int, typer.Option(min=1, help="Turns of each conversation.")] = 5,
+    conversations: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 40,
+    turns: Annotated[int, typer.Option(min=1, help="Turns in each conversation.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
 ) -> None:
-    """Run overlapping conversations on a stack of its own, and check every history."""
+    """Run overlapping conversations on a temporary stack, and check every history."""
     from orchestrator.demo import run_demo
 
     well = run_demo(

@@ -1,4 +1,4 @@
-"""The `agentapi` command: its sub-commands, and errors as one red line."""
+"""The `agentapi` command: its sub-commands, and errors as one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def version() -> None:
 
 
 def app() -> None:
-    """Run the command; an error of ours is printed without a traceback, exit code 1."""
+    """Run the command. Prints an error of agentapi without a traceback; the exit code is 1."""
     try:
         commands()
     except AgentAPIError as error:

@@ -1,4 +1,4 @@
-"""`enqueue`, `chat`, `history`, `turn`, `cancel`, `retry`: talking to agents by the workers."""
+"""`enqueue`, `chat`, `history`, `turn`, `cancel`, `retry`: talk to agents through the workers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def register(app: typer.Typer) -> None:
 
 def enqueue(
     agent: Annotated[str, typer.Argument(help="Name of an agent that the workers know.")],
-    message: Annotated[str, typer.Argument(help="What to say.")],
+    message: Annotated[str, typer.Argument(help="The message.")],
     conversation: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
     user: Annotated[str | None, typer.Option(help="User id.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Tenant id.")] = None,
     on_busy: Annotated[
-        OnBusy | None, typer.Option(help="If the conversation has turns that have not ended.")
+        OnBusy | None,
+        typer.Option(help="What to do if the conversation has turns that have not ended."),
     ] = None,
     on_abort: Annotated[
-        OnAbort | None, typer.Option(help="What is left of the turn if it is cancelled or fails.")
+        OnAbort | None, typer.Option(help="What a cancelled or failed turn leaves in the history.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the reply and print it.")] = False,
     timeout: Annotated[float, typer.Option(help="Longest wait in seconds.")] = 60.0,
@@ -63,7 +64,7 @@ def chat(
     agent: Annotated[str, typer.Argument(help="Name of an agent that the workers know.")],
     conversation: Annotated[str | None, typer.Option(help="Conversation to continue.")] = None,
 ) -> None:
-    """Talk to an agent through the workers: /history, /reset, /quit."""
+    """Talk to an agent through the workers. Commands: /history, /reset, /quit."""
     conversation_id = conversation or create_conversation_id()
     console.print(f"[dim]conversation {conversation_id}; /history, /reset, /quit[/dim]")
     with Orchestrator() as orchestrator:
@@ -79,13 +80,13 @@ def chat(
                 _print_history(orchestrator, conversation_id)
             elif said == "/reset":
                 dropped = orchestrator.reset(conversation_id)
-                console.print(f"[dim]{dropped} messages forgotten[/dim]")
+                console.print(f"[dim]{dropped} messages deleted[/dim]")
             elif said:
                 _say(orchestrator, agent, conversation_id, said)
 
 
 def _say(orchestrator: Orchestrator, agent: str, conversation_id: str, said: str) -> None:
-    """One turn, its text as it arrives. Ctrl-C cancels the turn and keeps the conversation."""
+    """Run one turn and print its text as it arrives. Ctrl-C cancels the turn only."""
     handle = orchestrator.enqueue(agent, said, conversation_id=conversation_id, stream=True)
     console.print(f"[bold cyan]{agent}[/bold cyan] ", end="")
     shown = False
@@ -95,7 +96,7 @@ def _say(orchestrator: Orchestrator, agent: str, conversation_id: str, said: str
                 shown = True
                 console.print(event.data["text"], end="", markup=False, highlight=False)
             elif event.type is EventType.RESET and shown:
-                console.print("\n[dim](a worker was lost; the answer begins again)[/dim]")
+                console.print("\n[dim](a worker was lost; the reply starts over)[/dim]")
             elif event.type is EventType.STEP and event.data["kind"] == "model":
                 console.print(f"[dim]({', '.join(event.data['tools'])})[/dim] ", end="")
         result = handle.result()
@@ -136,7 +137,7 @@ def turn(
     turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a turn: status, attempts, times, tokens, error, events."""
+    """Show a turn: status, attempts, times, tokens, error and events."""
     with Orchestrator() as orchestrator:
         info = orchestrator.turn(turn_id).info()
         found = orchestrator.store.events({turn_id: -1}, 0).get(turn_id, [])
@@ -189,7 +190,7 @@ def _time(seconds: float | None) -> str | None:
 def cancel(
     turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
 ) -> None:
-    """Cancel a turn; says what it did."""
+    """Cancel a turn, and print what happened: cancelled, requested or ended."""
     with Orchestrator() as orchestrator:
         console.print(orchestrator.cancel(turn_id).value)
 
@@ -197,7 +198,7 @@ def cancel(
 def retry(
     turn_id: Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")],
 ) -> None:
-    """Run a failed turn again from its last recorded step."""
+    """Run a failed turn again, from its last recorded step."""
     with Orchestrator() as orchestrator:
         orchestrator.retry(turn_id)
         console.print("queued")

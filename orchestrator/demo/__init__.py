@@ -1,4 +1,4 @@
-"""The demo: a whole stack, overlapping conversations, and a check that nothing went wrong."""
+"""The demo: a whole stack, overlapping conversations, and a check of every history."""
 
 from orchestrator.demo.run import run_demo
 

@@ -1,4 +1,4 @@
-"""Does every history hold exactly its turns, in order? Reads only what any client can read."""
+"""Checks that a history holds exactly its turns, in order, from what any client can read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def check_history(
     """Compare a history with the turns that should be in it.
 
     Args:
-        conversation_id: For the text of the problems.
-        expected: Turn id and user message of each turn, in the order of their acceptance.
+        conversation_id: Named in the problems.
+        expected: Turn id and user message of each turn, in the order they were accepted.
         history: Messages as `Orchestrator.history` gives them.
 
     Returns:
-        What is wrong, in words; empty when all is well.
+        The problems, in words; empty when there are none.
     """
     problems: list[str] = []
     said = [(m.get("turn_id"), m["content"]) for m in history if m["role"] == "user"]
@@ -33,7 +33,7 @@ def check_history(
 
 
 def _broken_turns(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A turn is whole when it ends with a reply and every tool call has its result."""
+    """Turns that do not end with a reply, or have a tool call without a result."""
     problems: list[str] = []
     open_calls: set[str] = set()
     for position, message in enumerate(history):

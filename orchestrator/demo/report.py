@@ -1,4 +1,4 @@
-"""What the demo prints."""
+"""The demo's report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentapi import Turn
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Figures of a run. Times in seconds."""
+    """Figures of a run. Times are in seconds."""
 
     turns: int
     elapsed: float
@@ -24,12 +24,12 @@ class Totals:
 
     @property
     def rate(self) -> float:
-        """Turns a second."""
+        """Turns per second."""
         return self.turns / self.elapsed
 
 
 def totals(turns: Sequence[Turn], elapsed: float) -> Totals:
-    """The figures of ended turns; a turn's time is from its acceptance to its end."""
+    """The figures of ended turns. A turn's time runs from its acceptance to its end."""
     times = sorted((turn.ended_at or turn.created_at) - turn.created_at for turn in turns)
     return Totals(
         turns=len(turns),
@@ -45,7 +45,7 @@ def print_report(
     messages: Mapping[str, int],
     figures: Totals,
 ) -> None:
-    """A row a conversation, then the totals."""
+    """Print a row for each conversation, then the totals."""
     table = Table("conversation", "agent", "turns", "served by", "messages in history")
     for conversation_id, ended in turns.items():
         served = Counter(turn.worker or "?" for turn in ended)
@@ -59,7 +59,7 @@ def print_report(
     console.print(table)
     summary = Table(title="Totals", show_header=False)
     summary.add_row("turns", str(figures.turns))
-    summary.add_row("turns a second", f"{figures.rate:.1f}")
-    summary.add_row("a turn, median", f"{figures.median * 1000:.0f} ms")
-    summary.add_row("a turn, 99th percentile", f"{figures.p99 * 1000:.0f} ms")
+    summary.add_row("turns per second", f"{figures.rate:.1f}")
+    summary.add_row("time of a turn, median", f"{figures.median * 1000:.0f} ms")
+    summary.add_row("time of a turn, 99th percentile", f"{figures.p99 * 1000:.0f} ms")
     console.print(summary)

@@ -33,15 +33,15 @@ def run_demo(
     folder: Path = Path(".agentapi/demo"),
     timeout: float = 300.0,
 ) -> bool:
-    """Start a stack, run overlapping conversations, print what happened, stop everything.
+    """Start a stack, run overlapping conversations, print a report, stop everything.
 
     Args:
         console: Where to print.
-        provider: Of the example agents; real ones take their key from the environment.
-        conversations: How many run at once.
-        turns: Of each conversation.
+        provider: For the example agents; a real one takes its key from the environment.
+        conversations: How many run at a time.
+        turns: Turns in each conversation.
         workers: Worker processes.
-        folder: For data and logs; begun anew.
+        folder: For data and logs; deleted first.
         timeout: Longest time in seconds for all turns.
 
     Returns:
@@ -56,7 +56,7 @@ def run_demo(
         agents=("examples.agents",),
         workers=workers,
         env={"AGENTAPI_EXAMPLE_PROVIDER": provider},
-        # So that the workers share even a short run.
+        # Few places in each worker, so that even a short run uses all workers.
         concurrency=8,
     )
     with console.status("starting Valkey, workers and Flower"):
@@ -73,7 +73,7 @@ def run_demo(
 
 
 def _requests(conversations: int, turns: int) -> list[TurnRequest]:
-    """Round by round, so that all conversations are under way together."""
+    """One turn of every conversation after the other, so that all conversations overlap."""
     return [
         TurnRequest(
             agent=AGENTS[number % len(AGENTS)],
@@ -107,7 +107,7 @@ def _run(
     infos = [handle.info() for handle in handles]
     ended = [info for info in infos if info.status.ended]
     if not ended:
-        console.print("[red]no turn ended[/red]; see the logs")
+        console.print("[red]no turn has ended[/red]; see the logs")
         return False
     by_conversation = {
         conversation_id: [info for info in infos if info.conversation_id == conversation_id]
@@ -153,10 +153,10 @@ def _wait(console: Console, handles: Sequence[TurnHandle], deadline: float) -> l
     return problems
 
 
-def _tasks_in_flower(stack: Stack, patience: float = 3.0) -> int:
-    """How many tasks Flower's HTTP API lists; its events arrive a moment later."""
+def _tasks_in_flower(stack: Stack, timeout: float = 3.0) -> int:
+    """How many tasks Flower's HTTP API lists, once the number no longer grows."""
     seen = 0
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
             answer = httpx2.get(

@@ -1,1 +1,1 @@
-"""Following the events of turns, from a thread and from an event loop."""
+"""Follow the events of turns, from threads and from event loops."""

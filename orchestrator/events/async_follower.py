@@ -105,14 +105,14 @@ class Buffer(Subscription):
         self._unsubscribe(self)
         self._ready.set()
 
-    async def next(self, patience: float) -> list[Event]:
-        """The events that wait here; waits up to `patience` seconds for one, or for the close.
+    async def next(self, max_wait: float) -> list[Event]:
+        """The events that wait here; waits up to `max_wait` seconds for one, or for the close.
 
         Raises:
             AgentAPIError: Events cannot be read; see `EventFollower`.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max_wait):
                 await self._ready.wait()
         self._ready.clear()
         if self.closed is not None:
@@ -184,7 +184,7 @@ class AsyncFollower:
         return found.get(turn_id, [])
 
     async def follow(
-        self, turn_id: str, after: int, *, patience: float, fresh: bool = False
+        self, turn_id: str, after: int, *, max_wait: float, fresh: bool = False
     ) -> AsyncGenerator[list[Event] | Closed, None]:
         """A turn's events after a number, as they come, until the one that ends it.
 
@@ -195,7 +195,7 @@ class AsyncFollower:
         Args:
             turn_id: The turn.
             after: Number of the last event already seen; -1 for all.
-            patience: Seconds after which an empty list says that nothing happened.
+            max_wait: Seconds after which an empty list says that nothing happened.
             fresh: Whether the turn can have no long past, which saves looking for it.
 
         Yields:
@@ -219,7 +219,7 @@ class AsyncFollower:
             elif self._follower.add(buffer):
                 await self._call(self._follower.nudge)
             while True:
-                events = await buffer.next(patience)
+                events = await buffer.next(max_wait)
                 # What had arrived before the close is delivered first.
                 if not events and buffer.closed is not None:
                     yield buffer.closed

@@ -29,9 +29,9 @@ LATE_AFTER: Final = 2 * MAX_WAIT
 _AWAY_DELAY: Final = 0.5
 """Seconds between tries while Redis is away."""
 
-LOGIN_PATIENCE: Final = 30.0
-"""Seconds for which Redis may refuse the password, as while it is being changed, before those who
-wait are told."""
+MAX_LOGIN_REFUSAL: Final = 30.0
+"""Seconds for which Redis may refuse the password, as while it is being changed, before all waits
+fail."""
 
 PASSING_FAILURES: Final = 2
 """Unexpected errors in a row after which the turn that causes them is looked for."""
@@ -69,7 +69,7 @@ class Subscription:
 
 
 class EventFollower:
-    """Reads for all subscriptions at once and hands each event to those who wait for it.
+    """Reads the events of all subscriptions together, and hands each to those who wait for it.
 
     What goes wrong with one turn's events ends the subscriptions to that turn only. An error
     that nobody expected is logged, and the work is tried again.
@@ -223,7 +223,7 @@ class EventFollower:
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = time.monotonic()
-        elif time.monotonic() - self._refused_since > LOGIN_PATIENCE:
+        elif time.monotonic() - self._refused_since > MAX_LOGIN_REFUSAL:
             self._end(self._all(), error)
         with self._changed:
             self._changed.wait_for(lambda: self._closed, _AWAY_DELAY)

@@ -1,10 +1,9 @@
-"""The gateway's application: its routes, and its errors in one shape."""
+"""The gateway's FastAPI application: its routes, and one shape for all errors."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agentapi import Settings
 from agentapi.errors import AgentAPIError
 from orchestrator.gateway import health
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
@@ -25,10 +23,11 @@ from orchestrator.gateway.openai import conversations as openai_conversations
 from orchestrator.gateway.openai import models as openai_models
 from orchestrator.gateway.openai import responses as openai_responses
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application. Nothing is connected before it is started.
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Create the application. It connects to nothing before it is started.
 
     Raises:
         ConfigurationError: A setting is not valid.
@@ -61,10 +60,10 @@ def create_app(settings: Settings) -> FastAPI:
         openai_chat,
     ):
         app.include_router(module.router, responses=errors(*ALWAYS))
-    app.add_exception_handler(AgentAPIError, _ours)
+    app.add_exception_handler(AgentAPIError, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _ours)
+    app.add_exception_handler(Exception, _error)
     _correct_document(app)
     return app
 
@@ -73,33 +72,29 @@ def _answer(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.body(), problem.status, headers=dict(problem.headers))
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
-    problem = problem_of(error)
-    view = getattr(request.state, "view", None)
-    if view is not None and isinstance(error, AgentAPIError):
-        problem = replace(problem, message=view.scrub(error))
-    return _answer(problem)
+async def _error(request: Request, error: Exception) -> JSONResponse:
+    return _answer(problem_of(error, getattr(request.state, "tenant", None)))
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """A request that does not fit its model: the first fault, in OpenAI's shape."""
+    """A request that does not fit its model: its first fault, in OpenAI's shape."""
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, GatewayError):
         return _answer(problem_of(cause))
-    # After the parameter's name come names of pydantic's own for the types it tried.
+    # Behind the parameter's name come pydantic's names for the types that it tried.
     where, *place = fault.get("loc", ()) or ("body",)
     param = str(place[0]) if place else None
     if fault.get("type") == "json_invalid":
         why = fault.get("ctx", {}).get("error", "it cannot be read")
-        message = f"the body is no JSON that can be taken: {why}"
+        message = f"the body is not valid JSON: {why}"
         return _answer(problem_of(InvalidRequest(message, code="invalid_json")))
     message = f"{param or where}: {fault.get('msg', 'not valid')}"
     return _answer(problem_of(InvalidRequest(message, param=param)))
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
-    """What Starlette refuses by itself: no such route, no such method, a body that ends early."""
+    """What Starlette itself refuses: unknown routes and methods, a body that ends early."""
     if not isinstance(error, HTTPException):
         return _answer(problem_of(error))
     codes = {404: "not_found", 405: "method_not_allowed"}
@@ -114,7 +109,7 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 
 
 def _correct_document(app: FastAPI) -> None:
-    """FastAPI documents its own 422, which is a 400 of OpenAI's shape here."""
+    """Remove FastAPI's 422 from the document: here it is a 400 in OpenAI's shape."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:

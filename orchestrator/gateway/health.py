@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: is the process alive, and can it serve."""
+"""`/healthz` and `/readyz`: whether the process is alive, and whether it can serve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentapi import Settings
 from agentapi.errors import AgentAPIError, LoginRefused
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import SWEPT_KEY
-from orchestrator.gateway.access import gateway_of
+from orchestrator.gateway.dependencies import gateway_of
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.services import Gateway
 
@@ -19,13 +19,13 @@ router = APIRouter(tags=["health"], responses=errors(403, 421, 503))
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The answer of a live process."""
 
     status: str
 
 
 class Background(BaseModel):
-    """One piece of the gateway's background work."""
+    """One of the gateway's background tasks."""
 
     name: str
     running: bool
@@ -34,18 +34,18 @@ class Background(BaseModel):
 
 
 class Ready(BaseModel):
-    """What the gateway needs, and whether it is there."""
+    """What the gateway needs, and the state of each part."""
 
     ready: Annotated[bool, Field(description="Whether this gateway can serve.")]
     redis: str
     broker: str
     workers: int
-    follower: Annotated[str, Field(description="ok, or late: whether streams get their events.")]
+    follower: Annotated[str, Field(description="ok, or late: streams do not get their events.")]
     sweeper: Annotated[
         str,
         Field(
-            description="ok; silent: no worker has swept for a while, so that lost turns are not "
-            "found; or unknown. Turns are served all the same."
+            description="ok; silent: no worker has swept for a while, so lost turns are not found; "
+            "or unknown. Turns are served in any case."
         ),
     ]
     background: list[Background]
@@ -59,9 +59,9 @@ async def alive() -> Alive:
 
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Something is missing."}})
 async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Response) -> Ready:
-    """Redis and the broker answer, at least one worker does, and streams get their events."""
+    """Redis, the broker and at least one worker answer, and streams get their events."""
     redis, sweeper = await _store(gateway)
-    census = await gateway.census.take(fresh=3.0)
+    census = await gateway.census.take(max_age=3.0)
     follower = "ok" if gateway.follower.fresh else "late"
     found = Ready(
         ready=redis == follower == "ok" and census.fault is None and bool(census.workers),
@@ -85,7 +85,7 @@ async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Resp
 
 
 async def _store(gateway: Gateway) -> tuple[str, str]:
-    """How Redis is, and how it is with the sweep."""
+    """The state of Redis, and of the sweep."""
     try:
         with translate_errors(gateway.settings.redis_url):
             pipeline = gateway.redis.pipeline(transaction=False)
@@ -99,9 +99,9 @@ async def _store(gateway: Gateway) -> tuple[str, str]:
     if swept is None:
         return "ok", "unknown"
     age = seconds + micros / 1e6 - int(swept) / 1000
-    return "ok", "ok" if age <= sweep_patience(gateway.settings) else "silent"
+    return "ok", "ok" if age <= max_sweep_age(gateway.settings) else "silent"
 
 
-def sweep_patience(settings: Settings) -> float:
-    """Seconds in which a sweep must have been completed."""
+def max_sweep_age(settings: Settings) -> float:
+    """Seconds since the last completed sweep after which the sweeper counts as silent."""
     return max(5.0, 5 * settings.sweep_interval)

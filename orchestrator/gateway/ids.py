@@ -1,4 +1,4 @@
-"""Ids of OpenAI's objects, made of the ids of turns."""
+"""Ids of OpenAI's objects, derived from the ids of turns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from orchestrator.gateway.http.errors import NotFound
 
 _TURN = re.compile(r"\d{3}-[0-9a-f]{32}")
 _ITEM = re.compile(
-    r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<place>\d{1,15}))_\w+",
+    r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<position>\d{1,15}))_\w+",
     re.ASCII,
 )
 _RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})")
 
 
 def turn_key(turn_id: str) -> str:
-    """A turn's id without its dash, as other ids carry it."""
+    """A turn's id without its dash, as it appears in other ids."""
     return turn_id.replace("-", "")
 
 
@@ -29,10 +29,10 @@ def response_id(turn_id: str) -> str:
 
 
 def turn_id_of(response: str) -> str:
-    """The turn of a response's id.
+    """The id of a response's turn.
 
     Raises:
-        NotFound: The text is no such id.
+        NotFound: The text is not the id of a response.
     """
     match = _RESPONSE.fullmatch(response)
     if match is None:
@@ -41,7 +41,7 @@ def turn_id_of(response: str) -> str:
 
 
 def is_turn_id(text: str | None) -> TypeGuard[str]:
-    """Whether a message carries a turn's id, and not the name of an item put in by hand."""
+    """Whether a message belongs to a turn, rather than being an item that a client added."""
     return text is not None and _TURN.fullmatch(text) is not None
 
 
@@ -51,7 +51,7 @@ def user_item_id(turn_id: str) -> str:
 
 
 def text_item_id(turn_id: str, number: int) -> str:
-    """The id of the text of a turn's model response, counted from 0."""
+    """The id of the text of one of a turn's model responses, counted from 0."""
     return f"msg_{turn_key(turn_id)}_a{number}"
 
 
@@ -61,26 +61,26 @@ def call_item_id(turn_id: str, call_id: str) -> str:
 
 
 def new_conversation_id(name: str | None = None) -> str:
-    """The id of a conversation that nobody named: the same for the same name."""
+    """A new conversation id; the same one for the same name, if a name is given."""
     made = uuid.uuid4() if name is None else uuid.uuid5(uuid.NAMESPACE_OID, f"gateway:{name}")
     return f"conv_{made.hex}"
 
 
 def new_message_key() -> str:
-    """What stands in place of a turn's id in a message that was put into a history by hand."""
+    """Takes the place of a turn's id in a message that a client added to a history."""
     return f"item-{uuid.uuid4().hex}"
 
 
 def name_of_item(item_id: str) -> str | int | None:
-    """The turn of an item's id, or the name that it was put in under, or its place; else None."""
+    """What an item's id is derived from: a turn's id or message key, or a position; else None."""
     match = _ITEM.fullmatch(item_id)
     if match is None:
         return None
-    if match["place"]:
-        return int(match["place"])
+    if match["position"]:
+        return int(match["position"])
     return f"{match['begin']}-{match['rest']}"
 
 
 def key_of(message: Message, position: int) -> str:
-    """What the ids of a message's items are made of: its turn, else its place."""
+    """What the ids of a message's items are derived from: its turn, else its position."""
     return message.turn_id or f"at{position}"

@@ -1,8 +1,9 @@
-"""Serving the gateway: refusals at the start, and an end that loses no stream."""
+"""Serving the gateway: checks before it starts, and a shutdown that loses no stream."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -11,33 +12,39 @@ from types import FrameType
 
 import uvicorn
 
-from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.logs import line
 from agentapi.redis.aio import connect
-from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.app import create_app
-from orchestrator.gateway.http.bodies import BodyReader
-from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.authentication import Authenticator
+from orchestrator.gateway.http.connection_limits import ConnectionLimits, GuardedConfig
 from orchestrator.gateway.http.middleware import RequestGate
-from orchestrator.gateway.http.protocol import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.http.request_body import BodyReader
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.keys import KeyStore
 
 log = logging.getLogger("agentapi.gateway")
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams before it waits for their connections."""
+    """At shutdown, ends the streams before it waits for their connections to close."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
         self._gateway = gateway
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; a signal that was heeded is not raised again, so that the exit code is 0."""
+        """Stop. Unlike uvicorn's, it does not raise the signal again: the exit code is 0."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is loaded by now stays. Frozen, it is not traversed by full garbage collections,
+        # each of which would block every stream and request for about 60 ms.
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info(line("gateway.stopping"))
@@ -45,24 +52,24 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; streams that are open then end with a place to resume from.
+def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT. Open streams then end with a place to resume from.
 
     Raises:
-        ConfigurationError: A setting is not valid; the port is taken; or there are no keys and
-            others than this machine could connect.
-        StoreUnavailable: Redis is out of reach, and it is not known whether there are keys.
+        ConfigurationError: A setting is not valid, the port is taken, or other machines could
+            connect although there are no keys.
+        StoreUnavailable: Redis is out of reach, so whether there are keys is not known.
     """
-    if not is_loopback(settings) and not settings.gateway_require_keys:
+    if not settings.is_loopback and not settings.gateway_require_keys:
         asyncio.run(_refuse_without_keys(settings))
-    # The producer's threads take turns with a busy event loop; at Python's 5 ms each, a thread
-    # that answers Redis a few times would wait longer for its turns than for Redis.
+    # The producer's threads compete with a busy event loop for the interpreter. At Python's default
+    # of 5 ms, a thread with a few commands would wait longer for its turn than for Redis.
     sys.setswitchinterval(0.0005)
     app = create_app(settings)
     listener = _listen(settings.gateway_host, settings.gateway_port)
     gateway: Gateway = app.state.gateway
     config = GuardedConfig(
-        RequestGate(app, Entrance(gateway), BodyReader(settings)),
+        RequestGate(app, Authenticator(gateway), BodyReader(settings)),
         ConnectionLimits(
             connections=settings.gateway_connections,
             head=settings.gateway_header_timeout,
@@ -83,7 +90,7 @@ def serve(settings: Settings) -> None:
     _Server(config, gateway).run(sockets=[listener])
 
 
-async def _refuse_without_keys(settings: Settings) -> None:
+async def _refuse_without_keys(settings: GatewaySettings) -> None:
     client = connect(settings, connections=1)
     try:
         made = await KeyStore(settings, client).exist()
@@ -91,15 +98,17 @@ async def _refuse_without_keys(settings: Settings) -> None:
         await client.aclose()
     if not made:
         raise ConfigurationError(
-            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: anybody "
-            "who reaches this machine could talk to the agents. Make a key with `agentapi keys "
+            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: everyone "
+            "who can reach this machine could talk to the agents. Create a key with `agentapi keys "
             "create TENANT`, or listen on 127.0.0.1"
         )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only on sockets that name the protocol. Without it Nagle's algorithm
+    # holds an answer's body back for the client's delayed acknowledgement, about 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

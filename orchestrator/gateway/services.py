@@ -1,4 +1,4 @@
-"""What all requests of a gateway process share."""
+"""The services of a gateway process, which all of its requests share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from agentapi import Settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
@@ -14,30 +13,36 @@ from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
+from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
 from orchestrator.gateway.conversations.records import Conversations
-from orchestrator.gateway.directory import ModelDirectory, WorkerCensus
-from orchestrator.gateway.http.strangers import Strangers
+from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
 from orchestrator.gateway.openai.item_reader import Positions
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.auditor import Auditor
+from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
-from orchestrator.gateway.tenants.quota import Limiter
-from orchestrator.gateway.tenants.slots import Slots
+from orchestrator.gateway.tenants.rate_limit import RateLimiter
+from orchestrator.gateway.tenants.stream_slots import StreamSlots
 
 T = TypeVar("T")
 
 THREADS: Final = 4
-"""For the producer's short calls; each holds at most one connection to Redis."""
+"""For the producer's short calls. Each thread uses at most one connection to Redis."""
 
 CONNECTIONS: Final = 8
-"""To Redis, for the event loop's short commands."""
+"""To Redis, for short commands on the event loop."""
+
+ACTIVE_REQUESTS: Final = 8
+"""Requests of one tenant that are worked on at the same time. More would only make the requests of
+other tenants wait for the event loop. Requests that stream or wait for a turn do not count."""
 
 
 class Gateway:
-    """The producer, the follower, keys and limits. Connects when first used."""
+    """The producer, the follower, keys, limits and stores. Each connects when first used."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make them.
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Create the services.
 
         Raises:
             ConfigurationError: A setting is not valid, or eager mode is on.
@@ -59,31 +64,32 @@ class Gateway:
         self._call = BlockingCalls(THREADS, "agentapi-gateway")
         self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
         self.keys = KeyStore(settings, self.redis)
-        self.slots = Slots(settings.gateway_streams)
-        self.strangers = Strangers(settings.gateway_wrong_keys_per_minute)
-        self.limiter = Limiter(settings, self.redis)
+        self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
+        self.stream_slots = StreamSlots(settings.gateway_streams)
+        self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
+        self.rate_limiter = RateLimiter(settings, self.redis)
         self.ledger = Ledger(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self.census = WorkerCensus(settings)
-        self.models = ModelDirectory(settings, self.census)
+        self.agents = AgentDirectory(settings, self.census)
 
     async def call(self, function: Callable[[Orchestrator], T]) -> T:
         """Run a short blocking call of the producer in a thread."""
         return await self._call(partial(function, self.orchestrator))
 
     def start(self) -> None:
-        """Begin to follow events and to count, and ask who the workers are."""
+        """Start the background work: following events, auditing, asking who the workers are."""
         self.follower.start()
         self.auditor.start()
         self.census.refresh()
 
     def stop_streams(self) -> None:
-        """End every stream with a place to resume from, and every wait."""
+        """End every wait, and every stream with a place to resume from."""
         self.follower.stop()
 
     async def aclose(self) -> None:
-        """Close everything: readers first, the connections they use last."""
+        """Close everything: first what reads, last the connections that it uses."""
         await self.auditor.aclose()
         self.follower.stop()
         await self.census.aclose()

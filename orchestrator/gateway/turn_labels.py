@@ -1,4 +1,4 @@
-"""What the gateway writes down with a turn, inside the turn's metadata."""
+"""What the gateway stores with a turn, inside the turn's metadata."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from agentapi.turns import Turn
 from orchestrator.gateway.http.errors import InvalidRequest
 
 RESERVED: Final = "agentapi:gateway"
-"""The one name in a turn's metadata that is not the caller's."""
+"""The only name in a turn's metadata that callers may not use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labels:
-    """How a turn was asked for.
+    """How a turn was requested.
 
     Attributes:
-        background: Whether the caller asked not to wait.
-        implicit: Whether the conversation was made for this turn and those that continue it.
+        background: Whether the caller asked for a background response.
+        implicit: Whether the gateway created the conversation for this turn and those that
+            continue it.
         previous: Id of the turn that it continues.
-        seeded: Messages that the request put before the turn's own.
-        user: As the caller gave it.
-        safety_identifier: As the caller gave it.
-        digest: Of the request, if it had a key: a repeat must be the same.
+        seeded: How many messages the request put into the history before the turn's own.
+        user: The request's `user`.
+        safety_identifier: The request's `safety_identifier`.
+        digest: Digest of the request if it had a key: a repeat must have the same.
     """
 
     background: bool = False
@@ -41,7 +42,7 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """The metadata to store.
 
     Raises:
-        InvalidRequest: The caller uses the reserved name.
+        InvalidRequest: The caller used the reserved name.
     """
     if RESERVED in metadata:
         raise InvalidRequest(f"the name {RESERVED!r} is reserved", param="metadata")
@@ -50,9 +51,9 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 
 def labels_of(turn: Turn) -> Labels:
-    """What was written down with a turn; defaults for turns from elsewhere.
+    """The labels of a turn; defaults for turns that no gateway accepted.
 
-    A gateway of another release may have written more, or less.
+    A gateway of another release may have stored more labels, or fewer.
     """
     stored = turn.metadata.get(RESERVED)
     known = stored if isinstance(stored, Mapping) else {}

@@ -1,4 +1,4 @@
-"""A whole stack on one machine, for development, the demo and tests."""
+"""Processes on one machine: workers, and a whole stack for development, the demo and tests."""
 
 from orchestrator.stack.processes import Child
 from orchestrator.stack.stack import Stack

@@ -1,7 +1,7 @@
-"""The app that the ``celery flower`` command loads: the producers' side is enough to watch.
+"""The app that ``celery flower`` loads. A producer's app is enough for watching.
 
-It sets defaults of Flower's options that fit turns. A ``FLOWER_...`` variable, a file given with
-``--conf`` and the command line win over them, each over those before it.
+It sets defaults of Flower's options that suit turns. Variables ``FLOWER_...`` override them, a
+file given with ``--conf`` overrides those, and the command line overrides all.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from orchestrator.broker import producer_app
 
 
 def format_task(task: Any) -> Any:
-    """Show a turn's conversation as its arguments: its name is the agent's, its id the turn's."""
+    """Show the conversation as the task's arguments; name and id are those of agent and turn."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError):
         task.args, _, _ = ast.literal_eval(task.args)
     return task
 
 
 DEFAULTS: Final[dict[str, Any]] = {
-    # Without basic_auth Flower shows its pages to everyone who reaches it.
+    # Without basic_auth, Flower shows its pages to everyone who can reach it.
     "address": "127.0.0.1",
     "tasks_columns": "name,state,args,result,received,runtime,uuid,worker",
     "format_task": format_task,
@@ -36,9 +36,9 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 
 def flower_app(settings: Settings) -> Celery:
-    """The app, with what Flower's Broker page needs: kombu's own transport, and our queues."""
+    """Create the app. Flower's Broker page needs kombu's own transport, and the queues."""
     app = producer_app(settings)
-    # Flower takes the broker's kind from the transport's name.
+    # Flower derives the kind of broker from the transport's name.
     app.conf.broker_transport = None
     app.conf.task_queues = [Queue(name) for name in queue_names(settings.queues)]
     return app

@@ -1,7 +1,7 @@
-"""Become another program that dies with its parent: ``python launch.py PROGRAM ARGS...``.
+"""Run a program that ends when its parent dies: ``python launch.py PROGRAM ARGS...``.
 
-A parent killed with SIGKILL cannot stop its children; on Linux the kernel does (prctl(2),
-PR_SET_PDEATHSIG, kept over execve).
+A parent that is killed with SIGKILL cannot stop its children. On Linux the kernel does it for
+the parent (prctl(2), PR_SET_PDEATHSIG, which survives execve).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask for the signal, then become the program."""
+    """Ask the kernel for the signal, then replace this process by the program."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606

@@ -1,4 +1,4 @@
-"""Child processes: started with a log file, stopped by their own process id."""
+"""Child processes, each with a log file, stopped by process id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 
 def free_port() -> int:
-    """A port on the loopback interface that nobody uses now."""
+    """A port on the loopback interface that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -25,11 +25,11 @@ def free_port() -> int:
 
 
 class Child:
-    """A running child process in a session of its own, so that Ctrl-C reaches only us.
+    """A running child process. It has its own session, so that Ctrl-C reaches only the parent.
 
     Attributes:
-        name: For people.
-        log: The file with all it prints.
+        name: Shown to people.
+        log: The file with everything that it prints.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Child:
         """Start it.
 
         Args:
-            name: For people.
+            name: Shown to people.
             command: Program and arguments.
-            log: File to write its output to; begun anew.
-            env: Variables besides this process's own.
-            cwd: Folder to run in; this process's own when not given.
+            log: File for its output; overwritten.
+            env: Variables in addition to this process's own.
+            cwd: Folder to run in; this process's folder when not given.
         """
         self.name = name
         self.log = log
@@ -71,12 +71,14 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Its exit code, or None while it runs."""
         return self._process.poll()
 
     def check(self) -> None:
-        """Raises:
-        ConfigurationError: It has ended; shows the end of its log.
+        """Check that it runs.
+
+        Raises:
+            ConfigurationError: It has ended. The message shows the end of its log.
         """
         if self.exit_code is not None:
             raise ConfigurationError(
@@ -95,27 +97,27 @@ class Child:
             self._process.send_signal(number)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """End it: SIGTERM, and SIGKILL after `timeout` seconds."""
+        """Stop it with SIGTERM; kill it after `timeout` seconds."""
         self.signal(signal.SIGTERM)
         self.finish(timeout)
 
     def finish(self, timeout: float) -> None:
-        """Wait for its end, and end it with SIGKILL after `timeout` seconds."""
+        """Wait until it ends; kill it after `timeout` seconds."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
-        """End it with SIGKILL and wait until it is gone."""
+        """Kill it with SIGKILL, and wait until it is gone."""
         self._process.kill()
         self._process.wait()
 
 
 def stop_all(children: Sequence[Child], timeout: float = 30.0) -> None:
-    """End children side by side: all get SIGTERM before the first is waited for."""
+    """Stop several children together: all get SIGTERM before the first is waited for."""
     for child in children:
         child.signal(signal.SIGTERM)
-    # One signal each: a second one would tell a worker to hand its turns back at once.
+    # One signal each: a second one would make a worker hand its turns back immediately.
     for child in children:
         child.finish(timeout)

@@ -22,16 +22,16 @@ from orchestrator.stack.worker_command import worker_command
 
 
 class Stack:
-    """The processes of one machine, started in order and stopped in the reverse one.
+    """All processes on one machine, started in order and stopped in the reverse order.
 
     Attributes:
         folder: For data and logs.
-        redis_url: The server that all use.
-        settings: For producers that talk to this stack.
+        redis_url: The server that all processes use.
+        settings: Settings for producers that talk to this stack.
         workers: The worker processes.
-        flower_url: Where Flower is, or None without it.
+        flower_url: Flower's address, or None without Flower.
         flower_auth: User and password for Flower's pages and API.
-        gateway_url: Where the gateway is, or None without it.
+        gateway_url: The gateway's address, or None without a gateway.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Stack:
         """Describe a stack; `start`, or ``with``, starts it.
 
         Args:
-            folder: For data and logs; made when missing.
+            folder: For data and logs; created if missing.
             agents: Modules with agents.
             workers: Number of worker processes.
             flower: Whether to start Flower.
             gateway: Whether to start the gateway.
-            redis_url: A server that runs already; an embedded one is started when not given.
-            env: Variables for the workers.
+            redis_url: A server that is running already; an embedded one is started when not given.
+            env: Environment variables for the workers.
             settings: Settings by field name for workers and producers.
         """
         self.folder = folder
@@ -77,10 +77,10 @@ class Stack:
         self.gateway: Child | None = None
 
     def start(self) -> Self:
-        """Start everything and wait until all answer.
+        """Start everything, and wait until all processes answer.
 
         Raises:
-            ConfigurationError: A process does not start; shows the end of its log.
+            ConfigurationError: A process does not start. The message shows the end of its log.
         """
         try:
             if self._own_redis is None:
@@ -101,13 +101,13 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """Settings of producers that talk to this stack."""
+        """Settings for producers that talk to this stack."""
         servers = {"redis_url": self.redis_url, "broker_url": self.redis_url}
         return load_settings(**{**servers, **self._overrides})
 
     @property
     def flower_for_people(self) -> str | None:
-        """Where Flower is and how to log in, or None without it."""
+        """Flower's address and login, or None without Flower."""
         if self.flower_url is None:
             return None
         user, password = self.flower_auth
@@ -120,7 +120,7 @@ class Stack:
 
     def start_worker(self) -> Child:
         """Start one more worker process; returns before it is ready."""
-        # A number is never used twice: the name of a worker that died may still be in leases.
+        # A number is never reused: leases may still carry the name of a worker that died.
         self._started += 1
         name = f"worker{self._started}"
         child = Child(
@@ -158,13 +158,14 @@ class Stack:
             env={
                 **self._environment(),
                 "FLOWER_ADDRESS": "127.0.0.1",
-                # Any website can make a browser ask a server on this machine; none knows this.
+                # Any website can make a browser send requests to a server on this machine. It
+                # does not know this password.
                 "FLOWER_BASIC_AUTH": ":".join(self.flower_auth),
             },
         )
 
     def start_gateway(self) -> Child:
-        """Start the gateway, at the same address again if there was one; returns at once."""
+        """Start the gateway, at its earlier address if there was one. Does not wait for it."""
         port = urlsplit(self.gateway_url).port if self.gateway_url else free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.gateway = Child(
@@ -175,7 +176,7 @@ class Stack:
                 **self._environment(),
                 "AGENTAPI_GATEWAY_HOST": "127.0.0.1",
                 "AGENTAPI_GATEWAY_PORT": str(port),
-                # It asks the workers, and need not import the agents' modules.
+                # The gateway asks the workers for their agents, and need not import the modules.
                 "AGENTAPI_AGENTS": "",
                 "PYTHONWARNINGS": "",
             },
@@ -186,7 +187,7 @@ class Stack:
         """Wait until the gateway answers.
 
         Raises:
-            ConfigurationError: It has ended, or the time is up.
+            ConfigurationError: A process has ended, or the time is up.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -205,7 +206,7 @@ class Stack:
             time.sleep(0.05)
 
     def wait_for_workers(self, count: int, timeout: float = 60.0) -> None:
-        """Wait until so many workers answer, and Flower, if there is one, listens.
+        """Wait until `count` workers answer.
 
         Raises:
             ConfigurationError: A process has ended, or the time is up.
@@ -228,7 +229,7 @@ class Stack:
             app.close()
 
     def stop(self) -> None:
-        """Stop what was started: Valkey last."""
+        """Stop everything that was started, Valkey last, since the others still write to it."""
         stop_all([child for child in (self.gateway, *self.workers, self.flower) if child])
         if self.valkey is not None:
             self.valkey.stop()

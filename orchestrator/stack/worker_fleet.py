@@ -38,7 +38,7 @@ class WorkerFleet:
     - A process that fails on its first start ends the fleet: its settings are wrong, and another
       try would not help.
     - SIGINT, SIGTERM and SIGQUIT are passed on as they are, each time, so that a second one has
-      Celery's meaning: hand the turns back at once. SIGHUP, which a closed terminal sends, is
+      Celery's meaning: hand the turns back immediately. SIGHUP, which a closed terminal sends, is
       passed on as SIGTERM.
     """
 

@@ -48,7 +48,7 @@ def test_a_conversation(stack: Stack) -> None:
     )
     assert talk.returncode == 0
     assert "You said 1 things: hello" in talk.stdout
-    assert "4 messages forgotten" in talk.stdout
+    assert "4 messages deleted" in talk.stdout
     assert "no messages" in talk.stdout
     agentapi("enqueue", "support", '/lookup_order {"order_id": "7"}', "--conversation", "c:1",
              "--wait", redis_url=url)  # fmt: skip
@@ -67,7 +67,7 @@ def test_the_doctor_of_a_healthy_stack(stack: Stack) -> None:
     # The first sweep comes a moment after the start.
     until(lambda: agentapi("doctor", redis_url=stack.redis_url).returncode == 0, timeout=60)
     done = agentapi("doctor", redis_url=stack.redis_url)
-    for said in ("append-only file is on", "noeviction", "worker1@", "support", "all run"):
+    for said in ("append-only file is on", "noeviction", "worker1@", "support", "all are running"):
         assert said in done.stdout
 
 

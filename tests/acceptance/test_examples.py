@@ -57,7 +57,7 @@ def test_the_producer(url: str) -> None:
 def test_the_support_desk(url: str) -> None:
     assert run("examples.support_desk", AGENTAPI_REDIS_URL=url).splitlines() == [
         "support wants refund with {'order_id': '7', 'amount': 80}",
-        "refund: 80.00 euros of order 7 were paid back",
+        "refund: 80.00 euros of order 7 were refunded",
         "answered by billing",
         "answered by billing",
     ]

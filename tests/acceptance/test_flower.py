@@ -157,7 +157,7 @@ def test_a_turn_that_waits_for_its_provider_says_when_it_goes_on(
     handle = orchestrator.enqueue("busy", "hi")
     task = task_of(flower, handle, "RETRY")
     assert re.fullmatch(
-        r"TurnGoesOn\('parked, goes on at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ'\)", task["exception"]
+        r"TurnGoesOn\('parked, continues at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ'\)", task["exception"]
     )
     handle.cancel()
 

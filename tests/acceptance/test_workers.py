@@ -54,7 +54,9 @@ def test_a_stream_shows_the_text_as_it_arrives(orchestrator: Orchestrator) -> No
 
 def test_an_agent_that_no_worker_knows(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("nobody", "hi")
-    with pytest.raises(TurnFailed, match=r"no agent 'nobody'.*AGENTAPI_AGENTS") as caught:
+    with pytest.raises(
+        TurnFailed, match=r"agent 'nobody' is not registered.*AGENTAPI_AGENTS"
+    ) as caught:
         handle.result(timeout=60)
     assert caught.value.error_code == "unknown_agent"
 

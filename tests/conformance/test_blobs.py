@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agentapi.conversation.attachments import File, Image, content_of
 from agentapi.conversation.messages import AssistantMessage, UserMessage
+from agentapi.conversation.user_input import File, Image, content_of
 from agentapi.stores import Ending
 from agentapi.turns import OnBusy, TurnStatus
 from tests.conformance.stores import Bench, C

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agentapi import File, Image
-from agentapi.conversation.attachments import content_of
 from agentapi.conversation.messages import UserMessage
+from agentapi.conversation.user_input import content_of
 from agentapi.providers import ModelRequest
 
 PNG = b"\x89PNG\x00\xff"

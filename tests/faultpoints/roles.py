@@ -117,8 +117,9 @@ def gateway(control: Control) -> None:
     from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
     from orchestrator.gateway.services import Gateway
+    from orchestrator.gateway.settings import load_gateway_settings
 
-    settings = load_settings()
+    settings = load_gateway_settings()
     configure_logging(settings.log_level, settings.log_format)
     made: list[Gateway] = []
     start = Gateway.start

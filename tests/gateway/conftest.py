@@ -89,7 +89,7 @@ def http(served: Served) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="module")
 def stack_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Stacks of a module's own, with settings of its own."""
+    """Stacks for one module, each with its own settings."""
     started: list[Stack] = []
 
     def start(**settings: Any) -> Stack:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx2
 import openai
 import pytest
 
+from orchestrator.gateway.services import ACTIVE_REQUESTS
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
 from tests.gateway.conftest import Served
@@ -54,7 +57,7 @@ def test_keys_from_their_making_to_their_end(stack_for: Callable[..., Stack]) ->
     assert secret.encode() not in dumped
     client.close()
     assert "is revoked" in agentapi(url, "keys", "revoke", key_id).stdout
-    # The last key's end does not open the gateway again.
+    # Revoking the last key does not open the gateway again.
     for headers in (bearer, {}):
         assert http.get("/v1/models", headers=headers).status_code == 401
     refused = agentapi(url, "keys", "revoke", "key_none")
@@ -108,7 +111,7 @@ def test_requests_a_minute(stack_for: Callable[..., Stack]) -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             use_it_up()
         assert caught.value.code == "rate_limit_exceeded"
-        # The real client waits as it was told, and gets through.
+        # The real client waits as told, and succeeds.
         assert client.with_options(max_retries=4).models.list().data
     http.close()
 
@@ -128,7 +131,7 @@ def test_turns_in_flight(stack_for: Callable[..., Stack]) -> None:
         assert caught.value.response.headers["retry-after"] == "1"
         client.responses.cancel(running[0])
         assert client.responses.create(model="tools", input="hi").status == "completed"
-        # What was refused or has ended counts no more.
+        # Refused and ended turns do not count.
         with pytest.raises(openai.BadRequestError):
             client.responses.create(model="tools", input=" ")
         running.append(start())
@@ -189,3 +192,25 @@ def test_without_redis(tmp_path: object, redis_url: str) -> None:
     assert process.returncode == 0
     assert "hunter2" not in log
     assert "Traceback" not in log
+
+
+def test_requests_that_wait_or_stream_leave_room_for_others(served: Served) -> None:
+    """There are more of them than requests of a tenant that are worked on at the same time."""
+    asked = {"model": "tools", "input": '/nap {"seconds": 5}'}
+    with ExitStack() as held:
+        clients = [held.enter_context(served.http()) for _ in range(2 * ACTIVE_REQUESTS + 3)]
+        light, *others = clients
+        for client in others[: ACTIVE_REQUESTS + 1]:
+            body = {**asked, "stream": True}
+            stream = held.enter_context(client.stream("POST", "/v1/responses", json=body))
+            assert next(stream.iter_lines()) == "event: response.created"
+        pool = held.enter_context(ThreadPoolExecutor(ACTIVE_REQUESTS + 1))
+        waits = [
+            pool.submit(client.post, "/v1/responses", json=asked)
+            for client in others[ACTIVE_REQUESTS + 1 :]
+        ]
+        for _ in range(100):
+            assert light.get("/v1/models").status_code == 200
+            time.sleep(0.01)
+        assert not any(wait.done() for wait in waits)
+        assert {wait.result().json()["status"] for wait in waits} == {"completed"}

@@ -1,4 +1,4 @@
-"""What a gateway takes from those of whom it knows nothing: local requests, and little of them."""
+"""What a gateway accepts before it knows who asks: local requests, within narrow limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UPGRADE = {
 
 @pytest.fixture(scope="module")
 def lone(stack_for: Callable[..., Stack]) -> Stack:
-    """A gateway without workers, whose clocks are short."""
+    """A gateway without workers and with short timeouts."""
     return stack_for(
         workers=0,
         gateway_connections=40,
@@ -52,7 +52,7 @@ def connect(stack: Stack) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Everything that arrives until the other side closes."""
     found = b""
     try:
         while piece := connection.recv(65536):
@@ -78,7 +78,7 @@ def test_without_keys_only_this_machine_is_served(http: httpx2.Client) -> None:
             for more in ({}, UPGRADE):
                 answer = http.get(route, headers={**headers, **more})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-        # A form or a plain text needs no leave of the browser to be sent.
+        # A browser sends forms and plain text without asking the server first.
         sent = http.post("/v1/conversations", content=b"{}", headers=headers)
         assert (sent.status_code, sent.json()["error"]["code"]) == (status, code)
         assert "agentapi keys create" in sent.json()["error"]["message"]
@@ -103,7 +103,7 @@ def test_who_sends_too_slowly_is_cut(lone: Stack, http: httpx2.Client) -> None:
             assert rest_of(connection) == b""
     for connection in bodies:
         with closing(connection):
-            # What is left of the body is not waited for longer than the pause that is allowed.
+            # The gateway waits for the rest of the body no longer than the allowed pause.
             answer = rest_of(connection)
             assert b" 408 " in answer.splitlines()[0]
             assert b'"code":"request_timeout"' in answer
@@ -144,20 +144,20 @@ def test_what_is_no_http_gets_the_error_object(lone: Stack) -> None:
 
 def test_so_many_connections_and_no_more(lone: Stack, http: httpx2.Client) -> None:
     def full() -> bool:
-        # Silent: what is sent to a connection that was closed may undo the answer.
+        # Send nothing more: data for a closed connection could discard the answer.
         with closing(connect(lone)) as last:
             return b'"code":"too_many_connections"' in rest_of(last)
 
     with ExitStack() as stack:
         silent = [stack.enter_context(closing(connect(lone))) for _ in range(40)]
-        # Those that say nothing make room, the oldest first.
+        # Silent connections make room, the oldest first.
         assert http.get("/healthz").status_code == 200
         assert rest_of(silent[0]) == b""
     with ExitStack() as stack:
         part = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
         deadline = time.monotonic() + 60
         while True:
-            # More than it holds: those that are not read yet make room for others.
+            # More than the limit: connections without a request make room for others.
             for _ in range(60):
                 with suppress(ConnectionError):
                     stack.enter_context(closing(connect(lone))).sendall(part)
@@ -177,7 +177,7 @@ def test_keys_are_not_forgotten_and_wrong_ones_are_counted(
     made = make_key(lone.settings, "acme")
     mine = {"authorization": f"Bearer {made}"}
     unread: dict[str, Any] = {"headers": {"content-length": "900000"}, "content": b"x" * 900000}
-    # With keys, names and proxies are whoever's.
+    # With keys, any name and any proxy is allowed.
     headers = {**mine, "host": "agents.example", "x-forwarded-for": "10.0.0.1", "via": "x"}
     assert http.get("/turns/none", headers=headers).status_code == 404
     with redis.Redis.from_url(lone.redis_url) as client:
@@ -198,7 +198,7 @@ def test_keys_are_not_forgotten_and_wrong_ones_are_counted(
             "too_many_wrong_keys",
         )
         assert int(refused.headers["retry-after"]) >= 1
-        # Whoever had a valid key goes on.
+        # Clients whose key was valid go on.
         assert http.get("/turns/none", headers=mine).status_code == 404
 
 

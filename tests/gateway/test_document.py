@@ -20,7 +20,7 @@ CHECKS = (
 
 
 def config(served: Served) -> str:
-    """Ids that exist, so that more than 404 is reached; deletions get others."""
+    """Ids that exist, so that requests get further than 404. Deletions get other ids."""
     with served.http() as http:
         conversation = http.post("/v1/conversations", json={}).json()["id"]
         body = {"model": "tools", "input": "hi", "conversation": conversation, "background": True}

@@ -1,4 +1,4 @@
-"""Workers and gateways die, clients dawdle: a stream is picked up again, each event once."""
+"""Workers and gateways die, clients are slow: streams resume, and each event comes once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stack(stack_for: Callable[..., Stack]) -> Stack:
 
 
 def replace_worker(stack: Stack, turn_id: str, http: httpx2.Client) -> None:
-    """SIGKILL for the worker that has the turn."""
+    """Kill the worker that runs the turn."""
     from orchestrator import Orchestrator
 
     with Orchestrator(stack.settings) as orchestrator:
@@ -39,7 +39,7 @@ def replace_worker(stack: Stack, turn_id: str, http: httpx2.Client) -> None:
 
 
 def replace_gateway(stack: Stack) -> None:
-    """SIGKILL for the gateway, and another at its address."""
+    """Kill the gateway and start another one at its address."""
     assert stack.gateway is not None
     stack.gateway.kill()
     stack.start_gateway()
@@ -87,7 +87,7 @@ def test_the_openai_client_resumes_over_a_dead_worker_and_a_dead_gateway(stack: 
     given_up, whole = texts.values()
     assert whole == f"You said: {WORDS}" == seen[-1].response.output_text
     assert whole.startswith(given_up)
-    # The text that was produced again was announced: its first item ended as incomplete.
+    # The text was produced again, so its first item ended as incomplete.
     done = [e.item.status for e in seen if e.type == "response.output_item.done"]
     assert done == ["incomplete", "completed"]
     again = list(client.responses.retrieve(response_id, stream=True))
@@ -184,7 +184,7 @@ def test_a_gateway_that_is_stopped_says_where_to_resume(stack: Stack) -> None:
     seen += client.responses.retrieve(response_id, stream=True, starting_after=last.sequence_number)
     assert [event.sequence_number for event in seen] == list(range(len(seen)))
     assert seen[-1].type == "response.completed"
-    # The wait that was cut is picked up with its key, and is the same turn.
+    # A repeat with the same key continues the wait for the same turn.
     body = {"model": "tools", "input": '/nap {"seconds": 8}'}
     again = http.post("/v1/responses", json=body, headers={"Idempotency-Key": "w"})
     assert again.json()["id"] in waited[0].json()["error"]["message"]
@@ -195,7 +195,7 @@ def test_a_gateway_that_is_stopped_says_where_to_resume(stack: Stack) -> None:
 def test_a_client_that_takes_nothing_is_dropped_and_resumes(
     stack_for: Callable[..., Stack],
 ) -> None:
-    large = 16_000_000  # more than the sockets between us hold
+    large = 16_000_000  # more than the socket buffers hold
     stack = stack_for(
         gateway_stall=1, max_message_bytes=2 * large, gateway_max_body_bytes=2 * large
     )
@@ -213,7 +213,7 @@ def test_a_client_that_takes_nothing_is_dropped_and_resumes(
             while "dropped why=stalled" not in gateway.log.read_text():
                 assert time.monotonic() < deadline, gateway.tail()
                 time.sleep(0.1)
-            # Others are served meanwhile, and the events are there for whoever reads them.
+            # Others are served in the meantime, and the events can still be read.
             with http.stream("GET", f"/turns/{turn_id}/events") as answer:
                 events = list(read_events(answer))
         assert sum(len(e["data"].get("text", "")) for e in events) == large + len("You said: ")

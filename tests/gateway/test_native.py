@@ -13,7 +13,7 @@ from tests.gateway.conftest import Served
 
 
 def read_events(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
-    """Events as an EventSource takes them: id, type, data."""
+    """Events as an EventSource reads them: id, type, data."""
     event: dict[str, Any] = {}
     for line in answer.iter_lines():
         name, _, value = line.partition(": ")
@@ -70,7 +70,7 @@ def test_the_same_key_is_the_same_turn(http: httpx2.Client) -> None:
 
 
 def test_a_key_is_of_one_request(http: httpx2.Client) -> None:
-    """A key that comes again by mistake must not answer another question."""
+    """A key that is reused by mistake must not answer another question."""
     chat: dict[str, Any] = {"model": "tools", "messages": [{"role": "user", "content": "hi"}]}
     native = "/conversations/n:key/turns"
     requests: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -89,7 +89,7 @@ def test_a_key_is_of_one_request(http: httpx2.Client) -> None:
             error = other.json()["error"]
             assert (error["code"], error["param"]) == ("idempotency_key_reused", "Idempotency-Key")
             assert other.headers["x-should-retry"] == "false"
-        # The order of names says nothing.
+        # The order of keys does not matter.
         again = http.post(url, json=dict(reversed(body.items())), headers=headers)
         for name in ("turn_id", "id"):
             assert again.json().get(name) == first.json().get(name)

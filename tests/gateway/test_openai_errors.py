@@ -19,7 +19,9 @@ def test_a_key_that_is_not_valid(served: Served) -> None:
 
 
 def test_an_agent_that_is_not_there(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="there is no agent 'nobody'") as caught:
+    with pytest.raises(
+        openai.NotFoundError, match="agent 'nobody' is not registered here"
+    ) as caught:
         client.responses.create(model="nobody", input="hi")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 

@@ -102,7 +102,7 @@ def test_background_then_stream_from_a_number(client: openai.OpenAI) -> None:
     assert [event.sequence_number for event in events] == list(range(len(events)))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == f"You said: {SLOW}"
-    # Read again after the end, from the beginning: the very same events.
+    # Read again after the end, from the beginning: exactly the same events.
     again = list(client.responses.retrieve(first.response.id, stream=True))
     assert [e.sequence_number for e in again] == [e.sequence_number for e in events]
     assert [e.type for e in again] == [e.type for e in events]
@@ -118,7 +118,7 @@ def test_background_is_polled(client: openai.OpenAI) -> None:
         time.sleep(0.1)
         made = client.responses.retrieve(made.id)
     assert (made.status, made.output_text) == ("completed", "nap: rested")
-    # A stream of a response that was not made to be streamed has its text all the same.
+    # The stream of a response that was not requested as a stream has its text too.
     with client.responses.stream(response_id=made.id) as stream:
         assert stream.get_final_response().output_text == made.output_text
 
@@ -202,7 +202,7 @@ def test_the_same_key_is_the_same_response(client: openai.OpenAI) -> None:
 
 
 def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: Served) -> None:
-    assert served.stack.settings.gateway_heartbeat == 0.3
+    # The stack's gateway sends one every 0.3 seconds.
     events = list(
         client.responses.create(model="tools", input='/nap {"seconds": 1.2}', stream=True)
     )
@@ -236,7 +236,7 @@ def test_a_branch_has_the_images_of_what_it_continues(
     )
     for _ in range(2):
         client.responses.create(model="tools", input="go on", previous_response_id=first.id)
-    # The second one found the conversation continued, and goes on in a copy.
+    # The second request found the conversation continued, and got a copy.
     store = redis.Redis.from_url(served.stack.redis_url)
     name = hashlib.sha256(data).hexdigest()
     kept = [key for key in store.scan_iter("agentapi:*:blobs") if store.hget(key, name) == data]
@@ -246,7 +246,7 @@ def test_a_branch_has_the_images_of_what_it_continues(
 @pytest.mark.parametrize("data", ["é", "a", "====", ""])
 def test_bytes_that_cannot_be_read(client: openai.OpenAI, data: str) -> None:
     url = f"data:image/png;base64,{data}"
-    with pytest.raises(openai.BadRequestError, match="is no data URL"):
+    with pytest.raises(openai.BadRequestError, match="is not a data URL"):
         client.responses.create(
             model="tools",
             input=[
@@ -309,7 +309,7 @@ def test_images_and_files_of_the_user(client: openai.OpenAI) -> None:
         ],
     )
     assert chat.choices[0].message.content == "You said: Look [image image/png]"
-    with pytest.raises(openai.BadRequestError, match="neither a data URL nor an address"):
+    with pytest.raises(openai.BadRequestError, match="neither a data URL nor an http"):
         client.responses.create(
             model="tools",
             input=[

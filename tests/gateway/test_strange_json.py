@@ -1,4 +1,4 @@
-"""JSON that cannot be stored, sent or shown: 400 in OpenAI's shape, in every form of request."""
+"""JSON that cannot be stored or sent gets 400 in OpenAI's shape, on every route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is one tenant's is not there for another: every route of the document."""
+"""Another tenant's objects return 404, on every route of the document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def belongings(served: Served) -> dict[str, str]:
-    """What acme has: ids by the names that paths give them."""
+    """Acme's ids, by the names of path parameters."""
     with served.http() as http:
         made = http.post("/v1/conversations", json={"metadata": {"mine": "yes"}}).json()
         body = {
@@ -61,7 +61,7 @@ def test_every_route_with_another_tenants_key(served: Served, belongings: dict[s
         before = snapshot(acme, belongings)
         for method, path in routes(evil):
             if (method, path) == ("post", "/conversations/{conversation_id}/turns"):
-                continue  # begins a conversation of that name of its own, see below
+                continue  # it begins the tenant's own conversation of that name, see below
             url = path.format(**belongings)
             answer = evil.request(method, url, json=BODIES.get(path))
             assert answer.status_code == 404, (method, path, answer.text)
@@ -76,7 +76,7 @@ def test_every_route_with_another_tenants_key(served: Served, belongings: dict[s
 
 
 def nowhere(known: str) -> str:
-    """An id of the same form that nobody has."""
+    """An id of the same form that does not exist."""
     return known[:-4] + ("0000" if not known.endswith("0000") else "1111")
 
 
@@ -135,7 +135,7 @@ def test_every_route_without_a_key(served: Served, belongings: dict[str, str]) -
                 answer = nobody.request(method, url, json=BODIES.get(path))
                 assert answer.status_code in (400, 401), (method, path)
                 if answer.status_code == 400:
-                    # A body is read before the key; nothing but its form was looked at.
+                    # The body is checked before the object; nothing but its form was looked at.
                     assert method == "post"
 
 

@@ -41,7 +41,7 @@ def test_poison(make_fleet: Callable[..., Fleet]) -> None:
             turn.turn_id,
             owner="dies",
             token=f"{attempt}:token",
-            window=AGENTS[0].window,
+            window=AGENTS[0].definition.window,
             isolated=True,
         )
         assert isinstance(claim, Claim)
@@ -223,7 +223,11 @@ def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Flee
     fleet = make_fleet(lease_ttl=0.05, heartbeat=60)
     turn = fleet.enqueue("napper", "hi", stream=True)
     fleet.app.store.claim(
-        turn.conversation_id, turn.turn_id, owner="dies", token="x", window=AGENTS[0].window
+        turn.conversation_id,
+        turn.turn_id,
+        owner="dies",
+        token="x",
+        window=AGENTS[0].definition.window,
     )
     time.sleep(0.1)
     fleet.execute(turn)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import redis
 
-from agentapi import Settings
 from agentapi.errors import LoginRefused, StoreUnavailable
 from agentapi.ids import create_turn_id
 from agentapi.redis.keys import turn_keys
@@ -19,20 +18,24 @@ from agentapi.turns import Event
 from orchestrator.events import follower as event_follower
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
-from orchestrator.gateway.intake import Existing, NewMessage, accept
+from orchestrator.gateway.native.stream import native_stream
+from orchestrator.gateway.openai.streams import chat_stream, response_stream
 from orchestrator.gateway.services import Gateway
-from orchestrator.gateway.streams import chat_stream, native_stream, response_stream
+from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
 from orchestrator.gateway.view import TenantView
 from tests import faults
 
-Make = Callable[..., Settings]
+Make = Callable[..., GatewaySettings]
 Found = list[Event] | Closed
 
 
 @pytest.fixture
-async def gateway(settings_for: Make, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+async def gateway(
+    gateway_settings_for: Make, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(event_follower, "_AWAY_DELAY", 0.05)
-    made = Gateway(settings_for(gateway_heartbeat=0.2))
+    made = Gateway(gateway_settings_for(gateway_heartbeat=0.2))
     made.follower.start()
     yield made
     await made.aclose()
@@ -58,7 +61,7 @@ class Follower:
 
     async def _run(self) -> None:
         # So patient that only the readers bring anything.
-        following = self._gateway.follower.follow(self._turn_id, -1, patience=1000)
+        following = self._gateway.follower.follow(self._turn_id, -1, max_wait=1000)
         async with aclosing(following):
             async for found in following:
                 if isinstance(found, Closed):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis
 
-from agentapi import Settings
 from agentapi.conversation.messages import (
     AssistantMessage,
     Attachment,
@@ -28,23 +27,24 @@ from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.conversations.forks import Continuation, continue_turn
 from orchestrator.gateway.conversations.history import PIECE_BYTES, SCAN_BYTES, SCAN_MESSAGES
 from orchestrator.gateway.http.errors import Conflict, InvalidRequest, NotFound, RateLimited
-from orchestrator.gateway.intake import Existing, NewMessage, accept
 from orchestrator.gateway.openai.items import items_of, page
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
 from orchestrator.gateway.view import TenantView
 
-Make = Callable[..., Settings]
+Make = Callable[..., GatewaySettings]
 INTERNAL = "gw:t:c"
 
 
 @pytest.fixture
-async def view(settings_for: Make) -> AsyncIterator[TenantView]:
-    async with opened(settings_for()) as made:
+async def view(gateway_settings_for: Make) -> AsyncIterator[TenantView]:
+    async with opened(gateway_settings_for()) as made:
         yield made
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[TenantView]:
+async def opened(settings: GatewaySettings) -> AsyncIterator[TenantView]:
     gateway = Gateway(settings)
     try:
         yield TenantView(gateway, "t")
@@ -276,8 +276,8 @@ async def test_of_two_plans_to_continue_one_becomes_a_fork(view: TenantView) -> 
     assert stored == [view.internal(done.conversation_id) for done in made]
 
 
-async def test_a_fork_that_is_too_large_is_refused(settings_for: Make) -> None:
-    async with opened(settings_for(gateway_fork_bytes=10_000)) as view:
+async def test_a_fork_that_is_too_large_is_refused(gateway_settings_for: Make) -> None:
+    async with opened(gateway_settings_for(gateway_fork_bytes=10_000)) as view:
         turn_id = await ended_turn(view, "1", "x" * 11_000)
         await ended_turn(view, "2")
         with pytest.raises(InvalidRequest, match="AGENTAPI_GATEWAY_FORK_BYTES") as caught:
@@ -290,8 +290,8 @@ async def stored(view: TenantView) -> int:
         return int(client.hget("agentapi:gateway:{t}:stored", "total") or 0)
 
 
-async def test_bytes_are_counted_and_counted_no_more(settings_for: Make) -> None:
-    async with opened(settings_for(gateway_stored_bytes=50_000)) as view:
+async def test_bytes_are_counted_and_counted_no_more(gateway_settings_for: Make) -> None:
+    async with opened(gateway_settings_for(gateway_stored_bytes=50_000)) as view:
         said = [UserMessage(content="x" * 10_000, turn_id=f"item-{'a' * 32}")]
         await view.append("c", said, make=True)
         assert 10_000 < await stored(view) < 12_000
@@ -323,8 +323,8 @@ async def test_bytes_are_counted_and_counted_no_more(settings_for: Make) -> None
         await accept(view, message, Existing(conversation_id="d"))
 
 
-async def test_what_expired_is_counted_no_more(settings_for: Make) -> None:
-    async with opened(settings_for(gateway_stored_bytes=50_000)) as view:
+async def test_what_expired_is_counted_no_more(gateway_settings_for: Make) -> None:
+    async with opened(gateway_settings_for(gateway_stored_bytes=50_000)) as view:
         ledger = view.gateway.ledger
         for number in range(4):
             await ledger.charge("t", f"gw:t:{number}", 10_000)
@@ -338,8 +338,8 @@ async def test_what_expired_is_counted_no_more(settings_for: Make) -> None:
         assert await ledger.audit("t", 0, most=1) == 1
 
 
-async def test_hours_whose_turns_are_gone_are_counted_no_more(settings_for: Make) -> None:
-    settings = settings_for(gateway_stored_bytes=70_000, turn_retention=7200)
+async def test_hours_whose_turns_are_gone_are_counted_no_more(gateway_settings_for: Make) -> None:
+    settings = gateway_settings_for(gateway_stored_bytes=70_000, turn_retention=7200)
     async with opened(settings) as view:
         await accept(
             view,
@@ -360,8 +360,8 @@ async def test_hours_whose_turns_are_gone_are_counted_no_more(settings_for: Make
             assert int(client.hget(key, "total") or 0) < 65_000
 
 
-async def test_what_cannot_be_accepted_stores_nothing(settings_for: Make) -> None:
-    async with opened(settings_for(max_message_bytes=1000)) as view:
+async def test_what_cannot_be_accepted_stores_nothing(gateway_settings_for: Make) -> None:
+    async with opened(gateway_settings_for(max_message_bytes=1000)) as view:
         turn_id = await ended_turn(view, "1")
         await ended_turn(view, "2")
         plan = await continue_turn(view, turn_id, "op")

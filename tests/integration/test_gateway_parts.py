@@ -10,7 +10,6 @@ import pytest
 import redis
 from starlette.types import Message
 
-from agentapi import Settings
 from agentapi.conversation.window import Window
 from agentapi.errors import StoreUnavailable, TurnNotFound
 from agentapi.ids import create_turn_id
@@ -21,18 +20,19 @@ from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.health import _store
 from orchestrator.gateway.http.errors import RateLimited
 from orchestrator.gateway.http.sse import EventStream, frame
-from orchestrator.gateway.intake import Existing, NewMessage
-from orchestrator.gateway.intake import accept as let_in
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.gateway.turn_submission import Existing, NewMessage
+from orchestrator.gateway.turn_submission import accept as let_in
 from orchestrator.gateway.view import TenantView
 from orchestrator.stack.processes import free_port
 from tests.faults import until
 
-Make = Callable[..., Settings]
+Make = Callable[..., GatewaySettings]
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Gateway]:
+async def running(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     gateway = Gateway(settings)
     gateway.follower.start()
     try:
@@ -60,15 +60,17 @@ async def accept(view: TenantView, conversation_id: str = "c") -> str:
     return await let_in(view, message, Existing(conversation_id=conversation_id))
 
 
-async def test_a_thousand_turns_are_followed_over_one_connection(settings_for: Make) -> None:
-    async with running(settings_for()) as gateway:
+async def test_a_thousand_turns_are_followed_over_one_connection(
+    gateway_settings_for: Make,
+) -> None:
+    async with running(gateway_settings_for()) as gateway:
         view = TenantView(gateway, "t")
         turn_ids = [create_turn_id("c", str(number)) for number in range(1000)]
         client = redis.Redis.from_url(gateway.settings.redis_url)
 
         async def follow(turn_id: str) -> list[int]:
             numbers: list[int] = []
-            async with aclosing(gateway.follower.follow(turn_id, -1, patience=30)) as following:
+            async with aclosing(gateway.follower.follow(turn_id, -1, max_wait=30)) as following:
                 async for events in following:
                     assert not isinstance(events, Closed)
                     numbers += [event.number for event in events]
@@ -86,12 +88,12 @@ async def test_a_thousand_turns_are_followed_over_one_connection(settings_for: M
             client.xadd(key, {"type": "delta", "data": '{"text": "x"}'}, id="1-0")
             client.xadd(key, {"type": "completed", "data": "{}"}, id="2-0")
         assert await asyncio.gather(*waits) == [[0, 1]] * 1000
-        assert view.prefix == "gw:t:"
+        assert view.internal("c") == "gw:t:c"
         client.close()
 
 
-async def test_a_reader_that_is_too_slow_is_ended_where_it_is(settings_for: Make) -> None:
-    async with running(settings_for(gateway_stream_buffer=5)) as gateway:
+async def test_a_reader_that_is_too_slow_is_ended_where_it_is(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for(gateway_stream_buffer=5)) as gateway:
         view = TenantView(gateway, "t")
         turn_id = await accept(view)
         lease = claimed(gateway, turn_id, "gw:t:c").lease
@@ -122,8 +124,8 @@ async def test_a_reader_that_is_too_slow_is_ended_where_it_is(settings_for: Make
         assert numbers == list(range(22))
 
 
-async def test_a_stream_of_a_turn_that_is_gone_ends(settings_for: Make) -> None:
-    async with running(settings_for(gateway_heartbeat=0.1)) as gateway:
+async def test_a_stream_of_a_turn_that_is_gone_ends(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for(gateway_heartbeat=0.1)) as gateway:
         view = TenantView(gateway, "t")
         turn_id = await accept(view)
         turn = await view.turn(turn_id)
@@ -143,23 +145,23 @@ async def test_a_stream_of_a_turn_that_is_gone_ends(settings_for: Make) -> None:
             await asyncio.wait_for(following, 5)
 
 
-async def test_requests_a_minute_are_counted_exactly(settings_for: Make) -> None:
-    async with running(settings_for(gateway_requests_per_minute=50)) as gateway:
-        answers = await asyncio.gather(*(gateway.limiter.request("t") for _ in range(80)))
+async def test_requests_a_minute_are_counted_exactly(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for(gateway_requests_per_minute=50)) as gateway:
+        answers = await asyncio.gather(*(gateway.rate_limiter.request("t") for _ in range(80)))
         refused = [refusal for _, refusal in answers if refusal is not None]
         # The allowance grows back by one each 1.2 seconds.
         assert 29 <= len(refused) <= 30
         left = sorted(a.left for a, refusal in answers if a is not None and refusal is None)
         assert left[-50:] == list(range(50))
         assert all(refusal.retry_after and refusal.retry_after <= 1.2 for refusal in refused)
-        allowance, refusal = await gateway.limiter.request("other")
+        allowance, refusal = await gateway.rate_limiter.request("other")
         assert refusal is None
         assert allowance is not None
         assert allowance.left == 49
 
 
-async def test_turns_in_flight_are_counted_exactly(settings_for: Make) -> None:
-    async with running(settings_for(gateway_turns_in_flight=5)) as gateway:
+async def test_turns_in_flight_are_counted_exactly(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for(gateway_turns_in_flight=5)) as gateway:
         view = TenantView(gateway, "t")
 
         async def one(number: int) -> str | None:
@@ -176,8 +178,8 @@ async def test_turns_in_flight_are_counted_exactly(settings_for: Make) -> None:
             await accept(view, "too many")
 
 
-async def test_one_of_two_continues_and_the_other_forks(settings_for: Make) -> None:
-    async with running(settings_for()) as gateway:
+async def test_one_of_two_continues_and_the_other_forks(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for()) as gateway:
         view = TenantView(gateway, "t")
         turn_id = await accept(view)
         store = gateway.conversations
@@ -192,16 +194,16 @@ async def test_one_of_two_continues_and_the_other_forks(settings_for: Make) -> N
         assert await store.continue_from("gw:t:c", turn_id, f"operation {winner}", take=True)
 
 
-async def test_redis_out_of_reach(settings_for: Make) -> None:
+async def test_redis_out_of_reach(gateway_settings_for: Make) -> None:
     url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
-    async with running(settings_for().model_copy(update={"redis_url": url})) as gateway:
+    async with running(gateway_settings_for().model_copy(update={"redis_url": url})) as gateway:
         with pytest.raises(StoreUnavailable, match="out of reach") as caught:
             await gateway.keys.find("x")
         assert "hunter2" not in str(caught.value)
 
 
-async def test_readiness_tells_whether_anybody_sweeps(settings_for: Make) -> None:
-    async with running(settings_for()) as gateway:
+async def test_readiness_tells_whether_anybody_sweeps(gateway_settings_for: Make) -> None:
+    async with running(gateway_settings_for()) as gateway:
         client = redis.Redis.from_url(gateway.settings.redis_url)
         assert await _store(gateway) == ("ok", "unknown")
         store = gateway.orchestrator.store

@@ -246,7 +246,7 @@ async def test_a_schema_in_words_for_models_that_take_either_that_or_tools(
 ) -> None:
     server.will(gemini.reply({"text": "{}"}), gemini.reply({"text": "{}"}))
     schema = {"type": "object", "properties": {"people": {"type": "integer"}}}
-    output = OutputSpec(name="City", schema=schema, strict_schema=None)
+    output = OutputSpec(name="City", schema=schema)
     await provider.complete(replace(REQUEST, model=model, output=output))
     [sent] = server.requests
     assert sent["generationConfig"] == {"temperature": 0}
@@ -275,7 +275,7 @@ def test_missing_key_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_schema_on_the_wire(server: WireServer, provider: GeminiProvider) -> None:
     server.will(gemini.reply({"text": "{}"}))
     schema = {"type": "object", "properties": {}}
-    output = OutputSpec(name="Empty", schema=schema, strict_schema=None)
+    output = OutputSpec(name="Empty", schema=schema)
     await provider.complete(replace(REQUEST, output=output))
     assert server.requests[-1]["generationConfig"] == {
         "temperature": 0,

@@ -17,7 +17,13 @@ import pytest
 from mcp import Client
 
 from agentapi import Agent, tool
-from agentapi.errors import InvalidAgent, InvalidTool, ProviderUnavailable, TurnFailed
+from agentapi.errors import (
+    InvalidAgent,
+    InvalidTool,
+    ProviderUnavailable,
+    ToolServerUnavailable,
+    TurnFailed,
+)
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tools import McpServer
 from agentapi.tools.mcp import session as mcp_session
@@ -159,7 +165,7 @@ async def test_a_turn_that_is_cancelled_while_connecting_leaves_no_server() -> N
 async def test_a_server_that_dies_in_a_call(script: Script, tmp_path: Path) -> None:
     agent = agent_with(over_stdio())
     async with told(agent, script, call("shelf_crash")) as results:
-        assert "its outcome is unknown, and it was not made again" in results[0]
+        assert "its outcome is unknown, and it was not repeated" in results[0]
     # What only reads is asked once more.
     wanted = call("shelf_crash_once", marker=str(tmp_path / "marker"))
     async with told(agent, script, wanted) as results:
@@ -186,10 +192,13 @@ async def test_a_call_that_takes_too_long(script: Script) -> None:
 
 async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
     agent = agent_with(McpServer("gone", command=["/no/such/program"]))
-    with pytest.raises(ProviderUnavailable, match="MCP server 'gone' cannot be used") as first:
+    with pytest.raises(ToolServerUnavailable, match="MCP server 'gone' cannot be used") as first:
         await agent.toolbox()
     assert first.value.retry_after == 1
-    with pytest.raises(ProviderUnavailable, match="tried again soon"):
+    # A server of tools is not a model provider, but a turn waits for it under the same code.
+    assert (first.value.server, first.value.provider) == ("gone", "")
+    assert first.value.code == ProviderUnavailable.code
+    with pytest.raises(ToolServerUnavailable, match="the next attempt is soon"):
         await agent.toolbox()
 
 
@@ -205,7 +214,7 @@ async def test_a_server_that_refuses_is_told_without_its_keys(status: int) -> No
         port = listener.sockets[0].getsockname()[1]
         server = McpServer("crm", url=f"http://ann:secret@127.0.0.1:{port}/mcp?key=secret")
         assert repr(server) == f"McpServer('crm', 'http://127.0.0.1:{port}/mcp')"
-        with pytest.raises(ProviderUnavailable, match=rf"'crm' cannot .*HTTP {status}") as caught:
+        with pytest.raises(ToolServerUnavailable, match=rf"'crm' cannot .*HTTP {status}") as caught:
             await server.tools()
     assert caught.value.status == status
     assert "secret" not in str(caught.value)
@@ -213,7 +222,7 @@ async def test_a_server_that_refuses_is_told_without_its_keys(status: int) -> No
 
 async def test_a_server_that_ends_at_once_is_told_with_the_cause() -> None:
     server = McpServer("exits", command=[sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(ProviderUnavailable, match="'exits' cannot be used: Connection closed"):
+    with pytest.raises(ToolServerUnavailable, match="'exits' cannot be used: Connection closed"):
         await server.tools()
 
 
@@ -246,22 +255,22 @@ async def test_names_that_clash() -> None:
 
     with pytest.raises(InvalidAgent, match="two tools are named 'shelf_read'"):
         await agent_with(mine, over_stdio()).toolbox()
-    with pytest.raises(InvalidAgent, match="two servers have one name"):
+    with pytest.raises(InvalidAgent, match="two servers have the same name"):
         agent_with(over_stdio(), over_stdio())
 
 
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("a-b", {"url": "http://x"}, "no name of an MCP server"),
+        ("a-b", {"url": "http://x"}, "not a valid name of an MCP server"),
         ("a", {}, "either a command or a url"),
         ("a", {"url": "http://x", "command": ["x"]}, "either a command or a url"),
         ("a", {"url": "http://x", "timeout": 0}, "seconds above 0"),
-        ("a", {"url": "localhost:8000/mcp"}, "no http or https address"),
-        ("a", {"url": "http://[x/"}, "no http or https address"),
-        ("a", {"command": "python server.py"}, "command is a text, expected a list"),
-        ("a", {"url": "http://x", "only": "read"}, "only is a text"),
-        ("a", {"url": "http://x", "requires_approval": "burn"}, "requires_approval is a text"),
+        ("a", {"url": "localhost:8000/mcp"}, "not a valid http or https URL"),
+        ("a", {"url": "http://[x/"}, "not a valid http or https URL"),
+        ("a", {"command": "python server.py"}, "command is a string, expected a list"),
+        ("a", {"url": "http://x", "only": "read"}, "only is a string"),
+        ("a", {"url": "http://x", "requires_approval": "burn"}, "requires_approval is a string"),
     ],
 )
 def test_what_is_no_server(name: str, more: dict[str, Any], said: str) -> None:

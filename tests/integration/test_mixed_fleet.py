@@ -55,7 +55,7 @@ def test_a_turn_of_an_agent_that_no_worker_has_fails_in_time(fleet: Fleet) -> No
     assert statuses == ["handed_back", "handed_back", "failed"]
     error = fleet.turn(turn).error
     assert error is not None
-    assert (error.code, "no agent 'new'" in error.message) == ("unknown_agent", True)
+    assert (error.code, "agent 'new' is not registered" in error.message) == ("unknown_agent", True)
     assert fleet.sent == [Wakeup(conversation_id="c", turn_id=behind.turn_id, agent="old")]
 
 

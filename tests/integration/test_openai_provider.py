@@ -239,11 +239,12 @@ def test_missing_keys_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_schema_on_the_wire(server: WireServer, provider: OpenAIProvider) -> None:
-    strict = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    for strict_schema in (strict, None):
+    plain: dict[str, object] = {"type": "object", "properties": {}}
+    strict = {**plain, "required": [], "additionalProperties": False}
+    free = {**plain, "additionalProperties": True}
+    for schema, strict_schema in ((plain, strict), (free, None)):
         server.will(chat.reply("{}"))
-        schema = {"type": "object", "properties": {}}
-        output = OutputSpec(name="Empty", schema=schema, strict_schema=strict_schema)
+        output = OutputSpec(name="Empty", schema=schema)
         await provider.complete(replace(REQUEST, output=output))
         assert server.requests[-1]["response_format"] == {
             "type": "json_schema",

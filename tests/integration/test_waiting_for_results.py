@@ -106,7 +106,7 @@ async def test_the_same_on_asyncio(
 def test_a_password_that_is_refused_for_long_is_told_and_forgiven(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "LOGIN_PATIENCE", 0.2)
+    monkeypatch.setattr(follower, "MAX_LOGIN_REFUSAL", 0.2)
     valkey, url = start_valkey(tmp_path)
     admin: Any = redis.Redis.from_url(url)
     running = Fleet(load_settings(redis_url=url))

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -40,15 +41,34 @@ while True:
 """
 
 
-def fleet(
-    *programs: str, kill_after: float = 30.0, changes: Changes | None = None
-) -> tuple[WorkerFleet, asyncio.Task[int]]:
-    commands = {
-        f"p{number}": (sys.executable, "-c", *program.split("\0"))
-        for number, program in enumerate(programs)
-    }
-    made = WorkerFleet(commands, env=os.environ, kill_after=kill_after, changes=changes)
-    return made, asyncio.create_task(made.run())
+class Start(Protocol):
+    def __call__(
+        self, *programs: str, kill_after: float = 30.0, changes: Changes | None = None
+    ) -> tuple[WorkerFleet, asyncio.Task[int]]: ...
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Start]:
+    """Starts fleets; what still runs at the end is killed."""
+    started: list[tuple[WorkerFleet, asyncio.Task[int]]] = []
+
+    def start(
+        *programs: str, kill_after: float = 30.0, changes: Changes | None = None
+    ) -> tuple[WorkerFleet, asyncio.Task[int]]:
+        commands = {
+            f"p{number}": (sys.executable, "-c", *program.split("\0"))
+            for number, program in enumerate(programs)
+        }
+        made = WorkerFleet(commands, env=os.environ, kill_after=kill_after, changes=changes)
+        started.append((made, asyncio.create_task(made.run())))
+        return started[-1]
+
+    yield start
+    for made, running in started:
+        if not running.done():
+            made.pass_on(signal.SIGTERM)
+            made._kill()
+            await running
 
 
 async def written(path: Path, lines: int) -> None:
@@ -58,7 +78,7 @@ async def written(path: Path, lines: int) -> None:
     )
 
 
-async def test_each_signal_is_passed_on(tmp_path: Path) -> None:
+async def test_each_signal_is_passed_on(fleet: Start, tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     _, running = fleet(*(f"{NOTES_SIGNALS}\0{path}\x003" for path in paths))
     for number, sent in enumerate((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT), start=1):
@@ -71,7 +91,7 @@ async def test_each_signal_is_passed_on(tmp_path: Path) -> None:
 
 
 async def test_a_process_that_does_not_end_is_killed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fleet: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, running = fleet(f"{NOTES_SIGNALS}\0{tmp_path / 'a'}\x009", kill_after=0.3)
     await written(tmp_path / "a", 1)
@@ -82,7 +102,7 @@ async def test_a_process_that_does_not_end_is_killed(
 
 
 async def test_restarts_wait_longer_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fleet: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_fleet, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(worker_fleet, "MAX_DELAY", 0.04)
@@ -96,7 +116,7 @@ async def test_restarts_wait_longer_each_time(
     assert delays[:4] == ["0.01", "0.02", "0.04", "0.04"]
 
 
-async def test_a_failed_start_ends_the_others(tmp_path: Path) -> None:
+async def test_a_failed_start_ends_the_others(fleet: Start, tmp_path: Path) -> None:
     path = tmp_path / "a"
     wait = f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)\nexit(3)"
     _, running = fleet(f"{NOTES_SIGNALS}\0{path}\x001", wait)
@@ -106,7 +126,7 @@ async def test_a_failed_start_ends_the_others(tmp_path: Path) -> None:
 
 
 async def test_a_change_restarts_and_a_broken_watch_ends(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fleet: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a"
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import redis
 
-from agentapi import Settings
 from agentapi.conversation.messages import Message
 from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.keys import ConversationKeys, conversation_keys
 from agentapi.stores.redis.scripts import SCRIPTS as STORES
 from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import load_gateway_settings
 from orchestrator.gateway.tenants.ledger import Ledger
 from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 from orchestrator.gateway.view import TenantView
@@ -62,7 +62,7 @@ class Rig:
 
     def another_ledger(self, **settings: Any) -> Ledger:
         """One with other limits."""
-        changed: Settings = self.bench.settings.model_copy(update=settings)
+        changed = self.gateway.settings.model_copy(update=settings)
         ledger = Ledger(changed, self.gateway.redis)
         ledger._scripts = self.ledger._scripts
         return ledger
@@ -100,15 +100,16 @@ async def gateway_twice(
     with redis.Redis.from_url(url) as client:
         clock = Clock(client)
         bench = on_redis_twice(url, Repeats(set()), clock, **overrides)
-        gateway = Gateway(bench.settings)
+        settings = load_gateway_settings(**{**bench.settings.model_dump(), **overrides})
+        gateway = Gateway(settings)
         twice = RepeatingScripts(client, TENANTS, tenants, clock.tick)
-        for caller in (gateway.ledger, gateway.limiter):
+        for caller in (gateway.ledger, gateway.rate_limiter):
             caller._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))
         twice = RepeatingScripts(client, STORES, conversations, clock.tick)
         gateway.conversations._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))
         gateway.orchestrator.store = bench.store
         # Nobody waits for workers to say which agents they have: there are none.
-        gateway.models._fixed = ("a",)
+        gateway.agents._fixed = ("a",)
         try:
             yield Rig(TenantView(gateway, TENANT), bench, client, clock)
         finally:

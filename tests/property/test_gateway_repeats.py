@@ -43,9 +43,9 @@ from agentapi.turns import OnBusy
 from orchestrator.gateway.conversations import deletion, forks, history
 from orchestrator.gateway.conversations.forks import Continuation, continue_turn
 from orchestrator.gateway.http.errors import Conflict, InvalidRequest, NotFound, RateLimited
-from orchestrator.gateway.intake import Begun, Existing, NewMessage, accept
 from orchestrator.gateway.tenants.ledger import Admission, _keys
 from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
+from orchestrator.gateway.turn_submission import Existing, NewMessage, Unnamed, accept
 from tests.conformance.stores import completed
 from tests.property.gateway_twice import COUNT_AGAIN, TENANT, Rig, gateway_twice
 from tests.property.repeating import Repeats, answers_of
@@ -97,7 +97,7 @@ async def walk(rig: Rig) -> None:
 
 
 async def _requests(rig: Rig) -> None:
-    limiter = rig.gateway.limiter
+    limiter = rig.gateway.rate_limiter
     allowance, refusal = await limiter.request(TENANT)
     assert refusal is None
     assert allowance is not None
@@ -181,7 +181,7 @@ async def _audits(rig: Rig) -> None:
 
 async def _turns_let_in(rig: Rig) -> None:
     message = NewMessage(agent="a", text="hi", idempotency_key="key")
-    begun = Begun(conversation_id="begun", before=said(2), operation="begun", user_id=None)
+    begun = Unnamed(conversation_id="begun", before=said(2), operation="begun", user_id=None)
     for destination in (Existing(conversation_id="let in"), begun):
         turn_id = await accept(rig.view, message, destination)
         before = counted(rig)

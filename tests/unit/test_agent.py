@@ -96,7 +96,7 @@ async def test_what_is_no_message(message: str) -> None:
 def test_what_is_no_agent() -> None:
     with pytest.raises(InvalidAgent, match=r"unknown provider 'nope': expected one of .*gemini"):
         Agent(provider="nope")
-    with pytest.raises(InvalidAgent, match="no agent name"):
+    with pytest.raises(InvalidAgent, match="not a valid agent name"):
         Agent(name="two words", provider="offline")
     with pytest.raises(InvalidAgent, match="max_steps is 0"):
         Agent(provider="offline", max_steps=0)

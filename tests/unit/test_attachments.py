@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, File, Image, InMemoryMemory, register_provider, tool
-from agentapi.conversation.attachments import content_of
 from agentapi.conversation.messages import UserMessage, dumps, loads
+from agentapi.conversation.user_input import content_of
 from agentapi.conversation.window import Window
 from agentapi.errors import AttachmentRefused, InvalidMessage, TurnFailed
 from agentapi.ids import create_turn_id
@@ -86,7 +86,7 @@ def test_what_is_not_taken_is_said_in_words_later_on() -> None:
         return request_body(request)["messages"][0]["content"]
 
     for to_be_answered in ([asked], [asked, refused]):
-        with pytest.raises(AttachmentRefused, match="does not take file by url"):
+        with pytest.raises(AttachmentRefused, match="does not accept file by url"):
             body(*to_be_answered)
     text, image = body(asked, UserMessage(content="And now?", turn_id="t2"))
     assert text["text"] == "Sum up\n[not shown: file by url]"
@@ -137,7 +137,7 @@ class Blind:
 def test_a_provider_that_takes_none(eager_orchestrator: Eager) -> None:
     register_provider("blind", Blind)
     orchestrator = eager_orchestrator([Agent(name="b", provider="blind")])
-    with pytest.raises(TurnFailed, match="'blind' does not take image by its bytes"):
+    with pytest.raises(TurnFailed, match="'blind' does not accept image by its bytes"):
         orchestrator.enqueue("b", ["Look", PICTURE]).result()
 
 
@@ -230,18 +230,18 @@ async def test_offline_says_what_came_along() -> None:
         (["x", 7], "part 1 of the message is a int"),
         ([Image()], "either a url or data"),
         ([Image(url="https://x", data=b"x")], "either a url or data"),
-        ([Image(url="file:///etc/passwd")], "neither http nor https"),
-        ([Image(url="http://[x/")], "neither http nor https"),
-        ([Image(url="https:///a.png")], "has no host"),
-        ([Image(url="https://x/" + "a" * 9000)], "longer than 8192"),
-        ([Image(url="https://x/\ud800")], "neither http nor https"),
-        ([Image(url=7)], "neither http nor https"),  # type: ignore[arg-type]
+        ([Image(url="file:///etc/passwd")], "expected http or https"),
+        ([Image(url="http://[x/")], "expected http or https"),
+        ([Image(url="https:///a.png")], "expected http or https, a host"),
+        ([Image(url="https://x/" + "a" * 9000)], "at most 8192 characters"),
+        ([Image(url="https://x/\ud800")], "expected http or https"),
+        ([Image(url=7)], "expected http or https"),  # type: ignore[arg-type]
         ([File(data=b"x", media_type="a/b", name="\ud800")], "the name is not valid"),
         ([File(data=b"x", media_type="a/b", name="")], "the name is not valid"),
         ([LINK] * 101, "101 images and files, the limit is 100"),
-        ([Image(data=b"x")], "their media_type"),
-        ([Image(data=b"x", media_type="png")], "no media type"),
-        ([Image(data=b"x", media_type=7)], "7 is no media type"),  # type: ignore[arg-type]
+        ([Image(data=b"x")], "and a media_type"),
+        ([Image(data=b"x", media_type="png")], "is not a media type"),
+        ([Image(data=b"x", media_type=7)], "7 is not a media type"),  # type: ignore[arg-type]
         ([Image(data=b"", media_type="image/png")], "expected bytes"),
     ],
 )

@@ -144,7 +144,7 @@ def test_nobody_enqueues_turns_of_the_runtime(
     script(says("a"))
     orchestrator = eager_orchestrator([talker()])
     task = CompactionTask(conversation_id="victim", agent="talker", generation=0)
-    with pytest.raises(InternalAgent, match="nobody enqueues"):
+    with pytest.raises(InternalAgent, match="cannot be enqueued by name"):
         orchestrator.enqueue(agent, task.to_message(), conversation_id="victim/agentapi.compact")
     with pytest.raises(InternalAgent):
         orchestrator.gather([(agent, "hi")])
@@ -154,7 +154,7 @@ def test_nobody_enqueues_turns_of_the_runtime(
     module.__dict__["mine"] = Agent(name=agent, provider="openai")
     sys.modules[module.__name__] = module
     try:
-        with pytest.raises(InvalidAgent, match="not free"):
+        with pytest.raises(InvalidAgent, match="are reserved"):
             load_agents([module.__name__])
     finally:
         del sys.modules[module.__name__]

@@ -78,7 +78,7 @@ def test_services_of_workers() -> None:
     assert failing.level is Level.FAIL
     assert failing.what == "agentapi-sweep of b failed 3 times in a row (RuntimeError)"
     [closed] = service_findings({"a": replace(report(), accepting=False)})
-    assert (closed.level, "takes no more turns" in closed.what) == (Level.WARN, True)
+    assert (closed.level, "takes no turns" in closed.what) == (Level.WARN, True)
 
 
 def test_queues_that_nobody_serves() -> None:

@@ -10,10 +10,12 @@ import pytest
 
 import agentapi.testing
 import orchestrator
+from agentapi import Settings
 from agentapi.admission.scripts import SCRIPTS as PROVIDERS
 from agentapi.redis.scripts import ScriptSet
 from agentapi.stores.redis.scripts import SCRIPTS as STORES
 from agentapi.stores.redis.scripts import TRANSITIONS
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 from tools.reference import (
     EXAMPLE_ENVIRONMENT,
@@ -24,6 +26,13 @@ from tools.reference import (
 )
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_gateways_settings_are_its_own() -> None:
+    """`GatewaySettings` has every field of `Settings`, so that the pages show both classes."""
+    assert issubclass(SETTINGS, GatewaySettings)
+    own = GatewaySettings.model_fields.keys() - Settings.model_fields.keys()
+    assert own == {name for name in GatewaySettings.model_fields if name.startswith("gateway_")}
 
 
 UP_TO_DATE = "`python -m tools.reference` brings it up to date"

@@ -71,7 +71,7 @@ def test_a_broken_chain_says_where(script: Script, eager_orchestrator: Eager) ->
         (["edit"], InvalidInput, "no message"),
         ([("edit", " ")], InvalidInput, "no message"),
         ([("ghost", "x")], UnknownAgent, "ghost"),
-        ([7], InvalidInput, "int is no turn"),
+        ([7], InvalidInput, "int is not a turn"),
     ],
 )
 def test_what_cannot_be_gathered(
@@ -82,7 +82,7 @@ def test_what_cannot_be_gathered(
 
 
 def test_what_is_no_chain(eager_orchestrator: Eager) -> None:
-    with pytest.raises(InvalidInput, match="only later links"):
+    with pytest.raises(InvalidInput, match="only the later links"):
         eager_orchestrator(agents()).chain(["edit", "edit"])
     with pytest.raises(InvalidInput, match="expected 1 to 100"):
         eager_orchestrator(agents()).chain([("edit", "x")] * 101)

@@ -172,7 +172,7 @@ def test_a_refused_password_is_waited_for_a_while(
     streams.emit("a")
     assert isinstance(arrived.get(timeout=20), Event)
 
-    monkeypatch.setattr(follower_module, "LOGIN_PATIENCE", 0)
+    monkeypatch.setattr(follower_module, "MAX_LOGIN_REFUSAL", 0)
     streams.before = refuse
     for _ in range(2):
         # Whoever comes later is told too.
@@ -184,7 +184,7 @@ def test_a_redis_that_is_away_is_waited_for(
     streams: Streams, follower: EventFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower_module, "_AWAY_DELAY", 0.01)
-    monkeypatch.setattr(follower_module, "LOGIN_PATIENCE", 0)
+    monkeypatch.setattr(follower_module, "MAX_LOGIN_REFUSAL", 0)
     tries = threading.Semaphore(0)
 
     def away(cursors: Mapping[str, int]) -> None:

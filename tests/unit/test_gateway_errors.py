@@ -1,13 +1,13 @@
-"""One mapping from errors to statuses; and what is written in the gateway's scripts."""
+"""The mapping from errors to HTTP statuses."""
 
 from __future__ import annotations
 
 import pytest
 
-from agentapi import Settings, errors, load_settings
+from agentapi import errors
 from agentapi.errors import AgentAPIError, TurnFailed
-from orchestrator.gateway.access import is_loopback
 from orchestrator.gateway.http.errors import problem_of
+from orchestrator.gateway.settings import load_gateway_settings
 
 STATUS = {
     "UnknownAgent": 404,
@@ -71,5 +71,4 @@ def test_of_other_errors_nothing_is_shown() -> None:
     ],
 )
 def test_loopback(host: str, loopback: bool) -> None:
-    settings: Settings = load_settings(gateway_host=host)
-    assert is_loopback(settings) is loopback
+    assert load_gateway_settings(gateway_host=host).is_loopback is loopback

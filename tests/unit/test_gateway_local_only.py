@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
+from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
 from orchestrator.gateway.http.local_only import refusal
-from orchestrator.gateway.http.strangers import Strangers
 
 LOCAL = {"host": "127.0.0.1:8080"}
 
@@ -93,25 +93,25 @@ def test_two_hosts_of_which_one_is_another() -> None:
     assert refusal(Headers(raw=raw)) is not None
 
 
-def test_strangers_are_counted_and_forgotten() -> None:
+def test_failures_of_peers_are_counted_and_forgotten() -> None:
     now = 1000.0
-    strangers = Strangers(3, clock=lambda: now)
+    failures = FailedAuthLimiter(3, clock=lambda: now)
     for _ in range(3):
-        assert strangers.wait("10.0.0.1") == 0
-        strangers.note("10.0.0.1")
-    assert strangers.wait("10.0.0.1") == pytest.approx(20)
-    assert strangers.wait("10.0.0.2") == 0
+        assert failures.retry_after("10.0.0.1") == 0
+        failures.record_failure("10.0.0.1")
+    assert failures.retry_after("10.0.0.1") == pytest.approx(20)
+    assert failures.retry_after("10.0.0.2") == 0
     now += 20
-    assert strangers.wait("10.0.0.1") == 0
+    assert failures.retry_after("10.0.0.1") == 0
     # One customer has many addresses of IPv6.
     for last in range(3):
-        strangers.note(f"2001:db8::{last}")
-    assert strangers.wait("2001:db8::ffff") > 0
-    assert strangers.wait("2001:db8:0:1::1") == 0
-    unlimited = Strangers(0)
+        failures.record_failure(f"2001:db8::{last}")
+    assert failures.retry_after("2001:db8::ffff") > 0
+    assert failures.retry_after("2001:db8:0:1::1") == 0
+    unlimited = FailedAuthLimiter(0)
     for _ in range(100):
-        unlimited.note("-")
-    assert unlimited.wait("-") == 0
+        unlimited.record_failure("-")
+    assert unlimited.retry_after("-") == 0
     for number in range(20_000):
-        strangers.note(str(number))
-    assert len(strangers._whole) <= 10_000
+        failures.record_failure(str(number))
+    assert len(failures._forgotten_at) <= 10_000

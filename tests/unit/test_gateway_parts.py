@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.user_input import File, Image
 from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.http.errors import InvalidRequest, RateLimited
-from orchestrator.gateway.openai.addresses import is_public
 from orchestrator.gateway.openai.attachments import check_addresses
-from orchestrator.gateway.tenants.lanes import Lanes
-from orchestrator.gateway.tenants.slots import Slots
+from orchestrator.gateway.openai.public_urls import is_public
+from orchestrator.gateway.tenants.concurrency import RequestSlot, TenantConcurrency
+from orchestrator.gateway.tenants.stream_slots import StreamSlots
 from orchestrator.gateway.turn_labels import RESERVED, Labels, labelled, labels_of, metadata_of
 
 
@@ -105,29 +105,29 @@ def test_labels_of_another_release_are_read() -> None:
     assert labels_of(turn(stored[RESERVED])) == Labels(digest="d", seeded=3)
 
 
-def test_so_many_slots_and_no_more() -> None:
-    slots = Slots(2)
-    with slots.slot("a"), slots.slot("a"):
-        with pytest.raises(RateLimited) as caught, slots.slot("a"):
+def test_a_tenant_has_so_many_stream_slots() -> None:
+    slots = StreamSlots(2)
+    with slots.hold("a"), slots.hold("a"):
+        with pytest.raises(RateLimited) as caught, slots.hold("a"):
             pass
         assert caught.value.shown_code == "streams_exceeded"
-        with slots.slot("b"):
+        with slots.hold("b"):
             pass
-    with slots.slot("a"):
+    with slots.hold("a"):
         assert slots._taken == {"a": 1}
     assert slots._taken == {}
-    unlimited = Slots(0)
-    with unlimited.slot("a"), unlimited.slot("a"), unlimited.slot("a"):
+    unlimited = StreamSlots(0)
+    with unlimited.hold("a"), unlimited.hold("a"), unlimited.hold("a"):
         pass
 
 
-async def test_lanes_of_one_tenant_do_not_hold_another_up() -> None:
-    lanes = Lanes(2)
+async def test_long_reads_of_one_tenant_do_not_hold_another_up() -> None:
+    reads = TenantConcurrency(2)
     running = dict.fromkeys("ab", 0)
     go_on = asyncio.Event()
 
     async def step(tenant: str) -> None:
-        async with lanes.lane(tenant):
+        async with reads.slot(tenant):
             running[tenant] += 1
             await go_on.wait()
 
@@ -139,4 +139,21 @@ async def test_lanes_of_one_tenant_do_not_hold_another_up() -> None:
     go_on.set()
     await asyncio.gather(*steps, return_exceptions=True)
     assert running == {"a": 4, "b": 1}
-    assert lanes._lanes == {} == lanes._users
+    assert reads._semaphores == {} == reads._users
+
+
+async def test_the_slot_of_a_request_is_given_back_once() -> None:
+    concurrency = TenantConcurrency(1)
+    first, second = RequestSlot(concurrency, "a"), RequestSlot(concurrency, "a")
+    first.release()
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    first.release()
+    await waiting
+    # Not the second request's slot.
+    first.release()
+    assert concurrency._users == {"a": 1}
+    second.release()
+    assert concurrency._users == {} == concurrency._semaphores

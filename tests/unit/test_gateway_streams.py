@@ -129,7 +129,7 @@ def test_text_that_is_given_up_ends_as_incomplete() -> None:
 def test_text_that_did_not_come_in_pieces_comes_at_the_end() -> None:
     assert texts(respond([STARTED], PLAIN)) == ["it is there"]
     assert texts(respond([STARTED, delta("it is")], PLAIN)) == ["it is there"]
-    # Text that contradicts what the turn kept is given up like any other.
+    # Text that contradicts the stored reply is discarded like any other.
     assert texts(respond([STARTED, delta("other")], PLAIN)) == ["other", "it is there"]
 
 

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from agentapi.supervision import Supervisor
-from workers.isolation import IsolatedTurns, SuspectTurn
+from workers.isolation import IsolatedTurns
 from workers.outage import Outage
+from workers.turns.suspect import SuspectTurn
 
 
 def test_a_job_is_answered_when_passing_its_turn_on_raises() -> None:

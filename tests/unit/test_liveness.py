@@ -11,8 +11,8 @@ import pytest
 
 from agentapi.supervision import Supervisor
 from tests.faults import until
-from workers.loop_thread import LoopThread
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, starved, threads_probe
+from workers.upkeep.loop_thread import LoopThread
 
 WAIT = 30
 

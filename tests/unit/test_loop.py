@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, ToolContext, tool
+from agentapi.admission import local_gate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -19,6 +21,7 @@ from agentapi.conversation.messages import (
 )
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy, retry_delay
+from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
@@ -75,10 +78,14 @@ def again() -> str:
 agent = Agent(name="a", system_prompt="Sys.", provider="offline", tools=[wait, fail, again])
 
 
+def chain(agent: AgentDefinition) -> Provider:
+    return chain_of(agent, gate=local_gate({}))
+
+
 async def run(model: Provider, log: Log | None = None, **more: Any) -> TurnResult:
     more.setdefault("progress", TurnProgress(user=UserMessage(content="hi", turn_id="t")))
     outcome = await TurnRun(
-        agent=more.pop("agent", agent),
+        agent=more.pop("agent", agent).definition,
         history=History(messages=more.pop("history", ())),
         connect=lambda _: model,
         context=CONTEXT,

@@ -7,7 +7,7 @@ import pytest
 from agentapi.providers import providers
 from agentapi.supervision import Supervisor
 from tests.faults import until
-from workers.loop_thread import LoopThread
+from workers.upkeep.loop_thread import LoopThread
 
 
 class Panic(BaseException):

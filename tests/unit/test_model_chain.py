@@ -9,7 +9,6 @@ import pytest
 
 from agentapi import Agent, tool
 from agentapi.engine.model_call import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
-from agentapi.engine.model_chain import chain_of
 from agentapi.errors import (
     AgentAPIError,
     ContextTooLong,
@@ -26,7 +25,7 @@ from agentapi.providers import ModelChoice, providers, register_provider
 from agentapi.providers.errors import refused
 from agentapi.testing import Act, ScriptedProvider, call, calls, says
 from agentapi.turns import ModelStep, TurnResult
-from tests.unit.test_loop import Log, run
+from tests.unit.test_loop import Log, chain, run
 
 BOTH = ["openai:gpt-a", "gemini"]
 
@@ -41,7 +40,7 @@ def look() -> str:
 
 async def ask(log: Log | None = None, provider: Any = None, **more: Any) -> TurnResult:
     agent = Agent(name="a", provider=provider or BOTH, tools=[look])
-    return await run(chain_of(agent), log, agent=agent, **more)
+    return await run(chain(agent.definition), log, agent=agent, **more)
 
 
 def unavailable(retry_after: float | None = None) -> ProviderUnavailable:
@@ -62,11 +61,11 @@ def unavailable(retry_after: float | None = None) -> ProviderUnavailable:
 )
 def test_whom_an_agent_asks(provider: Any, model: str | None, expected: list[str]) -> None:
     agent = Agent(name="a", provider=provider, model=model)
-    assert [str(choice) for choice in agent.choices] == expected
+    assert [str(choice) for choice in agent.definition.choices] == expected
 
 
 def test_only_the_first_colon_separates() -> None:
-    [choice] = Agent(name="a", provider="openrouter:deepseek/r1:free").choices
+    [choice] = Agent(name="a", provider="openrouter:deepseek/r1:free").definition.choices
     assert choice == ModelChoice(provider="openrouter", model="deepseek/r1:free")
 
 
@@ -76,13 +75,21 @@ def test_only_the_first_colon_separates() -> None:
         ([], None, r"provider is \[\], expected a name such as 'openai'.*or a list"),
         ({"openai": 1}, None, "expected a name such as"),
         (None, None, "provider is None, expected a name"),
-        (["openai", 7], None, "provider 7 is a int, expected text"),
+        (["openai", 7], None, "provider 7 is a int, expected a string"),
         ("opnai:gpt-a", None, "unknown provider 'opnai': expected one of .*offline"),
         ("", None, "unknown provider ''"),
-        ("openai:", None, "'openai:' has no model behind its colon: expected such as 'openai:gpt"),
-        ("openai:gpt-a", "gpt-b", r"model='gpt-b' has no place.*openai:gpt-a\): leave one"),
-        (["openai", "openai"], None, "provider 'openai' comes twice"),
-        (["openai:gpt-a", "openai"], "gpt-a", "provider 'openai:gpt-a' comes twice"),
+        (
+            "openai:",
+            None,
+            "'openai:' has no model after its colon: .* like 'openai:gpt",
+        ),
+        (
+            "openai:gpt-a",
+            "gpt-b",
+            r"model='gpt-b' applies to no .*openai:gpt-a\): remove one",
+        ),
+        (["openai", "openai"], None, "provider 'openai' is listed twice"),
+        (["openai:gpt-a", "openai"], "gpt-a", "provider 'openai:gpt-a' is listed twice"),
     ],
 )
 def test_what_no_agent_can_ask(provider: Any, model: str | None, told: str) -> None:
@@ -178,7 +185,7 @@ async def test_each_provider_gets_the_options_for_all_and_its_own(script: Play) 
         "gemini": {"maxOutputTokens": 200, "temperature": 1},
     }
     agent = Agent(name="a", provider=BOTH, options=options)
-    assert (await run(chain_of(agent), agent=agent)).text == "Hello"
+    assert (await run(chain(agent.definition), agent=agent)).text == "Hello"
     assert first.requests[0].options == {"temperature": 0, "max_completion_tokens": 300}
     assert second.requests[0].options == {"temperature": 1, "maxOutputTokens": 200}
 
@@ -187,7 +194,7 @@ async def test_options_under_a_name_that_is_no_provider_of_the_agent_are_sent(sc
     alone = script(says("Hello"))
     options = {"openai": {"seed": 1}, "provider": {"sort": "price"}}
     agent = Agent(name="a", provider="openai", options=options)
-    await run(chain_of(agent), agent=agent)
+    await run(chain(agent.definition), agent=agent)
     assert alone.requests[0].options == {"seed": 1, "provider": {"sort": "price"}}
 
 

@@ -89,7 +89,7 @@ async def test_a_takeover_continues_behind_a_rejected_reply(script: Script) -> N
         progress.steps = [step_from_json(step_to_json(rejected))]
         context = ToolContext(conversation_id="c", turn_id="t")
         outcome = await TurnRun(
-            agent=agent,
+            agent=agent.definition,
             history=History(),
             connect=lambda _: model,
             progress=progress,

@@ -7,17 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from agentapi.conversation.cleaning import MOST_COUNTED, clean_message, clean_usage
 from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage, dumps
-from agentapi.decoding.plain import (
-    MOST_COUNTED,
-    Pieces,
-    TooDeep,
-    clean_message,
-    clean_text,
-    clean_usage,
-    cut,
-    plain,
-)
+from agentapi.decoding.plain import Pieces, TooDeep, clean_text, cut, plain
 from agentapi.faults import named
 
 HIGH, LOW, SMILE = "\ud83d", "\ude00", "\U0001f600"

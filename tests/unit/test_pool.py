@@ -22,9 +22,9 @@ from workers.celery_ext.outcomes import (
     TurnRevoked,
 )
 from workers.celery_ext.pool import JSON, TurnPool, to_tell
-from workers.isolation import SuspectTurn
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.decision import HandBack
+from workers.turns.suspect import SuspectTurn
 
 
 class Panic(BaseException):

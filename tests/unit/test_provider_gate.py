@@ -184,7 +184,7 @@ async def test_what_the_provider_asked_of_one_holds_all() -> None:
     fleet = Fleet(limits={"p": ProviderLimits(requests=100)})
     await fleet.fail(fleet.one, status=429, retry_after=20)
     for gate in (fleet.one, fleet.two):
-        with pytest.raises(ProviderHeld, match="asked to be left alone") as caught:
+        with pytest.raises(ProviderHeld, match="asked clients to wait") as caught:
             await gate.enter("p", request(), alone=True)
         assert caught.value.retry_after == pytest.approx(20)
     trips = len(fleet.traffic.trips)
@@ -261,7 +261,9 @@ async def test_a_chain_does_not_wait_for_a_budget_while_another_answers(script: 
     second = script(says("two"), says("three"), provider="gemini")
     gate = ProviderGate(InMemoryTraffic(), {"openai": ProviderLimits(requests=1)})
     agent = Agent(name="a", provider=["openai", "gemini"])
-    replies = [(await run(chain_of(agent, gate=gate), agent=agent)).text for _ in range(3)]
+    replies = [
+        (await run(chain_of(agent.definition, gate=gate), agent=agent)).text for _ in range(3)
+    ]
     assert replies == ["one", "two", "three"]
     assert (len(first.requests), len(second.requests)) == (1, 2)
 
@@ -274,12 +276,14 @@ async def test_when_all_breakers_are_open_it_waits_for_the_first(script: Play) -
             traffic.failed(provider, str(n), hold=None, counts=True)
     gate = ProviderGate(traffic, {})
     agent = Agent(name="a", provider=["openai", "gemini"])
-    for choice in agent.choices:
+    for choice in agent.definition.choices:
         await gate.enter(choice.provider, request(), alone=True)
     gate.look()
     with pytest.raises(TurnParked) as caught:
         await run(
-            chain_of(agent, gate=gate), agent=agent, retry=RetryPolicy(failures=1, park_after=5)
+            chain_of(agent.definition, gate=gate),
+            agent=agent,
+            retry=RetryPolicy(failures=1, park_after=5),
         )
     assert caught.value.failures == 2
     assert 25 < caught.value.delay <= 37.5
@@ -290,10 +294,10 @@ async def test_it_parks_for_the_budget_without_a_failure(script: Play) -> None:
     script(says("one"))
     gate = ProviderGate(InMemoryTraffic(), {"openai": ProviderLimits(requests=1)})
     agent = Agent(name="a", provider="openai")
-    await run(chain_of(agent, gate=gate), agent=agent)
+    await run(chain_of(agent.definition, gate=gate), agent=agent)
     with pytest.raises(TurnParked) as caught:
         await run(
-            chain_of(agent, gate=gate),
+            chain_of(agent.definition, gate=gate),
             agent=agent,
             retry=RetryPolicy(max_retries=0, failures=0, park_after=5),
         )
@@ -308,7 +312,9 @@ async def test_a_short_wait_for_the_budget_is_slept_through(script: Play) -> Non
     agent = Agent(name="a", provider="openai")
     for expected in ("one", "two"):
         result = await run(
-            chain_of(agent, gate=gate), agent=agent, retry=RetryPolicy(max_retries=0, park_after=5)
+            chain_of(agent.definition, gate=gate),
+            agent=agent,
+            retry=RetryPolicy(max_retries=0, park_after=5),
         )
         assert result.text == expected
 
@@ -321,7 +327,7 @@ async def test_an_agent_by_itself_keeps_to_the_limits(
     agent = Agent(name="a", provider="openai")
     with pytest.raises(ContextTooLong):
         await agent.run("x" * 400)
-    assert local_gate() is local_gate()
+    assert local_gate({}) is local_gate({})
 
 
 def test_limits_are_json() -> None:

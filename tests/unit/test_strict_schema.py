@@ -39,7 +39,7 @@ class Order(BaseModel):
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    made = OutputType(kind, "a").spec.strict_schema
+    made = strict(OutputType(kind, "a").spec.schema)
     assert made is not None
     return dict(made)
 
@@ -84,7 +84,7 @@ class Free(BaseModel, extra="allow"):
     "kind", [dict[str, int], Any, list[Any], list, tuple[int, str], Free, dict], ids=str
 )
 def test_what_strict_mode_cannot_say(kind: Any) -> None:
-    assert OutputType(kind, "a").spec.strict_schema is None
+    assert strict(OutputType(kind, "a").spec.schema) is None
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_faults_and_delays(script: Script, eager_orchestrator: Eager) -> None:
 def test_a_script_that_is_too_short_says_so(script: Script, eager_orchestrator: Eager) -> None:
     script(calls(call("lookup_order", order_id="7")))
     turn = eager_orchestrator([support]).enqueue("support", "hi")
-    assert "model call 2 was not foreseen" in assert_failed(turn, "internal").error.message  # type: ignore[union-attr]
+    assert "model call 2 was not expected" in assert_failed(turn, "internal").error.message  # type: ignore[union-attr]
 
 
 async def test_a_streamed_script() -> None:

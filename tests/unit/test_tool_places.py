@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agentapi.tools.threads import run_in_tool_thread, tool_threads
+from agentapi.tools.threads import limit_tool_threads, run_in_tool_thread, tool_threads
 from tests.faults import until
 from workers.upkeep.tool_places import ToolPlaces
 
@@ -17,9 +17,9 @@ WAIT = 30
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]:
-    monkeypatch.setenv("AGENTAPI_TOOL_THREADS", "2")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made = asyncio.new_event_loop()
+    limit_tool_threads(made, 2)
     thread = threading.Thread(target=made.run_forever)
     thread.start()
     yield made

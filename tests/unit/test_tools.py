@@ -122,7 +122,7 @@ def test_what_cannot_be_a_tool() -> None:
         def odd(x: threading.Thread) -> str:
             return str(x)
 
-    with pytest.raises(InvalidTool, match="no tool name"):
+    with pytest.raises(InvalidTool, match="not a valid tool name"):
         tool(name="two words")(lambda: "x")
     with pytest.raises(InvalidTool, match="timeout is 0"):
         tool(timeout=0)(test_what_cannot_be_a_tool)

@@ -19,8 +19,8 @@ from celery.worker.control import Panel, inspect_command
 from agentapi.broker.wire import turn_of_task
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.logs import line
+from workers.celery_ext.status import status_of
 from workers.turns.running import StopReason
-from workers.upkeep.status import status_of
 
 log = logging.getLogger("agentapi.control")
 

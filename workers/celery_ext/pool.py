@@ -24,10 +24,10 @@ from celery.concurrency.base import BasePool
 from agentapi.broker.wire import TASK_NAME
 from agentapi.supervision import Service
 from workers.celery_ext.outcomes import broken, told, told_of_refusal
-from workers.isolation import SuspectTurn
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.decision import HandBack, TurnDecision
 from workers.turns.summary import Summary
+from workers.turns.suspect import SuspectTurn
 
 JSON: Final = "application/json"
 

@@ -1,6 +1,5 @@
-"""Suspect turns, which lost their worker, run in processes of their own: a crash harms no other."""
+"""Running turns that lost their worker in processes of their own."""
 
-from workers.isolation.messages import SuspectTurn
 from workers.isolation.places import IsolatedTurns
 
-__all__ = ["IsolatedTurns", "SuspectTurn"]
+__all__ = ["IsolatedTurns"]

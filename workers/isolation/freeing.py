@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from agentapi import Settings
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
 from agentapi.stores import RedisTurnStore
-from workers.isolation.messages import SuspectTurn
+from workers.dispatch import Dispatcher
 from workers.outage import Outage, ride_out
-
-if TYPE_CHECKING:
-    from workers.app import WorkerApp
+from workers.turns.suspect import SuspectTurn
 
 log = logging.getLogger("agentapi.watchdog")
 
 
-def free_turns(app: WorkerApp, candidate: str, waiting: Sequence[SuspectTurn]) -> None:
+def free_turns(
+    settings: Settings,
+    dispatcher: Dispatcher,
+    process: str,
+    candidate: str,
+    waiting: Sequence[SuspectTurn],
+) -> None:
     """End the leases of a worker that is certainly dead, and wake others for its turns.
 
     Args:
-        app: The worker's app, with nothing connected or started.
+        settings: The worker's settings.
+        dispatcher: Sends wake-ups.
+        process: The prefix of the worker's claim tokens.
         candidate: The worker's name in the election of the sweeper.
         waiting: Suspect turns of the worker that no process had claimed yet.
     """
-    settings = app.settings
     store = RedisTurnStore(settings)
 
     def free() -> list[str]:
         store.resign(candidate)
-        return store.orphan(app.runtime.process)
+        return store.orphan(process)
 
     try:
         # No longer than a lease: after that all leases have expired anyway.
         freed = ride_out(free, outage=Outage(), patience=settings.lease_ttl)
         # The sweep would do this too, a second later.
         for wakeup in store.redispatch(freed, claimed={}):
-            app.dispatcher.send(wakeup)
+            dispatcher.send(wakeup)
         for turn in waiting:
-            app.dispatcher.send(turn.wakeup)
+            dispatcher.send(turn.wakeup)
         log.warning(line("worker.died", worker=candidate, freed=len(freed)))
     except AgentAPIError as error:
         log.warning(line("watchdog.failed", worker=candidate, error=error.code))

@@ -31,11 +31,11 @@ from workers.isolation.messages import (
     NotStarted,
     Request,
     Run,
-    SuspectTurn,
     encode,
 )
 from workers.isolation.watchdog import Watchdog
 from workers.outage import Outage, ride_out
+from workers.turns.suspect import SuspectTurn
 
 log = logging.getLogger("agentapi.isolation")
 

@@ -34,9 +34,9 @@ from workers.isolation.messages import (
     NotStarted,
     Response,
     Run,
-    SuspectTurn,
     encode,
 )
+from workers.turns.suspect import SuspectTurn
 
 log = logging.getLogger("agentapi.watchdog")
 

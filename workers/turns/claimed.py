@@ -8,7 +8,7 @@ from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
 from agentapi.stores import Claim
 from workers.turns.running import RunningTurn
-from workers.work.base import Work
+from workers.turns.work import Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

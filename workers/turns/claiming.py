@@ -18,14 +18,14 @@ from agentapi.logs import line
 from agentapi.stores import Claim, Refusal, RefusalReason, Unreadable, Wakeup, WorkerStore
 from agentapi.turns.kinds import kind_of
 from workers.dispatch import Dispatcher
-from workers.isolation.messages import SuspectTurn
 from workers.outage import Outage, ride_out
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.running import RunningTurn, RunningTurns
 from workers.turns.summary import Summary, of_turn
+from workers.turns.suspect import SuspectTurn
 from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
-from workers.work.kinds import Works
+from workers.turns.work import Works
 
 log = logging.getLogger("agentapi.turn")
 

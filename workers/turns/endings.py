@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentapi import Agent
+from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import AgentAPIError
 from agentapi.faults import named, text_of
@@ -13,7 +13,7 @@ from agentapi.stores.refusals import missed_deadline
 from agentapi.turns import TurnError, TurnResult, TurnStatus
 
 
-def completed(result: TurnResult, asked: Agent, progress: TurnProgress) -> Ending:
+def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress) -> Ending:
     """The ending of a turn with a reply."""
     return Ending(
         answered_by=result.agent,

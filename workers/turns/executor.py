@@ -7,7 +7,8 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.tool_calls import Suspension
 from agentapi.errors import AgentAPIError, DeadlineExceeded, PoisonTurn, StoreUnavailable
 from agentapi.signals import RuntimeSignal
@@ -20,8 +21,8 @@ from workers.turns.decision import Commit, Suspend, TurnDecision, decide
 from workers.turns.endings import broken, check_deadline, completed, stopped
 from workers.turns.events import EventLog
 from workers.turns.log import WorkerLog
+from workers.turns.work import Attempt
 from workers.turns.writing import TurnWriter
-from workers.work.base import Attempt
 
 log = logging.getLogger("agentapi.turn")
 
@@ -108,7 +109,7 @@ class TurnExecutor:
         return await running.call(lambda: self.writer.write(running, suspend))
 
     async def _attempt(
-        self, turn: ClaimedTurn, agent: Agent, book: CallBook
+        self, turn: ClaimedTurn, agent: AgentDefinition, book: CallBook
     ) -> TurnResult | Suspension:
         """Do the turn's work, within the turn's time."""
         claim = turn.claim

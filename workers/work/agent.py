@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import unknown_agent, widest_window
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import Window
@@ -18,7 +19,7 @@ from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending, HistoryStore
 from agentapi.turns import TurnResult
-from workers.work.base import Attempt, context_of, retry_policy
+from workers.turns.work import Attempt, context_of, retry_policy
 from workers.work.compaction import Compactor
 
 
@@ -27,7 +28,7 @@ class AgentWork:
     """Runs the agent loop with a provider's model."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
+    agents: Mapping[str, AgentDefinition]
     store: HistoryStore
     gate: ProviderGate
     compactor: Compactor
@@ -49,7 +50,7 @@ class AgentWork:
         known = target in (None, name) or target in self.agents
         return not known and agent.handoff_to(str(target)) is None
 
-    def agent(self, claim: Claim) -> Agent:
+    def agent(self, claim: Claim) -> AgentDefinition:
         """See `Work.agent`."""
         name = _name(claim)
         agent = self.agents.get(name)
@@ -100,7 +101,7 @@ def _name(claim: Claim) -> str:
     return claim.answering or claim.turn.agent
 
 
-def _not_summarised(agent: Agent, claim: Claim) -> Sequence[Message]:
+def _not_summarised(agent: AgentDefinition, claim: Claim) -> Sequence[Message]:
     """The loaded history without the messages that the summary covers."""
     if agent.compact is None:
         return claim.history

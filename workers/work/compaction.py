@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import unknown_agent
 from agentapi.conversation.compaction import (
     COMPACT,
@@ -33,7 +34,7 @@ from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
 from agentapi.turns import NewTurn, TurnKind, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
-from workers.work.base import Attempt, retry_policy
+from workers.turns.work import Attempt, retry_policy
 
 log = logging.getLogger("agentapi.compaction")
 
@@ -48,7 +49,7 @@ class Compactor:
     store: TurnStore
     dispatcher: Dispatcher
 
-    def after(self, agent: Agent, claim: Claim, ending: Ending) -> None:
+    def after(self, agent: AgentDefinition, claim: Claim, ending: Ending) -> None:
         """After a turn: start a summary of the conversation, if one is due.
 
         If the worker dies before that, the conversation's next turn starts it.
@@ -93,7 +94,7 @@ class CompactionWork:
     """Summarises. A summary is stored only if no other turn was faster."""
 
     settings: Settings
-    agents: Mapping[str, Agent]
+    agents: Mapping[str, AgentDefinition]
     store: TurnStore
     gate: ProviderGate
 
@@ -108,7 +109,7 @@ class CompactionWork:
         except InvalidMessage:
             return False
 
-    def agent(self, claim: Claim) -> Agent:
+    def agent(self, claim: Claim) -> AgentDefinition:
         """See `Work.agent`."""
         name = _task(claim).agent
         agent = self.agents.get(name)
@@ -130,7 +131,7 @@ class CompactionWork:
                 break
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
 
-    def _piece(self, agent: Agent, task: CompactionTask) -> _Piece | None:
+    def _piece(self, agent: AgentDefinition, task: CompactionTask) -> _Piece | None:
         """The next messages to summarise, if any."""
         compaction = agent.compact or Compaction()
         summary = self.store.summary(task.conversation_id)
@@ -155,7 +156,7 @@ class CompactionWork:
         )
 
     async def _ask(
-        self, agent: Agent, provider: Provider, piece: _Piece, claim: Claim
+        self, agent: AgentDefinition, provider: Provider, piece: _Piece, claim: Claim
     ) -> ModelResponse:
         async def request() -> ModelRequest:
             return ModelRequest(

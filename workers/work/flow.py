@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.window import Window
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.progress import TurnProgress
@@ -13,7 +14,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.flows import Flow
 from agentapi.stores import Claim, Ending
 from agentapi.turns import TurnResult
-from workers.work.base import Attempt, context_of
+from workers.turns.work import Attempt, context_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class FlowWork:
         """See `Work.lacks_agent`. Every worker knows the flows."""
         return False
 
-    def agent(self, claim: Claim) -> Agent:
+    def agent(self, claim: Claim) -> AgentDefinition:
         """See `Work.agent`."""
         return self.flow.agent
 

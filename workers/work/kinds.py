@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
-from agentapi import Agent, Settings
+from agentapi import Settings
 from agentapi.admission import ProviderGate
+from agentapi.agents.definition import AgentDefinition
 from agentapi.flows import chain_flow, gather_flow
 from agentapi.stores import TurnStore
 from agentapi.turns.kinds import TurnKind
 from workers.dispatch import Dispatcher
+from workers.turns.work import Works
 from workers.work.agent import AgentWork
-from workers.work.base import Work
 from workers.work.compaction import CompactionWork, Compactor
 from workers.work.flow import FlowWork
-
-Works: TypeAlias = Mapping[TurnKind, Work]
-"""The work of each kind."""
 
 
 def make_works(
     settings: Settings,
-    agents: Mapping[str, Agent],
+    agents: Mapping[str, AgentDefinition],
     store: TurnStore,
     dispatcher: Dispatcher,
     gate: ProviderGate,

@@ -1,11 +1,11 @@
--- Take a model call's place in its provider's budget, if it may be made now.
+-- Reserve a place for a model call in its provider's budget, if it may be made now.
 -- KEYS 1 state (hash: hold, open, probe, probe_until), 2 times (zset: charge -> ms),
 --      3 charges (hash: charge -> tokens; requests, tokens -> sums)
 -- ARGV 1 call id, 2 tokens, 3 most requests (0 for no limit), 4 most tokens (0 for no limit),
 --      5 window, 6 whether the breaker counts (0|1), 7 how long a probe may take
 -- Returns {'admitted'}, or {'wait', reason, ms} and nothing is changed; reason: hold, open, budget
--- Promise: the charges of any window stay within the limits (but for what settle.lua adds); while
--- a breaker is half-open, one call at a time passes. A repeat is answered as the first was.
+-- Promise: the charges of any window stay within the limits (except for what settle.lua adds). While a
+-- breaker is half-open, one call at a time passes. A repeat gets the same answer as the first call.
 
 local call_id, call_tokens, request_limit, token_limit, window_time, breaker_counts,
   probe_time = unpack(ARGV)
@@ -36,7 +36,7 @@ if most_requests > 0 or most_tokens > 0 then
     return (most_requests > 0 and requests > most_requests)
       or (most_tokens > 0 and tokens > most_tokens)
   end
-  -- From the oldest on: when has enough left the window?
+  -- Starting with the oldest charge: when will enough of them have left the window?
   local from, free = 0, now
   while full() do
     local page = redis.call('ZRANGE', KEYS[2], from, from + 99, 'WITHSCORES')

@@ -1,9 +1,9 @@
--- A model call was answered.
+-- Record an answered model call.
 -- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
 -- ARGV none
--- Returns how the provider stands: {ms of its hold, not closed (0|1), ms until it may be probed}
--- Promise: a breaker that may be probed closes, failures are forgotten; one that is open stays so,
--- since the answer may be to a call from before.
+-- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed}
+-- Promise: a breaker that may be probed closes and its failures are deleted. An open one stays open,
+-- since the answer may belong to a call made before it opened.
 
 local now = now_ms()
 local open = redis.call('HGET', KEYS[1], 'open')

@@ -1,10 +1,10 @@
--- A model call failed in passing: hold the fleet, or count towards the breaker, or both.
+-- Record a transient failure of a model call: hold the fleet, or count it towards the breaker, or both.
 -- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
 -- ARGV 1 call id, 2 ms to hold (0 for none), 3 whether the failure counts (0|1), 4 failures that
 --      open, 5 time within which, 6 time to stay open, 7 how long to remember
--- Returns how the provider stands: {ms of its hold, not closed (0|1), ms until it may be probed}
--- Promise: a hold is never shortened; enough failures open the breaker, the probe's opens it again,
--- and others' change nothing while it is open. A repeat counts once.
+-- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed}
+-- Promise: a hold is never shortened. Enough failures open the breaker, a failed probe reopens it, and
+-- other failures change nothing while it is open. A repeat counts once.
 
 local call_id, hold_time, counts, opening_failures, within, open_time, memory_time = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Common to the scripts about providers; put before each of them, behind the stores' own prelude.
+-- Shared by the scripts for providers; prepended to each of them, after the stores' prelude.
 --
--- A provider's budget is a log: a sorted set of charges by time, and a hash of their tokens with the
--- sums of all ('requests', 'tokens'). A charge whose id ends in ':more' is what a call cost beyond its
--- reservation: tokens, and no request.
+-- A provider's budget is a log: a sorted set of charges by time, and a hash of their tokens that also
+-- holds the sums ('requests', 'tokens'). An id that ends in ':more' marks the tokens that a call cost
+-- beyond its reservation; such a charge is not a request.
 
--- Let a key live for so long, at least.
+-- Extend a key's time to live to at least ms.
 local function keep(key, ms)
   if redis.call('PTTL', key) < ms then
     redis.call('PEXPIRE', key, int(ms))
@@ -15,8 +15,7 @@ local function requests_of(charge)
   return string.sub(charge, -5) == ':more' and 0 or 1
 end
 
--- Forget the charges that have left the window. One that is exactly as old as the window is long
--- still counts.
+-- Delete the charges that have left the window. A charge exactly as old as the window still counts.
 local function slide(times_key, charges_key, now, window)
   local last = int(now - window - 1)
   local gone = redis.call('ZRANGEBYSCORE', times_key, '-inf', last)
@@ -43,7 +42,7 @@ local function charge(times_key, charges_key, now, window, id, tokens)
   keep(charges_key, window + 1000)
 end
 
--- How a provider stands: {ms of its hold, whether its breaker is not closed (0|1), ms until it may
+-- The state of a provider: {ms of its hold, whether its breaker is not closed (0|1), ms until it may
 -- be probed}.
 local function standing(state_key, now)
   local state = redis.call('HMGET', state_key, 'hold', 'open')

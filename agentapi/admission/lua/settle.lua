@@ -1,9 +1,9 @@
--- Charge what a model call has really cost.
+-- Charge the actual cost of a model call.
 -- KEYS 1 times (zset: charge -> ms), 2 charges (hash: charge -> tokens; requests, tokens -> sums)
 -- ARGV 1 call id, 2 tokens that were reserved, 3 tokens that were used, 4 window
--- Returns the tokens that count now
--- Promise: what was reserved and not used is free at once; what was used beyond is charged now, even
--- over the limit, and when the reservation has left the window. A repeat changes nothing.
+-- Returns the tokens that are charged now
+-- Promise: unused tokens of the reservation are freed immediately. Tokens beyond it are charged now, even
+-- over the limit, and even when the reservation has left the window. A repeat changes nothing.
 
 local call_id, reserved_tokens, used_tokens, window_time = unpack(ARGV)
 

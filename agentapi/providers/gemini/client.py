@@ -1,8 +1,8 @@
-"""Google's Gemini through `google-genai`'s async client.
+"""Google's Gemini through the async client of `google-genai`.
 
-Contents and tools go in as `extra_body`, the one public way past the SDK's conversion of every
-part (google-genai 3.4: 40 ms at 100 messages, 4 ms so). Automatic function calling,
-continuation and the SDK's retries are off: the runtime owns the loop.
+Contents and tools are passed as `extra_body`, the only public way around the SDK's conversion of
+every part (google-genai 3.4: 4 ms instead of 40 ms at 100 messages). Automatic function calling,
+continuation and the SDK's retries are off, because the runtime does all of that.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _MODEL_SLIPPED: Final = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "OTHER"}
 )
 _TOOLS_OR_JSON: Final = re.compile(r"\bgemini-[12]\b")
-"""Models that refuse function calling together with a JSON reply."""
+"""Models that do not support function calling together with a JSON reply."""
 _MARKS: Final = frozenset({"thought", "thoughtSignature"})
 _KEY_REASONS: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED", "API key not valid")
 _TRANSPORT: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class GeminiProvider:
-    """A client of the Gemini API, with one pool of connections."""
+    """A client of the Gemini API, with one connection pool."""
 
     name = PROVIDER
     takes_attachments = True
@@ -72,18 +72,18 @@ class GeminiProvider:
         default_model: str = DEFAULT_MODEL,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        """Make a client; connects when first used. Needs a running event loop.
+        """Create a client; it connects at first use. Needs a running event loop.
 
         Args:
             api_key: The key; never shown.
-            base_url: Of the server; Google's, or `GOOGLE_GEMINI_BASE_URL`, when not given.
-            default_model: For agents that name none.
-            timeout: Longest silence of the server in seconds.
+            base_url: URL of the server; `GOOGLE_GEMINI_BASE_URL` or Google's when not given.
+            default_model: The model for agents that do not name one.
+            timeout: Maximum seconds of silence of the server.
         """
         hide_quotes()
         self.default_model = default_model
         self._key = api_key
-        # The SDK puts its own timeout, none, in place of the session's (google-genai 3.4).
+        # The SDK overrides the session's timeout with its own, which is none (google-genai 3.4).
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
@@ -94,17 +94,17 @@ class GeminiProvider:
             http_options=types.HttpOptions(
                 base_url=base_url,
                 aiohttp_client=self._session,
-                # Without it one failed connection is tried again after up to 10 s.
+                # Otherwise the SDK retries a failed connection after up to 10 s.
                 retry_options=types.HttpRetryOptions(attempts=1),
             ),
         )
 
     @classmethod
     def from_environment(cls) -> GeminiProvider:
-        """A client by `GOOGLE_API_KEY` or `GEMINI_API_KEY`, and `GEMINI_MODEL`.
+        """Create a client from `GOOGLE_API_KEY` or `GEMINI_API_KEY`, and `GEMINI_MODEL`.
 
         Raises:
-            ProviderMisconfigured: There is no key.
+            ProviderMisconfigured: No key is set.
         """
         key = os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         if not key:
@@ -172,19 +172,18 @@ class GeminiProvider:
                 "did not answer in time" if isinstance(error, TimeoutError) else "cannot be reached"
             )
             return broken(self.name, f"{what}: {type(error).__name__} {error}", self._key)
-        # The SDK raises plain ValueErrors (and pydantic's) for answers it cannot read.
+        # The SDK raises ValueErrors, pydantic's among them, for answers that it cannot read.
         return broken(self.name, f"sent an answer that cannot be read: {type(error).__name__}")
 
 
 def hide_quotes() -> None:
-    """Hide the SDK's warnings of values it does not know: it quotes them, and warnings end up in
-    logs."""
+    """Hide the SDK's warnings about unknown values: they quote the values, and end up in logs."""
     warnings.filterwarnings("ignore", r"(?s).* is not a valid \w+", UserWarning, "google.genai")
 
 
 @asynccontextmanager
 async def _closing(chunks: AsyncIterator[Any]) -> AsyncIterator[None]:
-    """Close the connection of a stream that is not read to its end."""
+    """Close the connection even if the stream is not read to its end."""
     try:
         yield
     finally:
@@ -193,7 +192,7 @@ async def _closing(chunks: AsyncIterator[Any]) -> AsyncIterator[None]:
 
 
 class _Gathered:
-    """An answer put together from its chunks; a plain one is a single chunk."""
+    """Assembles a response from its chunks; without streaming there is one chunk."""
 
     def __init__(self) -> None:
         self._parts: list[types.Part] = []
@@ -203,7 +202,7 @@ class _Gathered:
         self._size = 0
 
     def add(self, chunk: types.GenerateContentResponse) -> str:
-        """Add a chunk; returns its text."""
+        """Add a chunk and return its text."""
         if chunk.usage_metadata is not None:
             self._usage = usage_from(chunk.usage_metadata)
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
@@ -218,20 +217,20 @@ class _Gathered:
         text = _text(parts)
         self._size += len(text)
         if self._size > LONGEST_ANSWER:
-            raise broken(PROVIDER, "sent an answer without an end")
+            raise broken(PROVIDER, "sent an endless answer")
         return text
 
     def response(self) -> ModelResponse:
-        """The whole answer.
+        """Build the complete response.
 
         Raises:
             ProviderRejected: The prompt was blocked.
-            ProviderUnavailable: The answer is not whole, or the model slipped.
+            ProviderUnavailable: The response is incomplete, or the model produced an invalid one.
         """
         if self._blocked is not None:
             raise refused(PROVIDER, 400, f"the prompt was blocked: {self._blocked}", secret="")
         if self._finish is None:
-            raise broken(PROVIDER, "cut its answer before the end")
+            raise broken(PROVIDER, "ended its answer early")
         if self._finish in _MODEL_SLIPPED:
             raise broken(PROVIDER, f"ended its answer with {self._finish}")
         parts = _verbatim(self._parts)
@@ -262,7 +261,7 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
     if not call.get("name"):
         raise broken(PROVIDER, "sent a function call without a name")
     return ToolCall(
-        # Not every model gives its calls an id; results need one to find them by.
+        # Some models give their calls no id, but results must refer to one.
         id=call.get("id") or f"gemini_{uuid.uuid4().hex[:24]}",
         name=call["name"],
         arguments=call.get("args") or {},
@@ -270,16 +269,16 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
 
 
 def _verbatim(parts: Sequence[types.Part]) -> list[dict[str, Any]]:
-    """The model's content as it came, thought signatures included, to be sent back so.
+    """The model's content verbatim, with thought signatures, to be sent back later.
 
     Raises:
-        TooDeep: It cannot be written as JSON.
+        TooDeep: It is nested too deeply to be stored.
     """
     dumped = [part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in parts]
-    # Gemini takes no part back that says nothing; one with a signature says an empty text.
+    # Gemini refuses empty parts; a part with only a signature needs an empty text.
     said = [{"text": "", **part} if part.keys() <= _MARKS else part for part in dumped if part]
     if any("functionCall" in part for part in said):
-        # The SDK reads NaN, which no server takes back.
+        # The SDK parses NaN, which servers refuse.
         said = orjson.loads(orjson.dumps(plain(said)))
     return said
 

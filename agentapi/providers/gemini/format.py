@@ -1,4 +1,4 @@
-"""The neutral message format as Gemini's JSON, and back."""
+"""Converts the provider-neutral message format to Gemini's JSON and back."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from agentapi.providers.base import OutputSpec, ToolSpec
 PROVIDER: Final = "gemini"
 
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
-"""What Google documents for function calls that no Gemini model made: Gemini 3 models refuse a
-call of the current turn without a signature (ai.google.dev, "Thought signatures")."""
+"""Documented by Google for function calls that no Gemini model made: Gemini 3 models refuse a call
+of the current turn without a signature (ai.google.dev, "Thought signatures")."""
 
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
@@ -34,7 +34,7 @@ _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 def contents(
     messages: Sequence[Message], blobs: Mapping[str, bytes] = _NO_BLOBS
 ) -> list[dict[str, Any]]:
-    """The messages as Gemini's contents; results of one response go back together."""
+    """Convert messages to Gemini's contents; the results of one response go into one content."""
     found: list[dict[str, Any]] = []
     ids: dict[str, str | None] = {}
     for message in messages:
@@ -82,7 +82,7 @@ def _model_parts(message: AssistantMessage) -> list[dict[str, Any]]:
 
 
 def _ids(message: AssistantMessage, parts: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Ids of the calls as Gemini knows them: some models give none, and want none back."""
+    """Gemini's own ids of the calls: some models give none, and then expect none."""
     sent = [part["functionCall"].get("id") for part in parts if "functionCall" in part]
     return {call.id: own for call, own in zip(message.tool_calls, sent, strict=False)}
 
@@ -100,7 +100,7 @@ def _result(message: ToolMessage, call_id: str | None) -> dict[str, Any]:
 
 
 def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
-    """The tools as function declarations."""
+    """Convert tools to function declarations."""
     return [
         {
             "functionDeclarations": [
@@ -116,13 +116,13 @@ def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
 
 
 def in_words(output: OutputSpec) -> str:
-    """What the reply must be, for models that cannot be told by its schema."""
+    """An instruction for models that do not support a response schema here."""
     schema = orjson.dumps(dict(output.schema)).decode()
-    return f"Give your final reply as JSON only, without other text, by this JSON schema: {schema}"
+    return f"Give your final reply as JSON only, without other text, matching this schema: {schema}"
 
 
 def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:
-    """Tokens as Gemini counts them; thoughts are output."""
+    """Convert Gemini's token counts; thoughts count as output."""
     return Usage(
         input_tokens=count(usage.prompt_token_count) + count(usage.tool_use_prompt_token_count),
         output_tokens=count(usage.candidates_token_count) + count(usage.thoughts_token_count),
@@ -131,7 +131,7 @@ def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:
 
 
 def retry_delay(details: object) -> float | None:
-    """Seconds of the ``google.rpc.RetryInfo`` in an error's body, such as ``"17.5s"``."""
+    """Read the ``google.rpc.RetryInfo`` of an error body, such as ``"17.5s"``, in seconds."""
     error = details.get("error") if isinstance(details, Mapping) else None
     entries = error.get("details") if isinstance(error, Mapping) else None
     for entry in entries if isinstance(entries, list) else ():

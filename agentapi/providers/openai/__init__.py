@@ -1,1 +1,1 @@
-"""OpenAI, and servers that speak its Chat Completions API."""
+"""OpenAI, and servers that implement its Chat Completions API."""

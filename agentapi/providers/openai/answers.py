@@ -1,4 +1,4 @@
-"""Chat Completions as servers send them, plain and in chunks, as a `ModelResponse`."""
+"""Converts chat completions, whole or in chunks, to a `ModelResponse`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from agentapi.providers.openai.format import finish_reason, tool_call
 
 
 class Unreadable(Exception):
-    """It is not what Chat Completions answer."""
+    """The data is not a valid chat completion."""
 
 
 def response_from(data: object) -> ModelResponse:
-    """A plain answer.
+    """Convert a complete answer.
 
     Raises:
-        Unreadable: It is none.
+        Unreadable: It is not a valid chat completion.
     """
     body = _object(data)
     choices = _list(body.get("choices"))
@@ -41,7 +41,7 @@ def response_from(data: object) -> ModelResponse:
 
 
 class Gathered:
-    """A streamed answer put together from its chunks."""
+    """Assembles a streamed answer from its chunks."""
 
     def __init__(self) -> None:
         self._finish: object = None
@@ -53,14 +53,14 @@ class Gathered:
 
     @property
     def complete(self) -> bool:
-        """Whether the server said why the model stopped."""
+        """Whether the server has sent a finish reason."""
         return bool(self._finish)
 
     def add(self, chunk: object) -> str:
-        """Add a chunk; returns its text.
+        """Add a chunk and return its text.
 
         Raises:
-            Unreadable: It is none, or the answer has no end.
+            Unreadable: The chunk is not valid, or the answer is endless.
         """
         body = _object(chunk)
         if body.get("usage"):
@@ -87,7 +87,7 @@ class Gathered:
         identifier, name = _text(fragment.get("id")), _text(function.get("name"))
         index = fragment.get("index")
         if not isinstance(index, int):
-            # Some servers do not count: what has a name begins a call.
+            # Some servers send no index: a fragment with a name begins a call.
             index = len(self._calls) if name else max(len(self._calls) - 1, 0)
         call = self._calls.setdefault(index, _Fragments())
         call.id = identifier or call.id
@@ -102,7 +102,7 @@ class Gathered:
             raise Unreadable
 
     def response(self) -> ModelResponse:
-        """The whole answer.
+        """Build the complete response.
 
         Raises:
             Unreadable: A call has no name.
@@ -127,7 +127,7 @@ class _Fragments:
 
 
 def usage_from(value: object) -> Usage:
-    """Tokens as the server counts them; zero where it does not say, or says nonsense."""
+    """Read token counts; 0 where they are missing or invalid."""
     data = value if isinstance(value, Mapping) else {}
     details = data.get("prompt_tokens_details")
     return Usage(
@@ -161,12 +161,12 @@ def _named(identifier: str, name: str, arguments: object) -> ToolCall:
 
 
 def _arguments(value: object) -> str:
-    # Some servers send the object itself instead of its text.
+    # Some servers send the object itself instead of its JSON text.
     return orjson.dumps(value).decode() if isinstance(value, dict) else _text(value)
 
 
 def _text(value: object) -> str:
-    """A text, which some servers send as a list of parts."""
+    """Read a text; some servers send a list of parts."""
     if value is None or isinstance(value, str):
         return value or ""
     texts = [_object(part).get("text") for part in _list(value)]

@@ -1,8 +1,8 @@
-"""OpenAI's Chat Completions, and every server that speaks it.
+"""Client for OpenAI's Chat Completions API, and every server that implements it.
 
-On the SDK's documented path for raw requests (``client.post`` with ``cast_to``): a typed
-``create()`` walks the whole body in Python, which at 30 messages of history costs ten times
-the call (openai 3.54, `_utils/_transform.py`).
+Uses the SDK's documented path for raw requests (``client.post`` with ``cast_to``): a typed
+``create()`` walks the whole body in Python, which at 30 messages of history costs ten times as much
+as the rest of the call (openai 3.54, `_utils/_transform.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MISCONFIGURED: Final = frozenset({"insufficient_quota", "invalid_api_key", "mod
 
 
 class OpenAIProvider:
-    """A client of one server. Its own retries are off: the runtime retries, durably."""
+    """A client of one server. The SDK's retries are off, because the runtime retries durably."""
 
     takes_attachments = True
 
@@ -49,21 +49,21 @@ class OpenAIProvider:
         default_model: str = DEFAULT_MODEL,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        """Make a client; connects when first used.
+        """Create a client; it connects at first use.
 
         Args:
             api_key: The key; never shown.
-            name: Under which agents ask for it.
-            base_url: Of the server, with ``/v1``; OpenAI's, or `OPENAI_BASE_URL`, when not
+            name: The provider name that agents use.
+            base_url: URL of the server, including ``/v1``; `OPENAI_BASE_URL` or OpenAI's when not
                 given.
-            default_model: For agents that name none.
-            timeout: Longest silence of the server in seconds.
+            default_model: The model for agents that do not name one.
+            timeout: Maximum seconds of silence of the server.
         """
         self.name = name
         self.default_model = default_model
         self._key = api_key
-        # httpx2's pool costs time in the number of its connections, aiohttp's does not; and
-        # its connections would be closed after 5 idle seconds.
+        # The cost of httpx2's own pool grows with its connections; aiohttp's does not. The default
+        # expiry would close idle connections after 5 seconds.
         limits = httpx2.Limits(max_connections=1000, keepalive_expiry=60)
         self._client = AsyncOpenAI(
             api_key=api_key,
@@ -75,10 +75,10 @@ class OpenAIProvider:
 
     @classmethod
     def from_environment(cls) -> OpenAIProvider:
-        """A client by `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_MODEL`.
+        """Create a client from `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_MODEL`.
 
         Raises:
-            ProviderMisconfigured: There is no key.
+            ProviderMisconfigured: No key is set.
         """
         key = os.environ.get("OPENAI_API_KEY")
         if not key:
@@ -116,7 +116,7 @@ class OpenAIProvider:
             finally:
                 await stream.response.aclose()
             if not gathered.complete:
-                raise broken(self.name, "cut its stream before the end")
+                raise broken(self.name, "ended its stream early")
             response = gathered.response()
         except Exception as error:
             raise self._translated(error) from error
@@ -127,7 +127,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _translated(self, error: Exception) -> ProviderError:
-        """Any error as one of ours: the SDK raises plain ones for answers it cannot read."""
+        """Translate any error: for unreadable answers the SDK raises errors of all kinds."""
         if isinstance(error, ProviderError):
             return error
         if not isinstance(error, openai.APIError):

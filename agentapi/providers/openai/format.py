@@ -1,4 +1,4 @@
-"""The neutral message format as Chat Completions' JSON, and back."""
+"""Converts the provider-neutral message format to Chat Completions and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -21,7 +22,8 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.decoding.plain import clean_text
-from agentapi.providers.base import FinishReason, ModelRequest
+from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec
+from agentapi.providers.openai.strict_schema import strict
 
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
@@ -37,7 +39,7 @@ _FINISH: Final = {
 
 
 def request_body(request: ModelRequest) -> dict[str, Any]:
-    """The body of a chat completion request."""
+    """Build the body of a chat completion request."""
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
     if request.tools:
         body["tools"] = [
@@ -52,15 +54,22 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             for tool in request.tools
         ]
     if (output := request.output) is not None:
+        strict_schema = _strict_schema(output)
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {
                 "name": output.name,
-                "schema": dict(output.strict_schema or output.schema),
-                "strict": output.strict_schema is not None,
+                "schema": dict(strict_schema or output.schema),
+                "strict": strict_schema is not None,
             },
         }
     return {**body, **request.options}
+
+
+@lru_cache(maxsize=256)
+def _strict_schema(output: OutputSpec) -> Mapping[str, Any] | None:
+    """The schema in strict mode, converted once per agent."""
+    return strict(output.schema)
 
 
 def _messages(request: ModelRequest) -> list[dict[str, Any]]:
@@ -92,12 +101,12 @@ def _message(message: Message, blobs: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _takes(attachment: Attachment) -> bool:
-    """Files are taken by their bytes only."""
+    """Whether Chat Completions accept the attachment: files only as bytes."""
     return attachment.kind is AttachmentKind.IMAGE or attachment.url is None
 
 
 def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
-    """An attachment as Chat Completions take it."""
+    """Convert an attachment to a content part."""
     url = attachment.url or data_url(attachment, blobs)
     if url is None:
         return {"type": "text", "text": f"[{describe(attachment)} is no longer kept]"}
@@ -107,7 +116,7 @@ def _part(attachment: Attachment, blobs: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def data_url(attachment: Attachment, blobs: Mapping[str, bytes]) -> str | None:
-    """The bytes of an attachment as a data URL; None when they are not kept any more."""
+    """The bytes of an attachment as a data URL; None if they are no longer stored."""
     data = blobs.get(attachment.blob or "")
     if data is None:
         return None
@@ -131,16 +140,16 @@ def _calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
 
 
 def _function_name(name: str) -> str:
-    """A name that this API takes: a model may have called what is not a tool by any name."""
+    """Make a name valid for this API: a model may have called a tool that does not exist."""
     if _NAME.fullmatch(name):
         return name
     return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME] or "_"
 
 
 def call_id(original: str) -> str:
-    """An id that this API takes, the same for a call and its result: at most 40 characters.
+    """Shorten an id to the API's 40 characters, in the same way for a call and its result.
 
-    Histories begun with another provider have ids of any length.
+    Histories from other providers have ids of any length.
     """
     if 0 < len(original) <= _LONGEST_ID:
         return original
@@ -148,7 +157,7 @@ def call_id(original: str) -> str:
 
 
 def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
-    """A model's call, with its arguments read if they are a JSON object."""
+    """Build a tool call, with its arguments parsed if they are a JSON object."""
     arguments = clean_text(arguments)
     try:
         value = orjson.loads(arguments or "{}")
@@ -160,5 +169,5 @@ def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
 
 
 def finish_reason(reason: object) -> FinishReason:
-    """Why the model stopped; what is not known counts as a stop."""
+    """Convert a finish reason; unknown ones count as a normal stop."""
     return _FINISH.get(reason, FinishReason.STOP) if isinstance(reason, str) else FinishReason.STOP

@@ -1,4 +1,4 @@
-"""OpenRouter: Chat Completions at another address, with another key."""
+"""OpenRouter: Chat Completions at another URL, with another key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DEFAULT_MODEL: Final = "openrouter/auto"
 
 
 def openrouter_from_environment() -> OpenAIProvider:
-    """A client by `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_MODEL`.
+    """Create a client from `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_MODEL`.
 
     Raises:
-        ProviderMisconfigured: There is no key.
+        ProviderMisconfigured: No key is set.
     """
     key = os.environ.get("OPENROUTER_API_KEY")
     if not key:

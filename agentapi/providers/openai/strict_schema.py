@@ -1,8 +1,8 @@
-"""A JSON schema as OpenAI's strict mode takes it (platform.openai.com, "Structured Outputs").
+"""Converts a JSON schema for OpenAI's strict mode (platform.openai.com, "Structured Outputs").
 
-Strict mode knows a part of JSON Schema and refuses the request for a word that it does not know.
-What only narrows values is left out: replies are validated here all the same. What shapes them
-cannot be, and the schema is not strict then.
+Strict mode supports a subset of JSON Schema and refuses requests with unknown keywords. Keywords
+that only narrow values are left out, since replies are validated here anyway. Keywords that
+determine the shape cannot be left out; such a schema is sent without strict mode.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _FORMATS: Final = frozenset(
 _LOOK_AROUND: Final = re.compile(r"\(\?<?[=!]")
 
 
-class _CannotBeSaid(Exception):
-    """The schema has a shape that strict mode does not know."""
+class _NotStrict(Exception):
+    """The schema has a shape that strict mode does not support."""
 
 
 def strict(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema in strict mode's words, or None when it cannot be said so.
+    """Convert a schema to strict mode; None if strict mode cannot express it.
 
     Args:
-        schema: Of an object, as pydantic makes it.
+        schema: The schema of an object, as pydantic generates it.
     """
     try:
         return _strict(schema)
-    except _CannotBeSaid:
+    except _NotStrict:
         return None
 
 
 def _strict(node: object) -> dict[str, Any]:
     if not isinstance(node, Mapping) or not node.keys() <= _KEPT | _LEFT_OUT | _NESTED:
-        raise _CannotBeSaid
+        raise _NotStrict
     made = {key: value for key, value in node.items() if key in _KEPT}
     if made.get("format") not in _FORMATS:
         made.pop("format", None)
@@ -56,21 +56,21 @@ def _strict(node: object) -> dict[str, Any]:
     if "properties" in node:
         made |= _object(node)
     elif node.get("type") == "object":
-        # Of free keys.
-        raise _CannotBeSaid
+        # An object with arbitrary keys.
+        raise _NotStrict
     if "items" in node:
         made["items"] = _strict(node["items"])
-    # Strict mode does not know oneOf; which of them it is, is found out here.
+    # Strict mode does not support oneOf; the validation of the reply picks the branch.
     if branches := [*node.get("anyOf", ()), *node.get("oneOf", ())]:
         made["anyOf"] = [_strict(branch) for branch in branches]
     if "$ref" in node:
-        # A reference stands alone, so what is said beside it is said around it.
+        # A reference must stand alone, so its other keywords go around it.
         made = {**made, "anyOf": [{"$ref": node["$ref"]}]} if made else {"$ref": node["$ref"]}
     if not made.keys() & {"type", "enum", "const", "anyOf", "$ref"}:
-        # Of anything.
-        raise _CannotBeSaid
+        # Any value would be valid.
+        raise _NotStrict
     if made.get("type") == "array" and "items" not in made:
-        raise _CannotBeSaid
+        raise _NotStrict
     if "$defs" in node:
         made["$defs"] = {name: _strict(inner) for name, inner in node["$defs"].items()}
     return made
@@ -79,7 +79,7 @@ def _strict(node: object) -> dict[str, Any]:
 def _object(node: Mapping[str, Any]) -> dict[str, Any]:
     """Every property is required, and no others are allowed."""
     if node.get("additionalProperties"):
-        raise _CannotBeSaid
+        raise _NotStrict
     return {
         "properties": {name: _strict(inner) for name, inner in node["properties"].items()},
         "required": list(node["properties"]),

@@ -1,4 +1,4 @@
-"""Where an MCP server is."""
+"""The address of an MCP server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
 class McpEndpoint:
-    """How to reach a server. Each object is a server of its own; see `McpServer`."""
+    """How to reach a server. Compared by identity: each object has its own session."""
 
     name: str
     command: tuple[str, ...]
@@ -21,13 +21,13 @@ class McpEndpoint:
     timeout: float
 
     def __repr__(self) -> str:
-        # Arguments, variables, headers, and what an address has besides its place may hold keys.
+        # Arguments, variables, headers, and a URL's user, password and query may hold secrets.
         where = self.command[0] if self.command else _place(self.url or "")
         return f"{self.name!r}, {where!r}"
 
 
 def is_http(url: object) -> bool:
-    """Whether it is an address with a host."""
+    """Whether `url` is an http or https URL with a host."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
     except ValueError:

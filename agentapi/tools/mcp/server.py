@@ -1,4 +1,4 @@
-"""Tools from MCP servers (Model Context Protocol), by the official `mcp` package."""
+"""Tools from MCP servers (Model Context Protocol), through the official `mcp` package."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class McpServer:
-    """A server whose tools an agent may call: ``Agent(tools=[McpServer("files", ...)])``.
+    """A server whose tools an agent can call: ``Agent(tools=[McpServer("files", ...)])``.
 
-    Each worker process keeps one session with it, made when first used and again when it broke.
+    Each worker process keeps one session with it, which is opened at first use and reopened after
+    it breaks.
     """
 
     def __init__(  # noqa: PLR0913 - users see one flat list of options
@@ -49,37 +50,36 @@ class McpServer:
         """Describe a server; nothing is started or connected yet.
 
         Args:
-            name: What its tools' names begin with: a letter, then at most 31 letters, digits
-                or underscores. ``files`` makes ``files_read`` of its tool ``read``.
+            name: Prefix of its tools' names: a letter, then at most 31 letters, digits or
+                underscores. With ``files``, its tool ``read`` becomes ``files_read``.
             command: Program and arguments of a server that speaks over stdio; each worker
-                process starts one. What it writes to stderr is dropped: it may hold what users
-                said.
-            env: Variables for it, besides a few harmless ones of this process.
+                process starts one. Its stderr is discarded, since it may quote users.
+            env: Environment variables for it, besides a few harmless ones of this process.
             cwd: Its working directory.
-            url: Of a server that speaks streamable HTTP, instead of a command.
-            headers: For it, such as an authorization; never shown.
-            only: Names of tools to offer, as the server has them; all when not given.
-            without: Names of tools not to offer.
-            requires_approval: Whether a person must say yes before a call: to all tools, or to
-                those named.
+            url: URL of a server that speaks streamable HTTP; instead of a command.
+            headers: HTTP headers, such as an authorization; never shown.
+            only: Names of the tools to offer, without the prefix; all when not given.
+            without: Names of tools not to offer, without the prefix.
+            requires_approval: Whether a person must approve calls: of all tools, or of those
+                named.
             timeout: Seconds a call may take, above 0.
-            max_result_bytes: What is longer of a result is cut off, at least 1.
+            max_result_bytes: Maximum bytes of a result, at least 1; the rest is cut off.
 
         Raises:
-            InvalidTool: An argument is not acceptable; says which.
+            InvalidTool: An argument is not valid; the message says which.
             ConfigurationError: The `mcp` package is not installed.
         """
         require_extra("mcp", "an MCP server")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidTool(
-                f"{name!r} is no name of an MCP server: expected a letter, then at most 31 "
-                "letters, digits or underscores"
+                f"{name!r} is not a valid name of an MCP server: expected a letter, then at most "
+                "31 letters, digits or underscores"
             )
         if (command is None) == (url is None) or (command is not None and not command):
             raise InvalidTool(f"MCP server {name!r}: expected either a command or a url")
         if url is not None and not is_http(url):
-            raise InvalidTool(f"MCP server {name!r}: the url is no http or https address")
-        # A text is a collection of its letters.
+            raise InvalidTool(f"MCP server {name!r}: the url is not a valid http or https URL")
+        # A string would pass as a collection of its characters.
         lists = {
             "command": command,
             "only": only,
@@ -88,7 +88,7 @@ class McpServer:
         }
         for what, value in lists.items():
             if isinstance(value, str):
-                raise InvalidTool(f"MCP server {name!r}: {what} is a text, expected a list of them")
+                raise InvalidTool(f"MCP server {name!r}: {what} is a string, expected a list")
         if timeout <= 0 or max_result_bytes < 1:
             raise InvalidTool(
                 f"MCP server {name!r}: timeout is {timeout} and max_result_bytes is "
@@ -113,7 +113,7 @@ class McpServer:
         return f"McpServer({self.endpoint!r})"
 
     async def tools(self) -> Sequence[BaseTool]:
-        """See `ToolSource.tools`; remembered until the server says that they changed."""
+        """See `ToolSource.tools`; cached until the server reports a change."""
         from agentapi.tools.mcp.session import sessions
 
         session = sessions.of(self.endpoint)
@@ -157,10 +157,10 @@ class McpTool(BaseTool):
         return self._approval
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Have the server make the call; it validates the arguments.
+        """Let the server make the call; it validates the arguments.
 
         Raises:
-            ToolFailed: The server says so, does not answer, or is gone.
+            ToolFailed: The call failed, or the server does not answer.
         """
         try:
             result = await self._session.call(self._tool, dict(arguments), repeat=self.idempotent)
@@ -168,7 +168,7 @@ class McpTool(BaseTool):
             raise ToolFailed(cut(text_of(failure), self._longest)) from failure
         text = cut(clean_text(_text(result)), self._longest)
         if result.is_error:
-            raise ToolFailed(text or "the tool failed and did not say why")
+            raise ToolFailed(text or "the tool failed without a message")
         return text
 
 
@@ -196,7 +196,7 @@ def _text(result: CallToolResult) -> str:
 
 
 async def close_sessions() -> None:
-    """End the running loop's sessions, and the servers that were started for them."""
+    """Close the running loop's sessions, and stop the servers that were started for them."""
     import sys
 
     module = sys.modules.get("agentapi.tools.mcp.session")

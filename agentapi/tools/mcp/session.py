@@ -1,4 +1,4 @@
-"""Sessions with MCP servers: one an event loop and server, made again when they break.
+"""Sessions with MCP servers: one per event loop and server, reopened after they break.
 
 Imported when a server is first used: the `mcp` package costs about a second.
 """
@@ -31,7 +31,7 @@ from mcp.types import (
 )
 
 from agentapi.decoding.plain import clean_text, cut
-from agentapi.errors import ProviderUnavailable
+from agentapi.errors import ToolServerUnavailable
 from agentapi.logs import line
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp.endpoint import McpEndpoint
@@ -40,19 +40,19 @@ from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
 log = logging.getLogger("agentapi.mcp")
 
 CONNECT_TIMEOUT: Final = 20.0
-"""Seconds for a server to start and say hello."""
+"""Seconds for a server to start and to answer the handshake."""
 
 LONGEST_PAUSE: Final = 30.0
-"""Seconds between tries to reach a server that is down."""
+"""Maximum seconds between attempts to reach a server that is down."""
 
 LISTEN_PAUSE: Final = 1.0
-"""Seconds before a server is asked again to tell of changes."""
+"""Seconds before a lost subscription to changes is renewed."""
 
 LONGEST_REASON: Final = 1_000
-"""Bytes of an error that are told."""
+"""Maximum bytes of an error text."""
 
 _NO_SESSION: Final = frozenset({INVALID_REQUEST, CONNECTION_CLOSED, -32001})
-"""Codes with which servers over HTTP refuse a session that they do not know (any more)."""
+"""Error codes with which HTTP servers refuse a session that they do not (or no longer) know."""
 
 
 class McpSession:
@@ -72,10 +72,10 @@ class McpSession:
         self._status: int | None = None
 
     async def tools(self) -> tuple[Tool, ...]:
-        """The server's tools; remembered until they change or the session breaks.
+        """Return the server's tools; cached until they change or the session breaks.
 
         Raises:
-            ProviderUnavailable: The server cannot be reached.
+            ToolServerUnavailable: The server cannot be reached.
         """
         while self._tools is None or not self._remembers:
             known = self._client
@@ -86,7 +86,7 @@ class McpSession:
                     found = await all_tools(client)
             except Exception as error:
                 await self._broke(client)
-                # A session that broke while nobody used it is made again at once.
+                # A session that broke while idle is reopened immediately, without a failure.
                 if client is not known:
                     raise self._away(error) from error
                 continue
@@ -102,17 +102,17 @@ class McpSession:
         """Call a tool.
 
         Args:
-            name: As the server has it.
-            arguments: For it.
-            repeat: Whether the call may be made again when its outcome is unknown.
+            name: The server's name of the tool.
+            arguments: Its arguments.
+            repeat: Whether the call may be repeated when its outcome is unknown.
 
         Raises:
-            ToolFailed: There is no result; says why.
+            ToolFailed: The call gave no result; the message says why.
         """
         for last in (False, True):
             try:
                 client = await self._connected()
-            except ProviderUnavailable as error:
+            except ToolServerUnavailable as error:
                 raise ToolFailed(f"{error}; the call was not made") from error
             try:
                 return await client.call_tool(
@@ -129,14 +129,14 @@ class McpSession:
 
     def _gone(self, fate: _Fate) -> str:
         if fate is _Fate.NOT_MADE:
-            return f"MCP server {self._server.name!r} ends its sessions: the call was not made"
+            return f"MCP server {self._server.name!r} does not keep sessions: the call was not made"
         return (
-            f"MCP server {self._server.name!r} went away during the call: its outcome is "
-            "unknown, and it was not made again. Find out before you repeat it."
+            f"the connection to MCP server {self._server.name!r} broke during the call: its "
+            "outcome is unknown, and it was not repeated. Find out before you repeat it."
         )
 
     async def aclose(self) -> None:
-        """End the session, and the server if it was started for it."""
+        """Close the session, and stop the server if it was started for it."""
         self._end.set()
         if self._life is not None:
             with contextlib.suppress(TimeoutError):
@@ -148,7 +148,7 @@ class McpSession:
                 return self._client
             pause = self._not_before - time.monotonic()
             if pause > 0:
-                raise self._away("it is tried again soon", retry_after=pause)
+                raise self._away("the next attempt is soon", retry_after=pause)
             self._end = asyncio.Event()
             self._forget()
             self._remembers = True
@@ -159,7 +159,7 @@ class McpSession:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     self._client = await asyncio.shield(ready)
             except BaseException as error:
-                # Also when the turn that waits is cancelled: nobody would end it later.
+                # Also when the waiting turn is cancelled: nobody would close the session later.
                 self._life.cancel()
                 if not isinstance(error, Exception):
                     raise
@@ -171,7 +171,7 @@ class McpSession:
             return self._client
 
     async def _live(self, ready: asyncio.Future[Client], end: asyncio.Event) -> None:
-        """Hold the session open: the SDK wants it closed by the task that opened it."""
+        """Keep the session open. The SDK requires the task that opened it to close it."""
 
         async def listen(message: object) -> None:
             if isinstance(message, ToolListChangedNotification):
@@ -196,12 +196,12 @@ class McpSession:
                 raise
         finally:
             self._forget()
-            # Nobody may be waiting for it any more.
+            # Mark the error as retrieved: the waiter may be gone.
             if ready.done() and not ready.cancelled():
                 ready.exception()
 
     async def _watch(self, client: Client, end: asyncio.Event) -> None:
-        """Forget the tools when they change. Older servers say so without being asked."""
+        """Drop the cached tools when they change. Older servers notify without a subscription."""
         while True:
             try:
                 async with client.listen(tools_list_changed=True) as changes:
@@ -213,7 +213,7 @@ class McpSession:
             except MCPError as error:
                 if error.code == CONNECTION_CLOSED:
                     end.set()
-                # Else it will not say: it is asked before each model call.
+                # The server does not report changes, so it is asked before each model call.
                 self._remembers = False
                 return
             except SubscriptionLost:
@@ -225,41 +225,41 @@ class McpSession:
         self._changes += 1
 
     async def _broke(self, client: Client) -> None:
-        """Forget a session that broke, unless another call has done so."""
+        """Drop a broken session, unless another call has already done so."""
         if self._client is client:
             self._client = None
             self._forget()
             await self.aclose()
 
     async def _note(self, response: httpx2.Response) -> None:
-        """Remember a refusal: what the SDK raises for it does not say which."""
+        """Remember an error status: the SDK's exception does not contain it."""
         self._status = response.status_code if response.is_error else None
 
     def _away(
         self, error: BaseException | str, retry_after: float | None = None
-    ) -> ProviderUnavailable:
-        # Of what the server sent, its beginning says enough.
+    ) -> ToolServerUnavailable:
+        # The beginning of the server's text is enough.
         why = error if isinstance(error, str) else cut(clean_text(_reason(error)), LONGEST_REASON)
         if self._status is not None:
             why = f"{why} (HTTP {self._status})"
-        return ProviderUnavailable(
+        return ToolServerUnavailable(
             f"MCP server {self._server.name!r} cannot be used: {why}; is it running, and is the "
             "agent's McpServer(...) right?",
-            provider=self._server.name,
+            server=self._server.name,
             status=self._status,
             retry_after=retry_after,
         )
 
 
 class _Fate(Enum):
-    """What has become of a call that gave no result."""
+    """What happened to a call without a result."""
 
     TOLD = auto()
-    """The server, or the SDK, says what was wrong; the session goes on."""
+    """The server or the SDK reported an error; the session is intact."""
     LOST = auto()
-    """The session broke: nobody knows."""
+    """The session broke; the outcome is unknown."""
     NOT_MADE = auto()
-    """The server does not know the session: it was restarted, or ended it."""
+    """The server does not know the session, because it restarted or closed it."""
 
 
 def _fate(error: Exception) -> _Fate:
@@ -272,16 +272,16 @@ def _fate(error: Exception) -> _Fate:
 
 
 def _told(error: Exception) -> str:
-    """What the model is told of a call whose session goes on."""
+    """Describe the error of a call with an intact session to the model."""
     if not isinstance(error, MCPError):
-        return f"the call was made, but its result is not as the server promised: {error}"
+        return f"the call was made, but its result does not match the tool's output schema: {error}"
     if error.code == REQUEST_TIMEOUT:
         return "the tool did not answer in time: its outcome is unknown"
     return error.message
 
 
 def _reason(error: BaseException) -> str:
-    """An error in words: the first of a group, which itself says nothing."""
+    """The text of an error; of a group, the text of its first error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
@@ -318,14 +318,14 @@ class Sessions:
         ] = weakref.WeakKeyDictionary()
 
     def of(self, server: McpEndpoint) -> McpSession:
-        """The running loop's session with a server."""
+        """Return the running loop's session with a server."""
         found = self._sessions.setdefault(asyncio.get_running_loop(), {})
         if server not in found:
             found[server] = McpSession(server)
         return found[server]
 
     async def aclose(self) -> None:
-        """End those of the running loop."""
+        """Close the sessions of the running loop."""
         found = self._sessions.pop(asyncio.get_running_loop(), {})
         await asyncio.gather(*(session.aclose() for session in found.values()))
 

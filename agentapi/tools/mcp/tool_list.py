@@ -1,4 +1,4 @@
-"""The list of tools of an MCP server, as far as providers take it."""
+"""The tools of an MCP server that providers accept."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from agentapi.decoding.plain import DEEPEST
 MOST_PAGES: Final = 100
 
 MOST_TOOLS: Final = 1_000
-"""No model chooses among more."""
+"""Maximum tools of a server; no model can choose among more."""
 
 
 async def all_tools(client: Client) -> tuple[Tool, ...]:
-    """All tools that the server lists."""
+    """List all tools of the server."""
     tools: list[Tool] = []
     cursor: str | None = None
     for _ in range(MOST_PAGES):
@@ -31,7 +31,7 @@ async def all_tools(client: Client) -> tuple[Tool, ...]:
 
 
 def is_usable(tool: Tool) -> bool:
-    """Whether providers take it: with a schema of an object that JSON can say."""
+    """Whether providers accept the tool: its schema is an object, and valid JSON."""
     try:
         json.dumps(tool.input_schema, allow_nan=False, ensure_ascii=False).encode()
         fits = _depth(tool.input_schema) <= DEEPEST

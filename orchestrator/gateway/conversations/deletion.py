@@ -12,7 +12,8 @@ from agentapi.stores.conversations import Dropped, ForgottenTurn, Unended
 from agentapi.turns import Turn
 from orchestrator.gateway.http.errors import Conflict
 from orchestrator.gateway.turn_labels import labels_of
-from orchestrator.gateway.view import TenantView, no_conversation
+from orchestrator.gateway.view import TenantView
+from orchestrator.gateway.view_conversations import no_conversation
 
 _PATIENCE: Final = 5.0
 """Seconds beyond a dead worker's lease in which a cancelled turn must have stopped."""

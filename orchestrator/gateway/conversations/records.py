@@ -1,7 +1,7 @@
 """A tenant's conversations in the gateway: the store's transitions, on the event loop.
 
-Long work is done in steps. The steps of one tenant go through a few lanes, so that no tenant keeps
-Redis or the event loop from the others.
+Long work is done in steps. Only a few steps of one tenant run at the same time, so that no tenant
+keeps Redis or the event loop from the others.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from agentapi.stores.conversations import (
 from agentapi.stores.redis import conversation_scripts as scripts
 from agentapi.stores.redis.conversations import FIELDS, found_for
 from agentapi.stores.redis.scripts import SCRIPTS
-from orchestrator.gateway.tenants.lanes import Lanes
+from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 
 T = TypeVar("T")
 
-LANES: Final = 2
+STEPS: Final = 2
 """Steps of long reads and changes that one tenant may run at the same time."""
 
 
@@ -45,7 +45,7 @@ class Conversations:
         self._settings = settings
         self._client = client
         self._scripts = AsyncScripts(settings, client, SCRIPTS)
-        self._lanes = Lanes(LANES)
+        self._steps = TenantConcurrency(STEPS)
 
     async def open(
         self,
@@ -192,7 +192,7 @@ class Conversations:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        async with self._lanes.lane(tenant):
+        async with self._steps.slot(tenant):
             return await self.run(run)
 
     async def run(self, run: ScriptRun[T]) -> T:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from agentapi.decoding.plain import cut
@@ -20,6 +21,10 @@ from agentapi.errors import (
     TurnTimeout,
     UnknownAgent,
 )
+from agentapi.logs import line
+from orchestrator.gateway.tenants.names import has_internal_id, public_id
+
+log = logging.getLogger("agentapi.gateway")
 
 LONGEST_MESSAGE: Final = 2_000
 LONGEST_PARAM: Final = 200
@@ -30,14 +35,14 @@ _SERVER = "server_error"
 
 
 class GatewayError(AgentAPIError):
-    """Something that only the gateway refuses.
+    """An error that only the gateway raises.
 
     Attributes:
         status: The HTTP status.
         kind: `type` of OpenAI's error object.
-        param: The parameter at fault, if one is.
+        param: The parameter at fault, or None.
         retry: Whether OpenAI's clients should repeat the request; None leaves it to them.
-        retry_after: Seconds to wait before that.
+        retry_after: Seconds to wait before a repeat.
     """
 
     status: ClassVar[int] = 400
@@ -51,8 +56,9 @@ class GatewayError(AgentAPIError):
         code: str | None = None,
         retry: bool | None = None,
         retry_after: float | None = None,
+        conversation_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, conversation_id=conversation_id)
         self.param = param
         self.shown_code = code or self.code
         self.retry = retry
@@ -60,68 +66,68 @@ class GatewayError(AgentAPIError):
 
 
 class InvalidRequest(GatewayError, ValueError):
-    """A parameter is not acceptable."""
+    """A parameter is not valid. As a ValueError it passes through pydantic's validators."""
 
     code = "invalid_value"
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter of OpenAI's that agents do not take."""
+    """A parameter of OpenAI's API that agents do not support."""
 
     code = "unsupported_parameter"
 
 
 class NotAuthenticated(GatewayError):
-    """No key, or one that is not valid."""
+    """The key is missing or not valid."""
 
     status = 401
     code = "invalid_api_key"
 
 
 class Forbidden(GatewayError):
-    """Not from there: a web page or a proxy, while there are no keys."""
+    """There are no keys, and the request came from a web page or through a proxy."""
 
     status = 403
     code = "forbidden"
 
 
 class Misdirected(GatewayError):
-    """Not under that name, while there are no keys."""
+    """There are no keys, and the request is not for a name of this machine."""
 
     status = 421
     code = "host_not_allowed"
 
 
 class NotFound(GatewayError):
-    """There is no such thing, or it is another tenant's."""
+    """The object does not exist, or is another tenant's."""
 
     status = 404
     code = "not_found"
 
 
 class Conflict(GatewayError):
-    """Not now: the state of the thing forbids it."""
+    """The state of the object does not allow it now."""
 
     status = 409
     code = "conflict"
 
 
 class KeyReused(GatewayError):
-    """The idempotency key named another request before."""
+    """The idempotency key was used for another request."""
 
     status = 422
     code = "idempotency_key_reused"
 
 
 class Gone(GatewayError):
-    """It was there, and is kept no longer."""
+    """It has expired."""
 
     status = 410
     code = "gone"
 
 
 class TooSlow(GatewayError):
-    """The request's body did not come in time."""
+    """The request's body did not arrive in time."""
 
     status = 408
     code = "request_timeout"
@@ -152,7 +158,7 @@ class Stopping(GatewayError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """An error as a client gets it."""
+    """An error as a client sees it."""
 
     status: int
     kind: str
@@ -184,11 +190,44 @@ _TURN_FAILURES: Mapping[str, tuple[int, str]] = {
     "attachment_refused": (400, _INVALID),
     "context_too_long": (400, _INVALID),
 }
-"""A failed turn's error code, where a reply was waited for; anything else is a 500."""
+"""Status and type for the error code of a turn that failed while a request waited for it. Other
+codes are a 500."""
 
 
-def problem_of(error: Exception) -> Problem:
-    """How an error is shown; of one that is not ours, nothing is."""
+def problem_of(error: Exception, tenant: str | None = None) -> Problem:
+    """How a client sees an error. It sees nothing of an error that is not ours.
+
+    Args:
+        error: The error.
+        tenant: The tenant, if known: the problem then names the tenant's conversation.
+    """
+    problem = _problem_of(error)
+    if not isinstance(error, AgentAPIError):
+        return problem
+    message = public_text(error.without_ids(), problem.code)
+    public = public_id(tenant, error.conversation_id or "") if tenant is not None else None
+    if public is not None:
+        message = f"{message} (conversation_id={public!r})"
+    return replace(problem, message=message)
+
+
+def public_text(text: str, code: str | None) -> str:
+    """An error's text as clients may see it.
+
+    Errors name conversations in `conversation_id`, not in their text. If a text contains an
+    internal id all the same, such as a hook's veto, the gateway withholds the text.
+
+    Args:
+        text: What the error says.
+        code: The error's code.
+    """
+    if not has_internal_id(text):
+        return text
+    log.error(line("error.withheld", code=code))
+    return f"{code}: the reason names an internal id, so the gateway does not show it"
+
+
+def _problem_of(error: Exception) -> Problem:
     match error:
         case GatewayError():
             return Problem(
@@ -201,7 +240,7 @@ def problem_of(error: Exception) -> Problem:
             )
         case TurnFailed():
             status, kind = _TURN_FAILURES.get(error.error_code, (500, _SERVER))
-            # The turn has run: a client that repeats the request by itself runs it twice.
+            # The turn has run: a client that repeated the request would run it twice.
             headers = _retry_headers(False, None)
             return _plain(error, status, kind, headers, code=error.error_code)
         case UnknownAgent():

@@ -1,8 +1,8 @@
-"""What is served while no key exists: requests of this machine to this machine, nothing else.
+"""Which requests are served while no key exists: those from this machine to this machine.
 
-Listening on loopback is not enough. A page in a browser here can send requests to 127.0.0.1, under
-a name of its own that it points there (DNS rebinding), and a proxy here passes on what others
-send. Both show in the headers.
+To listen on loopback is not enough. A web page in a browser on this machine can send requests to
+127.0.0.1, even under a name of its own (DNS rebinding), and a proxy on this machine forwards what
+others send. The headers show both.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from starlette.datastructures import Headers
 from orchestrator.gateway.http.errors import Forbidden, GatewayError, Misdirected
 
 _REMEDY: Final = (
-    "make a key with `agentapi keys create TENANT`, or set AGENTAPI_GATEWAY_REQUIRE_KEYS, and send "
-    "`Authorization: Bearer KEY`"
+    "create a key with `agentapi keys create TENANT`, or set AGENTAPI_GATEWAY_REQUIRE_KEYS, and "
+    "send `Authorization: Bearer KEY`"
 )
 
-_OF_PROXIES: Final = frozenset(
+_PROXY_HEADERS: Final = frozenset(
     {
         "cf-connecting-ip",
         "client-ip",
@@ -41,7 +41,7 @@ def is_local_name(host: str) -> bool:
     """Whether a host's name or address always means this machine.
 
     Args:
-        host: Without a port, an IPv6 address without its brackets.
+        host: Without a port. An IPv6 address without its brackets.
     """
     if host.lower() == "localhost":
         return True
@@ -52,12 +52,12 @@ def is_local_name(host: str) -> bool:
 
 
 def refusal(headers: Headers) -> GatewayError | None:
-    """Why a request is not served while there are no keys, or None when it is.
+    """Why a request is not served while there are no keys; None if it is served.
 
     Args:
-        headers: The request's.
+        headers: The request's headers.
     """
-    if proxies := sorted(name for name in headers.keys() if _is_of_proxy(name)):  # noqa: SIM118
+    if proxies := sorted(name for name in headers.keys() if _is_proxy_header(name)):  # noqa: SIM118
         return Forbidden(
             f"the request came through a proxy ({', '.join(proxies)}) and this gateway has no "
             f"keys: {_REMEDY}",
@@ -65,21 +65,20 @@ def refusal(headers: Headers) -> GatewayError | None:
         )
     if not _all_local(f"//{host}" for host in headers.getlist("host") or [""]):
         return Misdirected(
-            "this gateway has no keys, so it serves only requests to localhost, 127.0.0.1 or "
-            f"[::1], not to another name: {_REMEDY}"
+            "this gateway has no keys, so it only serves requests to localhost, 127.0.0.1 or "
+            f"[::1]: {_REMEDY}"
         )
     foreign = headers.get("sec-fetch-site") == "cross-site"
     if foreign or not _all_local(headers.getlist("origin")):
         return Forbidden(
-            "this gateway has no keys, so it serves no web pages but those of this machine: "
-            f"{_REMEDY}",
+            f"this gateway has no keys, so it only serves web pages of this machine: {_REMEDY}",
             code="origin_not_allowed",
         )
     return None
 
 
-def _is_of_proxy(name: str) -> bool:
-    return name in _OF_PROXIES or name.startswith("x-forwarded-")
+def _is_proxy_header(name: str) -> bool:
+    return name in _PROXY_HEADERS or name.startswith("x-forwarded-")
 
 
 def _all_local(urls: Iterable[str]) -> bool:
@@ -89,7 +88,7 @@ def _all_local(urls: Iterable[str]) -> bool:
 def _host_of(url: str) -> str:
     try:
         parts = urlsplit(url)
-        # Raises as well when the port is no number.
+        # `port` raises if it is not a number.
         return (parts.hostname or "") if parts.port is None or parts.port >= 0 else ""
     except ValueError:
         return ""

@@ -1,4 +1,4 @@
-"""Around every request: its id, one log line, who may send a body, and faults without a trace."""
+"""Around every request: its id, authentication, the body, one log line, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
-from orchestrator.gateway.http.bodies import BodyReader
-from orchestrator.gateway.http.entrance import Entrance
+from orchestrator.gateway.http.authentication import Authenticator
 from orchestrator.gateway.http.errors import Problem, problem_of
+from orchestrator.gateway.http.request_body import BodyReader
+from orchestrator.gateway.tenants.concurrency import RequestSlot
 
 log = logging.getLogger("agentapi.gateway")
 
@@ -27,25 +28,28 @@ _GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestGate:
-    """Pure ASGI, so that a fault in the middle of a stream cuts the connection: behind
-    Starlette's ``middleware("http")`` the client would take it for a clean end."""
+    """The outermost middleware.
 
-    def __init__(self, app: ASGIApp, entrance: Entrance, bodies: BodyReader) -> None:
-        """Stand before an app.
+    It is pure ASGI, so that an error in the middle of a stream cuts the connection. Behind
+    Starlette's ``middleware("http")`` the stream would look complete to the client.
+    """
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, bodies: BodyReader) -> None:
+        """Wrap an application.
 
         Args:
-            app: The app.
-            entrance: Says who may come in.
-            bodies: Reads the bodies of those.
+            app: The application.
+            authenticator: Decides who may pass.
+            bodies: Reads their bodies.
         """
         self._app = app
-        self._entrance = entrance
+        self._authenticator = authenticator
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "websocket":
-            # There is none here, for nobody.
+            # No route takes websockets.
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -58,13 +62,15 @@ class RequestGate:
         state["request_id"] = request_id
         exchange = _Exchange(scope, request_id, send)
         try:
-            await self._entrance.admit(scope, headers)
+            await self._authenticator.authenticate(scope, headers)
             body = await self._bodies.read(receive, headers)
+            # Only now: a client that sends its body slowly takes no slot.
+            await exchange.take_slot()
             await self._app(scope, _replay(body, receive), exchange.send)
         except AgentAPIError as error:
-            await exchange.refuse(problem_of(error))
+            await exchange.refuse(problem_of(error, state.get("tenant")))
         except Exception as error:
-            # Neither here nor at the client: a traceback may show what people said.
+            # A traceback may quote what people said: neither the log nor the client gets it.
             log.error(
                 line(
                     "request.crashed",
@@ -76,11 +82,12 @@ class RequestGate:
             if exchange.status is None:
                 await exchange.refuse(problem_of(error))
         finally:
+            exchange.release_slot()
             exchange.log()
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, request_id: str, send: Send) -> None:
         self._scope = scope
@@ -89,8 +96,20 @@ class _Exchange:
         self._began = time.monotonic()
         self.status: int | None = None
 
+    async def take_slot(self) -> None:
+        slot: RequestSlot | None = self._scope["state"].get("slot")
+        if slot is not None:
+            await slot.acquire()
+
+    def release_slot(self) -> None:
+        slot: RequestSlot | None = self._scope["state"].get("slot")
+        if slot is not None:
+            slot.release()
+
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            # The work is done. A stream, or a client that reads slowly, takes no slot.
+            self.release_slot()
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers[REQUEST_ID] = self._request_id
@@ -114,7 +133,7 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": body})
 
     def log(self) -> None:
-        """The route and not the path: ids of conversations are the tenant's business."""
+        """Log the route, not the path: ids of conversations may be personal."""
         route = getattr(self._scope.get("route"), "path", "-")
         log.info(
             line(
@@ -130,7 +149,7 @@ class _Exchange:
 
 
 def _place(error: Exception) -> str:
-    """File and line of the fault."""
+    """File and line of an error."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "-"
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers, the same on every route."""
+"""How the OpenAPI document describes errors and streams, the same for every route."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ class ErrorObject(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: ErrorObject
 
 
 _MEANING: Final = {
-    400: "The request is not acceptable; `param` names what.",
-    401: "No key, or one that is not valid.",
+    400: "The request is not valid; `param` names the parameter at fault.",
+    401: "The key is missing or not valid.",
     403: "There are no keys, and the request came from a web page or through a proxy.",
-    404: "There is no such thing, or it is another tenant's.",
-    409: "The state of the conversation or turn forbids it now.",
-    408: "The body came too slowly.",
-    410: "It is kept no longer.",
+    404: "The object does not exist, or is another tenant's.",
+    409: "The state of the conversation or turn does not allow it.",
+    408: "The body arrived too slowly.",
+    410: "It has expired.",
     413: "The body is too large.",
-    421: "There are no keys, and the request was not to a name of this machine.",
-    422: "The `Idempotency-Key` named another request before.",
-    429: "A limit of the tenant is used up; `retry-after` says when to come again.",
+    421: "There are no keys, and the request was not for a name of this machine.",
+    422: "The `Idempotency-Key` was used for another request.",
+    429: "A limit of the tenant is used up; `retry-after` says when to try again.",
     500: "The gateway or the turn failed.",
-    502: "The turn's model provider refused.",
+    502: "The model provider refused the turn.",
     503: "Redis or the broker is out of reach, or the gateway is shutting down.",
     504: "The turn took too long.",
 }
 
 ALWAYS: Final = (400, 401, 403, 408, 413, 421, 429, 500, 503)
-"""Statuses that any route with a key may answer with."""
+"""Error statuses of every route that needs a key."""
 
 SSE: Final[dict[str, Any]] = {
     "description": "Server-sent events.",
@@ -52,7 +52,10 @@ SSE: Final[dict[str, Any]] = {
                 "properties": {
                     "event": {"type": "string"},
                     "data": {"type": "string", "description": "JSON."},
-                    "id": {"type": "string", "description": "On native routes: resume from it."},
+                    "id": {
+                        "type": "string",
+                        "description": "On native routes only: where to resume.",
+                    },
                 },
             }
         }
@@ -61,5 +64,5 @@ SSE: Final[dict[str, Any]] = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of statuses that are errors."""
+    """Describe error statuses."""
     return {status: {"model": ErrorBody, "description": _MEANING[status]} for status in statuses}

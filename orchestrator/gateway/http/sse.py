@@ -1,4 +1,4 @@
-"""Server-sent events: frames, and a response that a slow client cannot hold up for ever."""
+"""Server-sent events: frames, and a response that drops clients which stop reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("agentapi.gateway")
 SIGN_OF_LIFE: Final = KEEPALIVE_COMMENT
 
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""Proxies must pass events on as they come."""
+"""Tell proxies to pass events on immediately."""
 
 
 def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> bytes:
@@ -30,8 +30,8 @@ def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | No
     Args:
         data: The data.
         event: Its type.
-        number: Its id, with which browsers resume. OpenAI's clients must get none: after an
-            ``id:`` line they take a comment for an event without data.
+        number: Its id, with which browsers resume. OpenAI's clients must not get one: after an
+            ``id:`` line they mistake a comment for an event without data.
     """
     return format_sse_event(
         data_str=orjson.dumps(data).decode(),
@@ -41,7 +41,7 @@ def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | No
 
 
 class EventStream(Response):
-    """A response of events. The connection ends when the client goes, or takes nothing more."""
+    """A stream of events. It ends when the client disconnects, or stops reading."""
 
     media_type = "text/event-stream"
 
@@ -53,13 +53,13 @@ class EventStream(Response):
         held: ExitStack | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Make one.
+        """Prepare the response.
 
         Args:
             frames: The events; its end ends the response.
-            stall: Seconds for which the client may take nothing.
-            held: What is held until the response has ended.
-            headers: Besides those of every such response.
+            stall: Seconds for which the client may read nothing.
+            held: Resources to release when the response has ended.
+            headers: More headers.
         """
         self.status_code = 200
         self.background = None
@@ -91,11 +91,11 @@ class EventStream(Response):
                 await self._put(send, _body(chunk, more=True))
             await self._put(send, _body(b"", more=False))
         except _Stalled:
-            # Without the end of the body, the client sees that the stream was cut.
+            # The body has no end, so that the client sees that the stream was cut.
             log.warning(line("stream.dropped", why="stalled", seconds=self._stall))
 
     async def _put(self, send: Send, message: Message) -> None:
-        """The server waits here while what it has already is not taken."""
+        """Send; the server waits here while the client does not read."""
         try:
             async with asyncio.timeout(self._stall):
                 await send(message)
@@ -104,7 +104,7 @@ class EventStream(Response):
 
 
 class _Stalled(Exception):
-    """The client takes nothing."""
+    """The client does not read."""
 
 
 def _body(chunk: bytes, *, more: bool) -> Message:

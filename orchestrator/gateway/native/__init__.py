@@ -1,1 +1,1 @@
-"""The gateway's own API: turns and approvals."""
+"""The native API: turns, approvals, and a stream of a turn's own events."""

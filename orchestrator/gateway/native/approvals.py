@@ -1,4 +1,4 @@
-"""The native API's approvals: tool calls that wait for a person's decision."""
+"""Approvals in the native API: tool calls that wait for a person's decision."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.turns import PendingCall, Verdict
-from orchestrator.gateway.access import View
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.native.turns import TurnView, turn_view
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class DecideCall(BaseModel):
-    """A decision about a tool call. It is final; saying the same again does nothing."""
+    """A decision about a tool call. It is final; a repeat of the same decision does nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     verdict: Literal["approved", "rejected"]
     reason: Annotated[
-        str | None, Field(max_length=4096, description="For the model, of a rejection.")
+        str | None, Field(max_length=4096, description="Why it was rejected, for the model.")
     ] = None
     by: Annotated[str | None, Field(max_length=512, description="Who decided, for the record.")] = (
         None
@@ -31,7 +31,7 @@ class DecideCall(BaseModel):
 
 
 class PendingCallView(BaseModel):
-    """A tool call that waits. Times are seconds since 1970."""
+    """A tool call that waits for a decision. Times are seconds since 1970."""
 
     call_id: str
     turn_id: Annotated[str, Field(description="The turn itself, or one that it waits for.")]
@@ -39,17 +39,17 @@ class PendingCallView(BaseModel):
     tool: str
     arguments: dict[str, Any]
     expires_at: float | None
-    default: Annotated[str, Field(description="The decision when nobody decided in time.")]
+    default: Annotated[str, Field(description="The decision if nobody decides in time.")]
 
 
 class PendingCalls(BaseModel):
-    """All calls of a turn that wait."""
+    """All tool calls of a turn that wait."""
 
     turn_id: str
     calls: list[PendingCallView]
 
 
-def _shown(call: PendingCall) -> PendingCallView:
+def _to_view(call: PendingCall) -> PendingCallView:
     return PendingCallView(
         call_id=call.call_id,
         turn_id=call.turn_id,
@@ -63,13 +63,13 @@ def _shown(call: PendingCall) -> PendingCallView:
 
 @router.get("/turns/{turn_id}/calls", responses=errors(404))
 async def pending_calls(turn_id: str, view: View) -> PendingCalls:
-    """The tool calls of a turn that wait for a decision, those of turns it waits for included."""
+    """Tool calls that wait for a decision: the turn's own, and those of turns it waits for."""
     calls = await view.pending(turn_id)
-    return PendingCalls(turn_id=turn_id, calls=[_shown(call) for call in calls])
+    return PendingCalls(turn_id=turn_id, calls=[_to_view(call) for call in calls])
 
 
 @router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))
 async def decide_call(turn_id: str, call_id: str, body: DecideCall, view: View) -> TurnView:
-    """Let a call be made, or not; the turn goes on at once."""
+    """Approve or reject a tool call. The turn continues immediately."""
     await view.decide(turn_id, call_id, Verdict(body.verdict), reason=body.reason, by=body.by)
     return turn_view(view, await view.turn(turn_id))

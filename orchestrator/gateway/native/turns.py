@@ -1,4 +1,4 @@
-"""The native API: turns and conversations as they are."""
+"""The native API: turns and conversations."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.conversation.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn
-from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
-from orchestrator.gateway.http.errors import InvalidRequest
+from orchestrator.gateway.dependencies import Key, View
+from orchestrator.gateway.http.errors import InvalidRequest, public_text
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
-from orchestrator.gateway.intake import Existing, NewMessage, accept, digest_of
-from orchestrator.gateway.streams import native_stream
+from orchestrator.gateway.native.stream import native_stream
 from orchestrator.gateway.turn_labels import metadata_of
-from orchestrator.gateway.view import TenantView, no_conversation
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept, digest_of
+from orchestrator.gateway.view import TenantView
+from orchestrator.gateway.view_conversations import no_conversation
 
 _PAGE_BYTES: Final = 524_288
-"""Bytes of messages after which a piece of a history ends early."""
+"""Bytes of messages after which a page of a history ends early."""
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
@@ -39,15 +40,15 @@ class CreateTurn(BaseModel):
     user_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     metadata: dict[str, Any] | None = None
     stream: Annotated[
-        bool, Field(description="Whether the text goes to the turn's events as it arrives.")
+        bool, Field(description="Whether the turn's events include the text as it arrives.")
     ] = False
     on_busy: Annotated[
         Literal["enqueue", "reject", "interrupt", "replace", "merge"] | None,
-        Field(description="If the conversation has turns that have not ended."),
+        Field(description="What to do if the conversation has turns that have not ended."),
     ] = None
     on_abort: Annotated[
         Literal["drop", "keep"] | None,
-        Field(description="What is left of the turn if it is cancelled or fails."),
+        Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
 
 
@@ -88,7 +89,7 @@ class TurnView(BaseModel):
 
 
 class MessagePage(BaseModel):
-    """A piece of a history, oldest first; `next` is the `after` of the next piece."""
+    """A page of a history, oldest first; `next` is the `after` of the next page."""
 
     conversation_id: str
     messages: list[dict[str, Any]]
@@ -104,7 +105,10 @@ class Deleted(BaseModel):
 
 def turn_view(view: TenantView, turn: Turn) -> TurnView:
     """A turn as its tenant sees it."""
-    fault = TurnFault(code=turn.error.code, message=turn.error.message) if turn.error else None
+    fault = None
+    if turn.error is not None:
+        message = public_text(turn.error.message, turn.error.code)
+        fault = TurnFault(code=turn.error.code, message=message)
     return TurnView(
         turn_id=turn.turn_id,
         conversation_id=view.public(turn.conversation_id),
@@ -135,7 +139,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
 async def create_turn(
     conversation_id: str, body: CreateTurn, view: View, key: Key, response: Response
 ) -> TurnView:
-    """Give an agent a message; the turn is accepted when this answers."""
+    """Send an agent a message. The turn is stored when the response arrives."""
     turn_id = await accept(
         view,
         NewMessage(
@@ -176,15 +180,15 @@ async def turn_events(
         int | None, Query(ge=-1, le=2**53, description="The same, for clients without headers.")
     ] = None,
 ) -> Response:
-    """The turn's events, past and to come, until the one that ends it."""
+    """The turn's events, past and future, until the one that ends it."""
     seen = _number(last_event_id) if last_event_id is not None else after
     seen = -1 if seen is None else seen
     turn = await view.turn(turn_id)
     if turn.status.ended and seen >= turn.last_event:
-        # What tells a browser not to connect again.
+        # This status tells a browser not to reconnect.
         return Response(status_code=204)
     with ExitStack() as held:
-        held.enter_context(view.slot())
+        held.enter_context(view.stream_slot())
         await view.check_events(turn, seen)
         return EventStream(
             native_stream(view, turn, seen),
@@ -196,7 +200,7 @@ async def turn_events(
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise InvalidRequest(
-            "Last-Event-ID is no number of an event: send the id of the last event you got",
+            "Last-Event-ID is not the number of an event: send the id of the last event received",
             param="Last-Event-ID",
         )
     return int(text)
@@ -204,7 +208,7 @@ def _number(text: str) -> int:
 
 @router.post("/turns/{turn_id}/cancel", responses=errors(404))
 async def cancel_turn(turn_id: str, view: View) -> TurnView:
-    """Cancel a turn: a waiting one at once, a running one at its worker's next beat."""
+    """Cancel a turn: a waiting one immediately, a running one at its worker's next heartbeat."""
     await view.cancel(turn_id)
     return turn_view(view, await view.turn(turn_id))
 
@@ -219,14 +223,14 @@ async def get_messages(
         int, Query(ge=-1, le=2**53, description="Position of the last message already seen.")
     ] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> JsonAnswer:
-    """The history of a conversation, oldest first, piece by piece."""
+) -> OrjsonResponse:
+    """The history of a conversation, oldest first, in pages."""
     found = await view.history(conversation_id).messages(after + 1, limit, _PAGE_BYTES)
     if found is None:
         raise no_conversation(conversation_id)
     total, messages = found
     newest = after + len(messages)
-    return JsonAnswer(
+    return OrjsonResponse(
         {
             "conversation_id": conversation_id,
             "messages": [to_dict(message) for message in messages],
@@ -237,6 +241,6 @@ async def get_messages(
 
 @router.delete("/conversations/{conversation_id}", responses=errors(404, 409))
 async def delete_conversation(conversation_id: str, view: View) -> Deleted:
-    """Delete a conversation and its turns; those that have not ended are cancelled."""
+    """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
     await deletion.delete_conversation(view, conversation_id)
     return Deleted(conversation_id=conversation_id)

@@ -1,8 +1,8 @@
 """Images and files in the forms of OpenAI's API.
 
-Addresses are handed to the model's provider as they are: neither the gateway nor a worker fetches
-what a client names. A provider that runs in one's own network would fetch from there what no
-client may reach; see `check_addresses`.
+URLs go to the model's provider unchanged: neither the gateway nor a worker fetches what a client
+names. A provider in your own network could fetch from hosts there that no client may reach; see
+`check_addresses`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from agentapi.conversation.attachments import File, Image
+from agentapi.conversation.user_input import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
-from orchestrator.gateway.openai.addresses import is_public
+from orchestrator.gateway.openai.public_urls import is_public
 
 _DATA_URL: Final = re.compile(
     r"data:(?P<type>[\w.+/-]+)(?:;[\w-]+=[^;,]*)*;base64,(?P<data>.*)", re.S
@@ -22,10 +22,10 @@ _DATA_URL: Final = re.compile(
 
 
 def attachment_of(part: Mapping[str, Any], place: str) -> Image | File | None:
-    """The image or file of a part of a user's message; None for other parts.
+    """The image or file in a part of a user's message; None for other parts.
 
     Raises:
-        InvalidRequest: It is not acceptable; names the place.
+        InvalidRequest: It is not valid; names the place.
     """
     match part.get("type"):
         case "input_image":
@@ -58,7 +58,7 @@ def _image(url: Any, place: str) -> Image:
 def _file(part: Mapping[str, Any], place: str) -> File:
     name = part.get("filename")
     if name is not None and not isinstance(name, str):
-        raise InvalidRequest(f"{place}.filename is no text", param=f"{place}.filename")
+        raise InvalidRequest(f"{place}.filename is not text", param=f"{place}.filename")
     if part.get("file_url") is not None:
         return File(url=_address(part["file_url"], f"{place}.file_url"), name=name)
     media_type, data = _decoded(part.get("file_data"), f"{place}.file_data")
@@ -70,23 +70,23 @@ def _decoded(url: Any, place: str) -> tuple[str, bytes]:
     try:
         data = base64.b64decode(found["data"], validate=True) if found else b""
     except ValueError:
-        # Of base64, or of text that is not ASCII.
+        # It is not base64, or not ASCII.
         data = b""
     if found is None or not data:
         raise InvalidRequest(
-            f"{place} is no data URL: expected data:<media type>;base64,<bytes>", param=place
+            f"{place} is not a data URL: expected data:<media type>;base64,<bytes>", param=place
         )
     return found["type"], data
 
 
 def _address(url: Any, place: str) -> str:
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
-        raise InvalidRequest(f"{place} is neither a data URL nor an address", param=place)
+        raise InvalidRequest(f"{place} is neither a data URL nor an http(s) URL", param=place)
     return url
 
 
 def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) -> None:
-    """See that no provider is sent where it may not go.
+    """Check that no provider is sent to a host that clients may not reach.
 
     Args:
         attached: Images and files of a message.
@@ -94,13 +94,13 @@ def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) 
         param: The parameter they came with.
 
     Raises:
-        InvalidRequest: One has an address that is not allowed.
+        InvalidRequest: One has a URL that is not allowed.
     """
     for url in (part.url for part in attached if part.url is not None):
         if allowed == "none":
-            why = "no addresses are taken here (AGENTAPI_GATEWAY_ADDRESSES)"
+            why = "URLs are not allowed here (AGENTAPI_GATEWAY_ADDRESSES)"
         elif allowed == "public" and not is_public(url):
-            why = "the address is not public (AGENTAPI_GATEWAY_ADDRESSES)"
+            why = "the URL is not public (AGENTAPI_GATEWAY_ADDRESSES)"
         else:
             continue
         raise InvalidRequest(
@@ -112,7 +112,7 @@ def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"{place} is no object", param=place)
+        raise InvalidRequest(f"{place} is not an object", param=place)
     return value
 
 

@@ -6,16 +6,16 @@ from contextlib import ExitStack
 
 from fastapi import APIRouter, Response
 
-from orchestrator.gateway.access import Key, View
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import Key, View
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.objects import chat_object
-from orchestrator.gateway.openai.requests import CreateChat
-from orchestrator.gateway.openai.turns import ended, enqueue_chat
-from orchestrator.gateway.streams import chat_stream
+from orchestrator.gateway.openai.request_bodies import CreateChat
+from orchestrator.gateway.openai.streams import chat_stream
+from orchestrator.gateway.openai.submission import enqueue_chat, wait_for_end
 from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
@@ -33,9 +33,9 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
     },
 )
 async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
-    """Let an agent answer the last message."""
+    """Ask an agent to answer the last message."""
     with ExitStack() as held:
-        held.enter_context(view.slot())
+        held.enter_context(view.stream_slot())
         turn_id = await enqueue_chat(view, body, key)
         headers = {"x-response-id": response_id(turn_id)}
         if body.stream:
@@ -48,6 +48,6 @@ async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
                 held=held.pop_all(),
                 headers=headers,
             )
-        turn = await ended(view, turn_id, key)
+        turn = await wait_for_end(view, turn_id, key)
     raise_if_failed(turn)
-    return JsonAnswer(chat_object(turn), headers=headers)
+    return OrjsonResponse(chat_object(turn), headers=headers)

@@ -1,7 +1,7 @@
 """A turn's events as the chunks of a chat completion.
 
-Chat completions know no way to take text back. When a worker is lost, the text it had shown is
-produced again: what repeats it is left out, and if the new text differs the stream is broken.
+A chat completion cannot take text back. When a worker is lost, another one produces the text again.
+The stream leaves out what it has sent already; if the new text differs, it is broken.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from typing import Any
 
 from agentapi.conversation.messages import AssistantMessage
 from agentapi.turns import Event, EventType, Turn, TurnStatus
+from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.openai.objects import chat_id, chat_usage
 
 
 class ChatStream:
-    """Makes chunks of events.
+    """Turns events into chunks.
 
     Attributes:
-        broken: Whether the text that came instead of text given up is another.
+        broken: Whether text that was produced again differs from the text sent before.
     """
 
     def __init__(self, turn: Turn, *, include_usage: bool) -> None:
-        """Begin.
+        """Begin before the first event.
 
         Args:
-            turn: The turn, in whatever state.
-            include_usage: Whether the last chunk counts the tokens.
+            turn: The turn, in any state.
+            include_usage: Whether the last chunk has the tokens.
         """
         self._turn = turn
         self._include_usage = include_usage
@@ -35,11 +36,11 @@ class ChatStream:
         self._again: str | None = None
 
     def opening(self) -> dict[str, Any]:
-        """The first chunk: who speaks."""
+        """The first chunk, with the role."""
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def feed(self, event: Event) -> Iterator[dict[str, Any]]:
-        """What an event that does not end the turn means."""
+        """The chunks for an event that does not end the turn."""
         match event.type:
             case EventType.DELTA:
                 yield from self._delta(str(event.data["text"]))
@@ -52,7 +53,7 @@ class ChatStream:
                 pass
 
     def ending(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        """What the turn's end means: the rest and the last chunk, or an error.
+        """The chunks for the turn's end: the rest and the last chunk, or an error.
 
         Args:
             turn: The turn as it ended.
@@ -102,6 +103,8 @@ class ChatStream:
 
 def _failure(turn: Turn) -> dict[str, Any]:
     code = turn.error.code if turn.error else turn.status.value
-    message = f"{code}: {turn.error.message}" if turn.error else "the turn was cancelled"
+    message = "the turn was cancelled"
+    if turn.error is not None:
+        message = f"{code}: {public_text(turn.error.message, code)}"
     error = {"message": message, "type": "server_error", "param": None, "code": code}
     return {"error": error}

@@ -8,17 +8,17 @@ from fastapi import APIRouter, Body
 
 from agentapi.conversation.messages import AssistantMessage
 from agentapi.stores.conversations import ConversationRecord
-from orchestrator.gateway.access import View
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.ids import new_conversation_id
 from orchestrator.gateway.openai.input import from_items
 from orchestrator.gateway.openai.item_reader import Found
 from orchestrator.gateway.openai.items import items_of, page
-from orchestrator.gateway.openai.requests import (
+from orchestrator.gateway.openai.request_bodies import (
     CreateConversation,
     CreateItems,
     UpdateConversation,
@@ -33,32 +33,32 @@ router = APIRouter(prefix="/v1/conversations", tags=["openai"], route_class=Stri
 async def create_conversation(
     view: View, body: Annotated[CreateConversation | None, Body()] = None
 ) -> dict[str, Any]:
-    """Begin a conversation."""
+    """Create a conversation."""
     body = body or CreateConversation()
     conversation_id = new_conversation_id()
-    messages = [said.message() for said in from_items(body.items or (), "items")]
+    messages = [message.message() for message in from_items(body.items or (), "items")]
     made = await view.append(conversation_id, messages, make=True, metadata=body.metadata or {})
-    return _shown(conversation_id, made)
+    return _to_json(conversation_id, made)
 
 
 @router.get("/{conversation}", responses=errors(404))
 async def get_conversation(conversation: str, view: View) -> dict[str, Any]:
-    """A conversation."""
-    return _shown(conversation, await view.conversation(conversation))
+    """Retrieve a conversation."""
+    return _to_json(conversation, await view.conversation(conversation))
 
 
 @router.post("/{conversation}", responses=errors(404))
 async def update_conversation(
     conversation: str, body: UpdateConversation, view: View
 ) -> dict[str, Any]:
-    """Give a conversation other metadata."""
+    """Replace a conversation's metadata."""
     changed = await view.open(conversation, make=False, metadata=body.metadata or {})
-    return _shown(conversation, changed)
+    return _to_json(conversation, changed)
 
 
 @router.delete("/{conversation}", responses=errors(404, 409))
 async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
-    """Delete a conversation and its turns; those that have not ended are cancelled."""
+    """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
     await deletion.delete_conversation(view, conversation)
     return {"id": conversation, "object": "conversation.deleted", "deleted": True}
 
@@ -67,9 +67,9 @@ async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
 async def create_items(
     conversation: str, body: CreateItems, view: View, include: Include = None
 ) -> dict[str, Any]:
-    """Put messages at the end of a conversation."""
+    """Append messages to a conversation."""
     refuse_include(include)
-    messages = [said.message() for said in from_items(body.items, "items")]
+    messages = [message.message() for message in from_items(body.items, "items")]
     await view.append(conversation, messages, make=False)
     items = [found.item for found in items_of(messages)]
     return page(items, after=None, limit=len(items) or 1, order="asc")
@@ -83,26 +83,26 @@ async def list_items(
     limit: Limit = 20,
     order: Order = "desc",
     include: Include = None,
-) -> JsonAnswer:
-    """The items of a conversation."""
+) -> OrjsonResponse:
+    """List the items of a conversation."""
     refuse_include(include)
     await view.conversation(conversation)
     found = await view.items(conversation).page(after=after, limit=limit, order=order)
-    return JsonAnswer(found)
+    return OrjsonResponse(found)
 
 
 @router.get("/{conversation}/items/{item}", responses=errors(404))
 async def get_item(
     conversation: str, item: str, view: View, include: Include = None
 ) -> dict[str, Any]:
-    """One item of a conversation."""
+    """Retrieve an item of a conversation."""
     refuse_include(include)
     return (await _find(view, conversation, item)).item.item
 
 
 @router.delete("/{conversation}/items/{item}", responses=errors(404))
 async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any]:
-    """Take a message out of a conversation."""
+    """Remove a message from a conversation."""
     removed = False
     while not removed:
         found = await _find(view, conversation, item)
@@ -110,13 +110,13 @@ async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any
         calls = isinstance(message, AssistantMessage) and message.tool_calls
         if calls or message.turn_id is None:
             raise InvalidRequest(
-                "the item belongs to a call of a tool, whose parts only go together: delete the "
-                "conversation, or leave it",
+                "the item belongs to a tool call, whose parts cannot be deleted one by one: delete "
+                "the conversation, or keep the item",
                 param="item_id",
             )
-        # Not if it has just been moved by the removal of another.
+        # Fails if the removal of another message has just moved this one: then find it again.
         removed = await view.remove(conversation, found)
-    return _shown(conversation, await view.conversation(conversation))
+    return _to_json(conversation, await view.conversation(conversation))
 
 
 async def _find(view: TenantView, conversation: str, item: str) -> Found:
@@ -126,7 +126,7 @@ async def _find(view: TenantView, conversation: str, item: str) -> Found:
     raise NotFound(f"there is no item {item!r} in the conversation", code="item_not_found")
 
 
-def _shown(conversation_id: str, conversation: ConversationRecord) -> dict[str, Any]:
+def _to_json(conversation_id: str, conversation: ConversationRecord) -> dict[str, Any]:
     return {
         "id": conversation_id,
         "object": "conversation",

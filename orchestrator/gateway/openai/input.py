@@ -1,4 +1,4 @@
-"""What a client says to an agent, out of the many forms of OpenAI's API."""
+"""Reads the messages of a request from the many forms that OpenAI's API allows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from agentapi.conversation.attachments import File, Image
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
+from agentapi.conversation.user_input import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.ids import new_message_key
 from orchestrator.gateway.openai.attachments import attachment_of
@@ -21,7 +21,7 @@ _TEXT_PARTS: Final = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class InputMessage:
     """A message of a request."""
 
     role: Literal["user", "assistant"]
@@ -29,16 +29,16 @@ class Said:
     attached: tuple[Image | File, ...] = ()
 
     def message(self) -> Message:
-        """As it enters a history by hand, with a name of its own.
+        """The message as it is added to a history without a turn, under a key of its own.
 
         Raises:
-            UnsupportedParameter: It has images or files: those come with the message that is to
-                be answered, whose bytes are kept with its turn.
+            UnsupportedParameter: It has images or files, whose bytes are stored with a turn. Only
+                the message to be answered may have them.
         """
         if self.attached:
             raise UnsupportedParameter(
-                "images and files are taken with the message that is to be answered only: send "
-                "it as a turn of the conversation",
+                "only the message to be answered may have images and files: send it as a turn of "
+                "the conversation",
                 param="input",
             )
         if self.role == "user":
@@ -46,72 +46,74 @@ class Said:
         return AssistantMessage(content=self.text, turn_id=new_message_key())
 
 
-def from_input(value: str | Sequence[Any]) -> list[Said]:
-    """`input` of a response.
+def from_input(value: str | Sequence[Any]) -> list[InputMessage]:
+    """The messages in `input` of a response.
 
     Raises:
-        InvalidRequest: It is not acceptable; names the place.
+        InvalidRequest: It is not valid; names the place.
     """
     if isinstance(value, str):
-        return [Said(role="user", text=value)]
+        return [InputMessage(role="user", text=value)]
     return from_items(value, "input")
 
 
-def from_items(items: Sequence[Any], name: str) -> list[Said]:
-    """Items of a response or of a conversation.
+def from_items(items: Sequence[Any], name: str) -> list[InputMessage]:
+    """The messages in items of a response or of a conversation.
 
     Raises:
-        InvalidRequest: They are not acceptable; names the place.
+        InvalidRequest: They are not valid; names the place.
     """
-    said: list[Said] = []
+    found: list[InputMessage] = []
     for number, item in enumerate(items):
         place = f"{name}[{number}]"
         fields = _object(item, place)
         kind = fields.get("type", "message")
         if kind != "message":
             raise UnsupportedParameter(
-                f"{place} is an item of type {kind!r}: an agent takes 'message' items; what its "
-                "tools did stays in the conversation (conversation, previous_response_id)",
+                f"{place} is an item of type {kind!r}: an agent takes 'message' items only. What "
+                "its tools did is in the conversation (conversation, previous_response_id)",
                 param=f"{place}.type",
             )
         _refuse_others(fields, _ITEM_FIELDS, place)
-        said.append(_said(fields, place))
-    return said
+        found.append(_to_message(fields, place))
+    return found
 
 
-def from_chat(messages: Sequence[Any]) -> list[Said]:
-    """`messages` of a chat completion.
+def from_chat(messages: Sequence[Any]) -> list[InputMessage]:
+    """The messages in `messages` of a chat completion.
 
     Raises:
-        InvalidRequest: They are not acceptable; names the place.
+        InvalidRequest: They are not valid; names the place.
     """
-    said: list[Said] = []
+    found: list[InputMessage] = []
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         fields = _object(message, place)
         known = {name: value for name, value in fields.items() if value is not None}
         _refuse_others(known, _CHAT_FIELDS, place)
-        said.append(_said(fields, place))
-    return said
+        found.append(_to_message(fields, place))
+    return found
 
 
-def split(said: Sequence[Said], param: str) -> tuple[Sequence[Said], Said]:
-    """What came before, and the user's message that is to be answered.
+def split(
+    messages: Sequence[InputMessage], param: str
+) -> tuple[Sequence[InputMessage], InputMessage]:
+    """The earlier messages, and the user's message to be answered.
 
     Raises:
         InvalidRequest: The last message is not the user's.
     """
-    if not said or said[-1].role != "user":
+    if not messages or messages[-1].role != "user":
         raise InvalidRequest(
-            f"{param} must end with a message of the user: that is what the agent answers",
+            f"{param} must end with a message of the user, which the agent answers",
             param=param,
         )
-    return said[:-1], said[-1]
+    return messages[:-1], messages[-1]
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidRequest(f"{place} is no object", param=place)
+        raise InvalidRequest(f"{place} is not an object", param=place)
     return value
 
 
@@ -121,17 +123,17 @@ def _refuse_others(fields: Mapping[str, Any], known: frozenset[str], place: str)
             raise UnsupportedParameter(f"{place}.{name} is not supported", param=f"{place}.{name}")
 
 
-def _said(fields: Mapping[str, Any], place: str) -> Said:
+def _to_message(fields: Mapping[str, Any], place: str) -> InputMessage:
     match fields.get("role"):
         case "user":
             text, attached = _content(fields, place, "user")
-            return Said(role="user", text=text, attached=attached)
+            return InputMessage(role="user", text=text, attached=attached)
         case "assistant":
-            return Said(role="assistant", text=_content(fields, place, "assistant")[0])
+            return InputMessage(role="assistant", text=_content(fields, place, "assistant")[0])
         case role:
             raise UnsupportedParameter(
-                f"{place} has the role {role!r}: expected 'user' or 'assistant'. An agent has its "
-                "own instructions and tools, which a request cannot add to",
+                f"{place} has the role {role!r}: expected 'user' or 'assistant'. Requests cannot "
+                "add to an agent's instructions and tools",
                 param=f"{place}.role",
             )
 
@@ -159,11 +161,11 @@ def _content(
             continue
         if not _is_text_part(fields.get("type"), role):
             raise UnsupportedParameter(
-                f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and of "
-                "the user images and files",
+                f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and "
+                "images and files from the user",
                 param=f"{where}.type",
             )
         if not isinstance(fields.get("text"), str):
-            raise InvalidRequest(f"{where}.text is no text", param=f"{where}.text")
+            raise InvalidRequest(f"{where}.text is not text", param=f"{where}.text")
         texts.append(fields["text"])
     return "\n".join(texts), tuple(attached)

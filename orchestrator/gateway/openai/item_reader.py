@@ -1,4 +1,4 @@
-"""The items of a conversation, of which no more is read than is asked for."""
+"""Reads the items of a conversation, and no more messages than a page needs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from agentapi.stores.conversations import END, StoredMessage
 from orchestrator.gateway.conversations.history import History
 from orchestrator.gateway.http.errors import InvalidRequest
 from orchestrator.gateway.ids import name_of_item
-from orchestrator.gateway.openai.items import Item, items_of, shown
+from orchestrator.gateway.openai.items import Item, items_of, list_object
 
 PAGE_BYTES: Final = 4_194_304
 """Bytes of stored messages after which a page of items ends early."""
 
-_REMEMBERED: Final = 10_000
+_MAX_POSITIONS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """An item, and where it was found.
+    """An item, and its place in the history.
 
     Attributes:
         item: The item.
         kept: The message that it shows.
         first: Position of the first message of its turn.
-        last: Position of the last one.
+        last: Position of the last message of its turn.
     """
 
     item: Item
@@ -38,20 +38,20 @@ class Found:
 
 
 class Positions:
-    """Where items were last seen. A hint: what is there now is looked at."""
+    """Where items were last seen. Only a hint: readers check what is there now."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def get(self, conversation_id: str, item_id: str) -> int | None:
-        """Position of the last message of the item's turn, if it is known."""
+        """The position of the last message of an item's turn, if known."""
         return self._known.get((conversation_id, item_id))
 
     def keep(self, conversation_id: str, item_id: str, position: int) -> None:
-        """Remember it."""
+        """Remember a position; beyond the limit, forget the oldest."""
         self._known[(conversation_id, item_id)] = position
         self._known.move_to_end((conversation_id, item_id))
-        if len(self._known) > _REMEMBERED:
+        if len(self._known) > _MAX_POSITIONS:
             self._known.popitem(last=False)
 
 
@@ -64,11 +64,11 @@ class ItemReader:
         self._positions = positions
 
     async def page(self, *, after: str | None, limit: int, order: str) -> dict[str, Any]:
-        """A page of the list; a short one when its items are large.
+        """A page of the list; a short one if its items are large.
 
         Args:
-            after: Id of the last item of the page before.
-            limit: At most so many.
+            after: Id of the last item of the previous page.
+            limit: Items at most.
             order: ``asc`` or ``desc``.
 
         Raises:
@@ -80,14 +80,14 @@ class ItemReader:
         async with aclosing(self._items(after, up=order == "asc")) as items:
             async for item in items:
                 if len(found) == limit or size >= PAGE_BYTES:
-                    return shown(found, more=True)
+                    return list_object(found, more=True)
                 found.append(item.item.item)
                 size += len(item.kept.raw)
                 self._positions.keep(self._conversation_id, item.item.id, item.last)
-        return shown(found, more=False)
+        return list_object(found, more=False)
 
     async def find(self, item_id: str) -> Found | None:
-        """An item by its id, if it is there.
+        """An item by its id; None if there is none.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -102,7 +102,7 @@ class ItemReader:
         return await self._at(item_id, place.position) if place is not None else None
 
     async def _items(self, after: str | None, *, up: bool) -> AsyncGenerator[Found, None]:
-        """All of them, or those after one, in either direction."""
+        """All items, or those after one, in either direction."""
         first, last = 0, END
         seen = after is None
         if after is not None:
@@ -120,7 +120,7 @@ class ItemReader:
                     seen = seen or item.item.id == after
 
     async def _at(self, item_id: str, position: int) -> Found | None:
-        """The item, if it belongs to the group that has the position."""
+        """The item, if it belongs to the group of messages at a position."""
         async with aclosing(self._history.down(position)) as below:
             # The position may be in the middle of its group.
             group = await anext(below, None)

@@ -19,8 +19,8 @@ from orchestrator.gateway.http.errors import InvalidRequest
 from orchestrator.gateway.ids import call_item_id, key_of, text_item_id, user_item_id
 
 SERVER_LABEL: Final = "agentapi"
-"""Tools run in the workers. To a client they are calls of a remote server, which it need not
-carry out; `function_call` items would ask it to."""
+"""Tools run in the workers. Clients see them as calls to a remote MCP server. With `function_call`
+items a client would have to run them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +28,9 @@ class Item:
     """An item, and the message that it shows.
 
     Attributes:
-        item: As OpenAI's API has it.
-        message: What it shows.
-        position: Of the message in its history.
+        item: The item as OpenAI's API shows it.
+        message: The message.
+        position: The message's position in its history.
     """
 
     item: dict[str, Any]
@@ -44,11 +44,11 @@ class Item:
 
 
 def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
-    """The items of a piece of a history that begins and ends with whole turns, oldest first.
+    """The items of consecutive messages, oldest first.
 
     Args:
-        messages: The messages.
-        first: Position of the first one in the history.
+        messages: The messages, in whole turns.
+        first: Position of the first message in the history.
     """
     results = {m.call_id: m for m in messages if isinstance(m, ToolMessage)}
     responses: dict[str, int] = {}
@@ -71,7 +71,7 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
 
 
 def output_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """What a turn put out: its items without the user's message."""
+    """The output of a turn: its items without the user's message."""
     return [
         found.item for found in items_of(messages) if not isinstance(found.message, UserMessage)
     ]
@@ -89,7 +89,7 @@ def user_item(key: str, text: str) -> dict[str, Any]:
 
 
 def text_item(item_id: str, text: str | None, status: str = "completed") -> dict[str, Any]:
-    """An assistant's message; without content yet when the text is None."""
+    """An assistant's message; None as text means that it has no content yet."""
     return {
         "id": item_id,
         "type": "message",
@@ -105,7 +105,7 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def call_item(key: str, call: ToolCall, result: ToolMessage | None) -> dict[str, Any]:
-    """A tool call with its result, if there is one."""
+    """A tool call, with its result if it has one."""
     failed = result is not None and result.is_error
     arguments = call.malformed
     if arguments is None:
@@ -121,7 +121,7 @@ def call_item(key: str, call: ToolCall, result: ToolMessage | None) -> dict[str,
 
 
 def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
-    """A tool call of which only the name is known."""
+    """A tool call without arguments and result."""
     return {
         "id": item_id,
         "type": "mcp_call",
@@ -138,12 +138,12 @@ def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
 def page(
     items: Sequence[dict[str, Any]], *, after: str | None, limit: int, order: str
 ) -> dict[str, Any]:
-    """A page of a list.
+    """A page of a list of items.
 
     Args:
-        items: All of them, oldest first.
-        after: Id of the last item of the page before.
-        limit: At most so many.
+        items: All items, oldest first.
+        after: Id of the last item of the previous page.
+        limit: Items at most.
         order: ``asc`` or ``desc``.
 
     Raises:
@@ -156,20 +156,20 @@ def page(
         if not places:
             raise InvalidRequest(f"there is no item {after!r} in the list", param="after")
         start = places[0] + 1
-    return shown(ordered[start : start + limit], more=len(ordered) > start + limit)
+    return list_object(ordered[start : start + limit], more=len(ordered) > start + limit)
 
 
-def shown(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """A page as OpenAI's API has it.
+def list_object(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page as OpenAI's API shows it.
 
     Args:
-        items: The page's.
-        more: Whether others follow.
+        items: The items of the page.
+        more: Whether more items follow.
     """
     return {
         "object": "list",
         "data": list(items),
-        # OpenAI's types want text here, also for an empty list.
+        # OpenAI's types require text here, even for an empty list.
         "first_id": items[0]["id"] if items else "",
         "last_id": items[-1]["id"] if items else "",
         "has_more": more,

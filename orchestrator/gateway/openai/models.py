@@ -1,4 +1,4 @@
-"""`/v1/models`: the agents."""
+"""`/v1/models`: agents as models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from orchestrator.gateway.access import View
+from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.errors import NotFound
 from orchestrator.gateway.http.openapi import errors
 
@@ -19,14 +19,14 @@ def _model(name: str) -> dict[str, Any]:
 
 @router.get("")
 async def list_models(view: View) -> dict[str, Any]:
-    """All agents."""
-    names = await view.gateway.models.names()
+    """List the agents."""
+    names = await view.gateway.agents.names()
     return {"object": "list", "data": [_model(name) for name in names]}
 
 
 @router.get("/{model}", responses=errors(404))
 async def get_model(model: str, view: View) -> dict[str, Any]:
-    """One agent."""
-    if model not in await view.gateway.models.names():
+    """Retrieve an agent."""
+    if model not in await view.gateway.agents.names():
         raise NotFound(f"there is no model {model!r}", param="model", code="model_not_found")
     return _model(model)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import Usage
 from agentapi.turns import Turn, TurnStatus
+from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
 from orchestrator.gateway.openai.items import output_items
 from orchestrator.gateway.turn_labels import labels_of, metadata_of
@@ -24,11 +25,11 @@ _ERROR_CODES: Final = {
     "provider_unavailable": "rate_limit_exceeded",
     "invalid_message": "invalid_prompt",
 }
-"""OpenAI's clients know a closed list of codes; ours is in the message."""
+"""OpenAI's clients know a closed set of codes; the message has ours."""
 
 
 def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
-    """A turn as a response, as it stands.
+    """A turn as a response, in its present state.
 
     Args:
         turn: The turn.
@@ -38,7 +39,8 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
     error = None
     if turn.error is not None:
         code = _ERROR_CODES.get(turn.error.code, "server_error")
-        error = {"code": code, "message": f"{turn.error.code}: {turn.error.message}"}
+        why = public_text(turn.error.message, turn.error.code)
+        error = {"code": code, "message": f"{turn.error.code}: {why}"}
     completed = turn.status is TurnStatus.COMPLETED
     return {
         "id": response_id(turn.turn_id),
@@ -82,7 +84,7 @@ def _response_usage(usage: Usage) -> dict[str, Any]:
 
 
 def chat_usage(usage: Usage) -> dict[str, Any]:
-    """Tokens as chat completions count them."""
+    """Token counts in the form of chat completions."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,

@@ -1,7 +1,7 @@
-"""A turn's events as the stream of a response: a pure function of the events.
+"""A turn's events as the events of a response: a pure function.
 
-The same events always give the same stream with the same sequence numbers, so that a stream
-may be read again from any number, through any gateway.
+The same events always give the same stream with the same sequence numbers, so a client may read a
+stream again from any number, through any gateway.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class _Text:
 
 
 class ResponseStream:
-    """Makes OpenAI's events of a turn's. Each method gives the next ones, numbered.
+    """Turns a turn's events into OpenAI's. Each method gives the next events, numbered.
 
     Attributes:
         sequence: Number of the newest event; -1 before the first.
     """
 
     def __init__(self, turn: Turn, conversation_id: str) -> None:
-        """Begin at the first event.
+        """Begin before the first event.
 
         Args:
-            turn: The turn, in whatever state: only what never changes is used of it.
+            turn: The turn, in any state: only its constant fields are used.
             conversation_id: The public id of its conversation.
         """
         self._turn = turn
@@ -63,13 +63,13 @@ class ResponseStream:
         self._calls: dict[str, _Call] = {}
 
     def opening(self) -> Iterator[dict[str, Any]]:
-        """What every stream begins with."""
+        """The first events of every stream."""
         yield self._event("response.created", response=self._snapshot("queued"))
         if labels_of(self._turn).background:
             yield self._event("response.queued", response=self._snapshot("queued"))
 
     def feed(self, event: Event) -> Iterator[dict[str, Any]]:
-        """What an event that does not end the turn means."""
+        """The events for an event that does not end the turn."""
         match event.type:
             case EventType.STARTED if not self._begun:
                 self._begun = True
@@ -77,8 +77,8 @@ class ResponseStream:
             case EventType.DELTA:
                 yield from self._delta(str(event.data["text"]))
             case EventType.RESET:
-                # The text shown so far is given up: its item ends as incomplete and is not part
-                # of the response; the text that comes instead gets an item of its own.
+                # The text sent so far is discarded: its item ends as incomplete and is not part of
+                # the response. The text that replaces it gets an item of its own.
                 yield from self._close("incomplete")
             case EventType.STEP if self._turn.stream:
                 yield from self._step(event.data)
@@ -86,7 +86,7 @@ class ResponseStream:
                 pass
 
     def ending(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        """What the turn's end means.
+        """The events for the turn's end.
 
         Args:
             turn: The turn as it ended.
@@ -112,7 +112,7 @@ class ResponseStream:
             yield self._text_event("delta", self._open, delta=text)
 
     def _open_text(self) -> Iterator[dict[str, Any]]:
-        # An item given up keeps its id to itself: its successor has another.
+        # The item of a discarded text keeps its id, so the next item needs another.
         again = f"_{self._texts}" if self._texts else ""
         item_id = text_item_id(self._turn.turn_id, self._responses) + again
         self._open = _Text(item_id=item_id, index=self._next_index())
@@ -155,7 +155,7 @@ class ResponseStream:
     def _step(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         calls = list(zip(data.get("calls", ()), data["tools"], strict=False))
         if data["kind"] == "model" and data.get("rejected"):
-            # It is no part of the response: the model is asked again.
+            # Not part of the response: the model is asked again.
             yield from self._close("incomplete")
             return
         if data["kind"] == "model":
@@ -181,7 +181,7 @@ class ResponseStream:
         return self._event(f"response.mcp_call.{kind}", item_id=item_id, output_index=index)
 
     def _rest(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        """What a completed turn put out and was not shown yet."""
+        """The output of a completed turn that has not been sent yet."""
         if turn.stream:
             yield from self._last_text(turn)
         for item in output_items(turn.messages):
@@ -202,7 +202,7 @@ class ResponseStream:
         yield from self._close("completed")
 
     def _whole(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """An item of a turn that nobody asked to stream, all at once."""
+        """All events of an item whose text was not streamed."""
         index = self._next_index()
         if item["type"] == "message":
             text = _Text(item_id=item["id"], index=index)

@@ -1,4 +1,4 @@
-"""`/v1/responses`: a response is a turn."""
+"""`/v1/responses`: turns as responses."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from fastapi import APIRouter, Query, Response
 
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
-from orchestrator.gateway.access import Key, View
 from orchestrator.gateway.conversations.deletion import delete_turn
-from orchestrator.gateway.http.answers import JsonAnswer
-from orchestrator.gateway.http.bodies import StrictRoute
+from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound, UnsupportedParameter
+from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
+from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.ids import response_id, turn_id_of
 from orchestrator.gateway.openai.items import items_of, page, user_item
 from orchestrator.gateway.openai.objects import response_object
-from orchestrator.gateway.openai.requests import CreateResponse
-from orchestrator.gateway.openai.turns import ended, enqueue_response
-from orchestrator.gateway.streams import response_stream
+from orchestrator.gateway.openai.request_bodies import CreateResponse
+from orchestrator.gateway.openai.streams import response_stream
+from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
-_CANCEL_PATIENCE = 2.0
-"""Seconds beyond the workers' heartbeat that a cancellation is waited for."""
+_CANCEL_MARGIN = 2.0
+"""Seconds to wait for a cancellation beyond the workers' heartbeat."""
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Annotated[Literal["asc", "desc"], Query()]
@@ -37,7 +37,7 @@ Include = Annotated[list[str] | None, Query(alias="include[]", description="Not 
 
 _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The response; its events when it is streamed.",
+        "description": "The response, or its events if it is streamed.",
         "content": {"application/json": {}, **SSE["content"]},
     }
 }
@@ -45,10 +45,10 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 
 @router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
-    """Give an agent a message, and wait for its reply, stream it, or neither (background)."""
+    """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
         if body.stream or not body.background:
-            held.enter_context(view.slot())
+            held.enter_context(view.stream_slot())
         turn_id = await enqueue_response(view, body, key)
         if body.stream:
             turn = await view.turn(turn_id)
@@ -56,8 +56,8 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
             await view.check_events(turn, -1)
             return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
         if body.background:
-            return JsonAnswer(_shown(view, await view.turn(turn_id)))
-        return JsonAnswer(_shown(view, await ended(view, turn_id, key)))
+            return OrjsonResponse(_to_json(view, await view.turn(turn_id)))
+        return OrjsonResponse(_to_json(view, await wait_for_end(view, turn_id, key)))
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -69,7 +69,7 @@ async def get_response(
     include_obfuscation: bool = False,
     include: Include = None,
 ) -> Response:
-    """A response as it stands, or its events after a sequence number."""
+    """Retrieve a response, or stream its events after a sequence number."""
     refuse_include(include)
     if include_obfuscation:
         raise UnsupportedParameter(
@@ -79,10 +79,10 @@ async def get_response(
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
     if not stream:
-        return JsonAnswer(_shown(view, turn))
+        return OrjsonResponse(_to_json(view, turn))
     with ExitStack() as held:
-        held.enter_context(view.slot())
-        # The numbers follow from all events, whatever part of them is wanted.
+        held.enter_context(view.stream_slot())
+        # Sequence numbers depend on all events, whichever of them the client wants.
         await view.check_events(turn, -1)
         after = -1 if starting_after is None else starting_after
         return _stream(view, turn, after, held.pop_all())
@@ -100,8 +100,8 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
             code="not_background",
         )
     await view.cancel(turn.turn_id)
-    patience = view.gateway.settings.heartbeat + _CANCEL_PATIENCE
-    return _shown(view, await view.wait(turn.turn_id, patience))
+    seconds = view.gateway.settings.heartbeat + _CANCEL_MARGIN
+    return _to_json(view, await view.wait(turn.turn_id, seconds))
 
 
 @router.delete("/{response}", responses=errors(404, 409))
@@ -120,7 +120,7 @@ async def list_input_items(
     order: Order = "desc",
     include: Include = None,
 ) -> dict[str, Any]:
-    """What a response was asked with."""
+    """List the input items of a response."""
     refuse_include(include)
     turn = await _turn(view, response)
     before = [found.item for found in items_of(await view.seeds(turn))]
@@ -139,7 +139,7 @@ async def _turn(view: TenantView, response: str) -> Turn:
         ) from None
 
 
-def _shown(view: TenantView, turn: Turn) -> dict[str, Any]:
+def _to_json(view: TenantView, turn: Turn) -> dict[str, Any]:
     return response_object(turn, view.public(turn.conversation_id))
 
 
@@ -155,8 +155,10 @@ def _stream(
 
 
 def refuse_include(include: list[str] | None) -> None:
-    """Raises:
-    UnsupportedParameter: Something is to be included.
+    """Refuse the `include` parameter.
+
+    Raises:
+        UnsupportedParameter: The request has one.
     """
     if include:
         raise UnsupportedParameter("include is not supported", param="include")

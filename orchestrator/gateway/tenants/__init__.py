@@ -1,1 +1,1 @@
-"""Tenants: API keys, quotas, and what each of them stores."""
+"""Tenants: API keys, ids, rate limits, concurrency, and what each tenant stores."""

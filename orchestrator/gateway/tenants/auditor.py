@@ -1,4 +1,4 @@
-"""Looks at the conversations of tenants that use this gateway, a few at a time."""
+"""Corrects what the ledger counts, a few conversations at a time, in the background."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from agentapi.supervision import Service, Supervisor
 from orchestrator.gateway.tenants.ledger import Ledger
 
 PAUSE: Final = 10.0
-"""Seconds between two looks."""
+"""Seconds between two audits."""
 
 AGE: Final = 300_000
-"""Milliseconds for which a conversation that was looked at is left alone."""
+"""Milliseconds after an audit for which a conversation is not audited again."""
 
-MOST: Final = 100
-"""Conversations of a tenant in one look."""
+MAX_CONVERSATIONS: Final = 100
+"""Conversations of a tenant in one audit."""
 
 
 class Auditor:
-    """Corrects what is counted of tenants' bytes: replies count, what expired does not."""
+    """Audits tenants that use this gateway: adds replies, subtracts what has expired."""
 
     def __init__(self, ledger: Ledger, supervisor: Supervisor, pause: float = PAUSE) -> None:
-        """Make one; `start` begins.
+        """Prepare; `start` begins.
 
         Args:
-            ledger: What is counted.
-            supervisor: Keeps it running.
-            pause: Seconds between two looks.
+            ledger: What to correct.
+            supervisor: Restarts the audits if they fail.
+            pause: Seconds between two audits.
         """
         self._ledger = ledger
         self._pause = pause
         self._service = supervisor.task("gateway-audit", self._run)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start auditing."""
         self._service.start()
 
     async def aclose(self) -> None:
-        """Look no more."""
+        """Stop auditing."""
         await self._service.stop()
 
     async def _run(self, service: Service) -> None:
         while not service.stopping:
             await asyncio.sleep(self._pause)
             for tenant in self._ledger.active():
-                await self._look(tenant)
+                await self._audit(tenant)
             service.progress()
 
-    async def _look(self, tenant: str) -> None:
+    async def _audit(self, tenant: str) -> None:
         try:
-            if not await self._ledger.audit(tenant, AGE, MOST):
+            if not await self._ledger.audit(tenant, AGE, MAX_CONVERSATIONS):
                 self._ledger.rest(tenant)
         except AgentAPIError:
-            # Redis is away, or refuses: the next look finds the same.
+            # Redis is out of reach or refuses: the next audit finds the same conversations.
             return

@@ -1,9 +1,8 @@
-"""Bearer keys: each belongs to a tenant; Redis holds their hashes."""
+"""API keys. Each belongs to a tenant; Redis stores only their hashes."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -15,18 +14,16 @@ import redis.asyncio
 from agentapi import Settings
 from agentapi.errors import InvalidInput
 from agentapi.redis.connection import translate_errors
+from orchestrator.gateway.tenants.names import TENANT
 
 KEYS: Final = "agentapi:gateway:keys"
-"""Hash: SHA-256 of a key -> what is known of it. A key has 256 random bits, so that a plain hash
-cannot be searched for it."""
+"""Hash: SHA-256 of a key -> its record. A plain hash suffices, since a key has 256 random bits."""
 
 KEYED: Final = "agentapi:gateway:keyed"
-"""Says that keys were made, should the hash itself be lost: that must not open the gateway."""
+"""Records that keys were created. Even if the hash is lost, the gateway must not open."""
 
-_MOST_VALID: Final = 4_096
-"""Keys that a process remembers as valid, by their hashes."""
-
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_VALID: Final = 4_096
+"""Hashes of valid keys that a process remembers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +31,9 @@ class ApiKey:
     """A key without its secret.
 
     Attributes:
-        key_id: Names it, for lists and to revoke it.
-        tenant: Whose it is.
-        label: What its maker called it.
+        key_id: Its public name, for lists and to revoke it.
+        tenant: The tenant it belongs to.
+        label: A note of its creator.
         created: Seconds since 1970 by Redis's clock.
         revoked: When it was revoked, or None.
     """
@@ -52,9 +49,9 @@ def check_tenant(tenant: str) -> str:
     """Return the tenant's name if it is valid.
 
     Raises:
-        InvalidInput: It is not; says what is.
+        InvalidInput: It is not valid; says what is.
     """
-    if not _TENANT.fullmatch(tenant):
+    if not TENANT.fullmatch(tenant):
         raise InvalidInput(
             "the tenant's name is not valid: expected 1 to 64 letters, digits, dots, dashes or "
             "underscores, the first a letter or digit"
@@ -63,11 +60,11 @@ def check_tenant(tenant: str) -> str:
 
 
 class KeyStore:
-    """Makes, finds and revokes keys.
+    """Creates, finds and revokes keys.
 
     Attributes:
-        seen: Whether this process knows that keys were made. That never changes back, whatever
-            becomes of Redis.
+        seen: Whether this process knows that keys were created. Once true it stays true, even if
+            Redis loses them.
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
@@ -77,10 +74,10 @@ class KeyStore:
         self.seen = False
 
     async def create(self, tenant: str, label: str = "") -> tuple[ApiKey, str]:
-        """Make a key.
+        """Create a key.
 
         Returns:
-            The key, and the secret, which is not kept anywhere.
+            The key, and its secret, which is stored nowhere.
 
         Raises:
             InvalidInput: The tenant's name is not valid.
@@ -97,7 +94,7 @@ class KeyStore:
         return key, secret
 
     async def all(self) -> list[ApiKey]:
-        """All keys, oldest first, revoked ones too.
+        """All keys, oldest first, with the revoked ones.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -105,7 +102,7 @@ class KeyStore:
         return sorted((await self._read()).values(), key=lambda key: (key.created, key.key_id))
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """End a key; it stays in the list, so that its end never opens the gateway.
+        """Revoke a key. Its record stays, so that the gateway never opens because of it.
 
         Raises:
             InvalidInput: There is no such key.
@@ -113,13 +110,13 @@ class KeyStore:
         """
         for digest, key in (await self._read()).items():
             if key.key_id == key_id:
-                ended = replace(key, revoked=key.revoked or await self._now())
-                await self._write(digest, ended)
-                return ended
+                revoked = replace(key, revoked=key.revoked or await self._now())
+                await self._write(digest, revoked)
+                return revoked
         raise InvalidInput(f"there is no key {key_id!r}: `agentapi keys list` shows all")
 
     async def find(self, secret: str) -> ApiKey | None:
-        """The key of a secret, unless it is revoked.
+        """The key with a secret, unless it is revoked.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -133,7 +130,7 @@ class KeyStore:
         if key is None or key.revoked is not None:
             return None
         self._valid[digest] = None
-        if len(self._valid) > _MOST_VALID:
+        if len(self._valid) > _MAX_VALID:
             self._valid.popitem(last=False)
         return key
 
@@ -142,7 +139,7 @@ class KeyStore:
         return bool(secret) and _hash(secret) in self._valid
 
     async def exist(self) -> bool:
-        """Whether keys were ever made, revoked and lost ones included.
+        """Whether keys were ever created, including revoked and lost ones.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -154,7 +151,7 @@ class KeyStore:
                 pipeline.exists(KEYED)
                 made, marked = await pipeline.execute()
                 if made and not marked:
-                    # They are of a release that left no mark.
+                    # A release without the mark created them.
                     await self._client.set(KEYED, "1")
                 self.seen = bool(made or marked)
         return self.seen

@@ -1,8 +1,8 @@
-"""What a tenant holds: turns in flight, and bytes in Redis.
+"""What each tenant uses: turns in flight, and bytes in Redis.
 
-Bytes are counted when they are written, and corrected when conversations are looked at: by a
-request that finds no room, and now and then in the background (`Auditor`). Replies are counted
-then, and what expired is counted no more.
+Bytes are counted before they are written. An audit corrects them by what Redis holds: it adds
+replies and subtracts what has expired. A request that finds no room audits, and so does `Auditor`
+in the background.
 """
 
 from __future__ import annotations
@@ -17,41 +17,43 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from agentapi import Settings
 from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores.conversations import ForgottenTurn
 from agentapi.turns import TERMINAL, TurnStatus
 from orchestrator.gateway.http.errors import RateLimited
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 OVERHEAD: Final = 512
-"""Bytes that are counted for a conversation or a turn besides what is in it."""
+"""Bytes that a conversation or a turn counts besides its content."""
 
 _IN_FLIGHT: Final = frozenset(
     status.value.encode() for status in TurnStatus if status not in TERMINAL
 )
 
-_LONGEST_ENQUEUE: Final = 60_000
-"""Milliseconds; a turn that was admitted longer ago and is not in Redis never will be."""
+_MAX_ENQUEUE: Final = 60_000
+"""Milliseconds that accepting a turn may take. A turn that was admitted earlier and is not in Redis
+was never accepted."""
 
-_AUDIT: Final = 200
-"""Conversations that are looked at together."""
+_MAX_AUDIT: Final = 200
+"""Conversations in one audit."""
 
 _SETTLED: Final = 60_000
-"""Milliseconds for which what a request has counted is not looked at: it may not be written yet."""
+"""Milliseconds after which a conversation may be audited: what a request has counted is written by
+then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Admission:
-    """A turn that asks to be let in.
+    """What a turn would use.
 
     Attributes:
         turn_id: The turn.
-        conversation_id: Its conversation, as it is in Redis.
+        conversation_id: Internal id of its conversation.
         bytes: What it adds to the conversation.
-        turn_bytes: What is kept with the turn itself.
+        turn_bytes: What is stored with the turn itself.
     """
 
     turn_id: str
@@ -61,9 +63,9 @@ class Admission:
 
 
 class Ledger:
-    """Counts what tenants hold, exactly over all gateways, by Redis's clock."""
+    """Counts what tenants use, exactly over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
+    def __init__(self, settings: GatewaySettings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._client = client
         self._scripts = AsyncScripts(settings, client, SCRIPTS)
@@ -71,21 +73,21 @@ class Ledger:
         self._active: set[str] = set()
 
     def active(self) -> list[str]:
-        """Tenants that have stored something through this process, and were not looked at since."""
+        """Tenants that stored something through this process and have not been audited since."""
         return sorted(self._active)
 
     def rest(self, tenant: str) -> None:
-        """There is nothing to look at now."""
+        """Remove a tenant from those to audit, until it stores something."""
         self._active.discard(tenant)
 
     async def admit(self, tenant: str, asked: Admission) -> bool:
-        """Count a turn, until it ends, and its bytes.
+        """Count a turn until it ends, and its bytes.
 
         Returns:
-            Whether it is new; false for a repeat.
+            True if the turn is new, false if it is a repeat.
 
         Raises:
-            RateLimited: The tenant has as many turns or bytes as it may.
+            RateLimited: The tenant has too many turns or bytes.
             StoreUnavailable: Redis is out of reach.
         """
         in_flight = self._settings.gateway_turns_in_flight
@@ -114,12 +116,12 @@ class Ledger:
         return bool(reply[0] == b"admitted")
 
     async def withdraw(self, tenant: str, asked: Admission, *, stored: bool = True) -> None:
-        """Forget a turn that was admitted but not accepted.
+        """Subtract a turn that was admitted but not accepted.
 
         Args:
-            tenant: Whose it is.
+            tenant: The tenant.
             asked: As it was admitted.
-            stored: Whether its bytes were not stored either.
+            stored: Whether to subtract its bytes too.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -132,7 +134,7 @@ class Ledger:
         """Count bytes that are about to be written into a conversation.
 
         Raises:
-            RateLimited: The tenant has as many as it may.
+            RateLimited: The tenant has too many.
             StoreUnavailable: Redis is out of reach.
         """
         limit = self._settings.gateway_stored_bytes
@@ -148,7 +150,7 @@ class Ledger:
             raise self._no_room()
 
     async def refund(self, tenant: str, conversation_id: str, size: int) -> None:
-        """Take back what `charge` counted.
+        """Subtract bytes that `charge` added.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -156,7 +158,7 @@ class Ledger:
         await self._release(tenant, "", [f"c:{conversation_id}", size])
 
     async def dropped(self, tenant: str, conversation_id: str) -> None:
-        """A conversation is no more.
+        """Subtract a conversation that was deleted.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -164,7 +166,7 @@ class Ledger:
         await self._release(tenant, "", [f"c:{conversation_id}", 2**53])
 
     async def forgotten(self, tenant: str, turns: Iterable[ForgottenTurn]) -> None:
-        """Stop counting the bytes of turns that were deleted.
+        """Subtract the bytes of turns that were deleted.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -175,16 +177,16 @@ class Ledger:
             fields[hour] = fields.get(hour, 0) + turn.input_bytes + OVERHEAD
         await self._release(tenant, "", list(chain.from_iterable(fields.items())))
 
-    async def audit(self, tenant: str, age: int, most: int = _AUDIT) -> int:
-        """Look at conversations that were not looked at for longest, and correct their bytes.
+    async def audit(self, tenant: str, age: int, most: int = _MAX_AUDIT) -> int:
+        """Correct the bytes of the conversations whose last audit is longest ago.
 
         Args:
-            tenant: Whose they are.
-            age: Milliseconds since they were.
-            most: At most so many.
+            tenant: The tenant.
+            age: Milliseconds since the last audit, at least.
+            most: Conversations at most.
 
         Returns:
-            How many were looked at.
+            How many conversations were audited.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -199,12 +201,12 @@ class Ledger:
         return len(counted)
 
     async def _sizes(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """Bytes in Redis's memory, as it estimates them."""
+        """Bytes in memory, as Redis estimates them."""
         with translate_errors(self._settings.redis_url):
             try:
                 found = await self._ask(counted, lambda pipeline, key: pipeline.memory_usage(key))
             except redis.ResponseError:
-                # Not every provider of Redis lets us ask that. What is gone is seen all the same.
+                # Some hosted servers do not allow MEMORY USAGE. EXISTS still tells what has gone.
                 found = await self._ask(counted, lambda pipeline, key: pipeline.exists(key))
                 return {c: counted[c] if size else 0 for c, size in found.items()}
         return found
@@ -223,7 +225,7 @@ class Ledger:
     def _no_room(self) -> RateLimited:
         limit = self._settings.gateway_stored_bytes
         return RateLimited(
-            f"conversations and turns of this key's tenant have {limit} bytes: delete some, or "
+            f"conversations and turns of this key's tenant use {limit} bytes: delete some, or "
             "have AGENTAPI_GATEWAY_STORED_BYTES raised; nothing was accepted",
             code="stored_bytes_exceeded",
             retry=False,
@@ -235,7 +237,7 @@ class Ledger:
             await self._call("release", keys, [turn_id, *sizes])
 
     async def _ended(self, flat: list[Any]) -> list[str]:
-        """Those of the turns in flight that are no longer."""
+        """The turns of a list that are not in flight any more."""
         turns = [turn_id.decode() for turn_id in flat[::2]]
         ages = [int(age) for age in flat[1::2]]
         with translate_errors(self._settings.redis_url):
@@ -246,7 +248,7 @@ class Ledger:
         return [
             turn_id
             for turn_id, age, status in zip(turns, ages, found, strict=True)
-            if (status not in _IN_FLIGHT if status is not None else age > _LONGEST_ENQUEUE)
+            if (status not in _IN_FLIGHT if status is not None else age > _MAX_ENQUEUE)
         ]
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:

@@ -5,39 +5,46 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import configure_logging
 from agentapi.stores import RedisTurnStore
-from workers.isolation.messages import SuspectTurn
+from workers.dispatch import Dispatcher
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
 from workers.runtime import Runtime
-
-if TYPE_CHECKING:
-    from workers.app import WorkerApp
+from workers.turns.suspect import SuspectTurn
 
 LOOK: Final = 0.5
 """Seconds between checks whether the turn must be handed back."""
 
 
-def run_isolated(app: WorkerApp, turn: SuspectTurn) -> dict[str, Any]:
+def run_suspect(
+    settings: Settings,
+    dispatcher: Dispatcher,
+    agents: Mapping[str, AgentDefinition],
+    turn: SuspectTurn,
+) -> dict[str, Any]:
     """Run a turn in this process, which runs nothing else.
 
     Args:
-        app: The worker's app, with nothing connected or started.
+        settings: The worker's settings.
+        dispatcher: Sends wake-ups. Nothing of it is connected yet.
+        agents: The worker's agents.
         turn: The turn to run.
 
     Returns:
         How the turn stands then; see `Runtime.execute`.
     """
-    settings = app.settings
     # Celery sets up logging only after the watchdog is forked.
     configure_logging(settings.log_level, settings.log_format)
     runtime = Runtime(
         settings,
-        app.runtime.agents,
+        agents,
         RedisTurnStore(settings, keep_connections=True),
-        app.dispatcher,
+        dispatcher,
         process=turn.process,
     )
     watchdog = os.getppid()

@@ -1,4 +1,4 @@
-"""Reading a request's body: no larger, no slower, no stranger than the settings allow."""
+"""Reading request bodies within limits of size, time and shape."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from agentapi import Settings
 from orchestrator.gateway.http.errors import TooLarge, TooSlow
+from orchestrator.gateway.settings import GatewaySettings
 
 MAX_DEPTH: Final = 64
-"""Lists and objects within each other in a body."""
+"""How deep lists and objects may be nested in a body."""
 
 _INLINE: Final = 65_536
-"""Bytes of JSON that are read on the event loop; more are read in a thread."""
+"""Bytes of JSON that are decoded on the event loop. Larger bodies are decoded in a thread."""
 
 _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 
 
 class BodyReader:
-    """Reads bodies within the bounds of size and time."""
+    """Reads bodies within the limits of size and time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._limit = settings.gateway_max_body_bytes
         self._total = settings.gateway_body_timeout
         self._idle = settings.gateway_body_idle
 
     async def read(self, receive: Receive, headers: Headers) -> bytes:
-        """The whole body; what came of it when the client has gone.
+        """The whole body, or what had arrived when the client disconnected.
 
         Raises:
-            TooLarge: It is; no more of it is kept than the limit.
+            TooLarge: The body is larger than the limit. No more than the limit is held in memory.
             TooSlow: The client took too long, or paused for too long.
         """
         declared = headers.get("content-length", "0")
@@ -57,7 +57,7 @@ class BodyReader:
                         raise self._too_large()
         except TimeoutError:
             raise TooSlow(
-                f"the body did not come within {self._total:g} seconds, or paused for "
+                f"the body did not arrive within {self._total:g} seconds, or paused for "
                 f"{self._idle:g} (AGENTAPI_GATEWAY_BODY_TIMEOUT, AGENTAPI_GATEWAY_BODY_IDLE)"
             ) from None
         return bytes(body)
@@ -69,10 +69,10 @@ class BodyReader:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body can be stored, sent and shown as it is."""
+    """A route that takes only JSON which can be stored and sent unchanged; see `decode`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read bodies with `decode`."""
+        """A handler that decodes bodies with `decode`."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -88,11 +88,11 @@ class _StrictRequest(Request):
 
 
 def decode(body: bytes) -> Any:
-    """Read JSON.
+    """Decode JSON.
 
     Raises:
-        json.JSONDecodeError: It is no JSON, or has what has no place in a message: numbers of more
-            than 64 bits, halves of surrogate pairs, NUL characters, or too deep nesting.
+        json.JSONDecodeError: It is not valid JSON, or has something that no message may have:
+            numbers of more than 64 bits, lone surrogates, NUL characters, or too deep nesting.
     """
     value = orjson.loads(body)
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(value):

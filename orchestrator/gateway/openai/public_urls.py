@@ -1,4 +1,4 @@
-"""Which addresses of the web anybody may ask anybody else to fetch from."""
+"""Which URLs are public: they mean the same host in every network."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ _LOCAL_NAMES: Final = (
     "metadata",
     "svc",
 )
-"""Last parts of names that mean something else in every network: this machine, a cloud's metadata,
+"""Suffixes of names that mean another host in each network: this machine, a cloud's metadata,
 services of a cluster."""
-
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = IPv6Network("::/96")
 
 
 def is_public(url: str) -> bool:
-    """Whether an address means the same everywhere. Names are not resolved.
+    """Whether a URL means the same host everywhere. Names are not resolved.
 
     Args:
-        url: An http or https address.
+        url: An http or https URL.
     """
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    # Programs that fetch take other forms of letters and digits for the plain ones.
+    # HTTP clients normalize other Unicode forms of letters and digits.
     host = unicodedata.normalize("NFKC", host).rstrip(".")
     address = _address(host)
     if address is not None:
@@ -53,20 +52,20 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour
         if inner is not None:
             return _is_public(inner)
-        # NAT64 and IPv4 in the last bits reach IPv4 too.
+        # NAT64 addresses, and those with IPv4 in the last bits, reach IPv4 hosts too.
         if address in _NAT64 or address in _COMPATIBLE:
             return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     return address.is_global and not address.is_multicast
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host is, in any of the forms that programs take."""
+    """The IP address that a host is, in any form that HTTP clients accept."""
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
         pass
     try:
-        # Also 127.1, 0x7f000001 and 2130706433.
+        # It also reads 127.1, 0x7f000001 and 2130706433.
         return IPv4Address(socket.inet_aton(host))
     except (OSError, UnicodeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""How many streams and waiting requests a tenant may have open in this process."""
+"""Limits the streams and waiting requests of each tenant in this process."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from orchestrator.gateway.http.errors import RateLimited
 
 
-class Slots:
-    """Counts them. Each holds a connection and a place among the followed turns."""
+class StreamSlots:
+    """Counts open streams and waiting requests, each of which costs a connection and memory."""
 
     def __init__(self, limit: int) -> None:
-        """Make them.
+        """Begin with nothing open.
 
         Args:
-            limit: For each tenant; 0 for no limit.
+            limit: Slots of each tenant; 0 for no limit.
         """
         self._limit = limit
         self._taken: dict[str, int] = {}
 
     @contextmanager
-    def slot(self, tenant: str) -> Iterator[None]:
+    def hold(self, tenant: str) -> Iterator[None]:
         """Hold a slot.
 
         Raises:
-            RateLimited: All of the tenant are taken.
+            RateLimited: All of the tenant's slots are taken.
         """
         taken = self._taken.get(tenant, 0)
         if self._limit and taken >= self._limit:

@@ -1,4 +1,4 @@
-"""Letting turns in: all that can be refused is refused before anything is stored."""
+"""Accepting turns: everything that can be refused is refused before anything is stored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 import orjson
 from pydantic import BaseModel
 
-from agentapi.conversation.attachments import File, Image
 from agentapi.conversation.messages import Message, dumps
+from agentapi.conversation.user_input import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
 from agentapi.turns import NewTurn, OnAbort, OnBusy
 from orchestrator.gateway.http.errors import KeyReused
@@ -23,7 +23,7 @@ from orchestrator.turn_request import TurnRequest, new_turn
 
 
 class Destination(Protocol):
-    """Where a turn is to run: a conversation that may have to be made first."""
+    """The conversation in which a turn is to run. It may have to be created first."""
 
     @property
     def conversation_id(self) -> str:
@@ -32,33 +32,37 @@ class Destination(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What is stored to make it."""
+        """What creating it adds to Redis."""
         ...
 
     async def make(self, view: TenantView) -> Self:
-        """Make it; returns another destination, and made nothing, if this one is no more."""
+        """Create it.
+
+        Returns:
+            Itself; or another destination, and nothing was created, if it cannot be used any more.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Existing:
-    """A conversation that is there, or begins with its first turn."""
+    """A conversation that exists, or that begins with its first turn."""
 
     conversation_id: str
     bytes: int = 0
 
     async def make(self, view: TenantView) -> Existing:
-        """Nothing is to be made."""
+        """Do nothing."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Begun:
-    """A conversation that nobody named: it goes when its turns cannot be looked up.
+class Unnamed:
+    """A new conversation without a name. It expires when its turns do.
 
     Attributes:
         before: Messages that it begins with.
-        operation: Names the request; a repeat with the same name adds nothing.
+        operation: Names the request: a repeat with the same name adds nothing.
     """
 
     conversation_id: str
@@ -68,11 +72,11 @@ class Begun:
 
     @property
     def bytes(self) -> int:
-        """See `Destination`."""
+        """What its first messages add to Redis."""
         return OVERHEAD + sum(len(dumps(message)) for message in self.before)
 
-    async def make(self, view: TenantView) -> Begun:
-        """See `Destination`."""
+    async def make(self, view: TenantView) -> Unnamed:
+        """Create it with its first messages."""
         await view.open(
             self.conversation_id,
             make=True,
@@ -89,10 +93,10 @@ class NewMessage:
     """A message that is to become a turn.
 
     Attributes:
-        idempotency_key: The caller's name for this turn in its conversation, or one made up.
-        digest: Of the request, when the caller named it; see `digest_of`.
-        on_busy: See `TurnRequest`; the setting when None.
-        on_abort: See `TurnRequest`; the setting when None.
+        idempotency_key: The caller's name for this turn in its conversation, or a random one.
+        digest: Digest of the request if the caller named it; see `digest_of`.
+        on_busy: See `TurnRequest`; None takes the setting.
+        on_abort: See `TurnRequest`; None takes the setting.
     """
 
     agent: str
@@ -109,7 +113,7 @@ class NewMessage:
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
-    """What tells a request from another one with the same key; None without a key."""
+    """Tells a request from another one with the same key; None without a key."""
     if key is None:
         return None
     data = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
@@ -121,14 +125,14 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
 
     Raises:
         UnknownAgent: There is no such agent.
-        InvalidInput: An argument is not acceptable.
+        InvalidInput: An argument is not valid.
         InvalidRequest: An image or file has an address that is not allowed.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
-        KeyReused: The key named another request before.
+        KeyReused: The key was used for another request.
         ConversationBusy: The conversation's inbox is full.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
     """
-    await view.gateway.models.check(message.agent)
+    await view.gateway.agents.check(message.agent)
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
@@ -139,15 +143,15 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
             made = await destination.make(view)
             if made is destination:
                 turn_id = await _enqueue(view, request)
-                await _refuse_another(view, message, turn, turn_id)
+                await _refuse_reused_key(view, message, turn, turn_id)
         except AgentAPIError as refusal:
-            # With Redis out of reach it may have been accepted all the same.
+            # If Redis did not answer, the turn may have been accepted: it stays counted.
             if new and not isinstance(refusal, ServerUnavailable):
                 await view.gateway.ledger.withdraw(view.tenant, admission)
             raise
         if made is destination:
             if new and turn_id != turn.turn_id:
-                # It joined a turn that was counted when it came.
+                # It was merged into a turn that is counted already.
                 await view.gateway.ledger.withdraw(view.tenant, admission, stored=False)
             return turn_id
         await view.gateway.ledger.withdraw(view.tenant, admission)
@@ -159,17 +163,17 @@ async def _enqueue(view: TenantView, request: TurnRequest) -> str:
     return handles[0].turn_id
 
 
-async def _refuse_another(
+async def _refuse_reused_key(
     view: TenantView, message: NewMessage, turn: NewTurn, turn_id: str
 ) -> None:
-    """See that the turn with the caller's key is the one that was asked for."""
+    """Check that the turn with the caller's key was made by this very request."""
     if message.digest is None or turn_id != turn.turn_id:
         return
     known = labels_of(await view.turn(turn_id)).digest
     if known is not None and known != message.digest:
         raise KeyReused(
-            "the Idempotency-Key named another request before: a repeat must be the same, another "
-            "request needs another key",
+            "the Idempotency-Key was used for another request: a repeat must be the same request, "
+            "and another request needs another key",
             param="Idempotency-Key",
             retry=False,
         )
@@ -177,7 +181,7 @@ async def _refuse_another(
 
 def _request(view: TenantView, message: NewMessage, conversation_id: str) -> TurnRequest:
     labels = message.labels
-    # Messages are merged only if they have the same metadata; those that are have no turn.
+    # Messages are merged only if their metadata are equal, which digests would prevent.
     if (message.on_busy or view.gateway.settings.on_busy) is not OnBusy.MERGE:
         labels = replace(labels, digest=message.digest)
     return TurnRequest(
@@ -195,10 +199,10 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
 
 
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
-    said = len(turn.input.encode())
+    size = len(turn.input.encode())
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,
-        bytes=destination.bytes + said + sum(map(len, turn.blobs.values())),
-        turn_bytes=said + OVERHEAD,
+        bytes=destination.bytes + size + sum(map(len, turn.blobs.values())),
+        turn_bytes=size + OVERHEAD,
     )

@@ -1,4 +1,4 @@
-"""How often a tenant may ask."""
+"""Limits the requests of each tenant per minute."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import redis.asyncio
 
-from agentapi import Settings
 from agentapi.redis.aio import AsyncScripts
 from orchestrator.gateway.http.errors import RateLimited
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowance:
-    """Where a tenant's rate stands after a request.
+    """What is left of a tenant's rate after a request.
 
     Attributes:
-        limit: Requests a minute.
-        left: Requests that may follow at once.
-        reset: Seconds until all of them may.
+        limit: Requests per minute.
+        left: Requests that may follow immediately.
+        reset: Seconds until `left` is `limit` again.
     """
 
     limit: int
@@ -36,10 +36,10 @@ class Allowance:
         }
 
 
-class Limiter:
-    """Holds tenants to their limits, over all gateways, by Redis's clock."""
+class RateLimiter:
+    """Counts requests exactly, over all gateways, by Redis's clock."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
+    def __init__(self, settings: GatewaySettings, client: redis.asyncio.Redis) -> None:
         self._settings = settings
         self._scripts = AsyncScripts(settings, client, SCRIPTS)
 
@@ -47,7 +47,7 @@ class Limiter:
         """Count a request.
 
         Returns:
-            The allowance, None without a limit; and the error to raise when it is used up.
+            The allowance, None without a limit; and the error to raise if it is used up.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -61,7 +61,7 @@ class Limiter:
         if allowed:
             return allowance, None
         refusal = RateLimited(
-            f"more than {limit} requests a minute: wait as `retry-after` says, or have "
+            f"more than {limit} requests per minute: wait as `retry-after` says, or have "
             "AGENTAPI_GATEWAY_REQUESTS_PER_MINUTE raised",
             retry_after=wait / 1000,
         )

@@ -1,27 +1,18 @@
-"""Who asks, as routes get it."""
+"""FastAPI dependencies of the routes: the gateway, the caller's view, the idempotency key."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from agentapi import Settings
 from orchestrator.gateway.http.errors import InvalidRequest, NotAuthenticated
-from orchestrator.gateway.http.local_only import is_local_name
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.view import TenantView
 
-OPEN_TENANT: Final = "local"
-"""Whose everything is while there are no keys."""
-
-_bearer = HTTPBearer(auto_error=False, description="A key made with `agentapi keys create`.")
-
-
-def is_loopback(settings: Settings) -> bool:
-    """Whether the gateway can be reached from its own machine only."""
-    return is_local_name(settings.gateway_host)
+# For the OpenAPI document only: `Authenticator` has checked the key already.
+_bearer = HTTPBearer(auto_error=False, description="A key from `agentapi keys create`.")
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -34,14 +25,14 @@ async def tenant_view(
     request: Request,
     _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> TenantView:
-    """What the caller may see, as `Entrance` found before the body was read.
+    """What the caller may see and do; `Authenticator` put it into the request's state.
 
     Raises:
-        NotAuthenticated: The request did not come through the entrance.
+        NotAuthenticated: The request has not passed `Authenticator`.
     """
     view: TenantView | None = getattr(request.state, "view", None)
     if view is None:
-        raise NotAuthenticated("nobody has looked at the key")
+        raise NotAuthenticated("the request was not authenticated")
     return view
 
 

@@ -1,4 +1,4 @@
-"""Which agents there are: each is a model of OpenAI's API."""
+"""Which agents there are. Each is a model of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from agentapi.agents.registry import is_internal, load_agents, unknown_agent
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
 
-FRESH: Final = 10.0
-"""Seconds for which an answer of the workers is believed."""
+MAX_AGE: Final = 10.0
+"""Seconds for which a census is taken as current."""
 
-_ANSWER_TIME: Final = 1.0
+_MAX_AGE_WITHOUT_WORKERS: Final = 1.0
+
+_REPLY_TIMEOUT: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Census:
-    """Who answered.
+    """Which workers answered.
 
     Attributes:
-        workers: The names of its agents, by worker.
-        fault: Why nobody could be asked, or None.
+        workers: The names of the agents of each worker.
+        fault: Why the workers could not be asked, or None.
         taken: When, by the event loop's clock.
     """
 
@@ -38,7 +40,7 @@ class Census:
 
 
 class WorkerCensus:
-    """Asks the workers who they are, once for all who want to know."""
+    """Asks the workers which agents they serve, once for all requests that want to know."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,47 +51,51 @@ class WorkerCensus:
         self._refresh: asyncio.Task[Census] | None = None
 
     def refresh(self) -> None:
-        """See that the answer is not old for long; nobody waits for that."""
+        """Take a new census in the background if the last one is old."""
         if self._refresh is None or self._refresh.done():
             self._refresh = asyncio.create_task(self.take())
 
     async def last(self) -> Census:
-        """An answer, maybe an old one."""
+        """The last census, which may be old; waits only if no worker is known."""
         if not self._last.workers:
             return await self.take()
         self.refresh()
         return self._last
 
-    async def take(self, fresh: float = FRESH) -> Census:
-        """An answer that is at most `fresh` seconds old."""
+    async def take(self, max_age: float = MAX_AGE) -> Census:
+        """A census that is at most `max_age` seconds old."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        if self._is_old(asked, fresh):
+        if self._is_old(asked, max_age):
             async with self._asking:
-                if self._is_old(asked, fresh):
+                # Another request may have taken it while this one waited for the lock.
+                if self._is_old(asked, max_age):
                     workers, fault = await loop.run_in_executor(self._thread, self._ask)
                     self._last = Census(workers=workers, fault=fault, taken=loop.time())
         return self._last
 
-    def _is_old(self, now: float, fresh: float) -> bool:
-        # Workers that are just starting are not to be missed for long.
-        return self._last.taken < now - (fresh if self._last.workers else min(fresh, 1.0))
+    def _is_old(self, now: float, max_age: float) -> bool:
+        # Workers that have just started must be found soon.
+        if not self._last.workers:
+            max_age = min(max_age, _MAX_AGE_WITHOUT_WORKERS)
+        return self._last.taken < now - max_age
 
     def _ask(self) -> tuple[dict[str, tuple[str, ...]], BrokerUnavailable | None]:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-                answers = self._broadcast(connection) or self._broadcast(connection)
+                # A worker or a gateway that is just starting may miss the first question.
+                replies = self._broadcast(connection) or self._broadcast(connection)
         except (OperationalError, OSError, redis.RedisError) as error:
             return {}, broker_unavailable(self._settings, error)
-        return {name: _agents(said) for reply in answers for name, said in reply.items()}, None
+        found = {name: _agents(said) for reply in replies for name, said in reply.items()}
+        return found, None
 
     def _broadcast(self, connection: Any) -> list[dict[str, Any]]:
-        """Ask once. A worker or a gateway that is just starting may miss that, so ask twice."""
-        answers: list[dict[str, Any]] = self._app.control.broadcast(
-            "agents", reply=True, timeout=_ANSWER_TIME, connection=connection
+        replies: list[dict[str, Any]] = self._app.control.broadcast(
+            "agents", reply=True, timeout=_REPLY_TIMEOUT, connection=connection
         )
-        return answers
+        return replies
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -99,54 +105,55 @@ class WorkerCensus:
         self._thread.shutdown(wait=False)
 
 
-def _agents(said: object) -> tuple[str, ...]:
-    """What a worker says, which may be an error, or of another release."""
-    found = said.get("agents") if isinstance(said, dict) else None
+def _agents(reply: object) -> tuple[str, ...]:
+    """The agents in a worker's reply, which may be an error, or another release's."""
+    found = reply.get("agents") if isinstance(reply, dict) else None
     return tuple(name for name in found if isinstance(name, str)) if found else ()
 
 
-class ModelDirectory:
-    """The agents by name: those of `AGENTAPI_AGENTS` when it is set, else what workers say."""
+class AgentDirectory:
+    """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers."""
 
     def __init__(self, settings: Settings, census: WorkerCensus) -> None:
-        """Make one.
+        """Import the modules of `AGENTAPI_AGENTS`, if it is set.
 
         Raises:
-            AgentAPIError: A module of `AGENTAPI_AGENTS` cannot be used.
+            AgentAPIError: A module cannot be used.
         """
         self._census = census
         self._fixed = tuple(sorted(load_agents(settings.agents))) if settings.agents else None
 
-    async def names(self, fresh: float | None = None) -> tuple[str, ...]:
+    async def names(self, max_age: float | None = None) -> tuple[str, ...]:
         """All names, sorted.
 
         Args:
-            fresh: Oldest answer of the workers to believe, in seconds; any when not given.
+            max_age: Seconds; how old the workers' answer may be. Any age if not given.
 
         Raises:
-            BrokerUnavailable: The workers have to be asked and cannot.
+            BrokerUnavailable: The workers must be asked, and the broker is out of reach.
         """
         if self._fixed is not None:
             return self._fixed
-        census = await (self._census.last() if fresh is None else self._census.take(fresh))
+        census = await (self._census.last() if max_age is None else self._census.take(max_age))
         if census.fault is not None:
             raise census.fault
         return tuple(sorted({name for names in census.workers.values() for name in names}))
 
     async def check(self, name: str) -> None:
-        """See that there is such an agent.
+        """Check that an agent exists.
 
-        When no worker answers, every name is taken: the turn waits for a worker, which knows.
+        While no worker answers, every name passes: the turn waits for a worker, which knows.
 
         Raises:
-            UnknownAgent: There is none, or only the runtime itself uses it.
+            UnknownAgent: It does not exist, or only the runtime itself uses it.
         """
         if is_internal(name):
             raise unknown_agent(name, ())
         try:
             known = await self.names()
             if known and name not in known:
-                known = await self.names(fresh=1.0)
+                # A worker that serves it may have started since the last census.
+                known = await self.names(max_age=1.0)
         except AgentAPIError:
             return
         if known and name not in known:

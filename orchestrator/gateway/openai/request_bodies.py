@@ -1,4 +1,4 @@
-"""Bodies of OpenAI's requests: what is supported, and what is refused by name."""
+"""The bodies of OpenAI's requests: which parameters are supported, and which are refused."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
 
 
 class OpenAIRequest(BaseModel):
-    """A body. Nothing in it is ignored: what is not supported is refused with its name."""
+    """A request body. Nothing in it is ignored: a parameter is supported, or refused by name."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Parameters of OpenAI's that agents do not take, with the values that change nothing."""
+    """OpenAI's parameters that agents do not support, with the values that change nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -53,7 +53,7 @@ class OpenAIRequest(BaseModel):
                 )
             elif value is not None and not _is_one_of(value, cls.unsupported[name]):
                 raise UnsupportedParameter(
-                    f"{name} is not supported: the agent's definition decides it; leave it out",
+                    f"{name} is not supported: it is part of the agent's definition; leave it out",
                     param=name,
                 )
         return kept
@@ -72,7 +72,7 @@ class ConversationRef(BaseModel):
 
 
 class ResponseStreamOptions(BaseModel):
-    """Options of a response's stream; nothing is obfuscated here."""
+    """Options of a response's stream. Obfuscation is not supported."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -115,13 +115,13 @@ class CreateResponse(OpenAIRequest):
 
     @property
     def conversation_id(self) -> str | None:
-        """The conversation that was named, if one was."""
+        """The id of the conversation, if the request names one."""
         if isinstance(self.conversation, ConversationRef):
             return self.conversation.id
         return self.conversation
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> CreateResponse:
+    def _check_exclusive(self) -> CreateResponse:
         if self.conversation is not None and self.previous_response_id is not None:
             raise InvalidRequest(
                 "conversation and previous_response_id exclude each other",

@@ -1,9 +1,9 @@
-"""HTTP connections that nobody can hold for nothing.
+"""Limits of HTTP connections, which cost a client nothing to hold open.
 
-uvicorn limits how long a connection may be idle between requests, and nothing else. Here a head
-must come in time, what is left of a body that nobody reads too, an answer must be taken, and
-there are at most so many connections: beyond them the one that has been silent longest makes room.
-Bodies that are read have their own limits (`BodyReader`).
+uvicorn limits only how long a connection may be idle between two requests. `GuardedProtocol` also
+limits the time for a request's head, for the rest of a body that no route reads, and for a client
+to read an answer. It limits the number of connections too: beyond it, the connection that has been
+silent longest is closed. Bodies that a route reads have limits of their own (`BodyReader`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from orchestrator.gateway.http.errors import InvalidRequest, Stopping, problem_o
 log = logging.getLogger("agentapi.gateway")
 
 _FULL: Final = Stopping(
-    "this gateway has as many connections as it may (AGENTAPI_GATEWAY_CONNECTIONS)",
+    "this gateway has no connection left (AGENTAPI_GATEWAY_CONNECTIONS)",
     code="too_many_connections",
 )
-_MALFORMED: Final = InvalidRequest("the request is no valid HTTP", code="invalid_http")
+_MALFORMED: Final = InvalidRequest("the request is not valid HTTP", code="invalid_http")
 _REASONS: Final = {400: b"Bad Request", 503: b"Service Unavailable"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConnectionLimits:
-    """What a connection may take. Times are in seconds.
+    """The limits. Times are in seconds.
 
     Attributes:
-        connections: How many there may be at once.
-        head: For a request's head.
-        rest: For the rest of a body after the answer.
-        stall: For which a client may take nothing of an answer.
+        connections: How many may be open at the same time.
+        head: How long a request's head may take to arrive.
+        rest: How long the rest of a body may take to arrive after the answer.
+        stall: How long a client may read nothing of an answer.
     """
 
     connections: int
@@ -50,20 +50,20 @@ class ConnectionLimits:
 
 
 class GuardedConfig(uvicorn.Config):
-    """uvicorn's, with limits for connections.
+    """uvicorn's configuration with limits of connections.
 
     Attributes:
-        limits: What each connection may take.
-        silent: Those without a request now, the one that was silent longest first.
+        limits: The limits.
+        silent: Connections without a request, the one that has been silent longest first.
     """
 
     def __init__(self, app: Any, limits: ConnectionLimits, **options: Any) -> None:
-        """Make one.
+        """Configure uvicorn.
 
         Args:
             app: The application.
-            limits: What each connection may take.
-            options: uvicorn's own.
+            limits: The limits of connections.
+            options: uvicorn's own options.
         """
         super().__init__(app, http=GuardedProtocol, ws="none", **options)
         self.limits = limits
@@ -71,7 +71,7 @@ class GuardedConfig(uvicorn.Config):
 
 
 class GuardedProtocol(H11Protocol):
-    """One connection, with a clock for what the client owes."""
+    """One connection, with a timer for what the client has to send next."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class GuardedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         guarded = cast("GuardedConfig", config)
         self._limits, self._silent = guarded.limits, guarded.silent
-        self._clock: asyncio.TimerHandle | None = None
-        self._owes: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._expected: str | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See `asyncio.Protocol`."""
+        """Accept the connection, or make room for it, or refuse it."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             longest = next(iter(self._silent), None)
@@ -99,41 +99,41 @@ class GuardedProtocol(H11Protocol):
             del self._silent[longest]
             longest.transport.abort()
         self._silent[self] = None
-        self._owe("head", self._limits.head)
+        self._expect("head", self._limits.head)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """Stop all timers."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._owe(None)
-        self._taken()
+        self._expect(None)
+        self._reads_again()
         self._silent.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+        """Read a part of a request."""
         if self.transport.is_closing():
             return
         super().data_received(data)
-        self._look()
+        self._update_timer()
 
     def on_response_complete(self) -> None:
-        """An answer was sent; the next request may have been read already."""
+        """The answer was sent; the next request may have been read already."""
         super().on_response_complete()
-        self._look()
+        self._update_timer()
 
     def pause_writing(self) -> None:
-        """See `asyncio.Protocol`: the client takes nothing now."""
+        """The client has stopped reading."""
         super().pause_writing()
         if self._stalled is None:
             self._stalled = self.loop.call_later(self._limits.stall, self._drop)
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`: the client takes again."""
+        """The client reads again."""
         super().resume_writing()
-        self._taken()
+        self._reads_again()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The connection was idle for long enough; what it never took is dropped."""
+        """Close an idle connection; drop it if the client does not read what is left."""
         super().timeout_keep_alive_handler()
         self.loop.call_later(self._limits.stall, self.transport.abort)
 
@@ -142,7 +142,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets the error object too, where an answer has its place."""
+        """Answer invalid HTTP with the error object, unless an answer has been begun."""
         if self.cycle is not None and self.cycle.response_started != self.cycle.response_complete:
             self.transport.abort()
             return
@@ -150,39 +150,39 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        # A client's wish for another protocol is no news; it gets the answer of a plain request.
+        # Requests to upgrade are answered as plain requests and are not worth a log line.
         pass
 
-    def _look(self) -> None:
-        """Start or stop the clock by what the client owes now."""
-        theirs = self.conn.their_state
-        if theirs is not h11.IDLE:
+    def _update_timer(self) -> None:
+        """Start or stop the timer, by what the client has to send next."""
+        their_state = self.conn.their_state
+        if their_state is not h11.IDLE:
             self._silent.pop(self, None)
         elif not self.transport.is_closing():
             self._silent.setdefault(self)
-        if theirs is h11.IDLE:
+        if their_state is h11.IDLE:
             if self.cycle is None or self.conn.trailing_data[0]:
-                self._owe("head", self._limits.head)
+                self._expect("head", self._limits.head)
             elif self.timeout_keep_alive_task is None:
-                self._owe("request", self.timeout_keep_alive)
+                self._expect("request", self.timeout_keep_alive)
             else:
-                self._owe(None)
-        elif theirs is h11.SEND_BODY and self.cycle.response_complete:
-            self._owe("rest", self._limits.rest)
+                self._expect(None)
+        elif their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self._expect("rest", self._limits.rest)
         else:
-            self._owe(None)
+            self._expect(None)
 
-    def _owe(self, what: str | None, seconds: float = 0.0) -> None:
-        """Let the client owe something; the clock goes on when it owed that already."""
-        if what == self._owes:
+    def _expect(self, what: str | None, seconds: float = 0.0) -> None:
+        """Start the timer for something. A timer that already runs for it goes on."""
+        if what == self._expected:
             return
-        if self._clock is not None:
-            self._clock.cancel()
-        self._owes, self._clock = what, None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._expected, self._timer = what, None
         if what is not None and not self.transport.is_closing():
-            self._clock = self.loop.call_later(seconds, self.transport.abort)
+            self._timer = self.loop.call_later(seconds, self.transport.abort)
 
-    def _taken(self) -> None:
+    def _reads_again(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None

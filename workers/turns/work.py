@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from agentapi import Agent, Settings
+from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.window import Window
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.progress import TurnProgress
@@ -13,6 +15,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending
 from agentapi.tools import ToolContext
 from agentapi.turns import CallBook, Turn, TurnResult
+from agentapi.turns.kinds import TurnKind
 from workers.turns.log import WorkerLog
 from workers.turns.running import RunningTurn
 
@@ -30,7 +33,7 @@ class Attempt:
         book: What has become of calls that waited.
     """
 
-    agent: Agent
+    agent: AgentDefinition
     claim: Claim
     progress: TurnProgress
     running: RunningTurn
@@ -49,7 +52,7 @@ class Work(Protocol):
         """Whether the turn needs an agent that this worker does not know; another may."""
         ...
 
-    def agent(self, claim: Claim) -> Agent:
+    def agent(self, claim: Claim) -> AgentDefinition:
         """The agent that runs the turn.
 
         Raises:
@@ -65,6 +68,10 @@ class Work(Protocol):
     def after(self, claim: Claim, ending: Ending) -> None:
         """In a thread: start what follows from a turn that has ended."""
         ...
+
+
+Works: TypeAlias = Mapping[TurnKind, Work]
+"""The work of each kind of turn."""
 
 
 def context_of(turn: Turn) -> ToolContext:

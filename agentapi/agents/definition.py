@@ -1,0 +1,152 @@
+"""The definition of an agent: what workers run, for any number of conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final, Generic, TypeGuard, cast
+
+from agentapi.agents.hooks import HookChain
+from agentapi.agents.output import OutputType
+from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.window import Window
+from agentapi.decoding.shown import shown
+from agentapi.errors import InvalidAgent
+from agentapi.providers import ModelChoice, check_options
+from agentapi.tools import BaseTool, Handoff, Toolbox, ToolSource
+from agentapi.turns.budget import Limits
+from agentapi.turns.model import OutputT
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def is_agent_name(name: object) -> TypeGuard[str]:
+    """Whether `name` is a valid agent name; see `Agent`."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AgentDefinition(Generic[OutputT]):
+    """Prompt, models, tools and limits. It holds no conversation, so turns can share it.
+
+    Attributes:
+        name: How producers ask for the agent.
+        system_prompt: Its instructions.
+        choices: The models to ask, in order.
+        tools: The tools given as such.
+        tool_sources: Servers that are asked for more tools.
+        max_steps: Maximum model responses in one turn.
+        window: How much history a model call gets.
+        options: Options for the providers; see `options_for`.
+        output: The type of the reply; None for any text.
+        output_retries: How many invalid replies the model may correct.
+        limits: What one turn may spend, with everything it delegates.
+        conversation_limits: What all turns of a conversation may spend together.
+        hooks: Middleware around its turns.
+        compact: When conversations are summarised; None for never.
+    """
+
+    name: str
+    system_prompt: str
+    choices: tuple[ModelChoice, ...]
+    tools: tuple[BaseTool, ...]
+    tool_sources: tuple[ToolSource, ...]
+    max_steps: int
+    window: Window
+    options: Mapping[str, Any]
+    output: OutputType[OutputT] | None
+    output_retries: int
+    limits: Limits
+    conversation_limits: Limits
+    hooks: HookChain
+    compact: Compaction | None
+    _toolbox: Toolbox = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not is_agent_name(self.name):
+            raise InvalidAgent(
+                f"{shown(self.name)} is not a valid agent name: expected a letter or digit, then "
+                "at most 63 letters, digits, dots, dashes or underscores"
+            )
+        if self.max_steps < 1:
+            raise InvalidAgent(
+                f"agent {self.name!r}: max_steps is {self.max_steps}, expected 1 or more"
+            )
+        if self.output_retries < 0:
+            raise InvalidAgent(
+                f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
+            )
+        check_options(self.name, self.options, self.choices)
+        object.__setattr__(self, "_toolbox", Toolbox(self.name, self.tools))
+
+    @property
+    def model(self) -> str | None:
+        """The model of the first choice; None for its provider's default."""
+        return self.choices[0].model
+
+    async def toolbox(self) -> Toolbox:
+        """The tools that the model may call now, including those of servers.
+
+        Raises:
+            ToolServerUnavailable: A server cannot be asked; trying again may help.
+            InvalidAgent: A server's tool has the name of another tool.
+        """
+        if not self.tool_sources:
+            return self._toolbox
+        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
+        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
+
+    def handoffs(self) -> dict[str, AgentDefinition[Any]]:
+        """The agents that a tool of this one hands over to, where it was given the agent itself."""
+        return {
+            tool.target: tool.definition
+            for tool in self.tools
+            if isinstance(tool, Handoff) and isinstance(tool.definition, AgentDefinition)
+        }
+
+    def handoff_to(self, name: str) -> AgentDefinition[Any] | None:
+        """The agent of that name, if a tool of this one hands over to it."""
+        return self.handoffs().get(name)
+
+
+class DefinedAgent(Generic[OutputT]):
+    """The base of `Agent`: an object with a definition.
+
+    Whoever only needs definitions (the registry, workers) depends on this class, not on the one
+    that runs turns.
+    """
+
+    def __init__(self, definition: AgentDefinition[OutputT]) -> None:
+        self.definition = definition
+
+    @property
+    def name(self) -> str:
+        """How producers ask for the agent."""
+        return self.definition.name
+
+
+def split_tools(
+    agent: str, tools: Sequence[object]
+) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
+    """Split `Agent(tools=...)` into tools and servers that are asked for tools.
+
+    Raises:
+        InvalidAgent: An entry is neither, or two servers have the same name.
+    """
+    found: list[BaseTool] = []
+    sources: list[ToolSource] = []
+    for tool in tools:
+        if isinstance(tool, BaseTool):
+            found.append(tool)
+        elif callable(getattr(tool, "tools", None)):
+            sources.append(cast("ToolSource", tool))
+        else:
+            name = getattr(tool, "__name__", repr(tool))
+            raise InvalidAgent(f"agent {agent!r}: {name} is not a tool; decorate it with @tool")
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise InvalidAgent(f"agent {agent!r}: two servers have the same name: {', '.join(names)}")
+    return tuple(found), tuple(sources)

@@ -1,0 +1,114 @@
+"""The gateway's settings: those of every process, and its own under `AGENTAPI_GATEWAY_`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from agentapi import Settings
+from agentapi.settings import Seconds, read_settings, split_list
+from orchestrator.gateway.http.local_only import is_local_name
+
+
+class GatewaySettings(Settings):
+    """Everything that can be set for a gateway process. Times are in seconds."""
+
+    gateway_host: str = Field(
+        default="127.0.0.1",
+        description="Where the gateway listens; beyond loopback it needs keys.",
+    )
+    gateway_port: int = Field(
+        default=8080, ge=0, le=65_535, description="The gateway's port; 0 for a free one."
+    )
+    gateway_requests_per_minute: int = Field(
+        default=600, ge=0, description="Requests of one tenant per minute; 0 for no limit."
+    )
+    gateway_turns_in_flight: int = Field(
+        default=200, ge=0, description="Turns of one tenant that wait or run; 0 for no limit."
+    )
+    gateway_max_body_bytes: int = Field(
+        default=1_048_576, ge=1, description="Largest request body that the gateway accepts."
+    )
+    gateway_wait: Seconds = Field(
+        default=600,
+        description="Longest wait of a request that neither streams nor runs in the background.",
+    )
+    gateway_heartbeat: Seconds = Field(
+        default=15, description="Time between keep-alive comments in a stream without events."
+    )
+    gateway_stream_buffer: int = Field(
+        default=1_000, ge=1, description="Events that may wait for one slow client of a stream."
+    )
+    gateway_stall: Seconds = Field(
+        default=30, description="How long a client may read nothing before its stream is dropped."
+    )
+    gateway_require_keys: bool = Field(
+        default=False,
+        description="Whether every request needs a key even before the first key is created.",
+    )
+    gateway_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses of proxies whose X-Forwarded-For is trusted, separated by commas.",
+    )
+    gateway_connections: int = Field(
+        default=4_096, ge=1, description="Connections that one gateway process may hold."
+    )
+    gateway_header_timeout: Seconds = Field(
+        default=10, description="How long a client may take to send a request's head."
+    )
+    gateway_body_timeout: Seconds = Field(
+        default=60, description="How long a client may take to send a request's body."
+    )
+    gateway_body_idle: Seconds = Field(
+        default=10, description="Longest pause of a client while it sends a request's body."
+    )
+    gateway_wrong_keys_per_minute: int = Field(
+        default=30,
+        ge=0,
+        description="Requests of one peer per minute without a valid key; 0 for no limit.",
+    )
+    gateway_streams: int = Field(
+        default=2_000,
+        ge=0,
+        description="Streams and waiting requests of one tenant in one gateway; 0 for no limit.",
+    )
+    gateway_stored_bytes: int = Field(
+        default=1_073_741_824,
+        ge=0,
+        description="Bytes that one tenant's conversations and turns may use in Redis, roughly; "
+        "0 for no limit.",
+    )
+    gateway_fork_bytes: int = Field(
+        default=16_777_216,
+        ge=1,
+        description="Largest history that previous_response_id copies, images and files included.",
+    )
+    gateway_addresses: Literal["none", "public", "any"] = Field(
+        default="public",
+        description="Which URLs of images and files go to providers: none (data only), public, "
+        "or any.",
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        return is_local_name(self.gateway_host)
+
+    @field_validator("gateway_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: Any) -> Any:
+        return split_list(value)
+
+
+def load_gateway_settings(**overrides: Any) -> GatewaySettings:
+    """Read a gateway's settings from the environment and `.env`.
+
+    Args:
+        overrides: Settings by field name that win over the environment.
+
+    Raises:
+        ConfigurationError: A value is not valid; names the variable, never the value.
+    """
+    return read_settings(GatewaySettings, overrides)
