@@ -1,8 +1,8 @@
 """Ids of conversations and turns, and the partition that both share.
 
-The partition is fixed for ever: it names the Redis hash slot of all that belongs to a
+The partition never changes: it names the Redis hash slot of everything that belongs to a
 conversation and, modulo the number of queues, the Celery queue of its turns. A turn's id
-starts with its partition, so that a turn is found by its id alone.
+starts with its partition, so that its id alone is enough to find it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TURN_ID = re.compile(r"(?P<partition>\d{3})-[0-9a-f]{32}")
 
 
 def create_conversation_id() -> str:
-    """A new conversation id that nobody else has (a random UUID)."""
+    """A new, unique conversation id (a random UUID)."""
     return str(uuid.uuid4())
 
 
@@ -37,7 +37,7 @@ def check_conversation_id(conversation_id: object) -> str:
             characters, such as ``user:42``.
 
     Raises:
-        InvalidConversationId: It is not; says why.
+        InvalidConversationId: It is not valid; the message says why.
     """
     expected = f"expected text of 1 to {MAX_CONVERSATION_ID} characters, none a control character"
     if not isinstance(conversation_id, str):
@@ -75,7 +75,7 @@ def create_turn_id(conversation_id: str, idempotency_key: str | None = None) -> 
     Args:
         conversation_id: The turn's conversation, valid.
         idempotency_key: The caller's name for this turn. The same key in the same
-            conversation gives the same id, which is how a repeated call finds its first turn.
+            conversation gives the same id, so a repeated call finds its first turn.
     """
     if idempotency_key is None:
         digits = uuid.uuid4().hex
@@ -88,7 +88,7 @@ def create_turn_id(conversation_id: str, idempotency_key: str | None = None) -> 
 def conversation_id_of_key(idempotency_key: str) -> str:
     """The conversation of a turn that was enqueued with a key but without a conversation.
 
-    Derived from the key, so that the repeated call meets the first in one conversation.
+    Derived from the key, so that a repeated call finds the same conversation.
     """
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentapi:{idempotency_key}"))
 
@@ -97,12 +97,12 @@ def partition_of_turn(turn_id: str) -> int:
     """The partition in a turn's id.
 
     Raises:
-        InvalidInput: The text is no turn id.
+        InvalidInput: The text is not a turn id.
     """
     match = _TURN_ID.fullmatch(turn_id) if isinstance(turn_id, str) else None
     if match is None or int(match["partition"]) >= PARTITIONS:
         raise InvalidInput(
-            f"{shown(turn_id)} is no turn id: expected three digits below {PARTITIONS}, a dash and "
-            "32 hexadecimal digits, as TurnHandle.turn_id gives it"
+            f"{shown(turn_id)} is not a turn id: expected three digits below {PARTITIONS}, a dash "
+            "and 32 hexadecimal digits, as TurnHandle.turn_id gives it"
         )
     return int(match["partition"])

@@ -69,6 +69,7 @@ def end_process(name: str) -> NoReturn:
     log.critical(line("process.ends", service=name, code=EXIT_CODE))
     for handler in logging.getLogger().handlers:
         handler.flush()
+    # Not `sys.exit`: it would end only this thread, and a regular exit waits for threads that hang.
     os._exit(EXIT_CODE)
 
 
@@ -137,8 +138,10 @@ class Service:
             in_a_row = self._in_a_row
             self._last_error = type(error).__name__
         self._log(error)
+        # Called without the lock: `fatal` is somebody else's code and may ask for the status.
         if in_a_row >= MAX_FAILURES and self._fatal is not None:
             self._fatal(self.name)
+        # The exponent is bounded too: a float overflows after about a thousand failures.
         return float(min(FIRST_DELAY * 2.0 ** min(in_a_row - 1, 16), MAX_DELAY))
 
     def _log(self, error: BaseException) -> None:
@@ -150,6 +153,7 @@ class Service:
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
         kind = type(error).__name__
         known = (kind, place) in self._seen
+        # Bounded, because users' code may fail at any number of places.
         if not known and len(self._seen) < 100:
             self._seen.add((kind, place))
         trace = "" if known else "".join(traceback.format_list(frames)).rstrip()
@@ -173,6 +177,7 @@ class ThreadService(Service):
     ) -> None:
         super().__init__(name, fatal)
         self._work = work
+        # A daemon: a service that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -192,6 +197,7 @@ class ThreadService(Service):
         self._stop.set()
         if wake is not None:
             wake()
+        # A service may stop itself, and a thread cannot wait for its own end.
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
         return not self._thread.is_alive()

@@ -57,6 +57,7 @@ class AsyncOrchestrator:
     def _use(self, sync: Orchestrator) -> None:
         self.sync = sync
         self.call = BlockingCalls(_THREADS, "agentapi-producer")
+        # It shares the follower of `sync`: one thread and one connection serve both.
         self.follower = AsyncFollower(sync.follower, sync.store, self.call)
 
     async def enqueue(
@@ -105,6 +106,7 @@ class AsyncOrchestrator:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        # In one of the threads: closing waits for the follower's thread to end.
         await self.call(self.sync.close)
         self.call.close()
 
@@ -189,6 +191,8 @@ class AsyncTurnHandle:
         if not turn.status.ended:
             try:
                 async with asyncio.timeout(timeout):
+                    # From the newest event the turn knew of: whatever ends it later has a higher
+                    # number.
                     async for _ in self._follow(turn.last_event):
                         pass
             except TimeoutError:
@@ -222,10 +226,13 @@ class AsyncTurnHandle:
                 for event in found:
                     after = event.number
                     yield event
+                    # A newer release may have another kind of end; the turn's status says so.
                     if event.type is EventType.UNKNOWN and (await self.status()).ended:
                         return
                 if found:
                     continue
+                # Nothing came for long: events may have been lost in a failover, so the turn is
+                # read.
                 last = await self._orchestrator.call(
                     partial(last_events, self._orchestrator.sync.store, self.turn_id, after)
                 )

@@ -66,6 +66,7 @@ class CeleryWakeups:
         if not wakeups:
             return
         try:
+            # One producer for all of them saves fetching a connection for each.
             with self._app.producer_or_acquire() as producer:
                 for wakeup in wakeups:
                     message = task_message(

@@ -84,6 +84,8 @@ def _redis(settings: Settings) -> _RedisReport:
         with translate_errors(settings.redis_url), closing(RedisTurnStore(settings)) as store:
             server = client.info("server")
             seconds, micros = client.time()
+            # Directly after Redis's answer, so that the other commands' time is not taken for a
+            # skew.
             here = time.time()
             persistence = client.info("persistence")
             memory = client.info("memory")
@@ -141,6 +143,7 @@ def _ask(settings: Settings) -> _Fleet:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=settings.redis_timeout)
         agents = _answers(app, "agents")
+        # Asked separately, so that this pair of times encloses only the answers with a clock.
         asked = time.time()
         services = _answers(app, "services")
         answered = time.time()

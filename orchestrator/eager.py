@@ -25,6 +25,7 @@ class EagerWakeups:
         """Run the turns, and those that wait behind them, one after the other."""
         for wakeup in wakeups:
             self._app.dispatcher.send(wakeup)
+        # Overdue errands, such as deadlines: there is no sweep here to carry them out.
         self._app.runtime.carry_out_errands()
 
     def close(self) -> None:

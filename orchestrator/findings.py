@@ -202,6 +202,7 @@ def worker_clock_findings(
         ahead: Seconds by which this machine is ahead of Redis.
     """
     for worker, report in sorted(reports.items()):
+        # The worker answered some time between the two: only what lies outside of them is an error.
         here = min(max(report.clock, asked), answered)
         off = report.clock - here + ahead
         if abs(off) > CLOCK_TOLERANCE:

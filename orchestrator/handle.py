@@ -136,6 +136,7 @@ class TurnHandle:
             TurnHandle(self._producer, child.turn_id, child.conversation_id)
             for child, _ in self._producer.store.calls.children(self.turn_id)
         ]
+        # The parent names its children before they are enqueued, so some may not exist yet.
         return [handle for handle in handles if handle.exists()]
 
     def exists(self) -> bool:
@@ -201,6 +202,8 @@ class TurnHandle:
             yield from self._follow(past[-1].number if past else after, deadline)
 
     def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
+        # Filled in the follower's thread, which must never wait for a slow reader; so it has no
+        # limit.
         arrived: SimpleQueue[Delivery] = SimpleQueue()
         follower = self._producer.follower
 
@@ -217,6 +220,8 @@ class TurnHandle:
                 except Empty:
                     if remaining <= LOOK_AGAIN:
                         raise still_running(self.turn_id) from None
+                    # Nothing came for long: events may have been lost in a failover, so the turn is
+                    # read.
                     last = last_events(self._producer.store, self.turn_id, after)
                     if last is None:
                         continue
@@ -227,6 +232,7 @@ class TurnHandle:
                 for event in delivery:
                     after = event.number
                     yield event
+                    # A newer release may have another kind of end; the turn's status says so.
                     if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
                         return
         finally:

@@ -95,6 +95,8 @@ class Producer:
             new_turn(request, self._agents, self.settings, internal=internal)
             for request in requests
         ]
+        # From here on accepted turns are safe in Redis, whatever becomes of this process or the
+        # broker (promise 3).
         answers = self.store.enqueue(turns)
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         # Before any refusal is raised: those that were accepted must run.
@@ -127,6 +129,7 @@ class Producer:
 
     def retry(self, turn_id: str) -> None:
         """Run a failed turn again; see `TurnHandle.retry`."""
+        # A name for the operation: Redis's client repeats it when the answer is lost.
         self._send(self.store.retry(turn_id, uuid.uuid4().hex))
 
     def pending(self, turn_id: str) -> list[PendingCall]:

@@ -117,6 +117,7 @@ def new_turn(
     if request.conversation_id is not None:
         conversation_id = check_conversation_id(request.conversation_id)
     else:
+        # Derived from the key: a random one would take a repeat to another conversation.
         conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
     return NewTurn(
         turn_id=create_turn_id(conversation_id, key),

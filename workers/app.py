@@ -63,6 +63,8 @@ def create_app(
     refuse_unknown_limits(settings)
     if not settings.eager:
         refuse_private_memory(settings, agents)
+    # Not the current app: in eager mode this runs in a user's process, which may have a Celery app
+    # of its own.
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
@@ -134,6 +136,8 @@ def _add_task(app: WorkerApp) -> None:
         throws=(TurnFailed,),
     )
     def turn(*args: Any, **kwargs: Any) -> Summary:
+        # In a worker the turn has run by now: the pool set its outcome, and this call only tells
+        # Celery. In eager mode nobody set anything, and the turn runs here.
         tell = to_tell.get()
         return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
@@ -142,6 +146,7 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
     """In the watchdog: free the turns of the worker, which is dead."""
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
+    # The setting turns off the freeing only: suspect turns still need the process that forks.
     if app.settings.watchdog:
         runtime = app.runtime
         candidate = runtime.candidate(owner)
@@ -198,6 +203,7 @@ def _connect_signals(app: WorkerApp) -> None:
                 run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
                 on_death=partial(_on_death, app, sender.hostname),
             )
+            # Only after the fork: the check opens a connection.
             refuse_newer_fleet(app.store)
             spare_tracebacks()
             app.runtime.start(sender.hostname)
@@ -207,6 +213,7 @@ def _connect_signals(app: WorkerApp) -> None:
             app.runtime.stop()
 
     def stopping(how: str, **_: Any) -> None:
+        # Celery calls this inside its signal handler, so nothing here may block.
         app.runtime.shutdown_requested(at_once=how != "Warm")
 
     def logs(**_: Any) -> None:

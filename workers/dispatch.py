@@ -27,6 +27,7 @@ class Dispatcher:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        # Each of a producer's threads runs the turns that it caused itself.
         self._eager = threading.local()
         self._away = False
         self.returns = 0
@@ -47,6 +48,8 @@ class Dispatcher:
             self._run_here(wakeup)
             return
         try:
+            # Ids only: what people say stays in Redis (promise 8), and a lost or repeated message
+            # costs nothing.
             self._app.send_task(**self._message(wakeup))
         except self._errors as error:
             self._note(error)
@@ -82,12 +85,14 @@ class Dispatcher:
                 # (kombu 5.7).
                 declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
         except self._errors as error:
+            # The sweep then treats no wake-up as waiting in line, and sends one too many at worst.
             self._note(error)
             return False
         return bool(declared.message_count)
 
     def _note(self, error: Exception | None) -> None:
         """Log once that the broker is unreachable, and once that it is back."""
+        # Without a lock: two threads that see the change together log it twice, which does no harm.
         if error is not None and not self._away:
             log.warning(line("broker.away", error=type(error).__name__))
         elif error is None and self._away:
@@ -109,6 +114,7 @@ class Dispatcher:
             while self._eager.waiting:
                 message = self._message(self._eager.waiting.popleft())
                 name = str(message.pop("name"))
+                # These options only make sense for a broker, and there is none here.
                 for publishing in ("retry", "retry_policy", "queue", "declare"):
                     message.pop(publishing)
                 self._app.tasks[name].apply_async(**message)

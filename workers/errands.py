@@ -57,6 +57,8 @@ class Errands:
             case ErrandKind.EXPIRE:
                 wakeup = self.store.expire(errand.turn_id)
                 wakeups = [wakeup] if wakeup else ()
+        # Only now: a crash before this line repeats the errand, and every transition answers a
+        # repeat with its first answer. Wake-ups lost after it are sent again by the sweep.
         self.store.calls.settle([errand])
         for wakeup in wakeups:
             self.dispatcher.send(wakeup)
@@ -65,7 +67,11 @@ class Errands:
         parent = self._turn(turn_id)
         if parent is None or parent.status.ended:
             return ()
+        # Only children that the parent still waits for: a repeat must not start those that
+        # answered.
         children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
+        # A child's id follows from its parent and call, so a repeat finds the turn of the first
+        # time.
         answers = self.store.enqueue([self._new_turn(parent, child) for child in children])
         if self._has_ended(turn_id):
             # The parent ended in the meantime, and its cancellation may have missed the children.
@@ -75,6 +81,7 @@ class Errands:
             if isinstance(answer, Accepted):
                 wakeups.append(answer.wakeup)
             else:
+                # The parent waits for each child: one that cannot begin must answer too.
                 refused = ChildReply(
                     turn_id=child.turn_id,
                     status=TurnStatus.FAILED,
@@ -101,6 +108,8 @@ class Errands:
 
     def _deliver(self, turn_id: str) -> Sequence[Wakeup]:
         child = self._turn(turn_id)
+        # A child that is gone cannot answer; one that was retried meanwhile answers at its next
+        # end.
         if child is None or child.parent_id is None or not child.status.ended:
             return ()
         reply = ChildReply(

@@ -92,6 +92,7 @@ def ride_out(
     while True:
         try:
             result = call()
+        # Nothing else is repeated: a lost lease, for example, is an answer and not an outage.
         except StoreUnavailable as error:
             outage.begins(error)
             if give_up() or time.monotonic() >= deadline:

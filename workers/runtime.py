@@ -79,6 +79,7 @@ class Runtime:
         """
         self.agents = agents
         self.dispatcher = dispatcher
+        # Turns from their claim to their close: what the heartbeat renews and a shutdown stops.
         self.running = RunningTurns()
         self._settings = settings
         self._store = store
@@ -117,6 +118,7 @@ class Runtime:
         self._claimer = self._make_claimer(works)
         self._executor = self._make_executor(writer)
         self._closer = self._make_closer(writer)
+        # In eager mode several threads of the producer may run the first turn together.
         self._starting = threading.Lock()
         self._started = False
 
@@ -234,6 +236,8 @@ class Runtime:
             if not self._settings.eager:
                 self._heartbeat.start()
                 self.liveness.start()
+            # A process for one suspect turn runs nothing else, so that its death accuses only that
+            # turn.
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
@@ -272,6 +276,7 @@ class Runtime:
         Raises:
             RuntimeError: The event loop has ended.
         """
+        # The loop belongs to its own thread; this is the only safe way in from another one.
         self._loop.loop.call_soon_threadsafe(self._run, turn, then)
 
     def _run(self, turn: ClaimedTurn, then: Callable[[TurnDecision], None]) -> None:
@@ -324,10 +329,13 @@ class Runtime:
         grace = 0 if at_once or again else self._settings.shutdown_grace
         self._deadline = time.monotonic() + grace
         if not again:
+            # A signal handler may interrupt code that holds any of our locks, so a thread does the
+            # rest.
             threading.Thread(target=self._end_turns, name="agentapi-shutdown", daemon=True).start()
         self.wake_consumer()
 
     def _end_turns(self) -> None:
+        # First of all: another worker can be elected while the turns here finish.
         self.sweeper.stop()
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):
@@ -338,6 +346,7 @@ class Runtime:
 
     def hand_back(self) -> None:
         """Stop all running turns after their last recorded step and hand them back."""
+        # Isolated turns run in processes of their own, out of reach of `running`.
         self.isolation.hand_back()
         for turn in self.running.all():
             turn.stop(StopReason.SHUTDOWN)
@@ -359,12 +368,15 @@ class Runtime:
 
     def drain(self) -> None:
         """Wait until running turns have ended or were handed back. No further turn begins."""
+        # Celery stops its consumer before its pool, so no further task can come now.
         self._consumer_stopped.set()
         if not self._stopping:
             self.shutdown_requested()
         while not (self.running.wait_until_none(0.1) and self.isolation.wait_until_none(0.1)):
+            # Closing may wait for Redis: one timeout more, then the leases are left to expire.
             if time.monotonic() > self._deadline + self._settings.redis_timeout:
                 return
+            # In each round: a claim that was under way may have added a turn since the last one.
             if time.monotonic() > self._deadline:
                 self.hand_back()
 
@@ -374,12 +386,17 @@ class Runtime:
             return
         self.sweeper.stop()
         self.drain()
+        # Only now: its goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
         self.liveness.stop()
+        # Until here the leases of turns that were being closed were renewed.
         self._heartbeat.stop()
+        # Flushes what the last turns said, so it comes before the store is closed.
         self._events.stop()
         self._loop.stop()
+        # After the loop, which still hands calls to them while it runs.
         self.threads.shutdown()
+        # Last, since all of the above talk to Redis.
         self._store.close()
         self._gate.close()
         self._ended.set()

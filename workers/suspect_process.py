@@ -40,6 +40,7 @@ def run_suspect(
     """
     # Celery sets up logging only after the watchdog is forked.
     configure_logging(settings.log_level, settings.log_format)
+    # Everything is made here, after the fork: threads and connections do not survive one.
     runtime = Runtime(
         settings,
         agents,
@@ -47,6 +48,7 @@ def run_suspect(
         dispatcher,
         process=turn.process,
     )
+    # If the watchdog dies, nobody would count this process's death: then the turn is handed back.
     watchdog = os.getppid()
     hand_back = threading.Event()
     signal.signal(HAND_BACK, lambda *_: hand_back.set())
@@ -59,6 +61,7 @@ def run_suspect(
         runtime.start(turn.owner)
         result.update(runtime.execute(turn.conversation_id, turn.turn_id, turn.agent))
 
+    # Python runs signal handlers in the main thread only, so that one stays free.
     thread = threading.Thread(target=work, name="agentapi-isolated")
     thread.start()
     while thread.is_alive():
@@ -66,6 +69,7 @@ def run_suspect(
         # Repeatedly: the turn may have been claimed since the last time.
         if hand_back.is_set() or os.getppid() != watchdog:
             runtime.end_now()
+    # The exit code tells the watchdog: an error here counts like a death of the process.
     if not result:
         raise RuntimeError("the turn gave no result")
     runtime.stop()

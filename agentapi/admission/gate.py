@@ -107,12 +107,15 @@ class ProviderGate:
             StoreUnavailable: Redis cannot be reached.
         """
         view, now = self._views.setdefault(provider, _View()), self._clock()
+        # Answered from what this process knows already, without a round trip.
         if view.held_until > now:
             raise _refusal(provider, Reason.HOLD, view.held_until - now)
         if not alone and view.opens_at is not None and view.opens_at > now:
             raise _refusal(provider, Reason.OPEN, view.opens_at - now)
         limits = self._limits.get(provider)
         ask = Ask(
+            # Redis's client repeats a command whose answer was lost; the id keeps it from charging
+            # twice.
             call_id=uuid.uuid4().hex,
             provider=provider,
             tokens=_reservation(provider, request, limits),
@@ -120,7 +123,11 @@ class ProviderGate:
             most_tokens=(limits and limits.tokens) or 0,
             alone=alone,
         )
+        # Otherwise there is nothing to ask Redis: no budget is set, and no open breaker needs a
+        # probe.
         if limits is not None or not (alone or view.opens_at is None):
+            # One script checks and charges for the whole fleet: between two round trips another
+            # worker could take the same room.
             wait = await call(lambda: self._traffic.admit(ask))
             if wait is not None:
                 _heed(view, wait, self._clock())
@@ -148,6 +155,8 @@ class ProviderGate:
         ask = permit.ask
         if isinstance(error, ProviderUnavailable):
             hold = error.retry_after
+            # A server that says when to come back is healthy; waiting is enough, and the breaker
+            # stays.
             counts = error.status != TOO_MANY_REQUESTS or hold is None
             standing = await call(
                 lambda: self._traffic.failed(ask.provider, ask.call_id, hold=hold, counts=counts)
@@ -155,11 +164,13 @@ class ProviderGate:
             view = self._views[ask.provider]
             view.suspect = view.suspect or counts
             view.take(standing, self._clock())
+        # It refused this request, so it is alive.
         elif error.status is not None:
             await self._alive(ask.provider, call)
 
     async def _alive(self, provider: str, call: Caller) -> None:
         view = self._views[provider]
+        # Answers cost a round trip only if the fleet has doubts that they can clear.
         may_be_probed = view.opens_at is not None and view.opens_at <= self._clock()
         if view.suspect or may_be_probed:
             view.suspect = False
@@ -172,6 +183,7 @@ class ProviderGate:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
+        # A copy: this runs in the heartbeat's thread, while calls on the event loop add providers.
         names = list(self._views)
         if not names:
             return
@@ -199,6 +211,7 @@ def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | 
         )
     bounds = (request.options.get(name) for name in _BOUNDS)
     reply = next((bound for bound in bounds if isinstance(bound, int)), EXPECTED_REPLY)
+    # More than a whole minute allows could never be admitted.
     return min(asked + reply, limits.tokens)
 
 

@@ -93,6 +93,7 @@ class InMemoryTraffic:
         """See `Traffic.admit`."""
         with self._lock:
             now, provider = self._clock(), self._providers[ask.provider]
+            # The call was admitted before; this is a repeat of the same request.
             if ask.call_id in (provider.probe, *provider.charges):
                 return None
             if provider.hold > now:
@@ -119,6 +120,8 @@ class InMemoryTraffic:
             if charge is not None and used < charge.tokens:
                 charge.tokens = used
             elif used > ask.tokens and more not in provider.charges:
+                # A charge of its own, dated now: the first keeps the time at which it leaves the
+                # window.
                 extra = _Charge(at=now, tokens=used - ask.tokens, requests=0)
                 provider.charges[more] = extra
 
@@ -133,6 +136,7 @@ class InMemoryTraffic:
             return state.standing(now)
 
     def _count(self, state: _Provider, call_id: str, now: int) -> None:
+        # One failed probe opens the breaker again; there is no need for several.
         opens = state.probe == call_id
         if state.open is None:
             begin = now - round(self._rule.within * 1000)
@@ -147,6 +151,8 @@ class InMemoryTraffic:
         """See `Traffic.answered`."""
         with self._lock:
             now, state = self._clock(), self._providers[provider]
+            # Until the pause is over an answer does not close the breaker: its call may have begun
+            # before the breaker opened.
             if state.open is None or state.open <= now:
                 state.open, state.probe, state.probe_until = None, None, 0
                 state.failures = {}

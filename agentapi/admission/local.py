@@ -26,6 +26,7 @@ def local_gate(limits: Mapping[str, ProviderLimits]) -> ProviderGate:
         RuntimeError: No event loop is running.
     """
     loop = asyncio.get_running_loop()
+    # Weak keys: a gate goes with its loop, for example when `asyncio.run` returns.
     if loop not in _gates:
         _gates[loop] = ProviderGate(InMemoryTraffic(), limits)
     return _gates[loop]

@@ -92,6 +92,7 @@ class RedisTraffic:
         """See `Traffic.standings`."""
         with translate_errors(self._url):
             pipeline = self._client.pipeline(transaction=False)
+            # Times are Redis's own: the clocks of workers differ.
             pipeline.time()
             for name in names:
                 pipeline.hmget(_key(name, "state"), ["hold", "open"])

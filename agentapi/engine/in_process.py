@@ -126,12 +126,14 @@ class InProcessTurn:
     async def _ask(self, suspension: Suspension) -> CallBook:
         """Run the child turns: side by side, but those of one conversation in order."""
         held = suspension.held
+        # Without a store nobody could decide later, so the turn cannot wait.
         if held.questions:
             tools = ", ".join(sorted({question.tool for question in held.questions}))
             raise ApprovalRequired(
                 f"tool {tools} requires approval, and Agent.run() has nobody to ask: run the turn "
                 "through an Orchestrator (eager mode too), whose TurnHandle.approve() answers"
             )
+        # Turns of one conversation never run side by side, as in workers (promise 1).
         by_conversation: dict[str, list[ChildTurn]] = {}
         by_call: dict[str, list[ChildTurn]] = {}
         for child in held.children:
@@ -164,6 +166,7 @@ class InProcessTurn:
             return _failed(child, failure.code, str(failure))
         result = answer.result
         if child.lasting:
+            # Only after it completed: a failed turn leaves nothing half-said behind (promise 4).
             self.remembered.setdefault(child.conversation_id, []).extend(result.messages)
         return ChildReply(
             turn_id=child.turn_id,

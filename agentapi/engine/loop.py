@@ -129,6 +129,8 @@ class TurnRun:
         except StoreUnavailable:
             # The turn has not ended: this worker or another continues it.
             raise
+        # Signals, such as a turn that parks or a lost lease, are not of this type: the turn
+        # continues later, so its end is not announced.
         except AgentAPIError as error:
             await hooks.on_turn_end(self.context, error)
             raise
@@ -153,6 +155,8 @@ class TurnRun:
             response = progress.last_response
             if response is not None and not response.tool_calls:
                 return self._result(response)
+            # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
+            # budget.
             self._check_limits()
             await self._call_model()
 
@@ -171,6 +175,7 @@ class TurnRun:
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
         self._provider = self.connect(agent)
+        # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
 
@@ -214,6 +219,7 @@ class TurnRun:
         answer = await call_model(
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
+        # The failures of an earlier attempt belonged to the call that has just succeeded.
         if self.retry.failures:
             self.retry = replace(self.retry, failures=0)
         message = replace(
@@ -222,6 +228,8 @@ class TurnRun:
             turn_id=self.context.turn_id,
             model=answer.model,
         )
+        # Runs before the response is recorded: another attempt must continue from the hook's
+        # version.
         message = await agent.hooks.on_step(self.context, message)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
@@ -234,8 +242,12 @@ class TurnRun:
         valid = step.rejected is None
         if self.stream and agent.output is not None and valid and message.content:
             await self.log.delta(message.content)
+        # Recorded before the next step begins, since a recorded step never runs again (promise 6).
+        # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
+        # rejected one is, so that another attempt does not get all its retries back.
         if message.tool_calls or not valid:
             await self.log.record(step)
+        # Appended only after the log accepted it: a step that was refused must not count as done.
         self.progress.steps.append(step)
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
@@ -266,6 +278,7 @@ class _Call:
 
     async def prepare(self) -> ModelRequest:
         agent = self._agent
+        # Read for each call, because an MCP server's tools may change during a turn.
         self.tools = await agent.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
@@ -289,6 +302,7 @@ class _Call:
         estimate = estimate_request(self._prompt, self._messages, self.tools.specs)
         if not counted or not estimate or attached:
             return None
+        # Bounded, so that one odd count of a provider does not distort all later windows.
         return min(max(counted / estimate, 0.25), 4.0)
 
 

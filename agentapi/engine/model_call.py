@@ -32,6 +32,7 @@ def retry_delay(error: ProviderUnavailable, failures: int) -> float:
         return min(retry_delay(cause, failures) for cause in error.causes)
     if error.retry_after is not None:
         return max(error.retry_after, 0.0)
+    # Jitter, because a failing provider fails many turns at the same moment.
     ceiling = min(FIRST_DELAY * 2.0 ** (failures - 1), LONGEST_DELAY)
     return random.uniform(ceiling / 2, ceiling)
 
@@ -180,7 +181,11 @@ async def ride_out(
                 raise TurnParked(
                     f"{error.source} is tried again in {delay:.0f} s",
                     delay=delay,
+                    # Kept with the parked turn, so that its retries are bounded over all attempts
+                    # together.
                     failures=failures,
                 ) from error
+        # Withdraw the text before the wait, so that readers do not look at half an answer
+        # meanwhile.
         await again()
         await asyncio.sleep(delay)

@@ -92,8 +92,10 @@ class ModelChain:
                 failures.append(error)
                 if len(self._choices) > 1:
                     _log_failure(choice, error)
+                # The request itself was refused: another provider is expected to refuse it too.
                 if not another_may_help(error):
                     break
+                # Readers have seen text of an answer that will not be finished.
                 if shown and len(self._choices) > 1:
                     yield TextReset()
             else:
@@ -115,6 +117,8 @@ class ModelChain:
             asked = replace(
                 asked, messages=taken_by(f"provider {name!r}", _nothing, asked.messages)
             )
+        # Charged before the call: if workers charged afterwards, all of them could call together
+        # before any of it counts.
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
         try:
@@ -128,6 +132,8 @@ class ModelChain:
         except ProviderError as error:
             await self._gate.failed(permit, error, call=self._call)
             raise
+        # Charge before the response is passed on: a caller that stops listening would leave it
+        # uncharged.
         await self._gate.answered(permit, response.usage, call=self._call)
         yield replace(response, model=f"{name}:{asked.model}")
 

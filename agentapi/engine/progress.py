@@ -49,6 +49,7 @@ class TurnProgress:
         """The latest model response, unless it was rejected."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
+                # A rejected reply is not an answer: without one the loop calls the model again.
                 return step.message if step.rejected is None else None
         return None
 
@@ -120,6 +121,7 @@ class TurnProgress:
                 messages.append(step.message)
                 calls = step.message.tool_calls
                 messages += [results[call.id] for call in calls if call.id in results]
+            # The model needs to see its mistake; the history does not keep it.
             elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
                 messages += [step.message, UserMessage(content=step.rejected)]
         return messages

@@ -109,6 +109,7 @@ class CallRunner:
         transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
 
         async def run_one(call: ToolCall) -> None:
+            # A response may hand over only once; the first handoff counts.
             if call in transfers[1:]:
                 done: ToolStep | _Waiting = self._refusal(call, "the conversation has gone on")
             else:
@@ -119,6 +120,8 @@ class CallRunner:
                 waiting[call.id] = done
 
         try:
+            # Each result is recorded by itself as soon as it is there: if the worker dies while the
+            # slowest tool runs, the others are not made again (promise 6).
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run_one(call)) for call in calls]
         except BaseExceptionGroup as group_error:
@@ -148,6 +151,8 @@ class CallRunner:
             else:
                 children += what
         if children:
+            # Split the rest before they start: side by side, each child could otherwise spend all
+            # of it.
             share = self.limits.share(self.progress.spent, len(children))
             children = [replace(child, budget=share) for child in children]
         if not questions and not children:
@@ -156,15 +161,21 @@ class CallRunner:
         return Suspension(held=held, agents=self._asked)
 
     async def _record(self, step: ToolStep) -> None:
+        # The lock makes tools record one at a time: a step's index is its place in the journal, and
+        # two tools may end together.
         async with self._recording:
             await self.log.record(step)
             self.progress.steps.append(step)
 
     async def _resolve(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
         """The call's result, or what it must wait for."""
+        # The tool itself has run already, in this attempt or an earlier one: it is not called
+        # again.
         children = self.book.children.get(call.id)
         if children:
             return self._replies(call, children) if self.book.answered(call.id) else tuple(children)
+        # The journal does not say whether an earlier attempt made this call, only that it has no
+        # result. Unless the tool is idempotent, the model is told so (promise 6).
         begun = self.resumed
         if held:
             decision = self.book.decisions.get(call.id)
@@ -173,6 +184,8 @@ class CallRunner:
             if decision.verdict is Verdict.REJECTED:
                 why = f": {decision.reason}" if decision.reason else ""
                 return self._refusal(call, f"This call was not allowed{why}")
+            # A call that needs approval cannot have begun before the decision, and the store knows
+            # whether an earlier attempt was given that decision.
             begun = call.id in self.book.begun_before
         tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
@@ -242,6 +255,7 @@ class CallRunner:
                 f"a message to another agent has {longest} bytes, the limit is "
                 f"{self.rules.max_message_bytes}: shorten it",
             )
+        # For `Agent.run`, which has no registry to find agents by name.
         self._asked.update({t.agent: t.definition for t in turns if t.definition})
         return tuple(
             self._child(call, number, turn, listed=delegation.listed)
@@ -251,6 +265,7 @@ class CallRunner:
     def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
         """A child turn. Its ids follow from its parent's, so another attempt makes the same."""
         name = f"{self.context.turn_id}:{call.id}:{number}"
+        # Named after the parent's conversation, so that later delegations continue it.
         if turn.remembers:
             conversation_id = f"{self.context.conversation_id}/{turn.agent}"
         else:

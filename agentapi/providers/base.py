@@ -172,6 +172,7 @@ class ProviderRegistry:
             )
         self._factories[name] = factory
         for clients in self._clients.values():
+            # Dropped without being closed: only the loop that a client belongs to could do that.
             clients.pop(name, None)
 
     @contextmanager

@@ -58,6 +58,7 @@ def refused(
             provider=provider,
             status=status,
         )
+    # Checked before the statuses that are retried: the same request would be too long again.
     if status == _TOO_LARGE or (400 <= status < 429 and _TOO_LONG.search(message)):
         return ContextTooLong(
             f"{text}; shorten Agent(window=...), or use a model with a larger context",
@@ -108,6 +109,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         try:
             return max(float(value), 0.0)
         except ValueError:
+            # This compares with our own clock; a wait is never negative, however wrong that is.
             until = parsedate_to_datetime(value) - datetime.now(UTC)
             return max(until.total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):

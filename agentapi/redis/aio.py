@@ -35,13 +35,14 @@ def connect(
 
     Args:
         settings: URL and timeout.
-        connections: The most connections; a command that needs one more waits.
+        connections: Maximum number of connections; a command that needs one more waits.
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
+    # As on threads: only lost connections are retried, timeouts are not.
     retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
     options = {**connection_options(settings, block), "retry": retry}
     try:

@@ -1,4 +1,4 @@
-"""Connections to Redis, and its errors as ours."""
+"""Connections to Redis, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is no Redis URL.
+        ConfigurationError: The URL is not a Redis URL.
     """
-    # A cut connection is worth another try at once; who waited the whole timeout for an answer
-    # is told so.
+    # A broken connection is tried again after milliseconds. A timeout is not retried here: the
+    # caller has waited long enough, and decides for itself.
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
     options = {**connection_options(settings, block), "retry": retry}
@@ -72,18 +72,19 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
 
 
 SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
-"""Seconds; a sentinel that does not answer at once is passed over for the next."""
+"""Seconds; a sentinel that does not answer quickly is skipped, and the next one is asked."""
 
 
 def connection_options(settings: Settings, block: float | None) -> dict[str, Any]:
-    """What every connection is made with, on threads or on an event loop.
+    """Options of every connection, on threads and on event loops.
 
     Args:
         settings: The timeout.
-        block: The longest wait of a blocking read in seconds, if there are any.
+        block: The longest wait of a blocking read in seconds; None without blocking reads.
     """
     timeout = settings.redis_timeout
     return {
+        # A blocking read is silent for as long as it waits, which must not count as a timeout.
         "socket_timeout": timeout if block is None else block + timeout,
         "socket_connect_timeout": min(timeout, 3),
         "socket_keepalive": True,
@@ -94,15 +95,15 @@ def connection_options(settings: Settings, block: float | None) -> dict[str, Any
 
 
 def behind_sentinel(settings: Settings) -> bool:
-    """Whether the URL names sentinels that know where the server is."""
+    """Whether the URL names sentinels, which know the server's address."""
     return settings.redis_url.startswith("sentinel://")
 
 
 def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """The sentinels' addresses, and user, password and database of the server they watch.
+    """The sentinels' addresses, and the user, password and database of their server.
 
     Raises:
-        ValueError: The URL has a port or a database that is no number.
+        ValueError: A port or the database in the URL is not a number.
     """
     parts = [urlsplit(part) for part in settings.redis_url.split(";")]
     addresses = [(part.hostname or "127.0.0.1", part.port or 26379) for part in parts]
@@ -114,7 +115,7 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
 
 
 def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
-    """The error of a URL that cannot be read."""
+    """The error for a URL that is not valid."""
     return ConfigurationError(
         f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
         "expected a URL such as redis://127.0.0.1:6379/0, or "
@@ -124,16 +125,16 @@ def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
 
 @contextmanager
 def translate_errors(url: str) -> Iterator[None]:
-    """Raise what Redis's client raises as errors of this project.
+    """Translate errors of Redis's client to errors of this project.
 
     Args:
-        url: For the message; its password is left out.
+        url: Named in the message, without its password.
 
     Raises:
-        StoreUnavailable: Redis is out of reach or cannot write now; the same call may succeed
-            later.
+        StoreUnavailable: Redis cannot be reached or cannot write now; the same call may
+            succeed later.
         LoginRefused: Redis refuses the user or password.
-        StoreFault: Redis refuses the command for what it is.
+        StoreFault: Redis refuses the command itself, so repeating it does not help.
     """
     try:
         yield
@@ -152,13 +153,14 @@ _PASSING: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT"}
     | {"OOM", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
-"""How Redis begins to say that it does not serve now, and may later."""
+"""The first words of errors that may pass: Redis does not serve now, but may later."""
 
 _LONGEST_REASON: Final = 300
 
 
 def _translated(error: RedisError, address: str) -> AgentAPIError:
-    """What an error of Redis's client means to the caller."""
+    """The error of this project that tells the caller what to do."""
+    # Before the test for lost connections: redis-py derives refused logins from ConnectionError.
     if isinstance(error, _LOGIN):
         return LoginRefused(
             f"Redis at {address} refuses the user or password: correct AGENTAPI_REDIS_URL"
@@ -185,12 +187,12 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
 
 
 def _begins(error: RedisError) -> str:
-    """The word with which Redis says what is wrong; its client keeps some as types."""
+    """The first word of Redis's error. Its client turns some of these words into types."""
     if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 
 
 def _reason(error: RedisError) -> str:
-    """What Redis said. In a pipeline its client puts the command before it, with the arguments."""
+    """What Redis said, without the command and arguments that its client adds in pipelines."""
     return str(error).rpartition(" of pipeline caused error: ")[2][:_LONGEST_REASON]

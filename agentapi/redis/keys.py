@@ -1,7 +1,7 @@
 """Names of the keys in Redis.
 
-All keys of a conversation and of its turns carry its partition as hash tag: scripts change them
-together. Redis Cluster is not supported.
+All keys of a conversation and of its turns have its partition as hash tag, so that one script can
+change them together. Redis Cluster is not supported.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class ConversationKeys:
     lease: str
     due: str
     claimed: str
-    """When the newest wake-up of the partition that was claimed would have been overdue."""
+    """The due time of the partition's newest wake-up that was claimed."""
     blobs: str
     turns: str
-    """What the keys of its turns begin with."""
+    """The prefix of its turns' keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ def turn_keys(turn_id: str) -> TurnKeys:
 
 
 def conversations_prefix(partition: int) -> str:
-    """What the keys of a partition's conversations begin with."""
+    """The prefix of the keys of a partition's conversations."""
     return f"agentapi:{{{partition:03d}}}:c:"
 
 
 def turns_prefix(partition: int) -> str:
-    """What the keys of a partition's turns begin with."""
+    """The prefix of the keys of a partition's turns."""
     return f"agentapi:{{{partition:03d}}}:t:"
 
 

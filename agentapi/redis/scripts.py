@@ -1,4 +1,4 @@
-"""Lua scripts: read from their files, registered with a client, one EVALSHA for each call."""
+"""Lua scripts: read from files, registered with a client, run with one EVALSHA for each call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import redis
 
 COMMON: Final = "agentapi.redis"
-"""The package whose prelude stands before every script."""
+"""The package with the prelude of every script."""
 
 Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one run of a script."""
@@ -113,6 +113,7 @@ class Scripts:
             return self._client
         client: redis.Redis | None = getattr(self._kept, "client", None)
         if client is None:
+            # One connection for each thread, so no lock is needed around it.
             client = self._kept.client = self._client.client()  # type: ignore[no-untyped-call]
         return client
 

@@ -103,6 +103,7 @@ class Toolbox:
         self._tools: dict[str, BaseTool] = {}
         for tool in tools:
             if tool.name in self._tools:
+                # An MCP server may add a tool with a taken name at any time.
                 raise InvalidAgent(f"agent {agent!r}: two tools are named {tool.name!r}")
             self._tools[tool.name] = tool
         self.specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)

@@ -101,6 +101,7 @@ class Tool(BaseTool, Generic[P, R]):
         try:
             names = inspect.signature(predicate).parameters
             asked = {name: value for name, value in values.items() if name in names}
+            # In a thread: it is the user's code and may block.
             return bool(await run_in_tool_thread(lambda: predicate(**asked)))
         except BaseException as error:
             stop_if_asked(error)
@@ -134,6 +135,7 @@ class Tool(BaseTool, Generic[P, R]):
             result = await result
         if isinstance(result, AsyncIterator):
             result = await gathered(result)
+        # A generator's own code runs only while it is read, so it is read in a thread too.
         elif isinstance(result, Iterator):
             result = await run_in_tool_thread(partial(_given, result))
         return cast("str | Delegation", _given(result))

@@ -40,6 +40,7 @@ class _Places:
 
     def __init__(self, count: int) -> None:
         self._count = count
+        # Changed only on the event loop, to which threads report; so no lock is needed.
         self._free = asyncio.Semaphore(count)
         self._taken = 0
         self._full_since: float | None = None
@@ -92,10 +93,12 @@ async def run_in_tool_thread(call: Callable[[], T]) -> T:
     limit_tool_threads(loop, DEFAULT_TOOL_THREADS)
     places = _places[loop]
     await places.take()
+    # A future of the loop: it may be settled only there, never in the thread.
     answer: asyncio.Future[T] = loop.create_future()
 
     def settle(result: Any, error: BaseException | None) -> None:
         places.leave()
+        # The caller gave up: its place is free, but nobody wants the result.
         if answer.done():
             return
         if error is None:

@@ -47,6 +47,7 @@ def create(
 ) -> None:
     """Create a key and print it, this one time."""
     key, secret = _run(lambda store: store.create(tenant, label))
+    # To stderr: stdout is the key alone, for use in scripts.
     errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; the key is not shown again:[/dim]")
     typer.echo(secret)
 

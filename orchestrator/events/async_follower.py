@@ -34,6 +34,7 @@ class _OnLoop:
     loop: asyncio.AbstractEventLoop
 
     def __call__(self, batch: Sequence[tuple[Subscription, Delivery]]) -> None:
+        # Raises when the loop is closed; the follower then drops these subscriptions.
         self.loop.call_soon_threadsafe(_take, batch)
 
 
@@ -93,6 +94,8 @@ class Buffer(Subscription):
             # What `AsyncFollower` looked up by itself arrives here again.
             if event.number <= self.seen or self.closed is not None:
                 continue
+            # One slow reader must neither hold up the others nor fill the memory: it is closed, and
+            # resumes after the last event that it got (promise 10).
             if self._limit is not None and len(self._events) >= self._limit:
                 self.close(Closed.SLOW)
                 return
@@ -115,6 +118,7 @@ class Buffer(Subscription):
             async with asyncio.timeout(max_wait):
                 await self._ready.wait()
         self._ready.clear()
+        # A closed buffer stays ready, so that nobody waits for what cannot come.
         if self.closed is not None:
             self._ready.set()
         events = self.taken()
@@ -205,6 +209,7 @@ class AsyncFollower:
             StoreUnavailable: Redis is out of reach at the beginning, or refuses the password for
                 long.
         """
+        # Page by page, as fast as the caller reads: a long past must not go through the buffer.
         while not fresh and (page := await self.past(turn_id, after)):
             yield page
             after = page[-1].number
@@ -217,6 +222,7 @@ class AsyncFollower:
             if self.stopping:
                 buffer.close(Closed.STOPPING)
             elif self._follower.add(buffer):
+                # A round trip to Redis, so it runs in a thread and not on the event loop.
                 await self._call(self._follower.nudge)
             while True:
                 events = await buffer.next(max_wait)
@@ -240,4 +246,5 @@ class AsyncFollower:
         except StoreUnavailable:
             return []
         buffer.take(found)
+        # Through the buffer, which drops what the follower brings a second time.
         return buffer.taken()

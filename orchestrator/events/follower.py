@@ -90,6 +90,8 @@ class EventFollower:
         self._page = page
         # By turn, so that a read's events find their subscriptions however many there are.
         self._subscriptions: dict[str, list[Subscription]] = {}
+        # Guards the subscriptions and flags; never held while Redis is read or a listener is
+        # called.
         self._changed = threading.Condition()
         self._started = False
         self._closed = False
@@ -99,6 +101,8 @@ class EventFollower:
         self._away = False
         self._refused_since: float | None = None
         supervisor = supervisor or Supervisor(fatal=None)
+        # One blocking read serves all turns: a connection for each would limit how many can be
+        # followed.
         self._thread = supervisor.thread("agentapi-follower", self._run)
 
     @property
@@ -126,6 +130,7 @@ class EventFollower:
                 self.interrupt()
         except BaseException:
             self.unsubscribe(subscription)
+            # The wake-up did not arrive, so the next subscriber must send one.
             raise
         return subscription
 
@@ -198,6 +203,7 @@ class EventFollower:
             try:
                 found = self._store.events(cursors, MAX_WAIT, self._page)
             except StoreUnavailable as error:
+                # An outage is expected and counts no failure: readers wait until Redis is back.
                 self._is_away(error)
                 continue
             except Exception as fault:
@@ -206,6 +212,7 @@ class EventFollower:
                 lasting = isinstance(fault, AgentAPIError) or in_a_row >= PASSING_FAILURES
                 if lasting and self._blame(cursors):
                     continue
+                # The supervisor may end the process now: tell the waiting readers first.
                 if in_a_row + 1 >= MAX_FAILURES:
                     self._end(self._all(), _fault(fault))
                 raise
@@ -223,6 +230,7 @@ class EventFollower:
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = time.monotonic()
+        # A wrong password does not pass by itself, unlike other outages.
         elif time.monotonic() - self._refused_since > MAX_LOGIN_REFUSAL:
             self._end(self._all(), error)
         with self._changed:
@@ -259,6 +267,7 @@ class EventFollower:
                 return None
             self._reading = True
             return {
+                # Readers of one turn share a read, from the one that is furthest behind.
                 turn_id: min(subscription.after for subscription in waiting)
                 for turn_id, waiting in self._subscriptions.items()
             }

@@ -45,6 +45,8 @@ class WorkerCensus:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._app: Any = producer_app(settings)
+        # One thread of its own: a broadcast waits a second and must not occupy the producer's
+        # threads.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentapi-census")
         self._asking = asyncio.Lock()
         self._last = Census()
@@ -60,6 +62,7 @@ class WorkerCensus:
         if not self._last.workers:
             return await self.take()
         self.refresh()
+        # Requests do not wait for the broker while an old census will do.
         return self._last
 
     async def take(self, max_age: float = MAX_AGE) -> Census:
@@ -155,6 +158,7 @@ class AgentDirectory:
                 # A worker that serves it may have started since the last census.
                 known = await self.names(max_age=1.0)
         except AgentAPIError:
+            # Nobody can say now whether it exists: the turn is accepted, and a worker decides.
             return
         if known and name not in known:
             raise unknown_agent(name, known)

@@ -80,6 +80,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     """A request that does not fit its model: its first fault, in OpenAI's shape."""
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     cause = fault.get("ctx", {}).get("error")
+    # A validator of ours refused it, with a better text than pydantic's.
     if isinstance(cause, GatewayError):
         return _answer(problem_of(cause))
     # Behind the parameter's name come pydantic's names for the types that it tried.

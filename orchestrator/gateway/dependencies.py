@@ -31,6 +31,7 @@ async def tenant_view(
         NotAuthenticated: The request has not passed `Authenticator`.
     """
     view: TenantView | None = getattr(request.state, "view", None)
+    # Fails closed: a route must never run without a tenant, however the app is assembled.
     if view is None:
         raise NotAuthenticated("the request was not authenticated")
     return view

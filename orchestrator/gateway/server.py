@@ -48,6 +48,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info(line("gateway.stopping"))
+        # End the streams first: uvicorn waits for open connections, and streams would use up the
+        # grace.
         self._gateway.stop_streams()
         await super().shutdown(sockets)
 
@@ -61,6 +63,7 @@ def serve(settings: GatewaySettings) -> None:
         StoreUnavailable: Redis is out of reach, so whether there are keys is not known.
     """
     if not settings.is_loopback and not settings.gateway_require_keys:
+        # Before the port is open: not one request may pass in between.
         asyncio.run(_refuse_without_keys(settings))
     # The producer's threads compete with a busy event loop for the interpreter. At Python's default
     # of 5 ms, a thread with a few commands would wait longer for its turn than for Redis.

@@ -55,6 +55,7 @@ class Gateway:
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
         self.conversations = Conversations(settings, self.redis)
+        # With the default `fatal`: a gateway keeps nothing, so a fresh process is the best repair.
         self.supervisor = Supervisor()
         # In place of the producer's own follower: this process may be ended, and started again,
         # if its events can no longer be read.
@@ -90,9 +91,11 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything: first what reads, last the connections that it uses."""
+        # It writes through `redis`, which is closed last.
         await self.auditor.aclose()
         self.follower.stop()
         await self.census.aclose()
+        # In a thread, before the threads end: it waits for the follower's read to end.
         await self.call(lambda orchestrator: orchestrator.close())
         self._call.close()
         await self.redis.aclose()

@@ -124,7 +124,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
     """Accept a turn; returns its id.
 
     Raises:
-        UnknownAgent: There is no such agent.
+        UnknownAgent: The agent does not exist.
         InvalidInput: An argument is not valid.
         InvalidRequest: An image or file has an address that is not allowed.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
@@ -132,17 +132,21 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
         ConversationBusy: The conversation's inbox is full.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
     """
+    # Refusals that cost nothing come first: nothing is counted or stored for them.
     await view.gateway.agents.check(message.agent)
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
         turn = new_turn(request, {}, view.gateway.settings)
         admission = _admission(turn, destination)
+        # Counted before it is written: two gateways could otherwise both take the last free place.
         new = await view.gateway.ledger.admit(view.tenant, admission)
         try:
             made = await destination.make(view)
             if made is destination:
                 turn_id = await _enqueue(view, request)
+                # From the stored turn, after the fact: an earlier check could race with another
+                # gateway.
                 await _refuse_reused_key(view, message, turn, turn_id)
         except AgentAPIError as refusal:
             # If Redis did not answer, the turn may have been accepted: it stays counted.
@@ -154,6 +158,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
                 # It was merged into a turn that is counted already.
                 await view.gateway.ledger.withdraw(view.tenant, admission, stored=False)
             return turn_id
+        # Another request has continued that turn meanwhile: count and make the other plan instead.
         await view.gateway.ledger.withdraw(view.tenant, admission)
         destination = made
 

@@ -38,6 +38,7 @@ class TenantView(TenantConversations):
         """
         try:
             turn = await self.gateway.call(lambda o: o.store.turn(turn_id))
+        # One answer for all cases: another one would tell which ids other tenants have.
         except (TurnNotFound, InvalidInput):
             turn = None
         if turn is None or not self._owns(turn):
@@ -151,6 +152,7 @@ class TenantView(TenantConversations):
                 self.request_slot.release()
             try:
                 async with asyncio.timeout(seconds):
+                    # Only the end matters here, so the turn's past need not be read.
                     async with aclosing(self.follow(turn, turn.last_event, fresh=True)) as events:
                         async for _ in events:
                             pass

@@ -144,6 +144,8 @@ class TenantConversations:
         ledger = self.gateway.ledger
         internal = self.internal(conversation_id) if make else self.existing(conversation_id)
         size = OVERHEAD * make + sum(len(dumps(message)) for message in messages)
+        # Counted before it is written; only a certain refusal takes it back. If Redis did not
+        # answer, the messages may be stored, and the audit corrects the count.
         await ledger.charge(self.tenant, internal, size)
         try:
             return await self.open(

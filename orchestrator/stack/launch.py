@@ -17,6 +17,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Ask the kernel for the signal, then replace this process by the program."""
     if sys.platform == "linux":
+        # SIGTERM, so that workers still hand their turns back.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
 

@@ -55,6 +55,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
+                # The launcher ends the child with this process, even if this process is killed.
                 [sys.executable, str(LAUNCH), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -96,6 +96,7 @@ class Stack:
                 self.wait_for_gateway()
         except BaseException:
             self.stop()
+            # Half a stack would keep running without anybody who stops it.
             raise
         return self
 

@@ -96,6 +96,7 @@ class WorkerFleet:
             number = signal.SIGTERM
         if self._last_signal is None:
             log.info(line("fleet.stopping", signal=number.name, processes=len(self._running)))
+            # Once, at the first signal: further ones must not extend the time.
             asyncio.get_running_loop().call_later(self._kill_after, self._kill)
         self._last_signal = number
         self._stopping.set()
@@ -116,6 +117,7 @@ class WorkerFleet:
         """Keep one process running until the fleet stops."""
         delay, first = FIRST_DELAY, True
         while not self._stopping.is_set():
+            # Taken before the start, so that a change during the run is seen after it.
             changed, started = self._changed, time.monotonic()
             code = await self._run_once(name)
             if self._stopping.is_set():
@@ -128,6 +130,8 @@ class WorkerFleet:
                 log.error(line("fleet.ended", worker=name, exit_code=code, waits_for="change"))
                 await self._first_of(changed.wait())
                 continue
+            # Only an exit code above 0: a process killed by a signal says nothing about its
+            # settings.
             if code > 0 and first and not settled:
                 log.error(line("fleet.failed", worker=name, exit_code=code))
                 self._exit_code = self._exit_code or code
@@ -171,6 +175,7 @@ class WorkerFleet:
         try:
             async for what in changes():
                 log.info(line("fleet.restarting", changed=what))
+                # Wake those who wait for this change, then make a new event for the next one.
                 self._changed.set()
                 self._changed = asyncio.Event()
                 # The turns go on after the restart; nobody wants to wait for them here.

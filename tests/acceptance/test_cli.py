@@ -92,7 +92,7 @@ def test_settings_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_are_one_line(stack: Stack) -> None:
     done = agentapi("turn", "nonsense", redis_url=stack.redis_url)
     assert done.returncode == 1
-    assert done.stderr.startswith("InvalidInput: 'nonsense' is no turn id")
+    assert done.stderr.startswith("InvalidInput: 'nonsense' is not a turn id")
     assert "Traceback" not in done.stderr
 
 

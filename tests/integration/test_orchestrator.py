@@ -120,7 +120,7 @@ def test_other_bad_input(producer: Orchestrator) -> None:
         producer.enqueue("support", "hi", metadata={"x": "y" * 20_000})
     with pytest.raises(InvalidInput, match="idempotency_key"):
         producer.enqueue("support", "hi", idempotency_key="")
-    with pytest.raises(InvalidInput, match="no turn id"):
+    with pytest.raises(InvalidInput, match="not a turn id"):
         producer.turn("nonsense")
     with pytest.raises(TurnNotFound):
         producer.turn("001-" + "0" * 32)

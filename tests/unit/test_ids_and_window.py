@@ -62,7 +62,7 @@ def test_turn_ids_carry_their_partition_and_repeat_with_their_key() -> None:
     assert create_turn_id("user:1", "k") != create_turn_id("user:2", "k")
     assert queue_of(turn_id, 8) == "agentapi.2"
     for wrong in ("", "999-" + "0" * 32, turn_id.upper() + "x", "130-abc"):
-        with pytest.raises(InvalidInput, match="no turn id"):
+        with pytest.raises(InvalidInput, match="not a turn id"):
             partition_of_turn(wrong)
 
 

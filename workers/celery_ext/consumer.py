@@ -48,6 +48,7 @@ class TurnConsumer(Consumer):
         reader, writer = self._pipe
         hub.add_reader(reader, os.read, reader, 64)
         self.app.runtime.wake_consumer = partial(_write, writer)
+        # Again after each reconnection: the new channel has a new QoS.
         qos = self.task_consumer.channel.qos
         if isinstance(qos, Places):
             qos.room = self.pool.room
@@ -92,6 +93,7 @@ class TurnConsumer(Consumer):
                 interval_max=1,
                 callback=maybe_shutdown,
             )
+            # A broker that was away may have lost wake-ups: the sweep looks for their turns again.
             self.app.dispatcher.returns += 1
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
 

@@ -60,6 +60,7 @@ def revoke(
         except InvalidInput:
             others.add(name)
     for turn_id in turns:
+        # This is the consumer's thread: a slow Redis must not keep it from taking messages.
         state.app.runtime.threads.submit(_cancel, state.app, turn_id)
     said = {"ok": f"turns to be cancelled: {', '.join(sorted(turns)) or 'none'}"}
     if others:
@@ -76,6 +77,7 @@ def terminate(
 
 def _cancel(app: Any, turn_id: str) -> None:
     """In a thread: cancel a turn. Every worker hears the command; the first one cancels."""
+    # Stop it here first, if it runs here: otherwise it would hear of it only by the next heartbeat.
     for turn in app.runtime.running.all():
         if turn.lease.turn_id == turn_id:
             turn.stop(StopReason.CANCELLED)
@@ -93,6 +95,7 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
         getattr(pool, how)(n)
     except ValueError as error:
         return {"error": str(error)}
+    # Celery counts on its own how many messages it may hold; that number must follow the pool's.
     state.consumer._update_prefetch_count(n if how == "grow" else -n)
     return {"ok": f"up to {pool.limit} turns at the same time"}
 

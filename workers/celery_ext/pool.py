@@ -76,6 +76,7 @@ class TurnPool(BasePool):
         """Start empty."""
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()
+        # Jobs that hold a place: from before their claim until Celery has their answer.
         self._in_flight = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -84,6 +85,8 @@ class TurnPool(BasePool):
 
     def room(self) -> int:
         """How many more tasks can begin now. The consumer takes no more from the broker."""
+        # Reads without `_changed`: a number that is off by one does no harm, since a job that finds
+        # no place waits in `_waiting`.
         if self._closing or not self.app.runtime.accepting():
             return 0
         return max(0, self.limit - self._in_flight - len(self._waiting))
@@ -157,9 +160,13 @@ class TurnPool(BasePool):
             self._leave()
             return
         began = time.monotonic()
+        # This acknowledges the message. From here on the lease says who works on the turn: with a
+        # late acknowledgement the broker would deliver long turns again while they run. If the
+        # process dies before the claim, the sweep sends the wake-up again (promise 3).
         self._guarded(job.accept, job.number, began)
         name, task_id, request, body, content_type, encoding = job.args
         if name != TASK_NAME or content_type != JSON:
+            # Not a wake-up: Celery runs this task as usual, in this thread.
             self._trace(job, job.args, began, None)
             return
         traced = job.args
@@ -195,6 +202,7 @@ class TurnPool(BasePool):
     def _run_apart(
         self, job: _Job, traced: tuple[Any, ...], began: float, turn: SuspectTurn
     ) -> None:
+        # The job keeps its place until then, although its turn runs in another process.
         def ran_apart(summary: Summary) -> None:
             self._submit(self._trace, job, traced, began, partial(told, summary))
 
@@ -230,6 +238,8 @@ class TurnPool(BasePool):
         tell: Callable[[], Summary] | None,
     ) -> None:
         """Let Celery's tracer call the task, answer the job, and free its place."""
+        # The tracer passes only the message's arguments to the task's function, so the outcome
+        # travels beside them. Both run in this thread.
         token = to_tell.set(tell)
         try:
             failed, result, _ = job.target(*args)
@@ -251,6 +261,7 @@ class TurnPool(BasePool):
     def _leave(self) -> None:
         """Free a job's place and begin the next job."""
         with self._changed:
+            # While the pool was full, `room` kept the consumer from reading, so it must be woken.
             was_full = self._in_flight >= self.limit
             self._in_flight -= 1
             begin = self._take_waiting()
@@ -269,6 +280,7 @@ class TurnPool(BasePool):
         self._closing = True
         self.app.runtime.drain()
         with self._changed:
+            # Their turns are closed now, but Celery may not have the answers of all jobs yet.
             self._changed.wait_for(lambda: self._in_flight == 0, LAST_WORDS)
 
     def on_terminate(self) -> None:

@@ -27,6 +27,8 @@ class TurnRequest(Request):
         if not isinstance(error, Told):
             super().on_failure(exc_info, send_failed_event, return_ok)  # type: ignore[no-untyped-call]
             return
+        # Celery's own handler would send no event for an ignored task, and the others without the
+        # summary. Its acknowledgement is not needed: the message was acknowledged at the start.
         task_ready(self)
         self.send_event(error.event, **self._fields(error))  # type: ignore[no-untyped-call]
         if isinstance(error, TurnRevoked):

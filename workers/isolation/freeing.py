@@ -35,15 +35,18 @@ def free_turns(
     store = RedisTurnStore(settings)
 
     def free() -> list[str]:
+        # The dead worker may have been the one that sweeps: let another one be elected immediately.
         store.resign(candidate)
         return store.orphan(process)
 
     try:
         # No longer than a lease: after that all leases have expired anyway.
         freed = ride_out(free, outage=Outage(), patience=settings.lease_ttl)
-        # The sweep would do this too, a second later.
+        # The sweep would do this too, a second later. Without `claimed`, no turn counts as waiting
+        # in line: these were claimed, so their wake-ups are used up.
         for wakeup in store.redispatch(freed, claimed={}):
             dispatcher.send(wakeup)
+        # These had no lease to free: no process had claimed them yet.
         for turn in waiting:
             dispatcher.send(turn.wakeup)
         log.warning(line("worker.died", worker=candidate, freed=len(freed)))

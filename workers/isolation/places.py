@@ -96,7 +96,11 @@ class IsolatedTurns:
             except BaseException as error:
                 log.error(line("watchdog.broken", error=type(error).__name__))
             finally:
+                # Not `sys.exit`: this copy of the worker must not run its clean-up or return into
+                # Celery.
                 os._exit(code)
+        # While a copy is open here, the end of the watchdog would never show as the end of the
+        # stream.
         theirs.close()
         self._control = ours
 
@@ -133,6 +137,7 @@ class IsolatedTurns:
                 self._send(Run(turn=turn))
                 log.warning(line("turn.isolated", turn_id=turn.turn_id))
                 return
+        # Outside of the lock, as everywhere: it hands over to the pool, which has locks of its own.
         then({"status": "suspect"})
 
     def cancel(self, job: int) -> None:
@@ -145,6 +150,7 @@ class IsolatedTurns:
         """Hand back all turns, including those that wait for a place."""
         with self._changed:
             self._closing = True
+            # Under the lock, so that no `Run` can follow it.
             self._send(HandBack())
 
     def wait_until_none(self, timeout: float) -> bool:
@@ -218,6 +224,8 @@ class IsolatedTurns:
         """The process of a turn died: count it, and let the turn try again."""
         result: dict[str, Any] = {"status": "died", "exit": code}
         try:
+            # The worker counts, not the dying process or its watchdog: if a whole machine is lost,
+            # nobody counts, and the turn is not blamed for it (promise 12).
             perished = ride_out(
                 lambda: self.store.perish(turn.conversation_id, turn.turn_id, turn.process),
                 outage=self.outage,
@@ -246,4 +254,6 @@ class IsolatedTurns:
         log.critical(line("watchdog.ended", turns=len(running)))
         for isolated in running:
             isolated.then({"status": "lost"})
+        # SIGTERM, not an exit: the turns that run in this process are still well and are handed
+        # back.
         os.kill(os.getpid(), signal.SIGTERM)

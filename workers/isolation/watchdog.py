@@ -102,6 +102,7 @@ class Watchdog:
     def serve(self) -> None:
         """Serve until the worker says goodbye or dies, then hand all turns back."""
         self._watch()
+        # Where pidfds are missing, a change of parent is the sign that the worker is gone.
         while self._take_requests() and os.getppid() == self._worker:
             self._reap()
             self._start_waiting()
@@ -109,6 +110,8 @@ class Watchdog:
         if not self._goodbye:
             self._wait_for_death()
             self._on_death(tuple(self._waiting))
+        # They have been handing back meanwhile. Those that are killed below lose no recorded step:
+        # their leases expire, and the sweep wakes their turns.
         self._wait_for_children(LAST_WORDS)
         self._signal_all(signal.SIGKILL)
 
@@ -122,6 +125,8 @@ class Watchdog:
         for descriptor in (reader, writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        # An empty handler, because Python reports only signals with a handler of its own to the
+        # pipe.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._control.setblocking(False)
         self._selector.register(self._control, selectors.EVENT_READ)
@@ -181,9 +186,11 @@ class Watchdog:
         """Run the turn and end the process, so that no code of the watchdog runs in it."""
         code = 1
         try:
+            # The pipe is shared with the watchdog: a signal to this process must not wake that one.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._selector.close()
+            # While a copy is open here, the worker would not notice the end of its watchdog.
             self._control.close()
             for child in self._children.values():
                 os.close(child.answers)

@@ -96,6 +96,8 @@ class TurnClaimer:
         return {"status": "passed_on"}
 
     def _claim(self, wakeup: Wakeup, owner: str) -> Claim | Unreadable | Refusal:
+        # One token for all repeats: a claim whose answer was lost gets the same lease again. Its
+        # prefix lets the watchdog end all leases of this process.
         token = f"{self.process}:{uuid.uuid4().hex}"
         return ride_out(
             lambda: self.store.claim(
@@ -104,6 +106,8 @@ class TurnClaimer:
                 owner=owner,
                 token=token,
                 window=self.works[kind_of(wakeup.agent)].window(wakeup.agent),
+                # Without a watchdog this is eager mode, or the process that was forked for one
+                # turn.
                 isolated=not self.isolates(),
             ),
             outage=self.outage,
@@ -119,6 +123,7 @@ class TurnClaimer:
                 conversation_id=wakeup.conversation_id,
                 turn_id=wakeup.turn_id,
                 agent=wakeup.agent,
+                # Not this worker's: the death of that process must not be taken for this one's.
                 process=uuid.uuid4().hex,
                 owner=owner,
             )
@@ -133,6 +138,7 @@ class TurnClaimer:
             ),
             steps=list(claim.steps),
         )
+        # After the claim, since only the journal says which agent must continue the turn.
         if work.lacks_agent(claim, progress):
             left = self.unknown.leave(claim)
             if left is not None:

@@ -98,9 +98,11 @@ class TurnCloser:
         wakeup = self.writer.write(turn.running, lambda: self.store.commit(claim.lease, ending))
         code = {"error": ending.error.code} if ending.error else {}
         log.info(claim_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
+        # The turn has ended for good: what follows may fail or be lost, and is found by the sweep.
         self._aside(claim, lambda: self.dispatcher.send(wakeup))
         if stored.parent_id is not None:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.DELIVER, stored.turn_id))
+        # Last, because it matters least: if it is lost, the conversation's next turn does it.
         self._aside(claim, lambda: turn.work.after(claim, ending))
         return of_ending(ending, stored.attempt)
 
@@ -117,6 +119,7 @@ class TurnCloser:
                 reason="provider",
             ),
         )
+        # Somebody asked to cancel after the model call had failed: parking would ignore that.
         if not parked:
             return self._commit(turn, stopped(TurnStatus.CANCELLED, turn.progress))
         log.info(claim_line("turn.parked", claim, seconds=round(park.delay, 1)))
@@ -125,12 +128,15 @@ class TurnCloser:
     def _suspended(self, claim: Claim, held: HeldCalls) -> Summary:
         """The turn waits: start the child turns that it waits for."""
         turn_id = claim.turn.turn_id
+        # The executor has parked the turn. Children start only now, so that none runs for a parent
+        # that does not know of it.
         if held.children:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.START, turn_id))
         log.info(claim_line("turn.suspended", claim))
         return {"status": "parked", "attempt": claim.turn.attempt}
 
     def _hand_back(self, claim: Claim) -> Summary:
+        # Text since the last recorded step is dropped: the next attempt begins with a reset.
         ride_out(
             lambda: self.store.release(claim.lease),
             outage=self.outage,
@@ -141,6 +147,7 @@ class TurnCloser:
         wakeup = Wakeup(
             conversation_id=lease.conversation_id, turn_id=lease.turn_id, agent=claim.turn.agent
         )
+        # Otherwise the turn would wait for the next sweep (promise 7).
         self._aside(claim, lambda: self.dispatcher.send(wakeup))
         log.info(claim_line("turn.handed_back", claim))
         return {"status": "handed_back", "attempt": claim.turn.attempt}

@@ -87,9 +87,11 @@ def decide(
             return Park(delay=error.delay, failures=error.failures)
         case LeaseLost():
             return Abandon(reason=AbandonReason.LEASE_LOST)
+        # `WorkerLog.call` gives up on Redis once the turn is stopped, so this is a shutdown.
         case StoreUnavailable() if stopped_for is StopReason.SHUTDOWN:
             return HandBack()
         case StoreUnavailable():
+            # The code is one of the reasons: `StoreUnavailable` has a subclass for refused logins.
             return Abandon(reason=AbandonReason(error.code))
         case _:
             # Including the faults of users' providers and SystemExit: the turn must end, since
@@ -106,6 +108,7 @@ def _stopped(reason: StopReason | None, progress: TurnProgress) -> TurnDecision:
         case StopReason.CANCELLED:
             return Commit(ending=stopped(TurnStatus.CANCELLED, progress))
         case None:
+            # Nobody here stopped it: the user's own code cancelled the task.
             message = "the agent loop was cancelled from within: see the worker's log"
             error = TurnError(code="internal", message=message)
             return Commit(ending=stopped(TurnStatus.FAILED, progress, error))

@@ -38,6 +38,7 @@ def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None 
     """The ending of a turn without a reply. The store decides whether messages stay."""
     return Ending(
         status=status,
+        # Each call needs a result, or providers would refuse the history (promise 9).
         messages=progress.messages(unfinished=_UNFINISHED),
         usage=progress.usage,
         steps=len(progress.steps),
@@ -77,5 +78,6 @@ def check_deadline(claim: Claim) -> None:
     Raises:
         DeadlineExceeded: It should have ended by now.
     """
+    # Both are times of Redis: this machine's clock may be wrong.
     if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
         raise missed_deadline()

@@ -47,7 +47,10 @@ class EventLog:
         self._pending: dict[Lease, _Pending] = defaultdict(_Pending)
         self._batches: dict[Lease, int] = {}
         self._unsent: list[tuple[Lease, int, list[NewEvent]]] = []
+        # Guards `_pending` and `_batches`. Whoever needs both locks takes `_flushing` first.
         self._lock = threading.Lock()
+        # Guards `_unsent`, and is held while Redis is asked: two flushes could otherwise overtake
+        # each other.
         self._flushing = threading.Lock()
         self._wake = threading.Event()
         self._first_piece = threading.Event()
@@ -74,6 +77,7 @@ class EventLog:
         orjson.dumps(dict(data))
         with self._lock:
             self._pending[lease].add(kind, data)
+            # Readers notice the delay before the first word more than any later one.
             first = lease not in self._batches
         if first:
             self._first_piece.set()
@@ -123,6 +127,7 @@ class EventLog:
         with self._lock:
             taken: list[tuple[Lease, int, list[NewEvent]]] = []
             for lease, pending in self._pending.items():
+                # The store keeps the newest number with the lease and ignores a batch that it has.
                 number = self._batches[lease] = self._batches.get(lease, 0) + 1
                 taken.append((lease, number, pending.events))
             self._pending.clear()

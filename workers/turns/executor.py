@@ -67,6 +67,7 @@ class TurnExecutor:
     async def _run(self, turn: ClaimedTurn) -> TurnDecision:
         """Run the turn; again if what it would wait for is there already."""
         claim, progress = turn.claim, turn.progress
+        # Asked while nobody ran the turn; the heartbeat would notice it only later.
         if claim.turn.cancel_requested:
             return Commit(ending=stopped(TurnStatus.CANCELLED, progress))
         self._check(claim)
@@ -76,6 +77,9 @@ class TurnExecutor:
             outcome = await turn.running.run(partial(self._attempt, turn, agent, book))
             if isinstance(outcome, TurnResult):
                 return Commit(ending=completed(outcome, agent, progress))
+            # Here and not in the closer: a decision or reply may have come since the agent loop
+            # stopped. Then the store does not park the turn but returns the answers, and the loop
+            # continues with them.
             match await self._suspend(turn, outcome.held):
                 case Suspended.PARKED:
                     return Suspend(held=outcome.held)
@@ -92,6 +96,7 @@ class TurnExecutor:
             PoisonTurn: It has killed too many processes.
         """
         check_deadline(claim)
+        # Only deaths of a process that ran nothing else count (promise 12).
         if claim.turn.deaths >= self.settings.max_attempts:
             raise PoisonTurn(
                 f"turn ran alone in a process of its own {claim.turn.deaths} times, and the "
@@ -121,6 +126,7 @@ class TurnExecutor:
             attempt=claim.turn.attempt,
             outage=self.outage,
         )
+        # The last attempt may have shown text of a step that it never recorded; readers drop it.
         if claim.turn.stream and claim.turn.attempt > 1:
             await turn_log.reset()
         attempt = Attempt(
@@ -135,12 +141,14 @@ class TurnExecutor:
             async with asyncio.timeout(self._time_left(claim)) as deadline:
                 return await turn.work.run(attempt)
         except TimeoutError:
+            # A TimeoutError of the user's own code is an ordinary failure of the turn.
             if not deadline.expired():
                 raise
             raise self._too_late(claim) from None
 
     def _time_left(self, claim: Claim) -> float:
         """Seconds that this attempt may run."""
+        # Measured from the claim, in Redis's time: this machine's clock may be wrong.
         longest, deadline = self.settings.turn_timeout, claim.turn.deadline_at
         return longest if deadline is None else min(longest, deadline - claim.now)
 

@@ -33,10 +33,12 @@ class WorkerLog:
 
     async def record(self, step: Step) -> None:
         """See `TurnLog.record`. The store's answer also says whether the turn was cancelled."""
+        # The index makes a repeat safe: the store answers without writing when it is taken.
         index = len(self.journal)
         self.journal.append(step)
 
         def write() -> bool:
+            # First the text of the step, since the script adds the event of its end (promise 10).
             self.events.flush()
             try:
                 return self.store.record(self.running.lease, index, step)
@@ -46,6 +48,7 @@ class WorkerLog:
                     self.store.record(self.running.lease, missing, self.journal[missing])
                 return self.store.record(self.running.lease, index, step)
 
+        # Cancelled only after the step is recorded, so that its cost is not lost.
         if await self.call(write):
             self.running.stop(StopReason.CANCELLED)
 

@@ -46,6 +46,7 @@ class RunningTurn:
             Exception: Whatever the coroutine raises.
         """
         if self.reason is not None:
+            # Stopped after the claim or between two attempts, when there was no task to cancel.
             raise asyncio.CancelledError
         self._task = asyncio.current_task()
         try:
@@ -64,11 +65,13 @@ class RunningTurn:
         A caller that is cancelled in the meantime still waits for the call to finish. So nothing of
         a turn is written after the turn's ending.
         """
+        # The pool's few threads serve all turns: a turn that waits for a model holds none of them.
         answer = self.loop.run_in_executor(self.threads, function)
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
             await asyncio.wait([answer])
+            # Marks the error as seen, or asyncio would log it as never retrieved.
             answer.exception()
             raise
 
@@ -80,9 +83,11 @@ class RunningTurn:
         if self.reason is None:
             self.reason = reason
         if not self._heard:
+            # A task may only be cancelled in the thread of its loop.
             self.loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
+        # Between two attempts there is no task: `run` looks at `reason` before the next.
         if self._task is not None and not self._heard:
             self._heard = True
             self._task.cancel()
@@ -93,6 +98,7 @@ class RunningTurns:
 
     def __init__(self) -> None:
         self._turns: set[RunningTurn] = set()
+        # The store's threads add and remove; heartbeat and shutdown read from threads of their own.
         self._changed = threading.Condition()
 
     def add(self, turn: RunningTurn) -> None:

@@ -38,12 +38,15 @@ class UnknownAgents:
             How it stands then; None when it must run here anyway, if only to fail.
         """
         turn, delay = claim.turn, _delay(claim.turn.deferrals)
+        # A turn that is to end anyway needs no agent, so it does not wait for one.
         late = turn.deadline_at is not None and turn.deadline_at <= claim.now
         ends = turn.cancel_requested or late or turn.deaths >= self.settings.max_attempts
         if ends or self._has_waited(turn.deferrals):
             return None
 
         def hand_back() -> Summary:
+            # No wake-up is sent: this worker could take it again. The sweep sends it after the
+            # delay.
             ride_out(lambda: self.store.release(claim.lease, delay), outage=self.outage)
             log.info(claim_line("turn.left_to_others", claim, deferrals=turn.deferrals))
             return {"status": "handed_back", "attempt": turn.attempt, "seconds": delay}

@@ -41,6 +41,7 @@ class UnreadableTurns:
             How it stands now.
         """
         lease = fault.lease
+        # A broken record stays broken; only one of a newer release may be readable elsewhere.
         waits = fault.error.newer and fault.deferrals < MOST_DEFERRALS
         log.error(
             line(
@@ -62,6 +63,7 @@ class UnreadableTurns:
 
     def _end(self, fault: Unreadable) -> Summary:
         code = fault.error.code
+        # Whoever cancelled gets what they asked for, although nothing could be read.
         cancelled = fault.turn is not None and fault.turn.cancel_requested
         ending = (
             Ending(status=TurnStatus.CANCELLED)

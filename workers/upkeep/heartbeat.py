@@ -54,12 +54,15 @@ class Heartbeat:
             Whether there were any.
         """
         turns = self._running.all()
+        # A process whose loop or store threads hang runs no turn: it must let its leases expire, so
+        # that others can take over (promise 7).
         if not turns or not self._vouches():
             return False
         for turn, renewal in zip(turns, self._renew(turns), strict=True):
             if renewal is None:
                 continue
             if not renewal.held:
+                # Every write would be refused by now (promise 5), so stop paying for model calls.
                 turn.stop(StopReason.LEASE_LOST)
             elif renewal.cancel:
                 turn.stop(StopReason.CANCELLED)
@@ -90,6 +93,8 @@ class Heartbeat:
             # An unexpected error must not end the beats: leases are short.
             try:
                 if self.beat():
+                    # Only a call that succeeded shows that Redis is back; without turns none was
+                    # made.
                     self._outage.ends()
             except StoreUnavailable as error:
                 self._outage.begins(error)
@@ -98,6 +103,7 @@ class Heartbeat:
                 continue
             service.progress()
             try:
+                # Here because this thread talks to Redis at the right rate anyway.
                 self._gate.look()
             except StoreUnavailable as error:
                 self._outage.begins(error)

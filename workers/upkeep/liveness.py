@@ -52,6 +52,7 @@ class StoreThreads(ThreadPoolExecutor):
             try:
                 return fn(*args, **kwargs)
             finally:
+                # Without a lock: a lost count does not matter, since only a change is looked for.
                 self.done += 1
 
         return super().submit(work)
@@ -109,6 +110,8 @@ class Probe:
         if self._answered or not self._asked or self.excused():
             self.silent = 0.0
         else:
+            # Time without a processor is the machine's fault: on a busy one nobody must be killed
+            # for it.
             self.silent += max(0.0, passed - max(0.0, self._starved - before))
         if self._answered or not self._asked:
             self._answered, self._asked = False, True

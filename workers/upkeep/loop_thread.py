@@ -45,6 +45,7 @@ class LoopThread:
         if not self._ident or self.loop.is_closed():
             return
         try:
+            # On the loop, because the connections belong to it.
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
         except BaseException as error:
             # A user's provider may raise anything; the thread must stop all the same.
@@ -71,6 +72,7 @@ class LoopThread:
         self._ident, self._native_id = threading.get_ident(), threading.get_native_id()
         asyncio.set_event_loop(self.loop)
         if not self._ticking:
+            # Once: a loop that is run again after an error still has its scheduled calls.
             self._ticking = True
             self._tick(service)
         self.loop.run_forever()

@@ -121,6 +121,7 @@ class Sweeper:
 
     def stop(self) -> None:
         """End the thread, and the candidacy with it."""
+        # A thread that still runs could be elected again right after.
         if self._service.stop():
             self._resign()
 
@@ -148,9 +149,14 @@ class Sweeper:
         return dispatched
 
     def _elect(self) -> bool:
+        # Before the call: with a slow answer the election has partly run out on arrival.
         now = self._clock()
         election = self._store.elect(
-            self._candidate, ttl=ELECTION_BEATS * self._interval, swept=self._progressed
+            # `swept` only after progress: an elected worker that achieves nothing is reported as
+            # absent.
+            self._candidate,
+            ttl=ELECTION_BEATS * self._interval,
+            swept=self._progressed,
         )
         self._progressed = False
         self._elected_at = now
@@ -177,6 +183,7 @@ class Sweeper:
     def _plan(self) -> Iterator[Work]:
         """The sweep in small parts, alternating between errands and conversations."""
         self._look_again()
+        # Errands that rest stay in the index, and must not take the room of others.
         overdue = self._store.overdue(MOST_OVERDUE + len(self._broken))
         # Each dispatch lengthens a turn's grace time: make none that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():
@@ -194,6 +201,7 @@ class Sweeper:
             for found in conversations.values()
             for first in range(0, len(found), AT_ONCE)
         ]
+        # In turns, so that many of one kind do not keep the other waiting.
         for work in chain.from_iterable(zip_longest(looks, paid)):
             if work is not None:
                 yield work
@@ -220,6 +228,7 @@ class Sweeper:
     def _claimed(self, partitions: Iterable[int]) -> dict[int, float]:
         """How far the broker's non-empty queues of these partitions have come."""
         queues = {p: queue_of_partition(p, self._queue_count) for p in partitions}
+        # The broker is asked once for each queue: asking for single messages would cost too much.
         held = {queue for queue in set(queues.values()) if self._dispatcher.holds(queue)}
         newest = dict.fromkeys(held, 0.0)
         for partition, claimed in self._store.claimed().items() if held else ():
@@ -232,8 +241,11 @@ class Sweeper:
         """Dispatch overdue turns of a partition; returns how many."""
         wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
         if wakeups is None and len(conversation_ids) > 1:
+            # One of them is faulty: by itself it keeps nobody waiting.
             return sum(self._dispatch([one], claimed) for one in conversation_ids)
         for wakeup in wakeups or ():
+            # If this wake-up is lost too, the next one follows after twice the grace
+            # (redispatch.lua).
             log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
             self._try(partial(self._dispatcher.send, wakeup))
         return len(wakeups or ())

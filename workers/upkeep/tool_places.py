@@ -50,6 +50,7 @@ class ToolPlaces:
         elif self.hang and not hang:
             log.warning(line("tools.free", threads=now.taken))
         self.hang = hang
+        # Not while turns run: those that wait for a model or an async tool can still complete.
         if hang and self.idle() and not self._ended:
             self._ended = True
             log.critical(line("worker.ends", reason="all tool threads hang"))

@@ -67,6 +67,7 @@ class AgentWork:
             progress=attempt.progress,
             context=context_of(turn),
             log=attempt.log,
+            # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call),
             stream=turn.stream,
             retry=retry_policy(self.settings, turn),
@@ -105,5 +106,6 @@ def _not_summarised(agent: AgentDefinition, claim: Claim) -> Sequence[Message]:
     """The loaded history without the messages that the summary covers."""
     if agent.compact is None:
         return claim.history
+    # `covered` counts from the conversation's beginning, but only its newest messages were loaded.
     first = claim.summary.total - len(claim.history)
     return claim.history[max(0, claim.summary.covered - first) :]

@@ -63,6 +63,7 @@ class Compactor:
         task = CompactionTask(
             conversation_id=conversation_id,
             agent=agent.name,
+            # Deleting a conversation changes its generation: a summary of the old one is refused.
             generation=claim.lease.generation,
         )
         try:
@@ -74,6 +75,7 @@ class Compactor:
             self.dispatcher.send(answer.wakeup)
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
+        # In a conversation of its own, so that nobody's next message waits for a summary.
         own = conversation_beside(task.conversation_id)
         # The id follows from what is summarised, so that several requests make one turn.
         turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
@@ -127,6 +129,7 @@ class CompactionWork:
             answer = await self._ask(agent, provider, piece, claim)
             usage, steps = usage + answer.usage, steps + 1
             kept = partial(self._keep, task, piece, answer.message.content)
+            # Another turn was faster, or the conversation is gone: what was read no longer fits.
             if not await running.call(kept):
                 break
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
@@ -140,6 +143,7 @@ class CompactionWork:
             return None
         start = summary.covered
         messages = self.store.slice(task.conversation_id, start, start + spare)
+        # Whole turns only: the rest must be a valid history, each call with its result (promise 9).
         count = whole_turns(messages, spare)
         if count == 0:
             return None
@@ -166,6 +170,7 @@ class CompactionWork:
             )
 
         retry = retry_policy(self.settings, claim.turn)
+        # No journal: each piece's summary is stored, so a repeat continues behind the last one.
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
 
     def after(self, claim: Claim, ending: Ending) -> None:

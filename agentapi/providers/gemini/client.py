@@ -132,7 +132,10 @@ class GeminiProvider:
                 chunks = await self._client.aio.models.generate_content_stream(
                     model=request.model, contents="-", config=_config(request)
                 )
+            # Also when the turn is stopped: an open stream would go on costing tokens.
             async with _closing(chunks):
+                # The timeout limits silence, not the length of an answer: it starts again with each
+                # chunk.
                 while (chunk := await self._next(chunks)) is not None:
                     if text := gathered.add(chunk):
                         yield TextDelta(text=text)
@@ -229,6 +232,7 @@ class _Gathered:
         """
         if self._blocked is not None:
             raise refused(PROVIDER, 400, f"the prompt was blocked: {self._blocked}", secret="")
+        # A connection that just closes looks like an end; only a finish reason is one.
         if self._finish is None:
             raise broken(PROVIDER, "ended its answer early")
         if self._finish in _MODEL_SLIPPED:

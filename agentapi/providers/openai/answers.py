@@ -98,6 +98,7 @@ class Gathered:
 
     def _grow(self, piece: str) -> None:
         self._size += len(piece)
+        # An endless answer would fill the memory of all turns of the process.
         if self._size > LONGEST_ANSWER:
             raise Unreadable
 

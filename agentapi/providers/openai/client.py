@@ -114,7 +114,9 @@ class OpenAIProvider:
                     if text := gathered.add(chunk):
                         yield TextDelta(text=text)
             finally:
+                # Also when the turn is stopped: an open stream would go on costing tokens.
                 await stream.response.aclose()
+            # A connection that just closes looks like an end; only a finish reason is one.
             if not gathered.complete:
                 raise broken(self.name, "ended its stream early")
             response = gathered.response()

@@ -63,6 +63,7 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
                 "strict": strict_schema is not None,
             },
         }
+    # Options come last, so that users can override anything, also what this release does not know.
     return {**body, **request.options}
 
 

@@ -114,6 +114,7 @@ class McpServer:
 
     async def tools(self) -> Sequence[BaseTool]:
         """See `ToolSource.tools`; cached until the server reports a change."""
+        # Only now: the package takes a second to import, and many processes never use it.
         from agentapi.tools.mcp.session import sessions
 
         session = sessions.of(self.endpoint)
@@ -144,6 +145,8 @@ class McpTool(BaseTool):
                 description=clean_text(tool.description or ""),
                 parameters=tool.input_schema,
             ),
+            # The server's own word. Without it a call with an unknown outcome is not repeated
+            # (promise 6).
             idempotent=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
             timeout=server.endpoint.timeout,
         )
@@ -199,6 +202,7 @@ async def close_sessions() -> None:
     """Close the running loop's sessions, and stop the servers that were started for them."""
     import sys
 
+    # Looked up, not imported: without the module there are no sessions to close.
     module = sys.modules.get("agentapi.tools.mcp.session")
     if module is not None:
         await module.sessions.aclose()

@@ -60,6 +60,7 @@ class McpSession:
 
     def __init__(self, server: McpEndpoint) -> None:
         self._server = server
+        # All turns of the process share the session: one of them connects, the others wait.
         self._connecting = asyncio.Lock()
         self._life: asyncio.Task[None] | None = None
         self._client: Client | None = None
@@ -91,6 +92,7 @@ class McpSession:
                     raise self._away(error) from error
                 continue
             tools = tuple(tool for tool in found[:MOST_TOOLS] if is_usable(tool))
+            # A change that was reported while the list was read makes it good for this call only.
             if changes == self._changes:
                 self._tools = tools
                 if left_out := len(found) - len(tools):
@@ -109,6 +111,7 @@ class McpSession:
         Raises:
             ToolFailed: The call gave no result; the message says why.
         """
+        # Twice at most: a server that breaks every session must not keep the turn in a loop.
         for last in (False, True):
             try:
                 client = await self._connected()
@@ -146,9 +149,11 @@ class McpSession:
         async with self._connecting:
             if self._client is not None and self._life is not None and not self._life.done():
                 return self._client
+            # All turns share the pause too: otherwise each of them would try a server that is down.
             pause = self._not_before - time.monotonic()
             if pause > 0:
                 raise self._away("the next attempt is soon", retry_after=pause)
+            # A new event: the last session may still be closing and must keep its own.
             self._end = asyncio.Event()
             self._forget()
             self._remembers = True
@@ -157,6 +162,7 @@ class McpSession:
             self._life = asyncio.create_task(self._live(ready, self._end))
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
+                    # Shielded: the timeout ends the wait, while `_live` still settles the future.
                     self._client = await asyncio.shield(ready)
             except BaseException as error:
                 # Also when the waiting turn is cancelled: nobody would close the session later.
@@ -226,6 +232,8 @@ class McpSession:
 
     async def _broke(self, client: Client) -> None:
         """Drop a broken session, unless another call has already done so."""
+        # Several calls may fail in one session; only the first may close it, or it would close the
+        # next.
         if self._client is client:
             self._client = None
             self._forget()

@@ -21,6 +21,7 @@ async def all_tools(client: Client) -> tuple[Tool, ...]:
     """List all tools of the server."""
     tools: list[Tool] = []
     cursor: str | None = None
+    # Bounded: a faulty server may always name another page.
     for _ in range(MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += page.tools

@@ -1,4 +1,4 @@
-"""Deleting conversations and turns, in steps that hold nobody up."""
+"""Deletes conversations and turns, in steps so short that nobody else has to wait."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     """Delete a conversation and its turns; those that have not ended are cancelled first.
 
     Raises:
-        NotFound: There is none, or it is another tenant's.
+        NotFound: It does not exist, or is another tenant's.
         Conflict: A running turn did not stop in time.
         StoreUnavailable: Redis is out of reach.
     """
     internal = view.existing(conversation_id)
     store, operation = view.gateway.conversations, uuid.uuid4().hex
     loop = asyncio.get_running_loop()
+    # A worker that died holds its turn until its lease ends, so waiting less could be in vain.
     deadline = loop.time() + view.gateway.settings.lease_ttl + _PATIENCE
     dropped = await store.drop(internal, view.tenant, operation)
     while isinstance(dropped, Unended):
+        # Newest first: otherwise the end of each would start the next.
         for turn_id in reversed(dropped.turn_ids):
             await _cancel_and_forget(view, internal, turn_id)
         if loop.time() > deadline:
             raise Conflict(
-                "a turn of the conversation runs and has not stopped yet: it is cancelled; "
-                "delete the conversation again in some seconds",
+                "a running turn of the conversation was cancelled but has not stopped yet: "
+                "delete the conversation again in a few seconds",
                 code="conversation_busy",
                 retry_after=2,
             )
@@ -53,7 +55,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
 
 
 async def delete_turn(view: TenantView, turn: Turn) -> None:
-    """Delete an ended turn; its one-off conversation too, when nothing else is in it.
+    """Delete an ended turn, and its one-off conversation if that holds nothing else.
 
     Raises:
         Conflict: It has not ended.
@@ -72,14 +74,18 @@ async def delete_turn(view: TenantView, turn: Turn) -> None:
     if count is not None:
         store = view.gateway.conversations
         dropped = await store.drop(
-            turn.conversation_id, view.tenant, uuid.uuid4().hex, expected=count
+            # Only if it is unchanged since it was read: another request may have added something.
+            turn.conversation_id,
+            view.tenant,
+            uuid.uuid4().hex,
+            expected=count,
         )
         if isinstance(dropped, Dropped):
             await _wipe(view, dropped)
 
 
 async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int | None:
-    """How many messages a conversation has in which no other turn has any."""
+    """The number of messages in the conversation, or None if another turn has some of them."""
     count = seeded
     history = view.history_of(turn.conversation_id)
     async with aclosing(history.up(seeded)) as groups:
@@ -106,6 +112,7 @@ async def _forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
 
 
 async def _wipe(view: TenantView, dropped: Dropped) -> None:
+    # After `drop` nobody sees the conversation; if this stops half-way, the remains expire.
     forgotten = await view.gateway.conversations.wipe(dropped, view.tenant)
     await view.gateway.ledger.dropped(view.tenant, dropped.conversation_id)
     await view.gateway.ledger.forgotten(view.tenant, forgotten)

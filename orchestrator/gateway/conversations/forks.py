@@ -19,7 +19,7 @@ _STEP_BYTES: Final = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continuation:
-    """What is to be done for a turn that continues another.
+    """The plan for a turn that continues another.
 
     Attributes:
         turn: The turn to continue.
@@ -36,10 +36,10 @@ class Continuation:
     place: Place | None = None
 
     async def make(self, view: TenantView) -> Continuation:
-        """Do it. Returns another plan, and did nothing, when somebody else was faster.
+        """Carry out the plan; if another request was faster, only return another plan.
 
         Raises:
-            Conflict: The history was changed meanwhile.
+            Conflict: The history was changed in the meantime.
             InvalidRequest: Another plan is needed, and it is too large.
             StoreUnavailable: Redis is out of reach.
         """
@@ -47,6 +47,7 @@ class Continuation:
             await self._copy(view, self.place)
             return self
         store, turn = view.gateway.conversations, self.turn
+        # Asked again, and now reserved: another request may have continued the turn since the plan.
         if await store.continue_from(turn.conversation_id, turn.turn_id, self.operation, take=True):
             return self
         return await _fork(view, self)
@@ -70,7 +71,7 @@ class Continuation:
 
 
 async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Continuation:
-    """Find out where a turn that follows a given one is to run. Changes nothing.
+    """Plan where a turn that follows a given one will run. Changes nothing.
 
     Args:
         view: The caller's.
@@ -78,7 +79,7 @@ async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Conti
         operation: Names the new turn.
 
     Raises:
-        TurnNotFound: There is none, or it is another tenant's.
+        TurnNotFound: It does not exist, or is another tenant's.
         InvalidRequest: There is nothing to continue, or too much to copy.
         StoreUnavailable: Redis is out of reach.
     """
@@ -117,8 +118,10 @@ async def _fork(view: TenantView, here: Continuation) -> Continuation:
 
 
 def _name_beside(view: TenantView, conversation_id: str, name: str) -> str:
-    """A public id, always the same for a name, whose keys Redis has in the same place as the
-    conversation's: so one script copies from one to the other."""
+    """A public id in the conversation's partition, always the same for the same name.
+
+    Because both are in one partition, one script can copy from one to the other.
+    """
     partition = partition_of(conversation_id)
     number = 0
     while True:

@@ -1,4 +1,4 @@
-"""A conversation's history, read in pieces that hold nobody up."""
+"""Reads a conversation's history, in pieces so small that nobody else has to wait."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from orchestrator.gateway.conversations.records import Conversations
 
 FIRST_BYTES: Final = 16_384
 PIECE_BYTES: Final = 262_144
-"""Bytes of messages that are read and decoded at once: a millisecond or two. Readers that may need
-only a few messages begin with less."""
+"""Bytes of messages that are read and decoded in one go, within a millisecond or two. Readers that
+may need only a few messages begin with less."""
 
 SCAN_MESSAGES: Final = 2_000
-"""Messages that Redis looks through at once, which keeps it for about a millisecond."""
+"""Messages that Redis looks through in one step, which takes about a millisecond."""
 
 SCAN_BYTES: Final = 1_048_576
-"""Bytes that Redis looks through at once."""
+"""Bytes that Redis looks through in one step."""
 
 
 class History:
-    """One tenant's conversation. What is not there, or another tenant's, is None."""
+    """One tenant's conversation. Reads return None if it does not exist or is another tenant's."""
 
     def __init__(self, store: Conversations, conversation_id: str, tenant: str) -> None:
-        """Make one.
+        """Create a reader; it reads nothing yet.
 
         Args:
             store: Where the conversation is.
             conversation_id: Its id in Redis.
-            tenant: Whose it must be.
+            tenant: The tenant that it must belong to.
         """
         self._store = store
         self._tenant = tenant
@@ -71,7 +71,7 @@ class History:
 
         Args:
             start: The first position.
-            count: At most so many.
+            count: The most messages to read.
             most: Bytes after which no more are read.
 
         Returns:
@@ -83,6 +83,7 @@ class History:
         """
         found: list[Message] = []
         total = read = 0
+        # In pieces: nobody else is served while Redis reads one or this process decodes it.
         while len(found) < count and read < most:
             answer = await self.piece(start + len(found), start + count - 1)
             if answer is None:
@@ -114,7 +115,7 @@ class History:
             yield group
 
     async def down(self, last: int = END) -> AsyncGenerator[list[StoredMessage], None]:
-        """The same, newest first; messages of a group are oldest first all the same.
+        """The same groups, newest first; within a group the oldest message still comes first.
 
         Args:
             last: Position of the last message of a group.
@@ -136,7 +137,7 @@ class History:
             yield group[::-1]
 
     async def seek(self, turn_id: str) -> Place | None:
-        """Where a turn, or an item that was put in by hand, ends.
+        """The position at which a turn, or an item that a client added, ends.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -157,7 +158,7 @@ class History:
 
         Args:
             last: The position.
-            most: Enough: what goes beyond is not counted to its end.
+            most: Counting stops once this many bytes are exceeded.
 
         Raises:
             StoreUnavailable: Redis is out of reach.

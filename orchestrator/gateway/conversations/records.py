@@ -187,11 +187,12 @@ class Conversations:
         return copied is not None
 
     async def step(self, tenant: str, run: ScriptRun[T]) -> T:
-        """Run a step of long work when one of the tenant's lanes is free.
+        """Run a step of long work when one of the tenant's slots is free.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
+        # Given back after each step, so that a tenant's short reads pass between its long ones.
         async with self._steps.slot(tenant):
             return await self.run(run)
 

@@ -43,6 +43,7 @@ class Authenticator:
             return
         tenant = await self._tenant(scope, headers)
         state = scope["state"]
+        # Set before the rate is checked, so that the log line and headers of a refusal have them.
         state["tenant"] = tenant
         slot = RequestSlot(self._gateway.active_requests, tenant)
         state["slot"] = slot
@@ -63,6 +64,7 @@ class Authenticator:
     async def _tenant(self, scope: Scope, headers: Headers) -> str:
         gateway, secret, peer = self._gateway, _bearer(headers), _peer(scope)
         keys, failures = gateway.keys, gateway.failed_auth
+        # Before Redis is asked: guessing keys must not cost us a round trip each.
         wait = failures.retry_after(peer)
         # Behind a proxy, whoever guesses keys shares an address with those who have one.
         if wait and not keys.was_valid(secret):
@@ -73,6 +75,7 @@ class Authenticator:
             )
         if secret and (key := await keys.find(secret)) is not None:
             return key.tenant
+        # `exist` stays true once keys were made: revoking or losing them must not open the gateway.
         if self._keys_optional and not await keys.exist():
             return LOCAL_TENANT
         failures.record_failure(peer)

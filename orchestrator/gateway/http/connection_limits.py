@@ -91,8 +91,10 @@ class GuardedProtocol(H11Protocol):
         """Accept the connection, or make room for it, or refuse it."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
+            # Whoever opens connections and sends nothing gives way, not clients with a request.
             longest = next(iter(self._silent), None)
             if longest is None:
+                # Every connection serves a request, so the new one is refused.
                 transport.write(_answer(_FULL))
                 transport.close()
                 return
@@ -135,6 +137,7 @@ class GuardedProtocol(H11Protocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; drop it if the client does not read what is left."""
         super().timeout_keep_alive_handler()
+        # Closing waits until the client has read what is buffered, which may be never.
         self.loop.call_later(self._limits.stall, self.transport.abort)
 
     def _drop(self) -> None:
@@ -167,6 +170,7 @@ class GuardedProtocol(H11Protocol):
                 self._expect("request", self.timeout_keep_alive)
             else:
                 self._expect(None)
+        # Answered early, for example refused: the rest of the body is only drained.
         elif their_state is h11.SEND_BODY and self.cycle.response_complete:
             self._expect("rest", self._limits.rest)
         else:
@@ -174,6 +178,7 @@ class GuardedProtocol(H11Protocol):
 
     def _expect(self, what: str | None, seconds: float = 0.0) -> None:
         """Start the timer for something. A timer that already runs for it goes on."""
+        # Not restarted by each byte: sending slowly must not extend the time.
         if what == self._expected:
             return
         if self._timer is not None:

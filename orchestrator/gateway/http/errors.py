@@ -255,11 +255,13 @@ def _problem_of(error: Exception) -> Problem:
             return _plain(error, 400, _INVALID)
         case TurnNotFound() | TenantMismatch():
             return _plain(error, 404, _INVALID, code="not_found")
+        # OpenAI's clients repeat a 409 by themselves, which would not help here.
         case ConversationBusy() | CallNotPending():
             return _plain(error, 409, _INVALID, _retry_headers(False, None))
         case TurnTimeout():
             return _plain(error, 504, _SERVER, _retry_headers(False, None))
         case ServerUnavailable():
+            # A repeat is right here, but it is safe only with a key: so the client decides.
             return _plain(error, 503, _SERVER, _retry_headers(None, 1))
         case ConfigurationError() | AgentAPIError():
             return _plain(error, 500, _SERVER)
@@ -293,6 +295,7 @@ def _retry_headers(retry: bool | None, after: float | None) -> dict[str, str]:
     if retry is not None:
         headers["x-should-retry"] = "true" if retry else "false"
     if after is not None:
+        # Whole seconds, rounded up: a client that comes too early is only refused again.
         headers["retry-after"] = str(max(1, -int(-after // 1)))
         headers["retry-after-ms"] = str(max(1, round(after * 1000)))
     return headers

@@ -62,7 +62,10 @@ class RequestGate:
         state["request_id"] = request_id
         exchange = _Exchange(scope, request_id, send)
         try:
+            # Before the body: without a key nobody may make us hold a megabyte in memory.
             await self._authenticator.authenticate(scope, headers)
+            # The whole body is read here, so that routes never wait for a client while they hold a
+            # slot.
             body = await self._bodies.read(receive, headers)
             # Only now: a client that sends its body slowly takes no slot.
             await exchange.take_slot()
@@ -79,6 +82,7 @@ class RequestGate:
                     at=_place(error),
                 )
             )
+            # Once an answer has begun, the only honest sign of an error is a body without its end.
             if exchange.status is None:
                 await exchange.refuse(problem_of(error))
         finally:

@@ -71,6 +71,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         sending = asyncio.ensure_future(self._send(send))
+        # Nothing else notices a client that leaves while its turn is silent.
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +80,8 @@ class EventStream(Response):
         finally:
             for task in (sending, gone):
                 task.cancel()
+            # Released only after both tasks have ended: the slot counts until nothing is sent any
+            # more.
             with self._held:
                 await asyncio.gather(sending, gone, return_exceptions=True)
                 await self._frames.aclose()
@@ -97,6 +100,8 @@ class EventStream(Response):
     async def _put(self, send: Send, message: Message) -> None:
         """Send; the server waits here while the client does not read."""
         try:
+            # Back-pressure: `send` waits for the client, and events wait in the follower's buffer,
+            # which has a limit of its own.
             async with asyncio.timeout(self._stall):
                 await send(message)
         except TimeoutError:

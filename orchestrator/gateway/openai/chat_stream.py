@@ -45,6 +45,8 @@ class ChatStream:
             case EventType.DELTA:
                 yield from self._delta(str(event.data["text"]))
             case EventType.RESET:
+                # The text comes once more: it is compared instead of sent until it is longer than
+                # before.
                 self._again = ""
             case EventType.STEP if event.data["kind"] == "model" and not event.data.get("rejected"):
                 self.broken = self.broken or self._again not in (None, self._shown)

@@ -92,6 +92,7 @@ class ItemReader:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
+        # The hint is checked by reading that place: messages before it may have been removed.
         known = self._positions.get(self._conversation_id, item_id)
         if known is not None and (found := await self._at(item_id, known)) is not None:
             return found

@@ -71,6 +71,7 @@ class ResponseStream:
     def feed(self, event: Event) -> Iterator[dict[str, Any]]:
         """The events for an event that does not end the turn."""
         match event.type:
+            # Once: each attempt of a turn starts it again.
             case EventType.STARTED if not self._begun:
                 self._begun = True
                 yield self._event("response.in_progress", response=self._snapshot("in_progress"))
@@ -183,6 +184,7 @@ class ResponseStream:
     def _rest(self, turn: Turn) -> Iterator[dict[str, Any]]:
         """The output of a completed turn that has not been sent yet."""
         if turn.stream:
+            # The reply is not a recorded step, so no event has ended its text.
             yield from self._last_text(turn)
         for item in output_items(turn.messages):
             if call := self._calls.get(item["id"]):
@@ -194,6 +196,7 @@ class ResponseStream:
         last = turn.messages[-1] if turn.messages else None
         text = last.content if isinstance(last, AssistantMessage) else ""
         shown = self._open.shown if self._open is not None else ""
+        # What was shown is not how the turn ended, for example after a hook changed the text.
         if not text.startswith(shown):
             yield from self._close("incomplete")
             shown = ""

@@ -47,6 +47,8 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
+        # Before the turn is accepted: a refusal afterwards would leave a turn that nobody waits
+        # for.
         if body.stream or not body.background:
             held.enter_context(view.stream_slot())
         turn_id = await enqueue_response(view, body, key)
@@ -54,6 +56,7 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
             turn = await view.turn(turn_id)
             fresh = turn.last_event < 0
             await view.check_events(turn, -1)
+            # The slot goes with the stream, which outlives this function.
             return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
         if body.background:
             return OrjsonResponse(_to_json(view, await view.turn(turn_id)))

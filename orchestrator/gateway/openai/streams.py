@@ -60,6 +60,7 @@ async def response_stream(
                     return
                 chunks = [frames(stream.feed(event)) for event in found if not event.type.ends]
                 if found and found[-1].type.ends:
+                    # The turn itself: its last event does not have all that a final object shows.
                     chunks.append(frames(stream.ending(await view.turn(turn.turn_id))))
                 if chunk := b"".join(chunks):
                     yield chunk
@@ -87,6 +88,8 @@ async def chat_stream(
                     ended = await view.turn(turn.turn_id)
                     chunks += [frame(chunk) for chunk in stream.ending(ended)]
                     if ended.status is TurnStatus.COMPLETED and not stream.broken:
+                        # Only a completed turn: clients take it for the sign that the text is
+                        # whole.
                         chunks.append(_DONE)
                 if chunks or not found:
                     yield b"".join(chunks) or SIGN_OF_LIFE

@@ -51,6 +51,7 @@ class Auditor:
 
     async def _audit(self, tenant: str) -> None:
         try:
+            # Nothing was due: the tenant rests until it stores something again.
             if not await self._ledger.audit(tenant, AGE, MAX_CONVERSATIONS):
                 self._ledger.rest(tenant)
         except AgentAPIError:

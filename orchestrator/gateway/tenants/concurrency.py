@@ -23,6 +23,7 @@ class TenantConcurrency:
     async def acquire(self, tenant: str) -> None:
         """Wait for a slot and take it."""
         semaphore = self._semaphores.setdefault(tenant, asyncio.Semaphore(self._limit))
+        # Counted while waiting too: the semaphore must stay while anybody needs it.
         self._users[tenant] = self._users.get(tenant, 0) + 1
         try:
             await semaphore.acquire()

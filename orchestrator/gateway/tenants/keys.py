@@ -70,6 +70,8 @@ class KeyStore:
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._url = settings.redis_url
         self._client = client
+        # Only tells a known client from a guesser; every request still asks Redis, so a revoked key
+        # fails immediately.
         self._valid: OrderedDict[str, None] = OrderedDict()
         self.seen = False
 
@@ -105,7 +107,7 @@ class KeyStore:
         """Revoke a key. Its record stays, so that the gateway never opens because of it.
 
         Raises:
-            InvalidInput: There is no such key.
+            InvalidInput: No key has this id.
             StoreUnavailable: Redis is out of reach.
         """
         for digest, key in (await self._read()).items():
@@ -163,6 +165,7 @@ class KeyStore:
 
     async def _write(self, digest: str, key: ApiKey) -> None:
         with translate_errors(self._url):
+            # Together: a key without the mark would let the gateway open if the hash were lost.
             pipeline = self._client.pipeline(transaction=True)
             pipeline.hset(KEYS, digest, _dump(key))
             pipeline.set(KEYED, "1")

@@ -101,6 +101,7 @@ class Ledger:
         keys = [*_keys(tenant), _answer_key(tenant)]
         reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
+            # Turns end without telling the ledger: it looks when there seems to be no place left.
             reply = await self._call("admit", keys, [*args, *await self._ended(reply[1:])])
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
             reply = await self._call("admit", keys, args)
@@ -197,6 +198,7 @@ class Ledger:
         if counted:
             sizes = await self._sizes(counted)
             args = [(c, counted[c], size) for c, size in sizes.items()]
+            # With what was counted before: what a request adds meanwhile is kept.
             await self._call("settle", keys, list(chain.from_iterable(args)))
         return len(counted)
 

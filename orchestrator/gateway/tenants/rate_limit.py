@@ -65,6 +65,7 @@ class RateLimiter:
             "AGENTAPI_GATEWAY_REQUESTS_PER_MINUTE raised",
             retry_after=wait / 1000,
         )
+        # Returned, not raised: the refusal's headers need the allowance.
         return allowance, refusal
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:

@@ -18,6 +18,7 @@ class StreamSlots:
             limit: Slots of each tenant; 0 for no limit.
         """
         self._limit = limit
+        # Without a lock: only the event loop uses it, and nothing is awaited in between.
         self._taken: dict[str, int] = {}
 
     @contextmanager
