@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
@@ -32,6 +32,8 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.turns.budget import Limits, Spent
+
+T = TypeVar("T")
 
 _NOTHING = Spent()
 
@@ -143,7 +145,7 @@ class InProcessTurn:
         async def run_all(children: Sequence[ChildTurn]) -> list[ChildReply]:
             return [await self._run_child(child, suspension.agents) for child in children]
 
-        groups = await asyncio.gather(*map(run_all, by_conversation.values()))
+        groups = await _all_or_none(map(run_all, by_conversation.values()))
         replies = {reply.turn_id: reply for group in groups for reply in group}
         return CallBook(children=by_call, replies=replies)
 
@@ -215,3 +217,15 @@ def _last(agent: AgentDefinition, progress: TurnProgress) -> AgentDefinition:
         if isinstance(step, ToolStep) and step.handoff is not None:
             seen = seen.handoff_to(step.handoff) or seen
     return seen
+
+
+async def _all_or_none(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all side by side. If one fails, end the others before its error is raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

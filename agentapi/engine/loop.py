@@ -120,10 +120,7 @@ class TurnRun:
             LeaseLost: From the log.
         """
         hooks = self.agent.hooks
-        said = self.progress.user.content
-        content = await hooks.on_turn_start(self.context, said)
-        if content != said:
-            self.progress.user = replace(self.progress.user, content=content)
+        await self._announce_start()
         try:
             outcome = await self._steps()
         except StoreUnavailable:
@@ -137,6 +134,17 @@ class TurnRun:
         if isinstance(outcome, TurnResult):
             await hooks.on_turn_end(self.context, outcome)
         return outcome
+
+    async def _announce_start(self) -> None:
+        """Let hooks change the message, once: an attempt runs again after calls that waited."""
+        progress = self.progress
+        if progress.announced:
+            return
+        said = progress.user.content
+        content = await self.agent.hooks.on_turn_start(self.context, said)
+        if content != said:
+            progress.user = replace(progress.user, content=content)
+        progress.announced = True
 
     async def _steps(self) -> TurnResult | Suspension:
         """Alternate between tool calls and model calls, beginning with what is open."""

@@ -20,11 +20,17 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 @dataclass(kw_only=True)
 class TurnProgress:
-    """A turn so far: its user message and its steps."""
+    """A turn so far: its user message and its steps.
+
+    Attributes:
+        calibration: The provider's count of tokens divided by our estimate.
+        announced: Whether hooks have seen the start of this attempt.
+    """
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
     calibration: float | None = None
+    announced: bool = False
 
     @property
     def usage(self) -> Usage:

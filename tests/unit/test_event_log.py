@@ -145,3 +145,19 @@ def test_the_thread_outlives_what_nobody_expected(
     store.refused.clear()
     # What was kept is sent without a further event.
     assert store.next() == {"one": "x"}
+
+
+def test_events_on_their_way_are_always_visible(store: Store, supervisor: Supervisor) -> None:
+    log = EventLog(cast("WorkerStore", store), supervisor)
+    seen: list[bool] = []
+
+    class Watched(dict[Any, Any]):
+        def clear(self) -> None:
+            seen.append(bool(log._unsent))
+            super().clear()
+
+    log.add(lease("one"), EventType.DELTA, {"text": "a"})
+    log._pending = cast("Any", Watched(log._pending))
+    log.flush()
+    assert seen == [True]
+    assert store.next() == {"one": "a"}

@@ -111,6 +111,23 @@ def test_what_is_redacted_is_nowhere(script: Script, eager_orchestrator: Eager) 
     assert "secret" not in str([m.content for r in model.requests for m in r.messages])
 
 
+class Sign(Hooks):
+    """Adds to the message, so that a second time would show."""
+
+    def on_turn_start(self, context: ToolContext, message: str) -> str:
+        return f"{message}!"
+
+
+async def test_an_attempt_starts_once_however_often_it_waits(script: Script) -> None:
+    model = script(
+        *(calls(call("scholar", message="Why?"), call("look", what="up")), says("Because."))
+    )
+    scholar = Agent(name="scholar", provider="offline")
+    agent = Agent(provider="openai", tools=[look, scholar.as_tool()], hooks=[Sign()])
+    await agent.run("Go")
+    assert model.requests[-1].messages[0].content == "Go!"
+
+
 class Guard(Hooks):
     """Refuses."""
 

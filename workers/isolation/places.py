@@ -69,6 +69,7 @@ class IsolatedTurns:
     _lines: Lines = field(default_factory=Lines)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closing: bool = False
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def fork_watchdog(
         self,
@@ -107,7 +108,8 @@ class IsolatedTurns:
     @property
     def available(self) -> bool:
         """Whether suspect turns can run in processes of their own."""
-        return self._control is not None
+        # A worker that shuts down, perhaps since its watchdog ended, must not run them itself.
+        return self._control is not None or self._closing
 
     @property
     def count(self) -> int:
@@ -118,6 +120,7 @@ class IsolatedTurns:
         """On the event loop: begin to read messages of the watchdog."""
         if self._control is not None:
             self._control.setblocking(False)
+            self._loop = loop
             loop.add_reader(self._control, self._read, loop, self._control)
 
     def run(self, turn: SuspectTurn, then: Then) -> None:
@@ -164,8 +167,12 @@ class IsolatedTurns:
             self._closing = True
             self._send(Goodbye())
             control, self._control = self._control, None
-        if control is not None:
+        if control is None:
+            return
+        if self._loop is None or self._loop.is_closed():
             control.close()
+        else:
+            self._loop.call_soon_threadsafe(_close, self._loop, control)
 
     def _send(self, message: Request) -> None:
         # The watchdog does little but read these small messages, so the buffer never fills.
@@ -257,3 +264,9 @@ class IsolatedTurns:
         # SIGTERM, not an exit: the turns that run in this process are still well and are handed
         # back.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _close(loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
+    # The reader first: the descriptor's number may be given to another file at any moment.
+    loop.remove_reader(control)
+    control.close()

@@ -144,7 +144,11 @@ class Watchdog:
                 with contextlib.suppress(BlockingIOError):
                     os.read(key.data, 4096)
                 continue
-            data = self._control.recv(65_536)
+            try:
+                data = self._control.recv(65_536)
+            except ConnectionError:
+                # The worker was killed and left a message unread.
+                return False
             if not data:
                 return False
             for message in self._lines.feed(data):
@@ -225,10 +229,15 @@ class Watchdog:
         self._send(message)
 
     def _send(self, message: Response) -> None:
-        # Does not block for long: messages are small, and the worker's event loop reads them.
+        # Messages are small, and the worker reads them on its event loop.
         self._control.setblocking(True)
-        self._control.sendall(encode(message))
-        self._control.setblocking(False)
+        try:
+            self._control.sendall(encode(message))
+        except ConnectionError:
+            # The worker is gone. `serve` learns of it by the next read.
+            log.debug(line("watchdog.unheard"))
+        finally:
+            self._control.setblocking(False)
 
     def _wait_for_death(self) -> None:
         """Wait for the worker to end: its end of the socket closes a moment earlier."""

@@ -92,7 +92,7 @@ class EventLog:
         if not self._pending and not self._unsent:
             return
         with self._flushing:
-            self._unsent += self._take()
+            self._take()
             if not self._unsent:
                 return
             # A retry sends the same batch numbers: Redis may have taken them before the failure.
@@ -123,15 +123,18 @@ class EventLog:
             self._pending.pop(lease, None)
             self._batches.pop(lease, None)
 
-    def _take(self) -> list[tuple[Lease, int, list[NewEvent]]]:
+    def _take(self) -> None:
+        """Move the pending events to the unsent ones."""
         with self._lock:
             taken: list[tuple[Lease, int, list[NewEvent]]] = []
             for lease, pending in self._pending.items():
                 # The store keeps the newest number with the lease and ignores a batch that it has.
                 number = self._batches[lease] = self._batches.get(lease, 0) + 1
                 taken.append((lease, number, pending.events))
+            # In this order: a writer that asks without a lock whether there is anything to flush
+            # must never see both empty while events are on their way.
+            self._unsent += taken
             self._pending.clear()
-            return taken
 
     def _run(self, service: Service) -> None:
         # After a restart, flush events that an earlier round added, without waiting for another.

@@ -73,8 +73,9 @@ class TurnExecutor:
         self._check(claim)
         agent = turn.work.agent(claim)
         book = claim.calls
+        ends_at = asyncio.get_running_loop().time() + self._time_left(claim)
         while True:
-            outcome = await turn.running.run(partial(self._attempt, turn, agent, book))
+            outcome = await turn.running.run(partial(self._attempt, turn, agent, book, ends_at))
             if isinstance(outcome, TurnResult):
                 return Commit(ending=completed(outcome, agent, progress))
             # Here and not in the closer: a decision or reply may have come since the agent loop
@@ -114,7 +115,7 @@ class TurnExecutor:
         return await running.call(lambda: self.writer.write(running, suspend))
 
     async def _attempt(
-        self, turn: ClaimedTurn, agent: AgentDefinition, book: CallBook
+        self, turn: ClaimedTurn, agent: AgentDefinition, book: CallBook, ends_at: float
     ) -> TurnResult | Suspension:
         """Do the turn's work, within the turn's time."""
         claim = turn.claim
@@ -138,7 +139,7 @@ class TurnExecutor:
             book=book,
         )
         try:
-            async with asyncio.timeout(self._time_left(claim)) as deadline:
+            async with asyncio.timeout_at(ends_at) as deadline:
                 return await turn.work.run(attempt)
         except TimeoutError:
             # A TimeoutError of the user's own code is an ordinary failure of the turn.

@@ -5,7 +5,7 @@
 -- Returns {'released'} or {'fenced'}
 -- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
 -- same: a worker that is ending may die first, or take its own wake-up from the broker. With a
--- delay another worker is to run it, one that can (promise 14).
+-- delay another worker is to run it, one that can (promise 2).
 -- A suspect turn stays suspect.
 
 local turn_id, conversation_id, fence, delay_time = unpack(ARGV)
