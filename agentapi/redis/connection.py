@@ -1,4 +1,4 @@
-"""Connections to Redis, and its errors as ours."""
+"""Connections to Redis for threads, and Redis's errors as errors of this project."""
 
 from __future__ import annotations
 
@@ -46,10 +46,9 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is no Redis URL.
+        ConfigurationError: The URL is not a Redis URL.
     """
-    # A cut connection is worth another try at once; who waited the whole timeout for an answer
-    # is told so.
+    # A cut connection is worth another try. A timeout is not: the caller has waited long enough.
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
     options = {**connection_options(settings, block), "retry": retry}
@@ -72,11 +71,11 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
 
 
 SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
-"""Seconds; a sentinel that does not answer at once is passed over for the next."""
+"""Seconds; a sentinel that does not answer in time is skipped."""
 
 
 def connection_options(settings: Settings, block: float | None) -> dict[str, Any]:
-    """What every connection is made with, on threads or on an event loop.
+    """Options of every connection, for threads and event loops alike.
 
     Args:
         settings: The timeout.
@@ -87,14 +86,14 @@ def connection_options(settings: Settings, block: float | None) -> dict[str, Any
         "socket_timeout": timeout if block is None else block + timeout,
         "socket_connect_timeout": min(timeout, 3),
         "socket_keepalive": True,
-        # Valkey has no such notifications, and with them on redis-py does not notice that a
-        # pooled connection was closed.
+        # Valkey has no such notifications. With them on, redis-py does not notice that a pooled
+        # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
 def behind_sentinel(settings: Settings) -> bool:
-    """Whether the URL names sentinels that know where the server is."""
+    """Whether the URL names sentinels instead of a server."""
     return settings.redis_url.startswith("sentinel://")
 
 
@@ -102,7 +101,7 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
     """The sentinels' addresses, and user, password and database of the server they watch.
 
     Raises:
-        ValueError: The URL has a port or a database that is no number.
+        ValueError: A port or the database in the URL is not a number.
     """
     parts = [urlsplit(part) for part in settings.redis_url.split(";")]
     addresses = [(part.hostname or "127.0.0.1", part.port or 26379) for part in parts]
@@ -114,7 +113,7 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
 
 
 def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
-    """The error of a URL that cannot be read."""
+    """A URL that cannot be read."""
     return ConfigurationError(
         f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
         "expected a URL such as redis://127.0.0.1:6379/0, or "
@@ -130,10 +129,10 @@ def translate_errors(url: str) -> Iterator[None]:
         url: For the message; its password is left out.
 
     Raises:
-        StoreUnavailable: Redis is out of reach or cannot write now; the same call may succeed
+        StoreUnavailable: Redis cannot be reached or cannot write now; the same call may succeed
             later.
         LoginRefused: Redis refuses the user or password.
-        StoreFault: Redis refuses the command for what it is.
+        StoreFault: Redis refuses the command itself.
     """
     try:
         yield
@@ -152,9 +151,9 @@ _PASSING: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT"}
     | {"OOM", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
-"""How Redis begins to say that it does not serve now, and may later."""
+"""First words of Redis's errors that may pass."""
 
-_LONGEST_REASON: Final = 300
+_MAX_REASON: Final = 300
 
 
 def _translated(error: RedisError, address: str) -> AgentAPIError:
@@ -185,12 +184,13 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
 
 
 def _begins(error: RedisError) -> str:
-    """The word with which Redis says what is wrong; its client keeps some as types."""
+    """The first word of Redis's error; for some errors redis-py removes it and uses a type."""
     if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 
 
 def _reason(error: RedisError) -> str:
-    """What Redis said. In a pipeline its client puts the command before it, with the arguments."""
-    return str(error).rpartition(" of pipeline caused error: ")[2][:_LONGEST_REASON]
+    """What Redis said. In a pipeline redis-py puts the command before it, with its arguments,
+    which may be what users said."""
+    return str(error).rpartition(" of pipeline caused error: ")[2][:_MAX_REASON]
