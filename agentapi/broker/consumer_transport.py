@@ -1,7 +1,7 @@
-"""kombu's Redis transport, taking waiting messages several at a time.
+"""kombu's Redis transport, changed to take several waiting messages at a time.
 
-kombu asks for one message with each BRPOP, and goes once around its event loop for it: under load
-that is a tenth of what a turn costs.
+kombu asks for one message with each BRPOP, and runs its event loop once for each: under load that
+is a tenth of the cost of a turn.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import orjson
 from kombu.transport import redis, virtual
 from kombu.utils.json import loads
 
-MOST_AT_ONCE: Final = 16
-"""Messages that are taken beside the first, if there is room for them."""
+MAX_MORE_MESSAGES: Final = 16
+"""The most messages that are taken along with the first, if there is room for them."""
 
-AT_ONCE: Final = 0.001
-"""Seconds in which a BRPOP is answered whose queue was not empty."""
+WAITING: Final = 0.001
+"""Seconds; a BRPOP that is answered within them found a message waiting in the queue."""
 
 
 def _decode(message: bytes) -> Any:
-    # kombu's calls a function for each object, for values with a type of their own.
+    # kombu's own loader calls a function for each object, to restore special types.
     return loads(message.decode()) if b"__type__" in message else orjson.loads(message)
 
 
 class Places(virtual.QoS):
     """Lets a channel take no more messages than the worker can start.
 
-    Celery counts messages that are not acknowledged, and turns are when they start: beside those
-    it runs a worker would keep as many again, while others are idle.
+    Celery counts unacknowledged messages, but a turn is acknowledged when it starts. Without this
+    limit a worker would take as many messages again as it runs, while other workers are idle.
     """
 
     room: Callable[[], int] | None = None
@@ -45,14 +45,14 @@ class Places(virtual.QoS):
     def can_consume_max_estimate(self) -> int:
         """How many messages the channel may take."""
         estimate = super().can_consume_max_estimate()  # type: ignore[no-untyped-call]
-        most = MOST_AT_ONCE if estimate is None else int(estimate)
+        most = MAX_MORE_MESSAGES if estimate is None else int(estimate)
         return most if self.room is None else min(most, self.room())
 
 
 class Channel(redis.Channel):
-    """Takes what waits behind a message which waited itself.
+    """When a message has waited in the queue, takes others that wait behind it.
 
-    What a worker took and did not start when it dies is sent again by the sweep, as everywhere.
+    If the worker dies before it starts them, the sweep sends them again.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -61,11 +61,11 @@ class Channel(redis.Channel):
             self.QoS = Places  # type: ignore[assignment]
 
     def _brpop_read(self, **options: Any) -> bool:
-        waited = monotonic() - (self._brpop_sent_at or 0) < AT_ONCE
+        waited = monotonic() - (self._brpop_sent_at or 0) < WAITING
         super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        room = min(self.qos.can_consume_max_estimate(), MOST_AT_ONCE)
+        room = min(self.qos.can_consume_max_estimate(), MAX_MORE_MESSAGES)
         if waited and room > 0:
-            # The queue that gave the message has moved to the end of the round.
+            # The queue that the message came from is the last one of the cycle now.
             queue = self._queue_cycle.items[-1]
             key = self._q_for_pri(queue, 0)  # type: ignore[no-untyped-call]
             for message in self.client.rpop(key, room) or ():

@@ -1,6 +1,6 @@
 """kombu's Redis transport for producers, with one client for all messages of a channel.
 
-kombu makes a client for each message that it sends, which costs as much as the sending.
+kombu creates a client for each message that it sends, which costs as much as sending it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from kombu.transport import redis
 
 
 class Channel(redis.Channel):
-    """Keeps its client as long as its pool of connections."""
+    """Keeps one client for as long as its pool of connections stays the same."""
 
     _kept: Any = None
 

@@ -1,7 +1,7 @@
 """What producers and workers agree on: task name, queues, message, Celery's settings.
 
-Plain data, so that both sides share it without importing each other, and so that
-`agentapi` does not import Celery.
+It is plain data: both sides share it without importing each other, and `agentapi` does not import
+Celery.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ TASK_NAME: Final = "agentapi.turn"
 QUEUE_PREFIX: Final = "agentapi"
 
 LOW_PRIORITY: Final = 9
-"""Of turns that nobody waits for; a worker takes others first. On Redis 9 is the lowest."""
+"""Priority of turns that nobody waits for; workers take others first. On Redis 9 is the lowest."""
 
 
 def queue_names(queues: int) -> list[str]:
-    """Names of all queues, for a worker to consume."""
+    """Names of all queues."""
     return [f"{QUEUE_PREFIX}.{number}" for number in range(queues)]
 
 
@@ -41,11 +41,11 @@ def on_redis(settings: Settings) -> bool:
 
 
 def transport_of(settings: Settings, module: str) -> str | None:
-    """Which of a module's transports the broker needs; None for one that is not Redis.
+    """Which of a module's transports the broker needs; None for a broker other than Redis.
 
     Args:
-        settings: With the broker's URL.
-        module: With a `Transport` and a `SentinelTransport`.
+        settings: Holds the broker's URL.
+        module: Has a `Transport` and a `SentinelTransport`.
     """
     if not on_redis(settings):
         return None
@@ -56,10 +56,10 @@ def transport_of(settings: Settings, module: str) -> str | None:
 def task_message(
     conversation_id: str, turn_id: str, agent: str, settings: Settings
 ) -> dict[str, Any]:
-    """Arguments of Celery's ``send_task`` for one turn: a wake-up made of ids only.
+    """Arguments of Celery's ``send_task`` for one turn: a wake-up that carries ids only.
 
-    The name shown in Flower is the agent's. Each wake-up has a task id of its own: workers refuse
-    an id for hours once its task was revoked.
+    Flower shows the agent's name. Each wake-up has a task id of its own, because workers refuse an
+    id for hours after its task was revoked.
     """
     return {
         "name": TASK_NAME,
@@ -71,7 +71,7 @@ def task_message(
         "argsrepr": repr((conversation_id, turn_id, agent)),
         "kwargsrepr": "{}",
         "ignore_result": True,
-        # A list in Redis needs no declaration, which costs a tenth of the sending.
+        # A list in Redis need not be declared, and declaring is a tenth of the cost of sending.
         "declare": () if on_redis(settings) else None,
         "retry": True,
         "retry_policy": {
@@ -87,7 +87,7 @@ def turn_of_task(task_id: str) -> str:
     """The turn that a task of `task_message` wakes.
 
     Raises:
-        InvalidInput: It is not the id of such a task.
+        InvalidInput: It is not the id of a wake-up.
     """
     turn_id = task_id.partition(".")[0]
     partition_of_turn(turn_id)
@@ -97,8 +97,8 @@ def turn_of_task(task_id: str) -> str:
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, the same for producers and workers.
 
-    A message is acknowledged when its task starts: the lease, not the broker, says who works
-    on what, so that no timeout of the broker and no reconnect ever meets a long turn.
+    A message is acknowledged when its task starts. The lease says who works on what, not the
+    broker, so that no visibility timeout or reconnect of the broker affects a long turn.
     """
     return {
         "broker_url": settings.broker_url,
@@ -115,15 +115,15 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_create_missing_queues": True,
         "task_default_queue": queue_names(1)[0],
-        # The sent event carries the task's name instead of the agent's, and Flower shows
-        # whichever of it and the worker's event comes last.
+        # The sent event carries the task's name instead of the agent's. Flower shows whichever
+        # event comes last, this one or the worker's.
         "task_send_sent_event": False,
         "task_always_eager": settings.eager,
         "task_eager_propagates": settings.eager,
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
-        # Concerns only tasks that are acknowledged late, of which there are none; unset, it warns.
+        # It concerns tasks that are acknowledged late, and there are none; unset, Celery warns.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_concurrency": settings.concurrency,
         "worker_hijack_root_logger": False,
@@ -142,10 +142,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": min(settings.redis_timeout, 3),
         "socket_keepalive": True,
         "health_check_interval": 5,
-        # The list of each step is looked at before those of the next.
+        # Lists of a lower number are read first.
         "priority_steps": [0, LOW_PRIORITY],
-        # A wake-up that a worker took and did not start is sent again by the sweep, sooner than
-        # kombu would restore it; keeping a record of each costs more than a turn's own scripts.
+        # The sweep sends a wake-up again that a worker took and did not start, sooner than kombu
+        # would restore it. Keeping a record of each costs more than a turn's own scripts.
         "ack_emulation": False,
         "global_keyprefix": "agentapi:broker:",
     }

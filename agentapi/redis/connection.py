@@ -1,4 +1,4 @@
-"""Connections to Redis, and the translation of its errors."""
+"""Connections to Redis for threads, and Redis's errors as errors of this project."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
-    # A broken connection is tried again after milliseconds. A timeout is not retried here: the
-    # caller has waited long enough, and decides for itself.
+    # A cut connection is worth another try. A timeout is not: the caller has waited long enough.
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
     options = {**connection_options(settings, block), "retry": retry}
@@ -72,11 +71,11 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
 
 
 SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
-"""Seconds; a sentinel that does not answer quickly is skipped, and the next one is asked."""
+"""Seconds; a sentinel that does not answer in time is skipped."""
 
 
 def connection_options(settings: Settings, block: float | None) -> dict[str, Any]:
-    """Options of every connection, on threads and on event loops.
+    """Options of every connection, for threads and event loops alike.
 
     Args:
         settings: The timeout.
@@ -88,14 +87,14 @@ def connection_options(settings: Settings, block: float | None) -> dict[str, Any
         "socket_timeout": timeout if block is None else block + timeout,
         "socket_connect_timeout": min(timeout, 3),
         "socket_keepalive": True,
-        # Valkey has no such notifications, and with them on redis-py does not notice that a
-        # pooled connection was closed.
+        # Valkey has no such notifications. With them on, redis-py does not notice that a pooled
+        # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
 def behind_sentinel(settings: Settings) -> bool:
-    """Whether the URL names sentinels, which know the server's address."""
+    """Whether the URL names sentinels instead of a server."""
     return settings.redis_url.startswith("sentinel://")
 
 
@@ -115,7 +114,7 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
 
 
 def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
-    """The error for a URL that is not valid."""
+    """A URL that cannot be read."""
     return ConfigurationError(
         f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
         "expected a URL such as redis://127.0.0.1:6379/0, or "
@@ -131,10 +130,10 @@ def translate_errors(url: str) -> Iterator[None]:
         url: Named in the message, without its password.
 
     Raises:
-        StoreUnavailable: Redis cannot be reached or cannot write now; the same call may
-            succeed later.
+        StoreUnavailable: Redis cannot be reached or cannot write now; the same call may succeed
+            later.
         LoginRefused: Redis refuses the user or password.
-        StoreFault: Redis refuses the command itself, so repeating it does not help.
+        StoreFault: Redis refuses the command itself.
     """
     try:
         yield
@@ -153,9 +152,9 @@ _PASSING: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT"}
     | {"OOM", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
-"""The first words of errors that may pass: Redis does not serve now, but may later."""
+"""First words of Redis's errors that may pass."""
 
-_LONGEST_REASON: Final = 300
+_MAX_REASON: Final = 300
 
 
 def _translated(error: RedisError, address: str) -> AgentAPIError:
@@ -187,12 +186,13 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
 
 
 def _begins(error: RedisError) -> str:
-    """The first word of Redis's error. Its client turns some of these words into types."""
+    """The first word of Redis's error; for some errors redis-py removes it and uses a type."""
     if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 
 
 def _reason(error: RedisError) -> str:
-    """What Redis said, without the command and arguments that its client adds in pipelines."""
-    return str(error).rpartition(" of pipeline caused error: ")[2][:_LONGEST_REASON]
+    """What Redis said. In a pipeline redis-py puts the command before it, with its arguments,
+    which may be what users said."""
+    return str(error).rpartition(" of pipeline caused error: ")[2][:_MAX_REASON]

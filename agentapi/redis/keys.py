@@ -21,10 +21,10 @@ class ConversationKeys:
     lease: str
     due: str
     claimed: str
-    """The due time of the partition's newest wake-up that was claimed."""
+    """Key of the time at which the newest claimed wake-up of the partition was due."""
     blobs: str
     turns: str
-    """The prefix of its turns' keys."""
+    """Prefix of the keys of its turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ def turn_keys(turn_id: str) -> TurnKeys:
 
 
 def conversations_prefix(partition: int) -> str:
-    """The prefix of the keys of a partition's conversations."""
+    """Prefix of the keys of a partition's conversations."""
     return f"agentapi:{{{partition:03d}}}:c:"
 
 
 def turns_prefix(partition: int) -> str:
-    """The prefix of the keys of a partition's turns."""
+    """Prefix of the keys of a partition's turns."""
     return f"agentapi:{{{partition:03d}}}:t:"
 
 
@@ -80,7 +80,7 @@ def due_key(partition: int) -> str:
 
 
 def claimed_key(partition: int) -> str:
-    """Name of the key that says how far a partition's wake-ups have been claimed."""
+    """Name of the key that tells how far a partition's wake-ups have been claimed."""
     return f"agentapi:{{{partition:03d}}}:claimed"
 
 
@@ -93,7 +93,7 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 """The version of the turn protocol that the fleet writes."""
 
 ELECTION_KEY = "agentapi:{sweeper}"
-"""Who sweeps; belongs to the fleet, not to a partition."""
+"""The worker that sweeps; one for the fleet, not for each partition."""
 
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
 """When the last complete sweep ended."""

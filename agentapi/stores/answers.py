@@ -1,4 +1,4 @@
-"""What the transitions of a store are given, and what they answer."""
+"""Arguments and results of the store's transitions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from agentapi.turns import (
 from agentapi.turns.budget import Spent
 
 LONGEST_IN_LINE: Final = 60.0
-"""Seconds for which a wake-up is taken to wait in a queue that holds messages."""
+"""Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
 
 LONGEST_GRACE: Final = 600.0
-"""Seconds; a dispatch that no claim answers is repeated at least so often."""
+"""Seconds; the longest time between two dispatches that no claim answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """The answer to an enqueue.
+    """A message that was accepted.
 
     Attributes:
         turn_id: The turn that will answer: the new one, or the one that it was merged into.
-        wakeup: What to send now, if anything; not always the new turn's.
-        created: Whether this call made a turn.
+        wakeup: The wake-up to send now, if any; it may be another turn's.
+        created: Whether this call created a turn.
     """
 
     turn_id: str
@@ -50,11 +50,11 @@ class Claim:
     Attributes:
         steps: The journal.
         history: Messages before the turn, as many as the window asked for.
-        calls: What has become of calls that waited.
-        answering: The agent that the conversation goes on with instead of the turn's own.
+        calls: What became of calls that waited.
+        answering: The agent that the conversation was handed over to, if any.
         spent: What the conversation's turns have spent.
-        summary: Of the conversation's beginning, with how many messages there are.
-        calibration: Tokens that the provider counts for one that is estimated.
+        summary: The summary of the conversation's beginning, and the number of all messages.
+        calibration: How many tokens the provider counts for one estimated token.
         now: The store's time.
     """
 
@@ -72,16 +72,16 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
-    """A claim that was won, of a turn that this release cannot run: a record of it, or of its
-    history, is of a newer release or broken.
+    """A claim that was won, but this release cannot run the turn: a record of it, or of its
+    history, comes from a newer release or is broken.
 
-    The lease is held: whoever claimed ends the turn (`commit`), or hands it back for a while
-    (`release` with a delay), so that a newer worker may take it.
+    The caller holds the lease. It ends the turn (`commit`), or hands it back with a delay
+    (`release`), so that a newer worker may take it.
 
     Attributes:
         error: What cannot be read, and what to do.
-        turn: None when it is the turn itself.
-        attempt: How often it was claimed.
+        turn: The turn; None when its own record cannot be read.
+        attempt: How often the turn was claimed.
         deferrals: How often it was handed back with a delay.
     """
 
@@ -96,7 +96,7 @@ Refused: TypeAlias = ConversationBusy | TenantMismatch
 
 
 class RefusalReason(StrEnum):
-    """Why a wake-up found nothing to do."""
+    """Why a claim was refused."""
 
     MISSING = "missing"
     ENDED = "ended"
@@ -104,12 +104,12 @@ class RefusalReason(StrEnum):
     PARKED = "parked"
     LEASED = "leased"
     SUSPECT = "suspect"
-    """It lost its worker: only a process that runs nothing else may claim it."""
+    """The turn lost its worker: only a process that runs nothing else may claim it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A claim that was not won, and how the turn stands (None when it is gone, or unreadable)."""
+    """A claim that was refused, and the turn; None when the turn is gone or unreadable."""
 
     reason: RefusalReason
     turn: Turn | None
@@ -117,7 +117,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Perished:
-    """A turn whose process died: how often by now, and the wake-up to send."""
+    """How many times a turn's own process has died, and the wake-up to send."""
 
     deaths: int
     wakeup: Wakeup
@@ -129,15 +129,15 @@ class Ending:
 
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
-        messages: What enters the history, all together; without a reply, only if the turn's
-            `on_abort` is ``keep`` by then.
-        usage: Tokens of all attempts' recorded steps.
-        steps: Model responses and tool results.
-        spent: What limits of the conversation count, turns below included.
-        calibration: Tokens that the provider counted for one that was estimated, if it did.
+        messages: What enters the history, all together. For a turn without a reply, they enter only
+            if its `on_abort` is ``keep`` when it ends.
+        usage: Tokens of the recorded steps of all attempts.
+        steps: Number of model responses and tool results.
+        spent: What counts towards the conversation's limits, child turns included.
+        calibration: How many tokens the provider counted for one estimated token, if it did.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
-        handed_over: Whether the conversation goes on with that agent.
+        handed_over: Whether that agent answers the conversation from now on.
         structured: Whether the reply is JSON of the agent's `output_type`.
     """
 
@@ -159,9 +159,9 @@ class CancelOutcome(StrEnum):
     CANCELLED = "cancelled"
     """The turn is cancelled."""
     REQUESTED = "requested"
-    """It has begun; its worker stops it at its next beat, or the next one that takes it."""
+    """It is running: its worker stops it at the next heartbeat, or the next worker does."""
     ENDED = "ended"
-    """It had ended before."""
+    """It had ended already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +174,7 @@ class Cancellation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renewal:
-    """The answer to a beat: whether the lease is still held, whether to cancel the turn."""
+    """The answer to a renewal: whether the lease is still held, and whether to cancel the turn."""
 
     held: bool
     cancel: bool = False
@@ -182,10 +182,10 @@ class Renewal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Election:
-    """The answer to a candidate.
+    """The result of an election.
 
     Attributes:
-        elected: Whether it is the one that sweeps.
+        elected: Whether the candidate is the one that sweeps.
         since_sweep: Seconds since the end of the last complete sweep of any worker; None before
             the first.
     """
@@ -196,7 +196,7 @@ class Election:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewEvent:
-    """An event to be numbered by the store."""
+    """An event that the store will number."""
 
     type: EventType
     data: Mapping[str, Any]

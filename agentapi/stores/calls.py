@@ -1,4 +1,4 @@
-"""The seam of calls that wait without a worker: approvals, child turns, and errands."""
+"""The protocol of calls that wait without a worker: approvals, child turns, and errands."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from agentapi.turns import (
 
 
 class Suspended(StrEnum):
-    """What became of a wish to wait."""
+    """The result of a request to wait."""
 
     PARKED = "parked"
-    """The turn waits; the lease is gone."""
+    """The turn waits, and its lease has ended."""
     CANCELLED = "cancelled"
-    """Somebody asked to cancel the turn; its worker still has it."""
+    """Somebody asked to cancel the turn; its worker still holds the lease."""
 
 
 class ErrandKind(StrEnum):
-    """What one partition owes another."""
+    """Work that one partition has left for another."""
 
     START = "start"
     """The turn's children are to be enqueued."""
     DELIVER = "deliver"
     """The turn has ended and its parent is to be told."""
     EXPIRE = "expire"
-    """The turn must have ended by now: it is to be ended if it has not begun."""
+    """The turn's deadline has passed: it is to be ended if it has not begun."""
     CANCEL = "cancel"
-    """The turn's parent has ended without it: it is to be cancelled."""
+    """The turn's parent has ended without waiting for it: it is to be cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +46,8 @@ class Errand:
 
     Attributes:
         kind: What is to be done.
-        turn_id: About which turn.
-        partition: In whose due index it lies.
+        turn_id: The turn to do it for.
+        partition: The partition whose due index holds the errand.
     """
 
     kind: ErrandKind
@@ -56,14 +56,14 @@ class Errand:
 
 
 class CallStore(Protocol):
-    """Transitions of calls that wait; each atomic, and repeatable."""
+    """Transitions of calls that wait. Each is atomic and may be repeated."""
 
     def suspend(self, lease: Lease, held: HeldCalls) -> Suspended | CallBook:
         """Let the turn wait without a worker: running -> parked.
 
         Returns:
-            Whether it waits; or, when some of what it waits for is there already, the calls as
-            they stand, for the worker to go on at once.
+            Whether the turn waits; or the calls as they stand, when something that it would wait
+            for has already arrived and the worker can continue.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -75,12 +75,12 @@ class CallStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
-            CallNotPending: The call waits for no decision, or has another one.
+            CallNotPending: The call does not wait for a decision, or has a different one.
         """
         ...
 
     def pending(self, turn_id: str) -> list[PendingCall]:
-        """The turn's questions that nobody has answered, in the order in which they were asked.
+        """The turn's unanswered questions, in the order in which they were asked.
 
         Raises:
             TurnNotFound: There is no such turn.
@@ -88,13 +88,13 @@ class CallStore(Protocol):
         ...
 
     def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
-        """The turn's children, and whether it still waits for each."""
+        """The turn's children, each with whether the turn still waits for it."""
         ...
 
     def deliver(self, parent_id: str, reply: ChildReply) -> Wakeup | None:
-        """Tell a turn how its child ended; returns the wake-up when that was the last."""
+        """Tell a turn how its child ended; returns the wake-up to send when it was the last one."""
         ...
 
     def settle(self, errands: Sequence[Errand]) -> None:
-        """Strike errands that were carried out."""
+        """Remove errands that were carried out."""
         ...

@@ -1,4 +1,4 @@
-"""The right to advance a conversation, and the news that a turn may run."""
+"""The right to advance a conversation, and the message that a turn may run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wakeup:
-    """A turn that may run now: what its Celery task says."""
+    """A turn that may run now; its Celery task carries the same ids."""
 
     conversation_id: str
     turn_id: str
@@ -19,10 +19,10 @@ class Lease:
     """The right to advance a conversation.
 
     Attributes:
-        epoch: Grows with every claim and by the store's clock; a write under an older one is
-            refused.
-        token: The claim's own name. Two claims that know nothing of each other, as before and
-            after a failover, may have the same epoch, but never the same token.
+        epoch: Grows with every claim, and with the store's clock. A write under an older epoch is
+            refused, so a worker that was presumed dead cannot overwrite its successor.
+        token: The claim's own name. A failover can lose a claim, and the next one may then get the
+            same epoch; it never gets the same token.
         generation: The history that the turn belongs to; a reset begins a new one.
     """
 
@@ -34,5 +34,5 @@ class Lease:
 
     @property
     def fence(self) -> str:
-        """What every write carries: epoch and token."""
+        """Epoch and token; every write carries them."""
         return f"{self.epoch}:{self.token}"

@@ -1,4 +1,4 @@
-"""What a store says when it refuses, the same for every store."""
+"""Errors of the stores, with the same texts for every store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agentapi.turns import Decision
 
 
 def busy(conversation_id: str, length: int) -> ConversationBusy:
-    """The error of a full inbox."""
+    """A full inbox."""
     return ConversationBusy(
         f"the conversation has {length} turns that have not ended, the limit is "
         "AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
@@ -33,7 +33,7 @@ def busy(conversation_id: str, length: int) -> ConversationBusy:
 
 
 def rejected(conversation_id: str, length: int) -> ConversationBusy:
-    """The error of `on_busy="reject"`."""
+    """A busy conversation and `on_busy="reject"`."""
     return ConversationBusy(
         f"the conversation has {length} turns that have not ended and on_busy is 'reject': wait "
         "for them, or choose another policy; this message was not accepted",
@@ -42,7 +42,7 @@ def rejected(conversation_id: str, length: int) -> ConversationBusy:
 
 
 def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
-    """The error of a retry of a turn that has not failed."""
+    """A retry of a turn that has not failed."""
     return TurnNotRetryable(
         f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one",
         turn_id=turn_id,
@@ -50,7 +50,7 @@ def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
 
 
 def already_kept(turn_id: str) -> TurnNotRetryable:
-    """The error of a retry of a turn whose messages are in the history."""
+    """A retry of a turn that left its messages in the history."""
     return TurnNotRetryable(
         f"turn {turn_id} failed and left what it did in the history (on_abort is 'keep'): to run "
         "it again would say it twice; enqueue a new turn, which sees it",
@@ -59,7 +59,7 @@ def already_kept(turn_id: str) -> TurnNotRetryable:
 
 
 def other_tenant(conversation_id: str) -> TenantMismatch:
-    """The error of a conversation opened under another tenant."""
+    """A conversation that belongs to another tenant."""
     return TenantMismatch(
         "the conversation belongs to another tenant: open it with the tenant_id it began with, or "
         "choose another conversation_id",
@@ -68,7 +68,7 @@ def other_tenant(conversation_id: str) -> TenantMismatch:
 
 
 def no_turn(turn_id: str) -> TurnNotFound:
-    """The error of a turn that is not there."""
+    """A turn that does not exist."""
     return TurnNotFound(
         f"there is no turn {shown(turn_id)}: it was never accepted on this Redis, or it "
         "ended longer than AGENTAPI_TURN_RETENTION ago",
@@ -77,7 +77,7 @@ def no_turn(turn_id: str) -> TurnNotFound:
 
 
 def lost(lease: Lease) -> LeaseLost:
-    """The error of a write under an old epoch."""
+    """A write under a lease that is lost."""
     return LeaseLost(
         f"epoch {lease.epoch} of turn {lease.turn_id} is not the conversation's any more: "
         "another worker has taken it over; nothing was written"
@@ -85,7 +85,7 @@ def lost(lease: Lease) -> LeaseLost:
 
 
 def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPending:
-    """The error of a decision about a call that does not wait."""
+    """A decision about a call that does not wait for one."""
     why = f"the turn is {status}" if status else "it asks nothing about such a call"
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} waits for no decision: {why}; "
@@ -95,7 +95,7 @@ def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPen
 
 
 def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNotPending:
-    """The error of a second decision."""
+    """A second decision about the same call."""
     by = f" by {decision.by}" if decision.by else ""
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} was {decision.verdict}{by} already: "
@@ -105,7 +105,7 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
 
 
 def missed_deadline() -> DeadlineExceeded:
-    """The error of a turn that did not end by its own deadline."""
+    """A turn that did not end by its deadline."""
     return DeadlineExceeded(
         "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
         "more time, or the agents less to do"
@@ -113,7 +113,7 @@ def missed_deadline() -> DeadlineExceeded:
 
 
 def newer_fleet(version: bytes) -> ConfigurationError:
-    """The error of a release that is older than what the fleet writes."""
+    """A release that is older than what the fleet writes."""
     return ConfigurationError(
         f"this Redis is used with version {version.decode(errors='replace')!r} of the turn "
         f"protocol, this release knows version {PROTOCOL}: upgrade agentapi here, or use another "
@@ -122,7 +122,7 @@ def newer_fleet(version: bytes) -> ConfigurationError:
 
 
 def behind(lease: Lease, index: int, length: int) -> JournalBehind:
-    """The error of a step whose predecessors are not there."""
+    """A step whose predecessors are missing."""
     return JournalBehind(
         f"turn {lease.turn_id} has {length} recorded steps, so that step {index} has a gap before "
         "it: record the missing ones first",
@@ -131,7 +131,7 @@ def behind(lease: Lease, index: int, length: int) -> JournalBehind:
 
 
 def unexpected(script: str, reply: Any) -> AgentAPIError:
-    """The error of an answer that this release does not know."""
+    """A script's answer that this release does not know."""
     kind = reply[0] if isinstance(reply, list) and reply else type(reply).__name__
     return AgentAPIError(
         f"script {script!r} answered {kind!r}, which this release does not know: "

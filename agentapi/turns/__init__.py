@@ -1,4 +1,4 @@
-"""What a turn is: its data, its states, its steps and its events."""
+"""Turns: their data, states, steps and events."""
 
 from agentapi.turns.calls import (
     CallBook,

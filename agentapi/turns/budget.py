@@ -1,4 +1,4 @@
-"""What turns and conversations may spend: steps, tokens, money."""
+"""What turns and conversations may spend: steps, tokens and money."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Price(BaseModel):
     """What a model costs, in any currency, for a million tokens.
 
     Attributes:
-        cached: For input that the provider had cached; as other input when not given.
+        cached: The price of input that the provider had cached; that of other input when not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,9 +43,9 @@ def priced(usage: Usage, model: str | None, prices: Mapping[str, Price]) -> Usag
     """The usage with its cost, if there is a price for the model.
 
     Args:
-        usage: Of one model call.
-        model: Who answered, as ``provider:model``.
-        prices: By ``provider:model`` or by model alone.
+        usage: The usage of one model call.
+        model: The model that answered, as ``provider:model``.
+        prices: Prices by ``provider:model`` or by model alone.
     """
     if not prices or model is None:
         return usage
@@ -59,8 +59,8 @@ class Spent:
 
     Attributes:
         steps: Model responses and tool results.
-        tokens: Of all model calls.
-        cost: By the price table.
+        tokens: Tokens of all model calls.
+        cost: Their cost by the price table.
     """
 
     steps: int = 0
@@ -84,7 +84,7 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What may be spent. Checked before each model call, so the last one may go beyond.
+    """What may be spent. It is checked before each model call, so the last call may exceed it.
 
     Attributes:
         steps: Model responses and tool results, 0 or more; None for no limit, as for all.
@@ -101,26 +101,26 @@ class Limits:
             if value is not None and value < 0:
                 raise InvalidAgent(f"limits: {name} is {value}, expected 0 or more, or None")
 
-    def check(self, spent: Spent, whose: str) -> None:
-        """See that something is left.
+    def check(self, spent: Spent, owner: str) -> None:
+        """Check that something is left to spend.
 
         Args:
             spent: What was spent so far.
-            whose: For the error: ``turn`` or ``conversation``.
+            owner: What has spent it, for the error: ``turn`` or ``conversation``.
 
         Raises:
-            BudgetExceeded: Nothing is.
+            BudgetExceeded: Nothing is left.
         """
         for name in ("steps", "tokens", "cost"):
             used, limit = getattr(spent, name), getattr(self, name)
             if limit is not None and used >= limit:
                 raise BudgetExceeded(
-                    f"the {whose} has spent {used:g} {name} of the {limit:g} that it may: raise "
-                    "the agent's limits, or make the task smaller"
+                    f"the {owner} has spent {used:g} of {limit:g} {name}: raise the agent's "
+                    "limits, or make the task smaller"
                 )
 
     def tighter(self, other: Limits | None) -> Limits:
-        """Both limits as one."""
+        """The tighter of both limits, for each of them."""
         if other is None:
             return self
         return Limits(
@@ -130,7 +130,7 @@ class Limits:
         )
 
     def share(self, spent: Spent, among: int) -> Limits | None:
-        """What each of several turns below may spend of what is left; None for no limit."""
+        """What each of several child turns may spend of what is left; None for no limit."""
         if self == Limits():
             return None
         return Limits(
@@ -140,12 +140,12 @@ class Limits:
         )
 
     def to_json(self) -> bytes:
-        """For the store."""
+        """As JSON, for the store."""
         return orjson.dumps({k: v for k, v in asdict(self).items() if v is not None})
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """From the store."""
+        """Read from JSON."""
         return record_of(cls, orjson.loads(data))
 
 

@@ -1,4 +1,4 @@
-"""Tool calls that wait without a worker: for a person's decision, or for other turns' replies."""
+"""Tool calls that wait without a worker, for a decision or for replies of other turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentapi.turns.model import TurnError, TurnStatus
 
 
 class Verdict(StrEnum):
-    """What was decided about a call."""
+    """The decision about a call."""
 
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -24,8 +24,8 @@ class Decision:
     """A decision about a call.
 
     Attributes:
-        verdict: Whether it may be made.
-        reason: For the model, when it may not.
+        verdict: Whether the call may be made.
+        reason: What the model is told when it may not.
         by: Who decided, in the caller's own words; ``expiry`` when nobody did in time.
     """
 
@@ -36,15 +36,15 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """A call that may be made only when somebody says so.
+    """A call that may be made only when somebody approves it.
 
     Attributes:
         call_id: The model's id of the call.
         tool: Name of the tool.
-        arguments: What it is to be called with.
-        timeout: Seconds after which `default` is the decision; None waits for ever.
-        default: The decision when nobody decided in time.
-        number: Its place among the calls of its turn.
+        arguments: The arguments of the call.
+        timeout: Seconds after which `default` becomes the decision; None for no limit.
+        default: The decision when nobody decides in time.
+        number: The call's place among the calls of its turn.
     """
 
     call_id: str
@@ -57,10 +57,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingCall:
-    """A question as the people who decide see it. Times are seconds since 1970.
+    """An unanswered question, for the people who decide. Times are seconds since 1970.
 
     Attributes:
-        turn_id: The turn that waits: the one that was asked about, or one it delegated to.
+        turn_id: The turn that waits: the requested one, or one that it delegated to.
         agent: The agent that wants to make the call.
         expires_at: When `default` becomes the decision; None for never.
     """
@@ -80,12 +80,12 @@ class ChildTurn:
     """A turn that another turn's tool call waits for.
 
     Attributes:
-        call_id: The call; its children are in the order of their replies.
-        timeout: Seconds it may take, queue and all; None for as long as its parent.
+        call_id: The call. Its children are listed in the order of their replies.
+        timeout: Seconds that it may take, waiting included; None for as long as its parent.
         lasting: Whether its conversation outlives the parent turn.
         listed: Whether the call's result is a list of replies.
-        budget: What it may spend, with all below it.
-        number: Place of its call among the calls of its turn.
+        budget: What it may spend, with all its child turns.
+        number: The place of its call among the calls of the parent turn.
     """
 
     call_id: str
@@ -102,7 +102,7 @@ class ChildTurn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildReply:
-    """How a child turn ended, and what it spent with all below it."""
+    """How a child turn ended, and what it spent with all its own child turns."""
 
     turn_id: str
     status: TurnStatus
@@ -114,7 +114,7 @@ class ChildReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldCalls:
-    """What a turn's calls wait for when its worker lets go of it."""
+    """What a turn's calls wait for when it is suspended."""
 
     questions: Sequence[Question] = ()
     children: Sequence[ChildTurn] = ()
@@ -122,14 +122,14 @@ class HeldCalls:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallBook:
-    """What has become of a turn's calls that waited.
+    """What became of a turn's calls that waited.
 
     Attributes:
-        decisions: By call id.
-        begun_before: Calls that were allowed and given to an earlier attempt: whether it made
-            them is not known.
-        children: By call id, in the order of their replies.
-        replies: By the child's turn id.
+        decisions: Decisions by call id.
+        begun_before: Approved calls that were handed to an earlier attempt, which may have made
+            them.
+        children: Child turns by call id, in the order of their replies.
+        replies: Replies by the child's turn id.
     """
 
     decisions: Mapping[str, Decision] = field(default_factory=dict)

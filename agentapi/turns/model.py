@@ -1,4 +1,4 @@
-"""A turn: one message to an agent in a conversation, and all that follows until its reply."""
+"""A turn: one message to an agent in a conversation, and everything until its reply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OutputT = TypeVar("OutputT", default=Any)
 
 
 class TurnStatus(StrEnum):
-    """Where a turn stands."""
+    """The state of a turn."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -28,7 +28,7 @@ class TurnStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen to the turn any more."""
+        """Whether the turn has ended."""
         return self in TERMINAL
 
 
@@ -42,8 +42,8 @@ TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
     TurnStatus.FAILED: frozenset({TurnStatus.QUEUED}),
     TurnStatus.CANCELLED: frozenset(),
 }
-"""From each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
-follows `FAILED` at a retry, `FAILED` follows `QUEUED` when a deadline passes."""
+"""For each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
+follows `FAILED` at a retry, and `FAILED` follows `QUEUED` when a deadline passes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,18 +55,18 @@ class TurnError:
 
 
 class OnBusy(StrEnum):
-    """What a new message does to a conversation that has turns which have not ended."""
+    """What a new message does when the conversation has turns that have not ended."""
 
     ENQUEUE = "enqueue"
-    """It waits for all of them."""
+    """The message waits for all of them."""
     REJECT = "reject"
-    """It is refused with `ConversationBusy`."""
+    """The message is refused with `ConversationBusy`."""
     INTERRUPT = "interrupt"
-    """The first of them is cancelled and leaves in the history what it did; the others stay."""
+    """The first turn is cancelled and leaves what it did in the history; the others stay."""
     REPLACE = "replace"
-    """The first of them is cancelled and leaves nothing; the others stay."""
+    """The first turn is cancelled and leaves nothing; the others stay."""
     MERGE = "merge"
-    """It joins the newest, if no worker has begun that one; else it waits."""
+    """The message joins the newest turn if no worker has begun it, and waits otherwise."""
 
 
 class OnAbort(StrEnum):
@@ -75,7 +75,7 @@ class OnAbort(StrEnum):
     DROP = "drop"
     """Nothing."""
     KEEP = "keep"
-    """The user's message and the finished steps; calls without a result get one that says so."""
+    """The user's message and the finished steps; open calls get a result that says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,14 +196,14 @@ class Turn(TurnSpec):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnResult(Generic[OutputT]):
-    """What a completed turn gave.
+    """The result of a completed turn.
 
     Attributes:
         text: The reply.
         messages: All messages that the turn added to the history, the user's first.
         usage: Tokens of all its model calls.
         steps: Model responses and tool results.
-        agent: Name of the agent that replied, which the turn may have been handed over to.
+        agent: Name of the agent that replied; another one than was asked after a handoff.
         output: The reply as the agent's `output_type`; plain JSON where the type is not known;
             None for agents without one.
     """
@@ -217,14 +217,14 @@ class TurnResult(Generic[OutputT]):
 
 
 class EventType(StrEnum):
-    """What an event says; its data in brackets."""
+    """The type of an event, with its data in brackets."""
 
     STARTED = "started"
     """A worker claimed the turn [attempt, worker]."""
     DELTA = "delta"
     """A piece of the reply's text [text]."""
     RESET = "reset"
-    """Text shown since the last step will be produced again [attempt]."""
+    """Text streamed since the last step will be produced again [attempt]."""
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
     response the model, and whether it was rejected]."""
@@ -236,9 +236,9 @@ class EventType(StrEnum):
     REPLIED = "replied"
     """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
-    """The turn had failed and runs again behind its last recorded step."""
+    """The turn had failed and runs again from its last recorded step."""
     UNKNOWN = "unknown"
-    """A newer release wrote it, and the turn goes on; only its number is known here [type]."""
+    """A newer release wrote it; this one knows only its number. The turn continues [type]."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"

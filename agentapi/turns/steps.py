@@ -1,4 +1,4 @@
-"""Steps: what the journal of a running turn records, one JSON object each."""
+"""Steps: the entries of a turn's journal, one JSON object each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _REMEDY: Final = "enqueue the message again as a new turn"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStep:
-    """A model's response. Its tool calls are taken to have started, but for those held.
+    """A model's response. Its tool calls count as started, except for those that wait.
 
     Attributes:
-        held: Ids of calls that wait until somebody says that they may be made.
-        rejected: What the model is told when its reply was not accepted and it is asked again;
-            neither enters the history.
+        held: Ids of calls that wait for approval.
+        rejected: What the model is told when its reply was rejected and it is asked again; neither
+            the reply nor this text enters the history.
     """
 
     message: AssistantMessage
@@ -37,8 +37,8 @@ class ToolStep:
 
     Attributes:
         usage: Tokens of the turns that the call waited for.
-        steps: Their steps.
-        handoff: The agent that answers from here on, if the call handed the turn over.
+        steps: Steps of those turns.
+        handoff: The agent that answers from now on, if the call handed the turn over.
     """
 
     message: ToolMessage
@@ -71,7 +71,7 @@ def step_from_json(data: bytes | str) -> Step:
     """Read a recorded step.
 
     Raises:
-        UnreadableRecord: It is of a newer release, or not as any release writes it.
+        UnreadableRecord: A newer release wrote it, or no release did.
     """
     with reading("a recorded step", remedy=_REMEDY):
         value = orjson.loads(data)

@@ -189,9 +189,9 @@ LOOK = calls(call("look", what="up"))
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        (Limits(steps=2), "spent 2 steps of the 2"),
-        (Limits(tokens=20), "spent 30 tokens of the 20"),
-        (Limits(cost=0.0001), r"spent 0.0002 cost of the 0.0001"),
+        (Limits(steps=2), "spent 2 of 2 steps"),
+        (Limits(tokens=20), "spent 30 of 20 tokens"),
+        (Limits(cost=0.0001), r"spent 0.0002 of 0.0001 cost"),
     ],
 )
 def test_a_turn_that_spends_too_much(
@@ -211,7 +211,7 @@ def test_a_conversation_that_spends_too_much(script: Script, eager_orchestrator:
     orchestrator = eager_orchestrator([agent])
     for _ in range(2):
         assert orchestrator.enqueue("spender", "Go", conversation_id="c").result()
-    with pytest.raises(TurnFailed, match="the conversation has spent 24 tokens of the 20"):
+    with pytest.raises(TurnFailed, match="the conversation has spent 24 of 20 tokens"):
         orchestrator.enqueue("spender", "Go", conversation_id="c").result()
     assert orchestrator.enqueue("spender", "Go", conversation_id="other").result()
 
@@ -220,7 +220,7 @@ async def test_limits_without_workers(script: Script) -> None:
     script(says("one"), says("two"), LOOK)
     agent = spender(conversation_limits=Limits(tokens=12))
     await agent.run("Go")
-    with pytest.raises(AgentAPIError, match="conversation has spent 12 tokens"):
+    with pytest.raises(AgentAPIError, match="conversation has spent 12 of 12 tokens"):
         await agent.run("Go")
     agent.reset_memory()
     assert await agent.run("Go") == "two"
@@ -241,7 +241,7 @@ def test_children_share_what_is_left(script: Script, eager_orchestrator: Eager) 
     turn = eager_orchestrator([lead, spender()]).enqueue("lead", "Go")
     result = turn.result()
     told = result.messages[2].content
-    assert "the turn has spent 45 tokens of the 42" in told
+    assert "the turn has spent 45 of 42 tokens" in told
     assert result.usage.total_tokens == 15 + 45 + 12 + 12
 
 

@@ -10,8 +10,8 @@ local function now_ms()
   return script_began
 end
 
--- A stored number; 0 where there is none, or something else: a script must not stop halfway because
--- of what somebody wrote there.
+-- A stored number, or 0 for anything else: a script must not stop halfway because of a value that
+-- somebody overwrote.
 local function stored(value)
   return tonumber(value or '') or 0
 end

@@ -1,4 +1,4 @@
-"""Calls that wait, in this process; see `CallStore`. The twin of the scripts."""
+"""Calls that wait, in this process; the twin of the scripts."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class InMemoryCalls(CallStore):
                 return None if calls.awaited else self._wake(entry)
             if reply.turn_id not in calls.replies or calls.awaited:
                 return None
-            # A repeat, while the parent has not been claimed.
+            # A repeat is answered like the first call until the parent is claimed.
             parked = turn.status is TurnStatus.PARKED and turn.wakes_at is not None
             woken = parked and (turn.wakes_at or 0) <= self._state.now()
             return self._state.wakeup(parent_id) if woken else None
@@ -169,7 +169,7 @@ class InMemoryCalls(CallStore):
 
 
 def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
-    """Keep what a turn waits for, unless it is known."""
+    """Store what a turn waits for, unless it is stored already."""
     for question in held.questions:
         if question.call_id not in calls.questions:
             calls.questions[question.call_id] = question
@@ -188,7 +188,7 @@ def _settle_expired(calls: StoredCalls, now: float) -> None:
 
 
 def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
-    """Give what was decided to the worker of an epoch."""
+    """Hand the decisions to the worker of an epoch."""
     calls = entry.calls
     _settle_expired(calls, now)
     new = [call_id for call_id in calls.decisions if call_id not in calls.given]

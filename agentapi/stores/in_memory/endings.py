@@ -13,7 +13,7 @@ from agentapi.turns import EventType, TurnStatus
 
 BY_CANCEL: Final = "cancel"
 BY_DEADLINE: Final = "deadline"
-"""What ended a turn that no worker ended."""
+"""What ends a turn without a worker."""
 
 
 class Endings:
@@ -68,7 +68,7 @@ class Endings:
         return entry.following
 
     def _drop_blobs(self, entry: StoredTurn, conversation: Conversation, *, kept: bool) -> None:
-        """Images and files that nothing names any more go; a failed turn's are set aside."""
+        """Delete images and files that nothing refers to any more; set a failed turn's aside."""
         needed = conversation.memory.blobs_in_use()
         for other in conversation.inbox:
             if (waiting := self._state.turns.get(other)) is not None:

@@ -68,7 +68,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
 
     def _known(self, new: NewTurn, known: StoredTurn) -> Accepted | Refused:
-        """The answer to a repeat; the conversation may be forgotten or another's by now."""
+        """The answer to a repeat, whatever has become of the conversation."""
         turn = known.turn
         if turn.tenant_id != new.tenant_id:
             return other_tenant(new.conversation_id)

@@ -1,4 +1,4 @@
-"""What the in-memory store keeps, and the few things that all its transitions do with it."""
+"""What the store in memory keeps, and what several of its transitions do with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPERATION_TTL: Final = 3600.0
 
 @dataclass
 class HeldLease:
-    """A lease as the conversation keeps it."""
+    """A conversation's lease."""
 
     token: str
     turn_id: str
@@ -71,7 +71,7 @@ class Conversation:
 
 @dataclass
 class StoredCalls:
-    """The calls of a turn that wait; what the hash of its calls holds in Redis."""
+    """A turn's calls that wait: what its hash of calls holds in Redis."""
 
     questions: dict[str, Question] = field(default_factory=dict)
     expires: dict[str, float] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class StoredCalls:
 
 @dataclass
 class StoredTurn:
-    """A turn, and what its transitions remember to answer repeats."""
+    """A turn, and what its transitions remember in order to answer repeats."""
 
     turn: Turn
     steps: list[Step] = field(default_factory=list)
@@ -105,16 +105,16 @@ class StoredTurn:
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
-    """Of a failed turn, for its retry."""
+    """Bytes of a failed turn's images and files, for its retry."""
 
     def lose(self) -> None:
-        """It lost its worker, and must run alone from now on."""
+        """Note that it lost its worker, and must run alone from now on."""
         losses = self.turn.losses + 1
         self.turn = replace(self.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
 
     @property
     def never_claimed(self) -> bool:
-        """Whether no worker has begun it."""
+        """Whether no worker has claimed it yet."""
         return self.turn.status is TurnStatus.QUEUED and self.turn.attempt == 0
 
 
@@ -148,7 +148,7 @@ class State:
     def open(
         self, conversation_id: str, user_id: str | None, tenant_id: str | None
     ) -> Conversation | None:
-        """The conversation, begun if it is not there; None when it is another tenant's."""
+        """The conversation, created if it does not exist; None when it is another tenant's."""
         conversation = self.conversations.get(conversation_id)
         if conversation is None:
             memory = InMemoryMemory(
@@ -174,7 +174,7 @@ class State:
         return answer
 
     def head(self, conversation: Conversation) -> str | None:
-        """The first turn of the inbox; those that are gone would never end and are taken out."""
+        """The first turn of the inbox. Turns that are gone would never end; they are removed."""
         inbox = conversation.inbox
         if not inbox or inbox[0] in self.turns:
             return inbox[0] if inbox else None
@@ -187,7 +187,7 @@ class State:
         """The turn, or the one that its message joined.
 
         Raises:
-            TurnNotFound: There is none.
+            TurnNotFound: There is no such turn.
         """
         entry = self.turns.get(self.merged.get(turn_id, turn_id))
         if entry is None:
@@ -195,7 +195,7 @@ class State:
         return entry
 
     def entry(self, lease: Lease) -> StoredTurn:
-        """The turn of a lease, whether it is still held or not.
+        """The turn of a lease, which need not be held any more.
 
         Raises:
             LeaseLost: The turn is gone.
@@ -206,16 +206,16 @@ class State:
         return entry
 
     def wakeup(self, turn_id: str) -> Wakeup:
-        """What is to be sent for a turn."""
+        """The wake-up of a turn."""
         turn = self.turns[turn_id].turn
         return Wakeup(conversation_id=turn.conversation_id, turn_id=turn.turn_id, agent=turn.agent)
 
     def leave(self, kind: ErrandKind, turn_id: str, owner_id: str, delay: float) -> None:
-        """Note an errand about a turn, in the partition of its owner."""
+        """Leave an errand about a turn, in the partition of its owner."""
         self.errands[errand_of(kind, turn_id, owner_id)] = self.now() + delay
 
     def leave_errands(self, entry: StoredTurn, delay: float) -> None:
-        """A turn ends: its parent is to be told, its children are to be cancelled."""
+        """Leave the errands of an ending turn: tell its parent, cancel its children."""
         turn = entry.turn
         if turn.parent_id is not None:
             self.leave(ErrandKind.DELIVER, turn.turn_id, turn.turn_id, delay)
@@ -225,7 +225,7 @@ class State:
             self.errands.pop(errand_of(kind, turn.turn_id, turn.turn_id), None)
 
     def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
-        """Number an event and tell those who wait."""
+        """Append an event with its number, and wake those who wait for it."""
         number = len(entry.events)
         entry.events.append(Event(number=number, type=kind, data=dict(data)))
         entry.turn = replace(entry.turn, last_event=number)
@@ -243,14 +243,14 @@ class State:
         )
 
     def next_epoch(self, conversation: Conversation) -> int:
-        """The epoch of a new owner: it grows with every claim, and by the clock."""
+        """The epoch of a new owner: it grows with every claim, and with the clock."""
         return max(conversation.epoch + 1, int(self.now() * 1000))
 
     def owned(self, lease: Lease) -> tuple[StoredTurn, Conversation, HeldLease]:
-        """What a lease that is still held is about.
+        """The turn, conversation and lease that a caller's lease stands for.
 
         Raises:
-            LeaseLost: It is not.
+            LeaseLost: The lease is not held any more.
         """
         if not self.owns(lease):
             raise lost(lease)

@@ -95,7 +95,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             )
 
     def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
-        """Whether a turn that lost its worker must not run here."""
+        """Whether a turn that lost its worker must not run in this process."""
         if entry.turn.status is TurnStatus.RUNNING:
             conversation.lease = None
             entry.lose()

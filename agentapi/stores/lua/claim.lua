@@ -2,7 +2,7 @@
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
 --      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash), 10 claimed (string)
 -- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
---      7 max bytes of history (-1 for no bound), 8 whether the turn would run in a process of its
+--      7 max bytes of history (-1 for no limit), 8 whether the turn would run in a process of its
 --      own (0|1), 9 deaths after which it is poison, 10 dispatch grace
 -- Returns {'claimed', name, value, ...}: epoch, attempt, generation, turn (flat hash), journal (steps),
 --      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
@@ -10,11 +10,11 @@
 --      that it covers), total (number of all messages), now;
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
 --      suspect
--- Promises 1, 2, 5: only the inbox's head, only when its lease is free or expired, under an
--- epoch that nobody had before. A repeat with the same token gets the same lease again.
--- Promise 12: a turn that lost its worker may be what killed it. It is suspect until it ends, and
--- only a process that runs nothing else may claim it, unless there is nothing left to run: it is
--- cancelled, or poison already.
+-- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
+-- under an epoch that nobody had before. A repeat with the same token gets the same lease again.
+-- Promise 12: a turn that lost its worker may have killed it. It is suspect until it ends, and only a
+-- process that runs nothing else may claim it, unless nothing is left to run because it is cancelled
+-- or poison already.
 
 local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_bytes, isolated,
   max_deaths, grace = unpack(ARGV)
@@ -51,7 +51,7 @@ if lease[1] ~= token then
   end
   local suspect = turn[8] or status == 'running'
   if status == 'running' then
-    -- Nobody let go of it: its worker was killed, or was silent for too long.
+    -- It was not handed back: its worker was killed, or was silent for too long.
     redis.call('DEL', KEYS[3])
     redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1)
     count_up(KEYS[1], 'losses')
@@ -71,10 +71,10 @@ if lease[1] ~= token then
   redis.call('HSETNX', KEYS[1], 'started', int(now))
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
--- The bound is in estimated bytes; the provider's own counts say what those are worth.
+-- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.
 local max_bytes = tonumber(history_bytes)
-local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''), 'steps',
-  'tokens', 'cost', 'summary', 'covered')
+local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''),
+  'steps', 'tokens', 'cost', 'summary', 'covered')
 local calibration = tonumber(meta[1] or '')
 if calibration and max_bytes > 0 then
   max_bytes = math.ceil(max_bytes / calibration)

@@ -4,17 +4,17 @@
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
---      13 prefix of turn keys, 14 agent that the conversation goes on with instead of the one
---      that was asked ('' for no change), 15 steps, 16 tokens and 17 cost that it spent with all
---      below, 18 tokens that the provider counted for one that was estimated ('' for no news),
+--      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
+--      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
+--      included, 18 tokens that the provider counted for one estimated token ('' for no change),
 --      19... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
--- in the ended turn and answers as the first did. A conversation that was reset since the
--- claim has another generation: the turn ends, its messages stay out of the new history and what
--- it spent out of the new totals. Messages of a turn that gave no reply enter the history only if
--- its on_abort is keep, which may have changed since the claim. A failed turn's journal stays as
--- long as the turn, for retry.lua.
+-- in the ended turn and answers as the first call did. A conversation that was reset since the
+-- claim has another generation: the turn ends, but its messages stay out of the new history and its
+-- spending out of the new totals. Messages of a turn without a reply enter the history only if its
+-- on_abort is keep, which may have changed since the claim. A failed turn's journal is kept as long
+-- as the turn, for retry.lua.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
@@ -63,7 +63,7 @@ local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
 end
 if same_history then
-  -- A turn that failed and was retried has counted its first steps.
+  -- The steps of earlier attempts of a retried turn have been counted already.
   change('steps', int(stored(meta[2]) + spent_steps - stored(before[5])))
   change('tokens', int(stored(meta[3]) + spent_tokens - stored(before[6])))
   if tonumber(spent_cost) > 0 then

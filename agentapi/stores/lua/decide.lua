@@ -3,8 +3,8 @@
 -- ARGV 1 call id, 2 decision (JSON), 3 event data (JSON), 4 dispatch grace
 -- Returns {'decided', conversation id, agent} (both '' when a worker has the turn),
 --      {'other', decision} (it has another one), {'unknown'}, {'ended', status} or {'missing'}
--- Promises 3, 6: one decision a call, for ever. A repeat of the same decision answers as the
--- first did. A question whose time was up has its default.
+-- Promises 3, 6: a call has one decision, which never changes. A repeat of the same decision answers
+-- as the first call did. A question that expired has its default decision.
 
 local call_id, given, event, grace = unpack(ARGV)
 

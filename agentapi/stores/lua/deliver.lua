@@ -3,8 +3,8 @@
 -- ARGV 1 turn id of the child, 2 reply (JSON), 3 event data (JSON), 4 dispatch grace
 -- Returns {'delivered', conversation id, agent} (both '' when there is nothing to send)
 -- Promises 3, 6. The last reply wakes the parent. A reply to a parent that has ended, or does not
--- wait for it, changes nothing. A repeat changes nothing, and answers as the first did while the
--- parent has not been claimed.
+-- wait for it, changes nothing. A repeat changes nothing, and answers as the first call did until the
+-- parent is claimed.
 
 local child_id, reply, event, grace = unpack(ARGV)
 

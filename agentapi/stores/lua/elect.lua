@@ -1,9 +1,9 @@
--- Be, or stay, the one worker that sweeps; and learn whether anybody does.
+-- Become, or stay, the one worker that sweeps; and learn whether anybody sweeps.
 -- KEYS 1 election (string: name of the elected), 2 end of the last complete sweep (string: ms)
 -- ARGV 1 candidate, 2 ttl, 3 whether the candidate has completed a sweep since it last called (0|1)
 -- Returns {elected (0|1), ms since the end of the last complete sweep, or -1 before the first}
--- Promise 3: a dead worker's election ends by itself, and one that only stays elected does not
--- count as sweeping. Two sweepers at once do no harm (redispatch.lua), they only cost.
+-- Promise 3: a dead worker's election expires, and being elected without completing sweeps does not
+-- count as sweeping. Two sweepers at a time do no harm (redispatch.lua), they only cost time.
 
 local candidate, ttl, completed = unpack(ARGV)
 

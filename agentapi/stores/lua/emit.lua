@@ -1,6 +1,6 @@
--- Show clients what a running turn does between its steps.
+-- Append events of what a running turn does between its steps.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 events (stream)
--- ARGV 1 turn id, 2 fence, 3 batch number, counting from 1 in each lease, then for each event:
+-- ARGV 1 turn id, 2 fence, 3 batch number, counted from 1 in each lease, then for each event:
 --      type, data (JSON)
 -- Returns {'emitted'} or {'fenced'}
 -- Promises 5, 10. A repeat of the newest batch answers without writing.

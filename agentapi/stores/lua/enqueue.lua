@@ -11,10 +11,10 @@
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
 -- A repeat finds the turn by its id, whatever became of its conversation, and answers 'known' (or
--- 'merged' as before); the caller dispatches it if it still waits at the head, or whom it woke, since
--- the first caller may have died before it did. It neither cancels nor merges a second time. A
--- message that was merged is remembered as long as the turn that it joined.
--- A deadline is kept by an errand, since a turn behind others is not in due by itself.
+-- 'merged' as before). It neither cancels nor merges a second time. Its caller dispatches the turn
+-- if it still waits at the head, or the turn that it woke, since the first caller may have died
+-- before it could. A merged message is remembered as long as the turn that it joined.
+-- A deadline is kept by an errand, since due has no entry for a turn behind others.
 
 local turn_id, on_busy, inbox_limit, grace_time, prefix, turn_retention, events_retention, max_input,
   timeout_time, deadline_time, field_count = unpack(ARGV, 1, 11)
@@ -27,7 +27,7 @@ for i = FIRST_FIELD, first_blob - 1, 2 do
 end
 local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), tonumber(deadline_time)
 
--- Before the conversation, which may have been forgotten since, and begun by somebody else.
+-- The turn comes before the conversation, which may have been forgotten and begun by somebody else.
 local known = redis.call('HMGET', KEYS[1], 'status', 'into', 'tenant', 'woken')
 if known[3] and known[3] ~= new.tenant then
   return { 'tenant' }
@@ -99,8 +99,8 @@ end
 if on_busy ~= 'interrupt' and on_busy ~= 'replace' then
   return { 'accepted', turn_id, '', '' }
 end
--- The head is cancelled whether a worker has begun it or is about to: what is left of it must
--- not depend on how fast that was.
+-- The head is cancelled whether or not a worker has begun it: what it leaves behind must not depend
+-- on that race.
 local head = redis.call('LINDEX', KEYS[2], 0)
 local head_key = prefix .. head
 redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')

@@ -1,17 +1,18 @@
--- Look again at turns whose wake-ups a broker may have lost: queued -> queued, due now.
+-- Make turns due now whose wake-ups a broker may have lost: queued -> queued.
 -- KEYS 1 due (zset)
--- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 at most so many conversations
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 the most conversations to change
 -- Returns how many are due now
--- Promise 3. A turn that waits for its wake-up is looked at after a grace that has doubled with each
--- wake-up that nobody answered, minutes in the end. When the broker was away it is forgotten: what
--- was sent before may be gone. Parked and running turns wait for something else. A repeat finds
--- nothing that is due later.
+-- Promise 3. The grace of a turn that waits for its wake-up doubles with each wake-up that nobody
+-- answered, up to minutes. After an outage of the broker it starts over, since wake-ups sent before
+-- may be lost. Parked and running turns wait for something else. A repeat finds nothing that is due
+-- later.
 
 local conversations_prefix, turns_prefix, limit = unpack(ARGV)
 
 local now = int(now_ms())
 local hastened = 0
-for _, conversation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', 0, limit)) do
+local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'LIMIT', 0, limit)
+for _, conversation in ipairs(later) do
   local head = redis.call('LINDEX', conversations_prefix .. conversation .. ':inbox', 0)
   local turn = head and redis.call('HMGET', turns_prefix .. head, 'status', 'attempt', 'dispatches')
   if turn and turn[1] == 'queued' and (not turn[2] or tonumber(turn[3] or 0) > 0) then

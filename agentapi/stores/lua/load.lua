@@ -1,6 +1,6 @@
 -- Open a conversation and read its newest messages.
 -- KEYS 1 messages (list), 2 meta (hash)
--- ARGV 1 tenant id, 2 max messages, 3 max bytes (-1 for no bound)
+-- ARGV 1 tenant id, 2 max messages, 3 max bytes (-1 for no limit)
 -- Returns {'loaded', messages} or {'tenant'}
 -- Promise 4: messages of one turn are appended by one script, so a reader sees all or none.
 

@@ -1,13 +1,14 @@
--- Which conversations should have moved by now, which errands should have been carried out?
--- KEYS the due indexes to look at (zsets)
--- ARGV 1 at most so many conversations, and so many errands, of each index
+-- List the conversations that should have moved by now, and the errands that should have been carried
+-- out.
+-- KEYS the due indexes to read (zsets)
+-- ARGV 1 the most conversations, and the most errands, of each index
 -- Returns a flat list: number of the key, conversation id or errand, ...
--- An index that is not one has an errand that nobody can read, and keeps no other from being looked at.
--- Promise 3. Errands that nobody can carry out keep no conversation waiting, nor the reverse.
+--      A key of another type yields an errand that nobody can read, and does not stop the others.
+-- Promise 3. Conversations and errands are counted apart, so that neither keeps the other waiting.
 
 local max_entries = unpack(ARGV)
 
--- An empty index is no key: an idle fleet costs one command.
+-- An empty index has no key, so that an idle fleet costs one command.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return {}
 end

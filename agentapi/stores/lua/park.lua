@@ -3,7 +3,7 @@
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the model call so far,
 --      6 number of recorded steps, 7 event data (JSON)
 -- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5: the entry in due is the wake-up. A suspect turn stays suspect.
+-- Promises 3, 5: the entry in due wakes it. A suspect turn stays suspect.
 
 local turn_id, conversation_id, fence, delay, failures, steps, event = unpack(ARGV)
 

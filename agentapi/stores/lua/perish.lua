@@ -2,8 +2,8 @@
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
 -- ARGV 1 turn id, 2 conversation id, 3 the process (its claim's token begins with it)
 -- Returns {'perished', deaths, agent}, or {'gone'}: the process did not have the turn
--- Promise 12: only such a death counts. Whoever started the process reports it, so that nothing
--- is counted when both end together, as when a machine is lost. A repeat finds the process.
+-- Promise 12: only such a death counts. The worker that started the process reports it, so that
+-- nothing is counted when both end together, as when a machine is lost. A repeat finds the process.
 
 local turn_id, conversation_id, process = unpack(ARGV)
 

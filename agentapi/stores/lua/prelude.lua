@@ -1,11 +1,11 @@
 -- Shared by the scripts of the turn protocol; loaded before each of them.
 --
--- Conventions: times are milliseconds of Redis's own clock. A script that finds that its caller
--- does not own the conversation answers {'fenced'} and changes nothing (promise 5). A script
--- whose work is done already answers as it did the first time.
+-- Conventions: times are milliseconds of Redis's own clock. A script answers {'fenced'} and changes
+-- nothing when its caller does not own the conversation (promise 5). A script answers a repeat as it
+-- answered the first call.
 
--- How a stored user message begins; it begins a turn's messages. Messages are written by
--- agentapi.conversation.messages.dumps only, which keeps this order of fields.
+-- The beginning of a stored user message, which is the first message of a turn. Only
+-- agentapi.conversation.messages.dumps writes messages, in this order of fields.
 local USER_MESSAGE = '{"v":1,"role":"user"'
 
 -- Some fields of a hash by name; those that are missing are false.
@@ -21,7 +21,7 @@ local function ended(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
 end
 
--- Count one more, from 0 where something else than a number is stored.
+-- Add one to a number. Anything else that is stored counts as 0.
 local function count_up(key, field)
   local count = redis.pcall('HINCRBY', key, field, 1)
   if type(count) == 'table' then
@@ -31,12 +31,12 @@ local function count_up(key, field)
   return count
 end
 
--- Append an event; its number is the turn's count of events, its stream id that plus one
--- (0-0 is no valid stream id).
+-- Append an event. Its number is the turn's count of events; its stream id is that plus one, since
+-- 0-0 is not a valid stream id.
 local function emit(turn_key, events_key, kind, data)
   local number = redis.pcall('HINCRBY', turn_key, 'events', 1)
   if type(number) == 'table' then
-    -- It is not a number any more; the stream itself knows how far it is.
+    -- The count was overwritten; the stream's last entry has the number.
     local last = redis.call('XREVRANGE', events_key, '+', '-', 'COUNT', 1)[1]
     number = (last and stored(string.match(last[1], '^%d+')) or 0) + 1
     redis.call('HSET', turn_key, 'events', int(number))
@@ -44,9 +44,9 @@ local function emit(turn_key, events_key, kind, data)
   redis.call('XADD', events_key, int(number) .. '-0', 'type', kind, 'data', data)
 end
 
--- Whether the lease is the caller's: its turn, and its fence, which is 'epoch:token'. The turn is
--- there: no write may make a hash of its own in the place of one that was deleted. Also returns
--- whether somebody asked to cancel it (0|1).
+-- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token', and
+-- the turn exists: a write must not create a hash in the place of one that was deleted. Also
+-- returns whether somebody asked to cancel the turn (0|1).
 local function owns(turn_key, lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
   if lease[1] ~= turn_id or (lease[2] or '') .. ':' .. (lease[3] or '') ~= fence then
@@ -56,8 +56,8 @@ local function owns(turn_key, lease_key, turn_id, fence)
   return turn[1], turn[2] and 1 or 0
 end
 
--- The epoch of a new owner. It grows with every claim, and by the clock: so it is also new when the
--- epochs before it are gone, with a deleted conversation or in a failover.
+-- The epoch of a new owner. It grows with every claim and with the clock, so it is also new when
+-- earlier epochs are lost, with a deleted conversation or in a failover.
 local function next_epoch(meta_key)
   local before = stored(redis.call('HGET', meta_key, 'epoch'))
   local epoch = int(math.max(before + 1, now_ms()))
@@ -65,9 +65,9 @@ local function next_epoch(meta_key)
   return epoch
 end
 
--- The newest messages: at least the newest whole turn, and then as many as fit both bounds
--- (-1 for none). Reads from the end in pieces, so that the cost follows the window and not
--- the history. Also returns how many there are.
+-- The newest messages: at least the newest whole turn, and then as many as fit both limits (-1 for no
+-- limit). Reads in pieces from the end, so that the cost depends on the window and not on the
+-- history. Also returns the number of all messages.
 local function newest_messages(messages_key, max_messages, max_bytes)
   local total = redis.call('LLEN', messages_key)
   if total == 0 or max_messages == 0 or max_bytes == 0 then
@@ -102,27 +102,27 @@ local function newest_messages(messages_key, max_messages, max_bytes)
   return oldest_first, total
 end
 
--- What all keys of a partition begin with, from any of them: 'agentapi:{p}:'. Keys that a script is
--- not given are made from it; they are in the same hash slot as the one that it was given.
+-- The prefix of all keys of a partition, taken from any of them: 'agentapi:{p}:'. Scripts build keys
+-- that they are not given from it; those are in the same hash slot as the given key.
 local function partition_prefix(key)
   return string.sub(key, 1, #'agentapi:{000}:')
 end
 
--- Operations of producers that are repeated by their id (append, reset) are remembered this long.
--- Repeats come within seconds: of Redis's client, of a producer, of its own client.
+-- How long an operation that is named by its caller (append, reset, open, remove) is remembered.
+-- Repeats come within seconds: from Redis's client, from a producer, or from the producer's client.
 local OPERATION_TTL = 3600000
 
--- Where the answer to an operation on a conversation is remembered. Ids are people's own text.
+-- The key that remembers an operation on a conversation. It is hashed: ids are users' own text.
 local function operation_key(meta_key, operation)
   return partition_prefix(meta_key) .. 'op:' .. redis.sha1hex(meta_key .. '\0' .. operation)
 end
 
--- Where the bytes of a conversation's images and files are: beside its messages.
+-- The key of the bytes of a conversation's images and files.
 local function blobs_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
 end
 
--- Let a conversation that has nothing to do expire after its idle time, if it has one.
+-- Let an idle conversation expire after its idle time, if it has one.
 local function expire_idle(meta_key, messages_key)
   local ttl = stored(redis.call('HGET', meta_key, 'ttl'))
   if ttl > 0 then
@@ -132,14 +132,14 @@ local function expire_idle(meta_key, messages_key)
   end
 end
 
--- Keys of other turns of the conversation are made from the prefix that all turns of its
--- partition share; they are in the same hash slot as the keys that were named.
+-- The agent of a turn, or ''. Its key is built from the prefix of all turns of the partition, and is
+-- in the same hash slot as the given keys.
 local function agent_of(prefix, turn_id)
   return turn_id ~= '' and redis.call('HGET', prefix .. turn_id, 'agent') or ''
 end
 
--- The first turn of an inbox, or nothing. Turns whose hash is gone (a failover, an eviction, a
--- deletion by hand) would never end: they are taken out. What follows such a head is due now.
+-- The first turn of an inbox, or nothing. Turns without a hash (after a failover, an eviction or a
+-- deletion by hand) would never end, so they are removed. The turn behind such a head is due now.
 local function head_of(inbox_key)
   local partition = partition_prefix(inbox_key)
   local gone = false
@@ -163,7 +163,7 @@ local function head_of(inbox_key)
   return head
 end
 
--- Take an ended turn out of the inbox and settle when the conversation is looked at next.
+-- Take an ended turn out of the inbox, and set when the conversation is due next.
 -- Returns the id of the turn to dispatch now, or ''.
 local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   local was_head = redis.call('LINDEX', inbox_key, 0) == turn_id or head_of(inbox_key) == turn_id
@@ -180,18 +180,18 @@ local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   return ''
 end
 
--- Work that crosses partitions lies in the due index, beside conversations: ids of those have
--- no control characters.
+-- Work that crosses partitions is an entry of the due index, beside conversations. Conversation ids
+-- have no control characters, so the two cannot be confused.
 local function errand(kind, turn_id)
   return '\1' .. kind .. ':' .. turn_id
 end
 
--- The calls of a turn that wait without a worker are a hash: q:<call> the question, x:<call> when
--- it expires, d:<call> the decision then, a:<call> the decision, s:<call> the epoch that was
--- given it; k:<call> the children of a call, w:<child> the parent waits for it, r:<child> its
--- reply, open how many it waits for.
+-- The calls of a turn that wait without a worker are a hash: q:<call> the question, x:<call> when it
+-- expires, d:<call> the decision in that case, a:<call> the decision, s:<call> the epoch that it was
+-- handed to; k:<call> the children of a call, w:<child> that the parent waits for the child,
+-- r:<child> the child's reply, open how many children it waits for.
 
--- Decide what nobody decided in time.
+-- Give expired questions their default decision.
 local function settle_expired(calls_key, now)
   local fields = redis.call('HGETALL', calls_key)
   for i = 1, #fields, 2 do
@@ -202,8 +202,8 @@ local function settle_expired(calls_key, now)
   end
 end
 
--- Give what was decided to the worker of an epoch, once: a later one must know that this one may
--- have made the call. Returns the hash, flat.
+-- Hand the decisions to the worker of an epoch, and note the epoch: a later worker must know that
+-- this one may have made the call. Returns the hash, flat.
 local function take_calls(calls_key, epoch, now)
   if redis.call('EXISTS', calls_key) == 0 then
     return {}
@@ -217,13 +217,13 @@ local function take_calls(calls_key, epoch, now)
   return redis.call('HGETALL', calls_key)
 end
 
--- Let a parked turn go on now.
+-- Let a parked turn continue now.
 local function wake_parked(turn_key, due_key, conversation_id, now, grace)
   redis.call('HSET', turn_key, 'wake', int(now))
   redis.call('ZADD', due_key, int(now + grace), conversation_id)
 end
 
--- A turn ends: its parent is to be told, its children that still run are to be cancelled.
+-- Leave the errands of an ending turn: tell its parent, cancel the children that still run.
 local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
   local tree = redis.call('HMGET', turn_key, 'parent', 'held', 'deadline')
   local now = now_ms()
@@ -255,9 +255,9 @@ local function blobs_of(turn_key)
   return names
 end
 
--- A turn leaves nothing in the history: neither do its images and files, unless the history or a
--- turn that waits has the same. Those of a failed turn are set aside for retry.lua, as long as the
--- turn itself is kept.
+-- Delete the images and files of a turn that leaves nothing in the history, unless the history or a
+-- waiting turn refers to the same bytes. Those of a failed turn are set aside for retry.lua, for as
+-- long as the turn itself is kept.
 local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   local names = blobs_of(turn_key)
   if not next(names) then
@@ -291,7 +291,7 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
--- An ended turn is kept for a while, with its events and the ids of messages that joined it.
+-- Let an ended turn expire after its retention, with its events and the messages that joined it.
 local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
   redis.call('PEXPIRE', events_key, times.events)
@@ -300,8 +300,8 @@ local function retire(turn_key, events_key, times, joined)
   end
 end
 
--- End a turn that no worker ends. keys, times: see cancel_turn. how: status, committed, data of the
--- event, outcome if there is one.
+-- End a turn without a worker. keys, times: see cancel_turn. how: status, committed, data of the
+-- event, and the outcome if there is one.
 -- Returns the id of the turn to dispatch now, or ''.
 local function end_turn(keys, turn_id, conversation_id, times, how)
   leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
@@ -321,9 +321,9 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   return following
 end
 
--- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages,
--- due, calls. times: grace, turn (retention), events (retention). by_worker: whether a worker must
--- end it, since only workers write messages.
+-- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages, due,
+-- calls. times: grace, turn (retention), events (retention). by_worker: whether a worker must end it,
+-- because it leaves messages and only workers write messages.
 -- Returns 'requested' or 'cancelled', and the id of the turn to dispatch now, or ''.
 local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   local now = now_ms()
@@ -339,7 +339,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
     return 'requested', turn_id
   end
   if mine then
-    -- Under a new epoch, so that a worker presumed dead cannot write.
+    -- A new epoch fences the worker that is presumed dead.
     next_epoch(keys.meta)
     redis.call('DEL', keys.lease)
   end
@@ -347,8 +347,8 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how)
 end
 
--- Open a conversation for a tenant: it belongs to the one that began it.
--- Returns whether it is theirs, and whether it expires when it has nothing to do.
+-- Open a conversation for a tenant. It belongs to the tenant that began it.
+-- Returns whether it is this tenant's, and whether it expires when idle.
 local function open_conversation(meta_key, user_id, tenant_id, ttl)
   local now = int(now_ms())
   local known = redis.call('HMGET', meta_key, 'created', 'tenant', 'ttl')

@@ -1,4 +1,4 @@
--- Keep a step of a running turn for ever.
+-- Record a step of a running turn; it never runs again.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream)
 -- ARGV 1 turn id, 2 fence, 3 index of the step, 4 step (JSON), 5 event data (JSON)
 -- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}

@@ -1,12 +1,11 @@
 -- Hand a running turn back at its last recorded step: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time after which the sweep dispatches it (0 when the
---      caller does)
+--      caller dispatches it)
 -- Returns {'released'} or {'fenced'}
--- Promises 5, 7: whoever hands back dispatches the turn again at once. It is due now all the
--- same: a worker that is ending may die first, or take its own wake-up from the broker. With a
--- delay another worker is to run it, one that can (promise 2).
--- A suspect turn stays suspect.
+-- Promises 5, 7: the caller dispatches the turn again. It is due now nevertheless, because a worker
+-- that is stopping may die before it does, or take its own wake-up from the broker. With a delay,
+-- another worker that can run it is to take it (promise 3). A suspect turn stays suspect.
 
 local turn_id, conversation_id, fence, delay_time = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Begin a conversation's history anew.
+-- Start a conversation's history over.
 -- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
 -- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any), 3 prefix of turn keys
 -- Returns {'reset', number of messages dropped} or {'tenant'}
--- Promise 4. A turn that runs meanwhile ends, but its messages belong to the old history (see
--- generation in commit.lua); turns that still wait run on the new one, with the bytes of their
--- images and files. A repeat finds its operation id and drops nothing of what came since.
+-- Promise 4. A turn that is running ends, but its messages belong to the old history (see generation
+-- in commit.lua). Turns that still wait run on the new history and keep the bytes of their images and
+-- files. A repeat finds its operation id and drops nothing that came since.
 
 local operation_id, tenant_id, turns_prefix = unpack(ARGV)
 

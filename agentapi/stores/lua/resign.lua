@@ -2,7 +2,7 @@
 -- KEYS 1 election (string: name of the elected)
 -- ARGV 1 candidate
 -- Returns nothing
--- Promise 7: the next sweep need not wait for the election's end.
+-- Promise 7: the next sweep need not wait for the election to expire.
 
 local candidate = unpack(ARGV)
 

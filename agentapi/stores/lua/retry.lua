@@ -4,11 +4,11 @@
 -- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace, 6 idle time of
 --      conversations that have none of their own (0 for none)
 -- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'kept'}, {'busy', length},
---      {'tenant'} (somebody else has begun the conversation since) or {'missing'}
--- Promises 2, 3, 6: it goes to the end of the inbox. A repeat finds its operation id. A turn
--- that left its messages in the history (on_abort keep) would say them twice and is refused. Its
--- deadline is gone: it has passed, or would soon. A conversation that was forgotten meanwhile is begun
--- again, by the turn's own user and tenant.
+--      {'tenant'} (the conversation belongs to another tenant by now) or {'missing'}
+-- Promises 2, 3, 6: it goes to the end of the inbox. A repeat finds its operation id. A turn that left
+-- its messages in the history (on_abort keep) would leave them twice and is refused. The turn loses
+-- its deadline, which has passed or soon would. A conversation that was forgotten is begun again for
+-- the turn's own user and tenant.
 
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 

@@ -1,9 +1,9 @@
--- Keep the summary of a conversation's beginning; the messages stay as they are.
+-- Store the summary of a conversation's beginning; the messages stay as they are.
 -- KEYS 1 meta (hash)
--- ARGV 1 generation, 2 messages that the summary before covers, 3 messages that this one covers,
+-- ARGV 1 generation, 2 messages that the previous summary covers, 3 messages that this one covers,
 --      4 text
 -- Returns {'kept'} or {'late'} (the conversation was reset, or another summary was faster)
--- Promises 4, 5: a summary stands on the one before it. A repeat finds its own.
+-- Promises 4, 5: a summary is made from the previous one. A repeat finds its own.
 
 local generation, covered_before, covers, text = unpack(ARGV)
 

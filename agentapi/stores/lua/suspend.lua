@@ -2,13 +2,12 @@
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question,
 --      timeout or nothing, default), children (call, list, turns), 5 event data (JSON),
---      6 dispatch grace, 7 time after which a turn that waits for children is looked at all
---      the same
--- Returns {'parked'}, {'ready', calls (flat hash)}: some of it is there already, the turn goes on,
---      {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5, 6: questions are kept before anybody can answer them. Children are enqueued
--- after this, by an errand in the due index, so that no child runs for a parent that does not
--- know of it. A repeat finds its fence, or what was asked answered.
+--      6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
+-- Returns {'parked'}, {'ready', calls (flat hash)} (something it waits for is there already, and the
+--      turn continues), {'cancel'} (nothing changes: somebody asked to cancel) or {'fenced'}
+-- Promises 3, 5, 6: questions are stored before anybody can answer them. Children are enqueued after
+-- this, by an errand in the due index, so that no child runs for a parent that does not know of it.
+-- A repeat finds its fence, or finds what was asked answered.
 
 local turn_id, conversation_id, fence, waits_for, event, grace, look_again = unpack(ARGV)
 

@@ -1,4 +1,4 @@
-"""Calls that wait, in Redis; see `CallStore`."""
+"""Calls that wait, in Redis."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from agentapi.stores.refusals import decided_otherwise, lost, no_call, no_turn, 
 from agentapi.turns import CallBook, ChildReply, ChildTurn, Decision, HeldCalls, PendingCall
 
 LOOK_AGAIN: Final = 3600.0
-"""Seconds after which a turn that waits for children is looked at, whatever got lost."""
+"""Seconds after which a turn that waits for children is checked, should a reply get lost."""
 
 
 class RedisCalls(CallStore):
-    """The `CallStore` of workers and producers. Safe to share between threads."""
+    """The `CallStore` in Redis. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Calls that wait, between the fields of their hash and our types."""
+"""Calls that wait: from and to the fields of their hash."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from agentapi.turns import (
 from agentapi.turns.budget import Limits
 
 NOBODY = "expiry"
-"""Who decided when nobody did in time."""
+"""Who decided, when nobody did in time."""
 
 _REMEDY: Final = "cancel the turn and enqueue its message again"
 
 
 def held_to_json(held: HeldCalls) -> bytes:
-    """What a turn waits for, as suspend.lua reads it; what it need not read is text in it."""
+    """What a turn waits for, as suspend.lua reads it. Parts that it only stores are JSON text."""
     children: dict[str, list[ChildTurn]] = {}
     for child in held.children:
         children.setdefault(child.call_id, []).append(child)
@@ -93,10 +93,10 @@ def _reply_from_json(data: bytes) -> ChildReply:
 
 
 def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
-    """What has become of calls, for the worker of an epoch.
+    """What became of calls, for the worker of an epoch.
 
     Raises:
-        UnreadableRecord: Some of it is not as any release writes it.
+        UnreadableRecord: No release wrote some of it.
     """
     with reading("a turn's waiting call", remedy=_REMEDY):
         return CallBook(
@@ -111,14 +111,14 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
     """The questions that wait.
 
     Raises:
-        UnreadableRecord: One of them is not as any release writes it.
+        UnreadableRecord: No release wrote one of them.
     """
     with reading("a turn's waiting call", remedy=_REMEDY):
         return _pending(turn, fields)
 
 
 def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
-    # A hash has no order of its own.
+    # A hash has no order.
     asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
     asked.sort(key=lambda found: found[0]["number"])
     return [
@@ -138,10 +138,10 @@ def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
 
 
 def children_of(fields: Mapping[str, bytes]) -> list[tuple[ChildTurn, bool]]:
-    """The children, and whether each is waited for.
+    """The children, each with whether the turn still waits for it.
 
     Raises:
-        UnreadableRecord: One of them is not as any release writes it.
+        UnreadableRecord: No release wrote one of them.
     """
     with reading("a turn's waiting call", remedy=_REMEDY):
         found = [child for _, value in _of("k", fields) for child in _children(value)]

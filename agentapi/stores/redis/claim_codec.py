@@ -1,4 +1,4 @@
-"""The answer of claim.lua, as our types."""
+"""Reads the answer of claim.lua."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns between Redis's flat hashes and our types."""
+"""Turns, their ends and their events: from and to what Redis stores."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from agentapi.turns.kinds import kind_of
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A flat list of fields and values as a dict."""
-    # A name that is no text is none that any release knows.
+    # A name that is not valid UTF-8 is unknown to every release anyway.
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
@@ -47,7 +47,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """Read a turn's hash.
 
     Raises:
-        UnreadableRecord: It is of a newer release, or not as any release writes it.
+        UnreadableRecord: A newer release wrote it, or no release did.
     """
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
@@ -172,7 +172,7 @@ def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
     """Read a conversation's summary: its text, and how many messages it covers.
 
     Raises:
-        UnreadableRecord: They are something else.
+        UnreadableRecord: They are not what any release writes.
     """
     text, covered = fields
     with _reading_meta():
@@ -180,13 +180,13 @@ def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
 
 
 def calibration_from(field: bytes | None) -> float:
-    """Read a conversation's calibration; raises as `spent_from`."""
+    """Read a conversation's calibration; raises like `spent_from`."""
     with _reading_meta():
         return float(field or 1)
 
 
 def answering_from(field: bytes) -> str | None:
-    """Read the agent that a conversation was handed over to; raises as `spent_from`."""
+    """Read the agent that a conversation was handed over to; raises like `spent_from`."""
     with _reading_meta():
         return field.decode() or None
 
@@ -196,7 +196,7 @@ def _reading_meta() -> AbstractContextManager[None]:
 
 
 def _failures(fields: Mapping[str, bytes]) -> int:
-    """Failures of the model call that comes next; those of calls before it are history."""
+    """Failures of the next model call; failures of earlier calls do not count any more."""
     same_call = fields.get("failures_at") == fields.get("steps", b"0")
     return int(fields.get("failures", 0)) if same_call else 0
 
@@ -206,7 +206,7 @@ def _seconds(value: bytes | None) -> float | None:
 
 
 def outcome_to_json(ending: Ending) -> bytes:
-    """What a turn's hash keeps of its end."""
+    """The outcome that is stored in a turn's hash."""
     completed = ending.status is TurnStatus.COMPLETED
     outcome: dict[str, Any] = {
         "messages": [to_dict(message) for message in ending.messages] if completed else [],
@@ -229,7 +229,7 @@ def ending_event(ending: Ending) -> dict[str, Any]:
 
 
 def parked_event(delay: float, reason: str) -> dict[str, Any]:
-    """Data of the event of a turn that waits without a worker."""
+    """Data of the event of a parked turn."""
     return {"seconds": round(delay, 3), "reason": reason}
 
 
@@ -253,8 +253,9 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
 def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
     """Read an entry of an event stream; its id is the event's number plus one.
 
-    One reader serves many turns, so an entry that this release cannot read keeps its number and
-    is given as `EventType.UNKNOWN`. An end stays an end, whatever its data are.
+    One reader serves many turns, so one bad entry must not stop it: an entry that this release
+    cannot read keeps its number and becomes `EventType.UNKNOWN`. An event that ends a turn stays
+    one, whatever its data are.
     """
     number = int(entry_id.partition(b"-")[0]) - 1
     name = fields.get(b"type", b"").decode(errors="replace")
@@ -274,6 +275,6 @@ _NEEDED: Final[Mapping[EventType, Sequence[str]]] = {
     EventType.DELTA: ("text",),
     EventType.STEP: ("index", "kind", "tools"),
 }
-"""What readers of an event take for granted."""
+"""Fields that readers of an event rely on."""
 
 _ENDS: Final = frozenset(kind.value for kind in EventType if kind.ends)

@@ -13,16 +13,16 @@ from agentapi.stores.calls import Errand, ErrandKind
 log = logging.getLogger("agentapi.store")
 
 _MARK: Final = "\x01"
-"""Errands begin with it; ids of conversations have no control characters."""
+"""Errands begin with this character; conversation ids have no control characters."""
 
-_MOST_TOLD: Final = 10_000
-"""Members remembered as reported; beyond that they are reported again."""
+_MAX_REPORTED: Final = 10_000
+"""Members remembered as reported. When there are more, they are reported again."""
 
-_LONGEST_SHOWN: Final = 200
+_MAX_SHOWN: Final = 200
 
 
 def member_of(errand: Errand) -> str:
-    """How an errand lies in a due index."""
+    """An errand as a member of a due index."""
     return f"{_MARK}{errand.kind}:{errand.turn_id}"
 
 
@@ -30,30 +30,30 @@ class DueReader:
     """Reads members, and leaves out those that this release cannot read."""
 
     def __init__(self) -> None:
-        self._told: set[bytes] = set()
+        self._reported: set[bytes] = set()
 
     def read(self, members: Iterable[tuple[int, bytes]]) -> list[str | Errand]:
-        """Conversations' ids and errands.
+        """Read conversation ids and errands.
 
         Args:
-            members: Of each the partition and the bytes. One that a newer release wrote waits for
-                a newer worker, and keeps this one from no other; it is reported once.
+            members: The partition and the bytes of each. A member that a newer release wrote is
+                reported once and left to a newer worker; the others are read all the same.
         """
         found: list[str | Errand] = []
         for partition, member in members:
             try:
                 found.append(_read(partition, member))
             except ValueError:
-                self._tell(partition, member)
+                self._report(partition, member)
         return found
 
-    def _tell(self, partition: int, member: bytes) -> None:
-        if member in self._told:
+    def _report(self, partition: int, member: bytes) -> None:
+        if member in self._reported:
             return
-        if len(self._told) >= _MOST_TOLD:
-            self._told.clear()
-        self._told.add(member)
-        shown = member[:_LONGEST_SHOWN]
+        if len(self._reported) >= _MAX_REPORTED:
+            self._reported.clear()
+        self._reported.add(member)
+        shown = member[:_MAX_SHOWN]
         log.error(line("due.unreadable", partition=partition, member=shown))
 
 

@@ -1,4 +1,4 @@
-"""Reading the event streams of many turns over one connection."""
+"""Reads the event streams of many turns over one connection."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _xread(
 class EventReader:
     """Waits for the events of any number of turns in one XREAD.
 
-    A waiting read also follows a wake-up stream of its own, so that another thread can end it
-    to change the set of turns. The stream keeps one entry and the cursor is ours, so a wake-up
-    sent before the read began is not lost.
+    A waiting read also follows a wake-up stream of its own: another thread writes to it to end the
+    read and change the set of turns. The stream keeps its last entry and this reader its cursor,
+    so a wake-up sent before the read began is not lost.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:

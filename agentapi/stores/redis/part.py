@@ -33,7 +33,7 @@ class RedisPart:
             return self._scripts.call(name, keys, args)
 
     def _joined(self, turn_id: str) -> tuple[str, str]:
-        """The turn, or the one that its message joined; and the conversation."""
+        """The turn, or the one that its message joined, and the conversation."""
         for _ in range(2):
             with translate_errors(self._settings.redis_url):
                 found = self._client.hmget(turn_keys(turn_id).turn, ["conversation", "into"])

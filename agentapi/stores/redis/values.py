@@ -15,12 +15,12 @@ def all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
 
 
 def wakeup_of(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
-    """The wake-up that a script names; none when it names no turn."""
+    """The wake-up that a script answers with; None when it names no turn."""
     if not turn_id:
         return None
     return Wakeup(conversation_id=conversation_id, turn_id=turn_id.decode(), agent=agent.decode())
 
 
 def milliseconds(seconds: float) -> int:
-    """Time as scripts take it."""
+    """Seconds as the milliseconds that scripts take."""
     return round(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Deletes conversations and turns, in steps so short that nobody else has to wait."""
+"""Deletes conversations and turns, in small steps so that no other request waits for them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
 from orchestrator.gateway.view_conversations import no_conversation
 
-_PATIENCE: Final = 5.0
-"""Seconds beyond a dead worker's lease in which a cancelled turn must have stopped."""
+_MAX_WAIT: Final = 5.0
+"""Seconds, after a dead worker's lease would have expired, for a cancelled turn to stop."""
 
 _PAUSE: Final = 0.2
 
 
 async def delete_conversation(view: TenantView, conversation_id: str) -> None:
-    """Delete a conversation and its turns; those that have not ended are cancelled first.
+    """Delete a conversation and its turns; turns that have not ended are cancelled first.
 
     Raises:
-        NotFound: It does not exist, or is another tenant's.
+        NotFound: There is no such conversation, or it is another tenant's.
         Conflict: A running turn did not stop in time.
-        StoreUnavailable: Redis is out of reach.
+        StoreUnavailable: Redis cannot be reached.
     """
     internal = view.existing(conversation_id)
     store, operation = view.gateway.conversations, uuid.uuid4().hex
     loop = asyncio.get_running_loop()
     # A worker that died holds its turn until its lease ends, so waiting less could be in vain.
-    deadline = loop.time() + view.gateway.settings.lease_ttl + _PATIENCE
+    deadline = loop.time() + view.gateway.settings.lease_ttl + _MAX_WAIT
     dropped = await store.drop(internal, view.tenant, operation)
     while isinstance(dropped, Unended):
         # Newest first: otherwise the end of each would start the next.
@@ -41,8 +41,8 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
             await _cancel_and_forget(view, internal, turn_id)
         if loop.time() > deadline:
             raise Conflict(
-                "a running turn of the conversation was cancelled but has not stopped yet: "
-                "delete the conversation again in a few seconds",
+                "a turn of the conversation is cancelled and has not stopped yet: delete the "
+                "conversation again in a few seconds",
                 code="conversation_busy",
                 retry_after=2,
             )
@@ -55,11 +55,11 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
 
 
 async def delete_turn(view: TenantView, turn: Turn) -> None:
-    """Delete an ended turn, and its one-off conversation if that holds nothing else.
+    """Delete an ended turn, and the conversation made for it if nothing else is in it.
 
     Raises:
-        Conflict: It has not ended.
-        StoreUnavailable: Redis is out of reach.
+        Conflict: The turn has not ended.
+        StoreUnavailable: Redis cannot be reached.
     """
     if not await _forget(view, turn.conversation_id, turn.turn_id):
         raise Conflict(
@@ -85,7 +85,7 @@ async def delete_turn(view: TenantView, turn: Turn) -> None:
 
 
 async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int | None:
-    """The number of messages in the conversation, or None if another turn has some of them."""
+    """The number of messages in a conversation of this turn only; None when there are others."""
     count = seeded
     history = view.history_of(turn.conversation_id)
     async with aclosing(history.up(seeded)) as groups:

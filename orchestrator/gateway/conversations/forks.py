@@ -1,4 +1,4 @@
-"""Where a turn that continues another one runs: behind it, or in a copy of what was before."""
+"""Where a turn that continues another one runs: behind it, or in a copy of the history."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STEP_BYTES: Final = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continuation:
-    """The plan for a turn that continues another.
+    """A plan for a turn that continues another.
 
     Attributes:
         turn: The turn to continue.
-        operation: Names the new turn; a repeat with the same name goes the same way.
-        conversation_id: Public id of the conversation in which it will run.
-        bytes: What is stored for it.
-        place: Where the turn to continue ends, for a copy.
+        operation: Names the new turn; a repeat with the same name makes the same plan.
+        conversation_id: Public id of the conversation in which the new turn will run.
+        bytes: Bytes that will be stored for it.
+        place: Where the turn to continue ends, when the history is to be copied.
     """
 
     turn: Turn
@@ -36,12 +36,12 @@ class Continuation:
     place: Place | None = None
 
     async def make(self, view: TenantView) -> Continuation:
-        """Carry out the plan; if another request was faster, only return another plan.
+        """Carry the plan out. Returns another plan, undone, when somebody else took the place.
 
         Raises:
-            Conflict: The history was changed in the meantime.
-            InvalidRequest: Another plan is needed, and it is too large.
-            StoreUnavailable: Redis is out of reach.
+            Conflict: The history has changed.
+            InvalidRequest: Another plan is needed, and the copy would be too large.
+            StoreUnavailable: Redis cannot be reached.
         """
         if self.place is not None:
             await self._copy(view, self.place)
@@ -71,17 +71,17 @@ class Continuation:
 
 
 async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Continuation:
-    """Plan where a turn that follows a given one will run. Changes nothing.
+    """Plan where a turn that continues a given one is to run. Changes nothing.
 
     Args:
-        view: The caller's.
+        view: The caller's view.
         turn_id: The turn to continue.
         operation: Names the new turn.
 
     Raises:
-        TurnNotFound: It does not exist, or is another tenant's.
+        TurnNotFound: There is no such turn, or it is another tenant's.
         InvalidRequest: There is nothing to continue, or too much to copy.
-        StoreUnavailable: Redis is out of reach.
+        StoreUnavailable: Redis cannot be reached.
     """
     turn = await view.turn(turn_id)
     here = Continuation(
@@ -118,10 +118,8 @@ async def _fork(view: TenantView, here: Continuation) -> Continuation:
 
 
 def _name_beside(view: TenantView, conversation_id: str, name: str) -> str:
-    """A public id in the conversation's partition, always the same for the same name.
-
-    Because both are in one partition, one script can copy from one to the other.
-    """
+    """A public id that follows from a name, in the conversation's partition: a script copies only
+    within one partition."""
     partition = partition_of(conversation_id)
     number = 0
     while True:

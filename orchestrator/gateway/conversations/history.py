@@ -1,4 +1,4 @@
-"""Reads a conversation's history, in pieces so small that nobody else has to wait."""
+"""A conversation's history, read in small pieces so that no other request waits for it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from orchestrator.gateway.conversations.records import Conversations
 
 FIRST_BYTES: Final = 16_384
 PIECE_BYTES: Final = 262_144
-"""Bytes of messages that are read and decoded in one go, within a millisecond or two. Readers that
-may need only a few messages begin with less."""
+"""Bytes of messages that are read and decoded in one step: a millisecond or two. Readers that may
+need only a few messages begin with the smaller number."""
 
 SCAN_MESSAGES: Final = 2_000
-"""Messages that Redis looks through in one step, which takes about a millisecond."""
+"""Messages that Redis searches in one step, about a millisecond of its time."""
 
 SCAN_BYTES: Final = 1_048_576
-"""Bytes that Redis looks through in one step."""
+"""Bytes that Redis searches in one step."""
 
 
 class History:
-    """One tenant's conversation. Reads return None if it does not exist or is another tenant's."""
+    """A tenant's conversation. One that does not exist, or is another tenant's, reads as None."""
 
     def __init__(self, store: Conversations, conversation_id: str, tenant: str) -> None:
-        """Create a reader; it reads nothing yet.
+        """Read nothing yet.
 
         Args:
             store: Where the conversation is.
@@ -50,16 +50,16 @@ class History:
         """Read messages by position until there are enough bytes, at least one.
 
         Args:
-            first: The first position that is wanted.
-            last: The last one.
-            up: Whether to begin at the first position and go up, or at the last and go down.
-            most: Bytes after which no more are read.
+            first: The first position.
+            last: The last position.
+            up: Whether to read from the first position on, or from the last position back.
+            most: Bytes after which reading stops.
 
         Returns:
-            How many messages the history has, and those read, in the order of reading.
+            The number of messages in the history, and those read, in the order of reading.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         reading = Reading(first=first, last=last, up=up, max_bytes=most)
         run = scripts.page(self._conversation_id, self._tenant, reading)
@@ -72,14 +72,14 @@ class History:
         Args:
             start: The first position.
             count: The most messages to read.
-            most: Bytes after which no more are read.
+            most: Bytes after which reading stops.
 
         Returns:
-            How many messages the history has, and those read; fewer than `count` when there are
-            no more, or they are large.
+            The number of messages in the history, and those read; fewer than `count` when there are
+            no more, or when they are large.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         found: list[Message] = []
         total = read = 0
@@ -96,10 +96,10 @@ class History:
         return total, found
 
     async def up(self, first: int) -> AsyncGenerator[list[StoredMessage], None]:
-        """Groups of messages that belong together, oldest first; see `_begins`.
+        """Groups of messages of one turn or item, oldest first; see `_begins`.
 
         Args:
-            first: Position of the first message of a group.
+            first: Position of a message that begins a group.
         """
         group: list[StoredMessage] = []
         most = FIRST_BYTES
@@ -115,10 +115,10 @@ class History:
             yield group
 
     async def down(self, last: int = END) -> AsyncGenerator[list[StoredMessage], None]:
-        """The same groups, newest first; within a group the oldest message still comes first.
+        """The same groups, newest first. Within a group the oldest message is first.
 
         Args:
-            last: Position of the last message of a group.
+            last: Position of a message that ends a group.
         """
         group: list[StoredMessage] = []
         most = FIRST_BYTES
@@ -137,10 +137,10 @@ class History:
             yield group[::-1]
 
     async def seek(self, turn_id: str) -> Place | None:
-        """The position at which a turn, or an item that a client added, ends.
+        """Where a turn, or an item that a client added, ends.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         before: int | None = None
         while True:
@@ -157,11 +157,11 @@ class History:
         """Bytes of the messages up to a position, with their images and files.
 
         Args:
-            last: The position.
-            most: Counting stops once this many bytes are exceeded.
+            last: The last position.
+            most: Bytes after which counting stops.
 
         Raises:
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis cannot be reached.
         """
         at = size = 0
         while at <= last and size <= most:
@@ -176,7 +176,7 @@ class History:
 
 
 def _begins(message: Message, before: Message) -> bool:
-    """Whether a message begins a turn, or what a user said outside of one."""
+    """Whether a message begins a group: a turn, or what a user said outside of any turn."""
     if message.turn_id != before.turn_id:
         return True
     return message.turn_id is None and isinstance(message, UserMessage)
