@@ -224,7 +224,7 @@ async def test_limits_without_workers(script: Script) -> None:
         await agent.run("Go")
     agent.reset_memory()
     assert await agent.run("Go") == "two"
-    with pytest.raises(AgentAPIError, match="turn has spent 2 steps"):
+    with pytest.raises(AgentAPIError, match="turn has spent 2 of 2 steps"):
         await spender(limits=Limits(steps=2)).run("Go")
 
 
