@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Final
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
-from agentapi.errors import ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent, UnknownAgent
 from agentapi.tools import AgentTool, Handoff
 
 INTERNAL: Final = "agentapi."
@@ -121,8 +122,38 @@ def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except AgentAPIError:
+        raise
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        why = (
+            f"{error}; expected a module on the Python path, such as shop.agents"
+            if missing
+            else _described(error, name)
+        )
         raise ConfigurationError(
-            f"AGENTAPI_AGENTS names {name!r}, which cannot be imported: {error}; "
-            "expected a module on the Python path, such as shop.agents"
+            f"AGENTAPI_AGENTS names {name!r}, which cannot be imported: {why}"
         ) from error
+
+
+def _described(error: Exception, module: str) -> str:
+    """One line about an error in a module: its type, its place in the module, and its text."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{kind} at {_short(error.filename)} line {error.lineno}: {error.msg}"
+    # The module's own line rather than a library's, which the user cannot change.
+    lines = [
+        f" at {_short(frame.f_code.co_filename)} line {number}"
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == module
+    ]
+    place = lines[-1] if lines else ""
+    # The text may have several lines, such as that of pydantic's errors.
+    text = " ".join(str(error).split())
+    return f"{kind}{place}: {text}" if text else f"{kind}{place}"
+
+
+def _short(file: str) -> str:
+    """A file's path, relative to the working directory if it is in there."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

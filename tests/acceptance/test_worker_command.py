@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentapi import Settings, load_settings
+from agentapi import ConfigurationError, Settings, load_settings
 from agentapi.testing import assert_completed
 from orchestrator import Orchestrator
 from orchestrator.broker import producer_app
+from orchestrator.stack.worker_command import refuse_shadowed_packages
 from tests.faults import until
 
 AGENTAPI = (sys.executable, "-m", "orchestrator.cli.main")
@@ -163,6 +164,15 @@ def test_a_worker_that_cannot_start_ends_the_command(agents: Path, redis_url: st
     assert "Traceback" not in log
 
 
+def test_a_module_with_a_syntax_error_is_one_line(agents: Path, redis_url: str) -> None:
+    (agents / "mine.py").write_text("agent = ")
+    done = command(agents, "worker", "--agents", "mine", AGENTAPI_REDIS_URL=redis_url)
+    assert done.returncode == 1
+    said = "which cannot be imported: SyntaxError at mine.py line 1: invalid syntax"
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_change_restarts_the_worker(agents: Path, redis_url: str) -> None:
     settings = load_settings(redis_url=redis_url)
     log = agents / "worker.log"
@@ -214,6 +224,15 @@ def test_a_package_that_hides_ours_is_named(agents: Path, place: str) -> None:
     assert done.returncode == 1
     hiding = agents / place.partition("/")[0]
     assert f"{hiding} would be loaded in place of agentapi's own package 'workers'" in done.stderr
+    assert "checkout" not in done.stderr
+
+
+def test_a_checkout_that_hides_the_installed_package_is_recognised(agents: Path) -> None:
+    for package in ("agentapi", "workers", "orchestrator"):
+        (agents / package).mkdir()
+        (agents / package / "__init__.py").touch()
+    with pytest.raises(ConfigurationError, match="this looks like agentapi's own checkout: run it"):
+        refuse_shadowed_packages(agents)
 
 
 def test_the_first_project_runs(tmp_path: Path, redis_url: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -63,6 +65,39 @@ def test_a_registry_finds_agents_and_those_that_their_tools_name(shop: str) -> N
     assert load_agents([shop]) == {"front": front.definition, "other": other.definition}
     # A definition registers like its agent.
     assert by_name([front, front.definition]) == load_agents([shop])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("agent = ", "SyntaxError at broken_shop.py line 1: invalid syntax"),
+        (
+            "import re\nre.compile('(')\n",
+            "PatternError|error at broken_shop.py line 2: missing \\)",
+        ),
+        ("def f():\n    raise KeyError\n\nf()", "KeyError at broken_shop.py line 2$"),
+        ("raise ValueError('one\\n  two')", "ValueError at broken_shop.py line 1: one two$"),
+        ("import re, no_such", "ModuleNotFoundError at broken_shop.py line 1: No module named"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line_with_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_shop.py").write_text(text)
+    said = re.escape("AGENTAPI_AGENTS names 'broken_shop', which cannot be imported: ")
+    with pytest.raises(ConfigurationError, match=f"^{said}({why})") as raised:
+        find_agents(["broken_shop"])
+    assert "\n" not in str(raised.value)
+    assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "nonesuch.agents"])
+def test_a_module_that_does_not_exist_is_named(name: str) -> None:
+    said = "No module named 'nonesuch'; expected a module on the Python path, such as shop.agents"
+    with pytest.raises(ConfigurationError, match=said):
+        find_agents([name])
 
 
 def test_workers_hold_definitions_and_refuse_an_agent_with_a_memory(shop: str) -> None:
