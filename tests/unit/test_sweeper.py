@@ -208,12 +208,24 @@ def test_that_nobody_sweeps_is_told_once(
     fleet: Fleet, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     fleet.elections = [False] * 10
-    for since in (1.0, 4.9, 5.1, 6.0, 0.5, None):
+    fleet.now = 100
+    for since in (1.0, 4.9, 5.1, 6.0, 0.5):
         fleet.since_sweep = since
         sweeper.sweep()
         assert sweeper.absent is (since in (5.1, 6.0))
     words = [record.message.split()[0] for record in caplog.records]
     assert words == ["sweep.absent", "sweep.back"]
-    fleet.now = 6
-    sweeper.sweep()
-    assert sweeper.absent
+
+
+@pytest.mark.parametrize("last", [None, 3600.0])
+def test_a_worker_that_has_just_started_waits_before_it_tells_that_nobody_sweeps(
+    fleet: Fleet, sweeper: Sweeper, caplog: pytest.LogCaptureFixture, last: float | None
+) -> None:
+    fleet.elections = [False] * 10
+    for fleet.now in (0.0, 1.0, 4.9, 5.1):
+        # The last sweep, if there was one, was before the start.
+        fleet.since_sweep = None if last is None else last + fleet.now
+        sweeper.sweep()
+        assert sweeper.absent is (fleet.now > 5)
+    [told] = [record.message for record in caplog.records]
+    assert told == "sweep.absent seconds=5.1"

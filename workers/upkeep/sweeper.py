@@ -162,7 +162,9 @@ class Sweeper:
         self._elected_at = now
         since = election.since_sweep
         self._since = now - self._began if since is None else since
-        self._note_absence(self._since)
+        # When a fleet starts or a worker reloads, the last sweep may be long ago, although nobody
+        # could have swept since. So absence counts from this worker's start at the earliest.
+        self._note_absence(min(self._since, now - self._began))
         return election.elected
 
     def _still_elected(self) -> bool:
