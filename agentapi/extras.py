@@ -26,7 +26,9 @@ def missing_extra(extra: str, purpose: str) -> ConfigurationError:
         purpose: What needs it, such as ``"the gateway"``.
     """
     return ConfigurationError(
-        f"{purpose} needs packages that are not installed: pip install 'agentapi[{extra}]'"
+        f"{purpose} needs packages that are not installed: install agentapi with its extra "
+        f"{extra!r}, such as pip install 'agentapi[{extra}]' "
+        f"(from a checkout: pip install '.[{extra}]')"
     )
 
 

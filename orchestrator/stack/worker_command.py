@@ -77,10 +77,19 @@ def refuse_shadowed_packages(folder: Path, path: Sequence[str] | None = None) ->
         spec = PathFinder.find_spec(package, [str(folder), *(sys.path if path is None else path)])
         where = _place_of(spec)
         if where is not None and where != (_HOME / package).resolve():
+            checkout = (
+                " (this looks like agentapi's own checkout: run it from your project's folder)"
+            )
             raise ConfigurationError(
                 f"{where} would be loaded in place of agentapi's own package {package!r}: "
                 "rename it, or start the worker in a folder without it"
+                f"{checkout if _is_checkout(where.parent) else ''}"
             )
+
+
+def _is_checkout(folder: Path) -> bool:
+    """Whether a folder has all our packages."""
+    return all((folder / package / "__init__.py").is_file() for package in _PACKAGES)
 
 
 def _place_of(spec: ModuleSpec | None) -> Path | None:
