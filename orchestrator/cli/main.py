@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
 
@@ -13,7 +14,6 @@ from orchestrator.cli.console import errors
 
 commands = typer.Typer(
     name="agentapi",
-    help="A distributed runtime for LLM agents on Celery and Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -30,6 +30,24 @@ gateway.register(commands)
 def version() -> None:
     """Print the version."""
     typer.echo(installed_version("agentapi"))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """A distributed runtime for LLM agents on Celery and Redis."""
 
 
 def app() -> None:

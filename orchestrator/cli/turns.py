@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agentapi import EventType, OnAbort, OnBusy, Turn, create_conversation_id
 from agentapi.errors import TurnFailed
-from orchestrator.cli.console import console, errors
+from orchestrator.cli.console import console, counted, errors
 from orchestrator.client import Orchestrator
 
 
@@ -56,7 +56,8 @@ def enqueue(
         result = handle.result(timeout=timeout)
         console.print(result.text, markup=False, highlight=False)
         errors.print(
-            f"[dim]{handle.turn_id}: {result.steps} steps, {result.usage.total_tokens} tokens[/dim]"
+            f"[dim]{handle.turn_id}: {counted(result.steps, 'step')}, "
+            f"{counted(result.usage.total_tokens, 'token')}[/dim]"
         )
 
 
@@ -80,7 +81,7 @@ def chat(
                 _print_history(orchestrator, conversation_id)
             elif said == "/reset":
                 dropped = orchestrator.reset(conversation_id)
-                console.print(f"[dim]{dropped} messages deleted[/dim]")
+                console.print(f"[dim]{counted(dropped, 'message')} deleted[/dim]")
             elif said:
                 _say(orchestrator, agent, conversation_id, said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agentapi import TurnFailed
 from agentapi.errors import TurnTimeout
+from agentapi.providers.builtin import providers
+from agentapi.providers.choice import model_choices
+from orchestrator.cli.console import counted
 from orchestrator.client import Orchestrator
 from orchestrator.demo.check import check_history
 from orchestrator.demo.report import print_report, totals
@@ -48,8 +52,10 @@ def run_demo(
         Whether every history holds exactly its turns, in order, and every worker served.
 
     Raises:
-        AgentAPIError: The stack does not start.
+        AgentAPIError: The stack does not start, or the provider has no key.
     """
+    # Workers take the key from this environment. Without it, every turn would fail by itself.
+    asyncio.run(_check(provider))
     shutil.rmtree(folder, ignore_errors=True)
     stack = Stack(
         folder,
@@ -70,6 +76,20 @@ def run_demo(
     finally:
         with console.status("stopping"):
             stack.stop()
+
+
+async def _check(provider: str) -> None:
+    """Create a client of the provider, without a call.
+
+    Raises:
+        InvalidAgent: There is no such provider.
+        ProviderMisconfigured: Its key is not set.
+    """
+    try:
+        for choice in model_choices("demo", provider, None):
+            providers.get(choice.provider)
+    finally:
+        await providers.aclose()
 
 
 def _requests(conversations: int, turns: int) -> list[TurnRequest]:
@@ -123,13 +143,13 @@ def _run(
     if len(served) < len(stack.workers):
         problems.append(f"{len(served)} of {len(stack.workers)} workers served")
     print_report(console, by_conversation, messages, totals(ended, elapsed))
-    console.print(f"Flower saw {_tasks_in_flower(stack)} tasks")
+    console.print(f"Flower saw {counted(_tasks_in_flower(stack), 'task')}")
     for problem in problems:
         console.print(f"[red]wrong[/red] {problem}")
     if not problems:
         console.print(
             f"[green]all is well[/green]: {len(by_conversation)} histories hold exactly their "
-            f"turns, in order; {len(served)} workers served"
+            f"turns, in order; {counted(len(served), 'worker')} served"
         )
     return not problems
 

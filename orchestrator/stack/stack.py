@@ -6,16 +6,20 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
+import redis
+from kombu.exceptions import OperationalError
 
 from agentapi import Settings, load_settings
 from agentapi.errors import ConfigurationError
-from orchestrator.broker import producer_app
+from agentapi.redis.connection import connect, translate_errors
+from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.stack.processes import Child, free_port, stop_all
 from orchestrator.stack.valkey import start_valkey
 from orchestrator.stack.worker_command import worker_command
@@ -81,10 +85,14 @@ class Stack:
 
         Raises:
             ConfigurationError: A process does not start. The message shows the end of its log.
+            StoreUnavailable: The server that is running already cannot be reached.
+            BrokerUnavailable: The broker was lost while the workers started.
         """
         try:
             if self._own_redis is None:
                 self.valkey, self.redis_url = start_valkey(self.folder)
+            else:
+                self._check_redis()
             for _ in range(self._count):
                 self.start_worker()
             if self._with_flower:
@@ -99,6 +107,11 @@ class Stack:
             # Half a stack would keep running without anybody who stops it.
             raise
         return self
+
+    def _check_redis(self) -> None:
+        """Ask the server before any process starts: workers would wait for it, and not say why."""
+        with closing(connect(self.settings)) as client, translate_errors(self.redis_url):
+            client.ping()
 
     @property
     def settings(self) -> Settings:
@@ -211,6 +224,7 @@ class Stack:
 
         Raises:
             ConfigurationError: A process has ended, or the time is up.
+            BrokerUnavailable: The broker cannot be reached.
         """
         deadline = time.monotonic() + timeout
         app = producer_app(self.settings)
@@ -218,7 +232,10 @@ class Stack:
             while True:
                 for child in self.children:
                     child.check()
-                answers = app.control.ping(timeout=0.5, limit=count)
+                try:
+                    answers = app.control.ping(timeout=0.5, limit=count)
+                except (OperationalError, OSError, redis.RedisError) as error:
+                    raise broker_unavailable(self.settings, error) from error
                 if len(answers) >= count:
                     return
                 if time.monotonic() > deadline:

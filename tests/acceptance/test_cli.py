@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from agentapi.errors import BrokerUnavailable
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
 from tests.faults import until
@@ -94,6 +96,35 @@ def test_errors_are_one_line(stack: Stack) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("InvalidInput: 'nonsense' is not a turn id")
     assert "Traceback" not in done.stderr
+
+
+def test_the_version() -> None:
+    for asked in ("version", "--version"):
+        done = agentapi(asked, redis_url="")
+        assert (done.returncode, done.stdout) == (0, f"{version('agentapi')}\n")
+
+
+def test_the_demo_wants_the_providers_key_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = agentapi("demo", "--provider", "openai", redis_url="")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("ProviderMisconfigured: OPENAI_API_KEY is not set")
+    assert done.stderr.count("\n") == 1
+
+
+def test_up_without_its_server_is_one_line() -> None:
+    done = agentapi("up", redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("StoreUnavailable: ")
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_workers_cannot_be_asked_without_their_broker(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(BrokerUnavailable, match="is out of reach"):
+        stack.wait_for_workers(1)
 
 
 def test_the_demo_checks_itself_and_leaves_nothing_running(tmp_path: Path) -> None:
