@@ -10,10 +10,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agentapi import EventType, OnAbort, OnBusy, Turn, create_conversation_id
+from agentapi import EventType, OnAbort, OnBusy, Turn, TurnResult, create_conversation_id
 from agentapi.errors import TurnFailed
 from orchestrator.cli.console import console, counted, errors
 from orchestrator.client import Orchestrator
+from orchestrator.handle import TurnHandle
 
 
 def register(app: typer.Typer) -> None:
@@ -53,12 +54,24 @@ def enqueue(
             console.print(f"turn          {handle.turn_id}", highlight=False)
             console.print(f"conversation  {handle.conversation_id}", highlight=False)
             return
-        result = handle.result(timeout=timeout)
+        result = _wait(handle, timeout)
         console.print(result.text, markup=False, highlight=False)
         errors.print(
             f"[dim]{handle.turn_id}: {counted(result.steps, 'step')}, "
             f"{counted(result.usage.total_tokens, 'token')}[/dim]"
         )
+
+
+def _wait(handle: TurnHandle, timeout: float) -> TurnResult:
+    """Wait for the result, and say when the turn needs somebody's approval."""
+    for event in handle.events(timeout=timeout):
+        if event.type is EventType.PARKED and event.data.get("reason") == "approval":
+            errors.print(
+                f"waits for approval: agentapi pending {handle.turn_id}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    return handle.result(timeout=timeout)
 
 
 def chat(

@@ -119,10 +119,25 @@ def _changes_in(folder: Path) -> Changes:
     with needs_extra("reload", "--reload"):
         import watchfiles
 
+    is_python = watchfiles.PythonFilter()
+
+    def is_watched(change: watchfiles.Change, path: str) -> bool:
+        return is_python(change, path) and not _is_installed(Path(path), folder)
+
     async def changes() -> AsyncIterator[str]:
-        async for found in watchfiles.awatch(folder, watch_filter=watchfiles.PythonFilter()):
+        async for found in watchfiles.awatch(folder, watch_filter=is_watched):
             yield ",".join(sorted({path.removeprefix(f"{folder}/") for _, path in found}))
 
     # The watcher logs each change of a file that it filters out.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     return changes
+
+
+def _is_installed(path: Path, folder: Path) -> bool:
+    """Whether a file belongs to a virtual environment inside the folder, whatever its name."""
+    inside = path.relative_to(folder).parents if path.is_relative_to(folder) else ()
+    # The last parent is the folder itself, which may be an environment that holds the project.
+    return any(
+        parent.name == "site-packages" or (folder / parent / "pyvenv.cfg").is_file()
+        for parent in inside[:-1]
+    )

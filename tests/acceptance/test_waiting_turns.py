@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +77,30 @@ def test_an_approval_outlives_everything_but_redis(
     again = agentapi("approve", turn.turn_id, second, redis_url=stack.redis_url)
     assert again.returncode == 1
     assert again.stderr.startswith("CallNotPending")
+
+
+def test_a_command_that_waits_says_that_its_turn_needs_approval(
+    stack: Stack, orchestrator: Orchestrator
+) -> None:
+    command = subprocess.Popen(
+        [*(sys.executable, "-m", "orchestrator.cli.main", "enqueue", "tools"),
+         *('/sign {"paper": "a"}', "--wait")],
+        env={**os.environ, "AGENTAPI_REDIS_URL": stack.redis_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        assert command.stderr is not None
+        said, _, turn_id = command.stderr.readline().strip().rpartition(" ")
+        assert said == "waits for approval: agentapi pending"
+        turn = orchestrator.turn(turn_id)
+        turn.approve(turn.pending()[0].call_id)
+        reply, _ = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    assert command.returncode == 0
+    assert "signed a" in reply
 
 
 def test_children_run_beside_each_other_on_all_workers_and_outlive_one(

@@ -176,9 +176,17 @@ def test_a_module_with_a_syntax_error_is_one_line(agents: Path, redis_url: str) 
 def test_a_change_restarts_the_worker(agents: Path, redis_url: str) -> None:
     settings = load_settings(redis_url=redis_url)
     log = agents / "worker.log"
+    environment = agents / "venv"
+    packages = environment / "lib" / "python3" / "site-packages"
+    for each in (packages, environment / "bin"):
+        each.mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
     with worker(agents, redis_url, "--agents", "mine", "--reload") as process:
         wait_for(settings, "worker")
         ask(settings, "first")
+        # Before the change of the agents: it would be the first that the log names.
+        (packages / "six.py").write_text("x = 1")
+        (environment / "bin" / "activate_this.py").touch()
         (agents / "mine.py").write_text("agent = ")
         until(lambda: "waits_for=change" in log.read_text())
         define(agents, "second")
@@ -186,6 +194,8 @@ def test_a_change_restarts_the_worker(agents: Path, redis_url: str) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
     assert "fleet.restarting changed=mine.py" in log.read_text()
+    for installed in ("six.py", "activate_this.py"):
+        assert installed not in log.read_text()
 
 
 def command(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
