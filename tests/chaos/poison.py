@@ -215,7 +215,8 @@ def report(outcome: PoisonOutcome, console: Console) -> None:
         publish(
             "poison",
             [
-                f"{plan.poison} of {plan.weapon} among {plan.innocents}, {plan.workers} workers",
+                f"{plan.innocents} innocents, {plan.poison} poison ({plan.weapon}), "
+                f"{plan.workers} workers",
                 str(failed),
                 f"{added.median:.1f} / {added.largest:.1f} s",
                 str(len(outcome.deaths)),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import httpx2
 import pytest
 import uvicorn
 
@@ -86,6 +87,10 @@ def test_the_browser_guide(page_server: tuple[Path, str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert '"end":"completed","last":"You said: Hello from a page"' in done.stdout
+    assert httpx2.get(f"{base}/turns/not-a-turn/events").status_code == 400
+    unknown = "000-0123456789abcdef0123456789abcdef"
+    assert httpx2.get(f"{base}/turns/{unknown}/events").status_code == 404
+    assert httpx2.post(f"{base}/messages", json={"text": " "}).status_code == 400
     html = (folder / "static/index.html").read_text()
     assert "chat.js" in html
     assert set(re.findall(r"\b(ask|follow)\(", html)) <= set(re.findall(r"function (\w+)", script))

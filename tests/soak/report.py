@@ -49,9 +49,10 @@ def rows(outcome: SoakOutcome) -> list[list[str]]:
 
 def counts(outcome: SoakOutcome) -> str:
     """What was done, in a sentence."""
+    problems = len(outcome.problems)
     faults = ", ".join(f"{name} {count}" for name, count in sorted(outcome.faults.items()))
     return (
         f"{outcome.plan.minutes:g} minutes, {sum(outcome.visits.values()):,} visits, "
         f"{sum(outcome.refused.values())} refused while Redis was away, "
-        f"{len(outcome.problems)} problems; faults: {faults or 'none'}"
+        f"{problems} problem{'' if problems == 1 else 's'}; faults: {faults or 'none'}"
     )
