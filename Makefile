@@ -16,6 +16,7 @@ FAULTS ?=
 SOAK ?=
 FUZZ ?=
 BENCH ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test newest chaos faults fuzz soak bench docs check format lock clean
@@ -39,7 +40,7 @@ up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; 
 
 test: $(READY) ## Run all tests, with real servers and worker processes; fails below 90 % coverage
 	rm -rf .coverage && mkdir .coverage
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --durations=20
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
