@@ -12,9 +12,10 @@ from rich.text import Text
 
 from agentapi import EventType, OnAbort, OnBusy, Turn, TurnResult, create_conversation_id
 from agentapi.errors import TurnFailed
-from orchestrator.cli.console import console, counted, errors
+from orchestrator.cli.console import console, errors
 from orchestrator.client import Orchestrator
 from orchestrator.handle import TurnHandle
+from orchestrator.wording import counted
 
 
 def register(app: typer.Typer) -> None:

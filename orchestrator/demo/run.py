@@ -16,13 +16,13 @@ from agentapi import TurnFailed
 from agentapi.errors import TurnTimeout
 from agentapi.providers.builtin import providers
 from agentapi.providers.choice import model_choices
-from orchestrator.cli.console import counted
 from orchestrator.client import Orchestrator
 from orchestrator.demo.check import check_history
 from orchestrator.demo.report import print_report, totals
 from orchestrator.handle import TurnHandle
 from orchestrator.stack import Stack
 from orchestrator.turn_request import TurnRequest
+from orchestrator.wording import counted
 
 AGENTS = ("support", "research", "edit", "summarise", "analyse", "plan")
 
