@@ -59,12 +59,12 @@ def test_work_that_returns_unasked_is_started_again() -> None:
 
 def test_work_that_cannot_go_on_ends_the_process() -> None:
     told: list[str] = []
-    ended = threading.Event()
+    ended, checked = threading.Event(), threading.Event()
 
     def fatal(name: str) -> None:
         told.append(name)
         ended.set()
-        threading.Event().wait(WAIT)
+        checked.wait(WAIT)
 
     def work(_: Service) -> None:
         raise RuntimeError
@@ -74,6 +74,8 @@ def test_work_that_cannot_go_on_ends_the_process() -> None:
     assert ended.wait(WAIT)
     assert told == ["worker"]
     assert service.status().in_a_row == MAX_FAILURES
+    checked.set()
+    assert service.stop()
 
 
 def test_progress_forgives() -> None:
