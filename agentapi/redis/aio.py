@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar, cast
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import ExponentialWithJitterBackoff
 
 from agentapi.redis.connection import (
     SENTINEL_TIMEOUTS,
@@ -41,10 +40,7 @@ def connect(
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
-    backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
-    # As on threads: only lost connections are retried, timeouts are not.
-    retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
-    options = {**connection_options(settings, block), "retry": retry}
+    options = connection_options(settings, block, Retry)
     try:
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)

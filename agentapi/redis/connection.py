@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -35,6 +35,9 @@ from agentapi.errors import (
 )
 from agentapi.settings import Settings, without_password
 
+if TYPE_CHECKING:
+    from redis.asyncio.retry import Retry as AsyncRetry
+
 
 def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
     """A pooled client of `settings.redis_url`. Connects when first used.
@@ -48,10 +51,7 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
     Raises:
         ConfigurationError: The URL is not a Redis URL.
     """
-    # A cut connection is worth another try. A timeout is not: the caller has waited long enough.
-    backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
-    retry = Retry(backoff, retries=2, supported_errors=(redis.ConnectionError,))
-    options = {**connection_options(settings, block), "retry": retry}
+    options = connection_options(settings, block, Retry)
     try:
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)
@@ -74,13 +74,18 @@ SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
 """Seconds; a sentinel that does not answer in time is skipped."""
 
 
-def connection_options(settings: Settings, block: float | None) -> dict[str, Any]:
+def connection_options(
+    settings: Settings, block: float | None, retry: type[Retry] | type[AsyncRetry]
+) -> dict[str, Any]:
     """Options of every connection, for threads and event loops alike.
 
     Args:
         settings: The timeout.
         block: The longest wait of a blocking read in seconds; None without blocking reads.
+        retry: The kind of retries: for threads or for event loops.
     """
+    # A cut connection is worth another try. A timeout is not: the caller has waited long enough.
+    backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     timeout = settings.redis_timeout
     return {
         # A blocking read is silent for as long as it waits, which must not count as a timeout.
@@ -90,6 +95,7 @@ def connection_options(settings: Settings, block: float | None) -> dict[str, Any
         # Valkey has no such notifications. With them on, redis-py does not notice that a pooled
         # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "retry": retry(backoff, retries=2, supported_errors=(redis.ConnectionError,)),
     }
 
 
