@@ -131,7 +131,7 @@ class ProducerProcess:
     def __init__(self, python: str, module: str, env: dict[str, str], log: Path) -> None:
         self._log = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, str(LAUNCH), python, "-m", module, "producer"],
+            [sys.executable, str(LAUNCH), str(os.getpid()), python, "-m", module, "producer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

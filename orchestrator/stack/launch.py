@@ -1,4 +1,4 @@
-"""Run a program that ends when its parent dies: ``python launch.py PROGRAM ARGS...``.
+"""Run a program that ends when its parent dies: ``python launch.py PARENT PROGRAM ARGS...``.
 
 A parent that is killed with SIGKILL cannot stop its children. On Linux the kernel does it for
 the parent (prctl(2), PR_SET_PDEATHSIG, which survives execve).
@@ -19,7 +19,10 @@ def main() -> None:
     if sys.platform == "linux":
         # SIGTERM, so that workers still hand their turns back.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
+    # A parent that died before the call above sends no signal any more.
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(f"{sys.argv[2]} was not started: the process that starts it has ended")
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Child:
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 # The launcher ends the child with this process, even if this process is killed.
-                [sys.executable, str(LAUNCH), *command],
+                [sys.executable, str(LAUNCH), str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -146,7 +147,7 @@ class WorkerFleet:
         """Start a process and wait for its end; returns its exit code, or minus its signal."""
         process = await asyncio.create_subprocess_exec(
             # On Linux it gets SIGTERM if this process dies without a chance to send one.
-            *(sys.executable, str(LAUNCH), *self._commands[name]),
+            *(sys.executable, str(LAUNCH), str(os.getpid()), *self._commands[name]),
             stdin=asyncio.subprocess.DEVNULL,
             env=self._env,
             # Ctrl-C reaches only this process, which passes it on once.

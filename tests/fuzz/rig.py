@@ -106,6 +106,8 @@ class Rig:
             with self.innocent(agent):
                 pass
         self.producer.enqueue(INNOCENT, "Hello").result(BOUND)
+        # Otherwise it starts with the first turn whose end somebody has to wait for.
+        self.producer.follower.start()
         # What there is when nothing happens.
         self.watch.begin(self.runtime)
 
