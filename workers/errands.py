@@ -103,6 +103,7 @@ class Errands:
             parent_id=parent.turn_id,
             depth=parent.depth + 1,
             budget=child.budget,
+            context=child.context_of(parent.context),
             idle_time=None if child.lasting else self.settings.turn_retention,
         )
 

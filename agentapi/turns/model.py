@@ -95,6 +95,7 @@ class TurnSpec:
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
+        context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
     """
 
     turn_id: str
@@ -112,6 +113,7 @@ class TurnSpec:
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+    context: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import is_internal, load_agents, unknown_agent
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
@@ -115,7 +116,11 @@ def _agents(reply: object) -> tuple[str, ...]:
 
 
 class AgentDirectory:
-    """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers."""
+    """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers.
+
+    Attributes:
+        definitions: The agents of `AGENTAPI_AGENTS` by name; empty if it is not set.
+    """
 
     def __init__(self, settings: Settings, census: WorkerCensus) -> None:
         """Import the modules of `AGENTAPI_AGENTS`, if it is set.
@@ -124,7 +129,10 @@ class AgentDirectory:
             AgentAPIError: A module cannot be used.
         """
         self._census = census
-        self._fixed = tuple(sorted(load_agents(settings.agents))) if settings.agents else None
+        self.definitions: Mapping[str, AgentDefinition] = (
+            load_agents(settings.agents) if settings.agents else {}
+        )
+        self._fixed = tuple(sorted(self.definitions)) if settings.agents else None
 
     async def names(self, max_age: float | None = None) -> tuple[str, ...]:
         """All names, sorted.

@@ -97,6 +97,7 @@ class NewMessage:
         digest: Digest of the request if the caller named it; see `digest_of`.
         on_busy: See `TurnRequest`; None takes the setting.
         on_abort: See `TurnRequest`; None takes the setting.
+        context: See `TurnRequest`.
     """
 
     agent: str
@@ -110,6 +111,7 @@ class NewMessage:
     stream: bool = False
     on_busy: OnBusy | None = OnBusy.ENQUEUE
     on_abort: OnAbort | None = OnAbort.DROP
+    context: Mapping[str, Any] | None = None
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
@@ -137,7 +139,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
-        turn = new_turn(request, {}, view.gateway.settings)
+        turn = new_turn(request, view.gateway.agents.definitions, view.gateway.settings)
         admission = _admission(turn, destination)
         # Counted before it is written: two gateways could otherwise both take the last free place.
         new = await view.gateway.ledger.admit(view.tenant, admission)
@@ -200,11 +202,14 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         stream=message.stream,
         on_busy=message.on_busy,
         on_abort=message.on_abort,
+        context=message.context,
     )
 
 
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
     size = len(turn.input.encode())
+    if turn.context is not None:
+        size += len(orjson.dumps(dict(turn.context)))
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,

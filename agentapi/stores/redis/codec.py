@@ -75,6 +75,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["budget"] = spec.budget.to_json()
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    if spec.context is not None:
+        fields["context"] = orjson.dumps(dict(spec.context))
     return fields
 
 
@@ -98,6 +100,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "attachments": tuple(
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
+        "context": _object(fields["context"]) if "context" in fields else None,
     }
 
 
