@@ -197,7 +197,7 @@ def _nested(depth: int) -> dict[str, Any]:
     ],
 )
 def test_what_json_cannot_express_is_refused(value: object) -> None:
-    with pytest.raises(InvalidContext, match="context .*expected"):
+    with pytest.raises(InvalidContext, match=r"context .*expected"):
         stored_context(value, None)
 
 

@@ -476,9 +476,8 @@ async def test_in_process_the_context_is_checked_first(script: Script) -> None:
     assert model.requests[0].system_prompt == "You help Ann (gold)."
     with pytest.raises(PromptFailed, match="raised ZeroDivisionError"):
         await Agent(system_prompt=raises).run("Go")
-    with pytest.raises(ToolsFailed, match="returned a int"):
-        broken: Any = lambda turn: 7  # noqa: E731
-        await Agent(tools=broken).run("Go")
+    with pytest.raises(ToolsFailed, match="its tools function returned a int"):
+        await Agent(tools=returns_a_number).run("Go")
 
 
 def test_a_producer_that_knows_the_agent_refuses_at_once(eager_orchestrator: Eager) -> None:
