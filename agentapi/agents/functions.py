@@ -196,7 +196,7 @@ class FunctionCaller:
         try:
             async with deadline:
                 if _is_async(function):
-                    result = await function(self.context)
+                    result = function(self.context)
                 else:
                     # In a thread: it is the user's code and may block.
                     result = await run_in_tool_thread(lambda: function(self.context))

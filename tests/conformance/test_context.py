@@ -8,7 +8,7 @@ import orjson
 
 from agentapi.stores import Ending, Suspended
 from agentapi.stores.redis.codec import spec_to_fields
-from agentapi.turns import ChildTurn, HeldCalls, NewTurn, TurnStatus, step_to_json
+from agentapi.turns import ChildTurn, HeldCalls, NewTurn, Step, TurnStatus, step_to_json
 from tests.conformance.stores import Bench, C, model_step, tool_step
 
 CONTEXT = {"name": "Ann", "tags": ["a"]}
@@ -34,7 +34,7 @@ def test_an_empty_context_is_not_none(bench: Bench) -> None:
 def test_the_journal_keeps_what_functions_returned(bench: Bench) -> None:
     turn_id = bench.enqueue()
     lease = bench.claim(turn_id).lease
-    steps = [
+    steps: list[Step] = [
         replace(model_step("c1"), prompt="You help Ann.", offered=("look", "files/*")),
         tool_step("c1"),
         replace(model_step("c2"), prompt="", offered=()),
