@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,12 +42,30 @@ def check_prompt(agent: str, prompt: object, context: ContextType[Any] | None) -
     """
     if isinstance(prompt, str):
         return
-    if not callable(prompt) or inspect.isclass(prompt):
+    if not callable(prompt) or inspect.isclass(prompt) or isinstance(prompt, BaseTool):
         raise InvalidAgent(
             f"agent {agent!r}: system_prompt is {shown(prompt)}: expected text, or a function "
             "that takes a TurnContext and returns text"
         )
     check_function(agent, "system_prompt", prompt, context, returns="text")
+
+
+def as_tools(agent: str, tools: object) -> tuple[Sequence[object], ToolsFunction[Any] | None]:
+    """Split `Agent(tools=...)` into a list and a function; one of them is empty.
+
+    Raises:
+        InvalidAgent: It is neither a list nor a function.
+    """
+    # A tool can be called as well, but was meant to be in a list.
+    single = isinstance(tools, BaseTool) or inspect.isclass(tools)
+    if callable(tools) and not single:
+        return (), tools
+    if single or isinstance(tools, str) or not isinstance(tools, Iterable):
+        raise InvalidAgent(
+            f"agent {agent!r}: tools is {shown(tools)}: expected a list of tools, or a function "
+            "that takes a TurnContext and returns such a list"
+        )
+    return tuple(tools), None
 
 
 def check_function(
