@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -183,7 +184,7 @@ class FunctionCaller:
     Attributes:
         agent: Name of the agent, for errors.
         context: What the functions get.
-        timeout: Seconds that a call may take.
+        timeout: Seconds that a call may take; the wait for a thread does not count.
     """
 
     agent: str
@@ -210,14 +211,27 @@ class FunctionCaller:
         self, what: str, function: Callable[[TurnContext[Any]], Any], failure: type[AgentAPIError]
     ) -> Any:
         where = f"agent {self.agent!r}: {what}={shown_function(function)}"
-        deadline = asyncio.timeout(self.timeout)
+        loop = asyncio.get_running_loop()
+        deadline = asyncio.timeout(None)
+
+        def begin() -> None:
+            # The turn may have been stopped while it waited for a thread.
+            with contextlib.suppress(RuntimeError):
+                deadline.reschedule(loop.time() + self.timeout)
+
+        def in_thread() -> Any:
+            # Only now: a worker whose threads are all taken must not fail other turns' prompts.
+            loop.call_soon_threadsafe(begin)
+            return function(self.context)
+
         try:
             async with deadline:
                 if _is_async(function):
+                    begin()
                     result = function(self.context)
                 else:
                     # In a thread: it is the user's code and may block.
-                    result = await run_in_tool_thread(lambda: function(self.context))
+                    result = await run_in_tool_thread(in_thread)
                 return await result if inspect.isawaitable(result) else result
         except (TurnVetoed, ProviderUnavailable):
             # The function ends the turn, or says that another attempt may help.

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentapi.turns.context import ContextT, TurnContext
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ToolContext(TurnContext[ContextT]):
     """The turn and the call, for tools that declare a parameter of this type, and for hooks.
 

@@ -29,9 +29,11 @@ from agentapi import (
     handoff,
     tool,
 )
+from agentapi.agents.functions import FunctionCaller
 from agentapi.errors import ProviderUnavailable
 from agentapi.stores.redis.calls_codec import held_to_json
 from agentapi.testing import ScriptedProvider, assert_failed, call, calls, says
+from agentapi.tools.threads import limit_tool_threads, run_in_tool_thread
 from agentapi.turns import ChildTurn, HeldCalls
 from agentapi.turns.context import GATEWAY_LABELS
 from orchestrator import AsyncOrchestrator, Orchestrator, TurnRequest
@@ -205,6 +207,45 @@ def test_a_prompt_that_fails_ends_its_turn_and_no_more(
     assert turn.info().attempt == 1
     assert orchestrator.enqueue("good", "Go").result().text == "Hi."
     assert "secret words" not in caplog.text
+
+
+def test_contexts_can_be_made_for_tests() -> None:
+    assert greet(TurnContext[Shopper](conversation_id="c", turn_id="t", context=ANN)) == (
+        "You help Ann (gold)."
+    )
+    context = ToolContext[Shopper](conversation_id="c", turn_id="t", call_id="k", context=ANN)
+    assert plan(context) == "gold None"
+    assert context.idempotency_key == "t:k"
+
+
+async def test_the_wait_for_a_thread_does_not_count() -> None:
+    limit_tool_threads(asyncio.get_running_loop(), 1)
+    release = threading.Event()
+    holds = asyncio.create_task(run_in_tool_thread(release.wait))
+    turn = TurnContext[Any](conversation_id="c", turn_id="t")
+    caller = FunctionCaller(agent="a", context=turn, timeout=0.05)
+    waits = asyncio.create_task(caller.prompt(lambda turn: "made"))
+    await asyncio.sleep(0.15)
+    assert not waits.done()
+    release.set()
+    assert await waits == "made"
+    await holds
+
+
+async def test_a_turn_may_be_stopped_while_it_waits_for_a_thread() -> None:
+    limit_tool_threads(asyncio.get_running_loop(), 1)
+    release = threading.Event()
+    turn = TurnContext[Any](conversation_id="c", turn_id="t")
+    caller = FunctionCaller(agent="a", context=turn, timeout=0.05)
+    running = asyncio.create_task(caller.prompt(lambda turn: str(release.wait())))
+    waits = asyncio.create_task(caller.prompt(lambda turn: "made"))
+    await asyncio.sleep(0)
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    with pytest.raises(PromptFailed, match=r"took longer than 0\.05 s"):
+        await running
+    release.set()
 
 
 def test_a_prompt_may_end_the_turn_or_ask_for_another_attempt(
