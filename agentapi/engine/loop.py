@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.reply_format import InvalidReply
+from agentapi.engine.requested import NOTHING_REQUESTED, AgentRequest, Requested
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -78,6 +77,7 @@ class TurnRun:
         book: What has become of calls that waited.
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
+        requested: What the turn's request decides.
     """
 
     agent: AgentDefinition
@@ -91,8 +91,10 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    requested: Requested = NOTHING_REQUESTED
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
+    _request: AgentRequest = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
@@ -182,6 +184,7 @@ class TurnRun:
 
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
+        self._request = self.requested.of(agent)
         self._provider = self.connect(agent)
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
@@ -221,9 +224,11 @@ class TurnRun:
         """Call the model; its response is the next step."""
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
-        call = _Call(agent, self._provider, messages, self.history.summary, self._blobs)
+        call = _Call(
+            agent, self._request, self._provider, messages, self.history.summary, self._blobs
+        )
         # Structured output is shown once it is valid, in the form in which it is stored.
-        shown = self.log if agent.output is None else NoLog()
+        shown = self.log if self._request.reply is None else NoLog()
         answer = await call_model(
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
@@ -242,13 +247,13 @@ class TurnRun:
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _to_step(agent, call.tools, message, usage))
+        await self._take(await _to_step(self._request, call.tools, message, usage))
 
     async def _take(self, step: ModelStep) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and agent.output is not None and valid and message.content:
+        if self.stream and self._request.reply is not None and valid and message.content:
             await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
@@ -260,8 +265,8 @@ class TurnRun:
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
-                f"its output_type: raise Agent(output_retries=...), or say in its prompt what is "
-                f"wanted. The last time: {step.rejected}"
+                "its output_type or the requested JSON: raise Agent(output_retries=...), or say in "
+                f"its prompt what is wanted. The last time: {step.rejected}"
             )
 
 
@@ -271,12 +276,14 @@ class _Call:
     def __init__(
         self,
         agent: AgentDefinition,
+        request: AgentRequest,
         provider: Provider,
         messages: Sequence[Message],
         summary: str,
         blobs: Fetch,
     ) -> None:
         self._agent = agent
+        self._request = request
         self._provider = provider
         self._messages = messages
         self._summary = summary
@@ -290,15 +297,16 @@ class _Call:
         self.tools = await agent.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        self._prompt = with_summary(agent.system_prompt, self._summary)
+        self._prompt = with_summary(self._request.prompt(agent.system_prompt), self._summary)
         return ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=self._prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
-            output=agent.output.spec if agent.output else None,
+            output=self._request.reply.spec if self._request.reply else None,
             blobs=blobs,
+            sampling=self._request.sampling,
         )
 
     def calibration(self, counted: int) -> float | None:
@@ -315,18 +323,18 @@ class _Call:
 
 
 async def _to_step(
-    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
+    request: AgentRequest, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
-    if agent.output is None:
+    if request.reply is None:
         return ModelStep(message=message, usage=usage)
     try:
-        _, text = agent.output.read(message.content)
-    except ValidationError as error:
-        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
+        text = request.reply.read(message.content)
+    except InvalidReply as error:
+        return ModelStep(message=message, usage=usage, rejected=str(error))
     return ModelStep(message=replace(message, content=text), usage=usage)
 
 
