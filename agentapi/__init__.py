@@ -77,6 +77,7 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.budget import Limits
+from agentapi.turns.request_policy import RequestPolicy
 
 __all__ = [
     # Agents
@@ -88,6 +89,7 @@ __all__ = [
     "Limits",
     "LoginRefused",
     "McpServer",
+    "RequestPolicy",
     "Tool",
     "ToolContext",
     "ToolFailed",

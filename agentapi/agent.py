@@ -29,6 +29,7 @@ from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
+from agentapi.turns.request_policy import RequestPolicy
 
 
 class Agent(DefinedAgent[OutputT, ContextT]):
@@ -55,6 +56,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        accepts: RequestPolicy | None = None,
         memory: Memory | None = None,
         context_type: type[ContextT] | None = None,
     ) -> None:
@@ -87,6 +89,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            accepts: What requests to the gateway may decide about its turns, such as
+                ``RequestPolicy(instructions="refuse")``; `AGENTAPI_REQUEST_POLICY` when not given.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
             context_type: The type of the `context` that producers send with a turn: a pydantic
                 model, a dataclass or a `TypedDict`. When not given, any JSON object is accepted,
@@ -114,6 +118,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                accepts=accepts,
                 context=None if context_type is None else ContextType(context_type, name),
                 make_tools=make_tools,
             )

@@ -16,9 +16,10 @@ from agentapi.agents.registry import is_internal, unknown_agent
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
+from agentapi.engine.reply_format import check_requested
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions
 from agentapi.turns.kinds import kind_of
 
 MAX_METADATA_BYTES = 16_384
@@ -69,6 +70,9 @@ class TurnRequest:
             ``keep`` (the user's message and the finished steps); the setting when not given.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
+        options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
+        idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
+            when not given.
         context: What prompts, tools and hooks get as `TurnContext.context`: a value of the agent's
             `context_type`, or a mapping. It is checked here where the agent is known, and by the
             worker; at most 65,536 bytes as JSON.
@@ -85,6 +89,8 @@ class TurnRequest:
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
     deadline: float | None = None
+    options: RequestOptions | None = None
+    idle_time: float | None = None
     context: object | None = None
 
 
@@ -142,7 +148,24 @@ def new_turn(
         attachments=content.attachments,
         blobs=content.blobs,
         context=_context(request, agent, known),
+        options=_options(request.options, settings),
+        idle_time=request.idle_time,
     )
+
+
+def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
+    if options is None or options.empty:
+        return None
+    if options.instructions is not None:
+        size = len(options.instructions.encode())
+        if size > settings.max_message_bytes:
+            raise InvalidInput(
+                f"the instructions have {size} bytes, the limit is {settings.max_message_bytes} "
+                "(AGENTAPI_MAX_MESSAGE_BYTES)"
+            )
+    if options.output is not None:
+        check_requested(options.output)
+    return options
 
 
 def _context(

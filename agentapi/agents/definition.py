@@ -28,6 +28,7 @@ from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolSource
 from agentapi.turns.budget import Limits
 from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
+from agentapi.turns.request_policy import RequestPolicy
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -56,6 +57,7 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        accepts: What requests may decide; None for the setting.
         context: The type of what producers send as context; None for any JSON object.
         make_tools: Returns the tools of a turn instead of `tools`; None when they are the same
             for all turns.
@@ -75,6 +77,7 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    accepts: RequestPolicy | None = None
     context: ContextType[Any] | None = None
     make_tools: ToolsFunction[Any] | None = None
     _toolbox: Toolbox = field(init=False, repr=False)

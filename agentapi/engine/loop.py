@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.reply_format import InvalidReply
+from agentapi.engine.requested import NOTHING_REQUESTED, Requested
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -80,6 +79,7 @@ class TurnRun:
         book: What has become of calls that waited.
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
+        requested: What the turn's request decides.
         adopt: Takes the agents to which tools of a function hand over; without it they must be
             among `agents` already.
     """
@@ -95,6 +95,7 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    requested: Requested = NOTHING_REQUESTED
     adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
@@ -196,6 +197,7 @@ class TurnRun:
         if agent.name not in self._offers:
             self._offers[agent.name] = Offer(
                 agent=agent,
+                request=self.requested.of(agent),
                 context=seen_by(agent, self.context),
                 rules=self.rules,
                 begun=journaled(self.progress.steps, self.agent.name, agent.name),
@@ -255,7 +257,7 @@ class TurnRun:
         messages = [*self._window, *progress.for_model()]
         call = _Call(self._offer, self._provider, messages, self.history.summary, self._blobs)
         # Structured output is shown once it is valid, in the form in which it is stored.
-        shown = self.log if agent.output is None else NoLog()
+        shown = self.log if self._offer.request.reply is None else NoLog()
         answer = await call_model(
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
@@ -281,7 +283,7 @@ class TurnRun:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and agent.output is not None and valid and message.content:
+        if self.stream and self._offer.request.reply is not None and valid and message.content:
             await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
@@ -293,8 +295,8 @@ class TurnRun:
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
-                f"its output_type: raise Agent(output_retries=...), or say in its prompt what is "
-                f"wanted. The last time: {step.rejected}"
+                "its output_type or the requested JSON: raise Agent(output_retries=...), or say in "
+                f"its prompt what is wanted. The last time: {step.rejected}"
             )
 
 
@@ -318,7 +320,7 @@ class _Call:
         self.tools = Toolbox(offer.agent.name, ())
 
     async def prepare(self) -> ModelRequest:
-        agent = self._offer.agent
+        agent, request = self._offer.agent, self._offer.request
         # Read for each call, because an MCP server's tools may change during a turn.
         self.tools = await self._offer.toolbox()
         names = blobs_of(self._messages)
@@ -330,8 +332,9 @@ class _Call:
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
-            output=agent.output.spec if agent.output else None,
+            output=request.reply.spec if request.reply else None,
             blobs=blobs,
+            sampling=request.sampling,
         )
 
     def calibration(self, counted: int) -> float | None:
@@ -351,16 +354,16 @@ async def _to_step(
     offer: Offer, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """The step for a response: which calls need approval, and whether the output is valid."""
-    agent = offer.agent
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls, offer.context)
         return ModelStep(message=message, usage=usage, held=held)
-    if agent.output is None:
+    reply = offer.request.reply
+    if reply is None:
         return ModelStep(message=message, usage=usage)
     try:
-        _, text = agent.output.read(message.content)
-    except ValidationError as error:
-        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
+        text = reply.read(message.content)
+    except InvalidReply as error:
+        return ModelStep(message=message, usage=usage, rejected=str(error))
     return ModelStep(message=replace(message, content=text), usage=usage)
 
 

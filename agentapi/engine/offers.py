@@ -16,6 +16,7 @@ from agentapi.agents.context_type import context_for
 from agentapi.agents.definition import AgentDefinition, agents_of, split_tools, toolbox_of
 from agentapi.agents.functions import FunctionCaller, check_tool_contexts
 from agentapi.decoding.plain import clean_text
+from agentapi.engine.requested import AgentRequest
 from agentapi.engine.rules import TurnRules
 from agentapi.errors import InvalidAgent, PromptFailed, ToolsFailed
 from agentapi.tools.base import BaseTool, Toolbox, ToolSource
@@ -68,6 +69,7 @@ class Offer:
 
     Attributes:
         agent: The agent.
+        request: What the turn's request means for this agent.
         context: The turn as the agent's tools and hooks see it.
         rules: Limits.
         begun: What the journal has of an earlier attempt.
@@ -75,6 +77,7 @@ class Offer:
     """
 
     agent: AgentDefinition
+    request: AgentRequest
     context: ToolContext[Any]
     rules: TurnRules
     begun: Journaled
@@ -83,11 +86,14 @@ class Offer:
     _given: _Given | None = field(default=None, init=False)
 
     async def prompt(self) -> str:
-        """The system prompt.
+        """The system prompt, with the instructions of the turn's request.
 
         Raises:
             PromptFailed: The agent's function failed.
         """
+        return self.request.prompt(await self._own_prompt())
+
+    async def _own_prompt(self) -> str:
         function = self.agent.system_prompt
         if isinstance(function, str):
             return function

@@ -26,6 +26,8 @@ from agentapi.turns.model import (
     TurnSpec,
     TurnStatus,
 )
+from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
+from agentapi.turns.request_policy import RequestPolicy, RequestRefused
 from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
 
 __all__ = [
@@ -44,6 +46,11 @@ __all__ = [
     "OnBusy",
     "PendingCall",
     "Question",
+    "RequestOptions",
+    "RequestPolicy",
+    "RequestRefused",
+    "RequestedOutput",
+    "Sampling",
     "Step",
     "ToolStep",
     "Turn",

@@ -55,6 +55,7 @@ NAMES: Final = {
         "ProviderRejected",
         "ProviderUnavailable",
         "RedisMemory",
+        "RequestPolicy",
         "Settings",
         "StoreFault",
         "StoreUnavailable",
@@ -182,6 +183,7 @@ AGENT: Final = [
     "conversation_limits",
     "hooks",
     "compact",
+    "accepts",
     "memory",
     "context_type",
 ]

@@ -97,6 +97,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         ) and turn.context == new.context
         joined = f"{turn.input}\n\n{new.input}"
         plain = not turn.attachments and not new.attachments
+        alike = alike and turn.options == new.options
         fits = len(joined.encode()) <= self._settings.max_message_bytes
         undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
         if not (waits and alike and plain and undated and fits):
