@@ -160,7 +160,8 @@ def check_tool_contexts(
         InvalidAgent: One wants another type.
     """
     for tool in tools:
-        check_wanted(f"agent {agent!r}: tool {tool.name!r}", tool.context_type, context)
+        for wanted in tool.context_types:
+            check_wanted(f"agent {agent!r}: tool {tool.name!r}", wanted, context)
 
 
 def shown_function(function: object) -> str:

@@ -387,6 +387,22 @@ def test_tools_must_want_the_type_that_the_agent_declares() -> None:
     assert list(of_anybody.spec.parameters["properties"]) == ["what"]
 
 
+def decides(context: ToolContext[Order]) -> bool:
+    return context.context.number > 1
+
+
+@tool(requires_approval=decides)
+def decided(context: ToolContext, what: str) -> str:
+    """Look."""
+    return what
+
+
+def test_so_must_functions_that_decide_about_approvals() -> None:
+    Agent(name="a", tools=[decided], context_type=Order)
+    with pytest.raises(InvalidAgent, match="tool 'decided' wants a context of type Order"):
+        Agent(name="a", tools=[decided], context_type=Shopper)
+
+
 def test_an_agent_asked_must_be_able_to_get_its_context() -> None:
     seller = Agent(name="seller", context_type=Shopper)
     Agent(name="a", tools=[seller.as_tool()])
