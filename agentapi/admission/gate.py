@@ -21,6 +21,8 @@ from agentapi.errors import (
     ProviderHeld,
     ProviderUnavailable,
 )
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import PROVIDER_BREAKER_OPEN, PROVIDER_HELD, PROVIDER_WAITS
 from agentapi.providers import ModelRequest
 from agentapi.settings import ProviderLimits
 
@@ -106,7 +108,7 @@ class ProviderGate:
             ContextTooLong: This call alone exceeds the limit of a minute.
             StoreUnavailable: Redis cannot be reached.
         """
-        view, now = self._views.setdefault(provider, _View()), self._clock()
+        view, now = self._view(provider), self._clock()
         # Answered from what this process knows already, without a round trip.
         if view.held_until > now:
             raise _refusal(provider, Reason.HOLD, view.held_until - now)
@@ -133,6 +135,16 @@ class ProviderGate:
                 _heed(view, wait, self._clock())
                 raise _refusal(provider, wait.reason, wait.seconds)
         return Permit(ask=ask)
+
+    def _view(self, provider: str) -> _View:
+        view = self._views.get(provider)
+        if view is None:
+            view = self._views[provider] = _View()
+            clock = self._clock
+            metrics = recorder()
+            metrics.watch(PROVIDER_HELD, lambda: view.held_until > clock(), provider)
+            metrics.watch(PROVIDER_BREAKER_OPEN, lambda: view.opens_at is not None, provider)
+        return view
 
     async def answered(self, permit: Permit, usage: Usage, *, call: Caller = here) -> None:
         """Record an answer: charge the actual cost, and tell the fleet if it was in doubt.
@@ -230,6 +242,7 @@ _REFUSALS: Final = {
 
 
 def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
+    recorder().count(PROVIDER_WAITS, provider, reason.value)
     kind = ProviderUnavailable if reason is Reason.OPEN else ProviderHeld
     text = f"provider {provider!r} {_REFUSALS[reason]}; the next attempt is in {seconds:.1f} s"
     return kind(text, provider=provider, retry_after=seconds)

@@ -14,6 +14,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
+from agentapi.engine.measuring import count_cost
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.progress import TurnProgress
@@ -276,6 +277,7 @@ class TurnRun:
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
+        count_cost(answer.model, usage.cost)
         step = await _to_step(self._offer, call.tools, message, usage)
         await self._take(self._offer.sign(step, progress.steps, self.agent.name))
 

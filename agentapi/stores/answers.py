@@ -43,6 +43,20 @@ class Accepted:
     created: bool
 
 
+class ClaimCause(StrEnum):
+    """Why a turn was claimed."""
+
+    FIRST = "first"
+    LEASE_EXPIRED = "lease_expired"
+    """It lost its worker."""
+    WORKER_STOPPED = "worker_stopped"
+    """A worker handed it back."""
+    WOKEN = "woken"
+    """What it waited for without a worker has come."""
+    RETRIED = "retried"
+    """It had failed, and was retried."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A won claim: the lease, the turn, and what the agent loop starts from.
@@ -56,6 +70,8 @@ class Claim:
         summary: The summary of the conversation's beginning, and the number of all messages.
         calibration: How many tokens the provider counts for one estimated token.
         now: The store's time.
+        cause: Why it was claimed; None when this answer repeats an earlier one.
+        waited: Seconds for which the turn could have run before; None like `cause`.
     """
 
     lease: Lease
@@ -68,6 +84,8 @@ class Claim:
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
     now: float = 0.0
+    cause: ClaimCause | None = None
+    waited: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from agentapi.turns import HeldCalls, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage, ride_out
+from workers.turns import measuring
 from workers.turns.claimed import ClaimedTurn, claim_line
 from workers.turns.decision import (
     Abandon,
@@ -51,7 +52,9 @@ class TurnCloser:
         again.
         """
         try:
-            return self._close(turn, decision)
+            summary = self._close(turn, decision)
+            measuring.attempt_ended(turn, summary)
+            return summary
         finally:
             # Last: until now the heartbeat renews the lease.
             self.running.remove(turn.running)
@@ -96,6 +99,7 @@ class TurnCloser:
         """End the turn, and wake the conversation's next one."""
         claim, stored = turn.claim, turn.claim.turn
         wakeup = self.writer.write(turn.running, lambda: self.store.commit(claim.lease, ending))
+        measuring.turn_ended(turn, ending)
         code = {"error": ending.error.code} if ending.error else {}
         log.info(claim_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
         # The turn has ended for good: what follows may fail or be lost, and is found by the sweep.

@@ -21,6 +21,7 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.in_memory.calls import take_calls
+from agentapi.stores.in_memory.causes import cause_of_claim, ready_since
 from agentapi.stores.in_memory.part import InMemoryPart
 from agentapi.stores.in_memory.state import Conversation, HeldLease, StoredTurn
 from agentapi.stores.lease import Lease, Wakeup
@@ -61,9 +62,14 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
             if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
+            cause, waited = None, None
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                cause = cause_of_claim(entry, conversation)
+                waited = max(
+                    0.0, now - ready_since(entry, conversation, self._settings.dispatch_grace)
+                )
                 if self._kept_from(entry, conversation, isolated):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
@@ -92,6 +98,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 summary=conversation.summary_now(),
                 calibration=conversation.calibration,
                 now=now,
+                cause=cause,
+                waited=waited,
             )
 
     def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
@@ -105,7 +113,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
-        entry.dispatches = 0
+        entry.dispatches, entry.ready = 0, None
         same_call = entry.failures_at == len(entry.steps)
         entry.turn = replace(
             entry.turn,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import loads
 from agentapi.errors import UnreadableRecord
-from agentapi.stores.answers import Claim, Refusal, RefusalReason, Unreadable
+from agentapi.stores.answers import Claim, ClaimCause, Refusal, RefusalReason, Unreadable
 from agentapi.stores.lease import Lease
 from agentapi.stores.redis.calls_codec import call_book
 from agentapi.stores.redis.codec import (
@@ -82,4 +82,6 @@ def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
         summary=summary_from(found["summary"], found["total"]),
         calibration=calibration_from(found["calibration"]),
         now=int(found["now"]) / 1000,
+        cause=ClaimCause(found["cause"].decode()) if found["cause"] else None,
+        waited=int(found["waited"]) / 1000 if found["waited"] else None,
     )

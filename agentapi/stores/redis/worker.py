@@ -23,9 +23,9 @@ from agentapi.stores.redis.codec import (
     parked_event,
     step_event,
 )
-from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.part import RedisPart, refused
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
-from agentapi.stores.refusals import behind, lost, unexpected
+from agentapi.stores.refusals import behind, unexpected
 from agentapi.turns import Step, step_to_json
 
 
@@ -82,7 +82,7 @@ class RedisWorker(RedisPart, WorkerStore):
             case [b"recorded", cancel]:
                 return bool(cancel)
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("record", lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
@@ -116,7 +116,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("commit", lease)
         return wakeup_of(lease.conversation_id, *reply[1:])
 
     @override
@@ -128,7 +128,7 @@ class RedisWorker(RedisPart, WorkerStore):
             [lease.turn_id, lease.conversation_id, lease.fence, milliseconds(delay)],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("release", lease)
 
     @override
     def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
@@ -147,7 +147,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("park", lease)
         return bool(reply[0] == b"parked")
 
     @override
