@@ -16,6 +16,7 @@ from agentapi.stores.answers import (
     Renewal,
     Unreadable,
 )
+from agentapi.stores.backlog import Backlog, BacklogStore
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.conversations import (
     ConversationRecord,
@@ -45,6 +46,8 @@ from agentapi.stores.redis.store import RedisTurnStore
 
 __all__ = [
     "Accepted",
+    "Backlog",
+    "BacklogStore",
     "CallStore",
     "CancelOutcome",
     "Cancellation",

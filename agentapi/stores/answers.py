@@ -84,8 +84,9 @@ class Claim:
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
     now: float = 0.0
-    cause: ClaimCause | None = None
-    waited: float | None = None
+    # Not compared: they are for metrics, and a repeat does not know them.
+    cause: ClaimCause | None = field(default=None, compare=False)
+    waited: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

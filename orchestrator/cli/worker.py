@@ -17,6 +17,7 @@ from agentapi.errors import ConfigurationError
 from agentapi.extras import needs_extra
 from agentapi.logs import configure_logging
 from orchestrator.stack.worker_command import (
+    metrics_ports,
     refuse_own_flags,
     refuse_shadowed_packages,
     worker_command,
@@ -86,6 +87,7 @@ def worker(
         env=os.environ,
         kill_after=settings.shutdown_grace + _KILL_MARGIN,
         changes=_changes_in(Path.cwd()) if reload else None,
+        own=metrics_ports(list(commands), settings.metrics_port),
     )
     raise typer.Exit(asyncio.run(fleet.run()))
 

@@ -16,6 +16,7 @@ from agentapi.errors import AgentAPIError
 from orchestrator.gateway import health
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
 from orchestrator.gateway.http.openapi import ALWAYS, errors
+from orchestrator.gateway.measuring import count_refusal
 from orchestrator.gateway.native import approvals
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
@@ -69,6 +70,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 def _answer(problem: Problem) -> JSONResponse:
+    count_refusal(problem.status, problem.code)
     return JSONResponse(problem.body(), problem.status, headers=dict(problem.headers))
 
 

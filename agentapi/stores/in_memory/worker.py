@@ -73,14 +73,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 if self._kept_from(entry, conversation, isolated):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
-                if entry.never_claimed and entry.dispatches == 0:
-                    due = conversation.due if entry.in_line is None else entry.in_line
-                    self._state.claimed[partition_of(conversation_id)] = due or 0
-                conversation.epoch = self._state.next_epoch(conversation)
-                expires = now + self._settings.lease_ttl
-                lease = HeldLease(token, turn_id, conversation.epoch, expires)
-                conversation.lease, conversation.due = lease, expires
-                self._start(entry, owner, now)
+                lease = self._take(entry, conversation, token, owner, now)
             return Claim(
                 lease=Lease(
                     conversation_id=conversation_id,
@@ -101,6 +94,21 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 cause=cause,
                 waited=waited,
             )
+
+    def _take(
+        self, entry: StoredTurn, conversation: Conversation, token: str, owner: str, now: float
+    ) -> HeldLease:
+        """Give the conversation's lease to a claim."""
+        turn = entry.turn
+        if entry.never_claimed and entry.dispatches == 0:
+            due = conversation.due if entry.in_line is None else entry.in_line
+            self._state.claimed[partition_of(turn.conversation_id)] = due or 0
+        conversation.epoch = self._state.next_epoch(conversation)
+        expires = now + self._settings.lease_ttl
+        lease = HeldLease(token, turn.turn_id, conversation.epoch, expires)
+        conversation.lease, conversation.due = lease, expires
+        self._start(entry, owner, now)
+        return lease
 
     def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
         """Whether a turn that lost its worker must not run in this process."""
