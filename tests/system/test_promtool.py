@@ -60,11 +60,7 @@ def test_the_exported_text_passes_the_linter(tmp_path: Path) -> None:
     finally:
         server.stop()
         install(NoMetrics())
-    ours = "".join(
-        line
-        for line in exported.splitlines(keepends=True)
-        if "agentapi_" in line
-    )
+    ours = "".join(line for line in exported.splitlines(keepends=True) if "agentapi_" in line)
     done = run("check", "metrics", folder=tmp_path, given=ours)
     assert done.returncode == 0, done.stdout + done.stderr
 
