@@ -45,7 +45,7 @@ def selectors(text: str) -> Iterator[tuple[str, set[str]]]:
     while found:
         node = found.pop()
         if isinstance(node, promql.VectorSelector):
-            yield node.name, {matcher.name for matcher in node.matchers.matchers}
+            yield str(node.name), {matcher.name for matcher in node.matchers.matchers}
         for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
             if (child := getattr(node, name, None)) is not None:
                 found.append(child)

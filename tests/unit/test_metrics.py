@@ -27,6 +27,7 @@ from agentapi.metrics.labels import MAX_VALUES, OTHER, LabelValues
 from agentapi.metrics.prometheus import PrometheusRecorder
 from agentapi.metrics.relay import MOST_BYTES, Relay, replay
 from agentapi.metrics.server import MetricsServer
+from orchestrator.stack.worker_command import metrics_ports
 
 
 @pytest.fixture(autouse=True)
@@ -208,3 +209,15 @@ def test_a_taken_port_says_which_setting_to_change() -> None:
             MetricsServer("127.0.0.1", first.port, setting="AGENTAPI_METRICS_PORT")
     finally:
         first.stop()
+
+
+def test_each_process_of_a_command_has_a_port_of_its_own() -> None:
+    ports = metrics_ports(["w-1", "w-2"], 9464)
+    assert ports == {
+        "w-1": {"AGENTAPI_METRICS_PORT": "9464"},
+        "w-2": {"AGENTAPI_METRICS_PORT": "9465"},
+    }
+    # Not set, or each takes a free one.
+    assert metrics_ports(["w-1", "w-2"], None) == metrics_ports(["w-1", "w-2"], 0) == {}
+    with pytest.raises(ConfigurationError, match="the last one is 65535"):
+        metrics_ports(["w-1", "w-2"], 65_535)
