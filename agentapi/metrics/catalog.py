@@ -17,8 +17,10 @@ _MODEL: Final = (
 _TOOLS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-def _counter(name: str, text: str, *labels: str) -> Metric:
-    return Metric(name=f"agentapi_{name}_total", kind="counter", text=text, labels=labels)
+def _counter(name: str, text: str, *labels: str, begins: tuple[str, ...] = ()) -> Metric:
+    return Metric(
+        name=f"agentapi_{name}_total", kind="counter", text=text, labels=labels, begins=begins
+    )
 
 
 def _gauge(name: str, text: str, *labels: str) -> Metric:
@@ -63,14 +65,25 @@ INBOX_WAIT: Final = _seconds(
     _WAITS,
     "agent",
 )
-ATTEMPTS: Final = _counter("attempts", "Claimed turns, by why they were claimed.", "cause")
+ATTEMPTS: Final = _counter(
+    "attempts",
+    "Claimed turns, by why they were claimed.",
+    "cause",
+    begins=(
+        *("first", "lease_expired", "worker_stopped", "provider_wait", "approval", "children"),
+        *("retried", "repeated"),
+    ),
+)
 ATTEMPT_DURATION: Final = _seconds(
     "attempt_duration", "From a claim to its end.", _TURNS, "agent", "outcome"
 )
 TURNS_IN_FLIGHT: Final = _gauge("turns_in_flight", "Turns that this worker process runs.")
 TURN_SLOTS: Final = _gauge("turn_slots", "Turns that this worker process can run at a time.")
 WRITES_REFUSED: Final = _counter(
-    "writes_refused", "Writes refused because another worker owns the turn.", "script"
+    "writes_refused",
+    "Writes refused because another worker owns the turn.",
+    "script",
+    begins=("record", "commit", "release", "park", "suspend"),
 )
 
 MODEL_CALLS: Final = _counter(

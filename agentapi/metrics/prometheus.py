@@ -1,10 +1,15 @@
-"""A recorder that keeps its metrics in a registry of prometheus_client."""
+"""A recorder that shows its metrics through prometheus_client."""
 
 from __future__ import annotations
 
 import platform
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
 from importlib.metadata import version
-from typing import Any, Final
+from itertools import accumulate
+from typing import Any, Final, TypeAlias
 
 from agentapi.decoding.records import PROTOCOL
 from agentapi.extras import needs_extra
@@ -13,16 +18,36 @@ from agentapi.metrics.labels import LabelValues
 from agentapi.metrics.recorder import Metric, Read
 
 with needs_extra("metrics", "serving metrics"):
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
 
-_MOST_CHILDREN: Final = 10_000
+FOLD_AT: Final = 2_000
+"""What is heard before it is added up, unless somebody asks for the metrics before."""
+
+_MOST_KEYS: Final = 10_000
 """Combinations of labels that are remembered; further ones are looked up each time."""
+
+_Labels: TypeAlias = tuple[str, ...]
+
+
+class _Cell:
+    """A counter (its total is `total`), or a histogram."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self, bounds: int) -> None:
+        self.total = 0.0
+        self.buckets = [0] * (bounds + 1)
 
 
 class PrometheusRecorder:
-    """See `Recorder`.
+    """See `Recorder`; also a collector of prometheus_client.
 
-    Looking up the child of a labelled metric costs as much as counting, so each is kept.
+    The metrics of prometheus_client take several microseconds for each number, several percent of
+    a worker's cost for a turn. Here a number is only kept, and many are added up at a time.
     """
 
     on = True
@@ -37,48 +62,102 @@ class PrometheusRecorder:
             ValueError: The registry has them already.
         """
         self._values = LabelValues()
-        self._parents: dict[str, Any] = {
-            metric.name: _parent(metric, registry) for metric in CATALOG if metric not in FLEET
-        }
-        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._heard: deque[tuple[Metric, _Labels, float]] = deque()
+        self._metrics = {metric.name: metric for metric in CATALOG if metric not in FLEET}
+        # Guards everything below.
+        self._lock = threading.Lock()
+        self._cells: dict[str, dict[_Labels, _Cell]] = {name: {} for name in self._metrics}
+        self._gauges: dict[str, dict[_Labels, Read]] = {name: {} for name in self._metrics}
+        self._known: dict[tuple[str, _Labels], _Cell] = {}
+        for metric in self._metrics.values():
+            # Prometheus sees no increase in a series that begins with 1.
+            for value in metric.begins:
+                self._cell(metric, (value,))
+            if metric.kind == "counter" and not metric.labels:
+                self._cell(metric, ())
         self.watch(
             BUILD_INFO, lambda: 1, version("agentapi"), str(PROTOCOL), platform.python_version()
         )
+        registry.register(self)
 
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
         """See `Recorder.count`."""
-        child = self._children.get((metric.name, labels)) or self._child(metric, labels)
-        child.inc(by)
+        self._heard.append((metric, labels, by))
+        if len(self._heard) >= FOLD_AT:
+            self._fold_unless_busy()
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """See `Recorder.observe`."""
-        child = self._children.get((metric.name, labels)) or self._child(metric, labels)
-        # Clocks of two machines may disagree.
-        child.observe(max(0.0, seconds))
+        self._heard.append((metric, labels, seconds))
+        if len(self._heard) >= FOLD_AT:
+            self._fold_unless_busy()
 
     def watch(self, metric: Metric, read: Read, *labels: str) -> None:
         """See `Recorder.watch`."""
-        self._child(metric, labels).set_function(read)
+        with self._lock:
+            self._gauges[metric.name][self._bounded(metric, labels)] = read
 
-    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:
-        parent = self._parents[metric.name]
-        if not metric.labels:
-            child = parent
-        else:
-            pairs = zip(metric.labels, labels, strict=True)
-            child = parent.labels(*(self._values.bounded(name, value) for name, value in pairs))
-        if len(self._children) < _MOST_CHILDREN:
-            self._children[metric.name, labels] = child
-        return child
+    def describe(self) -> Iterable[Any]:
+        """The metrics without values, by which a registry notices the same names."""
+        return [_family(metric) for metric in self._metrics.values()]
+
+    def collect(self) -> Iterable[Any]:
+        """The metrics as they are now."""
+        with self._lock:
+            self._fold()
+            return [self._filled(metric) for metric in self._metrics.values()]
+
+    def _fold_unless_busy(self) -> None:
+        # Whoever holds the lock adds up what all have kept.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._lock.release()
+
+    def _fold(self) -> None:
+        heard, known = self._heard, self._known
+        # No more than what is there now: others may keep adding.
+        for _ in range(len(heard)):
+            metric, labels, number = heard.popleft()
+            cell = known.get((metric.name, labels)) or self._cell(metric, labels)
+            if metric.buckets:
+                # Clocks of two machines may disagree.
+                number = max(0.0, number)
+                cell.buckets[bisect_left(metric.buckets, number)] += 1
+            cell.total += number
+
+    def _cell(self, metric: Metric, labels: _Labels) -> _Cell:
+        cells, bounded = self._cells[metric.name], self._bounded(metric, labels)
+        cell = cells.get(bounded)
+        if cell is None:
+            cell = cells[bounded] = _Cell(len(metric.buckets))
+        if len(self._known) < _MOST_KEYS:
+            self._known[metric.name, labels] = cell
+        return cell
+
+    def _bounded(self, metric: Metric, labels: _Labels) -> _Labels:
+        pairs = zip(metric.labels, labels, strict=True)
+        return tuple(self._values.bounded(name, value) for name, value in pairs)
+
+    def _filled(self, metric: Metric) -> Any:
+        family = _family(metric)
+        for labels, read in self._gauges[metric.name].items():
+            family.add_metric(labels, float(read()))
+        for labels, cell in self._cells[metric.name].items():
+            if metric.buckets:
+                bounds = [*map(str, metric.buckets), "+Inf"]
+                buckets = list(zip(bounds, accumulate(cell.buckets), strict=True))
+                family.add_metric(labels, buckets, cell.total)
+            else:
+                family.add_metric(labels, cell.total)
+        return family
 
 
-def _parent(metric: Metric, registry: Any) -> Any:
-    match metric.kind:
-        case "counter":
-            return Counter(metric.name, metric.text, metric.labels, registry=registry)
-        case "gauge":
-            return Gauge(metric.name, metric.text, metric.labels, registry=registry)
-        case "histogram":
-            return Histogram(
-                metric.name, metric.text, metric.labels, registry=registry, buckets=metric.buckets
-            )
+def _family(metric: Metric) -> Any:
+    kinds = {
+        "counter": CounterMetricFamily,
+        "gauge": GaugeMetricFamily,
+        "histogram": HistogramMetricFamily,
+    }
+    return kinds[metric.kind](metric.name, metric.text, labels=metric.labels)

@@ -26,6 +26,7 @@ class Metric:
         text: What it says, for people.
         labels: Names of its labels. Each keeps at most `MAX_VALUES` values.
         buckets: Upper bounds of a histogram's buckets, in seconds.
+        begins: Values of its only label that are shown as 0 before anything is counted.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Metric:
     text: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    begins: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.name)

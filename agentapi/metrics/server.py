@@ -59,13 +59,10 @@ class MetricsServer:
                 PLATFORM_COLLECTOR,
                 PROCESS_COLLECTOR,
                 CollectorRegistry,
-                disable_created_metrics,
                 make_wsgi_app,
             )
         from agentapi.metrics.prometheus import PrometheusRecorder
 
-        # A second series for each counter and histogram, which nobody reads.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry(auto_describe=False)
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *collectors()):
             registry.register(collector)

@@ -18,15 +18,18 @@ from agentapi.metrics.catalog import (
     FLEET,
     LOOP_LAG,
     MODEL_CALLS,
+    STREAM_RESUMES,
     TOOL_CALLS,
     TOOL_DURATION,
     TURN_SLOTS,
     TURNS_ACCEPTED,
+    WRITES_REFUSED,
 )
 from agentapi.metrics.labels import MAX_VALUES, OTHER, LabelValues
-from agentapi.metrics.prometheus import PrometheusRecorder
+from agentapi.metrics.prometheus import FOLD_AT, PrometheusRecorder
 from agentapi.metrics.relay import MOST_BYTES, Relay, replay
 from agentapi.metrics.server import MetricsServer
+from agentapi.stores import ClaimCause
 from orchestrator.stack.worker_command import metrics_ports
 
 
@@ -149,7 +152,38 @@ def test_a_relay_carries_what_it_heard(
     replay([*heard, ["agentapi_of_another_release_total", 1], [ATTEMPTS.name, 1]], metrics)
     assert registry.get_sample_value(ATTEMPTS.name, {"cause": "lease_expired"}) == 1
     assert registry.get_sample_value(f"{TOOL_DURATION.name}_sum", {"tool": "look"}) == 0.5
-    assert registry.get_sample_value(TURN_SLOTS.name) == 0
+    assert registry.get_sample_value(TURN_SLOTS.name) is None
+
+
+def test_alerts_see_the_first_increase(registry: CollectorRegistry) -> None:
+    """Prometheus sees no increase in a series that begins with 1."""
+    PrometheusRecorder(registry)
+    for script in ("record", "commit", "release", "park", "suspend"):
+        assert registry.get_sample_value(WRITES_REFUSED.name, {"script": script}) == 0
+    for cause in ClaimCause:
+        begins = cause is ClaimCause.WOKEN
+        value = registry.get_sample_value(ATTEMPTS.name, {"cause": cause})
+        assert value == (None if begins else 0)
+    assert registry.get_sample_value(STREAM_RESUMES.name) == 0
+
+
+def test_nothing_is_kept_for_ever_if_nobody_asks(metrics: PrometheusRecorder) -> None:
+    for _ in range(3 * FOLD_AT):
+        metrics.observe(LOOP_LAG, 0.1)
+    assert len(metrics._heard) < FOLD_AT
+
+
+def test_a_histogram_has_its_buckets(
+    registry: CollectorRegistry, metrics: PrometheusRecorder
+) -> None:
+    for seconds in (0.005, 0.0051, 1000.0):
+        metrics.observe(TOOL_DURATION, seconds, "look")
+    name, labels = f"{TOOL_DURATION.name}_bucket", {"tool": "look"}
+    counts = {
+        bound: registry.get_sample_value(name, {**labels, "le": bound})
+        for bound in ("0.005", "0.025", "300.0", "+Inf")
+    }
+    assert counts == {"0.005": 1, "0.025": 2, "300.0": 2, "+Inf": 3}
 
 
 def test_a_relay_fits_into_a_pipe() -> None:
