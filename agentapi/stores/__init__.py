@@ -53,6 +53,7 @@ from agentapi.stores.protocol import (
     WorkerStore,
 )
 from agentapi.stores.redis.store import RedisTurnStore
+from agentapi.stores.telling import HookStore, Telling, UntoldEnd
 
 __all__ = [
     "FROM_START",
@@ -75,6 +76,7 @@ __all__ = [
     "ForgottenTurn",
     "Fork",
     "HistoryStore",
+    "HookStore",
     "InMemoryTurnStore",
     "Lease",
     "ListStore",
@@ -96,12 +98,14 @@ __all__ = [
     "StoredMessage",
     "Suspended",
     "SweepStore",
+    "Telling",
     "TurnEnd",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
     "Unended",
     "Unreadable",
+    "UntoldEnd",
     "Wakeup",
     "WorkerStore",
 ]

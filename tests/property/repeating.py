@@ -29,7 +29,7 @@ BEGAN: Final = 1_800_000_000.0
 READS: Final = frozenset(
     {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
-    | {"turn"}
+    | {"turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -224,6 +224,7 @@ class RepeatingStore:
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
             self.lists = store.lists
+            self.hooks = RepeatingStore(store.hooks, state, clock, repeats)
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
@@ -307,7 +308,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations, store.lists):
+    for part in (store.calls, store.conversations, store.lists, store.hooks):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

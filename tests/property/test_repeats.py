@@ -32,6 +32,7 @@ from agentapi.stores import (
     Ending,
     ForgottenTurn,
     Fork,
+    HookStore,
     NewEvent,
     OpenConversation,
     Place,
@@ -39,11 +40,13 @@ from agentapi.stores import (
     RedisTurnStore,
     Search,
     SearchOn,
+    Telling,
     TurnQuery,
     TurnStore,
     Unended,
 )
 from agentapi.stores.redis.scripts import SCRIPTS
+from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
@@ -88,6 +91,7 @@ def walk(bench: Bench) -> None:
         _forks,
         _deletions,
         _lists,
+        _hooks,
     ):
         step(bench)
 
@@ -339,6 +343,24 @@ def _lists(bench: Bench) -> None:
     assert lists.ends(FROM_START, 1000).ends
 
 
+def _hooks(bench: Bench) -> None:
+    hooks, conversation = bench.store.hooks, "hooked"
+    hooks.expect(["a"], 60)
+    turns = [bench.enqueue(conversation) for _ in range(3)]
+    for turn_id in turns:
+        bench.store.commit(
+            bench.claim(turn_id, conversation).lease, Ending(status=TurnStatus.FAILED)
+        )
+    bench.store.retry(turns[0], "operation")
+    [partition] = hooks.untold()
+    assert hooks.tell(partition, ["b"], call="none", seconds=60, most=10) == []
+    [told, fails] = hooks.tell(partition, ["a"], call="both", seconds=60, most=10)
+    assert hooks.told(told, failed=False, call="told") is Telling.TOLD
+    for number in range(MOST_FAILURES):
+        telling = hooks.told(fails, failed=True, call=str(number))
+    assert telling is Telling.GIVEN_UP
+
+
 def test_every_transition_on_redis(redis_url: str) -> None:
     repeats = Repeats(set())
     bench = on_redis_twice(redis_url, repeats)
@@ -359,7 +381,7 @@ def test_every_transition_in_memory() -> None:
     walk(in_memory_twice(repeats))
     methods = {
         name
-        for protocol in (TurnStore, CallStore, ConversationStore)
+        for protocol in (TurnStore, CallStore, ConversationStore, HookStore)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     }

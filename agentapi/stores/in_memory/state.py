@@ -107,6 +107,7 @@ class StoredTurn:
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
     woken: str | None = None
+    untold: int = 0
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -151,6 +152,8 @@ class State:
         self.swept: float | None = None
         self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
         self.ended = 0
+        self.hooked: dict[str, float] = {}
+        self.untold: dict[str, float] = {}
 
     def open(
         self,

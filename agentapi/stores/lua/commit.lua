@@ -59,7 +59,7 @@ list_end(
   { agent = before[4], conversation = conversation_id, tenant = before[9], user = before[10],
     created = before[11] },
   { status = status, number = emit(KEYS[1], KEYS[7], status, event), data = event,
-    delay = tonumber(grace) }
+    retention = turn_retention }
 )
 if not (keeps and same_history and #ARGV > 18) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and turn_retention)

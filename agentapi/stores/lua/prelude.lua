@@ -128,9 +128,10 @@ local function move_turn(turn_key, turn_id, accepted, from, to)
 end
 
 -- List a turn among those that ended in the same way, and tell those who follow the ends. A turn that
--- is not listed, because an older release accepted it, stays so.
+-- is not listed, because an older release accepted it, stays so. If workers have a hook for the ends of
+-- its agent's turns, the end is kept until the hook was told.
 -- turn: agent, conversation, tenant, user and created, as stored. how: status, number of the event that
--- ended it, the event's data, and how long the committing worker has to run the agent's hook.
+-- ended it, the event's data, retention of the turn.
 local function list_end(turn_key, turn_id, turn, how)
   local prefix = partition_prefix(turn_key)
   if move_turn(turn_key, turn_id, turn.created, 'begun', how.status)
@@ -143,6 +144,13 @@ local function list_end(turn_key, turn_id, turn, how)
     redis.pcall('XADD', prefix .. 'ends', '*', 'turn', turn_id, 'number', how.number, 'status',
       how.status, 'conversation', turn.conversation or '', 'agent', turn.agent or '', 'tenant',
       turn.tenant or '', 'user', turn.user or '', 'code', code)
+  end
+  local agent = turn.agent or ''
+  if redis.call('EXISTS', prefix .. 'hooked:' .. agent) == 1 then
+    local end_name = turn_id .. ':' .. how.number .. ':' .. agent
+    redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), end_name)
+    -- Should no worker have the hook any more.
+    redis.pcall('PEXPIRE', prefix .. 'untold', how.retention)
   end
 end
 
@@ -375,7 +383,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   if how.outcome then
     redis.call('HSET', keys.turn, 'outcome', how.outcome)
   end
-  how.number, how.delay = emit(keys.turn, keys.events, how.status, how.data), 0
+  how.number, how.retention = emit(keys.turn, keys.events, how.status, how.data), times.turn
   local turn = named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created')
   list_end(keys.turn, turn_id, turn, how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and times.turn)

@@ -6,7 +6,7 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("list", "load", "measure", "overdue", "page", "seek")
+READERS: Final = ("list", "load", "measure", "overdue", "page", "seek", "untold")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
@@ -39,6 +39,8 @@ TRANSITIONS: Final = (
     "retry",
     "summarise",
     "suspend",
+    "tell",
+    "told",
     "wipe",
 )
 """One script for each change of state."""
