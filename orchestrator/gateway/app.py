@@ -17,6 +17,7 @@ from orchestrator.gateway import health
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
 from orchestrator.gateway.http.openapi import ALWAYS, errors
 from orchestrator.gateway.native import approvals
+from orchestrator.gateway.native import lists as native_lists
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
 from orchestrator.gateway.openai import conversations as openai_conversations
@@ -52,6 +53,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.state.gateway = gateway
     app.include_router(health.router)
     for module in (
+        # Before /turns/{turn_id}: the first route that matches is taken.
+        native_lists,
         native,
         approvals,
         openai_models,
