@@ -106,8 +106,7 @@ def test_another_tenant_sees_none_of_it(served: Served, http: httpx2.Client) -> 
 
 def test_many_turns_are_cancelled_and_retried(http: httpx2.Client) -> None:
     asks = [say(http, f"l:x{n}", message='/sign {"paper": "x"}', user_id="eve") for n in range(3)]
-    for turn_id in asks:
-        until(lambda t=turn_id: http.get(f"/turns/{t}").json()["status"] == "parked")
+    until(lambda: len(everything(http, "/turns", "turns", user="eve", status="parked")) == 3)
     body: dict[str, Any] = {"user": "eve", "limit": 2}
     dry = http.post("/turns/cancel", json={**body, "dry_run": True}).json()
     assert (set(dry["turn_ids"]) < set(asks), len(dry["turn_ids"])) == (True, 2)
