@@ -74,8 +74,17 @@ class HookStore(Protocol):
             partition: The partition.
             agents: Agents whose hooks the caller has.
             call: Names this call; a repeat takes the same ends.
-            seconds: When they are due again, unless `told` is called.
+            seconds: When they are due again, unless `hold` or `told` is called.
             most: The most to take.
+        """
+        ...
+
+    def hold(self, ends: Sequence[UntoldEnd], seconds: float) -> None:
+        """Keep ends that the caller's hooks are being told of.
+
+        Args:
+            ends: What `tell` gave.
+            seconds: When they are due again, unless `hold` or `told` is called.
         """
         ...
 

@@ -74,6 +74,18 @@ def test_an_end_whose_taker_is_silent_is_taken_again(bench: Bench) -> None:
     assert take(bench, call="two") == [end]
 
 
+def test_an_end_that_is_held_is_kept_from_others(bench: Bench) -> None:
+    bench.store.hooks.expect(["a"], 60)
+    ended(bench)
+    [end] = taken(bench, seconds=0.001)
+    bench.store.hooks.hold([end], 60)
+    time.sleep(0.005)
+    assert bench.store.hooks.untold() == []
+    bench.store.hooks.told(end, failed=False, call="told")
+    bench.store.hooks.hold([end], 0)
+    assert bench.store.hooks.untold() == []
+
+
 def test_no_more_are_taken_than_asked_for(bench: Bench) -> None:
     bench.store.hooks.expect(["a"], 60)
     ends = {ended(bench) for _ in range(5)}

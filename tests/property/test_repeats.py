@@ -355,6 +355,7 @@ def _hooks(bench: Bench) -> None:
     [partition] = hooks.untold()
     assert hooks.tell(partition, ["b"], call="none", seconds=60, most=10) == []
     [told, fails] = hooks.tell(partition, ["a"], call="both", seconds=60, most=10)
+    hooks.hold([told, fails], 60)
     assert hooks.told(told, failed=False, call="told") is Telling.TOLD
     for number in range(MOST_FAILURES):
         telling = hooks.told(fails, failed=True, call=str(number))

@@ -8,6 +8,7 @@ is taken again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -30,8 +31,8 @@ AT_ONCE: Final = 16
 PATIENCE: Final = 60.0
 """Seconds that the hooks of an agent have for one end."""
 
-TAKEN_FOR: Final = 90.0
-"""Seconds after which another worker takes an end, if this one says nothing of it."""
+STOPS_WITHIN: Final = 5.0
+"""Seconds that hooks have to end when their worker stops."""
 
 REMEMBERED_AGAIN: Final = 60.0
 """Seconds between two times that the worker says which hooks it has, should Redis forget."""
@@ -77,7 +78,7 @@ class CommittedHooks:
         self._wake = threading.Event()
         self._called: SimpleQueue[_Called] = SimpleQueue()
         self._catching_up = threading.Lock()
-        self._running = 0
+        self._running: dict[str, UntoldEnd] = {}
         self._remembered = 0.0
         self._looks = False
         self._service = supervisor.thread("agentapi-hooks", self._run) if self._agents else None
@@ -100,9 +101,18 @@ class CommittedHooks:
             self._service.start()
 
     def stop(self) -> None:
-        """Stop looking. Ends that hooks are being told of are told again by another worker."""
-        if self._service is not None and self._looks:
-            self._service.stop(wake=self._wake.set)
+        """Stop looking, and give hooks that run a moment to end.
+
+        An end that a hook is still being told of then is told again by another worker.
+        """
+        if self._service is None or not self._looks:
+            return
+        deadline = time.monotonic() + STOPS_WITHIN
+        if self._service.stop(wake=self._wake.set):
+            with contextlib.suppress(Empty):
+                while self._running:
+                    left = max(0.0, deadline - time.monotonic())
+                    self._settle(self._called.get(timeout=left))
 
     def look(self) -> None:
         """From any thread: a turn has just ended."""
@@ -125,6 +135,9 @@ class CommittedHooks:
             try:
                 self._remember()
                 self._settle_all()
+                if self._running:
+                    # As a turn's lease is renewed: ends of a worker that dies are told by another.
+                    self._store.hold(list(self._running.values()), self._settings.lease_ttl)
                 self._take()
             except StoreUnavailable as error:
                 self._outage.begins(error)
@@ -140,7 +153,7 @@ class CommittedHooks:
 
     def _take(self) -> int:
         """Take ends, as many as may be told at once; returns how many."""
-        free = AT_ONCE - self._running
+        free = AT_ONCE - len(self._running)
         if free <= 0:
             return 0
         taken = 0
@@ -151,7 +164,7 @@ class CommittedHooks:
                 partition,
                 self._agents,
                 call=uuid.uuid4().hex,
-                seconds=TAKEN_FOR,
+                seconds=self._settings.lease_ttl,
                 most=free - taken,
             )
             for end in ends:
@@ -160,14 +173,14 @@ class CommittedHooks:
         return taken
 
     def _tell(self, end: UntoldEnd) -> None:
-        self._running += 1
+        self._running[end.entry] = end
         work = self._call(end)
         try:
             asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
             # The loop has ended: another worker takes the end.
             work.close()
-            self._running -= 1
+            del self._running[end.entry]
 
     async def _call(self, end: UntoldEnd) -> None:
         """On the event loop: call the hooks of an end. Raises nothing."""
@@ -196,8 +209,8 @@ class CommittedHooks:
 
     def _settle(self, called: _Called) -> None:
         """Note what became of an end."""
-        self._running -= 1
         end, error = called
+        self._running.pop(end.entry, None)
         try:
             telling = self._store.told(end, failed=error is not None, call=uuid.uuid4().hex)
         except StoreUnavailable as away:

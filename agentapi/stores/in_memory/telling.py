@@ -75,6 +75,13 @@ class InMemoryHooks(HookStore):
         )
 
     @override
+    def hold(self, ends: Sequence[UntoldEnd], seconds: float) -> None:
+        with self._state.changed:
+            until = self._state.now() + seconds
+            held = {end.entry for end in ends} & set(self._state.untold)
+            self._state.untold |= dict.fromkeys(held, until)
+
+    @override
     def told(self, end: UntoldEnd, *, failed: bool, call: str) -> Telling:
         with self._state.changed:
             before: Telling | None = self._state.answer_before(end.entry, call)

@@ -25,6 +25,7 @@ TRANSITIONS: Final = (
     "forget",
     "fork",
     "hasten",
+    "hold",
     "open",
     "orphan",
     "park",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 import redis
@@ -11,7 +12,7 @@ from agentapi.errors import UnreadableRecord
 from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import hooked_key, turn_keys, untold_key
-from agentapi.redis.scripts import Scripts
+from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.redis.codec import pairs, turn_from_hash
 from agentapi.stores.redis.values import milliseconds
@@ -60,6 +61,18 @@ class RedisHooks(HookStore):
             _untold(entry.decode(), fields)
             for entry, fields in zip(found[::2], found[1::2], strict=True)
         ]
+
+    @override
+    def hold(self, ends: Sequence[UntoldEnd], seconds: float) -> None:
+        by_partition: dict[int, list[str]] = defaultdict(list)
+        for end in ends:
+            by_partition[partition_of_turn(end.turn_id)].append(end.entry)
+        calls: list[Call] = [
+            ([untold_key(partition)], [milliseconds(seconds), *entries])
+            for partition, entries in by_partition.items()
+        ]
+        with translate_errors(self._settings.redis_url):
+            self._scripts.call_many("hold", calls)
 
     @override
     def told(self, end: UntoldEnd, *, failed: bool, call: str) -> Telling:
