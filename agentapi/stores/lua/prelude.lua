@@ -128,14 +128,17 @@ local function move_turn(turn_key, turn_id, accepted, from, to)
 end
 
 -- List a turn among those that ended in the same way, and tell those who follow the ends. A turn that
--- is not listed, because an older release accepted it, stays so. If workers have a hook for the ends of
--- its agent's turns, the end is kept until the hook was told.
--- turn: agent, conversation, tenant, user and created, as stored. how: status, number of the event that
--- ended it, the event's data, retention of the turn.
+-- is not listed, because an older release accepted it, stays so. One that is not to be stored leaves the
+-- lists, unless it may be retried. If workers have a hook for the ends of its agent's turns, the end is
+-- kept until the hook was told.
+-- turn: some of its fields. how: status, the event's number and data, retention of turns.
 local function list_end(turn_key, turn_id, turn, how)
   local prefix = partition_prefix(turn_key)
   if move_turn(turn_key, turn_id, turn.created, 'begun', how.status)
     or move_turn(turn_key, turn_id, turn.created, 'queued', how.status) then
+    if turn.unstored and how.status ~= 'failed' then
+      redis.pcall('ZREM', list_key(turn_key, how.status), turn_id)
+    end
     local code = ''
     if how.status == 'failed' then
       local read, data = pcall(cjson.decode, how.data)
@@ -147,16 +150,14 @@ local function list_end(turn_key, turn_id, turn, how)
   end
   local agent = turn.agent or ''
   if redis.call('EXISTS', prefix .. 'hooked:' .. agent) == 1 then
-    local end_name = turn_id .. ':' .. how.number .. ':' .. agent
-    redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), end_name)
+    redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), turn_id .. ':' .. how.number .. ':' .. agent)
     -- Should no worker have the hook any more.
     redis.pcall('PEXPIRE', prefix .. 'untold', how.retention)
   end
 end
 
--- Forget entries of a list whose record is gone. Each script that adds an entry looks at a few, so a
--- list is never much longer than what it lists. first, last: ranks of the entries to look at; before,
--- after: what a record's key has around the entry.
+-- Forget entries of a list, by ranks, whose record is gone. Each script that adds an entry looks at a
+-- few, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
 local function trim_list(key, first, last, before, after)
   local entries = redis.pcall('ZRANGE', key, first, last)
   for i = 1, #entries do
@@ -171,11 +172,10 @@ local function list_conversation(meta_key, created)
   local prefix = partition_prefix(meta_key) .. 'c:'
   local key = list_key(meta_key, 'conversations')
   redis.pcall('ZADD', key, created, string.sub(meta_key, #prefix + 1, -#':meta' - 1))
-  -- Idle times differ, so those that are gone may be anywhere.
   local count = redis.pcall('ZCARD', key)
   if type(count) == 'number' then
-    local chance = now_ms() % count
-    trim_list(key, chance, chance + 2, prefix, ':meta')
+    -- Idle times differ, so those that are gone may be anywhere.
+    trim_list(key, now_ms() % count, now_ms() % count + 2, prefix, ':meta')
   end
 end
 
@@ -362,6 +362,18 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
+-- How long an ended turn and its events are kept (ms). unstored: how long those of a turn that is not
+-- to be stored are kept, false for other turns.
+local function retention(times, unstored)
+  if not unstored then
+    return times
+  end
+  return {
+    turn = int(math.min(tonumber(times.turn), stored(unstored))),
+    events = int(math.min(tonumber(times.events), stored(unstored))),
+  }
+end
+
 -- Let an ended turn expire after its retention, with its events and the messages that joined it.
 local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
@@ -375,6 +387,8 @@ end
 -- event, and the outcome if there is one.
 -- Returns the id of the turn to dispatch now, or ''.
 local function end_turn(keys, turn_id, conversation_id, times, how)
+  local ended_turn = redis.call('HMGET', keys.turn, 'merged', 'unstored')
+  local kept = retention(times, ended_turn[2])
   leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
   redis.call('DEL', keys.journal, keys.calls)
   local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
@@ -384,10 +398,10 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
     redis.call('HSET', keys.turn, 'outcome', how.outcome)
   end
   how.number, how.retention = emit(keys.turn, keys.events, how.status, how.data), times.turn
-  local turn = named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created')
-  list_end(keys.turn, turn_id, turn, how)
-  drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and times.turn)
-  retire(keys.turn, keys.events, times, redis.call('HGET', keys.turn, 'merged'))
+  list_end(keys.turn, turn_id,
+    named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
+  drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
+  retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
   end
@@ -474,7 +488,7 @@ local function forget_turn(turn_key, conversation_id)
   if not ended(turn[1]) then
     return nil, true
   end
-  local size = redis.call('HSTRLEN', turn_key, 'input')
+  local size = redis.call('HSTRLEN', turn_key, 'input') + redis.call('HSTRLEN', turn_key, 'options')
   redis.pcall('ZREM', list_key(turn_key, turn[1]),
     string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
   for merged in string.gmatch(turn[4] or '', '%S+') do
