@@ -14,6 +14,7 @@ import redis
 
 from agentapi import Agent, Hooks, Settings, Turn
 from agentapi.logs import LogLine
+from agentapi.stores import Errand, ErrandKind
 from orchestrator import Orchestrator
 from tests.integration.fleet import Fleet
 
@@ -173,3 +174,30 @@ def test_a_hook_may_enqueue_a_turn(settings_for: Callable[..., Settings]) -> Non
         made.append(eager)
         eager.enqueue("good", "first")
         assert sorted(turn.status.value for turn in eager.turns()) == ["completed", "completed"]
+
+
+def test_a_failure_is_logged_with_what_to_do(
+    make_fleet: Callable[..., Fleet], caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = make_fleet(agents=[Agent(name="broken", provider="broken")])
+    with caplog.at_level(logging.WARNING, logger="agentapi"):
+        turn = fleet.enqueue("broken", "what users said")
+        fleet.execute(turn)
+        kept = fleet.enqueue("broken", "what users said", on_abort="keep")
+        fleet.execute(kept)
+        late = fleet.enqueue("broken", "what users said", deadline=0.001)
+        time.sleep(0.01)
+        fleet.app.runtime._errands.carry_out(
+            Errand(kind=ErrandKind.EXPIRE, turn_id=late.turn_id, partition=int(late.turn_id[:3]))
+        )
+    said = [r.msg for r in caplog.records if getattr(r.msg, "name", "") == "turn.failed"]
+    assert [line.fields.get("retry_with") for line in said if isinstance(line, LogLine)] == [
+        f"agentapi retry {turn.turn_id}",
+        None,
+        f"agentapi retry {late.turn_id}",
+    ]
+    assert "users said" not in caplog.text
+    first = said[0]
+    assert isinstance(first, LogLine)
+    assert str(first).startswith("turn.failed conversation_id=")
+    assert f'retry_with="agentapi retry {turn.turn_id}"' in str(first)
