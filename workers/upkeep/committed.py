@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
@@ -173,31 +174,33 @@ class CommittedHooks:
         return taken
 
     def _tell(self, end: UntoldEnd) -> None:
+        def done(called: Future[str | None]) -> None:
+            # Foreign code that cancels all tasks may end the call before its first line.
+            error = "Cancelled" if called.cancelled() else called.result()
+            self._called.put(_Called(end, error))
+            self._wake.set()
+
         self._running[end.entry] = end
         work = self._call(end)
         try:
-            asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            # The loop has ended: another worker takes the end.
+            asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(done)
+        except BaseException:
+            # The loop has ended, for example. Nobody holds the end any more: it is due again soon.
             work.close()
             del self._running[end.entry]
+            raise
 
-    async def _call(self, end: UntoldEnd) -> None:
-        """On the event loop: call the hooks of an end. Raises nothing."""
-        error: str | None = "Cancelled"
+    async def _call(self, end: UntoldEnd) -> str | None:
+        """On the event loop: call the hooks of an end; returns an error's type. Raises nothing."""
+        if end.turn is None:
+            return "UnreadableRecord"
         try:
             async with asyncio.timeout(PATIENCE):
-                if end.turn is None:
-                    error = "UnreadableRecord"
-                    return
                 await self._agents[end.agent].hooks.on_turn_committed(end.turn, end.end_id)
-            error = None
         except BaseException as raised:
             # A hook is users' code and may raise anything. Only the type: its text may quote users.
-            error = type(raised.__cause__ or raised).__name__
-        finally:
-            self._called.put(_Called(end, error))
-            self._wake.set()
+            return type(raised.__cause__ or raised).__name__
+        return None
 
     def _settle_all(self) -> None:
         while True:
