@@ -71,6 +71,8 @@ from agentapi.turns import (
     TurnResult,
     TurnStatus,
     Verdict,
+    WaitingFor,
+    WaitKind,
 )
 from agentapi.turns.budget import Limits
 
@@ -115,6 +117,8 @@ __all__ = [
     "TurnStatus",
     "Usage",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     # Settings
     "Settings",
     "load_settings",

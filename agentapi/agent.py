@@ -51,6 +51,7 @@ class Agent(DefinedAgent[OutputT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        patience: float | None = None,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -80,6 +81,9 @@ class Agent(DefinedAgent[OutputT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            patience: Seconds that its turns wait for a provider that is away, 0 or more;
+                ``AGENTAPI_PROVIDER_PATIENCE`` when not given. `run` and eager mode do not wait:
+                they fail after a few quick repeats.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -102,6 +106,7 @@ class Agent(DefinedAgent[OutputT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                patience=patience,
             )
         )
         self._memory = memory

@@ -129,7 +129,16 @@ class Settings(BaseSettings):
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
+        default=3,
+        ge=0,
+        description="Quick repeats of a model call that failed for a passing reason, before the "
+        "turn parks.",
+    )
+    provider_patience: float = Field(
+        default=1800,
+        ge=0,
+        description="How long a turn waits for a provider that is away, from its first failure; 0 "
+        "fails after the quick repeats.",
     )
     park_after: float = Field(
         default=5,

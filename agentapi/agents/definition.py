@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,19 @@ def is_agent_name(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
+def check_patience(agent: str, patience: object) -> None:
+    """Check `Agent(patience=...)`.
+
+    Raises:
+        InvalidAgent: It is not a number of seconds.
+    """
+    number = isinstance(patience, int | float) and not isinstance(patience, bool)
+    if patience is not None and not (number and 0 <= cast("float", patience) < math.inf):
+        raise InvalidAgent(
+            f"agent {agent!r}: patience is {shown(patience)}, expected seconds, 0 or more"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AgentDefinition(Generic[OutputT]):
     """Prompt, models, tools and limits. It holds no conversation, so turns can share it.
@@ -47,6 +61,7 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        patience: Seconds that a turn waits for a provider that is away; None for the setting.
     """
 
     name: str
@@ -63,6 +78,7 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    patience: float | None = None
     _toolbox: Toolbox = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +95,7 @@ class AgentDefinition(Generic[OutputT]):
             raise InvalidAgent(
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
             )
+        check_patience(self.name, self.patience)
         check_options(self.name, self.options, self.choices)
         object.__setattr__(self, "_toolbox", Toolbox(self.name, self.tools))
 

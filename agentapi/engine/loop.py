@@ -17,7 +17,8 @@ from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
-from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
+from agentapi.engine.model_call import call_model
+from agentapi.engine.patience import RetryPolicy, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
@@ -96,10 +97,12 @@ class TurnRun:
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
+    _patience: float = field(init=False)
     _blobs: Fetch = field(init=False)
 
     def __post_init__(self) -> None:
         self._blobs = remembering(self.history.blobs)
+        self._patience = self.retry.patience
         self._activate(self.agent)
 
     async def run(self) -> TurnResult | Suspension:
@@ -186,6 +189,9 @@ class TurnRun:
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
+        own = self._patience if agent.patience is None else agent.patience
+        if own != self.retry.patience:
+            self.retry = replace(self.retry, patience=own)
 
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
@@ -228,8 +234,8 @@ class TurnRun:
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
         # The failures of an earlier attempt belonged to the call that has just succeeded.
-        if self.retry.failures:
-            self.retry = replace(self.retry, failures=0)
+        if self.retry.failures or self.retry.failing_for:
+            self.retry = replace(self.retry, failures=0, failing_for=0.0)
         message = replace(
             answer.message,
             tool_calls=_unique_calls(answer.message, progress),

@@ -27,6 +27,11 @@ LONGEST_IN_LINE: Final = 60.0
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
 
+ROUSED_A_SECOND: Final = 50
+LONGEST_ROUSE: Final = 30.0
+"""How many of the turns that waited for a provider wake in a second when it is back, and in how
+many seconds they all wake, however many they are."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:

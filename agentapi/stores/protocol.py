@@ -166,7 +166,17 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         """Let the turn wait without a worker.
 
         Args:
@@ -174,7 +184,9 @@ class WorkerStore(Protocol):
             delay: Seconds until the sweep dispatches the turn.
             failures: How often the model call that it waits for has failed.
             steps: Number of recorded steps, which identifies that call.
-            reason: A short word for the turn's event.
+            reason: What kind of thing it waits for, a `WaitKind`; also told by the turn's event.
+            names: Names of what it waits for. After a failure, `rouse` wakes it by them.
+            lasted: Seconds since the first of the failures; None without one.
 
         Returns:
             Whether it is parked; false when somebody asked to cancel it.
@@ -280,6 +292,17 @@ class SweepStore(Protocol):
                 entry when the queue is empty. A wake-up that was sent less than a second before
                 that point, or after it, is taken to be in the queue for up to `LONGEST_IN_LINE`
                 seconds.
+        """
+        ...
+
+    def rouse(self, provider: str) -> int:
+        """Wake the parked turns that wait for a provider, because it is back.
+
+        They wake one after the other, `ROUSED_A_SECOND` of them in a second, or all of them within
+        `LONGEST_ROUSE` seconds.
+
+        Returns:
+            How many were woken.
         """
         ...
 

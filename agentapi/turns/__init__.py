@@ -26,6 +26,7 @@ from agentapi.turns.model import (
     TurnStatus,
 )
 from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
+from agentapi.turns.waiting import WaitingFor, WaitKind
 
 __all__ = [
     "TERMINAL",
@@ -52,6 +53,8 @@ __all__ = [
     "TurnSpec",
     "TurnStatus",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     "step_from_json",
     "step_to_json",
 ]

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from agentapi.conversation.messages import Attachment, Message, Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.kinds import TurnKind
+from agentapi.turns.waiting import WaitingFor
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -148,6 +149,8 @@ class Turn(TurnSpec):
         failures: How often the current model call failed with errors worth a retry.
         worker: The worker that claimed it last.
         wakes_at: While it is parked, when it continues unless something wakes it before.
+        waiting_for: The provider or server of tools that it waits for, until the call that failed
+            has succeeded. None for a turn that waits for a decision or for other turns.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -167,6 +170,7 @@ class Turn(TurnSpec):
     failures: int = 0
     worker: str | None = None
     wakes_at: float | None = None
+    waiting_for: WaitingFor | None = None
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     text: str | None = None
@@ -230,7 +234,7 @@ class EventType(StrEnum):
     response the model, and whether it was rejected]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
-    ids and tools]."""
+    ids and tools; for a provider or server of tools its names in waits_for, and failures]."""
     DECIDED = "decided"
     """Somebody decided about a call [call, verdict]."""
     REPLIED = "replied"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agentapi.conversation.messages import UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
-from agentapi.turns import EventType, OnAbort, OnBusy, TurnError, TurnStatus
+from agentapi.turns import (
+    EventType,
+    HeldCalls,
+    OnAbort,
+    OnBusy,
+    Question,
+    TurnError,
+    TurnStatus,
+    Verdict,
+    WaitingFor,
+)
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, model_step, tool_step
 from tests.conformance.test_busy import accept, woken
@@ -56,6 +68,106 @@ def test_its_time_comes(bench: Bench) -> None:
     assert list(claim.steps) == [model_step()]
     assert (claim.turn.attempt, claim.turn.losses, claim.turn.failures) == (2, 0, 2)
     assert claim.turn.wakes_at is None
+
+
+def away(bench: Bench, turn_id: str, *names: str, conversation: str = C, **more: Any) -> None:
+    """Claim a turn, and park it for providers that are away."""
+    more = {"delay": 60.0, "failures": 3, "steps": 0, "lasted": 30.0, **more}
+    lease = bench.claim(turn_id, conversation).lease
+    assert bench.store.park(lease, reason="provider", names=names, **more)
+
+
+def test_what_a_turn_waits_for_and_since_when(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", "gemini")
+    turn = bench.store.turn(turn_id)
+    waits = turn.waiting_for
+    assert waits is not None
+    assert (waits.kind, waits.names, waits.failures) == ("provider", ("openai", "gemini"), 3)
+    assert waits.next_try_at == turn.wakes_at
+    assert (waits.next_try_at or 0) - (waits.since or 0) == pytest.approx(90, abs=5)
+    [*_, parked] = bench.store.events({turn_id: -1}, 0)[turn_id]
+    assert parked.data["waits_for"] == "openai or gemini"
+    assert (parked.data["reason"], parked.data["failures"]) == ("provider", 3)
+
+
+def test_it_is_known_until_the_call_has_succeeded(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=0)
+    since = waits_of(bench, turn_id).since
+    claim = bench.claim(turn_id)
+    assert claim.turn.waiting_for is not None
+    assert (claim.turn.waiting_for.since, claim.turn.waiting_for.next_try_at) == (since, None)
+    assert claim.turn.failures == 3
+    # A worker that dies takes nothing of it with it.
+    bench.expire_lease(C)
+    lease = bench.claim(turn_id).lease
+    assert waits_of(bench, turn_id).since == since
+    bench.store.record(lease, 0, model_step())
+    assert bench.store.turn(turn_id).waiting_for is None
+    away_again = bench.store.park(
+        lease, 60, failures=0, steps=1, reason="provider", names=["openai"], lasted=None
+    )
+    assert away_again
+    assert (waits_of(bench, turn_id).since, waits_of(bench, turn_id).failures) == (None, 0)
+    bench.store.cancel(turn_id)
+    assert bench.store.turn(turn_id).waiting_for is None
+
+
+def test_a_turn_that_waits_for_a_decision_waits_for_no_provider(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=0)
+    asked = Question(call_id="c", tool="pay", arguments={}, default=Verdict.REJECTED)
+    bench.store.calls.suspend(bench.claim(turn_id).lease, HeldCalls(questions=(asked,)))
+    assert bench.store.turn(turn_id).waiting_for is None
+    assert bench.store.rouse("openai") == 0
+
+
+def waits_of(bench: Bench, turn_id: str) -> WaitingFor:
+    waits = bench.store.turn(turn_id).waiting_for
+    assert waits is not None
+    return waits
+
+
+def test_a_provider_that_is_back_wakes_those_who_wait_one_after_the_other(bench: Bench) -> None:
+    conversations = [f"user:{number}" for number in range(40)]
+    turns = {c: bench.enqueue(c) for c in conversations}
+    for conversation, turn_id in turns.items():
+        away(bench, turn_id, "openai", conversation=conversation, delay=600)
+    other = bench.enqueue("other")
+    away(bench, other, "gemini", conversation="other", delay=600)
+    soon = bench.enqueue("soon")
+    away(bench, soon, "openai", conversation="soon", delay=0.01)
+    before = bench.store.turn(other).wakes_at
+    assert bench.store.rouse("openai") in (len(turns), len(turns) + 1)
+    assert bench.store.rouse("openai") == 0
+    wakes = sorted(bench.store.turn(turn_id).wakes_at or 0 for turn_id in turns.values())
+    created = bench.store.turn(other).created_at
+    assert wakes[-1] - created < 30
+    # 41 turns at 50 a second.
+    assert 0.3 < wakes[-1] - wakes[0] <= 0.82
+    assert bench.store.turn(other).wakes_at == before
+    assert (bench.store.turn(soon).wakes_at or 0) - created < 10
+
+
+def test_who_waits_for_several_is_woken_by_any(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", "gemini", delay=600)
+    assert bench.store.rouse("gemini") == 1
+    assert bench.store.rouse("openai") == 0
+
+
+def test_who_has_ended_or_gone_on_is_not_woken(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=600)
+    bench.store.cancel(turn_id)
+    second = bench.enqueue()
+    away(bench, second, "openai", delay=0)
+    bench.claim(second)
+    lost = bench.enqueue("lost")
+    away(bench, lost, "openai", conversation="lost", delay=600)
+    bench.lose(lost)
+    assert bench.store.rouse("openai") == 0
 
 
 def test_failures_of_an_earlier_call_do_not_count(bench: Bench) -> None:

@@ -182,8 +182,9 @@ async def test_a_provider_that_fails_is_passed_by_until_it_answers(fleets: Fleet
 
 
 async def test_an_agent_with_one_provider_goes_on_asking_it(fleets: Fleets) -> None:
-    worker = fleets.worker(provider_max_retries=9)
-    fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 6, chat.reply("back"))
+    """It finds out whether the provider is back, for all others too."""
+    worker = fleets.worker(provider_max_retries=9, park_after=5)
+    fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 5, chat.reply("back"))
     assert (await say(worker)).text == "back"
 
 

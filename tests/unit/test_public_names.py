@@ -76,6 +76,8 @@ NAMES: Final = {
         "Usage",
         "UserMessage",
         "Verdict",
+        "WaitKind",
+        "WaitingFor",
         "Window",
         "create_conversation_id",
         "delegate",
@@ -175,6 +177,7 @@ AGENT: Final = [
     "conversation_limits",
     "hooks",
     "compact",
+    "patience",
     "memory",
 ]
 """Parameters of `Agent`, in their order."""

@@ -80,4 +80,4 @@ def check_deadline(claim: Claim) -> None:
     """
     # Both are times of Redis: this machine's clock may be wrong.
     if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
-        raise missed_deadline()
+        raise missed_deadline(claim.turn, claim.now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from agentapi import Settings
@@ -25,6 +25,7 @@ from agentapi.conversation.messages import Usage, UserMessage
 from agentapi.conversation.window import Window
 from agentapi.engine.model_call import call_model
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.turn_log import NoLog
 from agentapi.errors import InvalidMessage, StoreUnavailable
@@ -125,8 +126,11 @@ class CompactionWork:
         provider = chain_of(agent, gate=self.gate, call=attempt.log.call)
         task = _task(claim)
         usage, steps = Usage(), 0
+        retry = retry_policy(self.settings, claim, agent.patience)
         while (piece := await running.call(lambda: self._piece(agent, task))) is not None:
-            answer = await self._ask(agent, provider, piece, claim)
+            answer = await self._ask(agent, provider, piece, retry)
+            # The failures of an earlier attempt belonged to the call that has just succeeded.
+            retry = replace(retry, failures=0, failing_for=0.0)
             usage, steps = usage + answer.usage, steps + 1
             kept = partial(self._keep, task, piece, answer.message.content)
             # Another turn was faster, or the conversation is gone: what was read no longer fits.
@@ -160,7 +164,7 @@ class CompactionWork:
         )
 
     async def _ask(
-        self, agent: AgentDefinition, provider: Provider, piece: _Piece, claim: Claim
+        self, agent: AgentDefinition, provider: Provider, piece: _Piece, retry: RetryPolicy
     ) -> ModelResponse:
         async def request() -> ModelRequest:
             return ModelRequest(
@@ -169,7 +173,6 @@ class CompactionWork:
                 messages=[UserMessage(content=piece.text)],
             )
 
-        retry = retry_policy(self.settings, claim.turn)
         # No journal: each piece's summary is stored, so a repeat continues behind the last one.
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
 

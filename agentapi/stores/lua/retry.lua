@@ -36,7 +36,7 @@ if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished', 'deferrals', 'woken')
+  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', operation, 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])

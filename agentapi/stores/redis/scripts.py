@@ -37,6 +37,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "summarise",
     "suspend",
     "wipe",
