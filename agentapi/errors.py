@@ -175,7 +175,7 @@ class TurnNotFound(AgentAPIError):
 
 
 class TurnNotRetryable(AgentAPIError):
-    """The turn has not failed, or the history already contains what it did."""
+    """The turn has not failed: only failed turns run again."""
 
     code = "turn_not_retryable"
 

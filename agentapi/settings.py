@@ -124,9 +124,10 @@ class Settings(BaseSettings):
         description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace or merge.",
     )
-    on_abort: OnAbort = Field(
-        default=OnAbort.DROP,
-        description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    on_abort: OnAbort | None = Field(
+        default=None,
+        description="What a cancelled or failed turn leaves in the history: drop or keep. When not "
+        "set, a failed turn keeps its messages and a cancelled one drops them.",
     )
     provider_max_retries: int = Field(
         default=3,

@@ -135,7 +135,7 @@ class Ending:
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
         messages: What enters the history, all together. For a turn without a reply, they enter only
-            if its `on_abort` is ``keep`` when it ends.
+            if its `on_abort`, or for a failed one its `on_failure`, is ``keep`` when it ends.
         usage: Tokens of the recorded steps of all attempts.
         steps: Number of model responses and tool results.
         spent: What counts towards the conversation's limits, child turns included.
@@ -144,6 +144,8 @@ class Ending:
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
         structured: Whether the reply is JSON of the agent's `output_type`.
+        refused: Whether the turn's own messages are at fault. Then they enter the history only if
+            `on_abort` is ``keep``, whatever `on_failure` is.
     """
 
     status: TurnStatus
@@ -156,6 +158,7 @@ class Ending:
     answered_by: str | None = None
     handed_over: bool = False
     structured: bool = False
+    refused: bool = False
 
 
 class CancelOutcome(StrEnum):

@@ -59,6 +59,8 @@ class ProducerStore(Protocol):
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step.
 
+        Messages that it left in the history are taken out of it.
+
         Args:
             turn_id: The turn.
             operation: The caller's name for this call; a repeat with the same name does nothing.
@@ -68,7 +70,7 @@ class ProducerStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
-            TurnNotRetryable: It has not failed, or left its messages in the history.
+            TurnNotRetryable: It has not failed.
             ConversationBusy: The inbox is full.
             TenantMismatch: The conversation was forgotten, and begun again by another tenant.
         """

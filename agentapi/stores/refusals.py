@@ -49,15 +49,6 @@ def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
     )
 
 
-def already_kept(turn_id: str) -> TurnNotRetryable:
-    """A retry of a turn that left its messages in the history."""
-    return TurnNotRetryable(
-        f"turn {turn_id} failed and left what it did in the history (on_abort is 'keep'): to run "
-        "it again would say it twice; enqueue a new turn, which sees it",
-        turn_id=turn_id,
-    )
-
-
 def other_tenant(conversation_id: str) -> TenantMismatch:
     """A conversation that belongs to another tenant."""
     return TenantMismatch(

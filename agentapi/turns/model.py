@@ -71,7 +71,10 @@ class OnBusy(StrEnum):
 
 
 class OnAbort(StrEnum):
-    """What a turn that is cancelled or fails leaves in the history."""
+    """What a turn that is cancelled or fails leaves in the history.
+
+    Without a choice, a turn that fails keeps its messages, and one that is cancelled drops them.
+    """
 
     DROP = "drop"
     """Nothing."""
@@ -90,7 +93,10 @@ class TurnSpec:
         kind: What a worker does for it.
         metadata: The caller's own JSON object, given back unchanged.
         stream: Whether the reply's text goes to the turn's events as it arrives.
-        on_abort: What the turn leaves in the history when it is cancelled or fails.
+        on_abort: What the turn leaves in the history when it is cancelled, and when it fails too
+            unless `on_failure` says otherwise.
+        on_failure: What it leaves when it fails. What was refused itself (by the provider or by a
+            hook) is kept only if `on_abort` is ``keep``: it would make later turns fail too.
         deadline_at: When it must have ended, with all that it delegates, by the store's clock.
         parent_id: The turn that waits for this one's reply.
         depth: How many turns are above it.
@@ -108,6 +114,7 @@ class TurnSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
     on_abort: OnAbort = OnAbort.DROP
+    on_failure: OnAbort | None = None
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0

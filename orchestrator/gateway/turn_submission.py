@@ -97,6 +97,7 @@ class NewMessage:
         digest: Digest of the request if the caller named it; see `digest_of`.
         on_busy: See `TurnRequest`; None takes the setting.
         on_abort: See `TurnRequest`; None takes the setting.
+        deadline: See `TurnRequest`.
     """
 
     agent: str
@@ -110,13 +111,18 @@ class NewMessage:
     stream: bool = False
     on_busy: OnBusy | None = OnBusy.ENQUEUE
     on_abort: OnAbort | None = OnAbort.DROP
+    deadline: float | None = None
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
     """Tells a request from another one with the same key; None without a key."""
     if key is None:
         return None
-    data = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    given = body.model_dump(mode="json")
+    # A gateway of an older release does not know the field, and gets the repeat of a request.
+    if given.get("deadline", 0) is None:
+        del given["deadline"]
+    data = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -200,6 +206,7 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         stream=message.stream,
         on_busy=message.on_busy,
         on_abort=message.on_abort,
+        deadline=message.deadline,
     )
 
 

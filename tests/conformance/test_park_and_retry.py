@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentapi.conversation.messages import UserMessage
+from agentapi.conversation.messages import Attachment, AttachmentKind, UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
 from agentapi.turns import (
@@ -252,15 +252,115 @@ def test_only_failed_turns_are_retried(bench: Bench) -> None:
         bench.store.retry(turn_id, "op")
 
 
-def test_a_turn_that_left_its_messages_is_not_retried(bench: Bench) -> None:
-    turn_id = bench.enqueue(on_abort=OnAbort.KEEP)
-    left = [UserMessage(content="hi", turn_id=turn_id)]
-    ending = Ending(status=TurnStatus.FAILED, messages=left)
+def said(bench: Bench, conversation: str = C) -> list[str]:
+    return [message.content for message in bench.store.history(conversation)]
+
+
+def fail(bench: Bench, turn_id: str, *texts: str, refused: bool = False) -> None:
+    left = [UserMessage(content=text, turn_id=turn_id) for text in texts]
+    ending = Ending(status=TurnStatus.FAILED, messages=left, refused=refused)
     bench.store.commit(bench.claim(turn_id).lease, ending)
-    assert bench.store.history(C) == left
+
+
+@pytest.mark.parametrize(
+    ("on_abort", "on_failure", "refused", "kept"),
+    [
+        (OnAbort.KEEP, None, False, True),
+        (OnAbort.KEEP, None, True, True),
+        (OnAbort.DROP, None, False, False),
+        (OnAbort.DROP, OnAbort.KEEP, False, True),
+        (OnAbort.DROP, OnAbort.KEEP, True, False),
+        (OnAbort.KEEP, OnAbort.DROP, False, False),
+    ],
+)
+def test_what_a_failed_turn_leaves(
+    bench: Bench, on_abort: OnAbort, on_failure: OnAbort | None, refused: bool, kept: bool
+) -> None:
+    turn_id = bench.enqueue(on_abort=on_abort, on_failure=on_failure)
+    assert bench.store.turn(turn_id).on_failure is on_failure
+    fail(bench, turn_id, "hi", refused=refused)
+    assert said(bench) == (["hi"] if kept else [])
     assert bench.store.turn(turn_id).messages == ()
-    with pytest.raises(TurnNotRetryable, match="'keep'"):
-        bench.store.retry(turn_id, "op")
+
+
+def test_a_turn_that_is_cancelled_leaves_nothing_by_default(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    left = [UserMessage(content="hi", turn_id=turn_id)]
+    ending = Ending(status=TurnStatus.CANCELLED, messages=left)
+    bench.store.commit(bench.claim(turn_id).lease, ending)
+    assert said(bench) == []
+
+
+def test_a_replaced_turn_that_fails_leaves_nothing(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    lease = bench.claim(turn_id).lease
+    accept(bench, OnBusy.REPLACE)
+    left = [UserMessage(content="hi", turn_id=turn_id)]
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED, messages=left))
+    assert said(bench) == []
+
+
+def test_messages_with_another_policy_do_not_merge(bench: Bench) -> None:
+    bench.enqueue(on_failure=OnAbort.KEEP)
+    other = accept(bench, OnBusy.MERGE)
+    assert other.created
+    same = accept(bench, OnBusy.MERGE)
+    assert not same.created
+
+
+def test_a_retry_takes_back_what_the_turn_left(bench: Bench) -> None:
+    first = bench.enqueue()
+    bench.complete(bench.claim(first).lease, said="one", reply="yes")
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    fail(bench, turn_id, "two", 'quoted: ,"turn_id":"x"}', "four")
+    later = bench.enqueue()
+    bench.complete(bench.claim(later).lease, said="five", reply="yes")
+    assert len(said(bench)) == 7
+    assert bench.store.summarise(C, "text", generation=0, start=0, stop=4)
+
+    assert bench.store.retry(turn_id, "op") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+    assert bench.store.summary(C).covered == 2
+    assert bench.store.retry(turn_id, "op") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+
+    # It fails again, and is retried again: its messages are there once or not at all.
+    fail(bench, turn_id, "two", "three")
+    assert said(bench)[-2:] == ["two", "three"]
+    assert bench.store.retry(turn_id, "again") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+    bench.complete(bench.claim(turn_id).lease, said="two", reply="at last")
+    assert said(bench) == ["one", "yes", "five", "yes", "two", "at last"]
+
+
+def test_a_retry_finds_what_was_left_far_back_and_after_a_reset_nothing(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    fail(bench, turn_id, *(f"{number}" for number in range(1_500)))
+    for number in range(3):
+        later = bench.enqueue()
+        lease = bench.claim(later).lease
+        filler = [UserMessage(content=f"{number}", turn_id=later)] * 400
+        bench.store.commit(lease, Ending(status=TurnStatus.COMPLETED, messages=filler))
+    bench.store.retry(turn_id, "op")
+    assert len(said(bench)) == 1_200
+    fail(bench, turn_id, "left")
+    bench.store.reset(C)
+    bench.store.retry(turn_id, "again")
+    assert said(bench) == []
+
+
+def test_a_turn_that_was_kept_has_its_images_for_its_retry(bench: Bench) -> None:
+    image = Attachment(kind=AttachmentKind.IMAGE, blob="b" * 64, size=5, media_type="image/png")
+    turn_id = bench.enqueue(
+        on_failure=OnAbort.KEEP, attachments=(image,), blobs={"b" * 64: b"bytes"}
+    )
+    left = [UserMessage(content="see", attachments=(image,), turn_id=turn_id)]
+    lease = bench.claim(turn_id).lease
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED, messages=left))
+    assert bench.store.blobs(C, ["b" * 64]) == {"b" * 64: b"bytes"}
+    bench.store.retry(turn_id, "op")
+    assert bench.store.history(C) == []
+    assert bench.store.blobs(C, ["b" * 64]) == {"b" * 64: b"bytes"}
 
 
 def test_what_a_turn_leaves_is_settled_when_it_ends(bench: Bench) -> None:

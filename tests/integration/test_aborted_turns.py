@@ -196,8 +196,11 @@ def test_a_failed_turn_runs_again_from_its_last_step(make_fleet: MakeFleet) -> N
     turn = fleet.enqueue("busy", '/nap {"seconds": 0}')
     assert fleet.execute(turn)["error"] == "provider_unavailable"
     assert fleet.turn(turn).steps == 2
+    # What was said is in the history, and a retry moves it to the end.
+    assert roles(fleet.producer.history(turn.conversation_id)) == ["user", "assistant", "tool"]
     handle = fleet.producer.turn(turn.turn_id)
     handle.retry()
+    assert fleet.producer.history(turn.conversation_id) == []
     assert handle.status() is TurnStatus.QUEUED
     assert fleet.execute(turn)["status"] == "completed"
     assert "rested" in handle.result(timeout=5).text

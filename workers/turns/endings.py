@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import AgentAPIError
+from agentapi.errors import (
+    AgentAPIError,
+    HookFailed,
+    InvalidMessage,
+    PoisonTurn,
+    ProviderRejected,
+    TurnVetoed,
+)
 from agentapi.faults import named, text_of
 from agentapi.stores import Claim, Ending
 from agentapi.stores.refusals import missed_deadline
@@ -56,9 +64,15 @@ def error_of(error: BaseException) -> TurnError:
     return TurnError(code=code, message=text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT])
 
 
+REFUSALS: Final = (ProviderRejected, TurnVetoed, HookFailed, InvalidMessage, PoisonTurn)
+"""Errors that are about what was said, or may be: in the history, it would make later turns fail
+too, or get past the hook that refused it."""
+
+
 def failed(error: BaseException, progress: TurnProgress) -> Ending:
     """The ending of a turn that failed."""
-    return stopped(TurnStatus.FAILED, progress, error_of(error))
+    ending = stopped(TurnStatus.FAILED, progress, error_of(error))
+    return replace(ending, refused=True) if isinstance(error, REFUSALS) else ending
 
 
 def broken(fault: BaseException, progress: TurnProgress) -> Ending:

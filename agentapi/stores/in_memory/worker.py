@@ -140,7 +140,10 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
-            keeps = completed or entry.turn.on_abort is OnAbort.KEEP
+            leaves_by = entry.turn.on_abort
+            if ending.status is TurnStatus.FAILED and not ending.refused:
+                leaves_by = entry.turn.on_failure or leaves_by
+            keeps = completed or leaves_by is OnAbort.KEEP
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)

@@ -71,6 +71,9 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         "stream": int(spec.stream),
         "on_abort": spec.on_abort,
     }
+    if spec.on_failure is not None:
+        # Beside on_abort, whose values older releases know.
+        fields["on_failure"] = spec.on_failure
     if spec.parent_id is not None:
         fields |= {"parent": spec.parent_id, "depth": spec.depth}
     if spec.budget is not None:
@@ -93,6 +96,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "metadata": _object(fields["metadata"]),
         "stream": fields["stream"] == b"1",
         "on_abort": OnAbort(fields["on_abort"].decode()),
+        "on_failure": OnAbort(fields["on_failure"].decode()) if "on_failure" in fields else None,
         "deadline_at": _seconds(fields.get("deadline")),
         "parent_id": fields["parent"].decode() if "parent" in fields else None,
         "depth": int(fields.get("depth", 0)),

@@ -118,6 +118,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 ending.spent.tokens,
                 repr(ending.spent.cost),
                 "" if ending.calibration is None else repr(ending.calibration),
+                int(ending.refused),
                 *map(dumps, ending.messages),
             ],
         )
