@@ -14,6 +14,7 @@ from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
+from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -75,6 +76,11 @@ class Settings(BaseSettings):
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
     )
+    prompt_timeout: float = Field(
+        default=30,
+        gt=0,
+        description="How long a function given as system_prompt or tools may take.",
+    )
     inbox_limit: int = Field(
         default=100, ge=1, description="Turns of one conversation that may wait or run."
     )
@@ -128,6 +134,15 @@ class Settings(BaseSettings):
         default=None,
         description="What a cancelled or failed turn leaves in the history: drop or keep. When not "
         "set, a failed turn keeps its messages and a cancelled one drops them.",
+    )
+    request_policy: RequestPolicy = Field(
+        default=DEFAULT_POLICY,
+        description="What requests to the gateway may decide about turns of agents without "
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+    )
+    unstored_retention: Seconds = Field(
+        default=60,
+        description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
         default=3,

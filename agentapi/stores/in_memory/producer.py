@@ -94,11 +94,12 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             return False
         turn = entry.turn
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
-        alike = (turn.agent, turn.user_id, turn.metadata, turn.stream) == (
-            *(new.agent, new.user_id, dict(new.metadata), new.stream),
+        alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.context) == (
+            *(new.agent, new.user_id, dict(new.metadata), new.stream, new.context),
         ) and (turn.on_abort, turn.on_failure) == (new.on_abort, new.on_failure)
         joined = f"{turn.input}\n\n{new.input}"
         plain = not turn.attachments and not new.attachments
+        alike = alike and turn.options == new.options
         fits = len(joined.encode()) <= self._settings.max_message_bytes
         undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
         if not (waits and alike and plain and undated and fits):

@@ -143,7 +143,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             leaves_by = entry.turn.on_abort
             if ending.status is TurnStatus.FAILED and not ending.refused:
                 leaves_by = entry.turn.on_failure or leaves_by
-            keeps = completed or leaves_by is OnAbort.KEEP
+            keeps = (completed or leaves_by is OnAbort.KEEP) and entry.turn.stored
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)

@@ -14,7 +14,8 @@
 -- claim has another generation: the turn ends, but its messages stay out of the new history and its
 -- spending out of the new totals. Messages of a turn without a reply enter the history only if its
 -- on_abort, or for a failed one its on_failure, is keep, which may have changed since the claim. A
--- failed turn's journal is kept as long as the turn, for retry.lua.
+-- failed turn's journal is kept as long as the turn, for retry.lua. Messages of a turn that is not to
+-- be stored never enter the history.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
@@ -22,7 +23,7 @@ local turn_id, conversation_id, fence, generation, status, outcome, steps, event
 local FIRST_MESSAGE = 20
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'on_failure')
+  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored')
 if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
@@ -34,8 +35,9 @@ local leaves = before[3]
 if status == 'failed' and refused == '0' and before[9] then
   leaves = before[9]
 end
-local keeps = status == 'completed' or leaves == 'keep'
+local keeps = (status == 'completed' or leaves == 'keep') and not before[10]
 local says = #ARGV >= FIRST_MESSAGE
+local times = retention({ turn = turn_retention, events = events_retention }, before[10])
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
 local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
@@ -51,8 +53,8 @@ end
 redis.call('DEL', KEYS[3])
 leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
-  redis.call('PEXPIRE', KEYS[6], turn_retention)
-  redis.call('PEXPIRE', KEYS[9], turn_retention)
+  redis.call('PEXPIRE', KEYS[6], times.turn)
+  redis.call('PEXPIRE', KEYS[9], times.turn)
 else
   redis.call('DEL', KEYS[6], KEYS[9])
 end
@@ -61,9 +63,9 @@ redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps
   'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
 emit(KEYS[1], KEYS[7], status, event)
 if not (keeps and same_history and says) then
-  drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and turn_retention)
+  drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
 end
-retire(KEYS[1], KEYS[7], { turn = turn_retention, events = events_retention }, before[8])
+retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
