@@ -23,6 +23,7 @@ from tests.chaos.checker import AcceptedTurn, Findings, check, turn_key
 from tests.chaos.figures import Spread, publish, spread
 from tests.chaos.fleet import Fleet, lose_machine
 from tests.chaos.options import option
+from tests.faults import worker_of
 
 AWAY_VARIABLE = "CHAOS_AWAY"
 """Names the file that makes the provider of `tests.chaos.agents` be away."""
@@ -36,12 +37,12 @@ class OutagePlan:
     """A provider that is away for a while, in the middle of many turns."""
 
     folder: Path
-    seed: int = option(1, "decides how long the tools take, and which worker is lost")
+    seed: int = option(1, "decides how long the tools take")
     turns: int = option(1000, "turns, each in a conversation of its own, with two model calls")
     workers: int = option(2, "worker processes")
     seconds: float = option(600.0, "how long the provider is away")
     how: str = option("refused", "how: refused (at once), hangs (until a timeout)")
-    kill: bool = option(False, "lose a worker with its machine in the middle of the outage")
+    kill: bool = option(False, "lose the machine of the worker that asks for all, once")
     within: float = option(60.0, "seconds after its return in which all turns must have ended")
     publish: bool = option(False, "write the figures into docs/reliability.md")
 
@@ -108,6 +109,8 @@ def problems(outcome: OutageOutcome, *, unended: int) -> list[str]:
     """What a plan's outcome must not show."""
     plan, found = outcome.plan, outcome.findings
     wrong = [f"{name}: {what[:5]}" for name, what in found.zeros.items() if what]
+    if plan.kill and not outcome.losses:
+        wrong.append("no turn has lost its worker: it has shown nothing")
     if unended:
         wrong.append(f"{unended} turns have not ended")
     if outcome.before == 0 or outcome.before == plan.turns:
@@ -170,13 +173,20 @@ class _Outage:
             if left > due:
                 self.enqueue(left - due)
                 left = due
-            if not killed and part > 0.5:
+            if not killed and part > 0.4 and (owner := self.running_on()):
                 killed = True
-                worker = random.Random(self.plan.seed).choice(self.fleet.workers)
-                lose_machine(self.fleet, worker)
+                lose_machine(self.fleet, worker_of(self.fleet, owner))
                 self.fleet.start_worker()
             show()
             time.sleep(0.2)
+
+    def running_on(self) -> str | None:
+        """The worker of a turn that runs: of the one that asks for all, or is about to."""
+        pipeline = self.client.pipeline(transaction=False)
+        for handle in self.handles:
+            pipeline.hmget(turn_key(handle.turn_id), ["status", "worker"])
+        found: Sequence[Sequence[str]] = pipeline.execute()
+        return next((worker for status, worker in found if status == "running"), None)
 
     def enqueue(self, count: int) -> None:
         chance = random.Random(f"{self.plan.seed}:{len(self.handles)}")

@@ -74,7 +74,7 @@ def test_lost_machines_count_towards_nothing(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_provider_that_is_away_costs_no_turn(tmp_path: Path, seed: int) -> None:
-    plan = outage.OutagePlan(folder=tmp_path, seed=seed, turns=60, seconds=6, kill=True)
+    plan = outage.OutagePlan(folder=tmp_path, seed=seed, turns=60, seconds=8, kill=True)
     outcome = outage.run(plan, Console())
     outage.report(outcome, Console(width=100))
     assert outcome.problems == [], f"seed {seed}"
