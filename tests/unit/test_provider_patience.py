@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentapi import Agent, WaitingFor, WaitKind
+from agentapi import Agent, Event, EventType, WaitingFor, WaitKind
 from agentapi.engine.patience import (
     FIRST_PARK,
     LONGEST_PARK,
@@ -26,6 +26,7 @@ from agentapi.errors import (
     ToolServerUnavailable,
 )
 from agentapi.signals import TurnParked
+from orchestrator.wording import wait_of
 
 
 def away(seconds: float = 1.0, provider: str = "openai") -> ProviderAway:
@@ -196,3 +197,26 @@ def test_a_wait_in_words(failures: int, told: str) -> None:
 def test_a_try_in_words() -> None:
     waits = WaitingFor(kind=WaitKind.PROVIDER, names=("openai", "gemini"), failures=2)
     assert waits.describe(1.0) == "trying openai or gemini again, second failure"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "told"),
+    [
+        (
+            EventType.PARKED,
+            {"seconds": 11.2, "reason": "provider", "waits_for": "openai", "failures": 3},
+            "waiting for openai, next try in 12 s, third failure",
+        ),
+        (
+            EventType.PARKED,
+            {"seconds": 60, "reason": "provider", "waits_for": "openai"},
+            "waiting for openai, next try in 60 s",
+        ),
+        (EventType.PARKED, {"seconds": 60, "reason": "provider"}, None),
+        (EventType.PARKED, {"reason": "approval", "calls": ["c"]}, None),
+        (EventType.PARKED, {"waits_for": "openai", "seconds": "soon"}, None),
+        (EventType.STARTED, {"waits_for": "openai", "seconds": 1}, None),
+    ],
+)
+def test_an_event_in_words(kind: EventType, data: dict[str, Any], told: str | None) -> None:
+    assert wait_of(Event(number=0, type=kind, data=data)) == told
