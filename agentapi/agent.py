@@ -6,10 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
+from agentapi.agents.definition import (
+    AgentDefinition,
+    DefinedAgent,
+    on_incomplete_of,
+    split_tools,
+)
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.conversation.window import Window, as_window
@@ -51,6 +57,8 @@ class Agent(DefinedAgent[OutputT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        on_incomplete: OnIncomplete | str = OnIncomplete.ACCEPT,
+        max_continuations: int = 5,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -80,6 +88,9 @@ class Agent(DefinedAgent[OutputT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            on_incomplete: What a turn does with a reply that was cut off, filtered, or is a
+                refusal: ``"accept"``, ``"continue"`` (cut replies only), or ``"fail"``.
+            max_continuations: How often the model may continue one reply, at least 1.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -102,6 +113,8 @@ class Agent(DefinedAgent[OutputT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                on_incomplete=on_incomplete_of(name, on_incomplete),
+                max_continuations=max_continuations,
             )
         )
         self._memory = memory
@@ -255,5 +268,5 @@ class _QueueLog(NoLog):
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         await self.queue.put(text)

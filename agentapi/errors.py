@@ -263,6 +263,20 @@ class InvalidOutput(AgentAPIError):
     code = "invalid_output"
 
 
+class IncompleteReply(AgentAPIError):
+    """The model did not complete its reply, and the agent's `on_incomplete` is ``fail``.
+
+    Attributes:
+        finish_reason: Why: ``length``, ``content_filter`` or ``refusal``.
+    """
+
+    code = "incomplete_reply"
+
+    def __init__(self, message: str, *, finish_reason: str = "") -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+
+
 class DeadlineExceeded(AgentAPIError):
     """The turn ran longer than `turn_timeout`, or missed its own deadline."""
 

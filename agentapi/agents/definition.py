@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeGuard, cast
 from agentapi.agents.hooks import HookChain
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidAgent
@@ -47,6 +48,8 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        on_incomplete: What a turn does with a reply that the model did not complete.
+        max_continuations: How often the model may continue a reply.
     """
 
     name: str
@@ -63,6 +66,8 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    on_incomplete: OnIncomplete = OnIncomplete.ACCEPT
+    max_continuations: int = 5
     _toolbox: Toolbox = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +83,11 @@ class AgentDefinition(Generic[OutputT]):
         if self.output_retries < 0:
             raise InvalidAgent(
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
+            )
+        if self.max_continuations < 1:
+            raise InvalidAgent(
+                f"agent {self.name!r}: max_continuations is {self.max_continuations}, expected 1 "
+                "or more"
             )
         check_options(self.name, self.options, self.choices)
         object.__setattr__(self, "_toolbox", Toolbox(self.name, self.tools))
@@ -126,6 +136,21 @@ class DefinedAgent(Generic[OutputT]):
     def name(self) -> str:
         """How producers ask for the agent."""
         return self.definition.name
+
+
+def on_incomplete_of(agent: str, value: object) -> OnIncomplete:
+    """Read `Agent(on_incomplete=...)`.
+
+    Raises:
+        InvalidAgent: It is not one of the policies.
+    """
+    try:
+        return OnIncomplete(value)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(repr(policy.value) for policy in OnIncomplete)
+        raise InvalidAgent(
+            f"agent {agent!r}: on_incomplete is {shown(value)}, expected one of {known}"
+        ) from None
 
 
 def split_tools(

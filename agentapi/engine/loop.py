@@ -16,7 +16,10 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
-from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
+from agentapi.conversation.finish import COMPLETE, FinishReason, OnIncomplete
+from agentapi.conversation.joining import joined
+from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
+from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
@@ -24,6 +27,7 @@ from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import (
     AgentAPIError,
+    BudgetExceeded,
     InvalidOutput,
     MaxStepsExceeded,
     StoreUnavailable,
@@ -114,6 +118,7 @@ class TurnRun:
             TurnVetoed: A hook ended the turn.
             HookFailed: A hook has a fault.
             InvalidOutput: Too many replies were not valid structured output.
+            IncompleteReply: The model did not complete its reply, and the agent insists.
             ProviderError: The provider refused, or failed more often than `retry` allows.
             TurnParked: The provider is to be tried again later than `retry` waits.
             UnknownAgent: The turn was handed over to an agent that is not known here.
@@ -161,7 +166,7 @@ class TurnRun:
             # An earlier attempt may have begun the calls that were open first, and no others.
             resumed = False
             response = progress.last_response
-            if response is not None and not response.tool_calls:
+            if response is not None and not response.tool_calls and not self._goes_on():
                 return self._result(response)
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
@@ -203,13 +208,31 @@ class TurnRun:
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
-        output = agent.output.load(response.content) if agent.output else None
+        check_complete(agent, response)
+        output = None
+        if agent.output is not None and response.finish_reason in COMPLETE:
+            output = agent.output.load(response.content)
         return replace(self.progress.result(), agent=agent.name, output=output)
 
-    def _check_limits(self) -> None:
+    def _goes_on(self, step: ModelStep | None = None) -> bool:
+        """Whether the model continues its reply: the latest step's, or that of a new step."""
+        progress = self.progress
+        if step is not None:
+            progress = replace(progress, steps=[*progress.steps, step])
+        if not goes_on(self._active, progress):
+            return False
+        try:
+            # The reply stands as it is if the turn may not spend more.
+            self._check_limits(progress)
+        except BudgetExceeded:
+            return False
+        return True
+
+    def _check_limits(self, progress: TurnProgress | None = None) -> None:
         """Raises an error if the turn may not call the model again."""
-        agent, spent = self._active, self.progress.spent
-        if self.progress.model_calls >= agent.max_steps:
+        progress = progress or self.progress
+        agent, spent = self._active, progress.spent
+        if progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
@@ -235,25 +258,40 @@ class TurnRun:
             tool_calls=_unique_calls(answer.message, progress),
             turn_id=self.context.turn_id,
             model=answer.model,
+            finish_reason=answer.finish,
         )
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
         message = await agent.hooks.on_step(self.context, message)
+        if message.finish_reason is not answer.finish:
+            # A hook that made a message of its own.
+            message = replace(message, finish_reason=answer.finish)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _to_step(agent, call.tools, message, usage))
+        before = progress.last_response
+        # The steps before this one are done: an answer to a reply continues that reply.
+        continued = before is not None and not before.tool_calls
+        if before is not None and continued:
+            message = joined(before, message)
+        step = ModelStep(message=message, usage=usage, continued=continued)
+        more = self._goes_on(step)
+        await self._take(step if more else await _checked(agent, call.tools, step), more=more)
 
-    async def _take(self, step: ModelStep) -> None:
+    async def _take(self, step: ModelStep, *, more: bool) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and agent.output is not None and valid and message.content:
-            await self.log.delta(message.content)
+        if self.stream and agent.output is not None and valid and not more and message.content:
+            if message.finish_reason is FinishReason.REFUSAL:
+                await self.log.delta(message.content, refusal=True)
+            else:
+                await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
-        # rejected one is, so that another attempt does not get all its retries back.
-        if message.tool_calls or not valid:
+        # rejected one is, so that another attempt does not get all its retries back; and the part
+        # of a reply that goes on.
+        if message.tool_calls or not valid or more:
             await self.log.record(step)
         # Appended only after the log accepted it: a step that was refused must not count as done.
         self.progress.steps.append(step)
@@ -314,20 +352,24 @@ class _Call:
         return min(max(counted / estimate, 0.25), 4.0)
 
 
-async def _to_step(
-    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
-) -> ModelStep:
-    """The step for a response: which calls need approval, and whether the output is valid."""
+async def _checked(agent: AgentDefinition, tools: Toolbox, step: ModelStep) -> ModelStep:
+    """The step with what is known of it: which calls need approval, whether the output is valid."""
+    message = step.message
     if message.tool_calls:
-        held = await calls_to_hold(tools, message.tool_calls)
-        return ModelStep(message=message, usage=usage, held=held)
+        return replace(step, held=await calls_to_hold(tools, message.tool_calls))
     if agent.output is None:
-        return ModelStep(message=message, usage=usage)
+        return step
+    if message.finish_reason is FinishReason.LENGTH:
+        # Never parsed: what was cut off may look complete.
+        fails = agent.on_incomplete is OnIncomplete.FAIL
+        return step if fails else replace(step, rejected=CUT_OUTPUT)
+    if message.finish_reason not in COMPLETE:
+        return step
     try:
         _, text = agent.output.read(message.content)
     except ValidationError as error:
-        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
-    return ModelStep(message=replace(message, content=text), usage=usage)
+        return replace(step, rejected=explain_output(error))
+    return replace(step, message=replace(message, content=text))
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:

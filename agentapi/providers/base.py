@@ -11,9 +11,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
+from agentapi.conversation.finish import FinishReason as FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
 
@@ -63,20 +63,12 @@ class ModelRequest:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class FinishReason(StrEnum):
-    """Why the model stopped."""
-
-    STOP = "stop"
-    TOOL_CALLS = "tool_calls"
-    LENGTH = "length"
-    FILTERED = "filtered"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelResponse:
     """A complete response of a model.
 
     Attributes:
+        finish: Why the model stopped.
         model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
             it.
     """
@@ -89,9 +81,14 @@ class ModelResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
-    """A piece of the response's text, as it arrives."""
+    """A piece of the response's text, as it arrives.
+
+    Attributes:
+        refusal: Whether it is part of a refusal to answer.
+    """
 
     text: str
+    refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

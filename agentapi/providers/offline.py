@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.attachments import describe
+from agentapi.conversation.finish import CONTINUE
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -26,6 +28,7 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
+from agentapi.providers.estimate import output_bound
 
 _COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
 _ASKED = re.compile(
@@ -46,6 +49,7 @@ class OfflineProvider:
     - With an `output_type`, the reply is the JSON object in the user's message, or else the
       smallest valid one, with the message as the value of its text fields.
     - Anything else is echoed, with a short description of its images and files.
+    - ``max_tokens`` in the agent's options cuts the reply off, at 4 characters a token.
     """
 
     name = "offline"
@@ -89,19 +93,27 @@ class OfflineProvider:
 
 
 def _answer(request: ModelRequest) -> ModelResponse:
-    last = request.messages[-1]
+    asked, begun = _begun(request)
+    last = asked.messages[-1]
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
-        calls = _calls(last.content, request)
-    message = AssistantMessage(
-        content="" if calls else _reply(request),
-        tool_calls=calls,
-    )
-    return ModelResponse(
-        message=message,
-        usage=_usage(request, message),
-        finish=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
-    )
+        calls = _calls(last.content, asked)
+    content = "" if calls else _reply(asked).removeprefix(begun)
+    finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    longest = output_bound(request.options)
+    if longest is not None and len(content) > longest * _BYTES_PER_TOKEN:
+        content, finish = content[: longest * _BYTES_PER_TOKEN], FinishReason.LENGTH
+    message = AssistantMessage(content=content, tool_calls=calls)
+    return ModelResponse(message=message, usage=_usage(request, message), finish=finish)
+
+
+def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
+    """The request that was made first, and what has been said of its reply already."""
+    messages = request.messages
+    reply = messages[-2] if len(messages) > 1 else None
+    if isinstance(reply, AssistantMessage) and messages[-1] == UserMessage(content=CONTINUE):
+        return replace(request, messages=messages[:-2]), reply.content
+    return request, ""
 
 
 def _reply(request: ModelRequest) -> str:

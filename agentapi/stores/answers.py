@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from agentapi.conversation.compaction import Summary
-from agentapi.conversation.messages import Message, Usage
+from agentapi.conversation.finish import FinishReason
+from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
@@ -151,6 +152,13 @@ class Ending:
     answered_by: str | None = None
     handed_over: bool = False
     structured: bool = False
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, for `COMPLETED` with a reply."""
+        last = self.messages[-1] if self.messages else None
+        replied = self.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+        return last.finish_reason if replied else None  # type: ignore[union-attr]
 
 
 class CancelOutcome(StrEnum):

@@ -22,12 +22,15 @@ class ModelStep:
         held: Ids of calls that wait for approval.
         rejected: What the model is told when its reply was rejected and it is asked again; neither
             the reply nor this text enters the history.
+        continued: Whether the step before was cut off, and this message begins with its text. It
+            takes the place of that step's message.
     """
 
     message: AssistantMessage
     usage: Usage = field(default_factory=Usage)
     held: tuple[str, ...] = ()
     rejected: str | None = None
+    continued: bool = False
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -60,6 +63,8 @@ def step_to_json(step: Step) -> bytes:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
         data["rejected"] = step.rejected
+    if isinstance(step, ModelStep) and step.continued:
+        data["continued"] = True
     if isinstance(step, ToolStep) and step.steps:
         data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
@@ -86,7 +91,10 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             held = tuple(value.get("held", ()))
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
-            return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
+            continued = bool(value.get("continued"))
+            return ModelStep(
+                message=message, usage=usage, held=held, rejected=rejected, continued=continued
+            )
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))
             steps, handoff = int(value.get("steps", 0)), some_text_in(value, "handoff")

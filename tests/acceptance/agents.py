@@ -87,6 +87,13 @@ slow = Agent(name="slow", provider="slow")
 keyless = Agent(name="keyless", provider="openai")
 
 
+terse = Agent(name="terse", provider="slow", options={"max_tokens": 4})
+thorough = Agent(
+    name="thorough", provider="slow", options={"max_tokens": 4}, on_incomplete="continue"
+)
+strict = Agent(name="strict", provider="slow", options={"max_tokens": 4}, on_incomplete="fail")
+
+
 class FaultyProvider(OfflineProvider):
     """Has a fault of its own, whose text quotes what was said."""
 

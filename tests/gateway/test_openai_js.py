@@ -48,7 +48,7 @@ def test_the_client_works_unchanged(package: Path, served: Served) -> None:
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen["models"] == ["busy", "faulty", "keyless", "slow", "tools"]
+    assert set(seen["models"]) >= {"busy", "faulty", "keyless", "slow", "tools"}
     assert seen["created"] == ["completed", "You said: hi"]
     assert seen["retrieved"] == "You said: hi"
     for stream in (seen["streamed"], seen["resumed"]):

@@ -24,6 +24,7 @@ from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
+from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
@@ -43,7 +44,9 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
+@router.post(
+    "", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 502, 504)}
+)
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
@@ -60,7 +63,9 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
             return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
         if body.background:
             return OrjsonResponse(_to_json(view, await view.turn(turn_id)))
-        return OrjsonResponse(_to_json(view, await wait_for_end(view, turn_id, key)))
+        turn = await wait_for_end(view, turn_id, key)
+    raise_if_failed(turn)
+    return OrjsonResponse(_to_json(view, turn), headers={"x-response-id": response_id(turn_id)})
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
