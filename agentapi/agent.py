@@ -18,7 +18,7 @@ from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
-from agentapi.conversation.window import Window, as_window
+from agentapi.conversation.window import DEFAULT_WINDOW, Window, as_window
 from agentapi.engine.in_process import InProcessTurn
 from agentapi.engine.loop import History
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -49,7 +49,7 @@ class Agent(DefinedAgent[OutputT]):
         model: str | None = None,
         tools: Sequence[BaseTool | ToolSource] = (),
         max_steps: int = 20,
-        window: int | Window | None = 50,
+        window: int | Window | None = DEFAULT_WINDOW,
         options: Mapping[str, Any] | None = None,
         output_type: type[OutputT] | None = None,
         output_retries: int = 2,
@@ -74,8 +74,8 @@ class Agent(DefinedAgent[OutputT]):
                 default when not given.
             tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
             max_steps: Maximum model responses in one turn, at least 1.
-            window: How much history a model call gets: a number of messages, a `Window`, or
-                None for all of it.
+            window: How much history a model call gets: a `Window`, a number of messages, or
+                None for all that the model takes. 32,000 tokens when not given.
             options: Sent to the provider unchanged, such as ``{"temperature": 0}``. Options
                 under a provider's name are for that provider only:
                 ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
@@ -121,6 +121,7 @@ class Agent(DefinedAgent[OutputT]):
         self._answering: AgentDefinition[Any] | None = None
         self._remembered: dict[str, list[Message]] = {}
         self._spent = Spent()
+        self._contexts: dict[str, int] = {}
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -147,6 +148,7 @@ class Agent(DefinedAgent[OutputT]):
         """Start a new conversation with the same system prompt."""
         self._answering = None
         self._remembered.clear()
+        self._contexts.clear()
         self._spent = Spent()
         self.memory.reset()
 
@@ -246,6 +248,7 @@ class Agent(DefinedAgent[OutputT]):
                 log=log,
                 stream=stream,
                 remembered=self._remembered,
+                contexts=self._contexts,
                 spent_before=self._spent,
             )
             result = await turn.run()

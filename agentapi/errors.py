@@ -400,9 +400,34 @@ class AttachmentRefused(ProviderRejected):
 
 
 class ContextTooLong(ProviderRejected):
-    """Shorten the window, or use a model with a larger context: the request is too large."""
+    """Shorten the message, or use a model with a larger context: the request is too large even
+    without the history.
+
+    A provider raises it for each request that is too large. The runtime then asks again with less
+    of the history; the turn fails only when nothing more can be left out.
+
+    Attributes:
+        limit: Tokens that the model accepts, if the provider said so.
+        counted: Tokens that the provider counted, if it said so.
+        of_model: Whether the limit is that of the model. Conversations remember it then.
+    """
 
     code = "context_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        limit: int | None = None,
+        counted: int | None = None,
+        of_model: bool = True,
+    ) -> None:
+        super().__init__(message, provider=provider, status=status)
+        self.limit = limit
+        self.counted = counted
+        self.of_model = of_model
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):

@@ -28,6 +28,7 @@ from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import (
     AgentAPIError,
     BudgetExceeded,
+    ContextTooLong,
     InvalidOutput,
     MaxStepsExceeded,
     StoreUnavailable,
@@ -171,7 +172,13 @@ class TurnRun:
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
             self._check_limits()
-            await self._call_model()
+            try:
+                await self._call_model()
+            except ContextTooLong:
+                if response is None or response.tool_calls:
+                    raise
+                # The reply filled the context: the turn keeps what there is of it.
+                return self._result(response)
 
     def _hand_over(self, name: str | None) -> None:
         """Continue with the agent of that name, if it is another one."""
@@ -245,6 +252,7 @@ class TurnRun:
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
         call = _Call(agent, self._provider, messages, self.history.summary, self._blobs)
+        call.history = len(self._window)
         # Structured output is shown once it is valid, in the form in which it is stored.
         shown = self.log if agent.output is None else NoLog()
         answer = await call_model(
@@ -320,6 +328,7 @@ class _Call:
         self._summary = summary
         self._blobs = blobs
         self._prompt = agent.system_prompt
+        self.history = 0
         self.tools = Toolbox(agent.name, ())
 
     async def prepare(self) -> ModelRequest:
@@ -337,6 +346,7 @@ class _Call:
             options=agent.options,
             output=agent.output.spec if agent.output else None,
             blobs=blobs,
+            history=self.history,
         )
 
     def calibration(self, counted: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -26,12 +26,14 @@ class TurnProgress:
 
     Attributes:
         calibration: The provider's count of tokens divided by our estimate.
+        contexts: What the conversation has learned of its models' contexts, if that is new.
         announced: Whether hooks have seen the start of this attempt.
     """
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
     calibration: float | None = None
+    contexts: Mapping[str, int] | None = None
     announced: bool = False
 
     @property

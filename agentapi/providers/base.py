@@ -52,6 +52,8 @@ class ModelRequest:
         options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
+        history: How many of the messages, from the first, are of earlier turns. They may be left
+            out if the request is too long.
     """
 
     model: str
@@ -61,6 +63,7 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    history: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

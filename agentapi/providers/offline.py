@@ -28,6 +28,7 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
+from agentapi.providers.errors import refused
 from agentapi.providers.estimate import output_bound
 
 _COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
@@ -50,35 +51,56 @@ class OfflineProvider:
       smallest valid one, with the message as the value of its text fields.
     - Anything else is echoed, with a short description of its images and files.
     - ``max_tokens`` in the agent's options cuts the reply off, at 4 characters a token.
+    - With a context, requests that are longer are refused.
     """
 
     name = "offline"
     takes_attachments = True
     default_model = "offline-1"
 
-    def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
+    def __init__(
+        self, *, delay: float = 0.0, chunk_delay: float = 0.0, context: int | None = None
+    ) -> None:
         """Create a provider.
 
         Args:
             delay: Seconds before each answer starts, at least 0.
             chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
+            context: Tokens of a request at most, at 4 characters a token; no limit when not given.
         """
+        self._context = context
         self._delay = delay
         self._chunk_delay = chunk_delay
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        """Use `AGENTAPI_OFFLINE_DELAY`, `_CHUNK_DELAY` and `_CONTEXT`."""
+        context = os.environ.get("AGENTAPI_OFFLINE_CONTEXT")
         return cls(
             delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
             chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
+            context=int(context) if context else None,
         )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """See `Provider.complete`."""
+        """See `Provider.complete`.
+
+        Raises:
+            ContextTooLong: The request does not fit the context.
+        """
         if self._delay:
             await asyncio.sleep(self._delay)
-        return _answer(request)
+        answer = _answer(request)
+        asked = answer.usage.input_tokens
+        if self._context is not None and asked > self._context:
+            raise refused(
+                self.name,
+                400,
+                f"This model's maximum context length is {self._context} tokens. However, your "
+                f"messages resulted in {asked} tokens.",
+                secret="",
+            )
+        return answer
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`: word by word."""

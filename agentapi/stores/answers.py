@@ -56,6 +56,8 @@ class Claim:
         spent: What the conversation's turns have spent.
         summary: The summary of the conversation's beginning, and the number of all messages.
         calibration: How many tokens the provider counts for one estimated token.
+        contexts: How many tokens models accept, as the conversation has learned; by
+            ``provider:model``.
         now: The store's time.
     """
 
@@ -68,6 +70,7 @@ class Claim:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
 
 
@@ -136,6 +139,7 @@ class Ending:
         steps: Number of model responses and tool results.
         spent: What counts towards the conversation's limits, child turns included.
         calibration: How many tokens the provider counted for one estimated token, if it did.
+        contexts: What the conversation has learned of its models' contexts; None for no change.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
@@ -148,6 +152,7 @@ class Ending:
     steps: int = 0
     spent: Spent = field(default_factory=Spent)
     calibration: float | None = None
+    contexts: Mapping[str, int] | None = None
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False

@@ -16,7 +16,13 @@ from agentapi.conversation.messages import AssistantMessage, dumps, loads, to_di
 from agentapi.engine.continuing import CUT_OUTPUT
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import IncompleteReply, InvalidAgent, InvalidOutput, ProviderUnavailable
+from agentapi.errors import (
+    ContextTooLong,
+    IncompleteReply,
+    InvalidAgent,
+    InvalidOutput,
+    ProviderUnavailable,
+)
 from agentapi.providers import ModelResponse
 from agentapi.testing import ScriptedProvider, assert_valid_history, call, calls, says
 from agentapi.turns import ModelStep, Step, step_from_json, step_to_json
@@ -176,6 +182,14 @@ async def test_a_part_without_text_is_not_continued() -> None:
     assert (empty.text, empty.finish_reason) == ("", LENGTH)
     again = await run(agent_of(on_incomplete="continue"), ScriptedProvider(cut("x"), cut("")))
     assert (again.text, again.steps) == ("x", 2)
+
+
+async def test_a_reply_that_fills_the_context_is_kept() -> None:
+    model = ScriptedProvider(cut("x"), *[ContextTooLong("long")] * 9)
+    with pytest.raises(ContextTooLong):
+        await run(agent_of(), ScriptedProvider(ContextTooLong("long")))
+    result = await run(agent_of(on_incomplete="continue"), model)
+    assert (result.text, result.finish_reason) == ("x", LENGTH)
 
 
 async def test_a_continued_reply_may_call_tools_and_be_filtered() -> None:

@@ -25,6 +25,7 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
         steps=result.steps,
         spent=progress.spent,
         calibration=progress.calibration,
+        contexts=progress.contexts,
     )
 
 

@@ -24,7 +24,7 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
-from agentapi.providers.errors import broken, missing_key, refused, retry_after
+from agentapi.providers.errors import broken, missing_key, refused, reported, retry_after
 from agentapi.providers.openai.answers import Aborted, Gathered, Unreadable, response_from
 from agentapi.providers.openai.format import request_body
 
@@ -153,7 +153,7 @@ class OpenAIProvider:
             return broken(self.name, "did not answer in time, or refuses connections", self._key)
         if isinstance(error, openai.APIConnectionError):
             return broken(self.name, f"cannot be reached: {error.__cause__ or error}", self._key)
-        return broken(self.name, f"failed: {error.message}", self._key)
+        return reported(self.name, error.message, self._key)
 
 
 def _reason(error: openai.APIStatusError) -> str:

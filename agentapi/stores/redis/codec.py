@@ -185,6 +185,14 @@ def calibration_from(field: bytes | None) -> float:
         return float(field or 1)
 
 
+def contexts_from(field: bytes | None) -> dict[str, int]:
+    """Read what a conversation has learned of its models' contexts; raises like `spent_from`."""
+    if field is None:
+        return {}
+    with _reading_meta():
+        return {name: int(tokens) for name, tokens in _object(field).items()}
+
+
 def answering_from(field: bytes) -> str | None:
     """Read the agent that a conversation was handed over to; raises like `spent_from`."""
     with _reading_meta():
