@@ -44,16 +44,21 @@ def goes_on(agent: AgentDefinition, progress: TurnProgress) -> bool:
     )
 
 
-def check_complete(agent: AgentDefinition, reply: AssistantMessage) -> None:
+def check_complete(agent: AgentDefinition, reply: AssistantMessage, *, structured: bool) -> None:
     """Check the reply of a turn against its agent's policy.
 
+    Args:
+        agent: The agent that replied.
+        reply: Its reply.
+        structured: Whether the reply must be JSON.
+
     Raises:
-        IncompleteReply: The agent does not accept it, or it is not the whole of an `output_type`.
+        IncompleteReply: The agent does not accept it, or it is not the whole of the JSON.
     """
     reason = reply.finish_reason
     if reason in COMPLETE:
         return
-    cut_output = agent.output is not None and reason is FinishReason.LENGTH
+    cut_output = structured and reason is FinishReason.LENGTH
     if agent.on_incomplete is OnIncomplete.FAIL or cut_output:
         raise IncompleteReply(
             f"the reply of agent {agent.name!r} {_WHY[reason]} (finish reason {reason.value})",

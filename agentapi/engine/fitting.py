@@ -18,7 +18,7 @@ from agentapi.errors import ContextTooLong
 from agentapi.logs import line
 from agentapi.providers import options_for
 from agentapi.providers.base import ModelRequest
-from agentapi.providers.estimate import estimate_request
+from agentapi.providers.estimate import estimate_request, output_bound, reply_bound
 from agentapi.providers.models import ModelSize, size_of
 
 log = logging.getLogger("agentapi.provider")
@@ -56,7 +56,7 @@ class Contexts:
         """One call of a model, with the request as the model accepts it, as far as is known."""
         name = f"{provider}:{request.model}"
         known = self.news.get(name) or self.learned.get(name)
-        room = size_of(provider, request.model, self.sizes).room(request.options) * MARGIN
+        room = size_of(provider, request.model, self.sizes).room(reply_bound(request)) * MARGIN
         room = room if known is None else min(room, known)
         return Fitting(contexts=self, name=name, wanted=request, room=room)
 
@@ -130,7 +130,7 @@ def window_of(
     """
     rooms = [
         size_of(each.provider, each.model, sizes).room(
-            options_for(each, agent.options, agent.choices)
+            output_bound(options_for(each, agent.options, agent.choices))
         )
         for each in agent.choices
         # Only a provider knows its default model.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from agentapi.providers.estimate import output_bound
 
 
 class ModelSize(BaseModel):
@@ -23,13 +21,12 @@ class ModelSize(BaseModel):
     context: int = Field(ge=1)
     output: int = Field(default=4_096, ge=1)
 
-    def room(self, options: Mapping[str, Any]) -> int:
+    def room(self, reply: int | None) -> int:
         """Tokens for the request; the rest of the context is for the reply.
 
         Args:
-            options: Options of the request, which may bound the reply.
+            reply: How many tokens the request allows for the reply; None if it does not say.
         """
-        reply = output_bound(options)
         if reply is None or reply > self.output:
             reply = self.output
         # Some models may write as much as their whole context holds.

@@ -15,7 +15,6 @@ from agentapi.conversation.attachments import describe
 from agentapi.conversation.finish import CONTINUE
 from agentapi.conversation.messages import (
     AssistantMessage,
-    Message,
     ToolCall,
     ToolMessage,
     Usage,
@@ -29,13 +28,14 @@ from agentapi.providers.base import (
     TextDelta,
 )
 from agentapi.providers.errors import refused
-from agentapi.providers.estimate import output_bound
+from agentapi.providers.estimate import reply_bound
 
 _COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
 _ASKED = re.compile(
     r"\b(?:use|call)\s+(?P<name>[A-Za-z_][\w-]*)(?:\s+(?:with\s+)?(?P<arguments>\{.*?\}))?", re.I
 )
 _RECALL = re.compile(r"\bwhat (?:did i say|have i said|was said)\b", re.I)
+_INSTRUCTIONS = re.compile(r"\bwhat are your instructions\b", re.I)
 _OBJECT = re.compile(r"\{.*\}", re.S)
 _BYTES_PER_TOKEN: Final = 4
 
@@ -49,9 +49,11 @@ class OfflineProvider:
     - "What did I say?" is answered from the user's messages in the history.
     - With an `output_type`, the reply is the JSON object in the user's message, or else the
       smallest valid one, with the message as the value of its text fields.
+    - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
-    - ``max_tokens`` in the agent's options cuts the reply off, at 4 characters a token.
-    - With a context, requests that are longer are refused.
+
+    A request's stop texts and limit of tokens (4 characters each), and ``max_tokens`` in the
+    agent's options, cut the reply. With a context, requests that are longer are refused.
     """
 
     name = "offline"
@@ -120,9 +122,10 @@ def _answer(request: ModelRequest) -> ModelResponse:
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
         calls = _calls(last.content, asked)
-    content = "" if calls else _reply(asked).removeprefix(begun)
+    content = "" if calls else _until_stop(_reply(asked), request.sampling.stop)
+    content = content.removeprefix(begun)
     finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
-    longest = output_bound(request.options)
+    longest = reply_bound(request)
     if longest is not None and len(content) > longest * _BYTES_PER_TOKEN:
         content, finish = content[: longest * _BYTES_PER_TOKEN], FinishReason.LENGTH
     message = AssistantMessage(content=content, tool_calls=calls)
@@ -138,9 +141,15 @@ def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
     return request, ""
 
 
+def _until_stop(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop texts."""
+    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]
+
+
 def _reply(request: ModelRequest) -> str:
     if request.output is None:
-        return _text(request.messages)
+        return _text(request)
     said = next(m.content for m in reversed(request.messages) if isinstance(m, UserMessage))
     if (given := _OBJECT.search(said)) is not None:
         return given[0]
@@ -197,7 +206,8 @@ def _call(name: str, text: str | None, call_id: str) -> ToolCall:
     return ToolCall(id=call_id, name=name, arguments=arguments)
 
 
-def _text(messages: Sequence[Message]) -> str:
+def _text(request: ModelRequest) -> str:
+    messages = request.messages
     results: list[str] = []
     for message in reversed(messages):
         if not isinstance(message, ToolMessage):
@@ -209,6 +219,8 @@ def _text(messages: Sequence[Message]) -> str:
     if _RECALL.search(said[-1]):
         earlier = said[:-1]
         return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
+    if _INSTRUCTIONS.search(said[-1]):
+        return request.system_prompt or "None."
     last = [message for message in messages if isinstance(message, UserMessage)][-1]
     seen = "".join(f" [{describe(attachment)}]" for attachment in last.attachments)
     return f"You said: {said[-1]}{seen}"

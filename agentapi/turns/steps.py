@@ -24,6 +24,10 @@ class ModelStep:
             the reply nor this text enters the history.
         continued: Whether the step before was cut off, and this message begins with its text. It
             takes the place of that step's message.
+        prompt: What the agent's prompt function returned for this turn. Only in the first recorded
+            step of an agent whose `system_prompt` is a function.
+        offered: Names of the tools and tool servers that the agent's tools function returned;
+            None as `prompt`.
     """
 
     message: AssistantMessage
@@ -31,6 +35,8 @@ class ModelStep:
     held: tuple[str, ...] = ()
     rejected: str | None = None
     continued: bool = False
+    prompt: str | None = None
+    offered: tuple[str, ...] | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -65,6 +71,10 @@ def step_to_json(step: Step) -> bytes:
         data["rejected"] = step.rejected
     if isinstance(step, ModelStep) and step.continued:
         data["continued"] = True
+    if isinstance(step, ModelStep) and step.prompt is not None:
+        data["prompt"] = step.prompt
+    if isinstance(step, ModelStep) and step.offered is not None:
+        data["offered"] = step.offered
     if isinstance(step, ToolStep) and step.steps:
         data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
@@ -92,8 +102,15 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
             continued = bool(value.get("continued"))
+            offered = value.get("offered")
             return ModelStep(
-                message=message, usage=usage, held=held, rejected=rejected, continued=continued
+                message=message,
+                usage=usage,
+                held=held,
+                rejected=rejected,
+                continued=continued,
+                prompt=some_text_in(value, "prompt"),
+                offered=None if offered is None else tuple(map(str, offered)),
             )
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))
