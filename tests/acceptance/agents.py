@@ -109,7 +109,7 @@ terse = Agent(name="terse", provider="slow", options={"max_tokens": 4})
 thorough = Agent(
     name="thorough", provider="slow", options={"max_tokens": 4}, on_incomplete="continue"
 )
-strict = Agent(name="strict", provider="slow", options={"max_tokens": 4}, on_incomplete="fail")
+whole = Agent(name="whole", provider="slow", options={"max_tokens": 4}, on_incomplete="fail")
 
 
 class FaultyProvider(OfflineProvider):

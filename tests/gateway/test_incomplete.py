@@ -75,5 +75,5 @@ def test_a_continued_reply_has_no_seam(client: openai.OpenAI) -> None:
 
 def test_an_agent_that_insists_on_whole_replies(client: openai.OpenAI) -> None:
     with pytest.raises(openai.InternalServerError, match="cut off") as caught:
-        client.responses.create(model="strict", input=SAID)
+        client.responses.create(model="whole", input=SAID)
     assert (caught.value.status_code, caught.value.code) == (502, "incomplete_reply")
