@@ -3,6 +3,7 @@
 from agentapi.agent import Agent
 from agentapi.agents.hooks import Hooks
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import FinishReason, OnIncomplete
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -22,6 +23,7 @@ from agentapi.errors import (
     ConfigurationError,
     ContextTooLong,
     ConversationBusy,
+    IncompleteReply,
     InvalidAgent,
     InvalidContext,
     InvalidConversationId,
@@ -88,9 +90,11 @@ __all__ = [
     "Delegate",
     "Handoff",
     "Hooks",
+    "FinishReason",
     "Limits",
     "LoginRefused",
     "McpServer",
+    "OnIncomplete",
     "RequestPolicy",
     "Tool",
     "ToolContext",
@@ -138,6 +142,7 @@ __all__ = [
     "AttachmentRefused",
     "ContextTooLong",
     "ConversationBusy",
+    "IncompleteReply",
     "InvalidAgent",
     "InvalidContext",
     "InvalidConversationId",

@@ -12,6 +12,7 @@ from agentapi.errors import (
     HookFailed,
     InvalidMessage,
     PoisonTurn,
+    ProviderError,
     ProviderRejected,
     TurnVetoed,
 )
@@ -33,6 +34,7 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
         steps=result.steps,
         spent=progress.spent,
         calibration=progress.calibration,
+        contexts=progress.contexts,
     )
 
 
@@ -61,7 +63,8 @@ def error_of(error: BaseException) -> TurnError:
         code, text = error.code, text_of(error)
     else:
         code, text = "internal", named(error)
-    return TurnError(code=code, message=text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT])
+    status = error.status if isinstance(error, ProviderError) else None
+    return TurnError(code=code, message=text[:LONGEST_TEXT], status=status)
 
 
 REFUSALS: Final = (ProviderRejected, TurnVetoed, HookFailed, InvalidMessage, PoisonTurn)

@@ -24,8 +24,8 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
-from agentapi.providers.errors import broken, missing_key, refused, retry_after
-from agentapi.providers.openai.answers import Gathered, Unreadable, response_from
+from agentapi.providers.errors import broken, missing_key, refused, reported, retry_after
+from agentapi.providers.openai.answers import Aborted, Gathered, Unreadable, response_from
 from agentapi.providers.openai.format import request_body
 
 DEFAULT_MODEL: Final = "gpt-5.6-luna"
@@ -111,8 +111,11 @@ class OpenAIProvider:
             )
             try:
                 async for chunk in stream:
-                    if text := gathered.add(chunk):
+                    text, refusal = gathered.add(chunk)
+                    if text:
                         yield TextDelta(text=text)
+                    if refusal:
+                        yield TextDelta(text=refusal, refusal=True)
             finally:
                 # Also when the turn is stopped: an open stream would go on costing tokens.
                 await stream.response.aclose()
@@ -132,6 +135,8 @@ class OpenAIProvider:
         """Translate any error: for unreadable answers the SDK raises errors of all kinds."""
         if isinstance(error, ProviderError):
             return error
+        if isinstance(error, Aborted):
+            return broken(self.name, "ended its answer with an error")
         if not isinstance(error, openai.APIError):
             what = type(error).__name__
             return broken(self.name, f"sent an answer that is not a chat completion ({what})")
@@ -148,7 +153,7 @@ class OpenAIProvider:
             return broken(self.name, "did not answer in time, or refuses connections", self._key)
         if isinstance(error, openai.APIConnectionError):
             return broken(self.name, f"cannot be reached: {error.__cause__ or error}", self._key)
-        return broken(self.name, f"failed: {error.message}", self._key)
+        return reported(self.name, error.message, self._key)
 
 
 def _reason(error: openai.APIStatusError) -> str:

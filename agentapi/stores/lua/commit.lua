@@ -7,7 +7,8 @@
 --      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
---      19 whether its own messages are at fault (0|1), 20... messages for the history
+--      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
+--      models' contexts (JSON, '' for no change), 21... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -19,8 +20,8 @@
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, refused = unpack(ARGV, 1, 19)
-local FIRST_MESSAGE = 20
+  spent_cost, calibration, refused, contexts = unpack(ARGV, 1, 20)
+local FIRST_MESSAGE = 21
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored')
@@ -83,6 +84,9 @@ if same_history then
 end
 if calibration ~= '' then
   change('calibration', calibration)
+end
+if contexts ~= '' and same_history then
+  change('contexts', contexts)
 end
 redis.call('HSET', KEYS[4], unpack(changes))
 if status == 'failed' then

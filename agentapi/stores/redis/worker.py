@@ -119,6 +119,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 repr(ending.spent.cost),
                 "" if ending.calibration is None else repr(ending.calibration),
                 int(ending.refused),
+                "" if ending.contexts is None else orjson.dumps(dict(ending.contexts)),
                 *map(dumps, ending.messages),
             ],
         )
