@@ -1,6 +1,7 @@
 """Model providers: the protocol, the registry, and the built-in ones."""
 
 from agentapi.providers.base import (
+    CheckedProvider,
     FinishReason,
     ModelRequest,
     ModelResponse,
@@ -16,6 +17,7 @@ from agentapi.providers.builtin import providers, register_provider
 from agentapi.providers.choice import ModelChoice, check_options, model_choices, options_for
 
 __all__ = [
+    "CheckedProvider",
     "FinishReason",
     "ModelChoice",
     "ModelRequest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
@@ -19,6 +19,8 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
+from agentapi.environment import variable
+from agentapi.errors import ProviderMisconfigured
 from agentapi.providers.base import (
     FinishReason,
     ModelRequest,
@@ -64,10 +66,14 @@ class OfflineProvider:
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`.
+
+        Raises:
+            ProviderMisconfigured: One of them is not a number of seconds.
+        """
         return cls(
-            delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
-            chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
+            delay=_seconds("AGENTAPI_OFFLINE_DELAY"),
+            chunk_delay=_seconds("AGENTAPI_OFFLINE_CHUNK_DELAY"),
         )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -86,6 +92,20 @@ class OfflineProvider:
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+
+def _seconds(name: str) -> float:
+    value = variable(name) or "0"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    # Comparisons are false for NaN.
+    if not 0 <= seconds < math.inf:
+        raise ProviderMisconfigured(
+            f"{name} is {value!r}: expected seconds, at least 0", provider="offline"
+        )
+    return seconds
 
 
 def _answer(request: ModelRequest) -> ModelResponse:

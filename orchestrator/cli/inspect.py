@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import typer
@@ -11,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from agentapi import Settings, load_settings
+from agentapi.environment import variable
 from agentapi.errors import ConfigurationError
+from agentapi.providers.builtin import PROVIDER_KEYS
 from agentapi.settings import read_settings, without_password
 from orchestrator.cli.console import console
-from orchestrator.doctor import PROVIDER_KEYS, examine
+from orchestrator.doctor import examine
 from orchestrator.findings import Level
 
 _STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -36,7 +37,7 @@ def settings() -> None:
         shown = without_password(value) if name.endswith("_url") else _plain(value)
         table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)
     for name in PROVIDER_KEYS:
-        shown = "set (hidden)" if os.environ.get(name) else "not set"
+        shown = "set (hidden)" if variable(name) else "not set"
         table.add_row(name, shown, "Key of a model provider.")
     console.print(table)
 

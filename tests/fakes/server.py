@@ -28,7 +28,7 @@ class WireServer:
         self.script.extend(behaviours)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
+        body = await request.json() if request.can_read_body else {}
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         self.paths.append(request.path_qs)
@@ -39,7 +39,7 @@ class WireServer:
 async def serving() -> AsyncIterator[WireServer]:
     server = WireServer()
     app = web.Application()
-    app.router.add_post("/{path:.*}", server.answer)
+    app.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
