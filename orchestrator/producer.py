@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import redis
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 from typing_extensions import Unpack
@@ -16,7 +17,7 @@ from agentapi import Agent, Settings, load_settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import by_name
 from agentapi.conversation.messages import to_dict
-from agentapi.errors import TurnNotFound
+from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.flows import flow_message
 from agentapi.ids import check_conversation_id
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
@@ -97,7 +98,10 @@ class Producer:
         ]
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
-        answers = self.store.enqueue(turns)
+        try:
+            answers = self.store.enqueue(turns)
+        except StoreUnavailable as error:
+            raise _unsure(error) from error.__cause__
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         # Before any refusal is raised: those that were accepted must run.
         self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
@@ -212,3 +216,14 @@ class Producer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _unsure(error: StoreUnavailable) -> StoreUnavailable:
+    """The error, with what to do if the answer may have been lost after the turn was accepted."""
+    lost = isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
+    if isinstance(error, LoginRefused) or not lost:
+        return error
+    return StoreUnavailable(
+        f"{error.without_ids()} The turn may have been accepted: repeating the call with the same "
+        "idempotency_key is safe"
+    )

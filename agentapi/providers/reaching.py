@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import ssl
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from agentapi.errors import ProviderUnavailable
+from agentapi.faults import causes_of, system_reason
 from agentapi.providers.errors import broken
 
 _CONNECTING = frozenset({"ConnectTimeout", "ConnectionTimeoutError", "PoolTimeout"})
@@ -27,11 +24,11 @@ def unreachable(
         secret: The API key, which is removed from the text.
         timeout: Seconds of silence after which the client gave up.
     """
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     found = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), None)
     where = f"at {shown_address(address)}"
     if found is not None and not isinstance(found, TimeoutError):
-        return broken(provider, f"{where} cannot be reached: {_reason(found)}", secret)
+        return broken(provider, f"{where} cannot be reached: {system_reason(found)}", secret)
     if any(type(cause).__name__ in _CONNECTING for cause in causes):
         return broken(provider, f"{where} cannot be reached: no connection in time", secret)
     if found is not None or "Timeout" in type(error).__name__:
@@ -45,26 +42,3 @@ def shown_address(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, outermost first."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return f"the name of its host cannot be resolved ({error.strerror})"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its TLS certificate is not valid ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or type(error).__name__})"
-    if error.errno is not None:
-        text = os.strerror(error.errno)
-        return text[:1].lower() + text[1:]
-    return str(error) or type(error).__name__
