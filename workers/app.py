@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -135,6 +136,9 @@ def _connect_signals(app: WorkerApp) -> None:
             refuse_other_pools(sender)
             refuse_no_agents(app.runtime.agents)
             refuse_other_queues(app.settings, app.amqp.queues.consume_from)
+            # With a store of its own, since no connection may be open when the watchdog is forked.
+            with closing(RedisTurnStore(app.settings)) as store:
+                refuse_other_fleet(app.settings, store)
             # Before the fork, so that processes for suspect turns have the SDKs too. Importing them
             # takes a second, which the first turn would wait for.
             agents = app.runtime.agents.values()
@@ -144,8 +148,6 @@ def _connect_signals(app: WorkerApp) -> None:
                 run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
                 on_death=partial(_on_death, app, sender.hostname),
             )
-            # Only after the fork: the check opens a connection.
-            refuse_other_fleet(app.settings, app.store)
             spare_tracebacks()
             app.runtime.self_check.twins = partial(twins_of, app, sender.hostname)
             app.runtime.start(sender.hostname)
