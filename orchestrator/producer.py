@@ -6,28 +6,30 @@ import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import redis
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
-from agentapi import Agent, Settings, load_settings
-from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import by_name
 from agentapi.conversation.messages import to_dict
 from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
-from agentapi.flows import flow_message
 from agentapi.ids import check_conversation_id
+from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.turns import Decision, PendingCall, Turn
+from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
 from orchestrator.flows import Link, checked_asks
 from orchestrator.turn_request import FlowOptions, TurnRequest, check_decision, new_turn
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 
 class AcceptedTurn(NamedTuple):
@@ -61,7 +63,7 @@ class Producer:
             InvalidAgent: Two agents have the same name.
         """
         self.settings = settings or load_settings()
-        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
+        self._agents = _by_name(agents)
         self.store: TurnStore
         self._wakeups: Wakeups
         if self.settings.eager:
@@ -216,6 +218,15 @@ class Producer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _by_name(agents: Iterable[Agent] | None) -> Mapping[str, AgentDefinition]:
+    if agents is None:
+        return {}
+    # Imported only here: a producer that knows no agents needs nothing of what they are made of.
+    from agentapi.agents.registry import by_name
+
+    return by_name(agents)
 
 
 def _unsure(error: StoreUnavailable) -> StoreUnavailable:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Generic, TypeGuard, cast
+from typing import Any, Generic, cast
 
 from agentapi.agents.hooks import HookChain
+from agentapi.agents.names import is_agent_name
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.window import Window
@@ -19,13 +19,6 @@ from agentapi.providers import ModelChoice, check_options
 from agentapi.tools import BaseTool, Handoff, Toolbox, ToolSource
 from agentapi.turns.budget import Limits
 from agentapi.turns.model import OutputT
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether `name` is a valid agent name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from functools import partial
 from agentapi import Settings
 from agentapi.admission import ProviderGate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import unknown_agent
+from agentapi.agents.names import unknown_agent
 from agentapi.conversation.compaction import (
     COMPACT,
     MOST_AT_ONCE,
