@@ -23,7 +23,7 @@ from agentapi.providers import CheckedProvider, Provider, providers
 LONGEST: Final = 5.0
 """Seconds that a provider gets to answer."""
 
-_REMEDIES: Final = {
+REMEDIES: Final = {
     "key": "Set the key where the workers start (environment or .env), and restart them.",
     "unreachable": "Check the address (the variable ..._BASE_URL), the network and the server.",
     "model": "Correct the model in Agent(provider=..., model=...), or the base URL.",
@@ -36,7 +36,7 @@ class ProviderFault:
     """What is wrong with a provider.
 
     Attributes:
-        kind: A key of `_REMEDIES`.
+        kind: A key of `REMEDIES`.
         message: The error, without secrets.
     """
 
@@ -122,5 +122,5 @@ def provider_findings(
         yield found(
             f"providers.{fault.kind}",
             f"{fault.message} (agents: {', '.join(sorted(whose))})",
-            _REMEDIES[fault.kind],
+            REMEDIES[fault.kind],
         )

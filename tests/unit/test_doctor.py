@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from agentapi import Settings
 from agentapi.broker.wire import queue_names
 from agentapi.checks.findings import Finding, Level, fail, ok, warn
+from agentapi.checks.providers import REMEDIES
 from agentapi.checks.redis_server import (
     clock_finding,
     eviction_finding,
@@ -240,3 +243,21 @@ def test_a_report_crosses_the_broker() -> None:
     assert WorkerReport.from_json(newer) == sent
     older = WorkerReport.from_json({"settings": {}})
     assert older == WorkerReport(settings={}, services=[], findings=[])
+
+
+def test_the_guide_has_every_code() -> None:
+    """Codes are for scripts: each one is documented, and none that does not exist."""
+    root = Path(__file__).parents[2]
+    sources = [
+        *(root / "agentapi/checks").glob("*.py"),
+        *(root / name for name in ("orchestrator/doctor.py", "orchestrator/findings.py")),
+        *(root / name for name in ("orchestrator/cli/doctor.py", "workers/upkeep/self_check.py")),
+    ]
+    found = {f"providers.{kind}" for kind in REMEDIES}
+    for source in sources:
+        found |= set(re.findall(r'\b(?:fail|warn|found)\(\s*"(\w+\.\w+)"', source.read_text()))
+    guide = (root / "docs/guides/doctor.md").read_text()
+    rows = [line.split("|")[1] for line in guide.splitlines() if line.startswith("| `")]
+    documented = {code for row in rows for code in re.findall(r"`(\w+\.\w+)`", row)}
+    assert documented == found
+    assert len(found) > 25
