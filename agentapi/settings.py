@@ -17,6 +17,7 @@ from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
+from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -83,6 +84,11 @@ class Settings(BaseSettings):
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
     )
+    prompt_timeout: float = Field(
+        default=30,
+        gt=0,
+        description="How long a function given as system_prompt or tools may take.",
+    )
     inbox_limit: int = Field(
         default=100, ge=1, description="Turns of one conversation that may wait or run."
     )
@@ -135,6 +141,15 @@ class Settings(BaseSettings):
     on_abort: OnAbort = Field(
         default=OnAbort.DROP,
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    )
+    request_policy: RequestPolicy = Field(
+        default=DEFAULT_POLICY,
+        description="What requests to the gateway may decide about turns of agents without "
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+    )
+    unstored_retention: Seconds = Field(
+        default=60,
+        description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
         default=3, ge=0, description="Repeats of a model call that failed for a passing reason."

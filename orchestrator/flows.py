@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
+from agentapi.agents.context_type import context_for, stored_context
 from agentapi.agents.names import is_agent_name, unknown_agent
 from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
@@ -72,6 +73,21 @@ def checked_asks(
             )
         check_message(text)
     return asks
+
+
+def check_flow_context(
+    asks: Sequence[Ask], known: Mapping[str, AgentDefinition], context: object
+) -> None:
+    """Check that every agent that is known here can read the context, which all of them get.
+
+    Raises:
+        InvalidContext: One of them cannot.
+    """
+    stored = stored_context(context, None)
+    for ask in asks:
+        agent = known.get(ask.agent)
+        if agent is not None:
+            context_for(stored, agent.context)
 
 
 def _ask(link: object) -> Ask:

@@ -17,7 +17,7 @@ from agentapi.checks.findings import Finding
 from agentapi.settings import Settings
 from agentapi.supervision import ServiceStatus
 
-COMMAND: Final = "report"
+COMMAND: Final = "examine"
 """Name of the command that workers answer with a `WorkerReport`."""
 
 SHARED: Final = (

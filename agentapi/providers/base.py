@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
 from agentapi.providers.loop_clients import LoopClients
+from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +42,12 @@ class OutputSpec:
     Attributes:
         name: Name of the type: letters, digits, underscores and dashes.
         schema: Its JSON schema, always of an object.
+        free: Whether any JSON object will do.
     """
 
     name: str
     schema: Mapping[str, Any]
+    free: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +62,8 @@ class ModelRequest:
         options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
+        sampling: What the turn's request decides; the provider takes of it what it supports
+            (`register_provider`). It takes precedence over `options`, but raises no limit in them.
     """
 
     model: str
@@ -68,6 +73,7 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    sampling: Sampling = NO_SAMPLING
 
 
 class FinishReason(StrEnum):
@@ -182,26 +188,40 @@ class ProviderRegistry:
     def __init__(self) -> None:
         self._factories: dict[str, ProviderFactory] = {}
         self._clients: LoopClients[str, Provider] = LoopClients()
+        self._sampling: dict[str, frozenset[str]] = {}
 
-    def register(self, name: str, factory: ProviderFactory) -> None:
+    def register(self, name: str, factory: ProviderFactory, sampling: Iterable[str] = ()) -> None:
         """Register `factory` for provider `name`; replaces an earlier one.
 
+        Args:
+            name: The provider's name.
+            factory: Makes a client.
+            sampling: The fields of `ModelRequest.sampling` that its clients support.
+
         Raises:
-            InvalidAgent: The name is empty or contains a colon.
+            InvalidAgent: The name is empty or contains a colon, or a field does not exist.
         """
         if not name or ":" in name:
             raise InvalidAgent(
                 f"{name!r} is not a valid provider name: expected one or more characters without a "
                 "colon, which separates provider and model in Agent(provider='openai:gpt-5')"
             )
+        supported = frozenset(sampling)
+        if unknown := sorted(supported - SAMPLING):
+            raise InvalidAgent(
+                f"provider {name!r}: sampling has {', '.join(unknown)}, expected names of "
+                f"{', '.join(sorted(SAMPLING))}"
+            )
         self._factories[name] = factory
+        self._sampling[name] = supported
         self._clients.forget(name)
 
     @contextmanager
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
         """Use `factory` for provider `name` within a `with` block, then restore the old one."""
         before = self._factories.get(name)
-        self.register(name, factory)
+        sampling = self.sampling(name)
+        self.register(name, factory, sampling)
         try:
             yield
         finally:
@@ -209,7 +229,11 @@ class ProviderRegistry:
                 self.register(name, factory)
                 del self._factories[name]
             else:
-                self.register(name, before)
+                self.register(name, before, sampling)
+
+    def sampling(self, name: str) -> frozenset[str]:
+        """The fields of `ModelRequest.sampling` that a provider supports."""
+        return self._sampling.get(name, frozenset())
 
     def check(self, name: str) -> None:
         """Check that a provider is registered.

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentapi.providers.base import Provider, ProviderFactory, ProviderRegistry
+from agentapi.turns.request_options import SAMPLING
 
 
 def _offline() -> Provider:
@@ -45,15 +46,18 @@ _MODULES: Final = {
     "openrouter": "agentapi.providers.openai.openrouter",
     "gemini": "agentapi.providers.gemini.client",
 }
+# What the models behind Gemini's API take differs too much for the effort of reasoning.
+_GEMINI: Final = SAMPLING - {"logit_bias", "reasoning_effort", "verbosity"}
 
 providers = ProviderRegistry()
-for _name, _factory in {
-    "offline": _offline,
-    "openai": _openai,
-    "openrouter": _openrouter,
-    "gemini": _gemini,
-}.items():
-    providers.register(_name, _factory)
+for _name, _factory, _sampling in (
+    # Its reply follows from the request: nothing is sampled.
+    ("offline", _offline, SAMPLING),
+    ("openai", _openai, SAMPLING),
+    ("openrouter", _openrouter, SAMPLING),
+    ("gemini", _gemini, _GEMINI),
+):
+    providers.register(_name, _factory, _sampling)
 
 
 def preload(names: Iterable[str]) -> None:
@@ -67,7 +71,7 @@ def preload(names: Iterable[str]) -> None:
             importlib.import_module(_MODULES[name])
 
 
-def register_provider(name: str, factory: ProviderFactory) -> None:
+def register_provider(name: str, factory: ProviderFactory, *, sampling: Iterable[str] = ()) -> None:
     """Register a provider for use in agents.
 
     Call this in a module that `AGENTAPI_AGENTS` names, so that every worker knows the provider.
@@ -77,8 +81,11 @@ def register_provider(name: str, factory: ProviderFactory) -> None:
             existing provider of that name.
         factory: Makes the provider. Called once per process and event loop, when an agent first
             needs it.
+        sampling: The fields of `ModelRequest.sampling` that its clients support, such as
+            ``["temperature", "max_output_tokens"]``. The gateway tells clients that the others are
+            ignored.
 
     Raises:
-        InvalidAgent: The name is not valid.
+        InvalidAgent: The name or a field is not valid.
     """
-    providers.register(name, factory)
+    providers.register(name, factory, sampling)

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from agentapi.conversation.messages import Attachment, Message, Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.kinds import TurnKind
+from agentapi.turns.request_options import RequestOptions
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -95,6 +96,8 @@ class TurnSpec:
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
+        options: What the request decides besides; None for nothing.
+        context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
     """
 
     turn_id: str
@@ -112,6 +115,13 @@ class TurnSpec:
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+    context: Mapping[str, Any] | None = None
+    options: RequestOptions | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the turn stays in the history; see `RequestOptions.store`."""
+        return self.options is None or self.options.store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

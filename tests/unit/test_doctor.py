@@ -113,7 +113,7 @@ def test_names_of_workers() -> None:
 
 
 def test_a_worker_of_an_older_release() -> None:
-    answered = WorkerReport.from_json({"error": "KeyError('report')"})
+    answered = WorkerReport.from_json({"error": "KeyError('examine')"})
     _, old = worker_findings([("a", answered)])
     assert (old.level, old.code) == (Level.WARN, "workers.old")
     assert list(fleet_findings({}, 8)) == []

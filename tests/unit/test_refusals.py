@@ -20,7 +20,7 @@ def test_queues() -> None:
     # A worker may leave some queues to others, and read more.
     for consumed in (["agentapi.0", "agentapi.1"], ["agentapi.1"], ["foo", "agentapi.0"]):
         refuse_other_queues(settings, consumed)
-    with pytest.raises(SystemExit, match="it would read the queues agentapi.2, foo"):
+    with pytest.raises(SystemExit, match=r"it would read the queues agentapi\.2, foo"):
         refuse_other_queues(settings, ["foo", "agentapi.2"])
     with pytest.raises(SystemExit, match="it would read the queues none"):
         refuse_other_queues(settings, [])

@@ -16,6 +16,7 @@ from agentapi.conversation.window import Window
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.requested import Requested
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending, HistoryStore
@@ -66,7 +67,7 @@ class AgentWork:
             agent=attempt.agent,
             history=self._history(attempt),
             progress=attempt.progress,
-            context=context_of(turn),
+            context=context_of(claim),
             log=attempt.log,
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call),
@@ -75,6 +76,9 @@ class AgentWork:
             book=attempt.book,
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
+            requested=Requested(
+                options=turn.options, agent=turn.agent, default=self.settings.request_policy
+            ),
         )
         return await run.run()
 

@@ -40,6 +40,7 @@ from agentapi.providers.gemini.format import (
     retry_delay,
     tools,
     usage_from,
+    with_sampling,
 )
 from agentapi.providers.reaching import unreachable
 
@@ -312,12 +313,13 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
     if request.tools:
         body["tools"] = tools(request.tools)
     prompt = request.system_prompt
-    generation = dict(request.options)
+    generation = with_sampling(request.options, request.sampling)
     if request.output is not None and request.tools and _TOOLS_OR_JSON.search(request.model):
         prompt = f"{prompt}\n\n{in_words(request.output)}".strip()
     elif request.output is not None:
         generation["responseMimeType"] = "application/json"
-        generation["responseJsonSchema"] = dict(request.output.schema)
+        if not request.output.free:
+            generation["responseJsonSchema"] = dict(request.output.schema)
     if prompt:
         body["systemInstruction"] = {"parts": [{"text": prompt}]}
     if generation:

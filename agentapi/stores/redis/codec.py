@@ -35,6 +35,7 @@ from agentapi.turns import (
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
+from agentapi.turns.request_options import RequestOptions
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -75,6 +76,10 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["budget"] = spec.budget.to_json()
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    if spec.options is not None and not spec.options.empty:
+        fields["options"] = spec.options.to_json()
+    if spec.context is not None:
+        fields["context"] = orjson.dumps(dict(spec.context))
     return fields
 
 
@@ -98,6 +103,8 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "attachments": tuple(
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
+        "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
+        "context": _object(fields["context"]) if "context" in fields else None,
     }
 
 
