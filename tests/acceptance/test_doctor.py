@@ -170,7 +170,7 @@ async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
         # Closed in the middle of the test.
         web = await running.enter_async_context(AsyncExitStack())
         server = await web.enter_async_context(serving())
-        server.will(*[status(200, {"data": [{"id": "gpt-5"}]})] * 3)
+        server.will_list(*[status(200, {"data": [{"id": "gpt-5"}]})] * 3)
         key = {"OPENAI_API_KEY": "sk-hunter2", "OPENAI_BASE_URL": f"{server.url}/v1"}
         log = running.enter_context(
             worker(folder, redis_url, "-n", "same@here", **key, AGENTAPI_QUEUE="9")
@@ -182,7 +182,9 @@ async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
         await asyncio.to_thread(_two_of_one_name, folder, redis_url, names)
         await asyncio.to_thread(_another_number_of_queues, folder, redis_url)
         # A wrong base URL, a wrong key, and a server that is away.
-        server.will(status(404, {}), status(401, {"error": {"message": "sk-hunter2 is wrong"}}))
+        server.will_list(
+            status(404, {}), status(401, {"error": {"message": "sk-hunter2 is wrong"}})
+        )
         found = await asyncio.to_thread(examined, redis_url)
         assert found["providers.model"]["level"] == "warn"
         assert "/v1/models is not a list of models" in found["providers.model"]["message"]

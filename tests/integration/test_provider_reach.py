@@ -86,22 +86,23 @@ def test_a_secret_is_masked_whole_and_only_if_it_is_one() -> None:
 
 async def test_check_of_a_chat_server(server: WireServer) -> None:
     provider = OpenAIProvider(api_key=KEY, base_url=f"{server.url}/v1")
-    server.will(status(200, MODELS))
+    server.will_list(status(200, MODELS))
     await provider.check({"gpt-5", "small"})
-    assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
-    server.will(status(200, MODELS))
+    [(path, headers)] = server.looked
+    assert (path, headers["Authorization"]) == ("/v1/models", f"Bearer {KEY}")
+    server.will_list(status(200, MODELS))
     with pytest.raises(ProviderMisconfigured, match=r"not list the model 'big'; it lists gpt-5, s"):
         await provider.check({"big"})
-    server.will(status(401, {"error": {"message": f"bad key {KEY}"}}))
+    server.will_list(status(401, {"error": {"message": f"bad key {KEY}"}}))
     with pytest.raises(ProviderMisconfigured, match=r"answered 401: bad key \*\*\*") as caught:
         await provider.check({"small"})
     assert caught.value.status == 401
     for wrong in (status(404, {}), text("<html>"), status(200, [1])):
-        server.will(wrong)
+        server.will_list(wrong)
         with pytest.raises(ProviderMisconfigured, match=r"/v1/models is not a list of models"):
             await provider.check({"small"})
     # A server that lists nothing says nothing about models.
-    server.will(status(200, {"data": []}))
+    server.will_list(status(200, {"data": []}))
     await provider.check({"any"})
     await provider.aclose()
 
@@ -110,10 +111,10 @@ async def test_check_of_openrouter(server: WireServer, monkeypatch: pytest.Monke
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
     monkeypatch.setenv("OPENROUTER_BASE_URL", f"{server.url}/api/v1")
     provider = openrouter_from_environment()
-    server.will(status(200, {"data": {}}), status(200, MODELS))
+    server.will_list(status(200, {"data": {}}), status(200, MODELS))
     await provider.check({"small:online"})
-    assert server.paths == ["/api/v1/key", "/api/v1/models"]
-    server.will(status(401, {"error": {"message": "no"}}))
+    assert [path for path, _ in server.looked] == ["/api/v1/key", "/api/v1/models"]
+    server.will_list(status(401, {"error": {"message": "no"}}))
     with pytest.raises(ProviderMisconfigured, match="answered 401"):
         await provider.check({"small"})
     await provider.aclose()
@@ -121,15 +122,15 @@ async def test_check_of_openrouter(server: WireServer, monkeypatch: pytest.Monke
 
 async def test_check_of_gemini(server: WireServer) -> None:
     provider = GeminiProvider(api_key=KEY, base_url=server.url)
-    server.will(status(200, {"name": "models/gemini-3"}))
+    server.will_list(status(200, {"name": "models/gemini-3"}))
     await provider.check({"gemini-3"})
-    assert server.paths[-1] == "/v1/models/gemini-3"
+    assert server.looked[-1][0] == "/v1/models/gemini-3"
     missing = {"error": {"code": 404, "message": "not found", "status": "NOT_FOUND"}}
-    server.will(status(404, missing))
+    server.will_list(status(404, missing))
     with pytest.raises(ProviderMisconfigured, match="does not list the model 'gemini-0'"):
         await provider.check({"gemini-0"})
     wrong = {"error": {"code": 400, "message": "no", "details": [{"reason": "API_KEY_INVALID"}]}}
-    server.will(status(400, wrong))
+    server.will_list(status(400, wrong))
     with pytest.raises(ProviderMisconfigured, match="answered 400"):
         await provider.check({"gemini-3"})
     await provider.aclose()

@@ -281,3 +281,27 @@ def test_a_loop_that_is_blocked(
     check.start()
     assert rounds(check, 1) == ["providers.not_checked"]
     let_go.set()
+
+
+def test_a_worker_that_stops_during_its_checks(
+    make_check: Callable[..., SelfCheck], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Asked(None, silent=True)
+    with played(openai=asked):
+        check = make_check(FACTS, provider="openai:m")
+        check.start()
+        until(lambda: asked.models)
+        check.stop()
+    assert check.results().rounds == 1
+    assert "check.failed" not in caplog.text
+
+
+def test_a_loop_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_check, "ask_redis", lambda _: FACTS)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    agents = {"a": agent("a", "offline").definition}
+    check = SelfCheck(Settings(), agents, loop, supervisor=Supervisor(fatal=None))
+    check.start()
+    assert rounds(check, 1) == []
+    check.stop()

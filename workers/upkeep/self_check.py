@@ -10,8 +10,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
@@ -77,6 +78,7 @@ class SelfCheck:
         self._wanted = threading.Event()
         self._checked = Checked()
         self._busy = self._started = False
+        self._asked: Future[Any] | None = None
         self._logged: set[Finding] = set()
         self._service = supervisor.thread("agentapi-checks", self._run)
 
@@ -87,7 +89,9 @@ class SelfCheck:
         self._service.start()
 
     def stop(self) -> None:
-        """End the thread; a round that is under way is left alone."""
+        """End the thread, and the checks that are under way on the event loop."""
+        if self._asked is not None:
+            self._asked.cancel()
         if self._started:
             self._service.stop(wake=self._wanted.set, timeout=1.0)
 
@@ -152,11 +156,22 @@ class SelfCheck:
 
     def _of_providers(self) -> Iterator[Finding]:
         agents = list(self._agents.values())
-        asked = asyncio.run_coroutine_threadsafe(check_providers(agents), self._loop)
+        work = check_providers(agents)
         try:
-            faults = asked.result(LONGEST + _MARGIN)
+            self._asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            # The loop is closed: the worker has stopped.
+            work.close()
+            return
+        if self._service.stopping:
+            # `stop` came before there was anything to cancel.
+            self._asked.cancel()
+        try:
+            faults = self._asked.result(LONGEST + _MARGIN)
+        except CancelledError:
+            return
         except TimeoutError:
-            asked.cancel()
+            self._asked.cancel()
             yield warn(
                 "providers.not_checked",
                 "the event loop is too busy to check the providers",
