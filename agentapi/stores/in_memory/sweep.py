@@ -12,6 +12,7 @@ from agentapi.stores.answers import (
     LONGEST_GRACE,
     LONGEST_IN_LINE,
     LONGEST_ROUSE,
+    NEW_FLEET,
     ROUSED_A_SECOND,
     Election,
     Ending,
@@ -96,6 +97,18 @@ class InMemorySweep(InMemoryPart, SweepStore):
         with self._state.changed:
             swept = self._state.swept
             return None if swept is None else max(0.0, self._state.now() - swept)
+
+    @override
+    def agree(self, queues: int) -> int:
+        with self._state.changed:
+            now = self._state.now()
+            if self._state.agreed is not None:
+                recorded, at = self._state.agreed
+                lives = self._state.elected[1] > now or now - at < NEW_FLEET
+                if recorded != queues and lives:
+                    return recorded
+            self._state.agreed = (queues, now)
+            return queues
 
     @override
     def resign(self, candidate: str) -> None:
