@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from agentapi.agent import Agent
     from agentapi.agents.hooks import Hooks
     from agentapi.conversation.compaction import Compaction
+    from agentapi.conversation.finish import FinishReason, OnIncomplete
     from agentapi.conversation.messages import (
         AssistantMessage,
         Message,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         ContextTooLong,
         ConversationBusy,
+        IncompleteReply,
         InvalidAgent,
         InvalidContext,
         InvalidConversationId,
@@ -91,9 +93,11 @@ __all__ = [
     "Delegate",
     "Handoff",
     "Hooks",
+    "FinishReason",
     "Limits",
     "LoginRefused",
     "McpServer",
+    "OnIncomplete",
     "RequestPolicy",
     "Tool",
     "ToolContext",
@@ -139,6 +143,7 @@ __all__ = [
     "AttachmentRefused",
     "ContextTooLong",
     "ConversationBusy",
+    "IncompleteReply",
     "InvalidAgent",
     "InvalidContext",
     "InvalidConversationId",
@@ -172,6 +177,7 @@ __getattr__, __dir__ = lazily(
         "agentapi.agent": ("Agent",),
         "agentapi.agents.hooks": ("Hooks",),
         "agentapi.conversation.compaction": ("Compaction",),
+        "agentapi.conversation.finish": ("FinishReason", "OnIncomplete"),
         "agentapi.conversation.messages": (
             "AssistantMessage",
             "Message",
@@ -194,6 +200,7 @@ __getattr__, __dir__ = lazily(
             "ConfigurationError",
             "ContextTooLong",
             "ConversationBusy",
+            "IncompleteReply",
             "InvalidAgent",
             "InvalidContext",
             "InvalidConversationId",

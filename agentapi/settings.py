@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi import environment
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
+from agentapi.providers.models import ModelSize
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
@@ -110,6 +111,12 @@ class Settings(BaseSettings):
         default={},
         description="Prices of models for a million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
+    )
+    models: dict[str, ModelSize] = Field(
+        default={},
+        description="Sizes of models in tokens, for those that the runtime does not know or whose "
+        'server allows less, as JSON: {"openai:my-model": {"context": 8192, "output": 1024}}; '
+        '"*" stands for all others.',
     )
     approval_timeout: Seconds | None = Field(
         default=None,

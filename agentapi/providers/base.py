@@ -17,9 +17,9 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from agentapi.conversation.finish import FinishReason as FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
 from agentapi.providers.loop_clients import LoopClients
@@ -62,6 +62,8 @@ class ModelRequest:
         options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
+        history: How many of the messages, from the first, are of earlier turns. They may be left
+            out if the request is too long.
         sampling: What the turn's request decides; the provider takes of it what it supports
             (`register_provider`). It takes precedence over `options`, but raises no limit in them.
     """
@@ -73,16 +75,8 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    history: int = 0
     sampling: Sampling = NO_SAMPLING
-
-
-class FinishReason(StrEnum):
-    """Why the model stopped."""
-
-    STOP = "stop"
-    TOOL_CALLS = "tool_calls"
-    LENGTH = "length"
-    FILTERED = "filtered"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +84,7 @@ class ModelResponse:
     """A complete response of a model.
 
     Attributes:
+        finish: Why the model stopped.
         model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
             it.
     """
@@ -102,9 +97,14 @@ class ModelResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
-    """A piece of the response's text, as it arrives."""
+    """A piece of the response's text, as it arrives.
+
+    Attributes:
+        refusal: Whether it is part of a refusal to answer.
+    """
 
     text: str
+    refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,7 +81,7 @@ class ScriptedProvider:
             yield TextDelta(text="He")
             raise act
         for piece in re.findall(r"\S+\s*|\s+", act.message.content):
-            yield TextDelta(text=piece)
+            yield TextDelta(text=piece, refusal=act.finish is FinishReason.REFUSAL)
         yield act
 
     async def aclose(self) -> None:
@@ -113,12 +113,25 @@ class ScriptedProvider:
         return act
 
 
-def says(text: str, *, input_tokens: int = 10, output_tokens: int = 2) -> ModelResponse:
-    """An act: the model replies with a text."""
+def says(
+    text: str,
+    *,
+    input_tokens: int = 10,
+    output_tokens: int = 2,
+    finish_reason: FinishReason = FinishReason.STOP,
+) -> ModelResponse:
+    """An act: the model replies with a text.
+
+    Args:
+        text: The reply, or a part of it.
+        input_tokens: Tokens that the provider counts for the request.
+        output_tokens: Tokens that it counts for the reply.
+        finish_reason: Why the model stops, such as ``FinishReason.LENGTH``.
+    """
     return ModelResponse(
         message=AssistantMessage(content=text),
         usage=Usage(input_tokens=input_tokens, output_tokens=output_tokens),
-        finish=FinishReason.STOP,
+        finish=finish_reason,
     )
 
 

@@ -325,3 +325,27 @@ async def test_values_that_the_sdk_does_not_know_are_not_shown(
     assert response.message.content == "hello"
     # Gemini takes no empty part back.
     assert response.message.provider_data == {"gemini": {"parts": [{"text": "hello"}]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        ("STOP", FinishReason.STOP),
+        ("MAX_TOKENS", FinishReason.LENGTH),
+        ("SAFETY", FinishReason.CONTENT_FILTER),
+        ("MODEL_ARMOR", FinishReason.CONTENT_FILTER),
+    ],
+)
+async def test_why_the_model_stopped(
+    server: WireServer, provider: GeminiProvider, given: str, finish: FinishReason
+) -> None:
+    server.will(
+        gemini.reply({"text": "hel"}, finish=given),
+        gemini.streamed(gemini.body({"text": "hel"}, finish=given)),
+        gemini.reply(gemini.call("look", {}), finish=given),
+    )
+    assert (await provider.complete(REQUEST)).finish is finish
+    pieces, response = await collect(provider)
+    assert (pieces, response.finish) == (["hel"], finish)
+    calling = (await provider.complete(REQUEST)).finish
+    assert calling is (FinishReason.TOOL_CALLS if finish is FinishReason.STOP else finish)

@@ -190,7 +190,7 @@ def test_a_worker_ends_a_turn_at_once_that_no_release_can_read(
 
 
 @pytest.mark.parametrize(
-    "field", ["steps", "tokens", "cost", "calibration", "covered", "generation"]
+    "field", ["steps", "tokens", "cost", "calibration", "contexts", "covered", "generation"]
 )
 def test_a_conversation_whose_meta_hash_is_not_ours(
     bench: Bench, client: redis.Redis, field: str

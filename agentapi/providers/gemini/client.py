@@ -49,7 +49,18 @@ DEFAULT_TIMEOUT: Final = 120.0
 _ADDRESS: Final = "https://generativelanguage.googleapis.com"
 
 _FILTERED: Final = frozenset(
-    {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
+    {
+        "SAFETY",
+        "RECITATION",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "LANGUAGE",
+        "MODEL_ARMOR",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+    }
 )
 _MODEL_SLIPPED: Final = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "OTHER"}
@@ -271,11 +282,11 @@ class _Gathered:
         )
 
     def _reason(self, calls: Sequence[ToolCall]) -> FinishReason:
-        if calls:
-            return FinishReason.TOOL_CALLS
         if self._finish == "MAX_TOKENS":
             return FinishReason.LENGTH
-        return FinishReason.FILTERED if self._finish in _FILTERED else FinishReason.STOP
+        if self._finish in _FILTERED:
+            return FinishReason.CONTENT_FILTER
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
 
 
 def _text(parts: Sequence[types.Part]) -> str:

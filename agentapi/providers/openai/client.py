@@ -25,8 +25,16 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
-from agentapi.providers.errors import broken, missing_key, refused, retry_after, unlisted
+from agentapi.providers.errors import (
+    broken,
+    missing_key,
+    refused,
+    reported,
+    retry_after,
+    unlisted,
+)
 from agentapi.providers.openai.answers import (
+    Aborted,
     Gathered,
     Unreadable,
     listed_models,
@@ -130,8 +138,11 @@ class OpenAIProvider:
             )
             try:
                 async for chunk in stream:
-                    if text := gathered.add(chunk):
+                    text, refusal = gathered.add(chunk)
+                    if text:
                         yield TextDelta(text=text)
+                    if refusal:
+                        yield TextDelta(text=refusal, refusal=True)
             finally:
                 # Also when the turn is stopped: an open stream would go on costing tokens.
                 await stream.response.aclose()
@@ -178,6 +189,8 @@ class OpenAIProvider:
         """Translate any error: for unreadable answers the SDK raises errors of all kinds."""
         if isinstance(error, ProviderError):
             return error
+        if isinstance(error, Aborted):
+            return broken(self.name, "ended its answer with an error")
         if not isinstance(error, openai.APIError):
             what = type(error).__name__
             return broken(self.name, f"sent an answer that is not a chat completion ({what})")
@@ -198,7 +211,7 @@ class OpenAIProvider:
                 secret=self._key,
                 timeout=self._timeout,
             )
-        return broken(self.name, f"failed: {error.message}", self._key)
+        return reported(self.name, error.message, self._key)
 
 
 def _reason(error: openai.APIStatusError) -> str:

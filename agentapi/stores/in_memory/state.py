@@ -63,6 +63,7 @@ class Conversation:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
 
     def summary_now(self) -> Summary:
         """The summary, with the number of messages that there are."""
