@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from agentapi.agents.clients import hold_clients, release_clients
 from agentapi.agents.context_type import ContextType, stored_context
 from agentapi.agents.definition import (
     AgentDefinition,
@@ -235,6 +237,25 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 turn.cancel()
                 await asyncio.gather(turn, return_exceptions=True)
 
+    async def aclose(self) -> None:
+        """Close the connections to providers and MCP servers that `run` opened on this event loop.
+
+        Connections that another agent of this loop uses stay open until that one is closed. The
+        agent can run again; it then connects again. ``async with agent:`` closes it at its end.
+        """
+        await release_clients(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     def as_tool(
         self,
         *,
@@ -286,6 +307,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         settings = load_settings()
         limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
+            hold_clients(self, self.definition)
             memory = self.memory
             messages = await asyncio.to_thread(memory.load, self.definition.window)
             turn = InProcessTurn(

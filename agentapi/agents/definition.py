@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Generic, TypeGuard, cast
+from typing import Any, Generic, cast
 
 from agentapi.agents.context_type import ContextType, inherits
 from agentapi.agents.functions import (
@@ -18,6 +17,7 @@ from agentapi.agents.functions import (
     check_tool_contexts,
 )
 from agentapi.agents.hooks import HookChain
+from agentapi.agents.names import is_agent_name
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
 from agentapi.conversation.finish import OnIncomplete
@@ -30,13 +30,6 @@ from agentapi.turns.budget import Limits
 from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether `name` is a valid agent name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

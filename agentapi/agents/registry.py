@@ -8,17 +8,13 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
 
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
+from agentapi.agents.names import INTERNAL, is_internal
 from agentapi.conversation.window import Window
-from agentapi.decoding.shown import shown
-from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent
 from agentapi.providers.models import LARGEST, NO_SIZES, ModelSize, size_of
 from agentapi.tools import AgentTool, Handoff
-
-INTERNAL: Final = "agentapi."
-"""Prefix of the runtime's own agents, which producers cannot address."""
 
 
 def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
@@ -124,20 +120,6 @@ def _largest_room(agent: AgentDefinition, sizes: Mapping[str, ModelSize]) -> int
     return max(
         LARGEST if choice.model is None else size_of(choice.provider, choice.model, sizes).context
         for choice in agent.choices
-    )
-
-
-def is_internal(name: str) -> bool:
-    """Whether a name is reserved for the runtime's own agents."""
-    return name.startswith(INTERNAL)
-
-
-def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
-    """The error for an agent that is not registered."""
-    names = ", ".join(sorted(known)) or "none"
-    return UnknownAgent(
-        f"agent {shown(name)} is not registered here; registered are: {names}. "
-        "Add its module to AGENTAPI_AGENTS, on every worker"
     )
 
 

@@ -6,16 +6,23 @@ A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversati
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from agentapi.conversation.finish import FinishReason as FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
+from agentapi.providers.loop_clients import LoopClients
 from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 
@@ -149,6 +156,25 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedProvider(Protocol):
+    """What a provider may also have, so that `agentapi doctor` and workers can check it."""
+
+    async def check(self, models: Collection[str]) -> None:
+        """Check the address, the key and the models, without spending tokens.
+
+        It is given a few seconds. A provider without this method is not checked.
+
+        Args:
+            models: The models that agents use.
+
+        Raises:
+            ProviderUnavailable: The server cannot be reached.
+            ProviderMisconfigured: The key or a model is wrong.
+        """
+        ...
+
+
 ProviderFactory: TypeAlias = Callable[[], Provider]
 
 
@@ -161,10 +187,8 @@ class ProviderRegistry:
 
     def __init__(self) -> None:
         self._factories: dict[str, ProviderFactory] = {}
+        self._clients: LoopClients[str, Provider] = LoopClients()
         self._sampling: dict[str, frozenset[str]] = {}
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Provider]] = (
-            weakref.WeakKeyDictionary()
-        )
 
     def register(self, name: str, factory: ProviderFactory, sampling: Iterable[str] = ()) -> None:
         """Register `factory` for provider `name`; replaces an earlier one.
@@ -190,9 +214,7 @@ class ProviderRegistry:
             )
         self._factories[name] = factory
         self._sampling[name] = supported
-        for clients in self._clients.values():
-            # Dropped without being closed: only the loop that a client belongs to could do that.
-            clients.pop(name, None)
+        self._clients.forget(name)
 
     @contextmanager
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
@@ -235,13 +257,16 @@ class ProviderRegistry:
             RuntimeError: No event loop is running.
         """
         self.check(name)
-        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
-        if name not in clients:
-            clients[name] = self._factories[name]()
-        return clients[name]
+        return self._clients.get(name, self._factories[name])
+
+    def hold(self, holder: object, names: Iterable[str]) -> None:
+        """See `LoopClients.hold`."""
+        self._clients.hold(holder, names)
+
+    async def release(self, holder: object) -> None:
+        """See `LoopClients.release`."""
+        await self._clients.release(holder)
 
     async def aclose(self) -> None:
-        """Close the running loop's clients."""
-        clients = self._clients.pop(asyncio.get_running_loop(), {})
-        for client in clients.values():
-            await client.aclose()
+        """Close the running loop's clients; see `LoopClients.aclose`."""
+        await self._clients.aclose()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import quote
 
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import (
@@ -17,6 +18,7 @@ from agentapi.errors import (
     ProviderUnavailable,
 )
 
+_SHOWN_MODELS = 8
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})
 _TOO_LARGE = 413
@@ -47,6 +49,8 @@ _COUNTS: Final = re.compile(
 _REPLIES: Final = re.compile(r"(\d[\d,]{0,11}) (?:in|for) the (?:completion|output)", re.IGNORECASE)
 """Numbers in such messages, as OpenAI, OpenRouter, Gemini, Anthropic, vLLM, llama.cpp and LM Studio
 give them: what the model accepts, what was counted, and which part of both is for the reply."""
+SHORTEST_SECRET: Final = 8
+"""Characters that a key has at least; providers' keys have twenty and more."""
 
 LONGEST_MESSAGE: Final = 2_000
 """Maximum bytes of an error text: some servers answer with a whole HTML page."""
@@ -130,9 +134,27 @@ def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
     names = " or ".join(variables)
     return ProviderMisconfigured(
         f"{names} is not set: provider {provider!r} needs an API key in the workers' environment "
-        "(if the server does not need one, set any text)",
+        "or in the file .env of their working directory (if the server needs none, set any text)",
         provider=provider,
     )
+
+
+def unlisted(
+    provider: str, models: Collection[str], known: Collection[str] = ()
+) -> ProviderMisconfigured:
+    """Build the error for models that a provider does not list.
+
+    Args:
+        provider: Name of the provider.
+        models: The models that it does not list.
+        known: Models that it lists, as far as they are known.
+    """
+    some = sorted(known)[:_SHOWN_MODELS]
+    more = ", …" if len(known) > len(some) else ""
+    lists = f"; it lists {', '.join(some)}{more}" if some else ""
+    names = ", ".join(map(repr, models))
+    text = f"provider {provider!r} does not list the model {names}{lists}"
+    return ProviderMisconfigured(_said(text, ""), provider=provider, status=404)
 
 
 def _said(text: str, secret: str) -> str:
@@ -140,8 +162,14 @@ def _said(text: str, secret: str) -> str:
 
 
 def without_secret(text: str, secret: str) -> str:
-    """Replace the secret in a text by ``***``."""
-    return text.replace(secret, "***") if secret else text
+    """Replace the secret in a text by ``***``, also where it is percent-encoded.
+
+    A text of fewer than `SHORTEST_SECRET` characters is not a secret, but a placeholder for a
+    server that needs none. Replacing it would remove letters from the middle of words.
+    """
+    if len(secret) < SHORTEST_SECRET:
+        return text
+    return text.replace(secret, "***").replace(quote(secret, safe=""), "***")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +20,8 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
+from agentapi.environment import variable
+from agentapi.errors import ProviderMisconfigured
 from agentapi.providers.base import (
     FinishReason,
     ModelRequest,
@@ -76,12 +78,21 @@ class OfflineProvider:
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """Use `AGENTAPI_OFFLINE_DELAY`, `_CHUNK_DELAY` and `_CONTEXT`."""
-        context = os.environ.get("AGENTAPI_OFFLINE_CONTEXT")
+        """Use `AGENTAPI_OFFLINE_DELAY`, `_CHUNK_DELAY` and `_CONTEXT`.
+
+        Raises:
+            ProviderMisconfigured: One of them is not valid.
+        """
+        context = variable("AGENTAPI_OFFLINE_CONTEXT")
+        if context and not (context.isdecimal() and int(context)):
+            raise ProviderMisconfigured(
+                f"AGENTAPI_OFFLINE_CONTEXT is {context!r}: expected a number of tokens, at least 1",
+                provider="offline",
+            )
         return cls(
-            delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
-            chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
             context=int(context) if context else None,
+            delay=_seconds("AGENTAPI_OFFLINE_DELAY"),
+            chunk_delay=_seconds("AGENTAPI_OFFLINE_CHUNK_DELAY"),
         )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
@@ -114,6 +125,20 @@ class OfflineProvider:
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+
+def _seconds(name: str) -> float:
+    value = variable(name) or "0"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    # Comparisons are false for NaN.
+    if not 0 <= seconds < math.inf:
+        raise ProviderMisconfigured(
+            f"{name} is {value!r}: expected seconds, at least 0", provider="offline"
+        )
+    return seconds
 
 
 def _answer(request: ModelRequest) -> ModelResponse:

@@ -25,6 +25,9 @@ from agentapi.turns.budget import Spent
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
 
+NEW_FLEET: Final = 10.0
+"""Seconds after a worker's start in which it may not have been elected yet."""
+
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
 

@@ -37,6 +37,10 @@ class ScriptEnded(AssertionError):
     """The agent called the model more often than the script expects."""
 
 
+class ScriptUnused(AssertionError):
+    """No agent called the model that the script plays."""
+
+
 class ScriptedProvider:
     """Plays its acts in order, one per model call, and records the requests.
 
@@ -82,6 +86,18 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+    def check_used(self) -> None:
+        """Check that an agent called the model, if the script has acts.
+
+        Raises:
+            ScriptUnused: None did.
+        """
+        if self.acts and not self.requests:
+            raise ScriptUnused(
+                f"the script was not used: no agent called provider {self.name!r}. Name the "
+                "provider of your agent, such as script(..., provider='offline')"
+            )
 
     async def _next(self, request: ModelRequest) -> ModelResponse | Exception:
         self.requests.append(request)
@@ -148,7 +164,18 @@ def scripted(*acts: Act, provider: str = "openai") -> Iterator[ScriptedProvider]
 
     Yields:
         The script, whose `requests` can be inspected.
+
+    Raises:
+        ScriptUnused: No agent called the provider, although the script has acts.
     """
+    with replacing(*acts, provider=provider) as played:
+        yield played
+        played.check_used()
+
+
+@contextmanager
+def replacing(*acts: Act, provider: str) -> Iterator[ScriptedProvider]:
+    """As `scripted`, but nothing checks whether the script was used."""
     played = ScriptedProvider(*acts, name=provider)
     with providers.replaced(provider, lambda: played):
         yield played

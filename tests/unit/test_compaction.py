@@ -142,7 +142,7 @@ def test_messages_that_are_no_task(message: str) -> None:
 def test_nobody_enqueues_turns_of_the_runtime(
     script: Script, eager_orchestrator: Eager, agent: str
 ) -> None:
-    script(says("a"))
+    script()
     orchestrator = eager_orchestrator([talker()])
     task = CompactionTask(conversation_id="victim", agent="talker", generation=0)
     with pytest.raises(InternalAgent, match="cannot be enqueued by name"):

@@ -9,7 +9,8 @@ from functools import partial
 from agentapi import Settings
 from agentapi.admission import ProviderGate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import unknown_agent, widest_window
+from agentapi.agents.names import unknown_agent
+from agentapi.agents.registry import widest_window
 from agentapi.conversation.compaction import not_summarised
 from agentapi.conversation.window import DEFAULT_WINDOW, Window
 from agentapi.engine.fitting import Contexts

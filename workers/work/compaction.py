@@ -11,7 +11,7 @@ from typing import Final
 from agentapi import Settings
 from agentapi.admission import ProviderGate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import unknown_agent
+from agentapi.agents.names import unknown_agent
 from agentapi.conversation.compaction import (
     COMPACT,
     LONGEST_PART,

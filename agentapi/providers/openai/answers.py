@@ -58,6 +58,19 @@ def response_from(data: object) -> ModelResponse:
     )
 
 
+def listed_models(content: bytes) -> frozenset[str]:
+    """The ids in a server's list of models.
+
+    Raises:
+        Unreadable: It is not a list of models.
+    """
+    try:
+        listed = _list(_object(orjson.loads(content))["data"])
+        return frozenset(_text(_object(model)["id"]) for model in listed)
+    except (orjson.JSONDecodeError, KeyError) as error:
+        raise Unreadable from error
+
+
 class Gathered:
     """Assembles a streamed answer from its chunks."""
 

@@ -145,6 +145,7 @@ class State:
         self.claimed: dict[int, float] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
+        self.agreed: tuple[int, float] | None = None
 
     def open(
         self, conversation_id: str, user_id: str | None, tenant_id: str | None
