@@ -15,9 +15,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi import environment
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
-from agentapi.providers.models import ModelSize
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
+from agentapi.turns.model_size import ModelSize
 from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
