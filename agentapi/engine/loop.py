@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
@@ -192,7 +193,7 @@ class TurnRun:
 
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
-            tools=await ride_out(self._active.toolbox, self.retry),
+            tools=await ride_out(partial(self._request.toolbox, self._active), self.retry),
             progress=self.progress,
             context=self.context,
             log=self.log,
@@ -206,7 +207,8 @@ class TurnRun:
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
-        output = agent.output.load(response.content) if agent.output else None
+        own = None if self._request.bare else agent.output
+        output = own.load(response.content) if own else None
         return replace(self.progress.result(), agent=agent.name, output=output)
 
     def _check_limits(self) -> None:
@@ -294,7 +296,7 @@ class _Call:
     async def prepare(self) -> ModelRequest:
         agent = self._agent
         # Read for each call, because an MCP server's tools may change during a turn.
-        self.tools = await agent.toolbox()
+        self.tools = await self._request.toolbox(agent)
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
         self._prompt = with_summary(self._request.prompt(agent.system_prompt), self._summary)

@@ -7,6 +7,7 @@ from typing import Final
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.reply_format import ReplyFormat, reply_format
+from agentapi.tools.base import Toolbox
 from agentapi.turns.request_options import NO_SAMPLING, RequestOptions, Sampling
 from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy, grant, yielding
 
@@ -21,11 +22,17 @@ class AgentRequest:
     Attributes:
         sampling: Passed on to the providers.
         reply: The form of the reply; None for any text.
+        bare: Whether the model gets no tools.
     """
 
     sampling: Sampling = NO_SAMPLING
     reply: ReplyFormat | None = None
+    bare: bool = False
     _options: RequestOptions | None = None
+
+    async def toolbox(self, agent: AgentDefinition) -> Toolbox:
+        """The tools that the model may call now; see `AgentDefinition.toolbox`."""
+        return Toolbox(agent.name, ()) if self.bare else await agent.toolbox()
 
     def prompt(self, own: str) -> str:
         """The system prompt.
@@ -73,7 +80,8 @@ class Requested:
             options = grant(options, policy, agent.name).options
         return AgentRequest(
             sampling=options.sampling,
-            reply=reply_format(agent.output, options.output),
+            reply=reply_format(None if options.bare else agent.output, options.output),
+            bare=options.bare,
             _options=options,
         )
 

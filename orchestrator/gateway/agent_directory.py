@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.agents.accepted import AcceptedRequests, accepted_by
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import is_internal, load_agents, unknown_agent
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
@@ -182,6 +183,10 @@ class AgentDirectory:
                 "instructions nor other decisions from requests: upgrade every worker"
             )
         return accepted
+
+    def definition(self, name: str) -> AgentDefinition | None:
+        """An agent's definition, if this process has it."""
+        return self._known.get(name)
 
     async def check(self, name: str) -> None:
         """Check that an agent exists.
