@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
     )
+    prompt_timeout: float = Field(
+        default=30,
+        gt=0,
+        description="How long a function given as system_prompt or tools may take.",
+    )
     inbox_limit: int = Field(
         default=100, ge=1, description="Turns of one conversation that may wait or run."
     )

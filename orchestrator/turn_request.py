@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
+from agentapi.agents.context_type import stored_context
 from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import is_internal, unknown_agent
 from agentapi.conversation.user_input import UserInput, check_message, content_of
@@ -35,6 +36,7 @@ class FlowOptions(TypedDict, total=False):
     idempotency_key: str | None
     metadata: Mapping[str, Any] | None
     deadline: float | None
+    context: object | None
 
 
 class TurnOptions(FlowOptions, total=False):
@@ -63,7 +65,7 @@ class TurnRequest:
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
             ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
             message is merged only into a turn that no worker has begun and that has the same
-            agent, user, metadata, stream and on_abort, if both fit into one message.
+            agent, user, metadata, context, stream and on_abort, if both fit into one message.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
             ``keep`` (the user's message and the finished steps); the setting when not given.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
@@ -71,6 +73,9 @@ class TurnRequest:
         options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
         idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
             when not given.
+        context: What prompts, tools and hooks get as `TurnContext.context`: a value of the agent's
+            `context_type`, or a mapping. It is checked here where the agent is known, and by the
+            worker; at most 65,536 bytes as JSON.
     """
 
     agent: str | Agent
@@ -86,6 +91,7 @@ class TurnRequest:
     deadline: float | None = None
     options: RequestOptions | None = None
     idle_time: float | None = None
+    context: object | None = None
 
 
 def new_turn(
@@ -108,6 +114,7 @@ def new_turn(
         InternalAgent: It is one of agentapi's own, and `internal` is not set.
         InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
+        InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
@@ -140,6 +147,7 @@ def new_turn(
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
+        context=_context(request, agent, known),
         options=_options(request.options, settings),
         idle_time=request.idle_time,
     )
@@ -158,6 +166,13 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
     if options.output is not None:
         check_requested(options.output)
     return options
+
+
+def _context(
+    request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
+) -> Mapping[str, Any] | None:
+    asked = request.agent.definition if isinstance(request.agent, Agent) else known.get(name)
+    return stored_context(request.context, None if asked is None else asked.context)
 
 
 class InternalAgent(InvalidInput):

@@ -7,7 +7,6 @@ from typing import Final
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.reply_format import ReplyFormat, reply_format
-from agentapi.tools.base import Toolbox
 from agentapi.turns.request_options import NO_SAMPLING, RequestOptions, Sampling
 from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy, grant, yielding
 
@@ -30,9 +29,11 @@ class AgentRequest:
     bare: bool = False
     _options: RequestOptions | None = None
 
-    async def toolbox(self, agent: AgentDefinition) -> Toolbox:
-        """The tools that the model may call now; see `AgentDefinition.toolbox`."""
-        return Toolbox(agent.name, ()) if self.bare else await agent.toolbox()
+    @property
+    def replaces(self) -> bool:
+        """Whether the request's instructions take the place of the agent's own."""
+        options = self._options
+        return options is not None and options.replace and options.instructions is not None
 
     def prompt(self, own: str) -> str:
         """The system prompt.
@@ -43,7 +44,7 @@ class AgentRequest:
         options = self._options
         if options is None:
             return own
-        first = "" if options.replace and options.instructions is not None else own
+        first = "" if self.replaces else own
         wanted = options.output is not None and options.output.schema is None
         parts = (first, options.instructions or "", _ANY_OBJECT if wanted else "")
         return "\n\n".join(part for part in parts if part)

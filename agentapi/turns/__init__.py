@@ -10,6 +10,7 @@ from agentapi.turns.calls import (
     Question,
     Verdict,
 )
+from agentapi.turns.context import TurnContext
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.model import (
     TERMINAL,
@@ -53,6 +54,7 @@ __all__ = [
     "Step",
     "ToolStep",
     "Turn",
+    "TurnContext",
     "TurnError",
     "TurnKind",
     "TurnResult",

@@ -97,6 +97,7 @@ class TurnSpec:
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
         options: What the request decides besides; None for nothing.
+        context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
     """
 
     turn_id: str
@@ -114,6 +115,7 @@ class TurnSpec:
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+    context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
 
     @property

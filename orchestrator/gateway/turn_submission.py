@@ -101,6 +101,7 @@ class NewMessage:
         on_abort: See `TurnRequest`; None takes the setting.
         options: What the request decides; None for nothing.
         idle_time: See `TurnRequest`.
+        context: See `TurnRequest`.
     """
 
     agent: str
@@ -116,6 +117,7 @@ class NewMessage:
     on_abort: OnAbort | None = OnAbort.DROP
     options: RequestOptions | None = None
     idle_time: float | None = None
+    context: Mapping[str, Any] | None = None
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
@@ -143,7 +145,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
-        turn = new_turn(request, {}, view.gateway.settings)
+        turn = new_turn(request, view.gateway.agents.definitions, view.gateway.settings)
         admission = _admission(turn, destination)
         # Counted before it is written: two gateways could otherwise both take the last free place.
         new = await view.gateway.ledger.admit(view.tenant, admission)
@@ -208,12 +210,15 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         on_abort=message.on_abort,
         options=message.options,
         idle_time=message.idle_time,
+        context=message.context,
     )
 
 
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
     size = len(turn.input.encode())
     decided = len(turn.options.to_json()) if turn.options is not None else 0
+    if turn.context is not None:
+        size += len(orjson.dumps(dict(turn.context)))
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,

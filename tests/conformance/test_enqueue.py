@@ -130,6 +130,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
         "parent_id": parent,
         "depth": 2,
         "budget": Limits(steps=3, cost=0.5),
+        "context": {"plan": "free", "tags": ["a"], "shop": {"open": True}},
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
         "options": RequestOptions(
             instructions="Be brief.",

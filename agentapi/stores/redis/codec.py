@@ -78,6 +78,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
     if spec.options is not None and not spec.options.empty:
         fields["options"] = spec.options.to_json()
+    if spec.context is not None:
+        fields["context"] = orjson.dumps(dict(spec.context))
     return fields
 
 
@@ -102,6 +104,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
+        "context": _object(fields["context"]) if "context" in fields else None,
     }
 
 

@@ -89,8 +89,9 @@ async def count_input_tokens(body: CountTokens, view: View) -> OrjsonResponse:
         await view.conversation(conversation)
         messages = [*await _history(view, view.internal(conversation), None), *messages]
     instructions = [body.instructions or "", *(each.text for each in said.instructions)]
-    agent = view.gateway.agents.definition(body.model or "")
-    if agent is not None:
+    agent = view.gateway.agents.definitions.get(body.model or "")
+    # What a function would return depends on the turn, and there is none.
+    if agent is not None and isinstance(agent.system_prompt, str):
         instructions.insert(0, agent.system_prompt)
     prompt = "\n\n".join(text for text in instructions if text)
     tools = [] if agent is None else [tool.spec for tool in agent.tools]
