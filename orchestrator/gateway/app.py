@@ -24,6 +24,7 @@ from orchestrator.gateway.openai import conversations as openai_conversations
 from orchestrator.gateway.openai import counting as openai_counting
 from orchestrator.gateway.openai import models as openai_models
 from orchestrator.gateway.openai import responses as openai_responses
+from orchestrator.gateway.openai import stored_chats as openai_stored_chats
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 
@@ -63,6 +64,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         openai_responses,
         openai_conversations,
         openai_chat,
+        openai_stored_chats,
     ):
         app.include_router(module.router, responses=errors(*ALWAYS))
     app.add_exception_handler(AgentAPIError, _error)
