@@ -46,3 +46,29 @@ def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Sta
         assert seen["prompt"] == "You sell shoes.\n\nAnswer in French."
         assert seen["sampling"] == {"temperature": 0.3}
         assert (ended.instructions, ended.temperature) == ("Answer in French.", 0.3)
+
+
+def test_a_worker_decides_what_no_gateway_could(stack_for: Callable[..., Stack]) -> None:
+    stack = stack_for(agents=("tests.acceptance.agents", "tests.gateway.agents"), workers=0)
+    with (
+        openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", timeout=60) as client,
+        Orchestrator(stack.settings) as orchestrator,
+    ):
+        ids = [
+            client.responses.create(
+                model=model, input="hi", instructions="Answer in French.", background=True
+            ).id
+            for model in ("open", "deaf", "closed")
+        ]
+        stack.start_worker()
+        ended = []
+        for response_id in ids:
+            handle = orchestrator.turn(turn_id_of(response_id))
+            until(lambda handle=handle: handle.info().status.ended)
+            ended.append(client.responses.retrieve(response_id))
+    opened, deaf, closed = ended
+    assert json.loads(opened.output_text)["prompt"] == "You sell shoes.\n\nAnswer in French."
+    assert json.loads(deaf.output_text)["prompt"] == "You sell shoes."
+    assert closed.status == "failed"
+    assert closed.error is not None
+    assert closed.error.message.startswith("request_refused: agent 'closed' does not let requests")
