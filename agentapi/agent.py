@@ -9,7 +9,7 @@ from typing import Any
 
 from agentapi.agents.context_type import ContextType, stored_context
 from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
-from agentapi.agents.functions import PromptFunction, ToolList, ToolsFunction
+from agentapi.agents.functions import PromptFunction, ToolList, ToolsFunction, as_tools
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
@@ -100,8 +100,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             InvalidAgent: A name, number, tool, function or type is not valid; the message says
                 which.
         """
-        make_tools = tools if callable(tools) else None
-        own, sources = split_tools(name, () if callable(tools) else tools)
+        listed, make_tools = as_tools(name, tools)
+        own, sources = split_tools(name, listed)
         super().__init__(
             AgentDefinition(
                 name=name,
@@ -232,7 +232,9 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         """Make a tool that lets another agent's model ask this agent.
 
         Each call is a turn of its own, in its own conversation, on any worker. Several calls of
-        one response run in parallel, and the calling turn waits without occupying a worker.
+        one response run in parallel, and the calling turn waits without occupying a worker. The
+        agent gets the context of the calling turn, unless both agents declare a `context_type`
+        and these differ.
 
         Args:
             name: The tool's name for the model; the agent's own when not given.

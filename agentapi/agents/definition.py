@@ -209,7 +209,7 @@ def split_tools(
         elif callable(getattr(tool, "tools", None)):
             sources.append(cast("ToolSource", tool))
         else:
-            name = getattr(tool, "__name__", repr(tool))
+            name = getattr(tool, "__name__", None) or shown(tool)
             raise InvalidAgent(f"agent {agent!r}: {name} is not a tool; decorate it with @tool")
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
