@@ -41,6 +41,12 @@ def turn_id_of(response: str) -> str:
     return f"{match[1]}-{match[2]}"
 
 
+def turn_id_from(text: str) -> str:
+    """A turn's id, also where it is given as the id of a response or of a chat completion."""
+    match = _RESPONSE.fullmatch(text) or _CHAT.fullmatch(text)
+    return f"{match[1]}-{match[2]}" if match else text
+
+
 def turn_id_of_chat(completion: str) -> str:
     """The id of a chat completion's turn.
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 import openai
 
-from orchestrator import Orchestrator
+from orchestrator import Orchestrator, TurnHandle
 from orchestrator.gateway.ids import turn_id_of
 from orchestrator.stack import Stack
 from tests.faults import kill, until
 
 REFUSED = '{"instructions": "refuse", "sampling": "refuse"}'
+
+
+def has_ended(handle: TurnHandle) -> bool:
+    return handle.info().status.ended
 
 
 def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Stack]) -> None:
@@ -64,7 +69,7 @@ def test_a_worker_decides_what_no_gateway_could(stack_for: Callable[..., Stack])
         ended = []
         for response_id in ids:
             handle = orchestrator.turn(turn_id_of(response_id))
-            until(lambda handle=handle: handle.info().status.ended)
+            until(partial(has_ended, handle))
             ended.append(client.responses.retrieve(response_id))
     opened, deaf, closed = ended
     assert json.loads(opened.output_text)["prompt"] == "You sell shoes.\n\nAnswer in French."
