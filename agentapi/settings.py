@@ -138,7 +138,8 @@ class Settings(BaseSettings):
     request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
-        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; the same '
+        "for every process.",
     )
     unstored_retention: Seconds = Field(
         default=60,
