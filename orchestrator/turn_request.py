@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
 
 import orjson
 
-from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agents.context_type import stored_context
-from agentapi.agents.definition import AgentDefinition, is_agent_name
-from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.agents.names import is_agent_name, is_internal, unknown_agent
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
-from agentapi.engine.reply_format import check_requested
 from agentapi.errors import InvalidInput
-from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
+from agentapi.ids import (
+    MAX_KEY,
+    check_conversation_id,
+    conversation_id_of_key,
+    create_conversation_id,
+    create_turn_id,
+)
+from agentapi.settings import Settings
 from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions
 from agentapi.turns.kinds import kind_of
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 MAX_METADATA_BYTES = 16_384
 
@@ -117,7 +125,7 @@ def new_turn(
         InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
     """
-    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    agent = named(request.agent) if is_agent(request.agent) else request.agent
     if not is_agent_name(agent):
         raise unknown_agent(agent, known)
     if not internal:
@@ -153,6 +161,16 @@ def new_turn(
     )
 
 
+def is_agent(value: object) -> TypeGuard[str | Agent]:
+    """Whether a value names an agent, or is one. The class itself would cost its import."""
+    return isinstance(value, str) or hasattr(value, "definition")
+
+
+def named(agent: str | Agent) -> str:
+    """The name of an agent."""
+    return agent if isinstance(agent, str) else agent.name
+
+
 def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
     if options is None or options.empty:
         return None
@@ -164,6 +182,9 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
                 "(AGENTAPI_MAX_MESSAGE_BYTES)"
             )
     if options.output is not None:
+        # Imported only here: most producers never ask for a format.
+        from agentapi.engine.reply_format import check_requested
+
         check_requested(options.output)
     return options
 
@@ -171,7 +192,7 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
 def _context(
     request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
 ) -> Mapping[str, Any] | None:
-    asked = request.agent.definition if isinstance(request.agent, Agent) else known.get(name)
+    asked = known.get(name) if isinstance(request.agent, str) else request.agent.definition
     return stored_context(request.context, None if asked is None else asked.context)
 
 

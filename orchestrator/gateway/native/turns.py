@@ -80,6 +80,13 @@ class TurnView(BaseModel):
     status: str
     input: str
     text: str | None
+    finish_reason: Annotated[
+        str | None,
+        Field(
+            description="Why the model stopped: stop, length, content_filter or refusal; null "
+            "until the turn has completed."
+        ),
+    ]
     error: TurnFault | None
     usage: TurnUsage
     steps: int
@@ -121,6 +128,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         status=turn.status.value,
         input=turn.input,
         text=turn.text,
+        finish_reason=turn.finish_reason.value if turn.finish_reason else None,
         error=fault,
         usage=TurnUsage(
             input_tokens=turn.usage.input_tokens,

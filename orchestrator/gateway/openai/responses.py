@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from agentapi.errors import TurnNotFound
-from agentapi.turns import Turn
+from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.conversations.deletion import (
     after_reply,
     after_stream,
     delete_turn,
+    forget_unstored,
 )
 from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
@@ -36,6 +37,7 @@ from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
+from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
@@ -59,7 +61,9 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
+@router.post(
+    "", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 502, 504)}
+)
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
@@ -77,7 +81,11 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
         if body.background:
             turn = await view.turn(made.turn_id)
             return OrjsonResponse(_to_json(view, turn), headers=made.headers)
-        return _delivered(view, await wait_for_end(view, made.turn_id, key), made.headers)
+        turn = await wait_for_end(view, made.turn_id, key)
+    if turn.status is not TurnStatus.COMPLETED:
+        await forget_unstored(view, turn)
+    raise_if_failed(turn)
+    return _delivered(view, turn, made.headers)
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
