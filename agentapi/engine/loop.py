@@ -257,9 +257,10 @@ class TurnRun:
         agent = self._active
         structured = self._offer.request.reply is not None
         check_complete(agent, response, structured=structured)
+        own = None if self._offer.request.bare else agent.output
         output = None
-        if agent.output is not None and response.finish_reason in COMPLETE:
-            output = agent.output.load(response.content)
+        if own is not None and response.finish_reason in COMPLETE:
+            output = own.load(response.content)
         return replace(self.progress.result(), agent=agent.name, output=output)
 
     def _goes_on(self, step: ModelStep | None = None) -> bool:

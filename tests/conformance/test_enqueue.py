@@ -139,6 +139,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             sampling=Sampling(temperature=0.5, stop=("a", "b"), logit_bias={"7": -1.0}),
             output=RequestedOutput(name="answer", schema={"type": "object"}, strict=True),
             store=False,
+            bare=True,
             decided=True,
         ),
     }

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentapi.conversation.messages import to_dict
 from agentapi.turns import OnAbort, OnBusy, Turn, WaitingFor
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.dependencies import Key, View
+from orchestrator.gateway.dependencies import Key, TurnId, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
@@ -204,7 +204,7 @@ async def create_turn(
 
 
 @router.get("/turns/{turn_id}", responses=errors(404))
-async def get_turn(turn_id: str, view: View) -> TurnView:
+async def get_turn(turn_id: TurnId, view: View) -> TurnView:
     """A turn as it stands."""
     return turn_view(view, await view.turn(turn_id))
 
@@ -215,7 +215,7 @@ async def get_turn(turn_id: str, view: View) -> TurnView:
     responses={200: SSE, 204: {"description": "Nothing follows."}, **errors(404, 410)},
 )
 async def turn_events(
-    turn_id: str,
+    turn_id: TurnId,
     view: View,
     last_event_id: Annotated[
         str | None, Header(description="Number of the last event already seen.")
@@ -251,7 +251,7 @@ def _number(text: str) -> int:
 
 
 @router.post("/turns/{turn_id}/cancel", responses=errors(404))
-async def cancel_turn(turn_id: str, view: View) -> TurnView:
+async def cancel_turn(turn_id: TurnId, view: View) -> TurnView:
     """Cancel a turn: a waiting one immediately, a running one at its worker's next heartbeat."""
     await view.cancel(turn_id)
     return turn_view(view, await view.turn(turn_id))
