@@ -1,13 +1,24 @@
 """Producers: enqueue turns for the workers, and get their replies."""
 
-from agentapi.flows import Ask
-from agentapi.stores import CancelOutcome, ConversationSummary, Paged, TurnEnd, TurnSummary
-from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
-from orchestrator.bulk import BulkResult
-from orchestrator.client import Orchestrator
-from orchestrator.handle import GatherHandle, TurnHandle
-from orchestrator.listing import AsyncListing, Listing
-from orchestrator.turn_request import TurnRequest
+from typing import TYPE_CHECKING
+
+from agentapi.lazy import lazily
+
+if TYPE_CHECKING:
+    from agentapi.stores import (
+        CancelOutcome,
+        ConversationSummary,
+        Paged,
+        TurnEnd,
+        TurnSummary,
+    )
+    from agentapi.turns.asks import Ask
+    from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
+    from orchestrator.bulk import BulkResult
+    from orchestrator.client import Orchestrator
+    from orchestrator.handle import GatherHandle, TurnHandle
+    from orchestrator.listing import AsyncListing, Listing
+    from orchestrator.turn_request import TurnRequest
 
 __all__ = [
     "Ask",
@@ -27,3 +38,30 @@ __all__ = [
     "TurnRequest",
     "TurnSummary",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "agentapi.turns.asks": ("Ask",),
+        "agentapi.stores": (
+            "CancelOutcome",
+            "ConversationSummary",
+            "Paged",
+            "TurnEnd",
+            "TurnSummary",
+        ),
+        "orchestrator.aio": (
+            "AsyncGatherHandle",
+            "AsyncOrchestrator",
+            "AsyncTurnHandle",
+        ),
+        "orchestrator.bulk": ("BulkResult",),
+        "orchestrator.client": ("Orchestrator",),
+        "orchestrator.handle": (
+            "GatherHandle",
+            "TurnHandle",
+        ),
+        "orchestrator.listing": ("AsyncListing", "Listing"),
+        "orchestrator.turn_request": ("TurnRequest",),
+    },
+)

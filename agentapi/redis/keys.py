@@ -105,6 +105,11 @@ def hooked_key(partition: int, agent: str) -> str:
     return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
 
 
+def waiting_key(partition: int, provider: str) -> str:
+    """Name of the set of a partition's conversations that wait for a provider."""
+    return f"agentapi:{{{partition:03d}}}:waiting:{provider}"
+
+
 def due_key_of_turn(turn_id: str) -> str:
     """Name of the due index of a turn's partition."""
     return due_key(partition_of_turn(turn_id))
@@ -115,6 +120,9 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 
 ELECTION_KEY = "agentapi:{sweeper}"
 """The worker that sweeps; one for the fleet, not for each partition."""
+
+QUEUES_KEY = f"{ELECTION_KEY}:queues"
+"""The fleet's number of queues."""
 
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
 """When the last complete sweep ended."""

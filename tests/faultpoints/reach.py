@@ -47,6 +47,7 @@ SOMETIMES: Final[Mapping[str, str]] = {
     "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
     "script hold": "a hook ran while its worker looked for ends again",
+    "script rouse": "a provider that was away is back",
 }
 """Points that a worker passes only when something went wrong, and what."""
 

@@ -193,7 +193,7 @@ def test_a_failure_is_logged_with_what_to_do(
     said = [r.msg for r in caplog.records if getattr(r.msg, "name", "") == "turn.failed"]
     assert [line.fields.get("retry_with") for line in said if isinstance(line, LogLine)] == [
         f"agentapi retry {turn.turn_id}",
-        None,
+        f"agentapi retry {kept.turn_id}",
         f"agentapi retry {late.turn_id}",
     ]
     assert "users said" not in caplog.text

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.signals import LeaseLost
 from agentapi.stores import Ending, Lease
-from agentapi.turns import OnAbort, Turn
+from agentapi.turns import Turn
 from workers.outage import Outage
 
 Summary: TypeAlias = dict[str, Any]
@@ -39,15 +40,14 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
     }
     if ending.error is not None:
         summary["error"] = ending.error.code
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        summary["finish_reason"] = reason.value
     return summary
 
 
 def failure(turn: Turn, ending: Ending) -> dict[str, str]:
     """What the log says of a turn that failed: its code, and what to do."""
     code = ending.error.code if ending.error else ""
-    if turn.on_abort is OnAbort.KEEP and ending.messages:
-        # The history has what it did, and a second run would leave it there twice.
-        return {"error": code, "to_do": "enqueue a new message in its conversation"}
     return {"error": code, "retry_with": f"agentapi retry {turn.turn_id}"}
 
 

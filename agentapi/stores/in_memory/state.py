@@ -68,6 +68,7 @@ class Conversation:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
 
     def summary_now(self) -> Summary:
         """The summary, with the number of messages that there are."""
@@ -148,12 +149,14 @@ class State:
         self.left: dict[str, list[Message | None]] = {}
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
+        self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
         self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
         self.ended = 0
         self.hooked: dict[str, float] = {}
         self.untold: dict[str, float] = {}
+        self.agreed: tuple[int, float] | None = None
 
     def open(
         self,

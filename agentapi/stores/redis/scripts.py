@@ -10,6 +10,7 @@ READERS: Final = ("list", "load", "measure", "overdue", "page", "seek", "untold"
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
+    "agree",
     "append",
     "cancel",
     "claim",
@@ -38,6 +39,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "summarise",
     "suspend",
     "tell",
