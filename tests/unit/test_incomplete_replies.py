@@ -16,6 +16,7 @@ from agentapi.conversation.messages import AssistantMessage, dumps, loads, to_di
 from agentapi.engine.continuing import CUT_OUTPUT
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.requested import Requested
 from agentapi.errors import (
     ContextTooLong,
     IncompleteReply,
@@ -27,6 +28,7 @@ from agentapi.providers import ModelResponse
 from agentapi.testing import ScriptedProvider, assert_valid_history, call, calls, says
 from agentapi.turns import ModelStep, Step, step_from_json, step_to_json
 from agentapi.turns.model import EventType
+from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
 from workers.turns.events import _Pending
 
 LENGTH = FinishReason.LENGTH
@@ -70,7 +72,11 @@ def agent_of(**options: Any) -> Agent[Any]:
 
 
 async def run(
-    agent: Agent[Any], model: ScriptedProvider, log: Log | None = None, steps: Sequence[Step] = ()
+    agent: Agent[Any],
+    model: ScriptedProvider,
+    log: Log | None = None,
+    steps: Sequence[Step] = (),
+    options: RequestOptions | None = None,
 ) -> TurnResult[Any]:
     outcome = await TurnRun(
         agent=agent.definition,
@@ -80,6 +86,7 @@ async def run(
         log=log or Log(),
         connect=lambda _: model,
         stream=True,
+        requested=Requested(options=options, agent="a"),
     ).run()
     assert isinstance(outcome, TurnResult)
     assert_valid_history(outcome.messages)
@@ -237,6 +244,25 @@ async def test_structured_output_is_continued_and_parsed_as_a_whole() -> None:
     # A worker whose agent does not continue any more must not take a part for the whole.
     with pytest.raises(IncompleteReply):
         await run(agent_of(output_type=City), ScriptedProvider(), steps=log.steps)
+
+
+async def test_a_request_that_bounds_its_reply_gets_no_more() -> None:
+    options = RequestOptions(sampling=Sampling(max_output_tokens=2), decided=True)
+    model = ScriptedProvider(cut("one two"))
+    result = await run(agent_of(on_incomplete="continue"), model, options=options)
+    assert (result.text, result.finish_reason) == ("one two", LENGTH)
+
+
+async def test_a_requested_schema_is_never_checked_against_a_cut_reply() -> None:
+    wanted = RequestedOutput(name="city", schema=City.model_json_schema())
+    options = RequestOptions(output=wanted, decided=True)
+    whole = '{"name": "Paris"}'
+    model = ScriptedProvider(cut(whole), says(whole))
+    assert (await run(agent_of(), model, options=options)).text == whole
+    assert model.requests[1].messages[-1].content == CUT_OUTPUT
+    no = says("I will not.", finish_reason=FinishReason.REFUSAL)
+    refused = await run(agent_of(), ScriptedProvider(no), options=options)
+    assert (refused.text, refused.finish_reason) == ("I will not.", FinishReason.REFUSAL)
 
 
 @pytest.mark.parametrize("reason", [FinishReason.REFUSAL, FinishReason.CONTENT_FILTER])
