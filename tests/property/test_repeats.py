@@ -50,6 +50,7 @@ from agentapi.turns import (
     OnAbort,
     OnBusy,
     Question,
+    RequestOptions,
     TurnStatus,
     Verdict,
 )
@@ -98,7 +99,8 @@ def _a_turn_and_its_ends(bench: Bench) -> None:
     lease = bench.claim(turn_id).lease
     store.release(lease, 1)
     lease = bench.claim(turn_id).lease
-    assert store.park(lease, 1, failures=1, steps=1, reason="provider")
+    assert store.park(lease, 1, failures=1, steps=1, reason="provider", names=["openai"], lasted=3)
+    store.rouse("openai")
     bench.store.cancel(turn_id)
     done = bench.enqueue()
     lease = bench.claim(done).lease
@@ -110,6 +112,10 @@ def _a_turn_and_its_ends(bench: Bench) -> None:
     store.retry(behind, "operation")
     bench.enqueue()
     store.cancel(behind)
+    unstored = [bench.enqueue("unstored", options=RequestOptions(store=False)) for _ in "abc"]
+    store.commit(bench.claim(unstored[0], "unstored").lease, completed(unstored[0]))
+    store.commit(bench.claim(unstored[1], "unstored").lease, Ending(status=TurnStatus.FAILED))
+    store.cancel(unstored[2])
     for turn in (turn_id, done):
         store.cancel(turn)
 

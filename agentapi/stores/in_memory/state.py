@@ -143,6 +143,7 @@ class State:
         self.left: dict[str, list[Message | None]] = {}
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
+        self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
         self.agreed: tuple[int, float] | None = None

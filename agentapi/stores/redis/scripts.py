@@ -38,6 +38,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "summarise",
     "suspend",
     "wipe",
