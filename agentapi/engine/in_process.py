@@ -186,6 +186,7 @@ class InProcessTurn:
             text=result.text,
             usage=result.usage,
             steps=answer.spent.steps,
+            finish_reason=result.finish_reason,
         )
 
     def _child(self, child: ChildTurn, agent: AgentDefinition) -> InProcessTurn:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentapi import Agent, Window
+from agentapi import Agent, ConfigurationError, Window, load_settings
 from agentapi.admission import local_gate
 from agentapi.conversation.messages import (
     AssistantMessage,
@@ -399,3 +399,13 @@ def test_windows_of_messages_are_calibrated_once_they_overflow(
         for _ in range(4):
             orchestrator.enqueue("a", LETTERS, conversation_id="c").result()
     assert len(model.requests) - 8 == refused
+
+
+def test_sizes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTAPI_MODELS", '{"openai:mine": {"context": 8192}, "*": {"context": 9}}')
+    own = load_settings().models
+    assert size_of("openai", "mine", own) == ModelSize(context=8192, output=4096)
+    assert size_of("openai", "other", own).context == 9
+    monkeypatch.setenv("AGENTAPI_MODELS", '{"mine": {"context": 0}}')
+    with pytest.raises(ConfigurationError, match="AGENTAPI_MODELS"):
+        load_settings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,13 @@ from agentapi.errors import (
     InvalidOutput,
     ProviderUnavailable,
 )
-from agentapi.providers import ModelResponse
+from agentapi.providers import ModelResponse, providers
+from agentapi.stores.redis.calls_codec import call_book, reply_to_json
 from agentapi.testing import ScriptedProvider, assert_valid_history, call, calls, says
-from agentapi.turns import ModelStep, Step, step_from_json, step_to_json
+from agentapi.turns import ChildReply, ModelStep, Step, TurnStatus, step_from_json, step_to_json
 from agentapi.turns.model import EventType
 from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
+from orchestrator import Orchestrator
 from workers.turns.events import _Pending
 
 LENGTH = FinishReason.LENGTH
@@ -313,3 +315,26 @@ def test_steps_of_older_releases_continue_nothing() -> None:
 def test_policies_that_are_not_valid(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidAgent, match=said):
         agent_of(**options)
+
+
+@pytest.mark.parametrize("reason", list(FinishReason)[2:])
+def test_an_agent_that_asks_another_is_told_what_is_missing(
+    reason: FinishReason, eager_orchestrator: Callable[..., Orchestrator]
+) -> None:
+    helper = Agent(name="helper", provider="gemini")
+    lead = Agent(name="lead", provider="openai", tools=[helper.as_tool()])
+    asks = ScriptedProvider(calls(call("helper", message="go")), says("done"))
+    answers = ScriptedProvider(says("half a", finish_reason=reason))
+    with providers.replaced("openai", lambda: asks), providers.replaced("gemini", lambda: answers):
+        eager_orchestrator([lead]).enqueue("lead", "hi").result()
+    told = asks.requests[1].messages[-1].content
+    note = f"half a\n[this reply is not complete: {reason.value}]"
+    assert told == ("half a" if reason is FinishReason.REFUSAL else note)
+
+
+def test_replies_to_agents_are_stored_with_their_reason() -> None:
+    for reason in (FinishReason.STOP, LENGTH):
+        reply = ChildReply(turn_id="t", status=TurnStatus.COMPLETED, text="x", finish_reason=reason)
+        stored = reply_to_json(reply)
+        assert (b"finish_reason" in stored) is (reason is LENGTH)
+        assert call_book({"r:t": stored}, 1).replies["t"] == reply
