@@ -17,10 +17,13 @@ from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, Verdict
 from agentapi.turns.kinds import kind_of
 
 MAX_METADATA_BYTES = 16_384
+
+MAX_ARGUMENTS_BYTES = 262_144
+"""Size of the edited arguments of a call, as JSON."""
 
 MAX_REASON = 16_384
 """Characters of the reason of a decision."""
@@ -127,7 +130,11 @@ def new_turn(
         input=message,
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),
-        metadata={} if request.metadata is None else _metadata(request.metadata),
+        metadata=(
+            {}
+            if request.metadata is None
+            else _json_object("metadata", request.metadata, MAX_METADATA_BYTES)
+        ),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
@@ -160,9 +167,14 @@ def check_decision(call_id: object, decision: Decision) -> None:
     """Check that a decision can be stored.
 
     Raises:
-        InvalidInput: The call's id, the reason or the name of who decided is not valid.
+        InvalidInput: The call's id, the reason, the name of who decided or the arguments are not
+            valid.
     """
     _short_text("by", decision.by)
+    if decision.verdict is Verdict.EDITED:
+        _json_object("arguments", decision.arguments, MAX_ARGUMENTS_BYTES)
+    elif decision.arguments is not None:
+        raise InvalidInput("a decision has arguments only when its verdict is 'edited'")
     for name, text in (("call_id", call_id), ("reason", decision.reason)):
         if text is None and name == "reason":
             continue
@@ -209,14 +221,14 @@ def _short_text(name: str, value: object) -> str | None:
     return value
 
 
-def _metadata(value: object) -> Mapping[str, Any]:
-    expected = f"expected a JSON object of at most {MAX_METADATA_BYTES} bytes"
+def _json_object(name: str, value: object, longest: int) -> Mapping[str, Any]:
+    expected = f"expected a JSON object of at most {longest} bytes"
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"metadata is a {type(value).__name__}: {expected}")
+        raise InvalidInput(f"{name} is a {type(value).__name__}: {expected}")
     try:
         size = len(orjson.dumps(dict(value)))
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise InvalidInput(f"metadata is not valid: {error}; {expected}") from error
-    if size > MAX_METADATA_BYTES:
-        raise InvalidInput(f"metadata has {size} bytes: {expected}")
+        raise InvalidInput(f"{name} is not valid: {error}; {expected}") from error
+    if size > longest:
+        raise InvalidInput(f"{name} has {size} bytes: {expected}")
     return dict(value)
