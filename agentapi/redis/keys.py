@@ -6,6 +6,7 @@ change them together. Redis Cluster is not supported.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agentapi.ids import partition_of, partition_of_turn
@@ -82,6 +83,16 @@ def due_key(partition: int) -> str:
 def claimed_key(partition: int) -> str:
     """Name of the key that tells how far a partition's wake-ups have been claimed."""
     return f"agentapi:{{{partition:03d}}}:claimed"
+
+
+def list_keys(partition: int, names: Iterable[str]) -> list[str]:
+    """Names of some of a partition's lists of turns or conversations."""
+    return [f"agentapi:{{{partition:03d}}}:list:{name}" for name in names]
+
+
+def ends_key(partition: int) -> str:
+    """Name of the stream of a partition's ended turns."""
+    return f"agentapi:{{{partition:03d}}}:ends"
 
 
 def due_key_of_turn(turn_id: str) -> str:

@@ -33,6 +33,18 @@ from agentapi.stores.conversations import (
 )
 from agentapi.stores.in_memory.store import InMemoryTurnStore
 from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.lists import (
+    FROM_START,
+    MAX_PAGE,
+    ConversationQuery,
+    ConversationSummary,
+    Ends,
+    ListStore,
+    Paged,
+    TurnEnd,
+    TurnQuery,
+    TurnSummary,
+)
 from agentapi.stores.protocol import (
     HistoryStore,
     ProducerStore,
@@ -43,16 +55,21 @@ from agentapi.stores.protocol import (
 from agentapi.stores.redis.store import RedisTurnStore
 
 __all__ = [
+    "FROM_START",
+    "MAX_PAGE",
     "Accepted",
     "CallStore",
     "CancelOutcome",
     "Cancellation",
     "Claim",
+    "ConversationQuery",
     "ConversationRecord",
     "ConversationStore",
+    "ConversationSummary",
     "Dropped",
     "Election",
     "Ending",
+    "Ends",
     "Errand",
     "ErrandKind",
     "ForgottenTurn",
@@ -60,9 +77,11 @@ __all__ = [
     "HistoryStore",
     "InMemoryTurnStore",
     "Lease",
+    "ListStore",
     "NewEvent",
     "OpenConversation",
     "Page",
+    "Paged",
     "Perished",
     "Place",
     "ProducerStore",
@@ -77,7 +96,10 @@ __all__ = [
     "StoredMessage",
     "Suspended",
     "SweepStore",
+    "TurnEnd",
+    "TurnQuery",
     "TurnStore",
+    "TurnSummary",
     "Unended",
     "Unreadable",
     "Wakeup",

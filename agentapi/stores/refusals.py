@@ -112,6 +112,14 @@ def missed_deadline() -> DeadlineExceeded:
     )
 
 
+def lists_are_off() -> ConfigurationError:
+    """A list that nobody keeps."""
+    return ConfigurationError(
+        "lists are switched off: set AGENTAPI_LIST_LIMIT to the number of turns to list, the same "
+        "for every process; turns that were accepted before stay absent"
+    )
+
+
 def newer_fleet(version: bytes) -> ConfigurationError:
     """A release that is older than what the fleet writes."""
     return ConfigurationError(

@@ -37,8 +37,8 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten"})
-"""They answer with what this very call found to do."""
+COUNTS: Final = frozenset({"hasten", "list"})
+"""They answer with what this very call found to do, or how many entries it looked at."""
 
 
 class Clock:
@@ -223,6 +223,7 @@ class RepeatingStore:
         self._clock = clock
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
+            self.lists = store.lists
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
@@ -306,7 +307,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations):
+    for part in (store.calls, store.conversations, store.lists):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

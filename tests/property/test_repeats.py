@@ -24,7 +24,9 @@ from agentapi.errors import AgentAPIError, ConversationBusy
 from agentapi.redis.keys import conversation_keys
 from agentapi.signals import LeaseLost
 from agentapi.stores import (
+    FROM_START,
     CallStore,
+    ConversationQuery,
     ConversationStore,
     Dropped,
     Ending,
@@ -37,6 +39,7 @@ from agentapi.stores import (
     RedisTurnStore,
     Search,
     SearchOn,
+    TurnQuery,
     TurnStore,
     Unended,
 )
@@ -84,6 +87,7 @@ def walk(bench: Bench) -> None:
         _conversations,
         _forks,
         _deletions,
+        _lists,
     ):
         step(bench)
 
@@ -322,6 +326,17 @@ def _deletions(bench: Bench) -> None:
     steps = [store.wipe(dropped, step) for step in ("one", "two")]
     assert [step.left for step in steps] == [105, 0]
     assert sum(len(step.turns) for step in steps) == 2
+
+
+def _lists(bench: Bench) -> None:
+    """A list removes entries whose records are gone."""
+    lists = bench.store.lists
+    bench.lose(bench.enqueue("to be lost"))
+    bench.enqueue("to be forgotten")
+    bench.forget("to be forgotten")
+    assert len(lists.turns(TurnQuery(), 1000).items) > 10
+    assert len(lists.conversations(ConversationQuery(), 1000).items) > 5
+    assert lists.ends(FROM_START, 1000).ends
 
 
 def test_every_transition_on_redis(redis_url: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from agentapi.stores.answers import Cancellation, CancelOutcome
+from agentapi.stores.in_memory.lists import end_of
 from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Wakeup
 from agentapi.turns import EventType, TurnStatus
@@ -65,6 +66,8 @@ class Endings:
         entry.committed = committed
         entry.turn = replace(entry.turn, status=status, ended_at=self._state.now())
         self._state.emit(entry, EventType(status.value), data)
+        self._state.ends.append(end_of(entry))
+        self._state.ended += 1
         return entry.following
 
     def _drop_blobs(self, entry: StoredTurn, conversation: Conversation, *, kept: bool) -> None:

@@ -14,6 +14,7 @@ from agentapi.settings import Settings
 from agentapi.stores.in_memory.calls import InMemoryCalls
 from agentapi.stores.in_memory.conversations import InMemoryConversations
 from agentapi.stores.in_memory.histories import InMemoryHistories
+from agentapi.stores.in_memory.lists import InMemoryLists
 from agentapi.stores.in_memory.producer import InMemoryProducer
 from agentapi.stores.in_memory.state import State
 from agentapi.stores.in_memory.sweep import InMemorySweep
@@ -31,6 +32,7 @@ class InMemoryTurnStore(
         super().__init__(state)
         self.calls = InMemoryCalls(settings, state)
         self.conversations = InMemoryConversations(state)
+        self.lists = InMemoryLists(settings, state, self.calls)
 
     @override
     def check_protocol(self) -> None:

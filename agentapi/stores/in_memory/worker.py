@@ -151,6 +151,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             if ending.calibration is not None:
                 conversation.calibration = ending.calibration
             conversation.lease = None
+            conversation.updated_at = self._state.now()
+            conversation.turns += 1
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
             replied = completed and isinstance(last, AssistantMessage)

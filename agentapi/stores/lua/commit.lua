@@ -21,7 +21,7 @@ local turn_id, conversation_id, fence, generation, status, outcome, steps, event
   spent_cost, calibration = unpack(ARGV, 1, 18)
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged')
+  'spent_tokens', 'spent_cost', 'merged', 'tenant', 'user', 'created')
 if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
@@ -53,7 +53,14 @@ end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
   'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
-emit(KEYS[1], KEYS[7], status, event)
+list_end(
+  KEYS[1],
+  turn_id,
+  { agent = before[4], conversation = conversation_id, tenant = before[9], user = before[10],
+    created = before[11] },
+  { status = status, number = emit(KEYS[1], KEYS[7], status, event), data = event,
+    delay = tonumber(grace) }
+)
 if not (keeps and same_history and #ARGV > 18) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and turn_retention)
 end

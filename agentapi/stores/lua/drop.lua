@@ -38,4 +38,5 @@ redis.call('RPUSH', KEYS[6], '')
 redis.call('PEXPIRE', KEYS[6], left_ttl)
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]))
 redis.call('ZREM', KEYS[5], conversation_id)
+redis.pcall('ZREM', list_key(KEYS[1], 'conversations'), conversation_id)
 return { 'dropped' }

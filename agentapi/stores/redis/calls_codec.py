@@ -10,6 +10,7 @@ import orjson
 
 from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import reading, record_of
+from agentapi.stores.lists import TurnSummary
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -113,7 +114,7 @@ def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
         )
 
 
-def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def pending_calls(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     """The questions that wait.
 
     Raises:
@@ -123,7 +124,7 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
         return _pending(turn, fields)
 
 
-def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     # A hash has no order.
     asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
     asked.sort(key=lambda found: found[0]["number"])

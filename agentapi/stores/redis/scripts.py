@@ -6,7 +6,7 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("load", "measure", "overdue", "page", "seek")
+READERS: Final = ("list", "load", "measure", "overdue", "page", "seek")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (

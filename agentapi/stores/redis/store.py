@@ -14,6 +14,7 @@ from agentapi.stores.protocol import TurnStore
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.conversations import RedisConversations
 from agentapi.stores.redis.histories import RedisHistories
+from agentapi.stores.redis.lists import RedisLists
 from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
@@ -43,6 +44,7 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
         super().__init__(settings, client, scripts)
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)
+        self.lists = RedisLists(settings, client, scripts)
 
     @override
     def check_protocol(self) -> None:
@@ -62,5 +64,6 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
     @override
     def close(self) -> None:
         self._reader.close()
+        self.lists.close()
         self._client.close()
         self._client.connection_pool.disconnect()
