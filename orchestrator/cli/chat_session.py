@@ -24,7 +24,7 @@ from orchestrator.cli.failures import (
 )
 from orchestrator.cli.fleet import agents_of_workers
 from orchestrator.cli.views import message_text
-from orchestrator.cli.watching import Approvals, Display, Watch
+from orchestrator.cli.watching import Approvals, Display, NotStarted, Watch
 from orchestrator.wording import counted
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class ChatSession:
         if earlier := len(messages) - len(shown):
             note(f"{counted(earlier, 'earlier message')}: /history")
         for message in shown:
-            console.print(message_text(message))
+            console.print(message_text(message), soft_wrap=True)
 
     def _read(self) -> str | None:
         """The next line; None at the end of the input. Two Ctrl-C in a row end the chat."""
@@ -254,10 +254,14 @@ class ChatSession:
     def _watch(self, watch: Watch, display: Display) -> bool:
         """Show what happens; returns whether the turn has ended."""
         for found in watch.run():
-            if not isinstance(found, Approvals):
-                display.show(found)
-            elif not self._decide(watch.handle, display, found.calls):
-                return False
+            match found:
+                case NotStarted():
+                    display.wait_for_start()
+                case Approvals():
+                    if not self._decide(watch.handle, display, found.calls):
+                        return False
+                case _:
+                    display.show(found)
         return True
 
     def _decide(self, handle: TurnHandle, display: Display, calls: Sequence[PendingCall]) -> bool:

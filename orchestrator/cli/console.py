@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -11,6 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_WIDE: Final = 200
 
 
 class _Lazy:
@@ -23,7 +26,10 @@ class _Lazy:
     def real(self) -> Console:
         from rich.console import Console
 
-        return Console(stderr=self._stderr)
+        # A table for a file or a pipe is not squeezed into the 80 columns that Rich assumes.
+        wide = not (sys.stderr if self._stderr else sys.stdout).isatty()
+        width = _WIDE if wide and "COLUMNS" not in os.environ else None
+        return Console(stderr=self._stderr, width=width)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)

@@ -42,7 +42,7 @@ def history(
         if as_json:
             print_json(message)
         else:
-            console.print(message_text(message))
+            console.print(message_text(message), soft_wrap=True)
 
 
 def known_history(orchestrator: Orchestrator, conversation: str) -> list[dict[str, Any]]:

@@ -60,6 +60,13 @@ class TextDisplay(Display):
         note(f"waits for approval: agentapi pending {turn_id}")
 
     @override
+    def wait_for_start(self) -> None:
+        note(
+            "(not started yet: an earlier turn of the conversation has not ended, or no worker is "
+            "free; agentapi doctor looks)"
+        )
+
+    @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
         if self._shown != result.text:
             # There was no stream, or it did not show all of the reply.
@@ -94,6 +101,10 @@ class ResultDisplay(Display):
         """Nothing: whoever waits learns it when the time is over."""
 
     @override
+    def wait_for_start(self) -> None:
+        """Nothing."""
+
+    @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
         print_json(result_json(handle.turn_id, handle.conversation_id, result))
 
@@ -113,6 +124,10 @@ class JsonDisplay(Display):
     def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
         for call in calls:
             print_json({"type": "approval", **call_json(call)})
+
+    @override
+    def wait_for_start(self) -> None:
+        """Nothing: a program sees that no event comes."""
 
     @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:

@@ -90,9 +90,14 @@ def _print_turns(found: Iterable[TurnSummary], *, as_json: bool) -> None:
     for turn in found:
         conversation, accepted = turn.conversation_id, iso(turn.created_at)
         _add_row(
-            table, turn.turn_id, turn.status, turn.agent, conversation, accepted, _said(turn.error)
+            table, turn.turn_id, turn.status, _who(turn), conversation, accepted, _said(turn.error)
         )
     _print_table(table, "turns")
+
+
+def _who(turn: TurnSummary) -> str:
+    """The agent; for a turn of the runtime's own, what it does."""
+    return turn.agent if turn.kind == "agent" else f"({turn.kind})"
 
 
 def _said(error: TurnError | None) -> str:

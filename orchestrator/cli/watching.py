@@ -18,6 +18,13 @@ _POLL: Final = 1.0
 """Seconds between two looks for approvals of turns that the followed one waits for: their events
 are not its own."""
 
+_PATIENCE: Final = 5.0
+"""Seconds without any event after which a person is told."""
+
+
+class NotStarted:
+    """No worker has taken the turn yet. Reported once."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Approvals:
@@ -35,6 +42,10 @@ class Display(Protocol):
 
     def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
         """Show calls that wait for a decision."""
+        ...
+
+    def wait_for_start(self) -> None:
+        """Show that no worker has taken the turn yet."""
         ...
 
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
@@ -59,8 +70,9 @@ class Watch:
         self.after = after
         self._asked: set[tuple[str, str]] = set()
         self._children = False
+        self._idle = after < 0
 
-    def run(self, timeout: float | None = None) -> Iterator[Event | Approvals]:
+    def run(self, timeout: float | None = None) -> Iterator[Event | Approvals | NotStarted]:
         """What happens until the turn ends.
 
         Args:
@@ -76,16 +88,20 @@ class Watch:
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = end - time.monotonic()
-            wait = min(left, _POLL) if self._children else left
+            wait = min(left, _POLL if self._children else _PATIENCE if self._idle else math.inf)
             try:
                 yield from self._events(None if wait == math.inf else max(wait, 0.0))
             except TurnTimeout:
                 if time.monotonic() >= end:
                     raise
+                if self._idle:
+                    self._idle = False
+                    yield NotStarted()
             else:
                 if not self._children:
                     return
-            yield from self._approvals()
+            if self._children:
+                yield from self._approvals()
 
     def _events(self, timeout: float | None) -> Iterator[Event | Approvals]:
         """Events until the turn ends, or begins to wait for other turns."""
@@ -93,6 +109,7 @@ class Watch:
 
         for event in self.handle.events(self.after, timeout):
             self.after = event.number
+            self._idle = False
             yield event
             if event.type is not EventType.PARKED:
                 # It has been taken up again, or ended.
@@ -135,10 +152,13 @@ def follow_to_end(
 
     try:
         for found in Watch(handle, after).run(timeout):
-            if isinstance(found, Approvals):
-                display.ask(handle.turn_id, found.calls)
-            else:
-                display.show(found)
+            match found:
+                case Approvals():
+                    display.ask(handle.turn_id, found.calls)
+                case NotStarted():
+                    display.wait_for_start()
+                case _:
+                    display.show(found)
         result = handle.result()
         display.end(handle, result)
         return result

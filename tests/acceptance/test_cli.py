@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agentapi.errors import BrokerUnavailable
@@ -132,6 +134,34 @@ def test_workers_cannot_be_asked_without_their_broker(tmp_path: Path) -> None:
     stack = Stack(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(BrokerUnavailable, match="is out of reach"):
         stack.wait_for_workers(1)
+
+
+def test_a_gateway_finds_modules_of_the_working_directory(redis_url: str, tmp_path: Path) -> None:
+    text = 'from agentapi import Agent\n\nagent = Agent(name="own", provider="offline")\n'
+    (tmp_path / "mine.py").write_text(text)
+    # The installed command, which Python starts without the working directory on its path.
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "agentapi", "gateway", "--host", "::1", "--port", "0",
+         "--json"],
+        env={**os.environ, "AGENTAPI_REDIS_URL": redis_url, "AGENTAPI_AGENTS": "mine"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout)
+        address = next(line["address"] for line in lines if line["event"] == "gateway.listening")
+        assert address.startswith("http://[::1]:")
+        models = httpx2.get(f"{address}/v1/models").json()["data"]
+        assert [model["id"] for model in models] == ["own"]
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_demo_checks_itself_and_leaves_nothing_running(tmp_path: Path) -> None:

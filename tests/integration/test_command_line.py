@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import watching
 from orchestrator.cli.main import app
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
@@ -300,7 +301,7 @@ def test_errors(command: Run, arguments: tuple[str, ...], code: int, error: str)
     assert told.error["message"]
 
 
-def test_a_conflict_and_a_timeout(command: Run) -> None:
+def test_a_conflict_and_a_timeout(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = ("enqueue", "support", '/refund {"order_id": "7", "amount": 70}', "--json")
     busy = ("--conversation", "busy:1")
     [accepted] = command(*ask, *busy).lines
@@ -309,6 +310,9 @@ def test_a_conflict_and_a_timeout(command: Run) -> None:
     assert (refused.code, refused.error["code"]) == (7, "conversation_busy")
     behind = command(*ask, *busy, "--wait", "--timeout", "0.2")
     assert (behind.code, behind.error["code"]) == (6, "turn_timeout")
+    monkeypatch.setattr(watching, "_PATIENCE", 0.1)
+    told = command(*ask[:-1], *busy, "--wait", "--timeout", "0.5")
+    assert "(not started yet: an earlier turn of the conversation has not ended" in told.err
     [cancelled] = command("cancel", turn_id, "--json").lines
     assert cancelled["outcome"] == "cancelled"
     followed = command("follow", turn_id, "--json")
