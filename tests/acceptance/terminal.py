@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,13 @@ CTRL_D = "\x04"
 COMMAND = (sys.executable, "-m", "orchestrator.cli.main")
 
 
+def _take(terminal: int) -> None:
+    """In the new process: make this its controlling terminal, so that Ctrl-C is a signal."""
+    os.login_tty(terminal)
+    # Shells start background jobs with the signal ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command that runs in a terminal of its own.
 
@@ -25,16 +34,23 @@ class Terminal:
         shown: All that it has printed.
     """
 
-    def __init__(self, *arguments: str, redis_url: str, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        redis_url: str,
+        cwd: Path | None = None,
+        command: Sequence[str] = COMMAND,
+        columns: int = 200,
+    ) -> None:
+        env = {"AGENTAPI_REDIS_URL": redis_url, "TERM": "dumb", "COLUMNS": str(columns)}
         self.shown = ""
         self._seen = 0
         self._terminal, inside = os.openpty()
         self._process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             # A terminal without colours and cursor movements.
-            env={**os.environ, "AGENTAPI_REDIS_URL": redis_url, "TERM": "dumb", "COLUMNS": "200"},
-            # It becomes the controlling terminal, so that Ctrl-C is a signal.
-            preexec_fn=lambda: os.login_tty(inside),
+            env={**os.environ, **env},
+            preexec_fn=lambda: _take(inside),
             cwd=cwd,
         )
         os.close(inside)

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from agentapi.errors import BrokerUnavailable
+from orchestrator import Orchestrator
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
 from tests.acceptance.terminal import CTRL_C, Terminal
@@ -60,6 +61,75 @@ def test_a_conversation(stack: Stack) -> None:
              "--wait", redis_url=url)  # fmt: skip
     shown = agentapi("history", "c:1", redis_url=url).stdout
     assert 'lookup_order({"order_id": "7"})' in shown
+
+
+EACH = """
+import json
+import sys
+from orchestrator.cli.main import app
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["agentapi", *arguments]
+    try:
+        app()
+    except SystemExit as ended:
+        print(f"\\n=== {arguments[0]}: {ended.code}", flush=True)
+"""
+
+
+def test_every_command_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
+    with Orchestrator(stack.settings) as orchestrator:
+        call = '/refund {"order_id": "7", "amount": 80}'
+        waits = [
+            orchestrator.enqueue("support", call, conversation_id=f"term:{number}").turn_id
+            for number in range(3)
+        ]
+        until(lambda: all(orchestrator.turn(each).pending() for each in waits))
+        [call_id] = [call.call_id for call in orchestrator.turn(waits[0]).pending()]
+    every = [
+        ["--version"],
+        ["version"],
+        ["init", str(tmp_path / "new")],
+        ["agents"],
+        ["settings"],
+        ["doctor"],
+        ["keys", "create", "acme"],
+        ["keys", "list"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan", "--wait"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan", "--stream"],
+        ["turns"],
+        ["turn", waits[0]],
+        ["conversations"],
+        ["approvals"],
+        ["pending", waits[0]],
+        ["approve", waits[0], call_id],
+        ["reject", waits[1], call_id, "--reason", "no"],
+        ["follow", waits[0]],
+        ["follow", waits[1]],
+        ["cancel", waits[2]],
+        ["retry", "--agent", "nonesuch"],
+        ["history", "term:plan"],
+        ["reset", "term:plan", "--yes"],
+        ["ends"],
+    ]
+    with Terminal(
+        json.dumps(every),
+        redis_url=stack.redis_url,
+        command=[sys.executable, "-c", EACH],
+        columns=100,
+    ) as terminal:
+        assert terminal.wait(100) == 0
+    ended = re.findall("^=== (.*): (\\d+)$", terminal.shown, re.M)
+    assert ended == [(arguments[0], "0") for arguments in every], terminal.shown
+    assert "Traceback" not in terminal.shown
+    # Ids can be copied, however narrow the terminal is.
+    listed = terminal.shown.partition("=== enqueue")[2]
+    assert all(listed.count(turn_id) >= 2 for turn_id in waits)
+    assert len(waits[0]) == 36
+    tables = [line for line in terminal.shown.splitlines() if line.startswith(("┃", "│"))]
+    assert tables
+    assert max(map(len, tables)) <= 100
 
 
 def test_ends_are_followed(stack: Stack) -> None:
