@@ -84,6 +84,12 @@ class InvalidAgent(InvalidInput):
     code = "invalid_agent"
 
 
+class InvalidContext(InvalidInput):
+    """The context of a turn is not a value of the agent's `context_type`, or cannot be stored."""
+
+    code = "invalid_context"
+
+
 class UnknownAgent(InvalidInput):
     """No agent with that name is registered here."""
 
@@ -257,10 +263,36 @@ class HookFailed(AgentAPIError):
     code = "hook_failed"
 
 
+class PromptFailed(AgentAPIError):
+    """A function given as `system_prompt` raised an error, took too long, or returned no text."""
+
+    code = "prompt_failed"
+
+
+class ToolsFailed(AgentAPIError):
+    """A function given as `tools` raised an error, took too long, or returned no tools."""
+
+    code = "tools_failed"
+
+
 class InvalidOutput(AgentAPIError):
     """The model's replies do not match the agent's `output_type`, even after retries."""
 
     code = "invalid_output"
+
+
+class IncompleteReply(AgentAPIError):
+    """The model did not complete its reply, and the agent's `on_incomplete` is ``fail``.
+
+    Attributes:
+        finish_reason: Why: ``length``, ``content_filter`` or ``refusal``.
+    """
+
+    code = "incomplete_reply"
+
+    def __init__(self, message: str, *, finish_reason: str = "") -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
 
 
 class DeadlineExceeded(AgentAPIError):
@@ -386,9 +418,34 @@ class AttachmentRefused(ProviderRejected):
 
 
 class ContextTooLong(ProviderRejected):
-    """Shorten the window, or use a model with a larger context: the request is too large."""
+    """Shorten the message, or use a model with a larger context: the request is too large even
+    without the history.
+
+    A provider raises it for each request that is too large. The runtime then asks again with less
+    of the history; the turn fails only when nothing more can be left out.
+
+    Attributes:
+        limit: Tokens that the model accepts, if the provider said so.
+        counted: Tokens that the provider counted, if it said so.
+        of_model: Whether the limit is that of the model. Conversations remember it then.
+    """
 
     code = "context_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        limit: int | None = None,
+        counted: int | None = None,
+        of_model: bool = True,
+    ) -> None:
+        super().__init__(message, provider=provider, status=status)
+        self.limit = limit
+        self.counted = counted
+        self.of_model = of_model
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):

@@ -1,13 +1,12 @@
 """Producers: enqueue turns for the workers, and get their replies."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from agentapi.lazy import lazily
 
 if TYPE_CHECKING:
-    from agentapi.flows import Ask
     from agentapi.stores import CancelOutcome, ConversationSummary, Paged, TurnEnd, TurnSummary
+    from agentapi.turns.asks import Ask
     from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
     from orchestrator.bulk import BulkResult
     from orchestrator.client import Orchestrator
@@ -34,36 +33,32 @@ __all__ = [
     "TurnSummary",
 ]
 
-# Imported when first used: all of them take half a second, which the command `agentapi` does not
-# need for its help or for a shell that completes.
-_MODULES: Final = {
-    "Ask": "agentapi.flows",
-    "AsyncGatherHandle": "orchestrator.aio",
-    "AsyncListing": "orchestrator.listing",
-    "AsyncOrchestrator": "orchestrator.aio",
-    "AsyncTurnHandle": "orchestrator.aio",
-    "BulkResult": "orchestrator.bulk",
-    "CancelOutcome": "agentapi.stores",
-    "ConversationSummary": "agentapi.stores",
-    "GatherHandle": "orchestrator.handle",
-    "Listing": "orchestrator.listing",
-    "Orchestrator": "orchestrator.client",
-    "Paged": "agentapi.stores",
-    "TurnEnd": "agentapi.stores",
-    "TurnHandle": "orchestrator.handle",
-    "TurnRequest": "orchestrator.turn_request",
-    "TurnSummary": "agentapi.stores",
-}
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "agentapi.turns.asks": ("Ask",),
+        "agentapi.stores": (
+            "CancelOutcome",
+            "ConversationSummary",
+            "Paged",
+            "TurnEnd",
+            "TurnSummary",
+        ),
+        "orchestrator.aio": (
+            "AsyncGatherHandle",
+            "AsyncOrchestrator",
+            "AsyncTurnHandle",
+        ),
+        "orchestrator.bulk": ("BulkResult",),
+        "orchestrator.client": ("Orchestrator",),
+        "orchestrator.handle": (
+            "GatherHandle",
+            "TurnHandle",
+        ),
+        "orchestrator.listing": (
+            "AsyncListing",
+            "Listing",
+        ),
+        "orchestrator.turn_request": ("TurnRequest",),
+    },
+)

@@ -11,13 +11,13 @@ from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from typing_extensions import Unpack
 
-from agentapi import Agent, Settings
 from agentapi.conversation.user_input import UserInput
 from agentapi.errors import StoreFault, TurnFailed
+from agentapi.settings import Settings
 from agentapi.stores import CancelOutcome, ConversationSummary, TurnEnd, TurnSummary
 from agentapi.turns import (
     Event,
@@ -44,6 +44,9 @@ from orchestrator.listing import (
 )
 from orchestrator.results import last_events, past_events, result_of, still_running
 from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+
+if TYPE_CHECKING:
+    from agentapi import Agent
 
 _THREADS = 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ import orjson
 from agentapi.errors import InvalidInput
 
 _MOST: Final = 5
-"""Faults that one error lists."""
+"""Faults that one error lists, at most."""
 
 
 def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -26,30 +27,23 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
     Raises:
         InvalidInput: They do not fit; the text lists the faults without the values.
     """
-    # Only edited arguments need the library, whose import takes a while.
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
+    # Only edited arguments need it.
+    import jsonschema_rs
 
     # As JSON, which is what the tool gets: a tuple is an array.
     plain = orjson.loads(orjson.dumps(dict(arguments)))
-    kind = validator_for(dict(schema))
     try:
-        kind.check_schema(dict(schema))
-        # The empty registry: a reference to another document is not fetched.
-        found = list(kind(dict(schema), registry=Registry()).iter_errors(plain))
-    except (SchemaError, Unresolvable):
-        return
-    faults = sorted({_described(error) for error in found})
-    if faults:
-        more = f" and {len(faults) - _MOST} more" if len(faults) > _MOST else ""
-        raise InvalidInput(
-            f"the arguments do not fit the schema of tool {tool!r}: "
-            f"{'; '.join(faults[:_MOST])}{more}"
+        # Errors may be logged, so they do not quote the arguments.
+        validator = jsonschema_rs.validator_for(
+            dict(schema), offline=True, validate_formats=False, mask="the value"
         )
-
-
-def _described(error: Any) -> str:
-    place = ".".join(map(str, error.absolute_path)) or "arguments"
-    return f"{place}: {error.validator} must be {orjson.dumps(error.validator_value).decode()}"
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError):
+        return
+    faults = [
+        f"{'.'.join(map(str, fault.instance_path)) or 'arguments'}: {fault.message}"
+        for fault in islice(validator.iter_errors(plain), _MOST)
+    ]
+    if faults:
+        raise InvalidInput(
+            f"the arguments do not fit the schema of tool {tool!r}: {'; '.join(faults)}"
+        )

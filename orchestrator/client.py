@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
-from agentapi import Agent
 from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.lists import Lists
 from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+
+if TYPE_CHECKING:
+    from agentapi import Agent
 
 
 class Orchestrator(Lists):
@@ -32,11 +35,11 @@ class Orchestrator(Lists):
             agent: Name of a registered agent, or the agent itself.
             message: What the user says: text, or a list of texts, `Image` and `File`.
             options: `conversation_id`, `user_id`, `tenant_id`, `idempotency_key`, `metadata`,
-                `stream`, `on_busy`, `on_abort`, `deadline`; see `TurnRequest`.
+                `stream`, `on_busy`, `on_abort`, `deadline`, `context`; see `TurnRequest`.
 
         Raises:
             InvalidInput: An argument is not valid (see `TurnRequest` and its subclasses
-                `InvalidMessage`, `InvalidConversationId`, `UnknownAgent`).
+                `InvalidMessage`, `InvalidConversationId`, `InvalidContext`, `UnknownAgent`).
             ConversationBusy: The conversation has too many turns that have not ended, or has any
                 and `on_busy` is ``reject``.
             TenantMismatch: The conversation belongs to another tenant.
@@ -62,8 +65,8 @@ class Orchestrator(Lists):
 
         Args:
             turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.
-            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, for all of
-                them; see `TurnRequest`.
+            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, `context`,
+                for all of them; see `TurnRequest`.
 
         Raises:
             InvalidInput: There are none, too many, or one is not valid.
@@ -80,8 +83,8 @@ class Orchestrator(Lists):
         Args:
             turns: The first with its message; later ones by agent alone, or with a message in
                 which ``{reply}`` stands for the reply before. At most 100.
-            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, for all of
-                them; see `TurnRequest`.
+            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, `context`,
+                for all of them; see `TurnRequest`.
 
         Raises:
             InvalidInput: There are none, too many, or one is not valid.

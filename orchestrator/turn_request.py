@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
 
 import orjson
 
-from agentapi import Agent, Settings, create_conversation_id
-from agentapi.agents.definition import AgentDefinition, is_agent_name
-from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.agents.context_type import stored_context
+from agentapi.agents.names import is_agent_name, is_internal, unknown_agent
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidInput
-from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, Verdict
+from agentapi.ids import (
+    MAX_KEY,
+    check_conversation_id,
+    conversation_id_of_key,
+    create_conversation_id,
+    create_turn_id,
+)
+from agentapi.settings import Settings
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions, Verdict
 from agentapi.turns.kinds import kind_of
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 MAX_METADATA_BYTES = 16_384
 
@@ -37,6 +47,7 @@ class FlowOptions(TypedDict, total=False):
     idempotency_key: str | None
     metadata: Mapping[str, Any] | None
     deadline: float | None
+    context: object | None
 
 
 class TurnOptions(FlowOptions, total=False):
@@ -65,11 +76,17 @@ class TurnRequest:
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
             ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
             message is merged only into a turn that no worker has begun and that has the same
-            agent, user, metadata, stream and on_abort, if both fit into one message.
+            agent, user, metadata, context, stream and on_abort, if both fit into one message.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
             ``keep`` (the user's message and the finished steps); the setting when not given.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
+        options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
+        idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
+            when not given.
+        context: What prompts, tools and hooks get as `TurnContext.context`: a value of the agent's
+            `context_type`, or a mapping. It is checked here where the agent is known, and by the
+            worker; at most 65,536 bytes as JSON.
     """
 
     agent: str | Agent
@@ -83,6 +100,9 @@ class TurnRequest:
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
     deadline: float | None = None
+    options: RequestOptions | None = None
+    idle_time: float | None = None
+    context: object | None = None
 
 
 def new_turn(
@@ -105,9 +125,10 @@ def new_turn(
         InternalAgent: It is one of agentapi's own, and `internal` is not set.
         InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
+        InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
     """
-    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    agent = named(request.agent) if is_agent(request.agent) else request.agent
     if not is_agent_name(agent):
         raise unknown_agent(agent, known)
     if not internal:
@@ -141,7 +162,45 @@ def new_turn(
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
+        context=_context(request, agent, known),
+        options=_options(request.options, settings),
+        idle_time=request.idle_time,
     )
+
+
+def is_agent(value: object) -> TypeGuard[str | Agent]:
+    """Whether a value names an agent, or is one. The class itself would cost its import."""
+    return isinstance(value, str) or hasattr(value, "definition")
+
+
+def named(agent: str | Agent) -> str:
+    """The name of an agent."""
+    return agent if isinstance(agent, str) else agent.name
+
+
+def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
+    if options is None or options.empty:
+        return None
+    if options.instructions is not None:
+        size = len(options.instructions.encode())
+        if size > settings.max_message_bytes:
+            raise InvalidInput(
+                f"the instructions have {size} bytes, the limit is {settings.max_message_bytes} "
+                "(AGENTAPI_MAX_MESSAGE_BYTES)"
+            )
+    if options.output is not None:
+        # Imported only here: most producers never ask for a format.
+        from agentapi.engine.reply_format import check_requested
+
+        check_requested(options.output)
+    return options
+
+
+def _context(
+    request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
+) -> Mapping[str, Any] | None:
+    asked = known.get(name) if isinstance(request.agent, str) else request.agent.definition
+    return stored_context(request.context, None if asked is None else asked.context)
 
 
 class InternalAgent(InvalidInput):

@@ -12,6 +12,7 @@ from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import Message, UserMessage
 from agentapi.conversation.user_input import Content
+from agentapi.engine.fitting import Contexts
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
@@ -58,7 +59,7 @@ class InProcessTurn:
         agent: The agent that is asked.
         content: The user's message.
         history: The conversation before it.
-        context: For the tools.
+        context: For prompts, tools and hooks, with the context as it is stored.
         settings: Limits and retries.
         remembered: Conversations with agents that remember; grows.
         log: Hears of each step.
@@ -66,6 +67,7 @@ class InProcessTurn:
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
         depth: How many turns are above it.
+        contexts: What the conversation has learned of its models' contexts; grows.
     """
 
     agent: AgentDefinition
@@ -79,6 +81,7 @@ class InProcessTurn:
     budget: Limits | None = None
     spent_before: Spent = _NOTHING
     depth: int = 0
+    contexts: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> Answer:
         """Run the turn until it ends; the turns that it delegates run side by side.
@@ -95,27 +98,32 @@ class InProcessTurn:
             )
         )
         book = CallBook()
+        agents = _handed_to(self.agent)
         while True:
-            outcome = await self._run(progress, book)
+            outcome = await self._run(progress, book, agents)
             if not isinstance(outcome, Suspension):
-                answering = _last(self.agent, progress)
+                answering = _last(self.agent, progress, agents)
                 return Answer(result=outcome, agent=answering, spent=progress.spent)
             book = await self._ask(outcome)
 
-    async def _run(self, progress: TurnProgress, book: CallBook) -> TurnResult | Suspension:
+    async def _run(
+        self, progress: TurnProgress, book: CallBook, agents: dict[str, AgentDefinition]
+    ) -> TurnResult | Suspension:
         settings = self.settings
+        contexts = Contexts(sizes=settings.models, news=self.contexts)
         run = TurnRun(
             agent=self.agent,
             history=replace(self.history, blobs=self._fetch),
             progress=progress,
             context=self.context,
             log=self.log,
-            connect=partial(chain_of, gate=local_gate(settings.provider_limits)),
+            connect=partial(chain_of, gate=local_gate(settings.provider_limits), contexts=contexts),
             stream=self.stream,
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,
             rules=turn_rules(settings, self.depth, self.budget, self.spent_before),
-            agents=_handed_to(self.agent),
+            agents=agents,
+            adopt=agents.update,
         )
         return await run.run()
 
@@ -184,7 +192,11 @@ class InProcessTurn:
             content=Content(text=child.input),
             history=History(messages=self.remembered.get(child.conversation_id, ())),
             context=replace(
-                self.context, conversation_id=child.conversation_id, turn_id=child.turn_id
+                self.context,
+                conversation_id=child.conversation_id,
+                turn_id=child.turn_id,
+                metadata={},
+                context=child.context_of(self.context.context),
             ),
             settings=self.settings,
             remembered=self.remembered,
@@ -210,12 +222,14 @@ def _handed_to(agent: AgentDefinition) -> dict[str, AgentDefinition]:
     return found
 
 
-def _last(agent: AgentDefinition, progress: TurnProgress) -> AgentDefinition:
+def _last(
+    agent: AgentDefinition, progress: TurnProgress, agents: Mapping[str, AgentDefinition]
+) -> AgentDefinition:
     """The agent that answered, after all handoffs."""
     seen = agent
     for step in progress.steps:
         if isinstance(step, ToolStep) and step.handoff is not None:
-            seen = seen.handoff_to(step.handoff) or seen
+            seen = agents.get(step.handoff) or seen.handoff_to(step.handoff) or seen
     return seen
 
 

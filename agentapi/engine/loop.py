@@ -10,23 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
-from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
+from agentapi.conversation.finish import COMPLETE, FinishReason, OnIncomplete
+from agentapi.conversation.joining import joined
+from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
+from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
+from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.reply_format import InvalidReply
+from agentapi.engine.requested import NOTHING_REQUESTED, Requested
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import (
     AgentAPIError,
+    BudgetExceeded,
+    ContextTooLong,
     InvalidOutput,
     MaxStepsExceeded,
     StoreUnavailable,
+    ToolsFailed,
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
@@ -68,7 +74,7 @@ class TurnRun:
         agent: The agent that the turn begins with.
         history: The conversation before the turn.
         progress: What is done already. Gets every further step.
-        context: For the tools.
+        context: For prompts, tools and hooks, with the context as it is stored.
         log: Hears of each step before the next begins. The last response is not recorded: it is in
             the result, which the caller commits.
         connect: Returns the client of an agent's provider, of the running event loop.
@@ -78,6 +84,9 @@ class TurnRun:
         book: What has become of calls that waited.
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
+        requested: What the turn's request decides.
+        adopt: Takes the agents to which tools of a function hand over; without it they must be
+            among `agents` already.
     """
 
     agent: AgentDefinition
@@ -91,12 +100,16 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    requested: Requested = NOTHING_REQUESTED
+    adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
+    _offer: Offer = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
     _blobs: Fetch = field(init=False)
+    _offers: dict[str, Offer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._blobs = remembering(self.history.blobs)
@@ -113,13 +126,17 @@ class TurnRun:
             BudgetExceeded: The turn or its conversation has spent its budget.
             TurnVetoed: A hook ended the turn.
             HookFailed: A hook has a fault.
+            PromptFailed: A function given as `system_prompt` failed.
+            ToolsFailed: A function given as `tools` failed.
+            InvalidContext: The turn was handed over to an agent that wants another context.
             InvalidOutput: Too many replies were not valid structured output.
+            IncompleteReply: The model did not complete its reply, and the agent insists.
             ProviderError: The provider refused, or failed more often than `retry` allows.
             TurnParked: The provider is to be tried again later than `retry` waits.
             UnknownAgent: The turn was handed over to an agent that is not known here.
             LeaseLost: From the log.
         """
-        hooks = self.agent.hooks
+        hooks, context = self.agent.hooks, self._offers[self.agent.name].context
         await self._announce_start()
         try:
             outcome = await self._steps()
@@ -129,10 +146,10 @@ class TurnRun:
         # Signals, such as a turn that parks or a lost lease, are not of this type: the turn
         # continues later, so its end is not announced.
         except AgentAPIError as error:
-            await hooks.on_turn_end(self.context, error)
+            await hooks.on_turn_end(context, error)
             raise
         if isinstance(outcome, TurnResult):
-            await hooks.on_turn_end(self.context, outcome)
+            await hooks.on_turn_end(context, outcome)
         return outcome
 
     async def _announce_start(self) -> None:
@@ -141,7 +158,8 @@ class TurnRun:
         if progress.announced:
             return
         said = progress.user.content
-        content = await self.agent.hooks.on_turn_start(self.context, said)
+        context = self._offers[self.agent.name].context
+        content = await self.agent.hooks.on_turn_start(context, said)
         if content != said:
             progress.user = replace(progress.user, content=content)
         progress.announced = True
@@ -161,12 +179,18 @@ class TurnRun:
             # An earlier attempt may have begun the calls that were open first, and no others.
             resumed = False
             response = progress.last_response
-            if response is not None and not response.tool_calls:
+            if response is not None and not response.tool_calls and not self._goes_on():
                 return self._result(response)
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
             self._check_limits()
-            await self._call_model()
+            try:
+                await self._call_model()
+            except ContextTooLong:
+                if response is None or response.tool_calls:
+                    raise
+                # The reply filled the context: the turn keeps what there is of it.
+                return self._result(response)
 
     def _hand_over(self, name: str | None) -> None:
         """Continue with the agent of that name, if it is another one."""
@@ -182,16 +206,38 @@ class TurnRun:
 
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
+        if agent.name not in self._offers:
+            self._offers[agent.name] = Offer(
+                agent=agent,
+                request=self.requested.of(agent),
+                context=seen_by(agent, self.context),
+                rules=self.rules,
+                begun=journaled(self.progress.steps, self.agent.name, agent.name),
+                met=self.adopt or self._know,
+            )
+        self._offer = self._offers[agent.name]
         self._provider = self.connect(agent)
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
 
+    def _know(self, others: Mapping[str, AgentDefinition]) -> None:
+        """Refuse agents that only this process would know: a takeover could not go on."""
+        unknown = ", ".join(sorted(set(others) - set(self.agents)))
+        if unknown:
+            raise ToolsFailed(
+                f"agent {self._active.name!r}: its tools function returned tools for agents that "
+                f"are not registered: {unknown}; add their module to AGENTAPI_AGENTS, on every "
+                "worker"
+            )
+
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
-            tools=await ride_out(self._active.toolbox, self.retry),
+            tools=await ride_out(self._offer.toolbox, self.retry),
             progress=self.progress,
-            context=self.context,
+            context=self._offer.context,
+            context_type=self._active.context,
+            agents=self.agents,
             log=self.log,
             book=self.book,
             rules=self.rules,
@@ -203,13 +249,34 @@ class TurnRun:
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
-        output = agent.output.load(response.content) if agent.output else None
+        structured = self._offer.request.reply is not None
+        check_complete(agent, response, structured=structured)
+        output = None
+        if agent.output is not None and response.finish_reason in COMPLETE:
+            output = agent.output.load(response.content)
         return replace(self.progress.result(), agent=agent.name, output=output)
 
-    def _check_limits(self) -> None:
+    def _goes_on(self, step: ModelStep | None = None) -> bool:
+        """Whether the model continues its reply: the latest step's, or that of a new step."""
+        progress = self.progress
+        if step is not None:
+            progress = replace(progress, steps=[*progress.steps, step])
+        # A request that bounds its reply itself wants no more than that.
+        bounded = self._offer.request.sampling.max_output_tokens is not None
+        if bounded or not goes_on(self._active, progress):
+            return False
+        try:
+            # The reply stands as it is if the turn may not spend more.
+            self._check_limits(progress)
+        except BudgetExceeded:
+            return False
+        return True
+
+    def _check_limits(self, progress: TurnProgress | None = None) -> None:
         """Raises an error if the turn may not call the model again."""
-        agent, spent = self._active, self.progress.spent
-        if self.progress.model_calls >= agent.max_steps:
+        progress = progress or self.progress
+        agent, spent = self._active, progress.spent
+        if progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
@@ -221,9 +288,10 @@ class TurnRun:
         """Call the model; its response is the next step."""
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
-        call = _Call(agent, self._provider, messages, self.history.summary, self._blobs)
+        call = _Call(self._offer, self._provider, messages, self.history.summary, self._blobs)
+        call.history = len(self._window)
         # Structured output is shown once it is valid, in the form in which it is stored.
-        shown = self.log if agent.output is None else NoLog()
+        shown = self.log if self._offer.request.reply is None else NoLog()
         answer = await call_model(
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
@@ -235,33 +303,50 @@ class TurnRun:
             tool_calls=_unique_calls(answer.message, progress),
             turn_id=self.context.turn_id,
             model=answer.model,
+            finish_reason=answer.finish,
         )
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
-        message = await agent.hooks.on_step(self.context, message)
+        message = await agent.hooks.on_step(self._offer.context, message)
+        if message.finish_reason is not answer.finish:
+            # A hook that made a message of its own.
+            message = replace(message, finish_reason=answer.finish)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _to_step(agent, call.tools, message, usage))
+        before = progress.last_response
+        # The steps before this one are done: an answer to a reply continues that reply.
+        continued = before is not None and not before.tool_calls
+        if before is not None and continued:
+            message = joined(before, message)
+        step = ModelStep(message=message, usage=usage, continued=continued)
+        more = self._goes_on(step)
+        step = step if more else await _checked(self._offer, call.tools, step)
+        await self._take(self._offer.sign(step, progress.steps, self.agent.name), more=more)
 
-    async def _take(self, step: ModelStep) -> None:
+    async def _take(self, step: ModelStep, *, more: bool) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and agent.output is not None and valid and message.content:
-            await self.log.delta(message.content)
+        structured = self._offer.request.reply is not None
+        if self.stream and structured and valid and not more and message.content:
+            if message.finish_reason is FinishReason.REFUSAL:
+                await self.log.delta(message.content, refusal=True)
+            else:
+                await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
-        # rejected one is, so that another attempt does not get all its retries back.
-        if message.tool_calls or not valid:
+        # rejected one is, so that another attempt does not get all its retries back; and the part
+        # of a reply that goes on.
+        if message.tool_calls or not valid or more:
             await self.log.record(step)
         # Appended only after the log accepted it: a step that was refused must not count as done.
         self.progress.steps.append(step)
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
-                f"its output_type: raise Agent(output_retries=...), or say in its prompt what is "
-                f"wanted. The last time: {step.rejected}"
+                "its output_type or the requested JSON: raise Agent(output_retries=...), or say in "
+                f"its prompt what is wanted. The last time: {step.rejected}"
             )
 
 
@@ -270,35 +355,38 @@ class _Call:
 
     def __init__(
         self,
-        agent: AgentDefinition,
+        offer: Offer,
         provider: Provider,
         messages: Sequence[Message],
         summary: str,
         blobs: Fetch,
     ) -> None:
-        self._agent = agent
+        self._offer = offer
         self._provider = provider
         self._messages = messages
         self._summary = summary
         self._blobs = blobs
-        self._prompt = agent.system_prompt
-        self.tools = Toolbox(agent.name, ())
+        self._prompt = ""
+        self.history = 0
+        self.tools = Toolbox(offer.agent.name, ())
 
     async def prepare(self) -> ModelRequest:
-        agent = self._agent
+        agent, request = self._offer.agent, self._offer.request
         # Read for each call, because an MCP server's tools may change during a turn.
-        self.tools = await agent.toolbox()
+        self.tools = await self._offer.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        self._prompt = with_summary(agent.system_prompt, self._summary)
+        self._prompt = with_summary(await self._offer.prompt(), self._summary)
         return ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=self._prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
-            output=agent.output.spec if agent.output else None,
+            output=request.reply.spec if request.reply else None,
             blobs=blobs,
+            history=self.history,
+            sampling=request.sampling,
         )
 
     def calibration(self, counted: int) -> float | None:
@@ -314,20 +402,25 @@ class _Call:
         return min(max(counted / estimate, 0.25), 4.0)
 
 
-async def _to_step(
-    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
-) -> ModelStep:
-    """The step for a response: which calls need approval, and whether the output is valid."""
+async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:
+    """The step with what is known of it: which calls need approval, whether the output is valid."""
+    message, reply = step.message, offer.request.reply
     if message.tool_calls:
-        held = await calls_to_hold(tools, message.tool_calls)
-        return ModelStep(message=message, usage=usage, held=held)
-    if agent.output is None:
-        return ModelStep(message=message, usage=usage)
+        held = await calls_to_hold(tools, message.tool_calls, offer.context)
+        return replace(step, held=held)
+    if reply is None:
+        return step
+    if message.finish_reason is FinishReason.LENGTH:
+        # Never parsed: what was cut off may look complete.
+        fails = offer.agent.on_incomplete is OnIncomplete.FAIL
+        return step if fails else replace(step, rejected=CUT_OUTPUT)
+    if message.finish_reason not in COMPLETE:
+        return step
     try:
-        _, text = agent.output.read(message.content)
-    except ValidationError as error:
-        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
-    return ModelStep(message=replace(message, content=text), usage=usage)
+        text = reply.read(message.content)
+    except InvalidReply as error:
+        return replace(step, rejected=str(error))
+    return replace(step, message=replace(message, content=text))
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:

@@ -6,16 +6,24 @@ A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversati
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from agentapi.conversation.finish import FinishReason as FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
+from agentapi.providers.loop_clients import LoopClients
+from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,10 +42,12 @@ class OutputSpec:
     Attributes:
         name: Name of the type: letters, digits, underscores and dashes.
         schema: Its JSON schema, always of an object.
+        free: Whether any JSON object will do.
     """
 
     name: str
     schema: Mapping[str, Any]
+    free: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +62,10 @@ class ModelRequest:
         options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
+        history: How many of the messages, from the first, are of earlier turns. They may be left
+            out if the request is too long.
+        sampling: What the turn's request decides; the provider takes of it what it supports
+            (`register_provider`). It takes precedence over `options`, but raises no limit in them.
     """
 
     model: str
@@ -61,15 +75,8 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
-
-
-class FinishReason(StrEnum):
-    """Why the model stopped."""
-
-    STOP = "stop"
-    TOOL_CALLS = "tool_calls"
-    LENGTH = "length"
-    FILTERED = "filtered"
+    history: int = 0
+    sampling: Sampling = NO_SAMPLING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +84,7 @@ class ModelResponse:
     """A complete response of a model.
 
     Attributes:
+        finish: Why the model stopped.
         model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
             it.
     """
@@ -89,9 +97,14 @@ class ModelResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
-    """A piece of the response's text, as it arrives."""
+    """A piece of the response's text, as it arrives.
+
+    Attributes:
+        refusal: Whether it is part of a refusal to answer.
+    """
 
     text: str
+    refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +156,25 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedProvider(Protocol):
+    """What a provider may also have, so that `agentapi doctor` and workers can check it."""
+
+    async def check(self, models: Collection[str]) -> None:
+        """Check the address, the key and the models, without spending tokens.
+
+        It is given a few seconds. A provider without this method is not checked.
+
+        Args:
+            models: The models that agents use.
+
+        Raises:
+            ProviderUnavailable: The server cannot be reached.
+            ProviderMisconfigured: The key or a model is wrong.
+        """
+        ...
+
+
 ProviderFactory: TypeAlias = Callable[[], Provider]
 
 
@@ -155,31 +187,41 @@ class ProviderRegistry:
 
     def __init__(self) -> None:
         self._factories: dict[str, ProviderFactory] = {}
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Provider]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._clients: LoopClients[str, Provider] = LoopClients()
+        self._sampling: dict[str, frozenset[str]] = {}
 
-    def register(self, name: str, factory: ProviderFactory) -> None:
+    def register(self, name: str, factory: ProviderFactory, sampling: Iterable[str] = ()) -> None:
         """Register `factory` for provider `name`; replaces an earlier one.
 
+        Args:
+            name: The provider's name.
+            factory: Makes a client.
+            sampling: The fields of `ModelRequest.sampling` that its clients support.
+
         Raises:
-            InvalidAgent: The name is empty or contains a colon.
+            InvalidAgent: The name is empty or contains a colon, or a field does not exist.
         """
         if not name or ":" in name:
             raise InvalidAgent(
                 f"{name!r} is not a valid provider name: expected one or more characters without a "
                 "colon, which separates provider and model in Agent(provider='openai:gpt-5')"
             )
+        supported = frozenset(sampling)
+        if unknown := sorted(supported - SAMPLING):
+            raise InvalidAgent(
+                f"provider {name!r}: sampling has {', '.join(unknown)}, expected names of "
+                f"{', '.join(sorted(SAMPLING))}"
+            )
         self._factories[name] = factory
-        for clients in self._clients.values():
-            # Dropped without being closed: only the loop that a client belongs to could do that.
-            clients.pop(name, None)
+        self._sampling[name] = supported
+        self._clients.forget(name)
 
     @contextmanager
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
         """Use `factory` for provider `name` within a `with` block, then restore the old one."""
         before = self._factories.get(name)
-        self.register(name, factory)
+        sampling = self.sampling(name)
+        self.register(name, factory, sampling)
         try:
             yield
         finally:
@@ -187,7 +229,11 @@ class ProviderRegistry:
                 self.register(name, factory)
                 del self._factories[name]
             else:
-                self.register(name, before)
+                self.register(name, before, sampling)
+
+    def sampling(self, name: str) -> frozenset[str]:
+        """The fields of `ModelRequest.sampling` that a provider supports."""
+        return self._sampling.get(name, frozenset())
 
     def check(self, name: str) -> None:
         """Check that a provider is registered.
@@ -211,13 +257,16 @@ class ProviderRegistry:
             RuntimeError: No event loop is running.
         """
         self.check(name)
-        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
-        if name not in clients:
-            clients[name] = self._factories[name]()
-        return clients[name]
+        return self._clients.get(name, self._factories[name])
+
+    def hold(self, holder: object, names: Iterable[str]) -> None:
+        """See `LoopClients.hold`."""
+        self._clients.hold(holder, names)
+
+    async def release(self, holder: object) -> None:
+        """See `LoopClients.release`."""
+        await self._clients.release(holder)
 
     async def aclose(self) -> None:
-        """Close the running loop's clients."""
-        clients = self._clients.pop(asyncio.get_running_loop(), {})
-        for client in clients.values():
-            await client.aclose()
+        """Close the running loop's clients; see `LoopClients.aclose`."""
+        await self._clients.aclose()

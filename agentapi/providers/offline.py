@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.attachments import describe
+from agentapi.conversation.finish import CONTINUE
 from agentapi.conversation.messages import (
     AssistantMessage,
-    Message,
     ToolCall,
     ToolMessage,
     Usage,
     UserMessage,
 )
+from agentapi.environment import variable
+from agentapi.errors import ProviderMisconfigured
 from agentapi.providers.base import (
     FinishReason,
     ModelRequest,
@@ -26,12 +29,15 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
+from agentapi.providers.errors import refused
+from agentapi.providers.estimate import reply_bound
 
 _COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
 _ASKED = re.compile(
     r"\b(?:use|call)\s+(?P<name>[A-Za-z_][\w-]*)(?:\s+(?:with\s+)?(?P<arguments>\{.*?\}))?", re.I
 )
 _RECALL = re.compile(r"\bwhat (?:did i say|have i said|was said)\b", re.I)
+_INSTRUCTIONS = re.compile(r"\bwhat are your instructions\b", re.I)
 _OBJECT = re.compile(r"\{.*\}", re.S)
 _BYTES_PER_TOKEN: Final = 4
 
@@ -45,36 +51,69 @@ class OfflineProvider:
     - "What did I say?" is answered from the user's messages in the history.
     - With an `output_type`, the reply is the JSON object in the user's message, or else the
       smallest valid one, with the message as the value of its text fields.
+    - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
+
+    A request's stop texts and limit of tokens (4 characters each), and ``max_tokens`` in the
+    agent's options, cut the reply. With a context, requests that are longer are refused.
     """
 
     name = "offline"
     takes_attachments = True
     default_model = "offline-1"
 
-    def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
+    def __init__(
+        self, *, delay: float = 0.0, chunk_delay: float = 0.0, context: int | None = None
+    ) -> None:
         """Create a provider.
 
         Args:
             delay: Seconds before each answer starts, at least 0.
             chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
+            context: Tokens of a request at most, at 4 characters a token; no limit when not given.
         """
+        self._context = context
         self._delay = delay
         self._chunk_delay = chunk_delay
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        """Use `AGENTAPI_OFFLINE_DELAY`, `_CHUNK_DELAY` and `_CONTEXT`.
+
+        Raises:
+            ProviderMisconfigured: One of them is not valid.
+        """
+        context = variable("AGENTAPI_OFFLINE_CONTEXT")
+        if context and not (context.isdecimal() and int(context)):
+            raise ProviderMisconfigured(
+                f"AGENTAPI_OFFLINE_CONTEXT is {context!r}: expected a number of tokens, at least 1",
+                provider="offline",
+            )
         return cls(
-            delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
-            chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
+            context=int(context) if context else None,
+            delay=_seconds("AGENTAPI_OFFLINE_DELAY"),
+            chunk_delay=_seconds("AGENTAPI_OFFLINE_CHUNK_DELAY"),
         )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """See `Provider.complete`."""
+        """See `Provider.complete`.
+
+        Raises:
+            ContextTooLong: The request does not fit the context.
+        """
         if self._delay:
             await asyncio.sleep(self._delay)
-        return _answer(request)
+        answer = _answer(request)
+        asked = answer.usage.input_tokens
+        if self._context is not None and asked > self._context:
+            raise refused(
+                self.name,
+                400,
+                f"This model's maximum context length is {self._context} tokens. However, your "
+                f"messages resulted in {asked} tokens.",
+                secret="",
+            )
+        return answer
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`: word by word."""
@@ -88,25 +127,54 @@ class OfflineProvider:
         """Nothing to close."""
 
 
+def _seconds(name: str) -> float:
+    value = variable(name) or "0"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    # Comparisons are false for NaN.
+    if not 0 <= seconds < math.inf:
+        raise ProviderMisconfigured(
+            f"{name} is {value!r}: expected seconds, at least 0", provider="offline"
+        )
+    return seconds
+
+
 def _answer(request: ModelRequest) -> ModelResponse:
-    last = request.messages[-1]
+    asked, begun = _begun(request)
+    last = asked.messages[-1]
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
-        calls = _calls(last.content, request)
-    message = AssistantMessage(
-        content="" if calls else _reply(request),
-        tool_calls=calls,
-    )
-    return ModelResponse(
-        message=message,
-        usage=_usage(request, message),
-        finish=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
-    )
+        calls = _calls(last.content, asked)
+    content = "" if calls else _until_stop(_reply(asked), request.sampling.stop)
+    content = content.removeprefix(begun)
+    finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    longest = reply_bound(request)
+    if longest is not None and len(content) > longest * _BYTES_PER_TOKEN:
+        content, finish = content[: longest * _BYTES_PER_TOKEN], FinishReason.LENGTH
+    message = AssistantMessage(content=content, tool_calls=calls)
+    return ModelResponse(message=message, usage=_usage(request, message), finish=finish)
+
+
+def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
+    """The request that was made first, and what has been said of its reply already."""
+    messages = request.messages
+    reply = messages[-2] if len(messages) > 1 else None
+    if isinstance(reply, AssistantMessage) and messages[-1] == UserMessage(content=CONTINUE):
+        return replace(request, messages=messages[:-2]), reply.content
+    return request, ""
+
+
+def _until_stop(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop texts."""
+    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]
 
 
 def _reply(request: ModelRequest) -> str:
     if request.output is None:
-        return _text(request.messages)
+        return _text(request)
     said = next(m.content for m in reversed(request.messages) if isinstance(m, UserMessage))
     if (given := _OBJECT.search(said)) is not None:
         return given[0]
@@ -163,7 +231,8 @@ def _call(name: str, text: str | None, call_id: str) -> ToolCall:
     return ToolCall(id=call_id, name=name, arguments=arguments)
 
 
-def _text(messages: Sequence[Message]) -> str:
+def _text(request: ModelRequest) -> str:
+    messages = request.messages
     results: list[str] = []
     for message in reversed(messages):
         if not isinstance(message, ToolMessage):
@@ -175,6 +244,8 @@ def _text(messages: Sequence[Message]) -> str:
     if _RECALL.search(said[-1]):
         earlier = said[:-1]
         return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
+    if _INSTRUCTIONS.search(said[-1]):
+        return request.system_prompt or "None."
     last = [message for message in messages if isinstance(message, UserMessage)][-1]
     seen = "".join(f" [{describe(attachment)}]" for attachment in last.attachments)
     return f"You said: {said[-1]}{seen}"

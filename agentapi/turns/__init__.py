@@ -10,6 +10,7 @@ from agentapi.turns.calls import (
     Question,
     Verdict,
 )
+from agentapi.turns.context import TurnContext
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.model import (
     TERMINAL,
@@ -25,6 +26,8 @@ from agentapi.turns.model import (
     TurnSpec,
     TurnStatus,
 )
+from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
+from agentapi.turns.request_policy import RequestPolicy, RequestRefused
 from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
 
 __all__ = [
@@ -43,9 +46,15 @@ __all__ = [
     "OnBusy",
     "PendingCall",
     "Question",
+    "RequestOptions",
+    "RequestPolicy",
+    "RequestRefused",
+    "RequestedOutput",
+    "Sampling",
     "Step",
     "ToolStep",
     "Turn",
+    "TurnContext",
     "TurnError",
     "TurnKind",
     "TurnResult",

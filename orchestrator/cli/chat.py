@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli.options import TALK, AgentName, By, InConversation, Json, Tenant, User
+from orchestrator.cli.messages import json_object
+from orchestrator.cli.options import (
+    TALK,
+    AgentName,
+    By,
+    ContextJson,
+    InConversation,
+    Json,
+    Tenant,
+    User,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +27,7 @@ def chat(
     conversation: InConversation = None,
     user: User = None,
     tenant: Tenant = None,
+    context: ContextJson = None,
     by: By = None,
     as_json: Json = False,
 ) -> None:
@@ -26,6 +37,7 @@ def chat(
     second one ends the chat. With --json each line of standard input is a message, and each line
     of standard output an event or a result.
     """
+    given = json_object("--context", context)
     from orchestrator.cli.chat_session import ChatSession
     from orchestrator.client import Orchestrator
 
@@ -36,6 +48,7 @@ def chat(
             conversation_id=conversation,
             user_id=user,
             tenant_id=tenant,
+            context=given,
             by=by,
             as_json=as_json,
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentapi import create_conversation_id
-from agentapi.agents.registry import unknown_agent
+from agentapi.agents.names import unknown_agent
 from agentapi.errors import AgentAPIError, ConfigurationError, ServerUnavailable, TurnFailed
 from orchestrator.cli.asking import Lines
 from orchestrator.cli.chat_commands import COMMANDS
@@ -70,6 +70,7 @@ class ChatSession:
         conversation_id: str | None = None,
         user_id: str | None = None,
         tenant_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
         by: str | None = None,
         as_json: bool = False,
     ) -> None:
@@ -79,7 +80,9 @@ class ChatSession:
         self.attachments: list[Image | File] = []
         self.last: TurnHandle | None = None
         self._resumed = conversation_id is not None
-        self._owner: Mapping[str, str | None] = {"user_id": user_id, "tenant_id": tenant_id}
+        self._user_id = user_id
+        self._tenant_id = tenant_id
+        self._context = context
         self._as_json = as_json
         self._lines = Lines(quiet=as_json)
         self._decider = Decider(lines=self._lines, by=by)
@@ -193,8 +196,9 @@ class ChatSession:
                 parts if len(parts) > 1 else text,
                 conversation_id=self.conversation_id,
                 stream=True,
-                user_id=self._owner["user_id"],
-                tenant_id=self._owner["tenant_id"],
+                user_id=self._user_id,
+                tenant_id=self._tenant_id,
+                context=self._context,
             )
         except ServerUnavailable:
             raise

@@ -73,6 +73,8 @@ class TextDisplay(Display):
             self._printer.end_line()
             self._printer.write(result.text)
         self._printer.end_line()
+        if result.finish_reason != "stop":
+            note(f"(the reply is not complete: {result.finish_reason})")
         note(
             f"{handle.turn_id}: {counted(result.steps, 'step')}, "
             f"{counted(result.usage.total_tokens, 'token')}"

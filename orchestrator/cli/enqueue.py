@@ -12,6 +12,7 @@ from orchestrator.cli.messages import attachment_of, json_object, message_of
 from orchestrator.cli.options import (
     TALK,
     AgentName,
+    ContextJson,
     InConversation,
     Json,
     OnAbortOption,
@@ -51,6 +52,7 @@ def enqueue(
     metadata: Annotated[
         str | None, typer.Option(metavar="JSON", help="A JSON object, kept with the turn.")
     ] = None,
+    context: ContextJson = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="Name of this turn: the same key in the same conversation is one turn."),
@@ -79,6 +81,7 @@ def enqueue(
         "user_id": user,
         "tenant_id": tenant,
         "metadata": json_object("--metadata", metadata),
+        "context": json_object("--context", context),
         "idempotency_key": idempotency_key,
         "deadline": deadline,
         "stream": stream,

@@ -45,7 +45,7 @@ def _ask(app: Any, connection: Any) -> list[dict[str, Any]]:
 
 def _names(answer: object) -> tuple[str, ...]:
     """The names in a worker's answer, which may be an error, or another release's."""
-    from agentapi.agents.registry import is_internal
+    from agentapi.agents.names import is_internal
 
     found = answer.get("agents") if isinstance(answer, dict) else None
     return tuple(name for name in found or () if isinstance(name, str) and not is_internal(name))

@@ -14,6 +14,7 @@ from orchestrator.cli import (
     bulk,
     chat,
     conversations,
+    doctor,
     enqueue,
     gateway,
     init,
@@ -44,6 +45,7 @@ conversations.register(commands)
 approvals.register(commands)
 agents.register(commands)
 inspect.register(commands)
+doctor.register(commands)
 gateway.register(commands)
 
 

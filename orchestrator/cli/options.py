@@ -36,6 +36,14 @@ InConversation = Annotated[
 ]
 User = Annotated[str | None, typer.Option(help="User id.")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant id.")]
+ContextJson = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="JSON",
+        help="A JSON object of the agent's context type, for its prompt, tools and hooks.",
+    ),
+]
 By = Annotated[str | None, typer.Option(help="Who decided; stored with the decision.")]
 Timeout = Annotated[
     float | None, typer.Option(min=0, help="Longest wait in seconds; no limit if not given.")

@@ -11,7 +11,16 @@ from agentapi.conversation.messages import Attachment, AttachmentKind
 from agentapi.errors import ConversationBusy, TenantMismatch, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Accepted, Wakeup
-from agentapi.turns import NewTurn, OnAbort, TurnKind, TurnSpec, TurnStatus
+from agentapi.turns import (
+    NewTurn,
+    OnAbort,
+    RequestedOutput,
+    RequestOptions,
+    Sampling,
+    TurnKind,
+    TurnSpec,
+    TurnStatus,
+)
 from agentapi.turns.budget import Limits
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C
@@ -121,7 +130,16 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
         "parent_id": parent,
         "depth": 2,
         "budget": Limits(steps=3, cost=0.5),
+        "context": {"plan": "free", "tags": ["a"], "shop": {"open": True}},
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
+        "options": RequestOptions(
+            instructions="Be brief.",
+            replace=True,
+            sampling=Sampling(temperature=0.5, stop=("a", "b"), logit_bias={"7": -1.0}),
+            output=RequestedOutput(name="answer", schema={"type": "object"}, strict=True),
+            store=False,
+            decided=True,
+        ),
     }
     assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"
     bench.store.enqueue([NewTurn(**spec)])

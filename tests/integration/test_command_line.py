@@ -236,8 +236,9 @@ def test_other_commands_for_programs(
     settings = {each["variable"]: each["value"] for each in command("settings", "--json").lines}
     assert settings["AGENTAPI_LEASE_TTL"] == "10.0"
     until(lambda: command("doctor", "--json").code == 0)
-    checks = {each["check"]: each["level"] for each in command("doctor", "--json").lines}
-    assert checks["Redis"] == checks["workers"] == "ok"
+    [examined] = command("doctor", "--json").lines
+    assert examined["ok"]
+    assert examined["findings"]
     [version] = command("version", "--json").lines
     assert command("--version").out == f"{version['version']}\n"
     [written] = command("init", str(tmp_path / "new"), "--json").lines

@@ -137,7 +137,7 @@ def test_faults_of_arguments_do_not_quote_them() -> None:
         check_arguments("pay", schema, {"to": {"zip": "secret"}})
     assert str(error.value) == (
         "the arguments do not fit the schema of tool 'pay': "
-        'arguments: required must be ["amount"]; to.zip: type must be "integer"'
+        'arguments: "amount" is a required property; to.zip: the value is not of type "integer"'
     )
     # The tool itself decides where its schema cannot be used.
     check_arguments("pay", {"type": "nonsense"}, {})

@@ -153,7 +153,7 @@ def test_a_shell_completes(project: Path, typed: str, completed: list[str]) -> N
     assert done.stdout.split() == completed, done.stderr
 
 
-SLOW = ("agentapi", "celery", "google", "kombu", "openai", "redis", "mcp", "fastapi")
+SLOW = ("pydantic_settings", "celery", "google", "kombu", "openai", "redis", "mcp", "fastapi")
 """Packages that take long to import, and that help and completion do not need."""
 
 SCRIPT = f"""

@@ -45,7 +45,7 @@ class Log:
             raise LeaseLost("gone")
         self.steps.append(step)
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         self.shown.append(text)
 
     async def reset(self) -> None:

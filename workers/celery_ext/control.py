@@ -16,9 +16,12 @@ from celery.utils.functional import maybe_list
 from celery.worker import control as celery_control
 from celery.worker.control import Panel, inspect_command
 
+from agentapi.agents.accepted import accepted_by
 from agentapi.broker.wire import turn_of_task
+from agentapi.checks.report import COMMAND
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.logs import line
+from workers.celery_ext.report import report_of
 from workers.celery_ext.status import status_of
 from workers.turns.running import StopReason
 
@@ -101,9 +104,16 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
-def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
-    """The agents that this worker serves, for `agentapi doctor`."""
-    return {"agents": sorted(state.app.runtime.agents)}
+def _agents(state: Any, **_: Any) -> dict[str, Any]:
+    """The agents that this worker serves, and what requests may decide about them."""
+    runtime = state.app.runtime
+    default = state.app.settings.request_policy
+    return {
+        "agents": sorted(runtime.agents),
+        "requests": {
+            name: accepted_by(agent, default).to_dict() for name, agent in runtime.agents.items()
+        },
+    }
 
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]
@@ -115,6 +125,19 @@ def _services(state: Any, **_: Any) -> dict[str, Any]:
         "queues": [queue.name for queue in consumer.queues] if consumer else [],
         "clock": time.time(),
     }
+
+
+@inspect_command(name=COMMAND)  # type: ignore[untyped-decorator]
+def _report(state: Any, check: bool = False, **_: Any) -> dict[str, Any]:
+    """The worker's report for `agentapi doctor`.
+
+    Args:
+        state: Celery's.
+        check: Whether to begin another round of checks; a later report has the results.
+    """
+    if check:
+        state.app.runtime.self_check.want()
+    return report_of(state).to_json()
 
 
 # Written into the registry itself, which keeps how the `celery` command parses their arguments.

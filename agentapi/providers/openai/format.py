@@ -24,6 +24,7 @@ from agentapi.conversation.messages import (
 from agentapi.decoding.plain import clean_text
 from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec
 from agentapi.providers.openai.strict_schema import strict
+from agentapi.turns.request_options import Sampling
 
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
@@ -34,7 +35,7 @@ _FINISH: Final = {
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
     "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.FILTERED,
+    "content_filter": FinishReason.CONTENT_FILTER,
 }
 
 
@@ -53,7 +54,9 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             }
             for tool in request.tools
         ]
-    if (output := request.output) is not None:
+    if (output := request.output) is not None and output.free:
+        body["response_format"] = {"type": "json_object"}
+    elif output is not None:
         strict_schema = _strict_schema(output)
         body["response_format"] = {
             "type": "json_schema",
@@ -64,7 +67,20 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             },
         }
     # Options come last, so that users can override anything, also what this release does not know.
-    return {**body, **request.options}
+    return {**body, **_with_sampling(request.options, request.sampling)}
+
+
+def _with_sampling(options: Mapping[str, Any], sampling: Sampling) -> Mapping[str, Any]:
+    """The agent's options with what the request decides, but within the agent's own limit."""
+    asked = sampling.given()
+    if not asked:
+        return options
+    if (most := asked.pop("max_output_tokens", None)) is not None:
+        # The older of the two names is deprecated, but some servers know no other.
+        name = "max_tokens" if "max_tokens" in options else "max_completion_tokens"
+        own = options.get(name)
+        asked[name] = min(most, own) if isinstance(own, int) else most
+    return {**options, **asked}
 
 
 @lru_cache(maxsize=256)
@@ -157,11 +173,18 @@ def call_id(original: str) -> str:
     return "call_" + hashlib.sha256(original.encode()).hexdigest()[:32]
 
 
-def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
-    """Build a tool call, with its arguments parsed if they are a JSON object."""
+def tool_call(identifier: str, name: str, arguments: str, *, cut: bool = False) -> ToolCall:
+    """Build a tool call, with its arguments parsed if they are a JSON object.
+
+    Args:
+        identifier: Its id.
+        name: The tool.
+        arguments: JSON; empty for none.
+        cut: Whether the response was cut off, so that empty arguments may be missing ones.
+    """
     arguments = clean_text(arguments)
     try:
-        value = orjson.loads(arguments or "{}")
+        value = orjson.loads(arguments or ("" if cut else "{}"))
     except orjson.JSONDecodeError:
         value = None
     if isinstance(value, dict):

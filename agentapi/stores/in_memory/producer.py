@@ -94,9 +94,10 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
         alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
             *(new.agent, new.user_id, dict(new.metadata), new.stream, new.on_abort),
-        )
+        ) and turn.context == new.context
         joined = f"{turn.input}\n\n{new.input}"
         plain = not turn.attachments and not new.attachments
+        alike = alike and turn.options == new.options
         fits = len(joined.encode()) <= self._settings.max_message_bytes
         undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
         if not (waits and alike and plain and undated and fits):

@@ -68,6 +68,7 @@ class Conversation:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
 
     def summary_now(self) -> Summary:
         """The summary, with the number of messages that there are."""
@@ -151,6 +152,7 @@ class State:
         self.swept: float | None = None
         self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
         self.ended = 0
+        self.agreed: tuple[int, float] | None = None
 
     def open(
         self,

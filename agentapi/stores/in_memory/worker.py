@@ -91,6 +91,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 spent=conversation.spent,
                 summary=conversation.summary_now(),
                 calibration=conversation.calibration,
+                contexts=conversation.contexts,
                 now=now,
             )
 
@@ -138,7 +139,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
-            keeps = completed or entry.turn.on_abort is OnAbort.KEEP
+            keeps = (completed or entry.turn.on_abort is OnAbort.KEEP) and entry.turn.stored
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)
@@ -150,6 +151,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 entry.counted = ending.spent
             if ending.calibration is not None:
                 conversation.calibration = ending.calibration
+            if ending.contexts is not None and same_history:
+                conversation.contexts = dict(ending.contexts)
             conversation.lease = None
             conversation.updated_at = self._state.now()
             conversation.turns += 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.compaction import Summary
+from agentapi.conversation.finish import COMPLETE, FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Usage,
@@ -35,6 +35,7 @@ from agentapi.turns import (
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
+from agentapi.turns.request_options import RequestOptions
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -75,6 +76,10 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["budget"] = spec.budget.to_json()
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    if spec.options is not None and not spec.options.empty:
+        fields["options"] = spec.options.to_json()
+    if spec.context is not None:
+        fields["context"] = orjson.dumps(dict(spec.context))
     return fields
 
 
@@ -98,6 +103,8 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "attachments": tuple(
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
+        "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
+        "context": _object(fields["context"]) if "context" in fields else None,
     }
 
 
@@ -185,6 +192,14 @@ def calibration_from(field: bytes | None) -> float:
         return float(field or 1)
 
 
+def contexts_from(field: bytes | None) -> dict[str, int]:
+    """Read what a conversation has learned of its models' contexts; raises like `spent_from`."""
+    if field is None:
+        return {}
+    with _reading_meta():
+        return {name: int(tokens) for name, tokens in _object(field).items()}
+
+
 def answering_from(field: bytes) -> str | None:
     """Read the agent that a conversation was handed over to; raises like `spent_from`."""
     with _reading_meta():
@@ -213,7 +228,7 @@ def outcome_to_json(ending: Ending) -> bytes:
         "usage": ending.usage,
     }
     if ending.error is not None:
-        outcome["error"] = ending.error
+        outcome["error"] = ending.error.to_dict()
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
     if ending.structured:
@@ -224,8 +239,11 @@ def outcome_to_json(ending: Ending) -> bytes:
 def ending_event(ending: Ending) -> dict[str, Any]:
     """Data of the event that ends a turn."""
     if ending.error is not None:
-        return asdict(ending.error)
-    return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+        return ending.error.to_dict()
+    event: dict[str, Any] = {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        event["finish_reason"] = reason
+    return event
 
 
 def parked_event(delay: float, reason: str) -> dict[str, Any]:
@@ -243,6 +261,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
             event["model"] = step.message.model
         if step.rejected is not None:
             event["rejected"] = True
+        if step.message.finish_reason not in COMPLETE:
+            event["finish_reason"] = step.message.finish_reason
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

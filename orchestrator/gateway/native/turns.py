@@ -50,6 +50,10 @@ class CreateTurn(BaseModel):
         Literal["drop", "keep"] | None,
         Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
+    context: Annotated[
+        dict[str, Any] | None,
+        Field(description="For the agent's prompts, tools and hooks; of its context_type."),
+    ] = None
 
 
 class TurnFault(BaseModel):
@@ -76,6 +80,13 @@ class TurnView(BaseModel):
     status: str
     input: str
     text: str | None
+    finish_reason: Annotated[
+        str | None,
+        Field(
+            description="Why the model stopped: stop, length, content_filter or refusal; null "
+            "until the turn has completed."
+        ),
+    ]
     error: TurnFault | None
     usage: TurnUsage
     steps: int
@@ -83,6 +94,7 @@ class TurnView(BaseModel):
     last_event: int
     user_id: str | None
     metadata: dict[str, Any]
+    context: dict[str, Any] | None
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -116,6 +128,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         status=turn.status.value,
         input=turn.input,
         text=turn.text,
+        finish_reason=turn.finish_reason.value if turn.finish_reason else None,
         error=fault,
         usage=TurnUsage(
             input_tokens=turn.usage.input_tokens,
@@ -127,6 +140,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         last_event=turn.last_event,
         user_id=turn.user_id,
         metadata=metadata_of(turn),
+        context=None if turn.context is None else dict(turn.context),
         created_at=turn.created_at,
         started_at=turn.started_at,
         ended_at=turn.ended_at,
@@ -152,6 +166,7 @@ async def create_turn(
             stream=body.stream,
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
+            context=body.context,
         ),
         Existing(conversation_id=conversation_id),
     )
