@@ -82,6 +82,8 @@ if TYPE_CHECKING:
         TurnResult,
         TurnStatus,
         Verdict,
+        WaitingFor,
+        WaitKind,
     )
     from agentapi.turns.budget import Limits
     from agentapi.turns.request_policy import RequestPolicy
@@ -131,6 +133,8 @@ __all__ = [
     "TurnStatus",
     "Usage",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     # Settings
     "Settings",
     "load_settings",
@@ -261,6 +265,8 @@ __getattr__, __dir__ = lazily(
             "TurnResult",
             "TurnStatus",
             "Verdict",
+            "WaitKind",
+            "WaitingFor",
         ),
         "agentapi.turns.budget": ("Limits",),
         "agentapi.turns.request_policy": ("RequestPolicy",),

@@ -15,18 +15,21 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi import environment
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
-from agentapi.providers.models import ModelSize
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
-from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
+from agentapi.turns.model_size import ModelSize
+from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
 S = TypeVar("S", bound="Settings")
 
+_POLICY_EXAMPLE = '{"instructions": "append", "sampling": "ignore"}'
 _PREFIX: Final = "AGENTAPI_"
 _GATEWAY: Final = "AGENTAPI_GATEWAY_"
-_OTHER_VARIABLES: Final = frozenset({"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY"})
+_OTHER_VARIABLES: Final = frozenset(
+    {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
+)
 """Variables of the provider `offline`, which are not settings of a process."""
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
@@ -145,21 +148,32 @@ class Settings(BaseSettings):
         description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace or merge.",
     )
-    on_abort: OnAbort = Field(
-        default=OnAbort.DROP,
-        description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    on_abort: OnAbort | None = Field(
+        default=None,
+        description="What a cancelled or failed turn leaves in the history: drop or keep. When not "
+        "set, a failed turn keeps its messages and a cancelled one drops them.",
     )
-    request_policy: RequestPolicy = Field(
+    request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
-        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; the same '
+        "for every process.",
     )
     unstored_retention: Seconds = Field(
         default=60,
         description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
+        default=3,
+        ge=0,
+        description="Quick repeats of a model call that failed for a passing reason, before the "
+        "turn parks.",
+    )
+    provider_patience: float = Field(
+        default=1800,
+        ge=0,
+        description="How long a turn waits for a provider that is away, from its first failure; 0 "
+        "fails after the quick repeats.",
     )
     park_after: float = Field(
         default=5,
@@ -232,6 +246,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_agents(cls, value: Any) -> Any:
         return split_list(value)
+
+    @field_validator("request_policy", mode="before")
+    @classmethod
+    def _read_policy(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = orjson.loads(value or "{}")
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"expected JSON such as {_POLICY_EXAMPLE}; {error}") from error
+        if isinstance(value, RequestPolicy):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a JSON object such as {_POLICY_EXAMPLE}")
+        if unknown := ", ".join(sorted(value.keys() - POLICY_VALUES.keys())):
+            raise ValueError(f"{unknown} is unknown, expected {', '.join(POLICY_VALUES)}")
+        return RequestPolicy(**value)
 
     @field_validator("provider_limits", mode="before")
     @classmethod

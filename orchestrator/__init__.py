@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from agentapi.lazy import lazily
 
 if TYPE_CHECKING:
-    from agentapi.stores import CancelOutcome, ConversationSummary, Paged, TurnEnd, TurnSummary
+    from agentapi.stores import (
+        CancelOutcome,
+        ConversationSummary,
+        Paged,
+        TurnEnd,
+        TurnSummary,
+    )
     from agentapi.turns.asks import Ask
     from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
     from orchestrator.bulk import BulkResult
@@ -55,10 +61,7 @@ __getattr__, __dir__ = lazily(
             "GatherHandle",
             "TurnHandle",
         ),
-        "orchestrator.listing": (
-            "AsyncListing",
-            "Listing",
-        ),
+        "orchestrator.listing": ("AsyncListing", "Listing"),
         "orchestrator.turn_request": ("TurnRequest",),
     },
 )

@@ -20,7 +20,7 @@ from agentapi.turns import TurnStatus
 OPEN: Final = frozenset(status for status in TurnStatus if not status.ended)
 FAILED: Final = frozenset({TurnStatus.FAILED})
 
-_REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetryable)
+REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetryable)
 """Errors about one turn, which say nothing about the others."""
 
 
@@ -80,7 +80,7 @@ def apply(
         try:
             if not dry_run:
                 change(turn.turn_id)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             refused[turn.turn_id] = error
         else:
             done.append(turn.turn_id)

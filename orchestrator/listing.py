@@ -170,7 +170,7 @@ class Listing(Generic[T]):
 
         Returns:
             The page. It may be short, or empty, although its cursor says that more follow: one call
-            looks at 20,000 entries at most, however few match.
+            looks at about 10,000 entries, however few match.
 
         Raises:
             InvalidInput: The limit or the cursor is not valid.

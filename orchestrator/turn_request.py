@@ -78,7 +78,8 @@ class TurnRequest:
             message is merged only into a turn that no worker has begun and that has the same
             agent, user, metadata, context, stream and on_abort, if both fit into one message.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
-            ``keep`` (the user's message and the finished steps); the setting when not given.
+            ``keep`` (the user's message and the finished steps); the setting when not given. When
+            that is not set either, a failed turn keeps them and a cancelled one drops them.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
         options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
@@ -143,6 +144,7 @@ def new_turn(
     else:
         # Derived from the key: a random one would take a repeat to another conversation.
         conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
+    on_abort = _choice("on_abort", OnAbort, request.on_abort, settings.on_abort)
     return NewTurn(
         turn_id=create_turn_id(conversation_id, key),
         conversation_id=conversation_id,
@@ -158,7 +160,8 @@ def new_turn(
         ),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
-        on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        on_abort=on_abort or OnAbort.DROP,
+        on_failure=OnAbort.KEEP if on_abort is None else None,
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
@@ -244,9 +247,10 @@ def check_decision(call_id: object, decision: Decision) -> None:
 
 
 C = TypeVar("C", bound=StrEnum)
+D = TypeVar("D", bound=StrEnum | None)
 
 
-def _choice(name: str, choices: type[C], value: object, default: C) -> C:
+def _choice(name: str, choices: type[C], value: object, default: D) -> C | D:
     if value is None:
         return default
     try:

@@ -17,8 +17,9 @@ from agentapi.conversation.finish import COMPLETE, FinishReason, OnIncomplete
 from agentapi.conversation.joining import joined
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
-from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
+from agentapi.engine.model_call import call_model
 from agentapi.engine.offers import Offer, journaled, seen_by
+from agentapi.engine.patience import RetryPolicy, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.reply_format import InvalidReply
 from agentapi.engine.requested import NOTHING_REQUESTED, Requested
@@ -108,11 +109,13 @@ class TurnRun:
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
+    _patience: float = field(init=False)
     _blobs: Fetch = field(init=False)
     _offers: dict[str, Offer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._blobs = remembering(self.history.blobs)
+        self._patience = self.retry.patience
         self._activate(self.agent)
 
     async def run(self) -> TurnResult | Suspension:
@@ -220,6 +223,9 @@ class TurnRun:
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
+        own = self._patience if agent.patience is None else agent.patience
+        if own != self.retry.patience:
+            self.retry = replace(self.retry, patience=own)
 
     def _know(self, others: Mapping[str, AgentDefinition]) -> None:
         """Refuse agents that only this process would know: a takeover could not go on."""
@@ -251,9 +257,10 @@ class TurnRun:
         agent = self._active
         structured = self._offer.request.reply is not None
         check_complete(agent, response, structured=structured)
+        own = None if self._offer.request.bare else agent.output
         output = None
-        if agent.output is not None and response.finish_reason in COMPLETE:
-            output = agent.output.load(response.content)
+        if own is not None and response.finish_reason in COMPLETE:
+            output = own.load(response.content)
         return replace(self.progress.result(), agent=agent.name, output=output)
 
     def _goes_on(self, step: ModelStep | None = None) -> bool:
@@ -296,8 +303,8 @@ class TurnRun:
             self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
         )
         # The failures of an earlier attempt belonged to the call that has just succeeded.
-        if self.retry.failures:
-            self.retry = replace(self.retry, failures=0)
+        if self.retry.failures or self.retry.failing_for:
+            self.retry = replace(self.retry, failures=0, failing_for=0.0)
         message = replace(
             answer.message,
             tool_calls=_unique_calls(answer.message, progress),

@@ -91,7 +91,8 @@ class Offer:
         Raises:
             PromptFailed: The agent's function failed.
         """
-        return self.request.prompt(await self._own_prompt())
+        own = "" if self.request.replaces else await self._own_prompt()
+        return self.request.prompt(own)
 
     async def _own_prompt(self) -> str:
         function = self.agent.system_prompt
@@ -110,6 +111,8 @@ class Offer:
             ToolsFailed: The agent's function failed.
             ToolServerUnavailable: A server cannot be asked; trying again may help.
         """
+        if self.request.bare:
+            return Toolbox(self.agent.name, ())
         if self.agent.make_tools is None:
             return await self.agent.toolbox()
         if self._given is None:

@@ -179,7 +179,8 @@ def _reply(request: ModelRequest) -> str:
     if (given := _OBJECT.search(said)) is not None:
         return given[0]
     schema = request.output.schema
-    return orjson.dumps(_smallest(schema, schema.get("$defs", {}), said)).decode()
+    definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
+    return orjson.dumps(_smallest(schema, definitions, said)).decode()
 
 
 def _smallest(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str) -> Any:

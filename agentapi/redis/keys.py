@@ -95,6 +95,21 @@ def ends_key(partition: int) -> str:
     return f"agentapi:{{{partition:03d}}}:ends"
 
 
+def untold_key(partition: int) -> str:
+    """Name of the index of a partition's ends that hooks are to be told of."""
+    return f"agentapi:{{{partition:03d}}}:untold"
+
+
+def hooked_key(partition: int, agent: str) -> str:
+    """Name of the key that says that workers have a hook for the ends of an agent's turns."""
+    return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
+
+
+def waiting_key(partition: int, provider: str) -> str:
+    """Name of the set of a partition's conversations that wait for a provider."""
+    return f"agentapi:{{{partition:03d}}}:waiting:{provider}"
+
+
 def due_key_of_turn(turn_id: str) -> str:
     """Name of the due index of a turn's partition."""
     return due_key(partition_of_turn(turn_id))

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         WorkerStore,
     )
     from agentapi.stores.redis.store import RedisTurnStore
+    from agentapi.stores.telling import HookStore, Telling, UntoldEnd
 
 __all__ = [
     "FROM_START",
@@ -80,6 +81,7 @@ __all__ = [
     "ForgottenTurn",
     "Fork",
     "HistoryStore",
+    "HookStore",
     "InMemoryTurnStore",
     "Lease",
     "ListStore",
@@ -101,12 +103,14 @@ __all__ = [
     "StoredMessage",
     "Suspended",
     "SweepStore",
+    "Telling",
     "TurnEnd",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
     "Unended",
     "Unreadable",
+    "UntoldEnd",
     "Wakeup",
     "WorkerStore",
 ]
@@ -175,5 +179,10 @@ __getattr__, __dir__ = lazily(
             "WorkerStore",
         ),
         "agentapi.stores.redis.store": ("RedisTurnStore",),
+        "agentapi.stores.telling": (
+            "HookStore",
+            "Telling",
+            "UntoldEnd",
+        ),
     },
 )

@@ -16,7 +16,7 @@ from agentapi.errors import InvalidInput
 from agentapi.ids import PARTITIONS
 from agentapi.stores.lists import MAX_PAGE, Paged
 
-MAX_LOOKED_AT: Final = 20_000
+MAX_LOOKED_AT: Final = 10_000
 """Entries after which a page is complete, however few match, to take a fraction of a second."""
 
 FIRST_LOOK: Final = 16

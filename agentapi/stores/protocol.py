@@ -29,6 +29,7 @@ from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.lists import ListStore
+from agentapi.stores.telling import HookStore
 from agentapi.turns import (
     Event,
     NewTurn,
@@ -60,6 +61,8 @@ class ProducerStore(Protocol):
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step.
 
+        Messages that it left in the history are taken out of it.
+
         Args:
             turn_id: The turn.
             operation: The caller's name for this call; a repeat with the same name does nothing.
@@ -69,7 +72,7 @@ class ProducerStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
-            TurnNotRetryable: It has not failed, or left its messages in the history.
+            TurnNotRetryable: It has not failed.
             ConversationBusy: The inbox is full.
             TenantMismatch: The conversation was forgotten, and begun again by another tenant.
         """
@@ -167,7 +170,17 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         """Let the turn wait without a worker.
 
         Args:
@@ -175,7 +188,9 @@ class WorkerStore(Protocol):
             delay: Seconds until the sweep dispatches the turn.
             failures: How often the model call that it waits for has failed.
             steps: Number of recorded steps, which identifies that call.
-            reason: A short word for the turn's event.
+            reason: What kind of thing it waits for, a `WaitKind`; also told by the turn's event.
+            names: Names of what it waits for. After a failure, `rouse` wakes it by them.
+            lasted: Seconds since the first of the failures; None without one.
 
         Returns:
             Whether it is parked; false when somebody asked to cancel it.
@@ -296,6 +311,17 @@ class SweepStore(Protocol):
         """
         ...
 
+    def rouse(self, provider: str) -> int:
+        """Wake the parked turns that wait for a provider, because it is back.
+
+        They wake one after the other, `ROUSED_A_SECOND` of them in a second, or all of them within
+        `LONGEST_ROUSE` seconds.
+
+        Returns:
+            How many were woken.
+        """
+        ...
+
     def hasten(self, limit: int = 1000) -> int:
         """Make turns due now that wait for a wake-up which the broker may have lost.
 
@@ -348,10 +374,12 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, Protocol):
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
+        hooks: Ends that hooks are to be told of.
         lists: Lists of turns and conversations, and the ends of turns.
     """
 
     conversations: ConversationStore
+    hooks: HookStore
     lists: ListStore
 
     def check_protocol(self) -> None:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from orchestrator.cli.console import Printer, note, print_json
 from orchestrator.cli.views import call_json, call_text, event_json, result_json
 from orchestrator.cli.watching import Display
-from orchestrator.wording import counted
+from orchestrator.wording import counted, wait_of
 
 if TYPE_CHECKING:
     from agentapi import Event, PendingCall, TurnResult
@@ -36,15 +36,17 @@ class TextDisplay(Display):
                 self._remark("a worker was lost; the reply starts over")
             case EventType.STEP if event.data.get("kind") == "model":
                 self._model_answered(event)
-            case EventType.PARKED if event.data.get("reason") not in ("approval", "children"):
-                seconds = event.data.get("seconds")
-                wait = f" {seconds:g} s" if isinstance(seconds, int | float) else ""
-                self._remark(f"waits{wait}: {event.data.get('reason', 'no reason given')}")
-            case EventType.PARKED if event.data.get("reason") == "children":
-                turns = event.data.get("turns", ())
-                self._remark(f"waits for {counted(len(turns), 'other turn')}")
+            case EventType.PARKED:
+                self._parked(event)
             case _:
                 pass
+
+    def _parked(self, event: Event) -> None:
+        if (waits := wait_of(event)) is not None:
+            self._remark(waits)
+        elif event.data.get("reason") == "children":
+            turns = event.data.get("turns", ())
+            self._remark(f"waits for {counted(len(turns), 'other turn')}")
 
     def _model_answered(self, event: Event) -> None:
         if tools := event.data.get("tools"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -59,6 +60,7 @@ def _rows(info: Turn) -> dict[str, object]:
         "attempt": info.attempt,
         "handed back": info.handbacks,
         "parked": info.parks,
+        "waits": info.waiting_for.describe(time.time()) if info.waiting_for else None,
         "wakes": iso(info.wakes_at),
         "deadline": iso(info.deadline_at),
         "worker": info.worker,

@@ -204,7 +204,7 @@ def test_what_happens_meanwhile_is_shown(stack: Stack, orchestrator: Orchestrato
     with Terminal(
         "enqueue", "busy", "hello", "--wait", "--timeout", "2", redis_url=stack.redis_url
     ) as terminal:
-        terminal.wait_for(r"\(waits [0-9.]+ s: \w+\)")
+        terminal.wait_for(r"\(waiting for busy, next try in [^)]*\)")
         terminal.wait_for("TurnTimeout: turn \\S+ has not ended within the timeout")
         assert terminal.wait() == 6
 

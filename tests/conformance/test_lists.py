@@ -11,6 +11,7 @@ import pytest
 from agentapi.conversation.messages import UserMessage
 from agentapi.errors import ConfigurationError, InvalidInput
 from agentapi.stores import (
+    FROM_START,
     ConversationQuery,
     ConversationSummary,
     Ending,
@@ -28,6 +29,7 @@ from agentapi.turns import (
     TurnStatus,
     Verdict,
 )
+from agentapi.turns.request_options import RequestOptions
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, beside
 
@@ -198,6 +200,23 @@ def test_what_is_forgotten_or_lost_is_absent(bench: Bench) -> None:
     bench.store.conversations.forget("c:2", forgotten, "op")
     assert set(listed(bench)) == {kept, merged}
     assert set(listed(bench)) == {kept, merged}
+
+
+def test_a_turn_that_is_not_to_be_stored_leaves_the_lists(bench: Bench) -> None:
+    unstored = RequestOptions(store=False)
+    done = bench.enqueue("one", options=unstored)
+    failed = bench.enqueue("two", options=unstored)
+    assert set(listed(bench)) == {done, failed}
+    bench.complete(bench.claim(done, "one").lease)
+    lease = bench.claim(failed, "two").lease
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED))
+    # It may still be retried.
+    assert listed(bench) == [failed]
+    bench.store.retry(failed, "op")
+    bench.complete(bench.claim(failed, "two").lease)
+    assert listed(bench) == []
+    ends = bench.store.lists.ends(FROM_START, 10).ends
+    assert sorted(end.turn_id for end in ends) == sorted([done, failed, failed])
 
 
 def test_a_limit_or_a_cursor_that_is_not_valid(bench: Bench) -> None:

@@ -14,8 +14,8 @@ import redis
 
 from agentapi import Agent, Settings, TurnStatus
 from agentapi.conversation.window import Window
-from agentapi.errors import InvalidConversationId, InvalidInput, TurnNotRetryable
-from agentapi.redis.keys import turn_keys
+from agentapi.errors import InvalidConversationId, InvalidInput, TenantMismatch
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Claim, Ending
 from agentapi.turns import TurnError
 from orchestrator import AsyncOrchestrator, Orchestrator, TurnEnd, TurnHandle
@@ -121,12 +121,13 @@ def test_retrying_and_cancelling_many(on_redis: Orchestrator) -> None:
 
 
 def test_a_turn_that_is_refused_does_not_keep_the_others(on_redis: Orchestrator) -> None:
-    kept, plain = fail(on_redis, "kept"), fail(on_redis, "plain")
-    client = redis.Redis.from_url(on_redis.settings.redis_url)
-    client.hset(turn_keys(kept.turn_id).turn, "kept", 1)
+    taken, plain = fail(on_redis, "taken"), fail(on_redis, "plain")
+    # Its conversation was forgotten, and begun again by another tenant.
+    redis.Redis.from_url(on_redis.settings.redis_url).delete(conversation_keys("taken").meta)
+    on_redis.enqueue("support", "hi", conversation_id="taken", tenant_id="acme")
     result = on_redis.retry_all(status="failed")
     assert result.turn_ids == (plain.turn_id,)
-    assert isinstance(result.refused[kept.turn_id], TurnNotRetryable)
+    assert isinstance(result.refused[taken.turn_id], TenantMismatch)
 
 
 def test_ends_from_the_start_and_from_a_position(producer: Orchestrator) -> None:

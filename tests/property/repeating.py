@@ -29,7 +29,7 @@ BEGAN: Final = 1_800_000_000.0
 READS: Final = frozenset(
     {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
-    | {"turn"}
+    | {"turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -37,7 +37,7 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten", "list"})
+COUNTS: Final = frozenset({"hasten", "list", "rouse"})
 """They answer with what this very call found to do, or how many entries it looked at."""
 
 
@@ -204,6 +204,8 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
                 read.hgetall(key)
             case b"list":
                 read.lrange(key, 0, -1)
+            case b"set":
+                read.smembers(key)
             case b"zset":
                 read.zrange(key, 0, -1, withscores=True)
             case b"stream":
@@ -224,6 +226,7 @@ class RepeatingStore:
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
             self.lists = store.lists
+            self.hooks = RepeatingStore(store.hooks, state, clock, repeats)
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
@@ -307,7 +310,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations, store.lists):
+    for part in (store.calls, store.conversations, store.lists, store.hooks):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

@@ -67,6 +67,7 @@ class InMemoryCalls(CallStore):
             turn,
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
+            waiting_for=None,
             parks=turn.parks + 1,
         )
         self._state.emit(entry, EventType.PARKED, held_event(held))

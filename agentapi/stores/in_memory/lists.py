@@ -182,8 +182,11 @@ def _matches(entry: StoredTurn, query: TurnQuery) -> bool:
         (query.conversation_id, turn.conversation_id),
         (query.error_code, error.code if error else ""),
     )
+    # One that is not to be stored leaves the lists, unless it may be retried.
+    left = turn.status.ended and turn.status is not TurnStatus.FAILED and not turn.stored
     return (
         turn.status in query.statuses
+        and not left
         and all(want is None or want == value for want, value in wanted)
         and (query.error is None or lowered(query.error) in lowered(failure))
         and _within(turn.created_at, query.since, query.until)

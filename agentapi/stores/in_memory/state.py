@@ -108,6 +108,7 @@ class StoredTurn:
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
     woken: str | None = None
+    untold: int = 0
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -148,10 +149,13 @@ class State:
         self.left: dict[str, list[Message | None]] = {}
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
+        self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
         self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
         self.ended = 0
+        self.hooked: dict[str, float] = {}
+        self.untold: dict[str, float] = {}
         self.agreed: tuple[int, float] | None = None
 
     def open(

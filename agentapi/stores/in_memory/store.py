@@ -18,6 +18,7 @@ from agentapi.stores.in_memory.lists import InMemoryLists
 from agentapi.stores.in_memory.producer import InMemoryProducer
 from agentapi.stores.in_memory.state import State
 from agentapi.stores.in_memory.sweep import InMemorySweep
+from agentapi.stores.in_memory.telling import InMemoryHooks
 from agentapi.stores.in_memory.worker import InMemoryWorker
 from agentapi.stores.protocol import TurnStore
 
@@ -32,6 +33,7 @@ class InMemoryTurnStore(
         super().__init__(state)
         self.calls = InMemoryCalls(settings, state)
         self.conversations = InMemoryConversations(state)
+        self.hooks = InMemoryHooks(state)
         self.lists = InMemoryLists(settings, state, self.calls)
 
     @override

@@ -7,8 +7,8 @@
 --      none), 11 the most entries in each list of the partition (0 lists nothing), 12 the most ends to
 --      keep, 13 how long to keep them, 14 number of fields, 15... name and value of each field to store
 --      (v, kind, conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they
---      apply parent, depth, budget, attachments, context, options, unstored, idle), then name and bytes
---      of each blob
+--      apply on_failure, parent, depth, budget, attachments, context, options, unstored, idle), then
+--      name and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
 --      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
@@ -96,10 +96,12 @@ end
 if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = named(prefix .. newest, 'status', 'attempt', 'cancel', 'input', 'agent', 'user',
-    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'context', 'options')
+    'metadata', 'stream', 'on_abort', 'on_failure', 'attachments', 'merged', 'deadline', 'context',
+    'options')
   local waits = turn.status == 'queued' and not turn.attempt and not turn.cancel
   local alike = turn.agent == new.agent and turn.user == new.user and turn.metadata == new.metadata
     and turn.stream == new.stream and turn.on_abort == new.on_abort
+    and turn.on_failure == (new.on_failure or false)
     and (turn.context or '') == (new.context or '')
     and (turn.options or '') == (new.options or '')
   local plain = not turn.attachments and not new.attachments
@@ -148,6 +150,7 @@ end
 local head = redis.call('LINDEX', KEYS[2], 0)
 local head_key = prefix .. head
 redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')
+redis.call('HDEL', head_key, 'on_failure')
 local _, wake = cancel_turn(
   {
     turn = head_key, journal = head_key .. ':journal', events = head_key .. ':events',

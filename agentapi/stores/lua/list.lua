@@ -29,32 +29,28 @@ local function smaller(one, other)
   return #one < #other
 end
 
-local readers = {}
-for i = 1, #KEYS do
-  readers[i] = { key = KEYS[i], offset = 0, entries = {}, at = 1 }
-end
-
--- The next entry of a list and its time, or nothing.
-local function peek(reader)
-  while not reader.over do
-    local member, time = reader.entries[reader.at], tonumber(reader.entries[reader.at + 1] or '')
-    if not time then
+-- Go to the next entry of a list: reader.entry and reader.time, or nothing at its end.
+local function advance(reader)
+  while true do
+    reader.at = reader.at + 2
+    if reader.at > #reader.chunk then
       local chunk = redis.pcall('ZREVRANGEBYSCORE', reader.key, begin_at, earliest, 'WITHSCORES', 'LIMIT',
         reader.offset, CHUNK)
-      reader.entries, reader.at, reader.offset = chunk, 1, reader.offset + CHUNK
-      -- A key of another type is an empty list.
-      reader.over = chunk.err or #chunk == 0
-    elseif behind ~= '' and time == tonumber(begin_at) and not smaller(member, behind) then
-      reader.at = reader.at + 2
-    else
-      return member, time
+      reader.chunk, reader.at, reader.offset = chunk, 1, reader.offset + CHUNK
+    end
+    -- At the end of a list a chunk is empty; a key of another type is an empty list.
+    reader.entry, reader.time = reader.chunk[reader.at], tonumber(reader.chunk[reader.at + 1] or '')
+    if not reader.entry or behind == '' or reader.time ~= tonumber(begin_at)
+      or smaller(reader.entry, behind) then
+      return
     end
   end
 end
 
--- Whether a field is as the filter wants it; a filter that is not given wants nothing.
-local function fits(name, value)
-  return filter[name] == nil or filter[name] == (value or '')
+local readers = {}
+for i = 1, #KEYS do
+  readers[i] = { key = KEYS[i], offset = 0, chunk = {}, at = 1 }
+  advance(readers[i])
 end
 
 -- Tables of fields as one flat list, without those that are missing.
@@ -71,10 +67,28 @@ local function flat(...)
   return found
 end
 
-local wants_status = nil
+local wants_status = {}
 for _, status in ipairs(filter.statuses or {}) do
-  wants_status = wants_status or {}
   wants_status[status] = true
+end
+
+-- The fields that the filter is about, which are all that is read of an entry that does not match.
+local asked = {}
+for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
+  if filter[name] then
+    asked[#asked + 1] = name
+  end
+end
+
+-- Whether these fields are as the filter wants them. values: the fields that are asked, after some
+-- others.
+local function fits(values, others)
+  for i, name in ipairs(asked) do
+    if filter[name] ~= (values[others + i] or '') then
+      return false
+    end
+  end
+  return true
 end
 
 -- Why a turn failed: code and text.
@@ -90,44 +104,38 @@ end
 -- A turn's fields if it matches; or nothing, and whether its record is gone.
 local function turn(turn_id)
   local key = partition .. 't:' .. turn_id
-  local known = named(key, 'status', 'agent', 'tenant', 'user', 'conversation', 'held')
-  if not known.status then
+  local known = redis.call('HMGET', key, 'status', 'held', unpack(asked))
+  local status = known[1]
+  if not status then
     return nil, true
   end
-  if wants_status and not wants_status[known.status] or filter.asks and not known.held then
+  if not wants_status[status] or filter.asks and not known[2] or not fits(known, 2) then
     return
   end
-  for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
-    if not fits(name, known[name]) then
-      return
-    end
-  end
   local code, text = '', ''
-  if known.status == 'failed' then
+  if status == 'failed' then
     code, text = failure(key)
   end
-  if not fits('code', code) or filter.text
+  if filter.code and filter.code ~= code or filter.text
     and not string.find(string.lower(code .. ' ' .. text), filter.text, 1, true) then
     return
   end
-  local more = named(key, 'kind', 'attempt', 'steps', 'created', 'started', 'ended', 'wake', 'parent',
-    'cancel', 'worker')
-  return flat({ code = code, text = text }, known, more)
+  local fields = named(key, 'agent', 'tenant', 'user', 'conversation', 'kind', 'attempt', 'steps',
+    'created', 'started', 'ended', 'wake', 'parent', 'cancel', 'worker')
+  return flat({ status = status, code = code, text = text }, fields)
 end
 
 -- A conversation's fields if it matches; or nothing, and whether its record is gone.
 local function conversation(conversation_id)
   local key = partition .. 'c:' .. conversation_id
-  local known = named(key .. ':meta', 'created', 'agent', 'tenant', 'user', 'updated')
-  if not known.created then
+  local known = redis.call('HMGET', key .. ':meta', 'created', 'updated', unpack(asked))
+  if not known[1] then
     return nil, true
   end
-  for _, name in ipairs({ 'agent', 'tenant', 'user' }) do
-    if not fits(name, known[name]) then
-      return
-    end
+  if not fits(known, 2) then
+    return
   end
-  local updated = stored(known.updated)
+  local updated = stored(known[2])
   if filter.active and updated < filter.active or filter.idle and updated > filter.idle then
     return
   end
@@ -136,29 +144,31 @@ local function conversation(conversation_id)
     return
   end
   local counts = { waiting = int(waiting), messages = int(redis.call('LLEN', key .. ':messages')) }
-  return flat(counts, known, named(key .. ':meta', 'turns', 'tokens', 'cost', 'metadata'))
+  return flat(counts, named(key .. ':meta', 'created', 'updated', 'agent', 'tenant', 'user', 'turns',
+    'tokens', 'cost', 'metadata'))
 end
 
 local look = kind == 'turns' and turn or conversation
 local matches, seen, gone = {}, {}, {}
 local reached, looked = nil, 0
 while true do
-  local newest, time, entry
-  for _, reader in ipairs(readers) do
-    local candidate, its_time = peek(reader)
-    if candidate and (not time or its_time > time) then
-      newest, time, entry = reader, its_time, candidate
+  local newest
+  for i = 1, #readers do
+    local reader = readers[i]
+    if reader.entry and (not newest or reader.time > newest.time) then
+      newest = reader
     end
   end
   if not newest then
     reached = nil
     break
   end
+  local entry, time = newest.entry, newest.time
   if reached and time < reached and (looked >= tonumber(most) or #matches >= tonumber(wanted)) then
     break
   end
   reached, looked = time, looked + 1
-  newest.at = newest.at + 2
+  advance(newest)
   local fields, missing = look(entry)
   if missing then
     gone[#gone + 1] = { newest.key, entry }

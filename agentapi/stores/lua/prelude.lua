@@ -128,13 +128,17 @@ local function move_turn(turn_key, turn_id, accepted, from, to)
 end
 
 -- List a turn among those that ended in the same way, and tell those who follow the ends. A turn that
--- is not listed, because an older release accepted it, stays so.
--- turn: agent, conversation, tenant, user and created, as stored. how: status, number of the event that
--- ended it, the event's data, and how long the committing worker has to run the agent's hook.
+-- is not listed, because an older release accepted it, stays so. One that is not to be stored leaves the
+-- lists, unless it may be retried. If workers have a hook for the ends of its agent's turns, the end is
+-- kept until the hook was told.
+-- turn: some of its fields. how: status, the event's number and data, retention of turns.
 local function list_end(turn_key, turn_id, turn, how)
   local prefix = partition_prefix(turn_key)
   if move_turn(turn_key, turn_id, turn.created, 'begun', how.status)
     or move_turn(turn_key, turn_id, turn.created, 'queued', how.status) then
+    if turn.unstored and how.status ~= 'failed' then
+      redis.pcall('ZREM', list_key(turn_key, how.status), turn_id)
+    end
     local code = ''
     if how.status == 'failed' then
       local read, data = pcall(cjson.decode, how.data)
@@ -144,11 +148,16 @@ local function list_end(turn_key, turn_id, turn, how)
       how.status, 'conversation', turn.conversation or '', 'agent', turn.agent or '', 'tenant',
       turn.tenant or '', 'user', turn.user or '', 'code', code)
   end
+  local agent = turn.agent or ''
+  if redis.call('EXISTS', prefix .. 'hooked:' .. agent) == 1 then
+    redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), turn_id .. ':' .. how.number .. ':' .. agent)
+    -- Should no worker have the hook any more.
+    redis.pcall('PEXPIRE', prefix .. 'untold', how.retention)
+  end
 end
 
--- Forget entries of a list whose record is gone. Each script that adds an entry looks at a few, so a
--- list is never much longer than what it lists. first, last: ranks of the entries to look at; before,
--- after: what a record's key has around the entry.
+-- Forget entries of a list, by ranks, whose record is gone. Each script that adds an entry looks at a
+-- few, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
 local function trim_list(key, first, last, before, after)
   local entries = redis.pcall('ZRANGE', key, first, last)
   for i = 1, #entries do
@@ -163,11 +172,10 @@ local function list_conversation(meta_key, created)
   local prefix = partition_prefix(meta_key) .. 'c:'
   local key = list_key(meta_key, 'conversations')
   redis.pcall('ZADD', key, created, string.sub(meta_key, #prefix + 1, -#':meta' - 1))
-  -- Idle times differ, so those that are gone may be anywhere.
   local count = redis.pcall('ZCARD', key)
   if type(count) == 'number' then
-    local chance = now_ms() % count
-    trim_list(key, chance, chance + 2, prefix, ':meta')
+    -- Idle times differ, so those that are gone may be anywhere.
+    trim_list(key, now_ms() % count, now_ms() % count + 2, prefix, ':meta')
   end
 end
 
@@ -389,9 +397,9 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   if how.outcome then
     redis.call('HSET', keys.turn, 'outcome', how.outcome)
   end
-  how.number, how.delay = emit(keys.turn, keys.events, how.status, how.data), 0
-  local turn = named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created')
-  list_end(keys.turn, turn_id, turn, how)
+  how.number, how.retention = emit(keys.turn, keys.events, how.status, how.data), times.turn
+  list_end(keys.turn, turn_id,
+    named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then

@@ -6,7 +6,7 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("list", "load", "measure", "overdue", "page", "seek")
+READERS: Final = ("list", "load", "measure", "overdue", "page", "seek", "untold")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
@@ -26,6 +26,7 @@ TRANSITIONS: Final = (
     "forget",
     "fork",
     "hasten",
+    "hold",
     "open",
     "orphan",
     "park",
@@ -38,8 +39,11 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "summarise",
     "suspend",
+    "tell",
+    "told",
     "wipe",
 )
 """One script for each change of state."""

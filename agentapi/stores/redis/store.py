@@ -18,6 +18,7 @@ from agentapi.stores.redis.lists import RedisLists
 from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
+from agentapi.stores.redis.telling import RedisHooks
 from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
@@ -44,6 +45,7 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
         super().__init__(settings, client, scripts)
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)
+        self.hooks = RedisHooks(settings, client, scripts)
         self.lists = RedisLists(settings, client, scripts)
 
     @override
