@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentapi import Settings
+from agentapi import FinishReason, Settings
 from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
 from agentapi.logs import line
@@ -143,6 +143,7 @@ class Errands:
             error=child.error,
             usage=child.usage,
             steps=child.steps,
+            finish_reason=child.finish_reason or FinishReason.STOP,
         )
         wakeup = self.store.calls.deliver(child.parent_id, reply)
         return [wakeup] if wakeup else ()

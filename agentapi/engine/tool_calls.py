@@ -333,7 +333,7 @@ class CallRunner:
             text = orjson.dumps([_to_json(reply) for reply in replies]).decode()
             failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
         else:
-            text = replies[0].text if not failed else _failure(replies[0])
+            text = replies[0].shown if not failed else _failure(replies[0])
         message = self._message(call, text, is_error=failed)
         return ToolStep(message=message, usage=usage, steps=steps)
 
@@ -360,7 +360,7 @@ class CallRunner:
 
 def _to_json(reply: ChildReply) -> str | dict[str, str]:
     if reply.status is TurnStatus.COMPLETED:
-        return reply.text
+        return reply.shown
     return {"error": _failure(reply)}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agentapi.conversation.finish import CUT, FinishReason
 from agentapi.conversation.messages import Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.model import TurnError, TurnStatus
@@ -133,6 +134,14 @@ class ChildReply:
     error: TurnError | None = None
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
+    finish_reason: FinishReason = FinishReason.STOP
+
+    @property
+    def shown(self) -> str:
+        """The text for the turn that asked, which says so if it is not complete."""
+        if self.finish_reason not in CUT:
+            return self.text
+        return f"{self.text}\n[this reply is not complete: {self.finish_reason.value}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentapi.conversation.finish import FinishReason, finish_reason_of
 from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import reading, record_of
 from agentapi.stores.lists import TurnSummary
@@ -95,7 +96,10 @@ def decision_from_json(data: bytes) -> Decision:
 
 def reply_to_json(reply: ChildReply) -> bytes:
     """A child's reply as its parent keeps it."""
-    return orjson.dumps(asdict(reply))
+    data = asdict(reply)
+    if reply.finish_reason is FinishReason.STOP:
+        del data["finish_reason"]
+    return orjson.dumps(data)
 
 
 def _reply_from_json(data: bytes) -> ChildReply:
@@ -105,6 +109,7 @@ def _reply_from_json(data: bytes) -> ChildReply:
         "status": TurnStatus(value["status"]),
         "error": record_of(TurnError, error) if error else None,
         "usage": record_of(Usage, value.get("usage", {})),
+        "finish_reason": finish_reason_of(value.get("finish_reason")),
     }
     return record_of(ChildReply, {**value, **read})
 
