@@ -181,7 +181,7 @@ class TurnNotFound(AgentAPIError):
 
 
 class TurnNotRetryable(AgentAPIError):
-    """The turn has not failed, or the history already contains what it did."""
+    """The turn has not failed: only failed turns run again."""
 
     code = "turn_not_retryable"
 
@@ -281,6 +281,20 @@ class InvalidOutput(AgentAPIError):
     code = "invalid_output"
 
 
+class IncompleteReply(AgentAPIError):
+    """The model did not complete its reply, and the agent's `on_incomplete` is ``fail``.
+
+    Attributes:
+        finish_reason: Why: ``length``, ``content_filter`` or ``refusal``.
+    """
+
+    code = "incomplete_reply"
+
+    def __init__(self, message: str, *, finish_reason: str = "") -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+
+
 class DeadlineExceeded(AgentAPIError):
     """The turn ran longer than `turn_timeout`, or missed its own deadline."""
 
@@ -318,9 +332,12 @@ class ProviderUnavailable(ProviderError):
     Attributes:
         retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it
             did not say, or gave a value that is not a finite number.
+        probe_after: Seconds after which the caller is to ask the provider again on behalf of the
+            whole fleet; None for every other caller.
     """
 
     code = "provider_unavailable"
+    probe_after: float | None = None
 
     def __init__(
         self,
@@ -345,11 +362,31 @@ def _bounded(seconds: float | None) -> float | None:
     return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
+class ProviderAway(ProviderUnavailable):
+    """Wait: the provider was not called, because the fleet knows that it is away. One call at a
+    time finds out whether it is back."""
+
+
 class ProviderHeld(ProviderUnavailable):
     """Wait: the provider was not called, because the fleet's budget for it is used up or it asked
-    the fleet to wait. This does not count as a failure."""
+    the fleet to wait. This does not count as a failure.
+
+    Attributes:
+        budget: Whether the fleet's own budget is used up.
+    """
 
     code = "provider_held"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        retry_after: float | None = None,
+        budget: bool = False,
+    ) -> None:
+        super().__init__(message, provider=provider, retry_after=retry_after)
+        self.budget = budget
 
 
 class NoProviderAvailable(ProviderUnavailable):
@@ -404,9 +441,34 @@ class AttachmentRefused(ProviderRejected):
 
 
 class ContextTooLong(ProviderRejected):
-    """Shorten the window, or use a model with a larger context: the request is too large."""
+    """Shorten the message, or use a model with a larger context: the request is too large even
+    without the history.
+
+    A provider raises it for each request that is too large. The runtime then asks again with less
+    of the history; the turn fails only when nothing more can be left out.
+
+    Attributes:
+        limit: Tokens that the model accepts, if the provider said so.
+        counted: Tokens that the provider counted, if it said so.
+        of_model: Whether the limit is that of the model. Conversations remember it then.
+    """
 
     code = "context_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        limit: int | None = None,
+        counted: int | None = None,
+        of_model: bool = True,
+    ) -> None:
+        super().__init__(message, provider=provider, status=status)
+        self.limit = limit
+        self.counted = counted
+        self.of_model = of_model
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agentapi import environment
 from agentapi.errors import ConfigurationError
-from agentapi.logs import LogFormat
+from agentapi.logs import LogFormat, line
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
-from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
+from agentapi.turns.model_size import ModelSize
+from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
 S = TypeVar("S", bound="Settings")
+
+_POLICY_EXAMPLE = '{"instructions": "append", "sampling": "ignore"}'
+_PREFIX: Final = "AGENTAPI_"
+_GATEWAY: Final = "AGENTAPI_GATEWAY_"
+_OTHER_VARIABLES: Final = frozenset(
+    {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
+)
+"""Variables of the provider `offline`, which are not settings of a process."""
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
@@ -36,8 +48,8 @@ class Settings(BaseSettings):
     """All settings with their defaults. Times are in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENTAPI_",
-        env_file=".env",
+        env_prefix=_PREFIX,
+        env_file=environment.FILE,
         env_file_encoding="utf-8",
         extra="ignore",
         frozen=True,
@@ -103,6 +115,12 @@ class Settings(BaseSettings):
         description="Prices of models for a million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
+    models: dict[str, ModelSize] = Field(
+        default={},
+        description="Sizes of models in tokens, for those that the runtime does not know or whose "
+        'server allows less, as JSON: {"openai:my-model": {"context": 8192, "output": 1024}}; '
+        '"*" stands for all others.',
+    )
     approval_timeout: Seconds | None = Field(
         default=None,
         description="How long a tool call waits for an approval; without a limit when not set.",
@@ -130,21 +148,32 @@ class Settings(BaseSettings):
         description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace or merge.",
     )
-    on_abort: OnAbort = Field(
-        default=OnAbort.DROP,
-        description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    on_abort: OnAbort | None = Field(
+        default=None,
+        description="What a cancelled or failed turn leaves in the history: drop or keep. When not "
+        "set, a failed turn keeps its messages and a cancelled one drops them.",
     )
-    request_policy: RequestPolicy = Field(
+    request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
-        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; the same '
+        "for every process.",
     )
     unstored_retention: Seconds = Field(
         default=60,
         description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
+        default=3,
+        ge=0,
+        description="Quick repeats of a model call that failed for a passing reason, before the "
+        "turn parks.",
+    )
+    provider_patience: float = Field(
+        default=1800,
+        ge=0,
+        description="How long a turn waits for a provider that is away, from its first failure; 0 "
+        "fails after the quick repeats.",
     )
     park_after: float = Field(
         default=5,
@@ -184,6 +213,20 @@ class Settings(BaseSettings):
     events_retention: Seconds = Field(
         default=3_600, description="How long an ended turn's events can be read."
     )
+    list_limit: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="About how many turns of each status, and conversations, can be listed; 0 "
+        "keeps no lists. The same for every process.",
+    )
+    ends_limit: int = Field(
+        default=200_000,
+        ge=1,
+        description="About how many ends of turns are kept for those who follow them.",
+    )
+    ends_retention: Seconds = Field(
+        default=3 * 86_400, description="How long an end is kept for those who follow ends."
+    )
     memory_ttl: Seconds | None = Field(
         default=None,
         description="Idle time after which a conversation is deleted; never when not set.",
@@ -215,6 +258,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_agents(cls, value: Any) -> Any:
         return split_list(value)
+
+    @field_validator("request_policy", mode="before")
+    @classmethod
+    def _read_policy(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = orjson.loads(value or "{}")
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"expected JSON such as {_POLICY_EXAMPLE}; {error}") from error
+        if isinstance(value, RequestPolicy):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a JSON object such as {_POLICY_EXAMPLE}")
+        if unknown := ", ".join(sorted(value.keys() - POLICY_VALUES.keys())):
+            raise ValueError(f"{unknown} is unknown, expected {', '.join(POLICY_VALUES)}")
+        return RequestPolicy(**value)
 
     @field_validator("provider_limits", mode="before")
     @classmethod
@@ -268,6 +327,62 @@ def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
             if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise environment.unreadable(error) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnknownVariable:
+    """A variable that begins like a setting and is none.
+
+    Attributes:
+        name: The variable.
+        nearest: The setting that it resembles most, or None.
+    """
+
+    name: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        meant = f"; did you mean {self.nearest}?" if self.nearest else ""
+        return f"{self.name} is not a setting and has no effect{meant}"
+
+
+def unknown_variables(kind: type[Settings]) -> list[UnknownVariable]:
+    """Variables in the environment and in `.env` that begin with ``AGENTAPI_`` and mean nothing.
+
+    Args:
+        kind: The settings of the program. A program without the gateway's own settings accepts
+            all variables that begin with ``AGENTAPI_GATEWAY_``.
+    """
+    known = {_variable((name,)) for name in kind.model_fields} | _OTHER_VARIABLES
+    serves = any(name.startswith("gateway_") for name in kind.model_fields)
+    wrong = sorted(
+        name
+        for name in environment.names()
+        # As for settings themselves, upper and lower case are the same.
+        if name.upper().startswith(_PREFIX)
+        and name.upper() not in known
+        and (serves or not name.upper().startswith(_GATEWAY))
+    )
+    return [UnknownVariable(name=name, nearest=_nearest(name.upper(), known)) for name in wrong]
+
+
+def warn_of_unknown_variables(kind: type[Settings], log: logging.Logger) -> None:
+    """Log each of `unknown_variables`; for the start of a program."""
+    for unknown in unknown_variables(kind):
+        nearest = unknown.nearest or "none"
+        log.warning(line("settings.unknown", variable=unknown.name, nearest=nearest))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    # Imported only for a fault.
+    from difflib import get_close_matches
+
+    # Without the prefix that all have in common, and that makes all of them similar.
+    shorter = {each.removeprefix(_PREFIX): each for each in known}
+    found = get_close_matches(name.removeprefix(_PREFIX), shorter, n=1, cutoff=0.6)
+    return shorter[found[0]] if found else None
 
 
 def split_list(value: Any) -> Any:
@@ -278,7 +393,7 @@ def split_list(value: Any) -> Any:
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
-    return f"AGENTAPI_{str(location[0]).upper()}" if location else "AGENTAPI_?"
+    return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
 
 
 def without_password(url: str) -> str:

@@ -6,27 +6,31 @@ import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import redis
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
-from agentapi import Agent, Settings, load_settings
-from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import by_name
 from agentapi.conversation.messages import to_dict
-from agentapi.errors import TurnNotFound
-from agentapi.flows import flow_message
+from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.ids import check_conversation_id
+from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.turns import Decision, PendingCall, Turn
+from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
+from orchestrator.arguments import check_arguments
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
 from orchestrator.flows import Link, check_flow_context, checked_asks
 from orchestrator.turn_request import FlowOptions, TurnRequest, check_decision, new_turn
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 
 class AcceptedTurn(NamedTuple):
@@ -60,7 +64,7 @@ class Producer:
             InvalidAgent: Two agents have the same name.
         """
         self.settings = settings or load_settings()
-        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
+        self._agents = _by_name(agents)
         self.store: TurnStore
         self._wakeups: Wakeups
         if self.settings.eager:
@@ -97,7 +101,10 @@ class Producer:
         ]
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
-        answers = self.store.enqueue(turns)
+        try:
+            answers = self.store.enqueue(turns)
+        except StoreUnavailable as error:
+            raise _unsure(error) from error.__cause__
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         # Before any refusal is raised: those that were accepted must run.
         self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
@@ -153,15 +160,19 @@ class Producer:
         """Decide about a tool call of a turn, or of one that it waits for.
 
         Raises:
-            InvalidInput: The call's id, the reason or the name of who decided is not valid.
+            InvalidInput: The call's id, the reason or the name of who decided is not valid, or the
+                arguments do not fit the tool's schema.
             CallNotPending: The call does not wait for a decision, or was decided otherwise.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
         check_decision(call_id, decision)
+        asked = next((call for call in self.pending(turn_id) if call.call_id == call_id), None)
+        if asked is not None and asked.schema is not None and decision.arguments is not None:
+            check_arguments(asked.tool, asked.schema, decision.arguments)
         # A call that nobody waits for belongs to this turn, whose answer says what is wrong.
-        owners = (call.turn_id for call in self.pending(turn_id) if call.call_id == call_id)
-        self._send(self.store.calls.decide(next(owners, turn_id), call_id, decision))
+        owner = turn_id if asked is None else asked.turn_id
+        self._send(self.store.calls.decide(owner, call_id, decision))
 
     def _send(self, wakeup: Wakeup | None) -> None:
         self._wakeups.send([wakeup] if wakeup is not None else [])
@@ -214,3 +225,23 @@ class Producer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _by_name(agents: Iterable[Agent] | None) -> Mapping[str, AgentDefinition]:
+    if agents is None:
+        return {}
+    # Imported only here: a producer that knows no agents needs nothing of what they are made of.
+    from agentapi.agents.registry import by_name
+
+    return by_name(agents)
+
+
+def _unsure(error: StoreUnavailable) -> StoreUnavailable:
+    """The error, with what to do if the answer may have been lost after the turn was accepted."""
+    lost = isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
+    if isinstance(error, LoginRefused) or not lost:
+        return error
+    return StoreUnavailable(
+        f"{error.without_ids()} The turn may have been accepted: repeating the call with the same "
+        "idempotency_key is safe"
+    )

@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
 
 import orjson
 
-from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agents.context_type import stored_context
-from agentapi.agents.definition import AgentDefinition, is_agent_name
-from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.agents.names import is_agent_name, is_internal, unknown_agent
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
-from agentapi.engine.reply_format import check_requested
 from agentapi.errors import InvalidInput
-from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions
+from agentapi.ids import (
+    MAX_KEY,
+    check_conversation_id,
+    conversation_id_of_key,
+    create_conversation_id,
+    create_turn_id,
+)
+from agentapi.settings import Settings
+from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions, Verdict
 from agentapi.turns.kinds import kind_of
 
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
+
 MAX_METADATA_BYTES = 16_384
+
+MAX_ARGUMENTS_BYTES = 262_144
+"""Size of the edited arguments of a call, as JSON."""
 
 MAX_REASON = 16_384
 """Characters of the reason of a decision."""
@@ -67,7 +78,8 @@ class TurnRequest:
             message is merged only into a turn that no worker has begun and that has the same
             agent, user, metadata, context, stream and on_abort, if both fit into one message.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
-            ``keep`` (the user's message and the finished steps); the setting when not given.
+            ``keep`` (the user's message and the finished steps); the setting when not given. When
+            that is not set either, a failed turn keeps them and a cancelled one drops them.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
         options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
@@ -117,7 +129,7 @@ def new_turn(
         InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
     """
-    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    agent = named(request.agent) if is_agent(request.agent) else request.agent
     if not is_agent_name(agent):
         raise unknown_agent(agent, known)
     if not internal:
@@ -132,6 +144,7 @@ def new_turn(
     else:
         # Derived from the key: a random one would take a repeat to another conversation.
         conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
+    on_abort = _choice("on_abort", OnAbort, request.on_abort, settings.on_abort)
     return NewTurn(
         turn_id=create_turn_id(conversation_id, key),
         conversation_id=conversation_id,
@@ -140,10 +153,15 @@ def new_turn(
         input=message,
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),
-        metadata={} if request.metadata is None else _metadata(request.metadata),
+        metadata=(
+            {}
+            if request.metadata is None
+            else _json_object("metadata", request.metadata, MAX_METADATA_BYTES)
+        ),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
-        on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        on_abort=on_abort or OnAbort.DROP,
+        on_failure=OnAbort.KEEP if on_abort is None else None,
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
@@ -151,6 +169,16 @@ def new_turn(
         options=_options(request.options, settings),
         idle_time=request.idle_time,
     )
+
+
+def is_agent(value: object) -> TypeGuard[str | Agent]:
+    """Whether a value names an agent, or is one. The class itself would cost its import."""
+    return isinstance(value, str) or hasattr(value, "definition")
+
+
+def named(agent: str | Agent) -> str:
+    """The name of an agent."""
+    return agent if isinstance(agent, str) else agent.name
 
 
 def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
@@ -164,6 +192,9 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
                 "(AGENTAPI_MAX_MESSAGE_BYTES)"
             )
     if options.output is not None:
+        # Imported only here: most producers never ask for a format.
+        from agentapi.engine.reply_format import check_requested
+
         check_requested(options.output)
     return options
 
@@ -171,7 +202,7 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
 def _context(
     request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
 ) -> Mapping[str, Any] | None:
-    asked = request.agent.definition if isinstance(request.agent, Agent) else known.get(name)
+    asked = known.get(name) if isinstance(request.agent, str) else request.agent.definition
     return stored_context(request.context, None if asked is None else asked.context)
 
 
@@ -198,9 +229,14 @@ def check_decision(call_id: object, decision: Decision) -> None:
     """Check that a decision can be stored.
 
     Raises:
-        InvalidInput: The call's id, the reason or the name of who decided is not valid.
+        InvalidInput: The call's id, the reason, the name of who decided or the arguments are not
+            valid.
     """
     _short_text("by", decision.by)
+    if decision.verdict is Verdict.EDITED:
+        _json_object("arguments", decision.arguments, MAX_ARGUMENTS_BYTES)
+    elif decision.arguments is not None:
+        raise InvalidInput("a decision has arguments only when its verdict is 'edited'")
     for name, text in (("call_id", call_id), ("reason", decision.reason)):
         if text is None and name == "reason":
             continue
@@ -211,9 +247,10 @@ def check_decision(call_id: object, decision: Decision) -> None:
 
 
 C = TypeVar("C", bound=StrEnum)
+D = TypeVar("D", bound=StrEnum | None)
 
 
-def _choice(name: str, choices: type[C], value: object, default: C) -> C:
+def _choice(name: str, choices: type[C], value: object, default: D) -> C | D:
     if value is None:
         return default
     try:
@@ -247,14 +284,14 @@ def _short_text(name: str, value: object) -> str | None:
     return value
 
 
-def _metadata(value: object) -> Mapping[str, Any]:
-    expected = f"expected a JSON object of at most {MAX_METADATA_BYTES} bytes"
+def _json_object(name: str, value: object, longest: int) -> Mapping[str, Any]:
+    expected = f"expected a JSON object of at most {longest} bytes"
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"metadata is a {type(value).__name__}: {expected}")
+        raise InvalidInput(f"{name} is a {type(value).__name__}: {expected}")
     try:
         size = len(orjson.dumps(dict(value)))
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise InvalidInput(f"metadata is not valid: {error}; {expected}") from error
-    if size > MAX_METADATA_BYTES:
-        raise InvalidInput(f"metadata has {size} bytes: {expected}")
+        raise InvalidInput(f"{name} is not valid: {error}; {expected}") from error
+    if size > longest:
+        raise InvalidInput(f"{name} has {size} bytes: {expected}")
     return dict(value)

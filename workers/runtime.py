@@ -36,9 +36,11 @@ from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
+from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.loop_thread import LoopThread
+from workers.upkeep.self_check import SelfCheck
 from workers.upkeep.sweeper import Sweeper
 from workers.upkeep.tool_places import ToolPlaces
 from workers.work.kinds import make_works
@@ -110,9 +112,11 @@ class Runtime:
         self._events = EventLog(store, self.supervisor)
         self._gate = self._make_gate()
         self._heartbeat = self._make_heartbeat()
+        self.self_check = SelfCheck(settings, agents, self._loop.loop, supervisor=self.supervisor)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
         self.isolation = self._make_isolation()
+        self._hooks = self._make_hooks()
         works = make_works(settings, agents, store, dispatcher, self._gate)
         writer = TurnWriter(events=self._events, outage=self.outage)
         self._claimer = self._make_claimer(works)
@@ -136,7 +140,7 @@ class Runtime:
     def _make_gate(self) -> ProviderGate:
         settings = self._settings
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
-        return ProviderGate(traffic, settings.provider_limits)
+        return ProviderGate(traffic, settings.provider_limits, parks=not settings.eager)
 
     def _make_sweeper(self) -> Sweeper:
         return Sweeper(
@@ -156,6 +160,16 @@ class Runtime:
             threads=self.threads,
             outage=self.outage,
             service=self.supervisor.watched("agentapi-isolation"),
+        )
+
+    def _make_hooks(self) -> CommittedHooks:
+        return CommittedHooks(
+            self._settings,
+            self.agents,
+            self._store.hooks,
+            self._loop.loop,
+            self.outage,
+            supervisor=self.supervisor,
         )
 
     def _make_claimer(self, works: Works) -> TurnClaimer:
@@ -199,6 +213,7 @@ class Runtime:
             writer=writer,
             running=self.running,
             outage=self.outage,
+            ended=self._hooks.look,
         )
 
     def _probes(self) -> list[Probe]:
@@ -234,6 +249,8 @@ class Runtime:
             self._owner = owner
             self._loop.start()
             self._events.start()
+            if not self._runs_one_turn:
+                self._hooks.start(looks=not self._settings.eager)
             if not self._settings.eager:
                 self._heartbeat.start()
                 self.liveness.start()
@@ -242,6 +259,7 @@ class Runtime:
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
+                self.self_check.start()
             self._started = True
         agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -315,10 +333,11 @@ class Runtime:
             self.wake_consumer()
 
     def carry_out_errands(self) -> None:
-        """Carry out overdue errands, as the sweep would: eager mode has none."""
+        """Carry out overdue errands and call hooks, as threads would: eager mode has none."""
         while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
             for errand in errands:
                 self._errands.carry_out(errand)
+        self._hooks.catch_up()
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
         """Begin the shutdown that a signal asks for.
@@ -387,8 +406,10 @@ class Runtime:
             return
         self.sweeper.stop()
         self.drain()
+        self._hooks.stop()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
+        self.self_check.stop()
         self.liveness.stop()
         # Until here the leases of turns that were being closed were renewed.
         self._heartbeat.stop()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Generic, TypeGuard, cast
+from typing import Any, Generic, cast
 
 from agentapi.agents.context_type import ContextType, inherits
 from agentapi.agents.functions import (
@@ -18,8 +18,10 @@ from agentapi.agents.functions import (
     check_tool_contexts,
 )
 from agentapi.agents.hooks import HookChain
+from agentapi.agents.names import is_agent_name
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidAgent
@@ -30,12 +32,18 @@ from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+def check_patience(agent: str, patience: object) -> None:
+    """Check `Agent(patience=...)`.
 
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether `name` is a valid agent name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+    Raises:
+        InvalidAgent: It is not a number of seconds.
+    """
+    number = isinstance(patience, int | float) and not isinstance(patience, bool)
+    if patience is not None and not (number and 0 <= cast("float", patience) < math.inf):
+        raise InvalidAgent(
+            f"agent {agent!r}: patience is {shown(patience)}, expected seconds, 0 or more"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,6 +65,9 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        patience: Seconds that a turn waits for a provider that is away; None for the setting.
+        on_incomplete: What a turn does with a reply that the model did not complete.
+        max_continuations: How often the model may continue a reply.
         accepts: What requests may decide; None for the setting.
         context: The type of what producers send as context; None for any JSON object.
         make_tools: Returns the tools of a turn instead of `tools`; None when they are the same
@@ -77,6 +88,9 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    patience: float | None = None
+    on_incomplete: OnIncomplete = OnIncomplete.ACCEPT
+    max_continuations: int = 5
     accepts: RequestPolicy | None = None
     context: ContextType[Any] | None = None
     make_tools: ToolsFunction[Any] | None = None
@@ -95,6 +109,12 @@ class AgentDefinition(Generic[OutputT]):
         if self.output_retries < 0:
             raise InvalidAgent(
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
+            )
+        check_patience(self.name, self.patience)
+        if self.max_continuations < 1:
+            raise InvalidAgent(
+                f"agent {self.name!r}: max_continuations is {self.max_continuations}, expected 1 "
+                "or more"
             )
         check_options(self.name, self.options, self.choices)
         check_prompt(self.name, self.system_prompt, self.context)
@@ -191,6 +211,21 @@ class DefinedAgent(Generic[OutputT, ContextT]):
     def name(self) -> str:
         """How producers ask for the agent."""
         return self.definition.name
+
+
+def on_incomplete_of(agent: str, value: object) -> OnIncomplete:
+    """Read `Agent(on_incomplete=...)`.
+
+    Raises:
+        InvalidAgent: It is not one of the policies.
+    """
+    try:
+        return OnIncomplete(value)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(repr(policy.value) for policy in OnIncomplete)
+        raise InvalidAgent(
+            f"agent {agent!r}: on_incomplete is {shown(value)}, expected one of {known}"
+        ) from None
 
 
 def split_tools(

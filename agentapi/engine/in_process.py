@@ -12,9 +12,10 @@ from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import Message, UserMessage
 from agentapi.conversation.user_input import Content
+from agentapi.engine.fitting import Contexts
 from agentapi.engine.loop import History, TurnRun
-from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
@@ -66,6 +67,7 @@ class InProcessTurn:
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
         depth: How many turns are above it.
+        contexts: What the conversation has learned of its models' contexts.
     """
 
     agent: AgentDefinition
@@ -79,6 +81,7 @@ class InProcessTurn:
     budget: Limits | None = None
     spent_before: Spent = _NOTHING
     depth: int = 0
+    contexts: Contexts = field(default_factory=Contexts)
 
     async def run(self) -> Answer:
         """Run the turn until it ends; the turns that it delegates run side by side.
@@ -107,13 +110,16 @@ class InProcessTurn:
         self, progress: TurnProgress, book: CallBook, agents: dict[str, AgentDefinition]
     ) -> TurnResult | Suspension:
         settings = self.settings
+        self.contexts.sizes = settings.models
         run = TurnRun(
             agent=self.agent,
             history=replace(self.history, blobs=self._fetch),
             progress=progress,
             context=self.context,
             log=self.log,
-            connect=partial(chain_of, gate=local_gate(settings.provider_limits)),
+            connect=partial(
+                chain_of, gate=local_gate(settings.provider_limits), contexts=self.contexts
+            ),
             stream=self.stream,
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,
@@ -180,6 +186,7 @@ class InProcessTurn:
             text=result.text,
             usage=result.usage,
             steps=answer.spent.steps,
+            finish_reason=result.finish_reason,
         )
 
     def _child(self, child: ChildTurn, agent: AgentDefinition) -> InProcessTurn:

@@ -21,11 +21,21 @@ class AgentRequest:
     Attributes:
         sampling: Passed on to the providers.
         reply: The form of the reply; None for any text.
+        bare: Whether the model gets no tools.
+        policy: The policy that was applied here; None if nothing was to be decided.
     """
 
     sampling: Sampling = NO_SAMPLING
     reply: ReplyFormat | None = None
+    bare: bool = False
+    policy: RequestPolicy | None = None
     _options: RequestOptions | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the request's instructions take the place of the agent's own."""
+        options = self._options
+        return options is not None and options.replace and options.instructions is not None
 
     def prompt(self, own: str) -> str:
         """The system prompt.
@@ -36,7 +46,7 @@ class AgentRequest:
         options = self._options
         if options is None:
             return own
-        first = "" if options.replace and options.instructions is not None else own
+        first = "" if self.replaces else own
         wanted = options.output is not None and options.output.schema is None
         parts = (first, options.instructions or "", _ANY_OBJECT if wanted else "")
         return "\n\n".join(part for part in parts if part)
@@ -56,8 +66,12 @@ class Requested:
     agent: str = ""
     default: RequestPolicy = field(default=DEFAULT_POLICY)
 
-    def of(self, agent: AgentDefinition) -> AgentRequest:
+    def of(self, agent: AgentDefinition, before: RequestPolicy | None = None) -> AgentRequest:
         """What the request means for an agent.
+
+        Args:
+            agent: The agent.
+            before: The policy that an earlier attempt of the turn applied.
 
         Raises:
             RequestRefused: The agent does not let requests decide that.
@@ -66,14 +80,16 @@ class Requested:
         options = self.options
         if options is None:
             return AgentRequest(reply=reply_format(agent.output, None))
-        policy = agent.accepts or self.default
-        if agent.name != self.agent:
-            options = grant(options, yielding(policy), agent.name).options
-        elif not options.decided:
-            options = grant(options, policy, agent.name).options
+        named = agent.name == self.agent
+        policy = None if named and options.decided else before or agent.accepts or self.default
+        if policy is not None:
+            applied = policy if named else yielding(policy)
+            options = grant(options, applied, agent.name).options
         return AgentRequest(
             sampling=options.sampling,
-            reply=reply_format(agent.output, options.output),
+            reply=reply_format(None if options.bare else agent.output, options.output),
+            bare=options.bare,
+            policy=policy,
             _options=options,
         )
 

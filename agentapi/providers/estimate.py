@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import BYTES_PER_TOKEN, estimate_tokens
-from agentapi.providers.base import ToolSpec
+from agentapi.providers.base import ModelRequest, ToolSpec
+
+_BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
+
+
+def output_bound(options: Mapping[str, Any]) -> int | None:
+    """How many tokens the options of a request allow for the reply; None if they do not say."""
+    for name in _BOUNDS:
+        if type(value := options.get(name)) is int and value > 0:
+            return value
+    return None
+
+
+def reply_bound(request: ModelRequest) -> int | None:
+    """How many tokens a request allows for the reply; None if it does not say."""
+    bounds = output_bound(request.options), request.sampling.max_output_tokens
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def calibrated(counted: int, estimate: int) -> float | None:
+    """The provider's count of tokens divided by our estimate; None without a count.
+
+    Bounded, so that one odd count of a provider does not distort all later windows.
+    """
+    if not counted or not estimate:
+        return None
+    return min(max(counted / estimate, 0.25), 4.0)
 
 
 def estimate_request(

@@ -6,6 +6,7 @@ change them together. Redis Cluster is not supported.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agentapi.ids import partition_of, partition_of_turn
@@ -84,6 +85,31 @@ def claimed_key(partition: int) -> str:
     return f"agentapi:{{{partition:03d}}}:claimed"
 
 
+def list_keys(partition: int, names: Iterable[str]) -> list[str]:
+    """Names of some of a partition's lists of turns or conversations."""
+    return [f"agentapi:{{{partition:03d}}}:list:{name}" for name in names]
+
+
+def ends_key(partition: int) -> str:
+    """Name of the stream of a partition's ended turns."""
+    return f"agentapi:{{{partition:03d}}}:ends"
+
+
+def untold_key(partition: int) -> str:
+    """Name of the index of a partition's ends that hooks are to be told of."""
+    return f"agentapi:{{{partition:03d}}}:untold"
+
+
+def hooked_key(partition: int, agent: str) -> str:
+    """Name of the key that says that workers have a hook for the ends of an agent's turns."""
+    return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
+
+
+def waiting_key(partition: int, provider: str) -> str:
+    """Name of the set of a partition's conversations that wait for a provider."""
+    return f"agentapi:{{{partition:03d}}}:waiting:{provider}"
+
+
 def due_key_of_turn(turn_id: str) -> str:
     """Name of the due index of a turn's partition."""
     return due_key(partition_of_turn(turn_id))
@@ -94,6 +120,9 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 
 ELECTION_KEY = "agentapi:{sweeper}"
 """The worker that sweeps; one for the fleet, not for each partition."""
+
+QUEUES_KEY = f"{ELECTION_KEY}:queues"
+"""The fleet's number of queues."""
 
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
 """When the last complete sweep ended."""

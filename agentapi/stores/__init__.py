@@ -1,50 +1,70 @@
 """Stores of turns and conversations: the protocols, and both implementations."""
 
-from agentapi.stores.answers import (
-    Accepted,
-    Cancellation,
-    CancelOutcome,
-    Claim,
-    ClaimCause,
-    Election,
-    Ending,
-    NewEvent,
-    Perished,
-    Refusal,
-    RefusalReason,
-    Refused,
-    Renewal,
-    Unreadable,
-)
-from agentapi.stores.backlog import Backlog, BacklogStore
-from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
-from agentapi.stores.conversations import (
-    ConversationRecord,
-    ConversationStore,
-    Dropped,
-    ForgottenTurn,
-    Fork,
-    OpenConversation,
-    Page,
-    Place,
-    Reading,
-    Search,
-    SearchOn,
-    StoredMessage,
-    Unended,
-)
-from agentapi.stores.in_memory.store import InMemoryTurnStore
-from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.protocol import (
-    HistoryStore,
-    ProducerStore,
-    SweepStore,
-    TurnStore,
-    WorkerStore,
-)
-from agentapi.stores.redis.store import RedisTurnStore
+from typing import TYPE_CHECKING
+
+from agentapi.lazy import lazily
+
+if TYPE_CHECKING:
+    from agentapi.stores.answers import (
+        Accepted,
+        Cancellation,
+        CancelOutcome,
+        Claim,
+        ClaimCause,
+        Election,
+        Ending,
+        NewEvent,
+        Perished,
+        Refusal,
+        RefusalReason,
+        Refused,
+        Renewal,
+        Unreadable,
+    )
+    from agentapi.stores.backlog import Backlog, BacklogStore
+    from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
+    from agentapi.stores.conversations import (
+        ConversationRecord,
+        ConversationStore,
+        Dropped,
+        ForgottenTurn,
+        Fork,
+        OpenConversation,
+        Page,
+        Place,
+        Reading,
+        Search,
+        SearchOn,
+        StoredMessage,
+        Unended,
+    )
+    from agentapi.stores.in_memory.store import InMemoryTurnStore
+    from agentapi.stores.lease import Lease, Wakeup
+    from agentapi.stores.lists import (
+        FROM_START,
+        MAX_PAGE,
+        ConversationQuery,
+        ConversationSummary,
+        Ends,
+        ListStore,
+        Paged,
+        TurnEnd,
+        TurnQuery,
+        TurnSummary,
+    )
+    from agentapi.stores.protocol import (
+        HistoryStore,
+        ProducerStore,
+        SweepStore,
+        TurnStore,
+        WorkerStore,
+    )
+    from agentapi.stores.redis.store import RedisTurnStore
+    from agentapi.stores.telling import HookStore, Telling, UntoldEnd
 
 __all__ = [
+    "FROM_START",
+    "MAX_PAGE",
     "Accepted",
     "Backlog",
     "BacklogStore",
@@ -53,21 +73,27 @@ __all__ = [
     "Cancellation",
     "Claim",
     "ClaimCause",
+    "ConversationQuery",
     "ConversationRecord",
     "ConversationStore",
+    "ConversationSummary",
     "Dropped",
     "Election",
     "Ending",
+    "Ends",
     "Errand",
     "ErrandKind",
     "ForgottenTurn",
     "Fork",
     "HistoryStore",
+    "HookStore",
     "InMemoryTurnStore",
     "Lease",
+    "ListStore",
     "NewEvent",
     "OpenConversation",
     "Page",
+    "Paged",
     "Perished",
     "Place",
     "ProducerStore",
@@ -82,9 +108,91 @@ __all__ = [
     "StoredMessage",
     "Suspended",
     "SweepStore",
+    "Telling",
+    "TurnEnd",
+    "TurnQuery",
     "TurnStore",
+    "TurnSummary",
     "Unended",
     "Unreadable",
+    "UntoldEnd",
     "Wakeup",
     "WorkerStore",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "agentapi.stores.answers": (
+            "Accepted",
+            "CancelOutcome",
+            "Cancellation",
+            "Claim",
+            "ClaimCause",
+            "Election",
+            "Ending",
+            "NewEvent",
+            "Perished",
+            "Refusal",
+            "RefusalReason",
+            "Refused",
+            "Renewal",
+            "Unreadable",
+        ),
+        "agentapi.stores.backlog": (
+            "Backlog",
+            "BacklogStore",
+        ),
+        "agentapi.stores.calls": (
+            "CallStore",
+            "Errand",
+            "ErrandKind",
+            "Suspended",
+        ),
+        "agentapi.stores.conversations": (
+            "ConversationRecord",
+            "ConversationStore",
+            "Dropped",
+            "ForgottenTurn",
+            "Fork",
+            "OpenConversation",
+            "Page",
+            "Place",
+            "Reading",
+            "Search",
+            "SearchOn",
+            "StoredMessage",
+            "Unended",
+        ),
+        "agentapi.stores.in_memory.store": ("InMemoryTurnStore",),
+        "agentapi.stores.lease": (
+            "Lease",
+            "Wakeup",
+        ),
+        "agentapi.stores.lists": (
+            "FROM_START",
+            "MAX_PAGE",
+            "ConversationQuery",
+            "ConversationSummary",
+            "Ends",
+            "ListStore",
+            "Paged",
+            "TurnEnd",
+            "TurnQuery",
+            "TurnSummary",
+        ),
+        "agentapi.stores.protocol": (
+            "HistoryStore",
+            "ProducerStore",
+            "SweepStore",
+            "TurnStore",
+            "WorkerStore",
+        ),
+        "agentapi.stores.redis.store": ("RedisTurnStore",),
+        "agentapi.stores.telling": (
+            "HookStore",
+            "Telling",
+            "UntoldEnd",
+        ),
+    },
+)

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from agentapi.conversation.compaction import Summary
-from agentapi.conversation.messages import Message, Usage
+from agentapi.conversation.finish import FinishReason
+from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
@@ -24,8 +25,16 @@ from agentapi.turns.budget import Spent
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
 
+NEW_FLEET: Final = 10.0
+"""Seconds after a worker's start in which it may not have been elected yet."""
+
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
+
+ROUSED_A_SECOND: Final = 50
+LONGEST_ROUSE: Final = 30.0
+"""How many of the turns that waited for a provider wake in a second when it is back, and in how
+many seconds they all wake, however many they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +78,8 @@ class Claim:
         spent: What the conversation's turns have spent.
         summary: The summary of the conversation's beginning, and the number of all messages.
         calibration: How many tokens the provider counts for one estimated token.
+        contexts: How many tokens models accept, as the conversation has learned; by
+            ``provider:model``.
         now: The store's time.
         cause: Why it was claimed; None when this answer repeats an earlier one.
         waited: Seconds for which the turn could have run before; None like `cause`.
@@ -83,6 +94,7 @@ class Claim:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
     # Not compared: they are for metrics, and a repeat does not know them.
     cause: ClaimCause | None = field(default=None, compare=False)
@@ -149,15 +161,18 @@ class Ending:
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
         messages: What enters the history, all together. For a turn without a reply, they enter only
-            if its `on_abort` is ``keep`` when it ends.
+            if its `on_abort`, or for a failed one its `on_failure`, is ``keep`` when it ends.
         usage: Tokens of the recorded steps of all attempts.
         steps: Number of model responses and tool results.
         spent: What counts towards the conversation's limits, child turns included.
         calibration: How many tokens the provider counted for one estimated token, if it did.
+        contexts: What the conversation has learned of its models' contexts; None for no change.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
         structured: Whether the reply is JSON of the agent's `output_type`.
+        refused: Whether the turn's own messages are at fault. Then they enter the history only if
+            `on_abort` is ``keep``, whatever `on_failure` is.
     """
 
     status: TurnStatus
@@ -166,10 +181,19 @@ class Ending:
     steps: int = 0
     spent: Spent = field(default_factory=Spent)
     calibration: float | None = None
+    contexts: Mapping[str, int] | None = None
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False
     structured: bool = False
+    refused: bool = False
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, for `COMPLETED` with a reply."""
+        last = self.messages[-1] if self.messages else None
+        replied = self.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+        return last.finish_reason if replied else None  # type: ignore[union-attr]
 
 
 class CancelOutcome(StrEnum):

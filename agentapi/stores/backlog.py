@@ -18,8 +18,8 @@ class Backlog:
     Attributes:
         ready: How many could run and have no worker, by partition.
         running: How many have a worker.
-        parked: How many wait without a worker, by what for: ``provider``, ``approval``,
-            ``children``, or ``other``.
+        parked: How many wait without a worker, by what for: ``provider``,
+            ``tool_server``, ``approval``, ``children``, or ``other``.
         oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
     """
 

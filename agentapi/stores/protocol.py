@@ -29,6 +29,8 @@ from agentapi.stores.backlog import BacklogStore
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.lists import ListStore
+from agentapi.stores.telling import HookStore
 from agentapi.turns import (
     Event,
     NewTurn,
@@ -60,6 +62,8 @@ class ProducerStore(Protocol):
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step.
 
+        Messages that it left in the history are taken out of it.
+
         Args:
             turn_id: The turn.
             operation: The caller's name for this call; a repeat with the same name does nothing.
@@ -69,7 +73,7 @@ class ProducerStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
-            TurnNotRetryable: It has not failed, or left its messages in the history.
+            TurnNotRetryable: It has not failed.
             ConversationBusy: The inbox is full.
             TenantMismatch: The conversation was forgotten, and begun again by another tenant.
         """
@@ -167,7 +171,17 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         """Let the turn wait without a worker.
 
         Args:
@@ -175,7 +189,9 @@ class WorkerStore(Protocol):
             delay: Seconds until the sweep dispatches the turn.
             failures: How often the model call that it waits for has failed.
             steps: Number of recorded steps, which identifies that call.
-            reason: A short word for the turn's event.
+            reason: What kind of thing it waits for, a `WaitKind`; also told by the turn's event.
+            names: Names of what it waits for. After a failure, `rouse` wakes it by them.
+            lasted: Seconds since the first of the failures; None without one.
 
         Returns:
             Whether it is parked; false when somebody asked to cancel it.
@@ -248,6 +264,18 @@ class SweepStore(Protocol):
         """Seconds since the end of the last complete sweep; None before the first."""
         ...
 
+    def agree(self, queues: int) -> int:
+        """Record the number of queues when a worker starts, unless other workers have another.
+
+        Args:
+            queues: This worker's number.
+
+        Returns:
+            The fleet's number. It changes only while no worker is elected to sweep and none has
+            started in the last `NEW_FLEET` seconds.
+        """
+        ...
+
     def resign(self, candidate: str) -> None:
         """Stop being the sweeper, so that another worker need not wait for the election to end."""
         ...
@@ -281,6 +309,17 @@ class SweepStore(Protocol):
                 entry when the queue is empty. A wake-up that was sent less than a second before
                 that point, or after it, is taken to be in the queue for up to `LONGEST_IN_LINE`
                 seconds.
+        """
+        ...
+
+    def rouse(self, provider: str) -> int:
+        """Wake the parked turns that wait for a provider, because it is back.
+
+        They wake one after the other, `ROUSED_A_SECOND` of them in a second, or all of them within
+        `LONGEST_ROUSE` seconds.
+
+        Returns:
+            How many were woken.
         """
         ...
 
@@ -336,9 +375,13 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogSto
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
+        hooks: Ends that hooks are to be told of.
+        lists: Lists of turns and conversations, and the ends of turns.
     """
 
     conversations: ConversationStore
+    hooks: HookStore
+    lists: ListStore
 
     def check_protocol(self) -> None:
         """Check that this release may work beside those that use the store already.

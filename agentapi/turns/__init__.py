@@ -29,6 +29,7 @@ from agentapi.turns.model import (
 from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
 from agentapi.turns.request_policy import RequestPolicy, RequestRefused
 from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
+from agentapi.turns.waiting import WaitingFor, WaitKind
 
 __all__ = [
     "TERMINAL",
@@ -61,6 +62,8 @@ __all__ = [
     "TurnSpec",
     "TurnStatus",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     "step_from_json",
     "step_to_json",
 ]

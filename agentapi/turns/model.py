@@ -9,10 +9,12 @@ from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
-from agentapi.conversation.messages import Attachment, Message, Usage
+from agentapi.conversation.finish import FinishReason
+from agentapi.conversation.messages import AssistantMessage, Attachment, Message, Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.request_options import RequestOptions
+from agentapi.turns.waiting import WaitingFor
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -49,10 +51,23 @@ follows `FAILED` at a retry, and `FAILED` follows `QUEUED` when a deadline passe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnError:
-    """Why a turn failed: the error's stable `code` and its text."""
+    """Why a turn failed.
+
+    Attributes:
+        code: The error's stable name.
+        message: Its text.
+        status: HTTP status of the provider that refused; None when it was not asked, did not
+            answer, or is not at fault.
+    """
 
     code: str
     message: str
+    status: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as it is stored and sent; a status that is not known is left out."""
+        data: dict[str, Any] = {"code": self.code, "message": self.message}
+        return data if self.status is None else {**data, "status": self.status}
 
 
 class OnBusy(StrEnum):
@@ -71,7 +86,10 @@ class OnBusy(StrEnum):
 
 
 class OnAbort(StrEnum):
-    """What a turn that is cancelled or fails leaves in the history."""
+    """What a turn that is cancelled or fails leaves in the history.
+
+    Without a choice, a turn that fails keeps its messages, and one that is cancelled drops them.
+    """
 
     DROP = "drop"
     """Nothing."""
@@ -90,7 +108,10 @@ class TurnSpec:
         kind: What a worker does for it.
         metadata: The caller's own JSON object, given back unchanged.
         stream: Whether the reply's text goes to the turn's events as it arrives.
-        on_abort: What the turn leaves in the history when it is cancelled or fails.
+        on_abort: What the turn leaves in the history when it is cancelled, and when it fails too
+            unless `on_failure` says otherwise.
+        on_failure: What it leaves when it fails. What was refused itself (by the provider or by a
+            hook) is kept only if `on_abort` is ``keep``: it would make later turns fail too.
         deadline_at: When it must have ended, with all that it delegates, by the store's clock.
         parent_id: The turn that waits for this one's reply.
         depth: How many turns are above it.
@@ -110,6 +131,7 @@ class TurnSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
     on_abort: OnAbort = OnAbort.DROP
+    on_failure: OnAbort | None = None
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0
@@ -158,6 +180,8 @@ class Turn(TurnSpec):
         failures: How often the current model call failed with errors worth a retry.
         worker: The worker that claimed it last.
         wakes_at: While it is parked, when it continues unless something wakes it before.
+        waiting_for: The provider or server of tools that it waits for, until the call that failed
+            has succeeded. None for a turn that waits for a decision or for other turns.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -177,6 +201,7 @@ class Turn(TurnSpec):
     failures: int = 0
     worker: str | None = None
     wakes_at: float | None = None
+    waiting_for: WaitingFor | None = None
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     text: str | None = None
@@ -189,6 +214,12 @@ class Turn(TurnSpec):
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, once completed; None before, and for turns without a reply."""
+        last = self.messages[-1] if self.messages else None
+        return last.finish_reason if isinstance(last, AssistantMessage) else None
 
     @classmethod
     def accepted(cls, spec: TurnSpec, *, deadline_at: float | None, now: float) -> Turn:
@@ -215,7 +246,9 @@ class TurnResult(Generic[OutputT]):
         steps: Model responses and tool results.
         agent: Name of the agent that replied; another one than was asked after a handoff.
         output: The reply as the agent's `output_type`; plain JSON where the type is not known;
-            None for agents without one.
+            None for agents without one, and for a reply that is a refusal or was filtered.
+        finish_reason: Why the model stopped: `STOP` for a complete reply. See
+            `Agent(on_incomplete=...)`.
     """
 
     text: str
@@ -224,6 +257,7 @@ class TurnResult(Generic[OutputT]):
     steps: int
     agent: str = ""
     output: OutputT | None = None
+    finish_reason: FinishReason = FinishReason.STOP
 
 
 class EventType(StrEnum):
@@ -232,15 +266,16 @@ class EventType(StrEnum):
     STARTED = "started"
     """A worker claimed the turn [attempt, worker]."""
     DELTA = "delta"
-    """A piece of the reply's text [text]."""
+    """A piece of the reply's text [text, and whether it is a refusal]."""
     RESET = "reset"
     """Text streamed since the last step will be produced again [attempt]."""
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
-    response the model, and whether it was rejected]."""
+    response the model, whether it was rejected, and the finish reason of one that was not complete.
+    A reply with the finish reason ``length`` goes on in the next step]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
-    ids and tools]."""
+    ids and tools; for a provider or server of tools its names in waits_for, and failures]."""
     DECIDED = "decided"
     """Somebody decided about a call [call, verdict]."""
     REPLIED = "replied"
@@ -250,8 +285,11 @@ class EventType(StrEnum):
     UNKNOWN = "unknown"
     """A newer release wrote it; this one knows only its number. The turn continues [type]."""
     COMPLETED = "completed"
+    """The turn has a reply [steps, tokens; its finish reason unless that is ``stop``]."""
     FAILED = "failed"
+    """The turn ended without a reply [code, message]."""
     CANCELLED = "cancelled"
+    """Somebody cancelled the turn."""
 
     @property
     def ends(self) -> bool:

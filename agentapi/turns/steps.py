@@ -10,6 +10,7 @@ import orjson
 
 from agentapi.conversation.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
+from agentapi.turns.request_policy import RequestPolicy
 
 _REMEDY: Final = "enqueue the message again as a new turn"
 
@@ -22,18 +23,24 @@ class ModelStep:
         held: Ids of calls that wait for approval.
         rejected: What the model is told when its reply was rejected and it is asked again; neither
             the reply nor this text enters the history.
+        continued: Whether the step before was cut off, and this message begins with its text. It
+            takes the place of that step's message.
         prompt: What the agent's prompt function returned for this turn. Only in the first recorded
             step of an agent whose `system_prompt` is a function.
         offered: Names of the tools and tool servers that the agent's tools function returned;
             None as `prompt`.
+        policy: What the agent let the turn's request decide, where the worker decided that. Only in
+            the first recorded step of the agent.
     """
 
     message: AssistantMessage
     usage: Usage = field(default_factory=Usage)
     held: tuple[str, ...] = ()
     rejected: str | None = None
+    continued: bool = False
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
+    policy: RequestPolicy | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -66,10 +73,14 @@ def step_to_json(step: Step) -> bytes:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
         data["rejected"] = step.rejected
+    if isinstance(step, ModelStep) and step.continued:
+        data["continued"] = True
     if isinstance(step, ModelStep) and step.prompt is not None:
         data["prompt"] = step.prompt
     if isinstance(step, ModelStep) and step.offered is not None:
         data["offered"] = step.offered
+    if isinstance(step, ModelStep) and step.policy is not None:
+        data["policy"] = step.policy
     if isinstance(step, ToolStep) and step.steps:
         data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
@@ -96,14 +107,17 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             held = tuple(value.get("held", ()))
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
-            offered = value.get("offered")
+            continued = bool(value.get("continued"))
+            offered, policy = value.get("offered"), value.get("policy")
             return ModelStep(
                 message=message,
                 usage=usage,
                 held=held,
                 rejected=rejected,
+                continued=continued,
                 prompt=some_text_in(value, "prompt"),
                 offered=None if offered is None else tuple(map(str, offered)),
+                policy=None if policy is None else record_of(RequestPolicy, policy),
             )
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))

@@ -15,6 +15,7 @@ _ITEM = re.compile(
     r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<position>\d{1,15}))_\w+",
     re.ASCII,
 )
+_CHAT = re.compile(r"chatcmpl-(\d{3})([0-9a-f]{32})")
 _RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})")
 
 
@@ -37,6 +38,26 @@ def turn_id_of(response: str) -> str:
     match = _RESPONSE.fullmatch(response)
     if match is None:
         raise NotFound(f"there is no response {response!r}", code="response_not_found")
+    return f"{match[1]}-{match[2]}"
+
+
+def turn_id_from(text: str) -> str:
+    """A turn's id, also where it is given as the id of a response or of a chat completion."""
+    match = _RESPONSE.fullmatch(text) or _CHAT.fullmatch(text)
+    return f"{match[1]}-{match[2]}" if match else text
+
+
+def turn_id_of_chat(completion: str) -> str:
+    """The id of a chat completion's turn.
+
+    Raises:
+        NotFound: The text is not the id of a chat completion.
+    """
+    match = _CHAT.fullmatch(completion)
+    if match is None:
+        raise NotFound(
+            f"there is no stored chat completion {completion!r}", code="chat_completion_not_found"
+        )
     return f"{match[1]}-{match[2]}"
 
 

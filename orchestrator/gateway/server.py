@@ -15,9 +15,11 @@ import uvicorn
 from agentapi.errors import ConfigurationError
 from agentapi.logs import line
 from agentapi.redis.aio import connect
+from agentapi.settings import warn_of_unknown_variables
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.http.authentication import Authenticator
 from orchestrator.gateway.http.connection_limits import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.http.cors import with_cors
 from orchestrator.gateway.http.middleware import RequestGate
 from orchestrator.gateway.http.request_body import BodyReader
 from orchestrator.gateway.services import Gateway
@@ -62,6 +64,7 @@ def serve(settings: GatewaySettings) -> None:
             connect although there are no keys.
         StoreUnavailable: Redis is out of reach, so whether there are keys is not known.
     """
+    warn_of_unknown_variables(type(settings), log)
     if not settings.is_loopback and not settings.gateway_require_keys:
         # Before the port is open: not one request may pass in between.
         asyncio.run(_refuse_without_keys(settings))
@@ -72,7 +75,10 @@ def serve(settings: GatewaySettings) -> None:
     listener = _listen(settings.gateway_host, settings.gateway_port)
     gateway: Gateway = app.state.gateway
     config = GuardedConfig(
-        RequestGate(app, Authenticator(gateway), BodyReader(settings)),
+        with_cors(
+            RequestGate(app, Authenticator(gateway), BodyReader(settings)),
+            settings.gateway_origins,
+        ),
         ConnectionLimits(
             connections=settings.gateway_connections,
             head=settings.gateway_header_timeout,

@@ -11,6 +11,7 @@ from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor, TaskService
 from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
+from orchestrator.ends import EndsBell
 from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
@@ -24,6 +25,7 @@ from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
 from orchestrator.gateway.tenants.rate_limit import RateLimiter
+from orchestrator.gateway.tenants.stored_chats import StoredChats
 from orchestrator.gateway.tenants.stream_slots import StreamSlots
 
 T = TypeVar("T")
@@ -65,12 +67,15 @@ class Gateway:
         self.orchestrator.follower = events
         self._call = BlockingCalls(THREADS, "agentapi-gateway")
         self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
+        self.bell = EndsBell(self.orchestrator.store.lists)
+        self.stopping = False
         self.keys = KeyStore(settings, self.redis)
         self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
         self.rate_limiter = RateLimiter(settings, self.redis)
         self.ledger = Ledger(settings, self.redis)
+        self.stored_chats = StoredChats(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self.census = WorkerCensus(settings)
@@ -94,6 +99,7 @@ class Gateway:
 
     def stop_streams(self) -> None:
         """End every wait, and every stream with a place to resume from."""
+        self.stopping = True
         self.follower.stop()
 
     async def aclose(self) -> None:
@@ -109,4 +115,5 @@ class Gateway:
         # In a thread, before the threads end: it waits for the follower's read to end.
         await self.call(lambda orchestrator: orchestrator.close())
         self._call.close()
+        self.bell.close()
         await self.redis.aclose()

@@ -9,6 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.gateway.conftest import Served
+
 IGNORED = "x-agentapi-ignored"
 USER: Any = {"role": "user", "content": "hi"}
 
@@ -214,11 +216,11 @@ def test_a_requested_schema_is_asked_of_the_model_and_checked(client: openai.Ope
     schema: Any = {"type": "json_schema", "name": "Answer", "schema": Answer.model_json_schema()}
     mended = client.responses.create(model="tools", input=wrong, text={"format": schema})
     assert isinstance(Answer.model_validate_json(mended.output_text).answer, str)
-    failed = client.responses.create(model="strict", input=wrong, text={"format": schema})
-    assert failed.status == "failed"
-    assert failed.error is not None
-    assert "answer: the value is not of type" in failed.error.message
-    assert "private" not in failed.error.message
+    with pytest.raises(openai.InternalServerError) as failed:
+        client.responses.create(model="strict", input=wrong, text={"format": schema})
+    assert (failed.value.status_code, failed.value.code) == (502, "invalid_output")
+    assert "answer: the value is not of type" in failed.value.message
+    assert "private" not in failed.value.message
     with client.chat.completions.stream(
         model="tools", messages=given, response_format=Answer
     ) as stream:
@@ -287,3 +289,59 @@ def test_a_key_with_another_request_is_refused(client: openai.OpenAI) -> None:
     assert caught.value.code == "idempotency_key_reused"
     with pytest.raises(openai.UnprocessableEntityError):
         client.responses.create(model="open", input="ho", extra_headers=headers)
+
+
+def test_stored_chat_completions(served: Served) -> None:
+    def make(client: openai.OpenAI, text: str, model: str = "tools", **more: Any) -> str:
+        messages: Any = [
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "second"},
+            {"role": "user", "content": text},
+        ]
+        return str(client.chat.completions.create(model=model, messages=messages, **more).id)
+
+    with served.openai(served.evil) as client, served.openai() as other:
+        ids = [
+            make(client, f"number {n}", store=True, metadata={"odd": str(n % 2)}) for n in range(5)
+        ]
+        open_id = make(client, "hi", model="open", store=True)
+        unlisted = make(client, "hi")
+        make(client, "hi", store=False)
+        listed = [chat.id for chat in client.chat.completions.list(limit=2)]
+        assert listed == [*ids, open_id]
+        newest = client.chat.completions.list(limit=3, order="desc")
+        assert [chat.id for chat in newest.data] == [open_id, *ids[:2:-1]]
+        odd = client.chat.completions.list(metadata={"odd": "1"})
+        assert [chat.id for chat in odd.data] == ids[1::2]
+        assert [c.id for c in client.chat.completions.list(model="open").data] == [open_id]
+        chat = client.chat.completions.retrieve(ids[0])
+        assert chat.choices[0].message.content == "You said: number 0"
+        assert chat.to_dict()["metadata"] == {"odd": "0"}
+        for hidden in (unlisted, "chatcmpl-none"):
+            with pytest.raises(openai.NotFoundError, match="no stored chat completion"):
+                client.chat.completions.retrieve(hidden)
+        with pytest.raises(openai.NotFoundError):
+            other.chat.completions.retrieve(ids[0])
+        assert [chat.id for chat in other.chat.completions.list() if chat.id in ids] == []
+        assert client.chat.completions.delete(ids[0]).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.retrieve(ids[0])
+        assert [chat.id for chat in client.chat.completions.list()] == [*ids[1:], open_id]
+        # OpenAI's own type knows messages of the assistant only, so this client is not strict.
+    with served.openai(served.evil, _strict_response_validation=False) as loose:
+        said = loose.chat.completions.messages.list(ids[1], limit=2)
+        assert [message.content for message in said] == ["first", "second", "number 1"]
+
+
+def test_streams_name_what_is_ignored(client: openai.OpenAI) -> None:
+    raw = client.responses.with_raw_response.create(
+        model="deaf", input="hi", stream=True, instructions="x"
+    )
+    assert raw.headers[IGNORED] == "instructions"
+    assert list(raw.parse())[-1].type == "response.completed"
+    chunks = client.chat.completions.with_raw_response.create(
+        model="deaf", messages=[USER], stream=True, temperature=0.1
+    )
+    assert chunks.headers[IGNORED] == "temperature"
+    assert chunks.headers["x-response-id"].startswith("resp_")
+    assert [chunk.choices[0].finish_reason for chunk in chunks.parse()][-1] == "stop"

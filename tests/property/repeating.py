@@ -39,7 +39,7 @@ READS: Final = frozenset(
         "history",
     }
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
-    | {"turn"}
+    | {"turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -47,8 +47,8 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten"})
-"""They answer with what this very call found to do."""
+COUNTS: Final = frozenset({"hasten", "list", "rouse"})
+"""They answer with what this very call found to do, or how many entries it looked at."""
 
 
 class Clock:
@@ -218,6 +218,8 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
                 read.hgetall(key)
             case b"list":
                 read.lrange(key, 0, -1)
+            case b"set":
+                read.smembers(key)
             case b"zset":
                 read.zrange(key, 0, -1, withscores=True)
             case b"stream":
@@ -237,6 +239,8 @@ class RepeatingStore:
         self._clock = clock
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
+            self.lists = store.lists
+            self.hooks = RepeatingStore(store.hooks, state, clock, repeats)
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
@@ -320,7 +324,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations):
+    for part in (store.calls, store.conversations, store.lists, store.hooks):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

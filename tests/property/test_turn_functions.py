@@ -185,7 +185,7 @@ class Journal:
             self.world.recorded.append((self.world.shown[-1].agent, step))
         self.life.point()
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""
 
     async def reset(self) -> None:

@@ -29,8 +29,10 @@ class _Pending:
 
     def add(self, kind: EventType, data: Mapping[str, Any]) -> None:
         last = self.events[-1] if self.events else None
-        if kind is EventType.DELTA and last is not None and last.type is EventType.DELTA:
-            self.events[-1] = NewEvent(type=kind, data={"text": last.data["text"] + data["text"]})
+        joins = kind is EventType.DELTA and last is not None and last.type is kind
+        if last is not None and joins and last.data.keys() == data.keys():
+            text = last.data["text"] + data["text"]
+            self.events[-1] = NewEvent(type=kind, data={**data, "text": text})
         else:
             self.events.append(NewEvent(type=kind, data=data))
 

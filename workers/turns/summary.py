@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.signals import LeaseLost
@@ -39,7 +40,15 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
     }
     if ending.error is not None:
         summary["error"] = ending.error.code
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        summary["finish_reason"] = reason.value
     return summary
+
+
+def failure(turn: Turn, ending: Ending) -> dict[str, str]:
+    """What the log says of a turn that failed: its code, and what to do."""
+    code = ending.error.code if ending.error else ""
+    return {"error": code, "retry_with": f"agentapi retry {turn.turn_id}"}
 
 
 def lease_lost(lease: Lease, attempt: int) -> Summary:

@@ -67,6 +67,7 @@ class InMemoryCalls(CallStore):
             turn,
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
+            waiting_for=None,
             parks=turn.parks + 1,
         )
         self._state.emit(entry, EventType.PARKED, held_event(held))
@@ -109,6 +110,7 @@ class InMemoryCalls(CallStore):
                     arguments=question.arguments,
                     expires_at=calls.expires.get(question.call_id),
                     default=question.default,
+                    schema=question.schema,
                 )
                 for question in calls.questions.values()
                 if question.call_id not in calls.decisions and not turn.status.ended

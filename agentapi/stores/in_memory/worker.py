@@ -28,7 +28,7 @@ from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
-from agentapi.turns import EventType, OnAbort, Step, TurnStatus
+from agentapi.turns import EventType, OnAbort, Step, TurnStatus, WaitingFor, WaitKind
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -90,6 +90,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 spent=conversation.spent,
                 summary=conversation.summary_now(),
                 calibration=conversation.calibration,
+                contexts=conversation.contexts,
                 now=now,
                 cause=cause,
                 waited=waited,
@@ -123,10 +124,12 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         attempt = entry.turn.attempt + 1
         entry.dispatches, entry.ready = 0, None
         same_call = entry.failures_at == len(entry.steps)
+        waits = entry.turn.waiting_for if same_call else None
         entry.turn = replace(
             entry.turn,
             status=TurnStatus.RUNNING,
             wakes_at=None,
+            waiting_for=waits and replace(waits, next_try_at=None),
             failures=entry.turn.failures if same_call else 0,
             attempt=attempt,
             worker=owner,
@@ -142,7 +145,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 raise behind(lease, index, len(entry.steps))
             if index == len(entry.steps):
                 entry.steps.append(step)
-                entry.turn = replace(entry.turn, steps=index + 1)
+                entry.turn = replace(entry.turn, steps=index + 1, waiting_for=None)
                 self._state.emit(entry, EventType.STEP, step_event(index, step))
             return entry.turn.cancel_requested
 
@@ -154,7 +157,10 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
-            keeps = (completed or entry.turn.on_abort is OnAbort.KEEP) and entry.turn.stored
+            leaves_by = entry.turn.on_abort
+            if ending.status is TurnStatus.FAILED and not ending.refused:
+                leaves_by = entry.turn.on_failure or leaves_by
+            keeps = (completed or leaves_by is OnAbort.KEEP) and entry.turn.stored
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)
@@ -166,7 +172,11 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 entry.counted = ending.spent
             if ending.calibration is not None:
                 conversation.calibration = ending.calibration
+            if ending.contexts is not None and same_history:
+                conversation.contexts = dict(ending.contexts)
             conversation.lease = None
+            conversation.updated_at = self._state.now()
+            conversation.turns += 1
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
             replied = completed and isinstance(last, AssistantMessage)
@@ -208,7 +218,17 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             )
 
     @override
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         with self._state.changed:
             entry = self._state.entry(lease)
             if entry.parked == lease.fence:
@@ -216,18 +236,30 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
                 return False
-            deadline = entry.turn.deadline_at
-            wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
+            deadline, now = entry.turn.deadline_at, self._state.now()
+            wake = min(now + delay, math.inf if deadline is None else deadline)
             conversation.lease, conversation.due = None, wake
             entry.parked, entry.failures_at = lease.fence, steps
+            waits = WaitingFor(
+                kind=WaitKind(reason),
+                names=tuple(names),
+                failures=failures,
+                since=None if lasted is None else now - lasted,
+                next_try_at=wake,
+            )
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.PARKED,
                 wakes_at=wake,
+                waiting_for=waits if names else None,
                 failures=failures,
                 parks=entry.turn.parks + 1,
             )
-            self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
+            for name in names:
+                if failures > 0 and waits.kind is WaitKind.PROVIDER:
+                    self._state.waiting.setdefault(name, set()).add(lease.conversation_id)
+            event = parked_event(delay, reason, names, failures)
+            self._state.emit(entry, EventType.PARKED, event)
             return True
 
     @override

@@ -6,9 +6,9 @@
 --      own (0|1), 9 deaths after which it is poison, 10 dispatch grace
 -- Returns {'claimed', name, value, ...}: epoch, attempt, generation, turn (flat hash), journal (steps),
 --      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
---      spent (steps, tokens and cost of the conversation), calibration, summary (its text, messages
---      that it covers), total (number of all messages), now, and unless it repeats a claim: cause (first,
---      lease_expired, worker_stopped, woken, retried) and waited (since the turn could run);
+--      spent (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its
+--      text, messages that it covers), total (number of all messages), now, and unless it repeats a claim: cause
+--      (first, lease_expired, worker_stopped, woken, retried) and waited (since the turn could run);
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
 --      suspect
 -- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
@@ -21,7 +21,7 @@ local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_b
   max_deaths, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line', 'suspect', 'deaths', 'ready', 'released')
+  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released')
 local status = turn[1]
 if not status then
   head_of(KEYS[2])
@@ -52,9 +52,9 @@ if lease[1] ~= token then
     -- How far the queue has come, for redispatch.lua.
     redis.call('SET', KEYS[10], due)
   end
-  local ready = ready_since(turn[10], status, turn[5], turn[2], due, tonumber(grace))
+  local ready = ready_since(turn[11], status, turn[5], turn[2], due, tonumber(grace))
   waited = int(math.max(0, now - ready))
-  cause = cause_of_claim(status, turn[5], turn[8], turn[11], KEYS[4])
+  cause = cause_of_claim(status, turn[5], turn[8], turn[12], KEYS[4])
   local suspect = turn[8] or status == 'running'
   if status == 'running' then
     -- It was not handed back: its worker was killed, or was silent for too long.
@@ -75,7 +75,10 @@ if lease[1] ~= token then
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', owner, 'dispatches', 0,
     'attempt', attempt)
   redis.call('HSETNX', KEYS[1], 'started', int(now))
-  if turn[10] then
+  if attempt == '1' then
+    move_turn(KEYS[1], turn_id, turn[10], 'queued', 'begun')
+  end
+  if turn[11] then
     redis.call('HDEL', KEYS[1], 'ready')
   end
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
@@ -83,7 +86,7 @@ end
 -- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.
 local max_bytes = tonumber(history_bytes)
 local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''),
-  'steps', 'tokens', 'cost', 'summary', 'covered')
+  'steps', 'tokens', 'cost', 'summary', 'covered', 'contexts')
 local calibration = tonumber(meta[1] or '')
 if calibration and max_bytes > 0 then
   max_bytes = math.ceil(max_bytes / calibration)
@@ -102,6 +105,7 @@ return {
   'answering', meta[3] or '',
   'spent', { meta[4], meta[5], meta[6] },
   'calibration', meta[1],
+  'contexts', meta[9],
   'summary', { meta[7], meta[8] },
   'total', total,
   'now', int(now),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.compaction import Summary
+from agentapi.conversation.finish import COMPLETE, FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Usage,
@@ -32,6 +32,8 @@ from agentapi.turns import (
     TurnKind,
     TurnSpec,
     TurnStatus,
+    WaitingFor,
+    WaitKind,
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
@@ -70,6 +72,9 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         "stream": int(spec.stream),
         "on_abort": spec.on_abort,
     }
+    if spec.on_failure is not None:
+        # Beside on_abort, whose values older releases know.
+        fields["on_failure"] = spec.on_failure
     if spec.parent_id is not None:
         fields |= {"parent": spec.parent_id, "depth": spec.depth}
     if spec.budget is not None:
@@ -96,6 +101,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "metadata": _object(fields["metadata"]),
         "stream": fields["stream"] == b"1",
         "on_abort": OnAbort(fields["on_abort"].decode()),
+        "on_failure": OnAbort(fields["on_failure"].decode()) if "on_failure" in fields else None,
         "deadline_at": _seconds(fields.get("deadline")),
         "parent_id": fields["parent"].decode() if "parent" in fields else None,
         "depth": int(fields.get("depth", 0)),
@@ -142,6 +148,7 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         failures=_failures(fields),
         worker=fields["worker"].decode() if "worker" in fields else None,
         wakes_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
+        waiting_for=_waiting_for(fields, status),
         steps=int(fields.get("steps", 0)),
         usage=record_of(Usage, outcome.get("usage", {})),
         text=last.content if replied and last else None,
@@ -192,6 +199,14 @@ def calibration_from(field: bytes | None) -> float:
         return float(field or 1)
 
 
+def contexts_from(field: bytes | None) -> dict[str, int]:
+    """Read what a conversation has learned of its models' contexts; raises like `spent_from`."""
+    if field is None:
+        return {}
+    with _reading_meta():
+        return {name: int(tokens) for name, tokens in _object(field).items()}
+
+
 def answering_from(field: bytes) -> str | None:
     """Read the agent that a conversation was handed over to; raises like `spent_from`."""
     with _reading_meta():
@@ -220,7 +235,7 @@ def outcome_to_json(ending: Ending) -> bytes:
         "usage": ending.usage,
     }
     if ending.error is not None:
-        outcome["error"] = ending.error
+        outcome["error"] = ending.error.to_dict()
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
     if ending.structured:
@@ -231,13 +246,46 @@ def outcome_to_json(ending: Ending) -> bytes:
 def ending_event(ending: Ending) -> dict[str, Any]:
     """Data of the event that ends a turn."""
     if ending.error is not None:
-        return asdict(ending.error)
-    return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+        return ending.error.to_dict()
+    event: dict[str, Any] = {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        event["finish_reason"] = reason
+    return event
 
 
-def parked_event(delay: float, reason: str) -> dict[str, Any]:
+def parked_event(
+    delay: float, reason: str, names: Sequence[str] = (), failures: int = 0
+) -> dict[str, Any]:
     """Data of the event of a parked turn."""
-    return {"seconds": round(delay, 3), "reason": reason}
+    event: dict[str, Any] = {"seconds": round(delay, 3), "reason": reason}
+    if names:
+        event["waits_for"] = " or ".join(names)
+    if failures:
+        event["failures"] = failures
+    return event
+
+
+def waits_to_json(kind: str, names: Sequence[str]) -> bytes:
+    """What a parked turn waits for, as its hash keeps it."""
+    return orjson.dumps({"kind": kind, "names": list(names)})
+
+
+def _waiting_for(fields: Mapping[str, bytes], status: TurnStatus) -> WaitingFor | None:
+    # A step that was recorded since shows that the call has succeeded.
+    same_call = fields.get("failures_at") == fields.get("steps", b"0")
+    if "waits_for" not in fields or status.ended or not same_call:
+        return None
+    waits = _object(fields["waits_for"])
+    # A newer release may know other kinds; the turn can be read all the same.
+    if not waits.get("names") or waits.get("kind") not in {kind.value for kind in WaitKind}:
+        return None
+    return WaitingFor(
+        kind=WaitKind(waits["kind"]),
+        names=tuple(map(str, waits["names"])),
+        failures=int(fields.get("failures", 0)),
+        since=_seconds(fields.get("failing")),
+        next_try_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
+    )
 
 
 def step_event(index: int, step: Step) -> dict[str, Any]:
@@ -250,6 +298,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
             event["model"] = step.message.model
         if step.rejected is not None:
             event["rejected"] = True
+        if step.message.finish_reason not in COMPLETE:
+            event["finish_reason"] = step.message.finish_reason
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import redis
 from typing_extensions import override
 
+from agentapi.ids import PARTITIONS
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import TURNS_ACCEPTED, TURNS_ENDED, UNKNOWN
 from agentapi.redis.connection import translate_errors
@@ -23,7 +25,6 @@ from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import (
-    already_kept,
     busy,
     no_turn,
     not_failed,
@@ -40,6 +41,11 @@ class RedisProducer(RedisPart, ProducerStore):
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
         super().__init__(settings, client, scripts)
         self._reader = EventReader(settings, client)
+        self._list_bounds = (
+            math.ceil(settings.list_limit / PARTITIONS),
+            math.ceil(settings.ends_limit / PARTITIONS),
+            milliseconds(settings.ends_retention),
+        )
 
     @override
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -79,6 +85,7 @@ class RedisProducer(RedisPart, ProducerStore):
                 self._settings.max_message_bytes,
                 milliseconds(turn.timeout or 0),
                 milliseconds(turn.deadline_at or 0),
+                *self._list_bounds,
                 len(fields),
                 *chain.from_iterable(fields.items()),
                 *chain.from_iterable(turn.blobs.items()),
@@ -161,8 +168,6 @@ class RedisProducer(RedisPart, ProducerStore):
                 return wakeup_of(conversation_id, turn_id.encode(), agent) if head else None
             case [b"refused", status]:
                 raise not_failed(turn_id, status.decode())
-            case [b"kept"]:
-                raise already_kept(turn_id)
             case [b"busy", length]:
                 raise busy(conversation_id, length)
             case [b"tenant"]:

@@ -6,10 +6,11 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("backlog", "load", "measure", "overdue", "page", "seek")
+READERS: Final = ("backlog", "list", "load", "measure", "overdue", "page", "seek", "untold")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
+    "agree",
     "append",
     "cancel",
     "claim",
@@ -25,6 +26,7 @@ TRANSITIONS: Final = (
     "forget",
     "fork",
     "hasten",
+    "hold",
     "open",
     "orphan",
     "park",
@@ -37,8 +39,11 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "summarise",
     "suspend",
+    "tell",
+    "told",
     "wipe",
 )
 """One script for each change of state."""

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentapi.conversation.messages import to_dict
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import STREAM_RESUMES
-from agentapi.turns import OnAbort, OnBusy, Turn
+from agentapi.turns import OnAbort, OnBusy, Turn, WaitingFor
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.dependencies import Key, View
+from orchestrator.gateway.dependencies import Key, TurnId, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
@@ -52,6 +52,10 @@ class CreateTurn(BaseModel):
         Literal["drop", "keep"] | None,
         Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
+    deadline: Annotated[
+        float | None,
+        Field(gt=0, lt=1e9, description="Seconds from now until the turn must have ended."),
+    ] = None
     context: Annotated[
         dict[str, Any] | None,
         Field(description="For the agent's prompts, tools and hooks; of its context_type."),
@@ -73,6 +77,16 @@ class TurnUsage(BaseModel):
     cached_tokens: int
 
 
+class WaitView(BaseModel):
+    """A provider, or server of tools, that a turn waits for. Times are seconds since 1970."""
+
+    kind: Literal["provider", "tool_server"]
+    names: list[str]
+    failures: int
+    since: float | None
+    next_try_at: float | None
+
+
 class TurnView(BaseModel):
     """A turn as it stands. Times are seconds since 1970."""
 
@@ -80,8 +94,16 @@ class TurnView(BaseModel):
     conversation_id: str
     agent: str
     status: str
+    waiting_for: WaitView | None
     input: str
     text: str | None
+    finish_reason: Annotated[
+        str | None,
+        Field(
+            description="Why the model stopped: stop, length, content_filter or refusal; null "
+            "until the turn has completed."
+        ),
+    ]
     error: TurnFault | None
     usage: TurnUsage
     steps: int
@@ -121,8 +143,10 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         conversation_id=view.public(turn.conversation_id),
         agent=turn.agent,
         status=turn.status.value,
+        waiting_for=_wait_view(turn.waiting_for),
         input=turn.input,
         text=turn.text,
+        finish_reason=turn.finish_reason.value if turn.finish_reason else None,
         error=fault,
         usage=TurnUsage(
             input_tokens=turn.usage.input_tokens,
@@ -138,6 +162,18 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         created_at=turn.created_at,
         started_at=turn.started_at,
         ended_at=turn.ended_at,
+    )
+
+
+def _wait_view(waits: WaitingFor | None) -> WaitView | None:
+    if waits is None:
+        return None
+    return WaitView(
+        kind=waits.kind.value,
+        names=list(waits.names),
+        failures=waits.failures,
+        since=waits.since,
+        next_try_at=waits.next_try_at,
     )
 
 
@@ -160,6 +196,7 @@ async def create_turn(
             stream=body.stream,
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
+            deadline=body.deadline,
             context=body.context,
         ),
         Existing(conversation_id=conversation_id),
@@ -169,7 +206,7 @@ async def create_turn(
 
 
 @router.get("/turns/{turn_id}", responses=errors(404))
-async def get_turn(turn_id: str, view: View) -> TurnView:
+async def get_turn(turn_id: TurnId, view: View) -> TurnView:
     """A turn as it stands."""
     return turn_view(view, await view.turn(turn_id))
 
@@ -180,7 +217,7 @@ async def get_turn(turn_id: str, view: View) -> TurnView:
     responses={200: SSE, 204: {"description": "Nothing follows."}, **errors(404, 410)},
 )
 async def turn_events(
-    turn_id: str,
+    turn_id: TurnId,
     view: View,
     last_event_id: Annotated[
         str | None, Header(description="Number of the last event already seen.")
@@ -218,7 +255,7 @@ def _number(text: str) -> int:
 
 
 @router.post("/turns/{turn_id}/cancel", responses=errors(404))
-async def cancel_turn(turn_id: str, view: View) -> TurnView:
+async def cancel_turn(turn_id: TurnId, view: View) -> TurnView:
     """Cancel a turn: a waiting one immediately, a running one at its worker's next heartbeat."""
     await view.cancel(turn_id)
     return turn_view(view, await view.turn(turn_id))

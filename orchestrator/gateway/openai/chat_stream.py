@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import AssistantMessage
 from agentapi.turns import Event, EventType, Turn, TurnStatus
-from orchestrator.gateway.http.errors import public_text
+from orchestrator.gateway.openai.endings import chat_error, chat_finish_reason, goes_on
 from orchestrator.gateway.openai.objects import chat_id, chat_usage
 
 
@@ -33,6 +34,7 @@ class ChatStream:
         self._include_usage = include_usage
         self.broken = False
         self._shown = ""
+        self._part = ""
         self._again: str | None = None
 
     def opening(self) -> dict[str, Any]:
@@ -43,14 +45,16 @@ class ChatStream:
         """The chunks for an event that does not end the turn."""
         match event.type:
             case EventType.DELTA:
-                yield from self._delta(str(event.data["text"]))
+                key = "refusal" if event.data.get("refusal") else "content"
+                yield from self._delta(str(event.data["text"]), key)
             case EventType.RESET:
                 # The text comes once more: it is compared instead of sent until it is longer than
-                # before.
-                self._again = ""
+                # before. A part that was recorded does not come again.
+                self._again = self._part
             case EventType.STEP if event.data["kind"] == "model" and not event.data.get("rejected"):
                 self.broken = self.broken or self._again not in (None, self._shown)
-                self._shown, self._again = "", None
+                self._part = self._shown = self._shown if goes_on(event.data) else ""
+                self._again = None
             case _:
                 pass
 
@@ -61,31 +65,32 @@ class ChatStream:
             turn: The turn as it ended.
         """
         if turn.status is not TurnStatus.COMPLETED:
-            yield _failure(turn)
+            yield chat_error(turn)
             return
         last = turn.messages[-1] if turn.messages else None
         text = last.content if isinstance(last, AssistantMessage) else ""
         if text.startswith(self._shown):
             if len(text) > len(self._shown):
-                yield self._chunk({"content": text[len(self._shown) :]})
+                key = "refusal" if turn.finish_reason is FinishReason.REFUSAL else "content"
+                yield self._chunk({key: text[len(self._shown) :]})
         elif self._again is not None:
             self.broken = True
             return
-        yield self._chunk({}, finish="stop")
+        yield self._chunk({}, finish=chat_finish_reason(turn))
         if self._include_usage:
             yield {**self._head(), "choices": [], "usage": chat_usage(turn.usage)}
 
-    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+    def _delta(self, text: str, key: str) -> Iterator[dict[str, Any]]:
         if self._again is None:
             self._shown += text
-            yield self._chunk({"content": text})
+            yield self._chunk({key: text})
             return
         self._again += text
         if self._again.startswith(self._shown):
             new = self._again[len(self._shown) :]
             self._shown, self._again = self._again, None
             if new:
-                yield self._chunk({"content": new})
+                yield self._chunk({key: new})
         elif not self._shown.startswith(self._again):
             self.broken = True
 
@@ -101,12 +106,3 @@ class ChatStream:
             "created": int(self._turn.created_at),
             "model": self._turn.agent,
         }
-
-
-def _failure(turn: Turn) -> dict[str, Any]:
-    code = turn.error.code if turn.error else turn.status.value
-    message = "the turn was cancelled"
-    if turn.error is not None:
-        message = f"{code}: {public_text(turn.error.message, code)}"
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
-    return {"error": error}

@@ -17,6 +17,7 @@ from agentapi.conversation.user_input import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.ids import new_message_key
 from orchestrator.gateway.openai.attachments import attachment_of
+from orchestrator.gateway.openai.items import summary_in
 
 _ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase", "name"})
 _CHAT_FIELDS: Final = frozenset({"role", "content", "refusal", "annotations", "name"})
@@ -27,6 +28,8 @@ _CALL_FIELDS: Final = frozenset(
     {"type", "id", "name", "server_label", "arguments", "output", "error", "status"}
     | {"approval_request_id"}
 )
+_EARLIER: Final = "What was said earlier in this conversation, in short:"
+
 _TEXT_PARTS: Final = {
     "user": frozenset({"input_text", "text"}),
     "system": frozenset({"input_text", "text"}),
@@ -159,6 +162,8 @@ def from_items(items: Sequence[Any], name: str) -> Input:
                 entries.append(_call(fields, place))
             case "item_reference":
                 entries.append(Reference(id=_text(fields, "id", place), place=place))
+            case "compaction":
+                entries.append(_summary(fields, place))
             case kind:
                 raise UnsupportedParameter(
                     f"{place} is an item of type {kind!r}: an agent takes messages, and the items "
@@ -237,6 +242,18 @@ def _call(fields: Mapping[str, Any], place: str) -> GivenCall:
     )
 
 
+def _summary(fields: Mapping[str, Any], place: str) -> InputMessage:
+    """The summary that takes the place of what was said before."""
+    summary = summary_in(_text(fields, "encrypted_content", place))
+    if summary is None:
+        raise UnsupportedParameter(
+            f"{place} is not a compaction that this gateway made (POST /v1/responses/compact)",
+            param=f"{place}.encrypted_content",
+        )
+    # Of the user: some providers take no history that begins with the assistant.
+    return InputMessage(role="user", text=f"{_EARLIER}\n{summary}")
+
+
 def _add_message(
     fields: Mapping[str, Any],
     place: str,
@@ -271,6 +288,9 @@ def _content(
     fields: Mapping[str, Any], place: str, role: str
 ) -> tuple[str, tuple[Image | File, ...]]:
     content = fields.get("content")
+    if role == "assistant" and not content and isinstance(fields.get("refusal"), str):
+        # What the model said instead of a reply.
+        content = fields["refusal"]
     place = f"{place}.content"
     if isinstance(content, str):
         return content, ()
@@ -283,6 +303,9 @@ def _content(
         fields = _object(part, where)
         if role == "user" and (found := attachment_of(fields, where)) is not None:
             attached.append(found)
+            continue
+        if role == "assistant" and fields.get("type") == "refusal":
+            texts.append(_text(fields, "refusal", where))
             continue
         if not _is_text_part(fields.get("type"), role):
             raise UnsupportedParameter(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -17,10 +19,13 @@ from agentapi.conversation.messages import (
 )
 from orchestrator.gateway.http.errors import InvalidRequest
 from orchestrator.gateway.ids import call_item_id, key_of, text_item_id, user_item_id
+from orchestrator.gateway.openai.endings import is_cut
 
 SERVER_LABEL: Final = "agentapi"
 """Tools run in the workers. Clients see them as calls to a remote MCP server. With `function_call`
 items a client would have to run them."""
+
+_SUMMARY: Final = "agentapi:1:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +66,7 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
             case AssistantMessage():
                 number = responses[key] = responses.get(key, -1) + 1
                 if message.content:
-                    item = text_item(text_item_id(key, number), message.content)
+                    item = reply_item(text_item_id(key, number), message)
                     yield Item(item=item, message=message, position=position)
                 for call in message.tool_calls:
                     item = call_item(key, call, results.get(call.id))
@@ -88,19 +93,30 @@ def user_item(key: str, text: str) -> dict[str, Any]:
     }
 
 
-def text_item(item_id: str, text: str | None, status: str = "completed") -> dict[str, Any]:
+def reply_item(item_id: str, message: AssistantMessage) -> dict[str, Any]:
+    """A model's response."""
+    status = "incomplete" if is_cut(message.finish_reason) else "completed"
+    refusal = message.finish_reason is FinishReason.REFUSAL
+    return text_item(item_id, message.content, status, refusal=refusal)
+
+
+def text_item(
+    item_id: str, text: str | None, status: str = "completed", *, refusal: bool = False
+) -> dict[str, Any]:
     """An assistant's message; None as text means that it has no content yet."""
     return {
         "id": item_id,
         "type": "message",
         "status": status,
         "role": "assistant",
-        "content": [] if text is None else [text_part(text)],
+        "content": [] if text is None else [text_part(text, refusal=refusal)],
     }
 
 
-def text_part(text: str) -> dict[str, Any]:
+def text_part(text: str, *, refusal: bool = False) -> dict[str, Any]:
     """A part of an assistant's message."""
+    if refusal:
+        return {"type": "refusal", "refusal": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
@@ -133,6 +149,21 @@ def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
         "error": None,
         "approval_request_id": None,
     }
+
+
+def compaction_item(item_id: str, summary: str) -> dict[str, Any]:
+    """A summary of a conversation. Clients give it back unread; `summary_in` reads it."""
+    content = base64.b64encode(f"{_SUMMARY}{summary}".encode()).decode()
+    return {"id": item_id, "type": "compaction", "encrypted_content": content}
+
+
+def summary_in(content: str) -> str | None:
+    """The summary in a compaction item's content; None if no gateway made it."""
+    try:
+        text = base64.b64decode(content, validate=True).decode()
+    except ValueError:
+        return None
+    return text.removeprefix(_SUMMARY) if text.startswith(_SUMMARY) else None
 
 
 def page(

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import Usage
 from agentapi.turns import RequestOptions, Turn, TurnStatus
-from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
+from orchestrator.gateway.openai.endings import (
+    chat_finish_reason,
+    incomplete_details,
+    response_error,
+    response_status,
+)
 from orchestrator.gateway.openai.items import output_items
 from orchestrator.gateway.openai.request_options import shown_format
 from orchestrator.gateway.turn_labels import labels_of, metadata_of
 
 _NOTHING: Final = RequestOptions()
-
-STATUS: Final[Mapping[TurnStatus, str]] = {
-    TurnStatus.QUEUED: "queued",
-    TurnStatus.RUNNING: "in_progress",
-    TurnStatus.PARKED: "in_progress",
-    TurnStatus.COMPLETED: "completed",
-    TurnStatus.FAILED: "failed",
-    TurnStatus.CANCELLED: "cancelled",
-}
-
-_ERROR_CODES: Final = {
-    "provider_unavailable": "rate_limit_exceeded",
-    "invalid_message": "invalid_prompt",
-}
-"""OpenAI's clients know a closed set of codes; the message has ours."""
 
 
 def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
@@ -40,25 +30,22 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
     """
     labels, options = labels_of(turn), turn.options or _NOTHING
     sampling = options.sampling
-    error = None
-    if turn.error is not None:
-        code = _ERROR_CODES.get(turn.error.code, "server_error")
-        why = public_text(turn.error.message, turn.error.code)
-        error = {"code": code, "message": f"{turn.error.code}: {why}"}
-    completed = turn.status is TurnStatus.COMPLETED
+    replied = turn.status is TurnStatus.COMPLETED
+    status = response_status(turn)
+    ended_at = turn.ended_at if status == "completed" else None
     return {
         "id": response_id(turn.turn_id),
         "object": "response",
         "created_at": int(turn.created_at),
-        "completed_at": int(turn.ended_at) if completed and turn.ended_at else None,
-        "status": STATUS[turn.status],
+        "completed_at": int(ended_at) if ended_at else None,
+        "status": status,
         "background": labels.background,
-        "error": error,
-        "incomplete_details": None,
+        "error": None if turn.error is None else response_error(turn.error),
+        "incomplete_details": incomplete_details(turn),
         "instructions": options.instructions,
         "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
-        "output": output_items(turn.messages) if completed else [],
+        "output": output_items(turn.messages) if replied else [],
         "parallel_tool_calls": True,
         "previous_response_id": response_id(labels.previous) if labels.previous else None,
         "conversation": None if labels.implicit else {"id": conversation_id},
@@ -70,7 +57,7 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
         "tools": [],
         "top_p": sampling.top_p,
         "truncation": "disabled",
-        "usage": _response_usage(turn.usage) if turn.status.ended else None,
+        "usage": response_usage(turn.usage) if turn.status.ended else None,
         "user": labels.user,
         "safety_identifier": labels.safety_identifier,
         "metadata": metadata_of(turn),
@@ -84,7 +71,8 @@ def _text(options: RequestOptions) -> dict[str, Any]:
     return text
 
 
-def _response_usage(usage: Usage) -> dict[str, Any]:
+def response_usage(usage: Usage) -> dict[str, Any]:
+    """Token counts in the form of responses."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -106,13 +94,19 @@ def chat_usage(usage: Usage) -> dict[str, Any]:
 
 def chat_object(turn: Turn) -> dict[str, Any]:
     """A completed turn as a chat completion."""
-    message = {"role": "assistant", "content": turn.text or "", "refusal": None}
+    refused = turn.finish_reason is FinishReason.REFUSAL
+    message = {
+        "role": "assistant",
+        "content": None if refused else turn.text or "",
+        "refusal": turn.text if refused else None,
+    }
+    finish = chat_finish_reason(turn)
     return {
         "id": chat_id(turn.turn_id),
         "object": "chat.completion",
         "created": int(turn.created_at),
         "model": turn.agent,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
         "usage": chat_usage(turn.usage),
     }
 

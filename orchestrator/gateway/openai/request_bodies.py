@@ -29,11 +29,15 @@ Metadata = Annotated[
 UserId = Annotated[str, Field(min_length=1, max_length=512)]
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
-_BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
-    "moderation": (),
+TOOLS: Final[Mapping[str, tuple[Any, ...]]] = {
     "parallel_tool_calls": (True, False),
     "tool_choice": ("auto", "none"),
     "tools": ([],),
+}
+
+_BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
+    **TOOLS,
+    "moderation": (),
     "top_logprobs": (0,),
 }
 
@@ -106,8 +110,8 @@ class ResponseStreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class _Taken(OpenAIRequest):
-    """Parameters of both kinds of requests that change nothing, or may be ignored."""
+class CacheOptions(OpenAIRequest):
+    """Parameters that change nothing, or only what a request costs."""
 
     prompt_cache_key: Annotated[str | None, Field(description="Changes nothing.")] = None
     prompt_cache_options: Annotated[
@@ -117,11 +121,16 @@ class _Taken(OpenAIRequest):
     service_tier: Annotated[
         ServiceTier | None, Field(description="Ignored unless `auto` or `default`.")
     ] = None
+
+
+class _Sampled(CacheOptions):
+    """Parameters of both kinds of requests."""
+
     temperature: Temperature | None = None
     top_p: TopP | None = None
 
 
-class CreateResponse(_Taken):
+class CreateResponse(_Sampled):
     """Body of ``POST /v1/responses``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]
@@ -197,7 +206,7 @@ class ChatStreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class CreateChat(_Taken):
+class CreateChat(_Sampled):
     """Body of ``POST /v1/chat/completions``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query, Response
 from agentapi.errors import TurnNotFound
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import STREAM_RESUMES
-from agentapi.turns import Turn
+from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.conversations.deletion import (
     after_reply,
     after_stream,
     delete_turn,
+    forget_unstored,
 )
 from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
@@ -28,10 +29,17 @@ from orchestrator.gateway.openai.items import items_of, page, user_item
 from orchestrator.gateway.openai.objects import response_object
 from orchestrator.gateway.openai.option_fields import Include as Includable
 from orchestrator.gateway.openai.request_bodies import CreateResponse
+from orchestrator.gateway.openai.schemas import (
+    DeletedResponse,
+    ItemObject,
+    ListOf,
+    ResponseObject,
+)
 from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
+from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
@@ -48,13 +56,16 @@ Include = Annotated[
 
 _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": ResponseObject,
         "description": "The response, or its events if it is streamed.",
-        "content": {"application/json": {}, **SSE["content"]},
+        "content": SSE["content"],
     }
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
+@router.post(
+    "", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 502, 504)}
+)
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
@@ -72,7 +83,11 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
         if body.background:
             turn = await view.turn(made.turn_id)
             return OrjsonResponse(_to_json(view, turn), headers=made.headers)
-        return _delivered(view, await wait_for_end(view, made.turn_id, key), made.headers)
+        turn = await wait_for_end(view, made.turn_id, key)
+    if turn.status is not TurnStatus.COMPLETED:
+        await forget_unstored(view, turn)
+    raise_if_failed(turn)
+    return _delivered(view, turn, made.headers)
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -100,7 +115,11 @@ async def get_response(
         return _stream(view, turn, after, held.pop_all())
 
 
-@router.post("/{response}/cancel", responses=errors(404))
+@router.post(
+    "/{response}/cancel",
+    response_model=None,
+    responses={200: {"model": ResponseObject}, **errors(404)},
+)
 async def cancel_response(response: str, view: View) -> dict[str, Any]:
     """Cancel a background response."""
     turn = await _turn(view, response)
@@ -116,14 +135,22 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
     return _to_json(view, await view.wait(turn.turn_id, seconds))
 
 
-@router.delete("/{response}", responses=errors(404, 409))
+@router.delete(
+    "/{response}",
+    response_model=None,
+    responses={200: {"model": DeletedResponse}, **errors(404, 409)},
+)
 async def delete_response(response: str, view: View) -> dict[str, Any]:
     """Delete a response that has ended."""
     await delete_turn(view, await _turn(view, response))
     return {"id": response, "object": "response.deleted", "deleted": True}
 
 
-@router.get("/{response}/input_items", responses=errors(404))
+@router.get(
+    "/{response}/input_items",
+    response_model=None,
+    responses={200: {"model": ListOf[ItemObject]}, **errors(404)},
+)
 async def list_input_items(
     response: str,
     view: View,

@@ -9,14 +9,15 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from agentapi.turns import Turn, TurnStatus
+from agentapi.turns import Event, Turn, TurnStatus
 from orchestrator.events.async_follower import Closed
-from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
+from orchestrator.gateway.http.sse import SIGN_OF_LIFE, comment, frame
 from orchestrator.gateway.http.stream_errors import CLOSED, stream_problem
 from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.chat_stream import ChatStream
 from orchestrator.gateway.openai.response_stream import ResponseStream
 from orchestrator.gateway.view import TenantView
+from orchestrator.wording import wait_of
 
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -58,7 +59,11 @@ async def response_stream(
                 if isinstance(found, Closed):
                     yield interrupted("stream_interrupted", CLOSED[found])
                     return
-                chunks = [frames(stream.feed(event)) for event in found if not event.type.ends]
+                chunks = [
+                    frames(stream.feed(event)) + _told(event)
+                    for event in found
+                    if not event.type.ends
+                ]
                 if found and found[-1].type.ends:
                     # The turn itself: its last event does not have all that a final object shows.
                     chunks.append(frames(stream.ending(await view.turn(turn.turn_id))))
@@ -83,7 +88,9 @@ async def chat_stream(
                 if isinstance(found, Closed):
                     yield frame(_error("stream_interrupted", f"{CLOSED[found]}; {_where(turn)}"))
                     return
-                chunks = [frame(chunk) for event in found for chunk in stream.feed(event)]
+                chunks = []
+                for event in found:
+                    chunks += [*(frame(chunk) for chunk in stream.feed(event)), _told(event)]
                 if found and found[-1].type.ends and not stream.broken:
                     ended = await view.turn(turn.turn_id)
                     chunks += [frame(chunk) for chunk in stream.ending(ended)]
@@ -91,7 +98,7 @@ async def chat_stream(
                         # Only a completed turn: clients take it for the sign that the text is
                         # whole.
                         chunks.append(_DONE)
-                if chunks or not found:
+                if any(chunks) or not found:
                     yield b"".join(chunks) or SIGN_OF_LIFE
                 if stream.broken:
                     why = f"the new text differs from the text sent so far; {_where(turn)}"
@@ -99,6 +106,12 @@ async def chat_stream(
                     return
     except Exception as error:
         yield frame(stream_problem(error, view.tenant, turn.turn_id).body())
+
+
+def _told(event: Event) -> bytes:
+    """Tell that the turn waits for a provider, as a comment: OpenAI's API has no event for it."""
+    waits = wait_of(event)
+    return b"" if waits is None else comment(waits)
 
 
 def _where(turn: Turn) -> str:

@@ -97,8 +97,8 @@ async def _destination(
     if previous is not None:
         kept = body.store is not False
         # A turn that is not to be stored runs in a copy, which goes with it.
-        destination = await continue_turn(view, previous, operation, always_copy=not kept)
-        internal = (await view.turn(previous)).conversation_id
+        continued = await continue_turn(view, previous, operation, always_copy=not kept)
+        destination, internal = continued, continued.turn.conversation_id
     elif body.conversation_id is not None:
         await view.conversation(body.conversation_id)
         destination = Existing(conversation_id=body.conversation_id)
@@ -162,6 +162,9 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
         ),
         destination,
     )
+    if body.store:
+        # Behind the turn: without an answer the client repeats the request, with its key.
+        await view.gateway.stored_chats.add(view.tenant, turn_id)
     return Enqueued(turn_id=turn_id, decided=decided)
 
 
