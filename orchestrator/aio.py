@@ -6,7 +6,7 @@ Short calls run in a few threads. Waiting for turns takes no thread, however man
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -218,9 +218,13 @@ class AsyncTurnHandle:
         """Tool calls that wait for a decision; see `TurnHandle.pending`."""
         return await self._orchestrator.call(self._handle.pending)
 
-    async def approve(self, call_id: str, *, by: str | None = None) -> None:
+    async def approve(
+        self, call_id: str, *, by: str | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """Allow a tool call; see `TurnHandle.approve`."""
-        await self._orchestrator.call(lambda: self._handle.approve(call_id, by=by))
+        await self._orchestrator.call(
+            lambda: self._handle.approve(call_id, by=by, arguments=arguments)
+        )
 
     async def reject(
         self, call_id: str, reason: str | None = None, *, by: str | None = None

@@ -76,16 +76,22 @@ def _question(question: Question) -> dict[str, Any]:
 
 
 def decision_to_json(decision: Decision) -> bytes:
-    """A decision as it is stored."""
-    return orjson.dumps(asdict(decision))
+    """A decision as it is stored.
+
+    The same decision has the same bytes in every release: a repeat is recognised by them. So there
+    are no arguments in the record of a decision that has none.
+    """
+    record = asdict(decision)
+    arguments = record.pop("arguments")
+    if arguments is not None:
+        record["arguments"] = orjson.Fragment(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+    return orjson.dumps(record)
 
 
 def decision_from_json(data: bytes) -> Decision:
     """Read a decision."""
     value = orjson.loads(data)
-    return Decision(
-        verdict=Verdict(value["verdict"]), reason=value.get("reason"), by=value.get("by")
-    )
+    return record_of(Decision, {**value, "verdict": Verdict(value["verdict"])})
 
 
 def reply_to_json(reply: ChildReply) -> bytes:
@@ -147,6 +153,7 @@ def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[Pend
             arguments=question["arguments"],
             expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
             default=Verdict(question["default"]),
+            schema=question.get("schema"),
         )
         for question, call_id in asked
         if f"a:{call_id}" not in fields
