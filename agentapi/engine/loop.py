@@ -210,12 +210,13 @@ class TurnRun:
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
         if agent.name not in self._offers:
+            begun = journaled(self.progress.steps, self.agent.name, agent.name)
             self._offers[agent.name] = Offer(
                 agent=agent,
-                request=self.requested.of(agent),
+                request=self.requested.of(agent, begun.policy),
                 context=seen_by(agent, self.context),
                 rules=self.rules,
-                begun=journaled(self.progress.steps, self.agent.name, agent.name),
+                begun=begun,
                 met=self.adopt or self._know,
             )
         self._offer = self._offers[agent.name]

@@ -18,6 +18,13 @@ class Verdict(StrEnum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
+    EDITED = "edited"
+    """The call is made with other arguments than the model's; the model is told."""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it can be the decision of a call about which nobody decides in time."""
+        return self is not Verdict.EDITED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +35,13 @@ class Decision:
         verdict: Whether the call may be made.
         reason: What the model is told when it may not.
         by: Who decided, in the caller's own words; ``expiry`` when nobody did in time.
+        arguments: The arguments that replace the model's when the verdict is `EDITED`, else None.
     """
 
     verdict: Verdict
     reason: str | None = None
     by: str | None = None
+    arguments: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +55,7 @@ class Question:
         timeout: Seconds after which `default` becomes the decision; None for no limit.
         default: The decision when nobody decides in time.
         number: The call's place among the calls of its turn.
+        schema: JSON schema of the tool's arguments, by which edited ones are checked.
     """
 
     call_id: str
@@ -54,6 +64,7 @@ class Question:
     timeout: float | None = None
     default: Verdict = Verdict.REJECTED
     number: int = 0
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +75,7 @@ class PendingCall:
         turn_id: The turn that waits: the requested one, or one that it delegated to.
         agent: The agent that wants to make the call.
         expires_at: When `default` becomes the decision; None for never.
+        schema: JSON schema of the tool's arguments; None if an older release asked the question.
     """
 
     turn_id: str
@@ -74,6 +86,7 @@ class PendingCall:
     arguments: Mapping[str, Any]
     expires_at: float | None
     default: Verdict
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,11 @@ CHILDREN = tuple(
     )
     for call_id, number in (("k1", 0), ("k1", 1), ("k2", 0))
 )
-DECISIONS = tuple(Decision(verdict=verdict) for verdict in Verdict)
+DECISIONS = (
+    Decision(verdict=Verdict.APPROVED),
+    Decision(verdict=Verdict.REJECTED),
+    Decision(verdict=Verdict.EDITED, arguments={"amount": 5}),
+)
 
 
 class Calls(RuleBasedStateMachine):

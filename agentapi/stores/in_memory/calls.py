@@ -110,6 +110,7 @@ class InMemoryCalls(CallStore):
                     arguments=question.arguments,
                     expires_at=calls.expires.get(question.call_id),
                     default=question.default,
+                    schema=question.schema,
                 )
                 for question in calls.questions.values()
                 if question.call_id not in calls.decisions and not turn.status.ended

@@ -11,6 +11,7 @@ import orjson
 from agentapi.conversation.finish import FinishReason, finish_reason_of
 from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import reading, record_of
+from agentapi.stores.lists import TurnSummary
 from agentapi.turns import (
     CallBook,
     ChildReply,
@@ -75,16 +76,22 @@ def _question(question: Question) -> dict[str, Any]:
 
 
 def decision_to_json(decision: Decision) -> bytes:
-    """A decision as it is stored."""
-    return orjson.dumps(asdict(decision))
+    """A decision as it is stored.
+
+    The same decision has the same bytes in every release: a repeat is recognised by them. So there
+    are no arguments in the record of a decision that has none.
+    """
+    record = asdict(decision)
+    arguments = record.pop("arguments")
+    if arguments is not None:
+        record["arguments"] = orjson.Fragment(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+    return orjson.dumps(record)
 
 
 def decision_from_json(data: bytes) -> Decision:
     """Read a decision."""
     value = orjson.loads(data)
-    return Decision(
-        verdict=Verdict(value["verdict"]), reason=value.get("reason"), by=value.get("by")
-    )
+    return record_of(Decision, {**value, "verdict": Verdict(value["verdict"])})
 
 
 def reply_to_json(reply: ChildReply) -> bytes:
@@ -122,7 +129,7 @@ def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
         )
 
 
-def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def pending_calls(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     """The questions that wait.
 
     Raises:
@@ -132,7 +139,7 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
         return _pending(turn, fields)
 
 
-def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     # A hash has no order.
     asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
     asked.sort(key=lambda found: found[0]["number"])
@@ -146,6 +153,7 @@ def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
             arguments=question["arguments"],
             expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
             default=Verdict(question["default"]),
+            schema=question.get("schema"),
         )
         for question, call_id in asked
         if f"a:{call_id}" not in fields
