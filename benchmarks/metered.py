@@ -31,26 +31,37 @@ def metrics(results: Results, servers: Servers, *, turns: int) -> None:
         servers: The second stack uses another database of the same Redis.
         turns: Of each stack.
     """
+    spent = {WITHOUT: 0.0, WITH: 0.0}
+    few = max(1, turns // (2 * BLOCKS))
+    # Two stacks without metrics differ by a few percent too, so each place has them once.
+    for metered_first in (False, True):
+        for name, seconds in _side_by_side(servers, few, metered_first=metered_first).items():
+            spent[name] += seconds
+    metric = Metric(case=CASE, name=COST, unit="ms", base=WITHOUT)
+    for name, seconds in spent.items():
+        results.add(metric, name, seconds / (2 * few * BLOCKS) * _MS)
+
+
+def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[str, float]:
+    """Seconds of processor time of both, in blocks of a few turns."""
     port = free_port()
+    beside = replace(servers, redis_url=servers.redis_url.rpartition("/")[0] + "/1")
+    names = [WITH, WITHOUT] if metered_first else [WITHOUT, WITH]
+    spent = dict.fromkeys(names, 0.0)
     with ExitStack() as stack:
-        first = stack.enter_context(runtime(servers))
-        beside = replace(servers, redis_url=servers.redis_url.rpartition("/")[0] + "/1")
-        second = stack.enter_context(runtime(beside, metrics_port=port))
-        spent = {WITHOUT: 0.0, WITH: 0.0}
-        few = max(1, turns // BLOCKS)
+        pairs = []
+        for name, where in zip(names, (servers, beside), strict=True):
+            served_at = {"metrics_port": port} if name == WITH else {}
+            pairs.append((name, stack.enter_context(runtime(where, **served_at))))
         for block in range(-1, BLOCKS):
-            pairs = [(WITHOUT, first), (WITH, second)]
             # Whoever comes second finds a warmer machine, so they take turns in that too.
             for name, running in pairs if block % 2 else reversed(pairs):
                 cost = _block(running, f"{block}", few)
                 # The first block warms up.
                 spent[name] += cost if block >= 0 else 0.0
-            # As often as Prometheus would, or oftener.
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as served:
-                assert b"agentapi_turns_ended_total" in served.read()
-    metric = Metric(case=CASE, name=COST, unit="ms", base=WITHOUT)
-    for name, seconds in spent.items():
-        results.add(metric, name, seconds / (few * BLOCKS) * _MS)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as served:
+            assert b"agentapi_turns_ended_total" in served.read()
+    return spent
 
 
 def _block(running: Running, name: str, turns: int) -> float:
