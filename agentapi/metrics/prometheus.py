@@ -25,8 +25,8 @@ with needs_extra("metrics", "serving metrics"):
     )
 
 FOLD_AT: Final = 100
-"""What is heard before it is added up, unless somebody asks for the metrics before. Few: what is kept
-for long costs time in garbage collections."""
+"""What is heard before it is added up, unless somebody asks for the metrics before. Few, because
+what is kept for long costs time in garbage collections."""
 
 _MOST_KEYS: Final = 10_000
 """Combinations of labels that are remembered; further ones are looked up each time."""
