@@ -146,7 +146,9 @@ def test_nothing_that_people_say_is_in_the_log(served: Served) -> None:
         client.responses.create(model="slow", input=SECRET, stream=True, user=SECRET)
         client.responses.create(model="tools", input=SECRET, metadata={"k": SECRET})
         with pytest.raises(openai.BadRequestError):
-            client.responses.create(model="tools", input=SECRET, instructions=SECRET)
+            client.responses.create(
+                model="tools", input=SECRET, instructions=SECRET, extra_body={"truncation": SECRET}
+            )
         http.get(f"/conversations/{SECRET}/messages")
         http.post("/v1/responses", content=f'{{"input": "{SECRET}'.encode())
     log = gateway.log.read_text()
