@@ -27,7 +27,17 @@ BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
+    {
+        "backlog",
+        "blobs",
+        "check_protocol",
+        "children",
+        "claimed",
+        "close",
+        "events",
+        "find",
+        "history",
+    }
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
     | {"turn", "untold"}
 )
@@ -113,6 +123,10 @@ def _same(outcome: Any) -> Any:
             return (outcome.turn_id, outcome.wakeup)
         case [b"accepted", *more]:
             return [b"known", *more]
+        case [b"claimed", *more]:
+            # Last why, and how long the turn had waited: for metrics, which count a claim once.
+            assert (more[-4], more[-2]) == (b"cause", b"waited")
+            return [b"claimed", *more[:-4]]
         case list():
             return [_same(each) for each in outcome]
         case _:

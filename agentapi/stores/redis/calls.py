@@ -29,7 +29,8 @@ from agentapi.stores.redis.calls_codec import (
 )
 from agentapi.stores.redis.codec import pairs, turn_from_hash
 from agentapi.stores.redis.due import member_of
-from agentapi.stores.refusals import decided_otherwise, lost, no_call, no_turn, unexpected
+from agentapi.stores.redis.part import refused
+from agentapi.stores.refusals import decided_otherwise, no_call, no_turn, unexpected
 from agentapi.turns import CallBook, ChildReply, ChildTurn, Decision, HeldCalls, PendingCall
 
 LOOK_AGAIN: Final = 3600.0
@@ -69,7 +70,7 @@ class RedisCalls(CallStore):
             case [b"cancel"]:
                 return Suspended.CANCELLED
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("suspend", lease)
             case _:
                 raise unexpected("suspend", reply)
 

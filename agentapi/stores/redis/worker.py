@@ -25,9 +25,9 @@ from agentapi.stores.redis.codec import (
     step_event,
     waits_to_json,
 )
-from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.part import RedisPart, refused
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
-from agentapi.stores.refusals import behind, lost, unexpected
+from agentapi.stores.refusals import behind, unexpected
 from agentapi.turns import Step, WaitKind, step_to_json
 
 WAITING_MEMORY: Final = 3600.0
@@ -88,7 +88,7 @@ class RedisWorker(RedisPart, WorkerStore):
             case [b"recorded", cancel]:
                 return bool(cancel)
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("record", lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
@@ -124,7 +124,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("commit", lease)
         return wakeup_of(lease.conversation_id, *reply[1:])
 
     @override
@@ -136,7 +136,7 @@ class RedisWorker(RedisPart, WorkerStore):
             [lease.turn_id, lease.conversation_id, lease.fence, milliseconds(delay)],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("release", lease)
 
     @override
     def park(
@@ -173,7 +173,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("park", lease)
         return bool(reply[0] == b"parked")
 
     @override

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.conversation.messages import to_dict
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import STREAM_RESUMES
 from agentapi.turns import OnAbort, OnBusy, Turn, WaitingFor
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.dependencies import Key, TurnId, View
@@ -234,6 +236,8 @@ async def turn_events(
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
         await view.check_events(turn, seen)
+        if seen >= 0:
+            recorder().count(STREAM_RESUMES)
         return EventStream(
             native_stream(view, turn, seen),
             stall=view.gateway.settings.gateway_stall,
