@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypedDict, TypeVar
@@ -12,12 +12,16 @@ import orjson
 from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
+from agentapi.engine.client_calls import check_names
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy
+from agentapi.tools.base import BaseTool
+from agentapi.tools.client_tools import NewClientTools, client_tools_of
+from agentapi.turns import ClientOutput, ClientTools, Decision, NewTurn, OnAbort, OnBusy
 from agentapi.turns.kinds import kind_of
 
 MAX_METADATA_BYTES = 16_384
@@ -43,6 +47,7 @@ class TurnOptions(FlowOptions, total=False):
     stream: bool
     on_busy: OnBusy | str | None
     on_abort: OnAbort | str | None
+    client_tools: NewClientTools | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +65,19 @@ class TurnRequest:
         metadata: The caller's own JSON object, returned with the turn.
         stream: Whether the turn's events contain the reply's text while it arrives.
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
-            ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
-            message is merged only into a turn that no worker has begun and that has the same
-            agent, user, metadata, stream and on_abort, if both fit into one message.
+            ``reject``, ``interrupt``, ``replace``, ``merge`` or ``steer``; the setting when not
+            given. A message is merged only into a turn that no worker has begun and that has the
+            same agent, user, metadata, stream and on_abort, if both fit into one message. It
+            steers only a turn that a worker has begun and that has the same agent and user, and
+            only without attachments and deadline; otherwise it waits for its turn.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
             ``keep`` (the user's message and the finished steps); the setting when not given.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
+        client_tools: Functions that the caller runs itself: the turn parks when the model calls
+            one, and `TurnHandle.answer` gives its output.
+        prior: For gateways: messages after the user's that the caller brings, model responses with
+            the outputs of their calls.
     """
 
     agent: str | Agent
@@ -80,6 +91,8 @@ class TurnRequest:
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
     deadline: float | None = None
+    client_tools: NewClientTools | None = None
+    prior: Sequence[Message] = ()
 
 
 def new_turn(
@@ -103,6 +116,7 @@ def new_turn(
         InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
+        ClientToolRefused: A client tool is not valid, or has the name of one of the agent's own.
     """
     agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
     if not is_agent_name(agent):
@@ -134,7 +148,19 @@ def new_turn(
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
+        client_tools=_client_tools(request.client_tools, known.get(agent)),
+        prior=tuple(request.prior),
     )
+
+
+def _client_tools(
+    value: NewClientTools | None, agent: AgentDefinition | None
+) -> ClientTools | None:
+    tools = client_tools_of(value)
+    # Tools of MCP servers, and of agents that are not known here, are checked by the worker.
+    if tools is not None and agent is not None:
+        check_names(tools, [own.name for own in agent.tools if isinstance(own, BaseTool)])
+    return tools
 
 
 class InternalAgent(InvalidInput):
@@ -169,6 +195,27 @@ def check_decision(call_id: object, decision: Decision) -> None:
         if not isinstance(text, str) or clean_text(text) != text or len(text) > MAX_REASON:
             raise InvalidInput(
                 f"{name} is {shown(text)}: expected Unicode text of at most {MAX_REASON} characters"
+            )
+
+
+def check_outputs(outputs: Mapping[str, ClientOutput], longest: int) -> None:
+    """Check that outputs of client tools can be stored.
+
+    Args:
+        outputs: The outputs by call id.
+        longest: Bytes that one may have.
+
+    Raises:
+        InvalidInput: One of them is not text, or too long.
+    """
+    for call_id, output in outputs.items():
+        for name, text in (("call_id", call_id), ("output", output.text)):
+            if not isinstance(text, str) or clean_text(text) != text:
+                raise InvalidInput(f"{name} is {shown(text)}: expected Unicode text")
+        if (size := len(output.text.encode())) > longest:
+            raise InvalidInput(
+                f"the output of a call has {size} bytes, the limit is {longest} "
+                "(AGENTAPI_MAX_TOOL_RESULT_BYTES): shorten it"
             )
 
 

@@ -17,6 +17,7 @@ from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
+from agentapi.engine.client_calls import marked, offered
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
@@ -35,6 +36,7 @@ from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import Limits, priced
 from agentapi.turns.calls import CallBook
+from agentapi.turns.client_tools import ClientTools
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep
 
@@ -78,6 +80,7 @@ class TurnRun:
         book: What has become of calls that waited.
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
+        client: The client's tools, if the turn has any.
     """
 
     agent: AgentDefinition
@@ -91,6 +94,7 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    client: ClientTools | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
     _provider: Provider = field(init=False)
@@ -114,6 +118,7 @@ class TurnRun:
             TurnVetoed: A hook ended the turn.
             HookFailed: A hook has a fault.
             InvalidOutput: Too many replies were not valid structured output.
+            ClientToolRefused: A client tool has the name of one of the agent's own tools.
             ProviderError: The provider refused, or failed more often than `retry` allows.
             TurnParked: The provider is to be tried again later than `retry` waits.
             UnknownAgent: The turn was handed over to an agent that is not known here.
@@ -166,6 +171,7 @@ class TurnRun:
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
             self._check_limits()
+            progress.steps += await self.log.joined()
             await self._call_model()
 
     def _hand_over(self, name: str | None) -> None:
@@ -198,6 +204,7 @@ class TurnRun:
             resumed=resumed,
             hooks=self._active.hooks,
             limits=self._limits,
+            client=self.client,
         )
         return await runner.run(calls, self.progress.held)
 
@@ -221,11 +228,16 @@ class TurnRun:
         """Call the model; its response is the next step."""
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
-        call = _Call(agent, self._provider, messages, self.history.summary, self._blobs)
+        call = _Call(self, messages)
         # Structured output is shown once it is valid, in the form in which it is stored.
         shown = self.log if agent.output is None else NoLog()
         answer = await call_model(
-            self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
+            self._provider,
+            call.prepare,
+            shown,
+            stream=self.stream,
+            retry=self.retry,
+            calls_shown=self.client.names if self.client else frozenset(),
         )
         # The failures of an earlier attempt belonged to the call that has just succeeded.
         if self.retry.failures:
@@ -236,6 +248,8 @@ class TurnRun:
             turn_id=self.context.turn_id,
             model=answer.model,
         )
+        if self.client is not None and message.tool_calls:
+            message = marked(message, self.client, call.tools)
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
         message = await agent.hooks.on_step(self.context, message)
@@ -268,21 +282,15 @@ class TurnRun:
 class _Call:
     """One model call and the tools that it offers."""
 
-    def __init__(
-        self,
-        agent: AgentDefinition,
-        provider: Provider,
-        messages: Sequence[Message],
-        summary: str,
-        blobs: Fetch,
-    ) -> None:
-        self._agent = agent
-        self._provider = provider
+    def __init__(self, run: TurnRun, messages: Sequence[Message]) -> None:
+        self._run = run
+        self._agent = run._active
+        self._provider = run._provider
         self._messages = messages
-        self._summary = summary
-        self._blobs = blobs
-        self._prompt = agent.system_prompt
-        self.tools = Toolbox(agent.name, ())
+        self._summary = run.history.summary
+        self._blobs = run._blobs
+        self._prompt = self._agent.system_prompt
+        self.tools = Toolbox(self._agent.name, ())
 
     async def prepare(self) -> ModelRequest:
         agent = self._agent
@@ -291,7 +299,7 @@ class _Call:
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
         self._prompt = with_summary(agent.system_prompt, self._summary)
-        return ModelRequest(
+        request = ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=self._prompt,
             messages=self._messages,
@@ -300,6 +308,8 @@ class _Call:
             output=agent.output.spec if agent.output else None,
             blobs=blobs,
         )
+        client = self._run.client
+        return request if client is None else offered(request, client, self._run.progress)
 
     def calibration(self, counted: int) -> float | None:
         """The provider's count of tokens divided by our estimate; None if it did not count.
@@ -334,12 +344,7 @@ def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[To
     """Make call ids unique in the turn, or one call would take another's result."""
     if not message.tool_calls:
         return ()
-    seen = {
-        call.id
-        for step in progress.steps
-        if isinstance(step, ModelStep)
-        for call in step.message.tool_calls
-    }
+    seen = progress.call_ids
     calls: list[ToolCall] = []
     for number, call in enumerate(message.tool_calls):
         unique = call.id

@@ -15,7 +15,7 @@ from agentapi.conversation.messages import (
 )
 from agentapi.turns.budget import Spent
 from agentapi.turns.model import TurnResult
-from agentapi.turns.steps import ModelStep, Step, ToolStep
+from agentapi.turns.steps import ModelStep, Step, ToolStep, UserStep
 
 
 @dataclass(kw_only=True)
@@ -23,12 +23,14 @@ class TurnProgress:
     """A turn so far: its user message and its steps.
 
     Attributes:
+        prior: Messages between the user's and the steps, which the caller brought.
         calibration: The provider's count of tokens divided by our estimate.
         announced: Whether hooks have seen the start of this attempt.
     """
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
+    prior: Sequence[Message] = ()
     calibration: float | None = None
     announced: bool = False
 
@@ -49,6 +51,23 @@ class TurnProgress:
     def model_calls(self) -> int:
         """How many model calls were made."""
         return sum(isinstance(step, ModelStep) for step in self.steps)
+
+    @property
+    def responses(self) -> int:
+        """How many responses the model gave, rejected ones left out."""
+        return sum(isinstance(s, ModelStep) and s.rejected is None for s in self.steps)
+
+    def client_responses(self, since: int) -> int:
+        """How many responses called client tools, from response number `since` on."""
+        given = [s.message for s in self.steps if isinstance(s, ModelStep) and s.rejected is None]
+        return sum(any(call.client for call in message.tool_calls) for message in given[since:])
+
+    @property
+    def call_ids(self) -> set[str]:
+        """Ids of all calls so far."""
+        messages = [step.message for step in self.steps if isinstance(step, ModelStep)]
+        messages += [message for message in self.prior if isinstance(message, AssistantMessage)]
+        return {call.id for message in messages for call in message.tool_calls}
 
     @property
     def last_response(self) -> AssistantMessage | None:
@@ -120,7 +139,7 @@ class TurnProgress:
         return messages
 
     def _messages(self, *, rejected: bool) -> list[Message]:
-        messages: list[Message] = [self.user]
+        messages: list[Message] = [self.user, *self.prior]
         results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
         for step in self.steps:
             if isinstance(step, ModelStep) and step.rejected is None:
@@ -130,6 +149,8 @@ class TurnProgress:
             # The model needs to see its mistake; the history does not keep it.
             elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
                 messages += [step.message, UserMessage(content=step.rejected)]
+            elif isinstance(step, UserStep):
+                messages.append(step.message)
         return messages
 
     def result(self) -> TurnResult:

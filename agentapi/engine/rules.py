@@ -20,6 +20,7 @@ class TurnRules:
         max_message_bytes: Longest message to another agent.
         max_tool_result_bytes: Longer results of tools are cut off.
         approval_timeout: Seconds to wait for an approval; None waits without a limit.
+        client_tool_timeout: Seconds to wait for the output of a client tool.
         prices: By ``provider:model`` or model.
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
@@ -31,6 +32,7 @@ class TurnRules:
     max_message_bytes: int = 262_144
     max_tool_result_bytes: int = 1_048_576
     approval_timeout: float | None = None
+    client_tool_timeout: float = 3_600
     prices: Mapping[str, Price] = field(default_factory=dict)
     budget: Limits | None = None
     spent_before: Spent = field(default_factory=Spent)
@@ -47,6 +49,7 @@ def turn_rules(
         max_message_bytes=settings.max_message_bytes,
         max_tool_result_bytes=settings.max_tool_result_bytes,
         approval_timeout=settings.approval_timeout,
+        client_tool_timeout=settings.client_tool_timeout,
         prices=settings.prices,
         budget=budget,
         spent_before=spent_before,

@@ -1,6 +1,7 @@
 """Model providers: the protocol, the registry, and the built-in ones."""
 
 from agentapi.providers.base import (
+    CallDelta,
     FinishReason,
     ModelRequest,
     ModelResponse,
@@ -11,11 +12,13 @@ from agentapi.providers.base import (
     TextDelta,
     TextReset,
     ToolSpec,
+    ToolUse,
 )
 from agentapi.providers.builtin import providers, register_provider
 from agentapi.providers.choice import ModelChoice, check_options, model_choices, options_for
 
 __all__ = [
+    "CallDelta",
     "FinishReason",
     "ModelChoice",
     "ModelRequest",
@@ -27,6 +30,7 @@ __all__ = [
     "TextDelta",
     "TextReset",
     "ToolSpec",
+    "ToolUse",
     "check_options",
     "model_choices",
     "options_for",

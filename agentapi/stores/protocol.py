@@ -20,6 +20,7 @@ from agentapi.stores.answers import (
     Ending,
     NewEvent,
     Perished,
+    Recorded,
     Refusal,
     Refused,
     Renewal,
@@ -33,6 +34,7 @@ from agentapi.turns import (
     NewTurn,
     Step,
     Turn,
+    UserStep,
 )
 
 
@@ -79,6 +81,14 @@ class ProducerStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
+        """
+        ...
+
+    def steps(self, turn_id: str) -> list[Step]:
+        """The recorded steps of a turn: until it ends, and longer if it asked its client.
+
+        Raises:
+            UnreadableRecord: One of them cannot be read.
         """
         ...
 
@@ -133,11 +143,23 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def record(self, lease: Lease, index: int, step: Step) -> bool:
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         """Record step number `index`, counted from 0.
 
         Returns:
-            Whether somebody asked to cancel the turn.
+            What its worker should know: whether to cancel the turn, whether messages wait for it.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+            JournalBehind: Steps before this one are missing.
+        """
+        ...
+
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        """Let the messages that wait to join the turn join it, as its steps from `index` on.
+
+        Returns:
+            The steps, in the order in which the messages were accepted.
 
         Raises:
             LeaseLost: Another worker owns the conversation.

@@ -1,7 +1,9 @@
 """Turns: their data, states, steps and events."""
 
 from agentapi.turns.calls import (
+    Answers,
     CallBook,
+    CallKind,
     ChildReply,
     ChildTurn,
     Decision,
@@ -9,6 +11,15 @@ from agentapi.turns.calls import (
     PendingCall,
     Question,
     Verdict,
+)
+from agentapi.turns.client_tools import (
+    ClientCall,
+    ClientOutput,
+    ClientTool,
+    ClientTools,
+    Continuation,
+    Segment,
+    ToolChoice,
 )
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.model import (
@@ -25,14 +36,28 @@ from agentapi.turns.model import (
     TurnSpec,
     TurnStatus,
 )
-from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
+from agentapi.turns.steps import (
+    ModelStep,
+    Step,
+    ToolStep,
+    UserStep,
+    step_from_json,
+    step_to_json,
+)
 
 __all__ = [
     "TERMINAL",
     "TRANSITIONS",
+    "Answers",
     "CallBook",
+    "CallKind",
     "ChildReply",
     "ChildTurn",
+    "ClientCall",
+    "ClientOutput",
+    "ClientTool",
+    "ClientTools",
+    "Continuation",
     "Decision",
     "Event",
     "EventType",
@@ -43,7 +68,9 @@ __all__ = [
     "OnBusy",
     "PendingCall",
     "Question",
+    "Segment",
     "Step",
+    "ToolChoice",
     "ToolStep",
     "Turn",
     "TurnError",
@@ -51,6 +78,7 @@ __all__ = [
     "TurnResult",
     "TurnSpec",
     "TurnStatus",
+    "UserStep",
     "Verdict",
     "step_from_json",
     "step_to_json",

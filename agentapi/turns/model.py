@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from agentapi.conversation.messages import Attachment, Message, Usage
 from agentapi.turns.budget import Limits
+from agentapi.turns.client_tools import ClientTools, Segment
 from agentapi.turns.kinds import TurnKind
 
 OutputT = TypeVar("OutputT", default=Any)
@@ -67,6 +68,8 @@ class OnBusy(StrEnum):
     """The first turn is cancelled and leaves nothing; the others stay."""
     MERGE = "merge"
     """The message joins the newest turn if no worker has begun it, and waits otherwise."""
+    STEER = "steer"
+    """The message joins the turn that runs, before its next model call, and waits otherwise."""
 
 
 class OnAbort(StrEnum):
@@ -95,6 +98,9 @@ class TurnSpec:
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
+        client_tools: Functions that the client calls.
+        prior: Messages after the user's that the caller brings: the model's earlier responses and
+            the outputs of its calls.
     """
 
     turn_id: str
@@ -112,6 +118,8 @@ class TurnSpec:
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+    client_tools: ClientTools | None = None
+    prior: Sequence[Message] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +162,9 @@ class Turn(TurnSpec):
         answered_by: The agent that replied, once completed.
         structured: Whether `text` is JSON of that agent's `output_type`.
         last_event: Number of its newest event, -1 before the first.
+        segments: Where it parked to ask its client.
+        parts: What requests that answered its calls stored with its parts, by the part's number.
+        steered: Whether messages wait to join it.
     """
 
     status: TurnStatus
@@ -176,6 +187,9 @@ class Turn(TurnSpec):
     structured: bool = False
     cancel_requested: bool = False
     last_event: int = -1
+    segments: Sequence[Segment] = ()
+    parts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    steered: bool = False
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -228,11 +242,17 @@ class EventType(StrEnum):
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
     response the model, and whether it was rejected]."""
+    CALL_DELTA = "call_delta"
+    """A piece of the arguments of a client tool's call [index, tool, arguments]."""
     PARKED = "parked"
-    """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
-    ids and tools]."""
+    """The turn waits without a worker [seconds, reason; for decisions, client tools and child turns
+    the calls' ids and tools]."""
     DECIDED = "decided"
     """Somebody decided about a call [call, verdict]."""
+    ANSWERED = "answered"
+    """The client gave the output of a call [call, failed]."""
+    JOINED = "joined"
+    """The message joined a turn that ran; that turn answers it [turn]."""
     REPLIED = "replied"
     """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
@@ -246,7 +266,12 @@ class EventType(StrEnum):
     @property
     def ends(self) -> bool:
         """Whether no event follows, unless the turn is retried."""
-        return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED)
+        return self in (
+            EventType.COMPLETED,
+            EventType.FAILED,
+            EventType.CANCELLED,
+            EventType.JOINED,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,11 +7,26 @@ from typing import Any
 
 import pytest
 
-from agentapi.conversation.messages import Attachment, AttachmentKind
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Attachment,
+    AttachmentKind,
+    ToolCall,
+    ToolMessage,
+)
 from agentapi.errors import ConversationBusy, TenantMismatch, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Accepted, Wakeup
-from agentapi.turns import NewTurn, OnAbort, TurnKind, TurnSpec, TurnStatus
+from agentapi.turns import (
+    ClientTool,
+    ClientTools,
+    NewTurn,
+    OnAbort,
+    ToolChoice,
+    TurnKind,
+    TurnSpec,
+    TurnStatus,
+)
 from agentapi.turns.budget import Limits
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C
@@ -121,6 +136,20 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
         "parent_id": parent,
         "depth": 2,
         "budget": Limits(steps=3, cost=0.5),
+        "client_tools": ClientTools(
+            tools=(ClientTool(name="paint", parameters={"type": "object"}, strict=True),),
+            choice=ToolChoice.REQUIRED,
+            only=("paint",),
+            parallel=False,
+            timeout=60.0,
+            since=1,
+        ),
+        "prior": (
+            AssistantMessage(
+                content="", tool_calls=(ToolCall(id="c", name="paint", arguments={}, client=True),)
+            ),
+            ToolMessage(call_id="c", name="paint", content="done"),
+        ),
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
     }
     assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"

@@ -28,8 +28,8 @@ BEGAN: Final = 1_800_000_000.0
 
 READS: Final = frozenset(
     {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
-    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
-    | {"turn"}
+    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "steps"}
+    | {"summary", "turn"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 

@@ -137,6 +137,7 @@ class TurnClaimer:
                 content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
             ),
             steps=list(claim.steps),
+            prior=turn.prior,
         )
         # After the claim, since only the journal says which agent must continue the turn.
         if work.lacks_agent(claim, progress):

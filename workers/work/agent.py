@@ -74,6 +74,7 @@ class AgentWork:
             book=attempt.book,
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
+            client=turn.client_tools,
         )
         return await run.run()
 

@@ -113,6 +113,8 @@ class OpenAIProvider:
                 async for chunk in stream:
                     if text := gathered.add(chunk):
                         yield TextDelta(text=text)
+                    for piece in gathered.pieces():
+                        yield piece
             finally:
                 # Also when the turn is stopped: an open stream would go on costing tokens.
                 await stream.response.aclose()

@@ -58,7 +58,8 @@ class Endings:
         by_worker = committed not in (BY_CANCEL, BY_DEADLINE)
         self._state.leave_errands(entry, self._settings.dispatch_grace if by_worker else 0)
         if status is not TurnStatus.FAILED:
-            entry.steps.clear()
+            if status is TurnStatus.COMPLETED or not entry.turn.segments:
+                entry.steps.clear()
             entry.calls = StoredCalls()
         if not leaves:
             self._drop_blobs(entry, conversation, kept=status is TurnStatus.FAILED)

@@ -20,6 +20,8 @@ from agentapi.stores.refusals import lost, no_turn
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientOutput,
     Decision,
     Event,
     EventType,
@@ -80,6 +82,13 @@ class StoredCalls:
     children: dict[str, tuple[ChildTurn, ...]] = field(default_factory=dict)
     awaited: set[str] = field(default_factory=set)
     replies: dict[str, ChildReply] = field(default_factory=dict)
+    client: dict[str, ClientCall] = field(default_factory=dict)
+    outputs: dict[str, ClientOutput] = field(default_factory=dict)
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether a call waits for its client."""
+        return not self.client.keys() <= self.outputs.keys()
 
 
 @dataclass
@@ -104,6 +113,7 @@ class StoredTurn:
     woken: str | None = None
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
+    steers: str | None = None
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Bytes of a failed turn's images and files, for its retry."""
 

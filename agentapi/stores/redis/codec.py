@@ -22,19 +22,26 @@ from agentapi.decoding.records import PROTOCOL, check_version, reading, record_o
 from agentapi.errors import UnreadableRecord
 from agentapi.stores.answers import Ending
 from agentapi.turns import (
+    ClientTools,
+    Continuation,
     Event,
     EventType,
     ModelStep,
     OnAbort,
+    Segment,
     Step,
     Turn,
     TurnError,
     TurnKind,
     TurnSpec,
     TurnStatus,
+    UserStep,
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
+
+_WITH_CLIENT_TOOLS: Final = 2
+"""Version of a turn that brings client tools."""
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -51,7 +58,8 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
-        check_version(what, int(fields.get("v", PROTOCOL)), PROTOCOL)
+        newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
+        check_version(what, int(fields.get("v", PROTOCOL)), newest)
         return _turn(turn_id, fields)
 
 
@@ -75,6 +83,11 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["budget"] = spec.budget.to_json()
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    if spec.client_tools is not None:
+        # Older releases would ignore the tools: they leave the turn to newer ones.
+        fields |= {"v": _WITH_CLIENT_TOOLS, "client_tools": spec.client_tools.to_json()}
+    if spec.prior:
+        fields["prior"] = orjson.dumps([to_dict(message) for message in spec.prior])
     return fields
 
 
@@ -98,6 +111,10 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "attachments": tuple(
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
+        "client_tools": ClientTools.from_json(fields["client_tools"])
+        if "client_tools" in fields
+        else None,
+        "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
     }
 
 
@@ -144,10 +161,41 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         structured=bool(outcome.get("structured")),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
+        segments=_segments(fields.get("segments")),
+        parts=_parts(fields) if "segments" in fields else {},
+        steered="steered" in fields,
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),
     )
+
+
+def _segments(stored: bytes | None) -> tuple[Segment, ...]:
+    """Read where a turn asked its client: ``2c 3a`` is after two and three responses."""
+    return tuple(
+        Segment(responses=int(each[:-1]), client=each.endswith("c"))
+        for each in (stored or b"").decode().split()
+    )
+
+
+def _parts(fields: Mapping[str, bytes]) -> dict[int, dict[str, Any]]:
+    prefix = "part:"
+    return {
+        int(name.removeprefix(prefix)): _object(data)
+        for name, data in fields.items()
+        if name.startswith(prefix)
+    }
+
+
+def continuation_to_fields(continuation: Continuation) -> dict[str, bytes | int]:
+    """The fields of a turn's hash that a request changes when it answers calls."""
+    name = f"part:{continuation.part}"
+    fields: dict[str, bytes | int] = {name: orjson.dumps(dict(continuation.metadata))}
+    if continuation.stream is not None:
+        fields["stream"] = int(continuation.stream)
+    if continuation.client_tools is not None:
+        fields["client_tools"] = continuation.client_tools.to_json()
+    return fields
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -243,6 +291,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
             event["model"] = step.message.model
         if step.rejected is not None:
             event["rejected"] = True
+    elif isinstance(step, UserStep):
+        event |= {"tools": [], "calls": []}
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

@@ -10,7 +10,7 @@ import redis
 from typing_extensions import override
 
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.keys import CANCELS_TTL, cancels_key, conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
@@ -29,7 +29,7 @@ from agentapi.stores.refusals import (
     rejected,
     unexpected,
 )
-from agentapi.turns import Event, NewTurn, Turn
+from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json
 
 
 class RedisProducer(RedisPart, ProducerStore):
@@ -43,6 +43,7 @@ class RedisProducer(RedisPart, ProducerStore):
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         with translate_errors(self._settings.redis_url):
             replies = self._scripts.call_many("enqueue", [self._enqueueing(t) for t in turns])
+            self._tell([reply[4] for reply in replies if len(reply) > 4 and reply[4]])
         return [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
 
     def _enqueueing(self, turn: NewTurn) -> Call:
@@ -85,10 +86,10 @@ class RedisProducer(RedisPart, ProducerStore):
                 return other_tenant(turn.conversation_id)
             case [b"rejected", length]:
                 return rejected(turn.conversation_id, length)
-            case [how, turn_id, *wake]:
+            case [how, turn_id, head, agent, _]:
                 return Accepted(
                     turn_id=turn_id.decode(),
-                    wakeup=wakeup_of(turn.conversation_id, *wake),
+                    wakeup=wakeup_of(turn.conversation_id, head, agent),
                     created=how == b"accepted",
                 )
             case _:
@@ -112,13 +113,33 @@ class RedisProducer(RedisPart, ProducerStore):
         match reply:
             case [b"missing"]:
                 raise no_turn(turn_id)
-            case [outcome, *wake]:
+            case [outcome, head, agent, process]:
+                with translate_errors(self._settings.redis_url):
+                    self._tell([process] if process else [])
                 return Cancellation(
                     outcome=CancelOutcome(outcome.decode()),
-                    wakeup=wakeup_of(conversation_id, *wake) if wake else None,
+                    wakeup=wakeup_of(conversation_id, head, agent),
                 )
+            case [outcome]:
+                return Cancellation(outcome=CancelOutcome(outcome.decode()))
             case _:
                 raise unexpected("cancel", reply)
+
+    def _tell(self, processes: Sequence[bytes]) -> None:
+        """Tell worker processes that turns of theirs are cancelled.
+
+        If this is lost, they learn it with their next heartbeat.
+        """
+        if not processes:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for process in processes:
+            key = cancels_key(process.decode())
+            # One word is enough, however many turns there are: the process looks at all of them.
+            pipeline.rpush(key, 1)
+            pipeline.ltrim(key, -1, -1)
+            pipeline.expire(key, CANCELS_TTL)
+        pipeline.execute()
 
     @override
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
@@ -175,6 +196,12 @@ class RedisProducer(RedisPart, ProducerStore):
         if not fields:
             raise no_turn(turn_id)
         return fields
+
+    @override
+    def steps(self, turn_id: str) -> list[Step]:
+        with translate_errors(self._settings.redis_url):
+            found = cast("list[bytes]", self._client.lrange(turn_keys(turn_id).journal, 0, -1))
+        return [step_from_json(step) for step in found]
 
     @override
     def events(

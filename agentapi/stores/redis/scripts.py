@@ -10,6 +10,7 @@ READERS: Final = ("load", "measure", "overdue", "page", "seek")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
+    "answer",
     "append",
     "cancel",
     "claim",
@@ -37,6 +38,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "steer",
     "summarise",
     "suspend",
     "wipe",

@@ -8,12 +8,20 @@ from typing import Any
 import orjson
 from typing_extensions import override
 
-from agentapi.conversation.messages import dumps
+from agentapi.conversation.messages import UserMessage, dumps
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call
-from agentapi.stores.answers import Claim, Ending, NewEvent, Refusal, Renewal, Unreadable
+from agentapi.stores.answers import (
+    Claim,
+    Ending,
+    NewEvent,
+    Recorded,
+    Refusal,
+    Renewal,
+    Unreadable,
+)
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.claim_codec import ClaimCall
@@ -26,7 +34,7 @@ from agentapi.stores.redis.codec import (
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import behind, lost, unexpected
-from agentapi.turns import Step, step_to_json
+from agentapi.turns import Step, UserStep, step_from_json, step_to_json
 
 
 class RedisWorker(RedisPart, WorkerStore):
@@ -65,7 +73,7 @@ class RedisWorker(RedisPart, WorkerStore):
         return call.answer(reply)
 
     @override
-    def record(self, lease: Lease, index: int, step: Step) -> bool:
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         turn = turn_keys(lease.turn_id)
         reply = self._call(
             "record",
@@ -79,14 +87,37 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         match reply:
-            case [b"recorded", cancel]:
-                return bool(cancel)
+            case [b"recorded", cancel, steered]:
+                return Recorded(cancel=bool(cancel), steered=bool(steered))
             case [b"fenced"]:
                 raise lost(lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
                 raise unexpected("record", reply)
+
+    @override
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        turn, keys = turn_keys(lease.turn_id), conversation_keys(lease.conversation_id)
+        text = UserMessage(content="$input", turn_id=lease.turn_id)
+        reply = self._call(
+            "steer",
+            [turn.turn, keys.lease, turn.journal, turn.events, keys.inbox],
+            [
+                *(lease.turn_id, lease.fence, index, keys.turns),
+                step_to_json(UserStep(message=text)),
+            ],
+        )
+        match reply:
+            case [b"steered", steps]:
+                read = map(step_from_json, steps)
+                return [step for step in read if isinstance(step, UserStep)]
+            case [b"fenced"]:
+                raise lost(lease)
+            case [b"gap", length]:
+                raise behind(lease, index, length)
+            case _:
+                raise unexpected("steer", reply)
 
     @override
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
