@@ -73,6 +73,7 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.budget import Limits
+from agentapi.turns.request_policy import RequestPolicy
 
 __all__ = [
     # Agents
@@ -84,6 +85,7 @@ __all__ = [
     "Limits",
     "LoginRefused",
     "McpServer",
+    "RequestPolicy",
     "Tool",
     "ToolContext",
     "ToolFailed",

@@ -25,6 +25,7 @@ from agentapi.tools.threads import limit_tool_threads
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
 from agentapi.turns.model import OutputT
+from agentapi.turns.request_policy import RequestPolicy
 
 
 class Agent(DefinedAgent[OutputT]):
@@ -51,6 +52,7 @@ class Agent(DefinedAgent[OutputT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        accepts: RequestPolicy | None = None,
         memory: Memory | None = None,
     ) -> None:
         """Define an agent.
@@ -80,6 +82,8 @@ class Agent(DefinedAgent[OutputT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            accepts: What requests to the gateway may decide about its turns, such as
+                ``RequestPolicy(instructions="refuse")``; `AGENTAPI_REQUEST_POLICY` when not given.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
 
         Raises:
@@ -102,6 +106,7 @@ class Agent(DefinedAgent[OutputT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                accepts=accepts,
             )
         )
         self._memory = memory

@@ -14,6 +14,7 @@ from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
+from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -132,6 +133,15 @@ class Settings(BaseSettings):
     on_abort: OnAbort = Field(
         default=OnAbort.DROP,
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    )
+    request_policy: RequestPolicy = Field(
+        default=DEFAULT_POLICY,
+        description="What requests to the gateway may decide about turns of agents without "
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+    )
+    unstored_retention: Seconds = Field(
+        default=60,
+        description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
         default=3, ge=0, description="Repeats of a model call that failed for a passing reason."

@@ -17,11 +17,20 @@ from agentapi.conversation.user_input import UserInput, check_message, content_o
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
 from agentapi.engine.client_calls import check_names
+from agentapi.engine.reply_format import check_requested
 from agentapi.errors import InvalidInput
 from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
 from agentapi.tools.base import BaseTool
 from agentapi.tools.client_tools import NewClientTools, client_tools_of
-from agentapi.turns import ClientOutput, ClientTools, Decision, NewTurn, OnAbort, OnBusy
+from agentapi.turns import (
+    ClientOutput,
+    ClientTools,
+    Decision,
+    NewTurn,
+    OnAbort,
+    OnBusy,
+    RequestOptions,
+)
 from agentapi.turns.kinds import kind_of
 
 MAX_METADATA_BYTES = 16_384
@@ -78,6 +87,9 @@ class TurnRequest:
             one, and `TurnHandle.answer` gives its output.
         prior: For gateways: messages after the user's that the caller brings, model responses with
             the outputs of their calls.
+        options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
+        idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
+            when not given.
     """
 
     agent: str | Agent
@@ -93,6 +105,8 @@ class TurnRequest:
     deadline: float | None = None
     client_tools: NewClientTools | None = None
     prior: Sequence[Message] = ()
+    options: RequestOptions | None = None
+    idle_time: float | None = None
 
 
 def new_turn(
@@ -148,6 +162,8 @@ def new_turn(
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
+        options=_options(request.options, settings),
+        idle_time=request.idle_time,
         client_tools=_client_tools(request.client_tools, known.get(agent)),
         prior=tuple(request.prior),
     )
@@ -161,6 +177,21 @@ def _client_tools(
     if tools is not None and agent is not None:
         check_names(tools, [own.name for own in agent.tools if isinstance(own, BaseTool)])
     return tools
+
+
+def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
+    if options is None or options.empty:
+        return None
+    if options.instructions is not None:
+        size = len(options.instructions.encode())
+        if size > settings.max_message_bytes:
+            raise InvalidInput(
+                f"the instructions have {size} bytes, the limit is {settings.max_message_bytes} "
+                "(AGENTAPI_MAX_MESSAGE_BYTES)"
+            )
+    if options.output is not None:
+        check_requested(options.output)
+    return options
 
 
 class InternalAgent(InvalidInput):

@@ -16,7 +16,15 @@ from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
 from agentapi.logs import line
 from agentapi.stores import Accepted, Errand, ErrandKind, TurnStore, Wakeup
-from agentapi.turns import ChildReply, ChildTurn, NewTurn, Turn, TurnError, TurnStatus
+from agentapi.turns import (
+    ChildReply,
+    ChildTurn,
+    NewTurn,
+    RequestOptions,
+    Turn,
+    TurnError,
+    TurnStatus,
+)
 from workers.dispatch import Dispatcher
 
 log = logging.getLogger("agentapi.errands")
@@ -103,8 +111,14 @@ class Errands:
             parent_id=parent.turn_id,
             depth=parent.depth + 1,
             budget=child.budget,
-            idle_time=None if child.lasting else self.settings.turn_retention,
+            # What a turn delegates leaves as little behind as the turn itself.
+            options=None if parent.stored else RequestOptions(store=False, decided=True),
+            idle_time=None if child.lasting else self._idle_time(parent),
         )
+
+    def _idle_time(self, parent: Turn) -> float:
+        settings = self.settings
+        return settings.turn_retention if parent.stored else settings.unstored_retention
 
     def _deliver(self, turn_id: str) -> Sequence[Wakeup]:
         child = self._turn(turn_id)

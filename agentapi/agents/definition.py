@@ -19,6 +19,7 @@ from agentapi.providers import ModelChoice, check_options
 from agentapi.tools import BaseTool, Handoff, Toolbox, ToolSource
 from agentapi.turns.budget import Limits
 from agentapi.turns.model import OutputT
+from agentapi.turns.request_policy import RequestPolicy
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -47,6 +48,7 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        accepts: What requests may decide; None for the setting.
     """
 
     name: str
@@ -63,6 +65,7 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    accepts: RequestPolicy | None = None
     _toolbox: Toolbox = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

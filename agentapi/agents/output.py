@@ -56,8 +56,7 @@ class OutputType(Generic[OutputT]):
         Raises:
             ValidationError: The reply is not JSON or does not match; safe to show to the model.
         """
-        fenced = _FENCED.match(text)
-        bare = fenced["inside"] if fenced else text
+        bare = without_fences(text)
         if not self._wrapped:
             return self._adapter.validate_json(bare), bare
         value: OutputT = self._wrapper.validate_json(bare).value
@@ -71,6 +70,12 @@ class OutputType(Generic[OutputT]):
             ValidationError: The type has changed since then.
         """
         return self._adapter.validate_json(text)
+
+
+def without_fences(text: str) -> str:
+    """A reply without the Markdown fences that some models put around JSON."""
+    fenced = _FENCED.match(text)
+    return fenced["inside"] if fenced else text
 
 
 def explain_output(error: ValidationError) -> str:

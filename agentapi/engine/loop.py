@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.output import explain_output
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.engine.client_calls import marked, offered
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.reply_format import InvalidReply
+from agentapi.engine.requested import NOTHING_REQUESTED, AgentRequest, Requested
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -81,6 +80,7 @@ class TurnRun:
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
         client: The client's tools, if the turn has any.
+        requested: What the turn's request decides.
     """
 
     agent: AgentDefinition
@@ -95,8 +95,10 @@ class TurnRun:
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     client: ClientTools | None = None
+    requested: Requested = NOTHING_REQUESTED
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
+    _request: AgentRequest = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
@@ -188,6 +190,7 @@ class TurnRun:
 
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
+        self._request = self.requested.of(agent)
         self._provider = self.connect(agent)
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
@@ -230,7 +233,7 @@ class TurnRun:
         messages = [*self._window, *progress.for_model()]
         call = _Call(self, messages)
         # Structured output is shown once it is valid, in the form in which it is stored.
-        shown = self.log if agent.output is None else NoLog()
+        shown = self.log if self._request.reply is None else NoLog()
         answer = await call_model(
             self._provider,
             call.prepare,
@@ -256,13 +259,13 @@ class TurnRun:
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _to_step(agent, call.tools, message, usage))
+        await self._take(await _to_step(self._request, call.tools, message, usage))
 
     async def _take(self, step: ModelStep) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and agent.output is not None and valid and message.content:
+        if self.stream and self._request.reply is not None and valid and message.content:
             await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
@@ -274,8 +277,8 @@ class TurnRun:
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
-                f"its output_type: raise Agent(output_retries=...), or say in its prompt what is "
-                f"wanted. The last time: {step.rejected}"
+                "its output_type or the requested JSON: raise Agent(output_retries=...), or say in "
+                f"its prompt what is wanted. The last time: {step.rejected}"
             )
 
 
@@ -285,6 +288,7 @@ class _Call:
     def __init__(self, run: TurnRun, messages: Sequence[Message]) -> None:
         self._run = run
         self._agent = run._active
+        self._request = run._request
         self._provider = run._provider
         self._messages = messages
         self._summary = run.history.summary
@@ -298,15 +302,16 @@ class _Call:
         self.tools = await agent.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        self._prompt = with_summary(agent.system_prompt, self._summary)
+        self._prompt = with_summary(self._request.prompt(agent.system_prompt), self._summary)
         request = ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=self._prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
-            output=agent.output.spec if agent.output else None,
+            output=self._request.reply.spec if self._request.reply else None,
             blobs=blobs,
+            sampling=self._request.sampling,
         )
         client = self._run.client
         return request if client is None else offered(request, client, self._run.progress)
@@ -325,18 +330,18 @@ class _Call:
 
 
 async def _to_step(
-    agent: AgentDefinition, tools: Toolbox, message: AssistantMessage, usage: Usage
+    request: AgentRequest, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls)
         return ModelStep(message=message, usage=usage, held=held)
-    if agent.output is None:
+    if request.reply is None:
         return ModelStep(message=message, usage=usage)
     try:
-        _, text = agent.output.read(message.content)
-    except ValidationError as error:
-        return ModelStep(message=message, usage=usage, rejected=explain_output(error))
+        text = request.reply.read(message.content)
+    except InvalidReply as error:
+        return ModelStep(message=message, usage=usage, rejected=str(error))
     return ModelStep(message=replace(message, content=text), usage=usage)
 
 

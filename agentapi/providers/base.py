@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
+from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +40,12 @@ class OutputSpec:
     Attributes:
         name: Name of the type: letters, digits, underscores and dashes.
         schema: Its JSON schema, always of an object.
+        free: Whether any JSON object will do.
     """
 
     name: str
     schema: Mapping[str, Any]
+    free: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +77,8 @@ class ModelRequest:
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
         tool_use: How the model may use the tools; None leaves it to the model.
+        sampling: What the turn's request decides; the provider takes of it what it supports
+            (`register_provider`). It takes precedence over `options`, but raises no limit in them.
     """
 
     model: str
@@ -84,6 +89,7 @@ class ModelRequest:
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     tool_use: ToolUse | None = None
+    sampling: Sampling = NO_SAMPLING
 
 
 class FinishReason(StrEnum):
@@ -193,22 +199,35 @@ class ProviderRegistry:
 
     def __init__(self) -> None:
         self._factories: dict[str, ProviderFactory] = {}
+        self._sampling: dict[str, frozenset[str]] = {}
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Provider]] = (
             weakref.WeakKeyDictionary()
         )
 
-    def register(self, name: str, factory: ProviderFactory) -> None:
+    def register(self, name: str, factory: ProviderFactory, sampling: Iterable[str] = ()) -> None:
         """Register `factory` for provider `name`; replaces an earlier one.
 
+        Args:
+            name: The provider's name.
+            factory: Makes a client.
+            sampling: The fields of `ModelRequest.sampling` that its clients support.
+
         Raises:
-            InvalidAgent: The name is empty or contains a colon.
+            InvalidAgent: The name is empty or contains a colon, or a field does not exist.
         """
         if not name or ":" in name:
             raise InvalidAgent(
                 f"{name!r} is not a valid provider name: expected one or more characters without a "
                 "colon, which separates provider and model in Agent(provider='openai:gpt-5')"
             )
+        supported = frozenset(sampling)
+        if unknown := sorted(supported - SAMPLING):
+            raise InvalidAgent(
+                f"provider {name!r}: sampling has {', '.join(unknown)}, expected names of "
+                f"{', '.join(sorted(SAMPLING))}"
+            )
         self._factories[name] = factory
+        self._sampling[name] = supported
         for clients in self._clients.values():
             # Dropped without being closed: only the loop that a client belongs to could do that.
             clients.pop(name, None)
@@ -217,7 +236,8 @@ class ProviderRegistry:
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
         """Use `factory` for provider `name` within a `with` block, then restore the old one."""
         before = self._factories.get(name)
-        self.register(name, factory)
+        sampling = self.sampling(name)
+        self.register(name, factory, sampling)
         try:
             yield
         finally:
@@ -225,7 +245,11 @@ class ProviderRegistry:
                 self.register(name, factory)
                 del self._factories[name]
             else:
-                self.register(name, before)
+                self.register(name, before, sampling)
+
+    def sampling(self, name: str) -> frozenset[str]:
+        """The fields of `ModelRequest.sampling` that a provider supports."""
+        return self._sampling.get(name, frozenset())
 
     def check(self, name: str) -> None:
         """Check that a provider is registered.

@@ -13,7 +13,6 @@ import orjson
 from agentapi.conversation.attachments import describe
 from agentapi.conversation.messages import (
     AssistantMessage,
-    Message,
     ToolCall,
     ToolMessage,
     Usage,
@@ -33,6 +32,7 @@ _ASKED = re.compile(
     r"\b(?:use|call)\s+(?P<name>[A-Za-z_][\w-]*)(?:\s+(?:with\s+)?(?P<arguments>\{.*?\}))?", re.I
 )
 _RECALL = re.compile(r"\bwhat (?:did i say|have i said|was said)\b", re.I)
+_INSTRUCTIONS = re.compile(r"\bwhat are your instructions\b", re.I)
 _OBJECT = re.compile(r"\{.*\}", re.S)
 _BYTES_PER_TOKEN: Final = 4
 
@@ -48,7 +48,10 @@ class OfflineProvider:
       smallest valid one, with the message as the value of its text fields.
     - If a tool must be called, that tool is called: with the JSON object in the user's message, or
       else with the smallest valid arguments.
+    - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
+
+    A request's stop texts and limit of tokens (4 characters each) cut the reply.
     """
 
     name = "offline"
@@ -100,20 +103,27 @@ def _answer(request: ModelRequest) -> ModelResponse:
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
         calls = _calls(last.content, request) or _forced(last.content, request)
-    message = AssistantMessage(
-        content="" if calls else _reply(request),
-        tool_calls=calls,
-    )
+    text = "" if calls else _until_stop(_reply(request), request.sampling.stop)
+    most = request.sampling.max_output_tokens
+    cut = text if most is None else text[: most * _BYTES_PER_TOKEN]
+    message = AssistantMessage(content=cut, tool_calls=calls)
+    finish = FinishReason.STOP if cut == text else FinishReason.LENGTH
     return ModelResponse(
         message=message,
         usage=_usage(request, message),
-        finish=FinishReason.TOOL_CALLS if calls else FinishReason.STOP,
+        finish=FinishReason.TOOL_CALLS if calls else finish,
     )
+
+
+def _until_stop(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stop texts."""
+    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]
 
 
 def _reply(request: ModelRequest) -> str:
     if request.output is None:
-        return _text(request.messages)
+        return _text(request)
     said = next(m.content for m in reversed(request.messages) if isinstance(m, UserMessage))
     if (given := _OBJECT.search(said)) is not None:
         return given[0]
@@ -190,7 +200,8 @@ def _arguments(call: ToolCall) -> str:
     return call.malformed or orjson.dumps(dict(call.arguments)).decode()
 
 
-def _text(messages: Sequence[Message]) -> str:
+def _text(request: ModelRequest) -> str:
+    messages = request.messages
     results: list[str] = []
     for message in reversed(messages):
         if not isinstance(message, ToolMessage):
@@ -202,6 +213,8 @@ def _text(messages: Sequence[Message]) -> str:
     if _RECALL.search(said[-1]):
         earlier = said[:-1]
         return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
+    if _INSTRUCTIONS.search(said[-1]):
+        return request.system_prompt or "None."
     last = [message for message in messages if isinstance(message, UserMessage)][-1]
     seen = "".join(f" [{describe(attachment)}]" for attachment in last.attachments)
     return f"You said: {said[-1]}{seen}"

@@ -36,6 +36,8 @@ from agentapi.turns.model import (
     TurnSpec,
     TurnStatus,
 )
+from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
+from agentapi.turns.request_policy import RequestPolicy, RequestRefused
 from agentapi.turns.steps import (
     ModelStep,
     Step,
@@ -69,6 +71,11 @@ __all__ = [
     "PendingCall",
     "Question",
     "Segment",
+    "RequestOptions",
+    "RequestPolicy",
+    "RequestRefused",
+    "RequestedOutput",
+    "Sampling",
     "Step",
     "ToolChoice",
     "ToolStep",

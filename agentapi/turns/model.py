@@ -13,6 +13,7 @@ from agentapi.conversation.messages import Attachment, Message, Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.client_tools import ClientTools, Segment
 from agentapi.turns.kinds import TurnKind
+from agentapi.turns.request_options import RequestOptions
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -101,6 +102,7 @@ class TurnSpec:
         client_tools: Functions that the client calls.
         prior: Messages after the user's that the caller brings: the model's earlier responses and
             the outputs of its calls.
+        options: What the request decides besides; None for nothing.
     """
 
     turn_id: str
@@ -120,6 +122,12 @@ class TurnSpec:
     attachments: Sequence[Attachment] = ()
     client_tools: ClientTools | None = None
     prior: Sequence[Message] = ()
+    options: RequestOptions | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the turn stays in the history; see `RequestOptions.store`."""
+        return self.options is None or self.options.store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,9 @@ from agentapi.turns import (
     ClientTools,
     NewTurn,
     OnAbort,
+    RequestedOutput,
+    RequestOptions,
+    Sampling,
     ToolChoice,
     TurnKind,
     TurnSpec,
@@ -151,6 +154,14 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             ToolMessage(call_id="c", name="paint", content="done"),
         ),
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
+        "options": RequestOptions(
+            instructions="Be brief.",
+            replace=True,
+            sampling=Sampling(temperature=0.5, stop=("a", "b"), logit_bias={"7": -1.0}),
+            output=RequestedOutput(name="answer", schema={"type": "object"}, strict=True),
+            store=False,
+            decided=True,
+        ),
     }
     assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"
     bench.store.enqueue([NewTurn(**spec)])

@@ -53,6 +53,7 @@ NAMES: Final = {
         "ProviderRejected",
         "ProviderUnavailable",
         "RedisMemory",
+        "RequestPolicy",
         "Settings",
         "StoreFault",
         "StoreUnavailable",
@@ -175,6 +176,7 @@ AGENT: Final = [
     "conversation_limits",
     "hooks",
     "compact",
+    "accepts",
     "memory",
 ]
 """Parameters of `Agent`, in their order."""

@@ -15,6 +15,7 @@ from agentapi.conversation.window import Window
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.requested import Requested
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending, HistoryStore
@@ -75,6 +76,9 @@ class AgentWork:
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
             client=turn.client_tools,
+            requested=Requested(
+                options=turn.options, agent=turn.agent, default=self.settings.request_policy
+            ),
         )
         return await run.run()
 

@@ -41,6 +41,7 @@ from agentapi.providers.gemini.format import (
     tool_config,
     tools,
     usage_from,
+    with_sampling,
 )
 
 DEFAULT_MODEL: Final = "gemini-3.8-flash"
@@ -295,12 +296,13 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
         if use := tool_config(request.tool_use):
             body["toolConfig"] = use
     prompt = request.system_prompt
-    generation = dict(request.options)
+    generation = with_sampling(request.options, request.sampling)
     if request.output is not None and request.tools and _TOOLS_OR_JSON.search(request.model):
         prompt = f"{prompt}\n\n{in_words(request.output)}".strip()
     elif request.output is not None:
         generation["responseMimeType"] = "application/json"
-        generation["responseJsonSchema"] = dict(request.output.schema)
+        if not request.output.free:
+            generation["responseJsonSchema"] = dict(request.output.schema)
     if prompt:
         body["systemInstruction"] = {"parts": [{"text": prompt}]}
     if generation:

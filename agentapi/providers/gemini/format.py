@@ -20,6 +20,7 @@ from agentapi.conversation.messages import (
 )
 from agentapi.providers.answers import count
 from agentapi.providers.base import OutputSpec, ToolSpec, ToolUse
+from agentapi.turns.request_options import Sampling
 
 PROVIDER: Final = "gemini"
 
@@ -127,6 +128,29 @@ def in_words(output: OutputSpec) -> str:
     """An instruction for models that do not support a response schema here."""
     schema = orjson.dumps(dict(output.schema)).decode()
     return f"Give your final reply as JSON only, without other text, matching this schema: {schema}"
+
+
+_SAMPLING: Final = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "seed": "seed",
+    "stop": "stopSequences",
+}
+_LIMIT: Final = "maxOutputTokens"
+
+
+def with_sampling(options: Mapping[str, Any], sampling: Sampling) -> dict[str, Any]:
+    """The agent's options with what the request decides, but within the agent's own limit."""
+    config = dict(options)
+    for name, value in sampling.given().items():
+        if name in _SAMPLING:
+            config[_SAMPLING[name]] = list(value) if isinstance(value, tuple) else value
+    if (most := sampling.max_output_tokens) is not None:
+        own = config.get(_LIMIT)
+        config[_LIMIT] = min(most, own) if isinstance(own, int) else most
+    return config
 
 
 def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:

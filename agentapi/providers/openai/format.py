@@ -24,6 +24,7 @@ from agentapi.conversation.messages import (
 from agentapi.decoding.plain import clean_text
 from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec, ToolSpec, ToolUse
 from agentapi.providers.openai.strict_schema import strict
+from agentapi.turns.request_options import Sampling
 
 _LONGEST_ID: Final = 40
 _LONGEST_NAME: Final = 64
@@ -44,7 +45,9 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body |= _tool_use(request.tool_use)
-    if (output := request.output) is not None:
+    if (output := request.output) is not None and output.free:
+        body["response_format"] = {"type": "json_object"}
+    elif output is not None:
         strict_schema = _strict_schema(output)
         body["response_format"] = {
             "type": "json_schema",
@@ -55,7 +58,20 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
             },
         }
     # Options come last, so that users can override anything, also what this release does not know.
-    return {**body, **request.options}
+    return {**body, **_with_sampling(request.options, request.sampling)}
+
+
+def _with_sampling(options: Mapping[str, Any], sampling: Sampling) -> Mapping[str, Any]:
+    """The agent's options with what the request decides, but within the agent's own limit."""
+    asked = sampling.given()
+    if not asked:
+        return options
+    if (most := asked.pop("max_output_tokens", None)) is not None:
+        # The older of the two names is deprecated, but some servers know no other.
+        name = "max_tokens" if "max_tokens" in options else "max_completion_tokens"
+        own = options.get(name)
+        asked[name] = min(most, own) if isinstance(own, int) else most
+    return {**options, **asked}
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         joined = f"{turn.input}\n\n{new.input}"
         plain = not (turn.attachments or new.attachments or turn.prior or new.prior)
         plain = plain and entry.steers is None
+        alike = alike and turn.options == new.options
         fits = len(joined.encode()) <= self._settings.max_message_bytes
         undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
         if not (waits and alike and plain and undated and fits):

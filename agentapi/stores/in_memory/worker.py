@@ -167,7 +167,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
-            keeps = completed or entry.turn.on_abort is OnAbort.KEEP
+            keeps = (completed or entry.turn.on_abort is OnAbort.KEEP) and entry.turn.stored
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)

@@ -14,14 +14,14 @@
 -- claim has another generation: the turn ends, but its messages stay out of the new history and its
 -- spending out of the new totals. Messages of a turn without a reply enter the history only if its
 -- on_abort is keep, which may have changed since the claim. A failed turn's journal is kept as long
--- as the turn, for retry.lua.
+-- as the turn, for retry.lua. Messages of a turn that is not to be stored never enter the history.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
   spent_cost, calibration = unpack(ARGV, 1, 18)
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged')
+  'spent_tokens', 'spent_cost', 'merged', 'unstored')
 if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
@@ -29,7 +29,8 @@ if not owns(KEYS[1], KEYS[3], turn_id, fence) then
   return { 'fenced' }
 end
 local now = now_ms()
-local keeps = status == 'completed' or before[3] == 'keep'
+local keeps = (status == 'completed' or before[3] == 'keep') and not before[9]
+local times = retention({ turn = turn_retention, events = events_retention }, before[9])
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
 local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
@@ -45,8 +46,8 @@ end
 redis.call('DEL', KEYS[3])
 leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
-  redis.call('PEXPIRE', KEYS[6], turn_retention)
-  redis.call('PEXPIRE', KEYS[9], turn_retention)
+  redis.call('PEXPIRE', KEYS[6], times.turn)
+  redis.call('PEXPIRE', KEYS[9], times.turn)
 else
   redis.call('DEL', KEYS[9])
   if status == 'cancelled' then
@@ -60,9 +61,9 @@ redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps
   'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
 emit(KEYS[1], KEYS[7], status, event)
 if not (keeps and same_history and #ARGV > 18) then
-  drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and turn_retention)
+  drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
 end
-retire(KEYS[1], KEYS[7], { turn = turn_retention, events = events_retention }, before[8])
+retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value

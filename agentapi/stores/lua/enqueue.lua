@@ -6,7 +6,8 @@
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
 --      none), 11 number of fields, 12... name and value of each field to store (v, kind, conversation,
 --      agent, input, user, tenant, metadata, stream, on_abort, and where they apply parent, depth,
---      budget, attachments, idle), then name and bytes of each blob
+--      budget, attachments, options, unstored, client_tools, prior, idle), then name and bytes of
+--      each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
@@ -61,13 +62,15 @@ end
 if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = named(prefix .. newest, 'status', 'attempt', 'cancel', 'input', 'agent', 'user',
-    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'steers', 'client_tools',
-    'prior')
+    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'options', 'steers',
+    'client_tools', 'prior')
   local waits = turn.status == 'queued' and not turn.attempt and not turn.cancel
   local alike = turn.agent == new.agent and turn.user == new.user and turn.metadata == new.metadata
     and turn.stream == new.stream and turn.on_abort == new.on_abort
+    and (turn.options or '') == (new.options or '')
+    and (turn.client_tools or '') == (new.client_tools or '')
   local plain = not turn.attachments and not new.attachments and not turn.steers
-    and not turn.prior and not new.prior and turn.client_tools == (new.client_tools or false)
+    and not turn.prior and not new.prior
   local undated = not turn.deadline and timeout == 0 and deadline == 0
   if waits and alike and plain and undated
     and #turn.input + 2 + #new.input <= tonumber(max_input) then

@@ -303,6 +303,18 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
+-- How long an ended turn and its events are kept (ms). unstored: how long those of a turn that is not
+-- to be stored are kept, false for other turns.
+local function retention(times, unstored)
+  if not unstored then
+    return times
+  end
+  return {
+    turn = int(math.min(tonumber(times.turn), stored(unstored))),
+    events = int(math.min(tonumber(times.events), stored(unstored))),
+  }
+end
+
 -- Let an ended turn expire after its retention, with its events and the messages that joined it.
 local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
@@ -328,6 +340,8 @@ end
 -- event, and the outcome if there is one.
 -- Returns the id of the turn to dispatch now, or ''.
 local function end_turn(keys, turn_id, conversation_id, times, how)
+  local ended_turn = redis.call('HMGET', keys.turn, 'merged', 'unstored')
+  local kept = retention(times, ended_turn[2])
   leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
   drop_journal(keys.turn, keys.journal, times.turn)
   redis.call('DEL', keys.calls)
@@ -338,8 +352,8 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
     redis.call('HSET', keys.turn, 'outcome', how.outcome)
   end
   emit(keys.turn, keys.events, how.status, how.data)
-  drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and times.turn)
-  retire(keys.turn, keys.events, times, redis.call('HGET', keys.turn, 'merged'))
+  drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
+  retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
   end
@@ -420,7 +434,7 @@ local function forget_turn(turn_key, conversation_id)
   if not ended(turn[1]) then
     return nil, true
   end
-  local size = redis.call('HSTRLEN', turn_key, 'input')
+  local size = redis.call('HSTRLEN', turn_key, 'input') + redis.call('HSTRLEN', turn_key, 'options')
   for merged in string.gmatch(turn[4] or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('UNLINK', merged_key, merged_key .. ':events')

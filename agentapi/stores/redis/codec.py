@@ -39,6 +39,7 @@ from agentapi.turns import (
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
+from agentapi.turns.request_options import RequestOptions
 
 _WITH_CLIENT_TOOLS: Final = 2
 """Version of a turn that brings client tools."""
@@ -88,6 +89,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields |= {"v": _WITH_CLIENT_TOOLS, "client_tools": spec.client_tools.to_json()}
     if spec.prior:
         fields["prior"] = orjson.dumps([to_dict(message) for message in spec.prior])
+    if spec.options is not None and not spec.options.empty:
+        fields["options"] = spec.options.to_json()
     return fields
 
 
@@ -115,6 +118,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         if "client_tools" in fields
         else None,
         "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
+        "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
     }
 
 

@@ -52,6 +52,8 @@ class RedisProducer(RedisPart, ProducerStore):
         idle = milliseconds(turn.idle_time or self._settings.memory_ttl or 0)
         if idle:
             fields["idle"] = idle
+        if not turn.stored:
+            fields["unstored"] = milliseconds(self._settings.unstored_retention)
         return (
             [
                 turn_keys(turn.turn_id).turn,
