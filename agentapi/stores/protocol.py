@@ -167,6 +167,24 @@ class WorkerStore(Protocol):
         """
         ...
 
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        """Wait until somebody cancels a turn that a process runs.
+
+        Words may be lost: `renew` tells the same.
+
+        Args:
+            process: What the process's claim tokens begin with.
+            timeout: The longest wait in seconds.
+
+        Returns:
+            Whether there is something to look for.
+        """
+        ...
+
+    def tell_cancel(self, process: str) -> None:
+        """End a process's `hear_cancel`, or its next one."""
+        ...
+
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
         """End the turn; returns the wake-up of the turn that may run now.
 

@@ -29,7 +29,7 @@ BEGAN: Final = 1_800_000_000.0
 READS: Final = frozenset(
     {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "steps"}
-    | {"summary", "turn"}
+    | {"hear_cancel", "summary", "tell_cancel", "turn"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 

@@ -87,6 +87,8 @@ class Endings:
         mine = lease is not None and lease.turn_id == entry.turn.turn_id
         if lease is not None and mine and lease.expires > now:
             entry.turn = replace(entry.turn, cancel_requested=True)
+            self._state.told.add(lease.token.partition(":")[0])
+            self._state.changed.notify_all()
             return Cancellation(outcome=CancelOutcome.REQUESTED)
         if by_worker:
             entry.turn = replace(entry.turn, cancel_requested=True)

@@ -152,6 +152,7 @@ class State:
         self.left: dict[str, list[Message | None]] = {}
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
+        self.told: set[str] = set()
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
 

@@ -160,6 +160,19 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         return step
 
     @override
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        with self._state.changed:
+            heard = self._state.changed.wait_for(lambda: process in self._state.told, timeout)
+            self._state.told.discard(process)
+            return heard
+
+    @override
+    def tell_cancel(self, process: str) -> None:
+        with self._state.changed:
+            self._state.told.add(process)
+            self._state.changed.notify_all()
+
+    @override
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
         with self._state.changed:
             entry = self._state.entry(lease)

@@ -10,12 +10,13 @@ import redis
 from typing_extensions import override
 
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import CANCELS_TTL, cancels_key, conversation_keys, turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
+from agentapi.stores.redis.cancels import leave_word
 from agentapi.stores.redis.codec import spec_to_fields, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
@@ -132,16 +133,8 @@ class RedisProducer(RedisPart, ProducerStore):
 
         If this is lost, they learn it with their next heartbeat.
         """
-        if not processes:
-            return
-        pipeline = self._client.pipeline(transaction=False)
         for process in processes:
-            key = cancels_key(process.decode())
-            # One word is enough, however many turns there are: the process looks at all of them.
-            pipeline.rpush(key, 1)
-            pipeline.ltrim(key, -1, -1)
-            pipeline.expire(key, CANCELS_TTL)
-        pipeline.execute()
+            leave_word(self._client, process.decode())
 
     @override
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:

@@ -62,5 +62,6 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
     @override
     def close(self) -> None:
         self._reader.close()
+        self._cancels.close()
         self._client.close()
         self._client.connection_pool.disconnect()

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import redis
 from typing_extensions import override
 
 from agentapi.conversation.messages import UserMessage, dumps
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.redis.scripts import Call
+from agentapi.redis.scripts import Call, Scripts
+from agentapi.settings import Settings
 from agentapi.stores.answers import (
     Claim,
     Ending,
@@ -24,6 +26,7 @@ from agentapi.stores.answers import (
 )
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
+from agentapi.stores.redis.cancels import CancelReader, leave_word
 from agentapi.stores.redis.claim_codec import ClaimCall
 from agentapi.stores.redis.codec import (
     ending_event,
@@ -39,6 +42,10 @@ from agentapi.turns import Step, UserStep, step_from_json, step_to_json
 
 class RedisWorker(RedisPart, WorkerStore):
     """The `WorkerStore` in Redis."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+        super().__init__(settings, client, scripts)
+        self._cancels = CancelReader(settings)
 
     @override
     def claim(
@@ -118,6 +125,15 @@ class RedisWorker(RedisPart, WorkerStore):
                 raise behind(lease, index, length)
             case _:
                 raise unexpected("steer", reply)
+
+    @override
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        return self._cancels.wait(process, timeout)
+
+    @override
+    def tell_cancel(self, process: str) -> None:
+        with translate_errors(self._settings.redis_url):
+            leave_word(self._client, process)
 
     @override
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:
