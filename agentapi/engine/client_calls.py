@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agentapi.conversation.messages import AssistantMessage
+from agentapi.conversation.messages import AssistantMessage, ToolCall
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import ClientToolRefused
 from agentapi.providers.base import ModelRequest, ToolSpec, ToolUse
 from agentapi.tools.base import Toolbox
-from agentapi.turns.client_tools import ClientTools, ToolChoice
+from agentapi.turns.calls import CallBook
+from agentapi.turns.client_tools import NOT_IN_TIME, ClientTools, LastWord, ToolChoice
 
 
 def offered(request: ModelRequest, client: ClientTools, progress: TurnProgress) -> ModelRequest:
@@ -58,6 +59,29 @@ def check_names(client: ClientTools, own: Sequence[str]) -> None:
             f"the agent has a tool of its own that is named {taken[0]!r}: give the client's "
             "function another name"
         )
+
+
+def is_last_word(client: ClientTools | None, calls: Sequence[ToolCall], book: CallBook) -> bool:
+    """Whether the turn completes with open calls instead of waiting for them, or going on.
+
+    Args:
+        client: The client's tools, if the turn has any.
+        calls: The open calls of the latest response.
+        book: What has become of calls that waited.
+    """
+    if (
+        client is None
+        or not calls
+        or not all(call.client and call.malformed is None for call in calls)
+    ):
+        return False
+    match client.last_word:
+        case LastWord.ALWAYS:
+            return True
+        case LastWord.WHEN_LATE:
+            return all(book.outputs.get(call.id) == NOT_IN_TIME for call in calls)
+        case LastWord.NEVER:
+            return False
 
 
 def marked(message: AssistantMessage, client: ClientTools, own: Toolbox) -> AssistantMessage:

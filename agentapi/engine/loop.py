@@ -14,7 +14,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
-from agentapi.engine.client_calls import marked, offered
+from agentapi.engine.client_calls import is_last_word, marked, offered
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.reply_format import InvalidReply
@@ -35,7 +35,7 @@ from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import Limits, priced
 from agentapi.turns.calls import CallBook
-from agentapi.turns.client_tools import ClientTools
+from agentapi.turns.client_tools import NOT_ANSWERED, ClientTools
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep
 
@@ -161,6 +161,8 @@ class TurnRun:
         resumed = True
         while True:
             if calls := progress.open_calls():
+                if is_last_word(self.client, calls, self.book):
+                    return self._unanswered()
                 suspension = await self._call_tools(calls, resumed=resumed)
                 if suspension is not None:
                     return suspension
@@ -210,6 +212,17 @@ class TurnRun:
             client=self.client,
         )
         return await runner.run(calls, self.progress.held)
+
+    def _unanswered(self) -> TurnResult:
+        """The result of a turn that completes with calls of its client."""
+        response = self.progress.last_response
+        return TurnResult(
+            text=response.content if response else "",
+            messages=tuple(self.progress.messages(unfinished=NOT_ANSWERED.text)),
+            usage=self.progress.usage,
+            steps=len(self.progress.steps),
+            agent=self._active.name,
+        )
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active

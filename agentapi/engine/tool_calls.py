@@ -169,6 +169,7 @@ class CallRunner:
             children=children,
             client=client,
             responses=self.progress.responses,
+            usage=self.progress.usage,
         )
         return Suspension(held=held, agents=self._asked)
 

@@ -18,6 +18,7 @@ from agentapi.turns.client_tools import (
     ClientTool,
     ClientTools,
     Continuation,
+    LastWord,
     Segment,
     ToolChoice,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "Event",
     "EventType",
     "HeldCalls",
+    "LastWord",
     "ModelStep",
     "NewTurn",
     "OnAbort",

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentapi.conversation.messages import Usage
 from agentapi.turns.budget import Limits
-from agentapi.turns.client_tools import ClientCall, ClientOutput, Continuation
+from agentapi.turns.client_tools import ClientCall, ClientOutput, Continuation, Segment
 from agentapi.turns.model import TurnError, TurnStatus
 
 
@@ -135,12 +135,26 @@ class HeldCalls:
         children: Turns whose replies are awaited.
         client: Calls that the client makes.
         responses: How many responses the model has given in the turn, rejected ones left out.
+        usage: Tokens of the turn so far.
     """
 
     questions: Sequence[Question] = ()
     children: Sequence[ChildTurn] = ()
     client: Sequence[ClientCall] = ()
     responses: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def segment(self) -> Segment | None:
+        """The end of a part of the turn; None when it asks neither its client nor people."""
+        if not self.client and not self.questions:
+            return None
+        return Segment(
+            responses=self.responses,
+            client=tuple(call.call_id for call in self.client),
+            approvals=tuple(question.call_id for question in self.questions),
+            usage=self.usage,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import record_of
 
 
@@ -21,6 +22,17 @@ class ToolChoice(StrEnum):
     """Client tools are not offered. The agent's own tools are."""
     REQUIRED = "required"
     """The model must call a tool."""
+
+
+class LastWord(StrEnum):
+    """Whether a turn may end with calls that its client has not answered."""
+
+    NEVER = "never"
+    """The turn waits; if the client does not answer in time, the model is told so."""
+    WHEN_LATE = "when_late"
+    """The turn waits; if the client does not answer in time, it completes with the calls."""
+    ALWAYS = "always"
+    """The turn does not wait: it completes with the calls."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +64,7 @@ class ClientTools:
         parallel: Whether one response may have several calls.
         timeout: Seconds that a call waits for its output; the setting when None.
         since: Number of the turn's responses after which `choice` counts.
+        last_word: Whether the turn may end with unanswered calls.
     """
 
     tools: Sequence[ClientTool] = ()
@@ -60,6 +73,7 @@ class ClientTools:
     parallel: bool = True
     timeout: float | None = None
     since: int = 0
+    last_word: LastWord = LastWord.NEVER
 
     @property
     def names(self) -> frozenset[str]:
@@ -78,6 +92,7 @@ class ClientTools:
             "tools": tuple(record_of(ClientTool, tool) for tool in value.get("tools", ())),
             "choice": ToolChoice(value.get("choice", ToolChoice.AUTO)),
             "only": tuple(map(str, value.get("only", ()))),
+            "last_word": LastWord(value.get("last_word", LastWord.NEVER)),
         }
         return record_of(cls, {**value, **read})
 
@@ -127,15 +142,45 @@ NOT_ANSWERED = ClientOutput(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """The end of a part of a turn: the turn parked and asked its client.
+    """The end of a part of a turn: the turn parked and asked its client or people.
 
     Attributes:
         responses: How many of the model's responses came before, rejected ones left out.
-        client: Whether it asked for outputs of client tools; otherwise for approvals only.
+        client: Ids of the calls whose outputs it asked for.
+        approvals: Ids of the calls that it asked to approve.
+        usage: Tokens of the turn until then.
+        at: When it parked, in seconds since 1970 by the store's clock.
     """
 
     responses: int
-    client: bool
+    client: Sequence[str] = ()
+    approvals: Sequence[str] = ()
+    usage: Usage = field(default_factory=Usage)
+    at: float = 0.0
+
+    def to_json(self) -> bytes:
+        """The form in which it is stored; the store adds the time, in milliseconds."""
+        # The number of responses comes first: scripts read it without decoding the rest.
+        return orjson.dumps(
+            {
+                "responses": self.responses,
+                "client": list(self.client),
+                "approvals": list(self.approvals),
+                "usage": self.usage,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Segment:
+        """Read a stored segment."""
+        value = orjson.loads(data)
+        read = {
+            "client": tuple(map(str, value.get("client", ()))),
+            "approvals": tuple(map(str, value.get("approvals", ()))),
+            "usage": record_of(Usage, value.get("usage", {})),
+            "at": value.get("at", 0) / 1000,
+        }
+        return record_of(cls, {**value, **read})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

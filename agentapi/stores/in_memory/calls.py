@@ -34,7 +34,6 @@ from agentapi.turns import (
     HeldCalls,
     PendingCall,
     Question,
-    Segment,
     Turn,
     TurnStatus,
     Verdict,
@@ -81,10 +80,10 @@ class InMemoryCalls(CallStore):
         conversation.lease, conversation.due = None, wake
         entry.parked = lease.fence
         segments = turn.segments
-        if asked and (not segments or segments[-1].responses != held.responses):
+        end = held.segment
+        if end is not None and (not segments or segments[-1].responses != held.responses):
             # A part of the turn ends here, once for each response of the model.
-            end = Segment(responses=held.responses, client=bool(held.client))
-            segments = (*segments, end)
+            segments = (*segments, replace(end, at=self._state.now()))
         entry.turn = replace(
             turn,
             status=TurnStatus.PARKED,

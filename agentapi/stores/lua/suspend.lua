@@ -2,7 +2,7 @@
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question,
 --      timeout or nothing, default), children (call, list, turns), client (call, record, timeout or
---      nothing, default), responses (of the model so far), 5 event data (JSON), 6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
+--      nothing, default), segment (JSON, or null), responses (of the model so far), 5 event data (JSON), 6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
 -- Returns {'parked'}, {'ready', calls (flat hash)} (something it waits for is there already, and the
 --      turn continues), {'cancel'} (nothing changes: somebody asked to cancel) or {'fenced'}
 -- Promises 3, 5, 6: questions are stored before anybody can answer them. Children are enqueued after
@@ -64,12 +64,13 @@ end
 if ready or outputs or (#held.children > 0 and open == 0) then
   return { 'ready', calls }
 end
-if #held.client > 0 or #held.questions > 0 then
+if type(held.segment) == 'string' then
   -- A part of the turn ends here, once for each response of the model.
-  local segments = redis.call('HGET', KEYS[1], 'segments') or ''
-  if string.match(segments, '(%d+)%a$') ~= int(held.responses) then
-    local mark = int(held.responses) .. (#held.client > 0 and 'c' or 'a')
-    redis.call('HSET', KEYS[1], 'segments', (segments == '' and '' or segments .. ' ') .. mark)
+  local segments = redis.call('HGET', KEYS[1], 'segments')
+  local last = segments and string.match(segments, '{"responses":(%d+)[^\n]*$')
+  if last ~= int(held.responses) then
+    local segment = string.sub(held.segment, 1, -2) .. ',"at":' .. int(now) .. '}'
+    redis.call('HSET', KEYS[1], 'segments', (segments and segments .. '\n' or '') .. segment)
   end
 end
 if open > 0 then

@@ -56,6 +56,7 @@ def held_to_json(held: HeldCalls) -> bytes:
                 for call_id, group in children.items()
             ],
             "client": [_client_call(call) for call in held.client],
+            "segment": segment.to_json().decode() if (segment := held.segment) else None,
             "responses": held.responses,
         }
     )

@@ -175,11 +175,8 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 
 def _segments(stored: bytes | None) -> tuple[Segment, ...]:
-    """Read where a turn asked its client: ``2c 3a`` is after two and three responses."""
-    return tuple(
-        Segment(responses=int(each[:-1]), client=each.endswith("c"))
-        for each in (stored or b"").decode().split()
-    )
+    """Read where a turn asked its client or people, one a line."""
+    return tuple(map(Segment.from_json, (stored or b"").splitlines()))
 
 
 def _parts(fields: Mapping[str, bytes]) -> dict[int, dict[str, Any]]:
