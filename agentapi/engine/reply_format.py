@@ -104,8 +104,9 @@ class _Wanted:
             schema={"type": "object"} if schema is None else schema,
             free=schema is None,
         )
+        # Faults are stored and shown, so they must not quote the reply.
         self._validator = jsonschema_rs.Draft202012Validator(
-            dict(self.spec.schema), offline=True, validate_formats=False
+            dict(self.spec.schema), offline=True, validate_formats=False, mask="the value"
         )
 
     def read(self, text: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
+from agentapi.agents.accepted import AcceptedRequests, accepted_by
 from agentapi.agents.registry import is_internal, load_agents, unknown_agent
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.gateway.http.errors import UnsupportedParameter
 
 MAX_AGE: Final = 10.0
 """Seconds for which a census is taken as current."""
@@ -30,11 +32,14 @@ class Census:
 
     Attributes:
         workers: The names of the agents of each worker.
+        accepted: What requests may decide about each agent; None if a worker of another release
+            serves it, which does not say.
         fault: Why the workers could not be asked, or None.
         taken: When, by the event loop's clock.
     """
 
     workers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    accepted: Mapping[str, AcceptedRequests | None] = field(default_factory=dict)
     fault: BrokerUnavailable | None = None
     taken: float = float("-inf")
 
@@ -73,8 +78,8 @@ class WorkerCensus:
             async with self._asking:
                 # Another request may have taken it while this one waited for the lock.
                 if self._is_old(asked, max_age):
-                    workers, fault = await loop.run_in_executor(self._thread, self._ask)
-                    self._last = Census(workers=workers, fault=fault, taken=loop.time())
+                    census = await loop.run_in_executor(self._thread, self._ask)
+                    self._last = replace(census, taken=loop.time())
         return self._last
 
     def _is_old(self, now: float, max_age: float) -> bool:
@@ -83,16 +88,19 @@ class WorkerCensus:
             max_age = min(max_age, _MAX_AGE_WITHOUT_WORKERS)
         return self._last.taken < now - max_age
 
-    def _ask(self) -> tuple[dict[str, tuple[str, ...]], BrokerUnavailable | None]:
+    def _ask(self) -> Census:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
                 # A worker or a gateway that is just starting may miss the first question.
                 replies = self._broadcast(connection) or self._broadcast(connection)
         except (OperationalError, OSError, redis.RedisError) as error:
-            return {}, broker_unavailable(self._settings, error)
-        found = {name: _agents(said) for reply in replies for name, said in reply.items()}
-        return found, None
+            return Census(fault=broker_unavailable(self._settings, error))
+        answers = [said for reply in replies for said in reply.items()]
+        return Census(
+            workers={name: _agents(said) for name, said in answers},
+            accepted=_accepted(said for _, said in answers),
+        )
 
     def _broadcast(self, connection: Any) -> list[dict[str, Any]]:
         replies: list[dict[str, Any]] = self._app.control.broadcast(
@@ -114,6 +122,18 @@ def _agents(reply: object) -> tuple[str, ...]:
     return tuple(name for name in found if isinstance(name, str)) if found else ()
 
 
+def _accepted(replies: Iterable[object]) -> dict[str, AcceptedRequests | None]:
+    """What requests may decide about each agent, by all workers that serve it."""
+    found: dict[str, AcceptedRequests | None] = {}
+    for reply in replies:
+        said = reply.get("requests") if isinstance(reply, dict) else None
+        for name in _agents(reply):
+            one = AcceptedRequests.from_dict(said.get(name) if isinstance(said, dict) else None)
+            other = found.get(name, one)
+            found[name] = one.both(other) if one is not None and other is not None else None
+    return found
+
+
 class AgentDirectory:
     """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers."""
 
@@ -124,7 +144,9 @@ class AgentDirectory:
             AgentAPIError: A module cannot be used.
         """
         self._census = census
-        self._fixed = tuple(sorted(load_agents(settings.agents))) if settings.agents else None
+        self._default = settings.request_policy
+        self._known = load_agents(settings.agents) if settings.agents else {}
+        self._fixed = tuple(sorted(self._known)) if settings.agents else None
 
     async def names(self, max_age: float | None = None) -> tuple[str, ...]:
         """All names, sorted.
@@ -141,6 +163,25 @@ class AgentDirectory:
         if census.fault is not None:
             raise census.fault
         return tuple(sorted({name for names in census.workers.values() for name in names}))
+
+    async def accepted(self, name: str) -> AcceptedRequests | None:
+        """What requests may decide about an agent; None while nobody can say.
+
+        Raises:
+            UnsupportedParameter: A worker of an older release serves it, and would decide nothing.
+        """
+        if (agent := self._known.get(name)) is not None:
+            return accepted_by(agent, self._default)
+        census = await self._census.last()
+        if name not in census.accepted:
+            return None
+        accepted = census.accepted[name]
+        if accepted is None:
+            raise UnsupportedParameter(
+                f"a worker of an older release serves agent {name!r}, which takes neither "
+                "instructions nor other decisions from requests: upgrade every worker"
+            )
+        return accepted
 
     async def check(self, name: str) -> None:
         """Check that an agent exists.

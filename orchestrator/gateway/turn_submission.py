@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from agentapi.conversation.messages import Message, dumps
 from agentapi.conversation.user_input import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
-from agentapi.turns import NewTurn, OnAbort, OnBusy
+from agentapi.turns import NewTurn, OnAbort, OnBusy, RequestOptions
 from orchestrator.gateway.http.errors import KeyReused
 from orchestrator.gateway.openai.attachments import check_addresses
 from orchestrator.gateway.tenants.ledger import OVERHEAD, Admission
@@ -58,17 +58,19 @@ class Existing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unnamed:
-    """A new conversation without a name. It expires when its turns do.
+    """A new conversation without a name.
 
     Attributes:
         before: Messages that it begins with.
         operation: Names the request: a repeat with the same name adds nothing.
+        idle_time: Seconds of idleness after which it expires.
     """
 
     conversation_id: str
     before: Sequence[Message]
     operation: str
     user_id: str | None
+    idle_time: float
 
     @property
     def bytes(self) -> int:
@@ -81,7 +83,7 @@ class Unnamed:
             self.conversation_id,
             make=True,
             user=self.user_id,
-            idle=view.gateway.settings.turn_retention,
+            idle=self.idle_time,
             operation=self.operation,
             messages=self.before,
         )
@@ -97,6 +99,8 @@ class NewMessage:
         digest: Digest of the request if the caller named it; see `digest_of`.
         on_busy: See `TurnRequest`; None takes the setting.
         on_abort: See `TurnRequest`; None takes the setting.
+        options: What the request decides; None for nothing.
+        idle_time: See `TurnRequest`.
     """
 
     agent: str
@@ -110,6 +114,8 @@ class NewMessage:
     stream: bool = False
     on_busy: OnBusy | None = OnBusy.ENQUEUE
     on_abort: OnAbort | None = OnAbort.DROP
+    options: RequestOptions | None = None
+    idle_time: float | None = None
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
@@ -200,14 +206,17 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         stream=message.stream,
         on_busy=message.on_busy,
         on_abort=message.on_abort,
+        options=message.options,
+        idle_time=message.idle_time,
     )
 
 
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
     size = len(turn.input.encode())
+    decided = len(turn.options.to_json()) if turn.options is not None else 0
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,
         bytes=destination.bytes + size + sum(map(len, turn.blobs.values())),
-        turn_bytes=size + OVERHEAD,
+        turn_bytes=size + decided + OVERHEAD,
     )

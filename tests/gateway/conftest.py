@@ -59,7 +59,7 @@ def make_key(settings: Settings, tenant: str) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with Stack(
         tmp_path_factory.mktemp("gateway"),
-        agents=("tests.acceptance.agents",),
+        agents=("tests.acceptance.agents", "tests.gateway.agents"),
         workers=1,
         flower=False,
         gateway=True,

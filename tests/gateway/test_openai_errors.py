@@ -29,14 +29,15 @@ def test_an_agent_that_is_not_there(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "code"),
     [
-        ({"temperature": 0.5}, "temperature", "unsupported_parameter"),
-        ({"instructions": "Be rude."}, "instructions", "unsupported_parameter"),
+        ({"top_logprobs": 3}, "top_logprobs", "unsupported_parameter"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt", "unsupported_parameter"),
         ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
-        ({"store": False}, "store", "unsupported_parameter"),
-        ({"include": ["reasoning.encrypted_content"]}, "include", "unsupported_parameter"),
+        ({"store": False, "background": True}, "store", "mutually_exclusive_parameters"),
+        ({"include": ["flavours"]}, "include", "invalid_value"),
         ({"flavour": "mint"}, "flavour", "unknown_parameter"),
         ({"input": []}, "input", "invalid_value"),
-        ({"input": [{"role": "system", "content": "x"}]}, "input[0].role", "unsupported_parameter"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role", "unsupported_parameter"),
+        ({"input": [{"role": "system", "content": "x"}]}, "input", "invalid_value"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input", "invalid_value"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
@@ -84,11 +85,10 @@ def test_values_that_change_nothing_are_taken(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": [{"role": "system", "content": "Be rude."}]}, "messages[0].role"),
-        ({"max_tokens": 5}, "max_tokens"),
+        ({"messages": [{"role": "critic", "content": "Be rude."}]}, "messages[0].role"),
         ({"n": 2}, "n"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"messages": [{"role": "user", "content": "x", "name": "Ada"}]}, "messages[0].name"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"messages": [{"role": "user", "content": "x", "mood": "sad"}]}, "messages[0].mood"),
     ],
 )
 def test_what_chat_does_not_support_is_named(

@@ -48,7 +48,7 @@ def test_the_client_works_unchanged(package: Path, served: Served) -> None:
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen["models"] == ["busy", "faulty", "keyless", "slow", "tools"]
+    assert {"busy", "open", "slow", "tools"} <= set(seen["models"])
     assert seen["created"] == ["completed", "You said: hi"]
     assert seen["retrieved"] == "You said: hi"
     for stream in (seen["streamed"], seen["resumed"]):
@@ -64,7 +64,7 @@ def test_the_client_works_unchanged(package: Path, served: Served) -> None:
     assert seen["chunks"] == "You said: one two"
     assert seen["refusals"] == [
         ["NotFoundError", 404, "model", "model_not_found"],
-        ["BadRequestError", 400, "temperature", "unsupported_parameter"],
+        ["BadRequestError", 400, "top_logprobs", "unsupported_parameter"],
         ["NotFoundError", 404, None, "response_not_found"],
         ["AuthenticationError", 401, None, "invalid_api_key"],
     ]

@@ -93,13 +93,22 @@ def test_bodies_that_name_another_tenants_things(
     served: Served, belongings: dict[str, str]
 ) -> None:
     with served.http(served.evil) as evil:
-        for named in (
-            {"conversation": belongings["conversation"]},
-            {"previous_response_id": belongings["response"]},
+        for named, status, never in (
+            ({"conversation": belongings["conversation"]}, 404, {"conversation": "conv_never"}),
+            (
+                {"previous_response_id": belongings["response"]},
+                400,
+                {"previous_response_id": f"resp_{0:035}"},
+            ),
         ):
-            body = {"model": "tools", "input": "What did I say?", **named}
-            answer = evil.post("/v1/responses", json=body)
-            assert answer.status_code == 404, answer.text
+            body = {"model": "tools", "input": "What did I say?"}
+            answer = evil.post("/v1/responses", json={**body, **named})
+            assert answer.status_code == status, answer.text
+            missing = evil.post("/v1/responses", json={**body, **never})
+            assert (missing.status_code, missing.json()["error"]["code"]) == (
+                status,
+                answer.json()["error"]["code"],
+            )
 
 
 def test_the_same_name_is_another_conversation(served: Served) -> None:

@@ -181,7 +181,9 @@ async def _audits(rig: Rig) -> None:
 
 async def _turns_let_in(rig: Rig) -> None:
     message = NewMessage(agent="a", text="hi", idempotency_key="key")
-    begun = Unnamed(conversation_id="begun", before=said(2), operation="begun", user_id=None)
+    begun = Unnamed(
+        conversation_id="begun", before=said(2), operation="begun", user_id=None, idle_time=60
+    )
     for destination in (Existing(conversation_id="let in"), begun):
         turn_id = await accept(rig.view, message, destination)
         before = counted(rig)

@@ -16,6 +16,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import control as celery_control
 from celery.worker.control import Panel, inspect_command
 
+from agentapi.agents.accepted import accepted_by
 from agentapi.broker.wire import turn_of_task
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.logs import line
@@ -101,9 +102,16 @@ def _resize(how: str, state: Any, n: int = 1, **_: Any) -> dict[str, str]:
 
 
 @inspect_command(name="agents")  # type: ignore[untyped-decorator]
-def _agents(state: Any, **_: Any) -> dict[str, list[str]]:
-    """The agents that this worker serves, for `agentapi doctor`."""
-    return {"agents": sorted(state.app.runtime.agents)}
+def _agents(state: Any, **_: Any) -> dict[str, Any]:
+    """The agents that this worker serves, and what requests may decide about them."""
+    runtime = state.app.runtime
+    default = state.app.settings.request_policy
+    return {
+        "agents": sorted(runtime.agents),
+        "requests": {
+            name: accepted_by(agent, default).to_dict() for name, agent in runtime.agents.items()
+        },
+    }
 
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]

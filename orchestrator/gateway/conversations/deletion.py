@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
-from agentapi.errors import TurnNotFound
+from starlette.background import BackgroundTask
+
+from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.stores.conversations import Dropped, ForgottenTurn, Unended
 from agentapi.turns import Turn
 from orchestrator.gateway.http.errors import Conflict
@@ -82,6 +84,41 @@ async def delete_turn(view: TenantView, turn: Turn) -> None:
         )
         if isinstance(dropped, Dropped):
             await _wipe(view, dropped)
+
+
+def after_reply(view: TenantView, turn: Turn) -> BackgroundTask | None:
+    """What is to be done once a turn's result was sent: delete it if it is not to be stored."""
+    unstored = turn.status.ended and not turn.stored
+    return BackgroundTask(forget_unstored, view, turn) if unstored else None
+
+
+def after_stream(view: TenantView, turn: Turn) -> BackgroundTask | None:
+    """The same for a turn whose events were sent. A client that left early may read the rest."""
+
+    async def forget() -> None:
+        with suppress(AgentAPIError):
+            await forget_unstored(view, await view.turn(turn.turn_id))
+
+    return None if turn.stored else BackgroundTask(forget)
+
+
+async def forget_unstored(view: TenantView, turn: Turn) -> None:
+    """Delete an ended turn that is not to be stored, and the conversation made for it.
+
+    Raises nothing: what cannot be deleted now expires after `AGENTAPI_UNSTORED_RETENTION`.
+    """
+    if turn.stored or not turn.status.ended:
+        return
+    with suppress(AgentAPIError):
+        await _forget(view, turn.conversation_id, turn.turn_id)
+        # A conversation without a name, or a copy of one, was made for this turn alone.
+        if labels_of(turn).implicit:
+            operation = uuid.uuid4().hex
+            dropped = await view.gateway.conversations.drop(
+                turn.conversation_id, view.tenant, operation
+            )
+            if isinstance(dropped, Dropped):
+                await _wipe(view, dropped)
 
 
 async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int | None:

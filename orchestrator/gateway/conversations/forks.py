@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Final
 
+from agentapi.errors import TurnNotFound
 from agentapi.ids import partition_of
 from agentapi.stores.conversations import Fork, Place
 from agentapi.turns import Turn
@@ -27,6 +28,7 @@ class Continuation:
         conversation_id: Public id of the conversation in which the new turn will run.
         bytes: Bytes that will be stored for it.
         place: Where the turn to continue ends, when the history is to be copied.
+        idle_time: Seconds of idleness after which the copy expires; that of turns when None.
     """
 
     turn: Turn
@@ -34,6 +36,7 @@ class Continuation:
     conversation_id: str
     bytes: int = 0
     place: Place | None = None
+    idle_time: float | None = None
 
     async def make(self, view: TenantView) -> Continuation:
         """Carry the plan out. Returns another plan, undone, when somebody else took the place.
@@ -59,7 +62,7 @@ class Continuation:
             tenant_id=view.tenant,
             user_id=self.turn.user_id,
             place=place,
-            idle_time=view.gateway.settings.turn_retention,
+            idle_time=self.idle_time or view.gateway.settings.turn_retention,
             step_bytes=_STEP_BYTES,
         )
         if not await view.gateway.conversations.fork(fork, view.tenant):
@@ -70,27 +73,52 @@ class Continuation:
             )
 
 
-async def continue_turn(view: TenantView, turn_id: str, operation: str) -> Continuation:
+async def continue_turn(
+    view: TenantView, turn_id: str, operation: str, *, always_copy: bool = False
+) -> Continuation:
     """Plan where a turn that continues a given one is to run. Changes nothing.
 
     Args:
         view: The caller's view.
         turn_id: The turn to continue.
         operation: Names the new turn.
+        always_copy: Whether it runs in a copy in any case, which lives as long as turns that are
+            not to be stored.
 
     Raises:
-        TurnNotFound: There is no such turn, or it is another tenant's.
-        InvalidRequest: There is nothing to continue, or too much to copy.
+        InvalidRequest: There is no such turn, or it is another tenant's; there is nothing to
+            continue, or too much to copy.
         StoreUnavailable: Redis cannot be reached.
     """
-    turn = await view.turn(turn_id)
+    turn = await _turn_to_continue(view, turn_id)
     here = Continuation(
         turn=turn, operation=operation, conversation_id=view.public(turn.conversation_id)
     )
     store = view.gateway.conversations
+    if always_copy:
+        here = replace(here, idle_time=view.gateway.settings.unstored_retention)
+        return await _fork(view, here)
     if await store.continue_from(turn.conversation_id, turn_id, operation, take=False):
         return here
     return await _fork(view, here)
+
+
+async def _turn_to_continue(view: TenantView, turn_id: str) -> Turn:
+    try:
+        turn = await view.turn(turn_id)
+        why = None if turn.stored else "it was made with store=false, so nothing of it is kept"
+    except TurnNotFound:
+        why = (
+            "it was never made, it was deleted or made with store=false, or it ended longer than "
+            "AGENTAPI_TURN_RETENTION ago"
+        )
+    if why is not None:
+        raise InvalidRequest(
+            f"the response to continue is not there: {why}; send the messages before in input",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return turn
 
 
 async def _fork(view: TenantView, here: Continuation) -> Continuation:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from agentapi.logs import line
@@ -52,6 +53,7 @@ class EventStream(Response):
         stall: float,
         held: ExitStack | None = None,
         headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
     ) -> None:
         """Prepare the response.
 
@@ -60,9 +62,10 @@ class EventStream(Response):
             stall: Seconds for which the client may read nothing.
             held: Resources to release when the response has ended.
             headers: More headers.
+            background: Done once the response has ended, also if the client left before.
         """
         self.status_code = 200
-        self.background = None
+        self.background = background
         self._frames = frames
         self._stall = stall
         self._held = held or ExitStack()
@@ -85,6 +88,8 @@ class EventStream(Response):
             with self._held:
                 await asyncio.gather(sending, gone, return_exceptions=True)
                 await self._frames.aclose()
+        if self.background is not None:
+            await self.background()
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}

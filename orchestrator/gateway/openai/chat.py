@@ -6,12 +6,13 @@ from contextlib import ExitStack
 
 from fastapi import APIRouter, Response
 
+from agentapi.turns import TurnStatus
+from orchestrator.gateway.conversations.deletion import after_reply, after_stream, forget_unstored
 from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
-from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.objects import chat_object
 from orchestrator.gateway.openai.request_bodies import CreateChat
 from orchestrator.gateway.openai.streams import chat_stream
@@ -36,18 +37,22 @@ async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
     """Ask an agent to answer the last message."""
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
-        turn_id = await enqueue_chat(view, body, key)
-        headers = {"x-response-id": response_id(turn_id)}
+        made = await enqueue_chat(view, body, key)
         if body.stream:
-            turn = await view.turn(turn_id)
+            turn = await view.turn(made.turn_id)
             await view.check_events(turn, -1)
             options = body.stream_options
             return EventStream(
                 chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
                 stall=view.gateway.settings.gateway_stall,
                 held=held.pop_all(),
-                headers=headers,
+                headers=made.headers,
+                background=after_stream(view, turn),
             )
-        turn = await wait_for_end(view, turn_id, key)
+        turn = await wait_for_end(view, made.turn_id, key)
+    if turn.status is not TurnStatus.COMPLETED:
+        await forget_unstored(view, turn)
     raise_if_failed(turn)
-    return OrjsonResponse(chat_object(turn), headers=headers)
+    return OrjsonResponse(
+        chat_object(turn), headers=made.headers, background=after_reply(view, turn)
+    )

@@ -15,6 +15,7 @@ from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.ids import new_conversation_id
+from orchestrator.gateway.openai.given_back import messages_of
 from orchestrator.gateway.openai.input import from_items
 from orchestrator.gateway.openai.item_reader import Found
 from orchestrator.gateway.openai.items import items_of, page
@@ -23,7 +24,7 @@ from orchestrator.gateway.openai.request_bodies import (
     CreateItems,
     UpdateConversation,
 )
-from orchestrator.gateway.openai.responses import After, Include, Limit, Order, refuse_include
+from orchestrator.gateway.openai.responses import After, Include, Limit, Order
 from orchestrator.gateway.view import TenantView
 
 router = APIRouter(prefix="/v1/conversations", tags=["openai"], route_class=StrictRoute)
@@ -36,7 +37,8 @@ async def create_conversation(
     """Create a conversation."""
     body = body or CreateConversation()
     conversation_id = new_conversation_id()
-    messages = [message.message() for message in from_items(body.items or (), "items")]
+    entries = from_items(body.items or (), "items").conversation("items")
+    messages = await messages_of(view, entries)
     made = await view.append(conversation_id, messages, make=True, metadata=body.metadata or {})
     return _to_json(conversation_id, made)
 
@@ -68,8 +70,7 @@ async def create_items(
     conversation: str, body: CreateItems, view: View, include: Include = None
 ) -> dict[str, Any]:
     """Append messages to a conversation."""
-    refuse_include(include)
-    messages = [message.message() for message in from_items(body.items, "items")]
+    messages = await messages_of(view, from_items(body.items, "items").conversation("items"))
     await view.append(conversation, messages, make=False)
     items = [found.item for found in items_of(messages)]
     return page(items, after=None, limit=len(items) or 1, order="asc")
@@ -85,7 +86,6 @@ async def list_items(
     include: Include = None,
 ) -> OrjsonResponse:
     """List the items of a conversation."""
-    refuse_include(include)
     await view.conversation(conversation)
     found = await view.items(conversation).page(after=after, limit=limit, order=order)
     return OrjsonResponse(found)
@@ -96,7 +96,6 @@ async def get_item(
     conversation: str, item: str, view: View, include: Include = None
 ) -> dict[str, Any]:
     """Retrieve an item of a conversation."""
-    refuse_include(include)
     return (await _find(view, conversation, item)).item.item
 
 

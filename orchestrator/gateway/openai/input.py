@@ -1,10 +1,16 @@
-"""Reads the messages of a request from the many forms that OpenAI's API allows."""
+"""Reads the messages and items of a request from the many forms that OpenAI's API allows.
+
+What a request gives back of earlier responses is read here as it was sent; `given_back` finds out
+what it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
 
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
 from agentapi.conversation.user_input import File, Image
@@ -12,24 +18,40 @@ from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParamete
 from orchestrator.gateway.ids import new_message_key
 from orchestrator.gateway.openai.attachments import attachment_of
 
-_ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase"})
-_CHAT_FIELDS: Final = frozenset({"role", "content", "refusal", "annotations"})
+_ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase", "name"})
+_CHAT_FIELDS: Final = frozenset({"role", "content", "refusal", "annotations", "name"})
+_NOTHING: Final[tuple[Any, ...]] = (None, [], {})
+"""Values of fields that say nothing, as clients send back what they got."""
+
+_CALL_FIELDS: Final = frozenset(
+    {"type", "id", "name", "server_label", "arguments", "output", "error", "status"}
+    | {"approval_request_id"}
+)
 _TEXT_PARTS: Final = {
     "user": frozenset({"input_text", "text"}),
+    "system": frozenset({"input_text", "text"}),
     "assistant": frozenset({"output_text", "text"}),
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputMessage:
-    """A message of a request."""
+    """A message of a request.
+
+    Attributes:
+        id: The id that it has as an item, if it was one.
+    """
 
     role: Literal["user", "assistant"]
     text: str
     attached: tuple[Image | File, ...] = ()
+    id: str | None = None
 
-    def message(self) -> Message:
-        """The message as it is added to a history without a turn, under a key of its own.
+    def message(self, key: str | None = None) -> Message:
+        """The message as it is added to a history without a turn.
+
+        Args:
+            key: Takes the place of a turn's id; a new one when not given.
 
         Raises:
             UnsupportedParameter: It has images or files, whose bytes are stored with a turn. Only
@@ -42,73 +64,139 @@ class InputMessage:
                 param="input",
             )
         if self.role == "user":
-            return UserMessage(content=self.text, turn_id=new_message_key())
-        return AssistantMessage(content=self.text, turn_id=new_message_key())
+            return UserMessage(content=self.text, turn_id=key or new_message_key())
+        return AssistantMessage(content=self.text, turn_id=key or new_message_key())
 
 
-def from_input(value: str | Sequence[Any]) -> list[InputMessage]:
-    """The messages in `input` of a response.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instruction:
+    """What a request tells the model besides the agent's prompt, and the parameter that says so."""
+
+    text: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenCall:
+    """A tool call of an earlier response, as the client gives it back.
+
+    Attributes:
+        id: Its id as an item.
+        arguments: Its arguments as they were sent, usually a JSON object.
+        output: Its result; None if it has none.
+        failed: Whether the result is an error.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    output: str | None
+    failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """An item that the client names by its id alone."""
+
+    id: str
+    place: str
+
+
+Entry: TypeAlias = InputMessage | GivenCall | Reference
+"""An entry of a request's input, besides its instructions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """What a request says: the conversation so far, and instructions to the model."""
+
+    entries: Sequence[Entry]
+    instructions: Sequence[Instruction] = ()
+
+    def conversation(self, param: str) -> Sequence[Entry]:
+        """The entries, where instructions have no place.
+
+        Raises:
+            UnsupportedParameter: There are instructions.
+        """
+        if self.instructions:
+            raise UnsupportedParameter(
+                f"{self.instructions[0].place} is a message of the system: a conversation has "
+                f"none. Send it with the request that starts a turn (`instructions`, or a message "
+                "of the system)",
+                param=param,
+            )
+        return self.entries
+
+
+def from_input(value: str | Sequence[Any]) -> Input:
+    """What `input` of a response says.
 
     Raises:
         InvalidRequest: It is not valid; names the place.
     """
     if isinstance(value, str):
-        return [InputMessage(role="user", text=value)]
+        return Input(entries=[InputMessage(role="user", text=value)])
     return from_items(value, "input")
 
 
-def from_items(items: Sequence[Any], name: str) -> list[InputMessage]:
-    """The messages in items of a response or of a conversation.
+def from_items(items: Sequence[Any], name: str) -> Input:
+    """What items of a response or of a conversation say.
 
     Raises:
         InvalidRequest: They are not valid; names the place.
     """
-    found: list[InputMessage] = []
+    entries: list[Entry] = []
+    instructions: list[Instruction] = []
     for number, item in enumerate(items):
         place = f"{name}[{number}]"
         fields = _object(item, place)
-        kind = fields.get("type", "message")
-        if kind != "message":
-            raise UnsupportedParameter(
-                f"{place} is an item of type {kind!r}: an agent takes 'message' items only. What "
-                "its tools did is in the conversation (conversation, previous_response_id)",
-                param=f"{place}.type",
-            )
-        _refuse_others(fields, _ITEM_FIELDS, place)
-        found.append(_to_message(fields, place))
-    return found
+        match fields.get("type") or ("message" if "role" in fields else "item_reference"):
+            case "message":
+                _refuse_others(fields, _ITEM_FIELDS, place)
+                _add_message(fields, place, entries, instructions)
+            case "mcp_call":
+                entries.append(_call(fields, place))
+            case "item_reference":
+                entries.append(Reference(id=_text(fields, "id", place), place=place))
+            case kind:
+                raise UnsupportedParameter(
+                    f"{place} is an item of type {kind!r}: an agent takes messages, and the items "
+                    "of its own responses",
+                    param=f"{place}.type",
+                )
+    return Input(entries=entries, instructions=instructions)
 
 
-def from_chat(messages: Sequence[Any]) -> list[InputMessage]:
-    """The messages in `messages` of a chat completion.
+def from_chat(messages: Sequence[Any]) -> Input:
+    """What `messages` of a chat completion say.
 
     Raises:
         InvalidRequest: They are not valid; names the place.
     """
-    found: list[InputMessage] = []
+    entries: list[Entry] = []
+    instructions: list[Instruction] = []
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         fields = _object(message, place)
-        known = {name: value for name, value in fields.items() if value is not None}
-        _refuse_others(known, _CHAT_FIELDS, place)
-        found.append(_to_message(fields, place))
-    return found
+        _refuse_others(fields, _CHAT_FIELDS, place)
+        _add_message(fields, place, entries, instructions)
+    return Input(entries=entries, instructions=instructions)
 
 
-def split(
-    messages: Sequence[InputMessage], param: str
-) -> tuple[Sequence[InputMessage], InputMessage]:
-    """The earlier messages, and the user's message to be answered.
+def split(entries: Sequence[Entry], param: str) -> tuple[Sequence[Entry], InputMessage]:
+    """The earlier entries, and the user's message to be answered.
 
     Raises:
-        InvalidRequest: The last message is not the user's.
+        InvalidRequest: The last entry is not a message of the user.
     """
-    if not messages or messages[-1].role != "user":
+    last = entries[-1] if entries else None
+    if not isinstance(last, InputMessage) or last.role != "user":
         raise InvalidRequest(
             f"{param} must end with a message of the user, which the agent answers",
             param=param,
         )
-    return messages[:-1], messages[-1]
+    return entries[:-1], last
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
@@ -117,23 +205,60 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
     return value
 
 
+def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{place}.{name} is not text", param=f"{place}.{name}")
+    return value
+
+
 def _refuse_others(fields: Mapping[str, Any], known: frozenset[str], place: str) -> None:
-    for name in fields:
-        if name not in known:
-            raise UnsupportedParameter(f"{place}.{name} is not supported", param=f"{place}.{name}")
+    for name, value in fields.items():
+        if name not in known and value not in _NOTHING:
+            raise UnsupportedParameter(
+                f"{place}.{name} is not supported: leave it out", param=f"{place}.{name}"
+            )
 
 
-def _to_message(fields: Mapping[str, Any], place: str) -> InputMessage:
+def _call(fields: Mapping[str, Any], place: str) -> GivenCall:
+    _refuse_others(fields, _CALL_FIELDS, place)
+    output, error = fields.get("output"), fields.get("error")
+    if output is not None and not isinstance(output, str):
+        raise InvalidRequest(f"{place}.output is not text", param=f"{place}.output")
+    if error is not None:
+        said = error.get("content") if isinstance(error, Mapping) else error
+        output = said if isinstance(said, str) else orjson.dumps(error).decode()
+    return GivenCall(
+        id=_text(fields, "id", place),
+        name=_text(fields, "name", place),
+        arguments=str(fields.get("arguments") or "{}"),
+        output=output,
+        failed=error is not None,
+    )
+
+
+def _add_message(
+    fields: Mapping[str, Any],
+    place: str,
+    entries: list[Entry],
+    instructions: list[Instruction],
+) -> None:
+    item_id = fields.get("id")
+    known = item_id if isinstance(item_id, str) else None
     match fields.get("role"):
         case "user":
             text, attached = _content(fields, place, "user")
-            return InputMessage(role="user", text=text, attached=attached)
+            entries.append(InputMessage(role="user", text=text, attached=attached, id=known))
         case "assistant":
-            return InputMessage(role="assistant", text=_content(fields, place, "assistant")[0])
+            text = _content(fields, place, "assistant")[0]
+            entries.append(InputMessage(role="assistant", text=text, id=known))
+        case "system" | "developer":
+            text = _content(fields, place, "system")[0]
+            instructions.append(Instruction(text=text, place=place))
         case role:
             raise UnsupportedParameter(
-                f"{place} has the role {role!r}: expected 'user' or 'assistant'. Requests cannot "
-                "add to an agent's instructions and tools",
+                f"{place} has the role {role!r}: expected 'user', 'assistant', 'system' or "
+                "'developer'",
                 param=f"{place}.role",
             )
 

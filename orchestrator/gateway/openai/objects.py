@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agentapi.conversation.messages import Usage
-from agentapi.turns import Turn, TurnStatus
+from agentapi.turns import RequestOptions, Turn, TurnStatus
 from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
 from orchestrator.gateway.openai.items import output_items
+from orchestrator.gateway.openai.request_options import shown_format
 from orchestrator.gateway.turn_labels import labels_of, metadata_of
+
+_NOTHING: Final = RequestOptions()
 
 STATUS: Final[Mapping[TurnStatus, str]] = {
     TurnStatus.QUEUED: "queued",
@@ -35,7 +38,8 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
         turn: The turn.
         conversation_id: The public id of its conversation.
     """
-    labels = labels_of(turn)
+    labels, options = labels_of(turn), turn.options or _NOTHING
+    sampling = options.sampling
     error = None
     if turn.error is not None:
         code = _ERROR_CODES.get(turn.error.code, "server_error")
@@ -51,26 +55,33 @@ def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
         "background": labels.background,
         "error": error,
         "incomplete_details": None,
-        "instructions": None,
-        "max_output_tokens": None,
+        "instructions": options.instructions,
+        "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
         "output": output_items(turn.messages) if completed else [],
         "parallel_tool_calls": True,
         "previous_response_id": response_id(labels.previous) if labels.previous else None,
         "conversation": None if labels.implicit else {"id": conversation_id},
-        "reasoning": {"effort": None, "summary": None},
-        "store": True,
-        "temperature": None,
-        "text": {"format": {"type": "text"}},
+        "reasoning": {"effort": sampling.reasoning_effort, "summary": None},
+        "store": options.store,
+        "temperature": sampling.temperature,
+        "text": _text(options),
         "tool_choice": "auto",
         "tools": [],
-        "top_p": None,
+        "top_p": sampling.top_p,
         "truncation": "disabled",
         "usage": _response_usage(turn.usage) if turn.status.ended else None,
         "user": labels.user,
         "safety_identifier": labels.safety_identifier,
         "metadata": metadata_of(turn),
     }
+
+
+def _text(options: RequestOptions) -> dict[str, Any]:
+    text: dict[str, Any] = {"format": shown_format(options.output)}
+    if options.sampling.verbosity is not None:
+        text["verbosity"] = options.sampling.verbosity
+    return text
 
 
 def _response_usage(usage: Usage) -> dict[str, Any]:

@@ -8,35 +8,62 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.openai.option_fields import (
+    ChatFormat,
+    Effort,
+    Include,
+    Limit,
+    Penalty,
+    Reasoning,
+    Stop,
+    Temperature,
+    TextOptions,
+    TopP,
+    Verbosity,
+)
 
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
 ]
 UserId = Annotated[str, Field(min_length=1, max_length=512)]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 _BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
     "moderation": (),
-    "parallel_tool_calls": (True,),
-    "prompt_cache_key": (),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "service_tier": ("auto", "default"),
-    "temperature": (),
-    "tool_choice": ("auto",),
+    "parallel_tool_calls": (True, False),
+    "tool_choice": ("auto", "none"),
     "tools": ([],),
     "top_logprobs": (0,),
-    "top_p": (),
+}
+
+_REASONS: Final[Mapping[str, str]] = {
+    "access_programs": "agents have no such programs",
+    "audio": "agents answer in text",
+    "background_options": "a background response runs as soon as a worker is free",
+    "context_management": "the agent's definition decides how much history its model gets",
+    "function_call": "the agent's definition has its tools",
+    "functions": "the agent's definition has its tools",
+    "image": "agents answer in text",
+    "logprobs": "the gateway has no log probabilities",
+    "max_tool_calls": "the agent's definition limits its steps",
+    "modalities": "agents answer in text",
+    "moderation": "the gateway does not moderate",
+    "n": "an agent gives one answer",
+    "prompt": "the gateway has no stored prompts",
+    "top_logprobs": "the gateway has no log probabilities",
+    "web_search_options": "the agent's definition has its tools",
 }
 
 
 class OpenAIRequest(BaseModel):
-    """A request body. Nothing in it is ignored: a parameter is supported, or refused by name."""
+    """A request body. A parameter is supported, or refused by name with the reason."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """OpenAI's parameters that agents do not support, with the values that change nothing."""
+    """OpenAI's parameters that the gateway does not support, with the values that change
+    nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -52,9 +79,9 @@ class OpenAIRequest(BaseModel):
                     f"unknown parameter: {name!r}", param=name, code="unknown_parameter"
                 )
             elif value is not None and not _is_one_of(value, cls.unsupported[name]):
+                reason = _REASONS.get(name, "it is part of the agent's definition")
                 raise UnsupportedParameter(
-                    f"{name} is not supported: it is part of the agent's definition; leave it out",
-                    param=name,
+                    f"{name} is not supported: {reason}; leave it out", param=name
                 )
         return kept
 
@@ -72,26 +99,57 @@ class ConversationRef(BaseModel):
 
 
 class ResponseStreamOptions(BaseModel):
-    """Options of a response's stream. Obfuscation is not supported."""
+    """Options of a response's stream. The gateway never obfuscates; asking for it is no error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = None
 
 
-class CreateResponse(OpenAIRequest):
+class _Taken(OpenAIRequest):
+    """Parameters of both kinds of requests that change nothing, or may be ignored."""
+
+    prompt_cache_key: Annotated[str | None, Field(description="Changes nothing.")] = None
+    prompt_cache_options: Annotated[
+        dict[str, Any] | None, Field(description="Changes nothing.")
+    ] = None
+    prompt_cache_retention: Annotated[str | None, Field(description="Changes nothing.")] = None
+    service_tier: Annotated[
+        ServiceTier | None, Field(description="Ignored unless `auto` or `default`.")
+    ] = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+
+
+class CreateResponse(_Taken):
     """Body of ``POST /v1/responses``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]
     input: Annotated[
         str | Annotated[list[dict[str, Any]], Field(min_length=1)],
-        Field(description="Text, or `message` items of the user and the assistant."),
+        Field(description="Text, or items: messages, and items that the gateway gave."),
     ]
+    instructions: Annotated[
+        str | None, Field(description="As the agent's policy says: behind its own prompt.")
+    ] = None
     conversation: str | ConversationRef | None = None
     previous_response_id: str | None = None
     background: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
+    store: Annotated[
+        bool | None, Field(description="`false`: nothing of the turn is kept once it was read.")
+    ] = None
+    include: Annotated[
+        list[Include] | None, Field(description="Nothing of it exists here, so nothing is added.")
+    ] = None
+    max_output_tokens: Limit | None = None
+    reasoning: Reasoning | None = None
+    text: TextOptions | None = None
+    truncation: Annotated[
+        Literal["auto", "disabled"] | None,
+        Field(description="Ignored if `auto`: the agent's window decides."),
+    ] = None
     metadata: Metadata | None = None
     user: UserId | None = None
     safety_identifier: UserId | None = None
@@ -99,18 +157,11 @@ class CreateResponse(OpenAIRequest):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **_BOTH,
         "access_programs": (),
-        "background_options": (),
-        "context_management": (),
-        "image": (),
-        "include": ([],),
-        "instructions": (),
-        "max_output_tokens": (),
+        "background_options": ({},),
+        "context_management": ([],),
+        "image": ({},),
         "max_tool_calls": (),
         "prompt": (),
-        "reasoning": (),
-        "store": (True,),
-        "text": ({"format": {"type": "text"}},),
-        "truncation": ("disabled",),
     }
 
     @property
@@ -128,6 +179,12 @@ class CreateResponse(OpenAIRequest):
                 param="previous_response_id",
                 code="mutually_exclusive_parameters",
             )
+        if self.background and self.store is False:
+            raise InvalidRequest(
+                "background=true needs store=true: somebody must be able to read the result later",
+                param="store",
+                code="mutually_exclusive_parameters",
+            )
         return self
 
 
@@ -137,19 +194,35 @@ class ChatStreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = None
 
 
-class CreateChat(OpenAIRequest):
+class CreateChat(_Taken):
     """Body of ``POST /v1/chat/completions``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]
     messages: Annotated[
         list[dict[str, Any]],
-        Field(min_length=1, description="Messages of the user and the assistant."),
+        Field(min_length=1, description="Messages of the system, the user and the assistant."),
     ]
     stream: bool | None = None
     stream_options: ChatStreamOptions | None = None
+    store: Annotated[
+        bool | None, Field(description="`false`: nothing of the turn is kept once it was read.")
+    ] = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    prediction: Annotated[
+        dict[str, Any] | None, Field(description="Ignored: it would only save time.")
+    ] = None
+    reasoning_effort: Effort | None = None
+    response_format: ChatFormat | None = None
+    seed: int | None = None
+    stop: Stop | None = None
+    verbosity: Verbosity | None = None
     metadata: Annotated[
         Metadata | None,
         Field(description="With `conversation_id`, only the last message is new."),
@@ -160,23 +233,11 @@ class CreateChat(OpenAIRequest):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **_BOTH,
         "audio": (),
-        "frequency_penalty": (),
-        "function_call": (),
-        "functions": (),
-        "logit_bias": (),
+        "function_call": ("auto", "none"),
+        "functions": ([],),
         "logprobs": (False,),
-        "max_completion_tokens": (),
-        "max_tokens": (),
         "modalities": (["text"],),
         "n": (1,),
-        "prediction": (),
-        "presence_penalty": (),
-        "reasoning_effort": (),
-        "response_format": ({"type": "text"},),
-        "seed": (),
-        "stop": (),
-        "store": (False,),
-        "verbosity": (),
         "web_search_options": (),
     }
 

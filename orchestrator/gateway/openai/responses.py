@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,13 @@ from fastapi import APIRouter, Query, Response
 
 from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn
-from orchestrator.gateway.conversations.deletion import delete_turn
+from orchestrator.gateway.conversations.deletion import (
+    after_reply,
+    after_stream,
+    delete_turn,
+)
 from orchestrator.gateway.dependencies import Key, View
-from orchestrator.gateway.http.errors import InvalidRequest, NotFound, UnsupportedParameter
+from orchestrator.gateway.http.errors import InvalidRequest, NotFound
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
 from orchestrator.gateway.http.request_body import StrictRoute
@@ -19,6 +24,7 @@ from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.ids import response_id, turn_id_of
 from orchestrator.gateway.openai.items import items_of, page, user_item
 from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.openai.option_fields import Include as Includable
 from orchestrator.gateway.openai.request_bodies import CreateResponse
 from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
@@ -33,7 +39,10 @@ _CANCEL_MARGIN = 2.0
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Annotated[Literal["asc", "desc"], Query()]
 After = Annotated[str | None, Query()]
-Include = Annotated[list[str] | None, Query(alias="include[]", description="Not supported.")]
+Include = Annotated[
+    list[Includable] | None,
+    Query(alias="include[]", description="Nothing of it exists here, so nothing is added."),
+]
 
 _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -51,16 +60,17 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
         # for.
         if body.stream or not body.background:
             held.enter_context(view.stream_slot())
-        turn_id = await enqueue_response(view, body, key)
+        made = await enqueue_response(view, body, key)
         if body.stream:
-            turn = await view.turn(turn_id)
+            turn = await view.turn(made.turn_id)
             fresh = turn.last_event < 0
             await view.check_events(turn, -1)
             # The slot goes with the stream, which outlives this function.
-            return _stream(view, turn, -1, held.pop_all(), fresh=fresh)
+            return _stream(view, turn, -1, held.pop_all(), fresh=fresh, headers=made.headers)
         if body.background:
-            return OrjsonResponse(_to_json(view, await view.turn(turn_id)))
-        return OrjsonResponse(_to_json(view, await wait_for_end(view, turn_id, key)))
+            turn = await view.turn(made.turn_id)
+            return OrjsonResponse(_to_json(view, turn), headers=made.headers)
+        return _delivered(view, await wait_for_end(view, made.turn_id, key), made.headers)
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -73,16 +83,11 @@ async def get_response(
     include: Include = None,
 ) -> Response:
     """Retrieve a response, or stream its events after a sequence number."""
-    refuse_include(include)
-    if include_obfuscation:
-        raise UnsupportedParameter(
-            "include_obfuscation is not supported", param="include_obfuscation"
-        )
     if starting_after is not None and not stream:
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
     if not stream:
-        return OrjsonResponse(_to_json(view, turn))
+        return _delivered(view, turn, {})
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
         # Sequence numbers depend on all events, whichever of them the client wants.
@@ -124,7 +129,6 @@ async def list_input_items(
     include: Include = None,
 ) -> dict[str, Any]:
     """List the input items of a response."""
-    refuse_include(include)
     turn = await _turn(view, response)
     before = [found.item for found in items_of(await view.seeds(turn))]
     items = [*before, user_item(turn.turn_id, turn.input)]
@@ -146,22 +150,26 @@ def _to_json(view: TenantView, turn: Turn) -> dict[str, Any]:
     return response_object(turn, view.public(turn.conversation_id))
 
 
+def _delivered(view: TenantView, turn: Turn, headers: Mapping[str, str]) -> OrjsonResponse:
+    """The response as it stands. Once it was sent, nothing is kept that is not to be stored."""
+    return OrjsonResponse(
+        _to_json(view, turn), headers=dict(headers), background=after_reply(view, turn)
+    )
+
+
 def _stream(
-    view: TenantView, turn: Turn, after: int, held: ExitStack, *, fresh: bool = False
+    view: TenantView,
+    turn: Turn,
+    after: int,
+    held: ExitStack,
+    *,
+    fresh: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> EventStream:
     return EventStream(
         response_stream(view, turn, after, fresh=fresh),
         stall=view.gateway.settings.gateway_stall,
         held=held,
-        headers={"x-response-id": response_id(turn.turn_id)},
+        headers={"x-response-id": response_id(turn.turn_id), **(headers or {})},
+        background=after_stream(view, turn),
     )
-
-
-def refuse_include(include: list[str] | None) -> None:
-    """Refuse the `include` parameter.
-
-    Raises:
-        UnsupportedParameter: The request has one.
-    """
-    if include:
-        raise UnsupportedParameter("include is not supported", param="include")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from agentapi.turns import Turn
 from orchestrator.gateway.conversations.forks import continue_turn
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Stopping
 from orchestrator.gateway.ids import new_conversation_id, response_id, turn_id_of
-from orchestrator.gateway.openai.input import InputMessage, from_chat, from_input, split
+from orchestrator.gateway.openai.decisions import Decided, decide
+from orchestrator.gateway.openai.given_back import messages_of, not_in
+from orchestrator.gateway.openai.input import Entry, from_chat, from_input, split
 from orchestrator.gateway.openai.request_bodies import CreateChat, CreateResponse
+from orchestrator.gateway.openai.request_options import asked_by_chat, asked_by_response
 from orchestrator.gateway.turn_labels import Labels
 from orchestrator.gateway.turn_submission import (
     Destination,
@@ -27,20 +31,37 @@ CONVERSATION: Final = "conversation_id"
 """The key in a chat completion's metadata that names the conversation to continue."""
 
 
-async def enqueue_response(view: TenantView, body: CreateResponse, key: str | None) -> str:
-    """Accept a response; returns its turn's id.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enqueued:
+    """A turn that was accepted, and what of its request does not count."""
+
+    turn_id: str
+    decided: Decided
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every response to the request."""
+        return {"x-response-id": response_id(self.turn_id), **self.decided.headers}
+
+
+async def enqueue_response(view: TenantView, body: CreateResponse, key: str | None) -> Enqueued:
+    """Accept a response.
 
     Raises:
         AgentAPIError: It is refused, or cannot be stored now.
     """
-    before, message = split(from_input(body.input), "input")
+    said = from_input(body.input)
+    before, message = split(said.entries, "input")
+    asked = asked_by_response(body, said.instructions)
+    decided = await decide(view.gateway.agents, body.model, asked)
     operation = key or uuid.uuid4().hex
     user = body.safety_identifier or body.user
     destination = await _destination(view, body, before, operation)
+    seeded = 0
     if destination is None:
-        name = _name(view, "response", key)
-        destination = _unnamed(name, before, operation, user)
-    return await accept(
+        unnamed = await _unnamed(view, before, _name(view, "response", key), operation, body)
+        destination, seeded = unnamed, len(unnamed.before)
+    turn_id = await accept(
         view,
         NewMessage(
             agent=body.model,
@@ -54,33 +75,43 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
                 background=bool(body.background),
                 implicit=body.conversation_id is None,
                 previous=_previous(body),
-                seeded=len(before),
+                seeded=seeded,
                 user=body.user,
                 safety_identifier=body.safety_identifier,
             ),
             stream=bool(body.stream),
+            options=decided.options,
+            idle_time=_idle_time(view, body) if body.conversation_id is None else None,
         ),
         destination,
     )
+    return Enqueued(turn_id=turn_id, decided=decided)
 
 
 async def _destination(
-    view: TenantView, body: CreateResponse, before: Sequence[InputMessage], operation: str
+    view: TenantView, body: CreateResponse, before: Sequence[Entry], operation: str
 ) -> Destination | None:
     """The conversation that a request names, directly or by a response; None if it names none."""
     previous = _previous(body)
-    if body.conversation_id is None and previous is None:
+    destination: Destination
+    if previous is not None:
+        kept = body.store is not False
+        # A turn that is not to be stored runs in a copy, which goes with it.
+        destination = await continue_turn(view, previous, operation, always_copy=not kept)
+        internal = (await view.turn(previous)).conversation_id
+    elif body.conversation_id is not None:
+        await view.conversation(body.conversation_id)
+        destination = Existing(conversation_id=body.conversation_id)
+        internal = view.internal(body.conversation_id)
+    else:
         return None
-    if before:
+    if before and await not_in(view, internal, before):
         raise InvalidRequest(
             "the conversation already has the earlier messages: input must be the user's new "
             "message; POST /v1/conversations/{id}/items adds others",
             param="input",
         )
-    if previous is not None:
-        return await continue_turn(view, previous, operation)
-    await view.conversation(body.conversation_id or "")
-    return Existing(conversation_id=body.conversation_id or "")
+    return destination
 
 
 def _previous(body: CreateResponse) -> str | None:
@@ -89,25 +120,27 @@ def _previous(body: CreateResponse) -> str | None:
     return None if response is None else turn_id_of(response)
 
 
-async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> str:
-    """Accept a chat completion; returns its turn's id.
+async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> Enqueued:
+    """Accept a chat completion.
 
     Raises:
         AgentAPIError: It is refused, or cannot be stored now.
     """
-    before, message = split(from_chat(body.messages), "messages")
+    said = from_chat(body.messages)
+    before, message = split(said.entries, "messages")
+    decided = await decide(view.gateway.agents, body.model, asked_by_chat(body, said.instructions))
     operation = key or uuid.uuid4().hex
     metadata: Mapping[str, str] = body.metadata or {}
     named = CONVERSATION in metadata
-    user = body.safety_identifier or body.user
     destination: Destination
+    seeded = 0
     if named:
         # The conversation has the history: only the last message of the request is new.
-        destination, before = Existing(conversation_id=metadata[CONVERSATION]), ()
+        destination = Existing(conversation_id=metadata[CONVERSATION])
     else:
-        name = _name(view, "chat", key)
-        destination = _unnamed(name, before, operation, user)
-    return await accept(
+        unnamed = await _unnamed(view, before, _name(view, "chat", key), operation, body)
+        destination, seeded = unnamed, len(unnamed.before)
+    turn_id = await accept(
         view,
         NewMessage(
             agent=body.model,
@@ -115,29 +148,43 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> s
             attached=message.attached,
             idempotency_key=operation,
             digest=digest_of(body, key),
-            user_id=user,
+            user_id=body.safety_identifier or body.user,
             metadata=metadata,
             labels=Labels(
                 implicit=not named,
-                seeded=len(before),
+                seeded=seeded,
                 user=body.user,
                 safety_identifier=body.safety_identifier,
             ),
             stream=bool(body.stream),
+            options=decided.options,
+            idle_time=None if named else _idle_time(view, body),
         ),
         destination,
     )
+    return Enqueued(turn_id=turn_id, decided=decided)
 
 
-def _unnamed(
-    conversation_id: str, before: Sequence[InputMessage], operation: str, user: str | None
+async def _unnamed(
+    view: TenantView,
+    before: Sequence[Entry],
+    conversation_id: str,
+    operation: str,
+    body: CreateResponse | CreateChat,
 ) -> Unnamed:
     return Unnamed(
         conversation_id=conversation_id,
-        before=[message.message() for message in before],
+        before=await messages_of(view, before),
         operation=operation,
-        user_id=user,
+        user_id=body.safety_identifier or body.user,
+        idle_time=_idle_time(view, body),
     )
+
+
+def _idle_time(view: TenantView, body: CreateResponse | CreateChat) -> float:
+    """Seconds that a conversation without a name outlives its turns."""
+    settings = view.gateway.settings
+    return settings.unstored_retention if body.store is False else settings.turn_retention
 
 
 def _name(view: TenantView, route: str, key: str | None) -> str:

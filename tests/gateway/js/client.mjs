@@ -103,7 +103,7 @@ async function refusal(call) {
 }
 seen.refusals = [
   await refusal(() => client.responses.create({ model: 'nobody', input: 'hi' })),
-  await refusal(() => client.responses.create({ model: 'tools', input: 'hi', temperature: 1 })),
+  await refusal(() => client.responses.create({ model: 'tools', input: 'hi', top_logprobs: 3 })),
   await refusal(() => client.responses.retrieve('resp_none')),
   await refusal(() => client.withOptions({ apiKey: 'ak-none' }).models.list()),
 ];

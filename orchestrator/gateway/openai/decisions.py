@@ -1,0 +1,76 @@
+"""Which of a request's decisions count: the agent's policy, before the turn is accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from agentapi.agents.accepted import AcceptedRequests
+from agentapi.errors import InvalidInput
+from agentapi.turns import RequestOptions, RequestRefused
+from agentapi.turns.request_policy import grant
+from orchestrator.gateway.agent_directory import AgentDirectory
+from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.openai.request_options import Asked, without
+
+IGNORED: Final = "x-agentapi-ignored"
+"""The response header that names the parameters which did not count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """What counts of a request.
+
+    Attributes:
+        options: What is stored with the turn; None if nothing counts.
+        ignored: The parameters that do not count, as the client wrote them.
+    """
+
+    options: RequestOptions | None
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that names what is ignored, if anything is."""
+        return {IGNORED: ", ".join(self.ignored)} if self.ignored else {}
+
+
+async def decide(agents: AgentDirectory, agent: str, asked: Asked) -> Decided:
+    """Apply an agent's policy to a request.
+
+    While no worker says what the policy is, nothing is decided: the worker that runs the turn
+    will.
+
+    Args:
+        agents: Knows the policies.
+        agent: Name of the agent.
+        asked: What the request decides.
+
+    Raises:
+        UnsupportedParameter: The agent does not let requests decide it.
+        InvalidRequest: A requested schema is not valid.
+    """
+    if asked.options.empty:
+        return Decided(options=None, ignored=asked.ignored)
+    known = await agents.accepted(agent)
+    if known is None:
+        return Decided(options=asked.options, ignored=asked.ignored)
+    return _decide(known, agent, asked)
+
+
+def _decide(known: AcceptedRequests, agent: str, asked: Asked) -> Decided:
+    names = asked.names
+    try:
+        granted = grant(asked.options, known.policy, agent)
+    except RequestRefused as refusal:
+        param = names.get(refusal.names[0], refusal.names[0])
+        raise UnsupportedParameter(
+            f"{param} is not supported: the definition of agent {agent!r} decides it; leave it out",
+            param=param,
+        ) from None
+    except InvalidInput as error:
+        raise InvalidRequest(str(error), param=names.get("output")) from None
+    unsupported = tuple(sorted(granted.options.sampling.given().keys() - known.sampling))
+    options = without(granted.options, unsupported)
+    ignored = [names.get(name, name) for name in (*granted.ignored, *unsupported)]
+    return Decided(options=None if options.empty else options, ignored=(*asked.ignored, *ignored))

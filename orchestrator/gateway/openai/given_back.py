@@ -1,0 +1,193 @@
+"""Items of earlier responses that a client gives back, as the messages that they were.
+
+What the items say is looked up in the tenant's own turns, so that a history has the calls and
+results that really were, with all that providers need back. Where the turn is no longer kept, what
+the client says is taken, as whole pairs of a call and its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import orjson
+
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Message,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from agentapi.errors import TurnNotFound
+from agentapi.turns import Turn, TurnStatus
+from orchestrator.gateway.http.errors import NotFound
+from orchestrator.gateway.ids import call_item_id, is_turn_id, name_of_item, new_message_key
+from orchestrator.gateway.openai.input import Entry, GivenCall, InputMessage, Reference
+from orchestrator.gateway.openai.items import items_of
+from orchestrator.gateway.view import TenantView
+
+
+async def messages_of(view: TenantView, entries: Sequence[Entry]) -> list[Message]:
+    """The messages that entries of a request stand for, with keys of their own.
+
+    Args:
+        view: The caller's view. Items of other tenants do not exist in it.
+        entries: Messages, calls and references.
+
+    Raises:
+        NotFound: A reference names an item that does not exist.
+        UnsupportedParameter: A message has images or files.
+        StoreUnavailable: Redis is out of reach.
+    """
+    turns = await _turns(view, entries)
+    found: list[Message] = []
+    # Neighbours from one turn are looked at together: a text and the calls beside it were one
+    # message.
+    for source, neighbours in groupby(entries, _source):
+        group, turn = list(neighbours), turns.get(source or "")
+        found += _as_given(group) if turn is None else _of_turn(turn, group)
+    return found
+
+
+async def not_in(view: TenantView, internal: str, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries that are not items of a conversation, of which a client may give back any.
+
+    Args:
+        view: The caller's view.
+        internal: The conversation's id in Redis.
+        entries: Messages, calls and references.
+
+    Raises:
+        StoreUnavailable: Redis is out of reach.
+    """
+    turns = await _turns(view, entries, all_of_them=True)
+
+    def known(entry: Entry) -> bool:
+        turn = turns.get(_source(entry) or "")
+        return turn is not None and turn.conversation_id == internal
+
+    return [entry for entry in entries if not known(entry)]
+
+
+def _source(entry: Entry) -> str | None:
+    """The id of the turn that an entry's item belongs to, by its id; None if it is no turn's."""
+    name = name_of_item(entry.id) if entry.id is not None else None
+    return name if isinstance(name, str) and is_turn_id(name) else None
+
+
+async def _turns(
+    view: TenantView, entries: Sequence[Entry], *, all_of_them: bool = False
+) -> Mapping[str, Turn]:
+    """The turns that entries come from, as far as they are still kept."""
+    wanted = {
+        source: None
+        for entry in entries
+        # A text alone says all there is to know.
+        if all_of_them or not isinstance(entry, InputMessage)
+        if (source := _source(entry)) is not None
+    }
+    found: dict[str, Turn] = {}
+    for turn_id in wanted:
+        try:
+            found[turn_id] = await view.turn(turn_id)
+        except TurnNotFound:
+            continue
+    return found
+
+
+def _of_turn(turn: Turn, entries: Sequence[Entry]) -> Iterator[Message]:
+    key = new_message_key()
+    made = _made_by(turn)
+    items = list(items_of(made))
+    output = [item for item in items if not isinstance(item.message, UserMessage)]
+    for whole, messages in ((items, made), (output, [m for m in made if m.role != "user"])):
+        if [item.id for item in whole] == [entry.id for entry in entries] and _same_texts(
+            entries, [item.message for item in whole]
+        ):
+            yield from (replace(message, turn_id=key) for message in messages)
+            return
+    by_id = {item.id: item for item in items}
+    results = {m.call_id: m for m in made if isinstance(m, ToolMessage)}
+    for entry in entries:
+        item = by_id.get(entry.id or "")
+        if isinstance(entry, InputMessage):
+            # Possibly shortened by the client, which is free to say what the history is.
+            yield entry.message(key)
+        elif item is None:
+            yield from _as_given([entry])
+        elif item.item["type"] == "message":
+            text = item.item["content"][0]["text"] if item.item["content"] else ""
+            role = item.item["role"]
+            yield InputMessage(role=role, text=text).message(key)
+        elif isinstance(item.message, AssistantMessage):
+            yield from _pair(item.message, results, item.id, key)
+
+
+def _made_by(turn: Turn) -> Sequence[Message]:
+    """A turn's messages; of one that left none, the user's."""
+    if turn.status is TurnStatus.COMPLETED and turn.messages:
+        return turn.messages
+    return [UserMessage(content=turn.input, turn_id=turn.turn_id)]
+
+
+def _same_texts(entries: Sequence[Entry], messages: Sequence[Message]) -> bool:
+    return all(
+        not isinstance(entry, InputMessage) or entry.text == message.content
+        for entry, message in zip(entries, messages, strict=True)
+    )
+
+
+def _pair(
+    message: AssistantMessage, results: Mapping[str, ToolMessage], item_id: str, key: str
+) -> Iterator[Message]:
+    """The one call of a message that has an item's id, with its result."""
+    for call in message.tool_calls:
+        result = results.get(call.id)
+        if result is not None and call_item_id(message.turn_id or "", call.id) == item_id:
+            # What a provider wants back belongs to the whole response, so it stays out.
+            yield AssistantMessage(content="", tool_calls=(call,), turn_id=key, model=message.model)
+            yield replace(result, turn_id=key)
+
+
+def _as_given(entries: Sequence[Entry]) -> Iterator[Message]:
+    for entry in entries:
+        match entry:
+            case InputMessage():
+                yield entry.message()
+            case Reference():
+                raise NotFound(
+                    f"{entry.place}: there is no item {entry.id!r}: it was deleted, or its "
+                    "response is no longer kept; send the item itself",
+                    param=entry.place,
+                    code="item_not_found",
+                )
+            case GivenCall():
+                yield from _given_pair(entry)
+
+
+def _given_pair(given: GivenCall) -> Iterator[Message]:
+    if given.output is None:
+        # A history has no calls without results.
+        return
+    key = new_message_key()
+    try:
+        arguments = orjson.loads(given.arguments)
+    except orjson.JSONDecodeError:
+        arguments = None
+    whole = isinstance(arguments, dict)
+    call = ToolCall(
+        id=given.id,
+        name=given.name,
+        arguments=arguments if whole else {},
+        malformed=None if whole else given.arguments,
+    )
+    yield AssistantMessage(content="", tool_calls=(call,), turn_id=key)
+    yield ToolMessage(
+        call_id=given.id,
+        name=given.name,
+        content=given.output,
+        is_error=given.failed,
+        turn_id=key,
+    )
