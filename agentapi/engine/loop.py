@@ -164,6 +164,8 @@ class TurnRun:
                 if is_last_word(self.client, calls, self.book):
                     return self._unanswered()
                 suspension = await self._call_tools(calls, resumed=resumed)
+                if is_last_word(self.client, progress.open_calls(), self.book):
+                    return self._unanswered()
                 if suspension is not None:
                     return suspension
                 self._hand_over(progress.handed_to)

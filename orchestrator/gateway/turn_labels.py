@@ -27,6 +27,14 @@ class Labels:
         user: The request's `user`.
         safety_identifier: The request's `safety_identifier`.
         digest: Digest of the request if it had a key: a repeat must have the same.
+        approvals_elsewhere: Whether others than the client decide about calls, so that a response
+            goes on while they wait.
+        opening: Digest of what the request said, if it brought functions: a request that says the
+            same and more may be the turn's continuation.
+        said: How many messages and items that was.
+        streamed: For a request that continues a turn: whether the part before was streamed.
+        stream: For a request that continues a turn: whether it is.
+        at: For a request that continues a turn: when it came, in seconds since 1970.
     """
 
     background: bool = False
@@ -36,6 +44,12 @@ class Labels:
     user: str | None = None
     safety_identifier: str | None = None
     digest: str | None = None
+    approvals_elsewhere: bool = False
+    opening: str | None = None
+    said: int = 0
+    streamed: bool = False
+    stream: bool = False
+    at: int = 0
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -55,7 +69,12 @@ def labels_of(turn: Turn) -> Labels:
 
     A gateway of another release may have stored more labels, or fewer.
     """
-    stored = turn.metadata.get(RESERVED)
+    return labels_in(turn, turn.metadata)
+
+
+def labels_in(turn: Turn, metadata: Mapping[str, Any]) -> Labels:
+    """The labels in metadata of a turn: its own, or those of one of its parts."""
+    stored = metadata.get(RESERVED)
     known = stored if isinstance(stored, Mapping) else {}
     with reading(f"turn {turn.turn_id}", remedy="delete it"):
         return record_of(Labels, known)
@@ -63,4 +82,9 @@ def labels_of(turn: Turn) -> Labels:
 
 def metadata_of(turn: Turn) -> dict[str, Any]:
     """The caller's own metadata."""
-    return {name: value for name, value in turn.metadata.items() if name != RESERVED}
+    return own_metadata(turn.metadata)
+
+
+def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's own among stored metadata."""
+    return {name: value for name, value in metadata.items() if name != RESERVED}

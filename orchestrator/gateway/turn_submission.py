@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from agentapi.conversation.messages import Message, dumps
 from agentapi.conversation.user_input import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
-from agentapi.turns import NewTurn, OnAbort, OnBusy, RequestOptions
+from agentapi.turns import ClientTools, NewTurn, OnAbort, OnBusy, RequestOptions
 from orchestrator.gateway.http.errors import KeyReused
 from orchestrator.gateway.openai.attachments import check_addresses
 from orchestrator.gateway.tenants.ledger import OVERHEAD, Admission
@@ -101,6 +101,8 @@ class NewMessage:
         on_abort: See `TurnRequest`; None takes the setting.
         options: What the request decides; None for nothing.
         idle_time: See `TurnRequest`.
+        client_tools: See `TurnRequest`.
+        prior: See `TurnRequest`.
     """
 
     agent: str
@@ -116,6 +118,8 @@ class NewMessage:
     on_abort: OnAbort | None = OnAbort.DROP
     options: RequestOptions | None = None
     idle_time: float | None = None
+    client_tools: ClientTools | None = None
+    prior: Sequence[Message] = ()
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
@@ -208,12 +212,16 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         on_abort=message.on_abort,
         options=message.options,
         idle_time=message.idle_time,
+        client_tools=message.client_tools,
+        prior=message.prior,
     )
 
 
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
     size = len(turn.input.encode())
     decided = len(turn.options.to_json()) if turn.options is not None else 0
+    decided += len(turn.client_tools.to_json()) if turn.client_tools is not None else 0
+    decided += sum(len(dumps(message)) for message in turn.prior)
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,

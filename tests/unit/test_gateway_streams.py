@@ -11,6 +11,7 @@ import pytest
 from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from agentapi.turns import Event, EventType, Turn, TurnError, TurnStatus
 from orchestrator.gateway.openai.chat_stream import ChatStream
+from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.response_stream import ResponseStream
 
 TURN_ID = "007-" + "a" * 32
@@ -47,6 +48,11 @@ TOOL_STEP = (EventType.STEP, {"index": 1, "kind": "tool", "tools": ["look"], "ca
 RESET: tuple[EventType, dict[str, Any]] = (EventType.RESET, {})
 
 
+def whole(turn: Turn) -> Part:
+    """The only part of a turn that has not asked its client."""
+    return Part(turn=turn, number=0, begins=None, ends=None, made=turn.messages)
+
+
 def delta(text: str) -> tuple[EventType, dict[str, Any]]:
     return EventType.DELTA, {"text": text}
 
@@ -58,7 +64,7 @@ def respond(
     out = list(stream.opening())
     for number, (kind, data) in enumerate(events):
         out += stream.feed(Event(number=number, type=kind, data=data))
-    out += stream.ending(ended)
+    out += stream.ending(whole(ended))
     assert [event["sequence_number"] for event in out] == list(range(len(out)))
     check_items(out)
     return out
@@ -164,7 +170,7 @@ def chat(events: Sequence[tuple[EventType, dict[str, Any]]], ended: Turn) -> tup
     chunks = [stream.opening()]
     for number, (kind, data) in enumerate(events):
         chunks += stream.feed(Event(number=number, type=kind, data=data))
-    chunks += stream.ending(ended)
+    chunks += stream.ending(whole(ended))
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if "choices" in c)
     return text, stream.broken
 

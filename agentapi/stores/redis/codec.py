@@ -288,6 +288,10 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
     if isinstance(step, ModelStep):
         event["tools"] = [call.name for call in step.message.tool_calls]
         event["calls"] = [call.id for call in step.message.tool_calls]
+        if client := [call.id for call in step.message.tool_calls if call.client]:
+            event["client"] = client
+        if step.held:
+            event["held"] = list(step.held)
         if step.message.model is not None:
             event["model"] = step.message.model
         if step.rejected is not None:

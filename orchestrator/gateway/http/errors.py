@@ -22,6 +22,7 @@ from agentapi.errors import (
     UnknownAgent,
 )
 from agentapi.logs import line
+from agentapi.turns import Turn
 from orchestrator.gateway.tenants.names import has_internal_id, public_id
 
 log = logging.getLogger("agentapi.gateway")
@@ -110,6 +111,16 @@ class Conflict(GatewayError):
 
     status = 409
     code = "conflict"
+
+
+def too_late(turn: Turn) -> Conflict:
+    """The error of a cancellation that came when the turn had ended, or had asked its client."""
+    how = turn.status.value if turn.status.ended else "complete: it asks its client"
+    return Conflict(
+        f"the cancellation came too late: turn {turn.turn_id} is {how}; GET it for its result",
+        code="cancelled_too_late",
+        retry=False,
+    )
 
 
 class KeyReused(GatewayError):

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agentapi.conversation.messages import Usage
-from agentapi.turns import RequestOptions, Turn, TurnStatus
+from agentapi.turns import RequestOptions, TurnStatus
 from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
-from orchestrator.gateway.openai.items import output_items
+from orchestrator.gateway.openai.function_tools import shown_tools
+from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.request_options import shown_format
-from orchestrator.gateway.turn_labels import labels_of, metadata_of
 
 _NOTHING: Final = RequestOptions()
 
@@ -31,50 +31,55 @@ _ERROR_CODES: Final = {
 """OpenAI's clients know a closed set of codes; the message has ours."""
 
 
-def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
-    """A turn as a response, in its present state.
+def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
+    """A part of a turn as a response, in its present state.
 
     Args:
-        turn: The turn.
+        part: The part.
         conversation_id: The public id of its conversation.
     """
-    labels, options = labels_of(turn), turn.options or _NOTHING
+    turn, labels = part.turn, part.labels
+    options = turn.options or _NOTHING
     sampling = options.sampling
     error = None
-    if turn.error is not None:
+    if turn.error is not None and part.ends is None:
         code = _ERROR_CODES.get(turn.error.code, "server_error")
         why = public_text(turn.error.message, turn.error.code)
         error = {"code": code, "message": f"{turn.error.code}: {why}"}
-    completed = turn.status is TurnStatus.COMPLETED
+    completed = part.status is TurnStatus.COMPLETED
     return {
-        "id": response_id(turn.turn_id),
+        "id": response_id(turn.turn_id, part.number),
         "object": "response",
-        "created_at": int(turn.created_at),
-        "completed_at": int(turn.ended_at) if completed and turn.ended_at else None,
-        "status": STATUS[turn.status],
+        "created_at": int(part.created_at),
+        "completed_at": int(part.ended_at) if completed and part.ended_at else None,
+        "status": STATUS[part.status],
         "background": labels.background,
         "error": error,
         "incomplete_details": None,
         "instructions": options.instructions,
         "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
-        "output": output_items(turn.messages) if completed else [],
-        "parallel_tool_calls": True,
-        "previous_response_id": response_id(labels.previous) if labels.previous else None,
+        "output": part.output() if completed else [],
+        "previous_response_id": _previous(part),
         "conversation": None if labels.implicit else {"id": conversation_id},
         "reasoning": {"effort": sampling.reasoning_effort, "summary": None},
         "store": options.store,
         "temperature": sampling.temperature,
         "text": _text(options),
-        "tool_choice": "auto",
-        "tools": [],
+        **shown_tools(turn),
         "top_p": sampling.top_p,
         "truncation": "disabled",
-        "usage": _response_usage(turn.usage) if turn.status.ended else None,
+        "usage": _response_usage(part.usage) if part.status.ended else None,
         "user": labels.user,
         "safety_identifier": labels.safety_identifier,
-        "metadata": metadata_of(turn),
+        "metadata": part.metadata,
     }
+
+
+def _previous(part: Part) -> str | None:
+    if part.number:
+        return response_id(part.turn.turn_id, part.number - 1)
+    return response_id(part.labels.previous) if part.labels.previous else None
 
 
 def _text(options: RequestOptions) -> dict[str, Any]:
@@ -104,19 +109,30 @@ def chat_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def chat_object(turn: Turn) -> dict[str, Any]:
-    """A completed turn as a chat completion."""
-    message = {"role": "assistant", "content": turn.text or "", "refusal": None}
+def chat_object(part: Part) -> dict[str, Any]:
+    """A completed part of a turn as a chat completion."""
+    calls = [chat_call(item) for item in part.calls()]
+    message: dict[str, Any] = {"role": "assistant", "content": part.text, "refusal": None}
+    if calls:
+        message |= {"content": part.text or None, "tool_calls": calls}
+    finish = "tool_calls" if calls else "stop"
     return {
-        "id": chat_id(turn.turn_id),
+        "id": chat_id(part.turn.turn_id, part.number),
         "object": "chat.completion",
-        "created": int(turn.created_at),
-        "model": turn.agent,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-        "usage": chat_usage(turn.usage),
+        "created": int(part.created_at),
+        "model": part.turn.agent,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "usage": chat_usage(part.usage),
     }
 
 
-def chat_id(turn_id: str) -> str:
-    """The id of a turn as a chat completion."""
-    return f"chatcmpl-{turn_key(turn_id)}"
+def chat_call(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of a function as chat completions show it."""
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
+def chat_id(turn_id: str, part: int = 0) -> str:
+    """The id of a part of a turn as a chat completion."""
+    more = f"_{part}" if part else ""
+    return f"chatcmpl-{turn_key(turn_id)}{more}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.openai.function_tools import Choice, Tools
 from orchestrator.gateway.openai.option_fields import (
     ChatFormat,
     Effort,
@@ -31,9 +32,6 @@ ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 _BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
     "moderation": (),
-    "parallel_tool_calls": (True, False),
-    "tool_choice": ("auto", "none"),
-    "tools": ([],),
     "top_logprobs": (0,),
 }
 
@@ -109,6 +107,9 @@ class ResponseStreamOptions(BaseModel):
 class _Taken(OpenAIRequest):
     """Parameters of both kinds of requests that change nothing, or may be ignored."""
 
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
     prompt_cache_key: Annotated[str | None, Field(description="Changes nothing.")] = None
     prompt_cache_options: Annotated[
         dict[str, Any] | None, Field(description="Changes nothing.")
