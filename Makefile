@@ -15,11 +15,12 @@ CHAOS ?=
 FAULTS ?=
 SOAK ?=
 FUZZ ?=
+CLIENTS ?=
 BENCH ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test newest chaos faults fuzz soak bench docs check format lock clean
+.PHONY: help demo up test newest chaos faults fuzz soak clients bench docs check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -29,6 +30,7 @@ help: ## Explain every target
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
 	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'
+	@echo '  make clients CLIENTS="--client langchain --case agent"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
@@ -56,6 +58,9 @@ fuzz: $(READY) ## Send malformed input of every kind to a real worker and gatewa
 soak: $(READY) ## Run a mixed load with faults for a given time, and fail when anything grows
 	$(BIN)/python -m tests.soak $(SOAK)
 
+clients: $(READY) ## Run the quickstarts of 22 clients of OpenAI's API, each in an environment of its own, against the gateway
+	$(BIN)/python -m tests.clients $(CLIENTS)
+
 faults: $(READY) ## Make each step of worker, gateway and producer fail in every way, one by one; writes the matrix into docs/reliability.md
 	$(BIN)/python -m tests.faultpoints $(FAULTS)
 
@@ -80,7 +85,7 @@ lock: $(TOOLS)/bin/uv ## Write the lock file anew after a change of dependencies
 	$(TOOLS)/bin/uv lock
 
 clean: ## Remove virtual environments, caches and the data of demo and up
-	rm -rf $(VENV) .venv-newest $(TOOLS) .site .coverage .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-newest .clients $(TOOLS) .site .coverage .agentapi .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

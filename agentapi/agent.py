@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from agentapi.agents.context_type import ContextType, stored_context
 from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
+from agentapi.agents.functions import PromptFunction, ToolList, ToolsFunction
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
@@ -20,15 +23,16 @@ from agentapi.ids import create_turn_id
 from agentapi.memory import InMemoryMemory, Memory
 from agentapi.providers import model_choices
 from agentapi.settings import load_settings
-from agentapi.tools import AgentTool, BaseTool, Toolbox, ToolContext, ToolSource
+from agentapi.tools import AgentTool, Toolbox, ToolContext
 from agentapi.tools.threads import limit_tool_threads
 from agentapi.turns import TurnResult
 from agentapi.turns.budget import NO_LIMITS, Limits, Spent
+from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
 
 
-class Agent(DefinedAgent[OutputT]):
+class Agent(DefinedAgent[OutputT, ContextT]):
     """An LLM agent: prompt, model, tools.
 
     Register it, and workers run its `definition` for any number of conversations, which they keep
@@ -39,10 +43,10 @@ class Agent(DefinedAgent[OutputT]):
         self,
         *,
         name: str = "agent",
-        system_prompt: str = "",
+        system_prompt: str | PromptFunction[ContextT] = "",
         provider: str | Sequence[str] = "openai",
         model: str | None = None,
-        tools: Sequence[BaseTool | ToolSource] = (),
+        tools: ToolList | ToolsFunction[ContextT] = (),
         max_steps: int = 20,
         window: int | Window | None = 50,
         options: Mapping[str, Any] | None = None,
@@ -54,19 +58,22 @@ class Agent(DefinedAgent[OutputT]):
         compact: Compaction | None = None,
         accepts: RequestPolicy | None = None,
         memory: Memory | None = None,
+        context_type: type[ContextT] | None = None,
     ) -> None:
         """Define an agent.
 
         Args:
             name: How producers address it: a letter or digit, then at most 63 letters, digits,
                 dots, dashes or underscores.
-            system_prompt: Its instructions.
+            system_prompt: Its instructions: text, or a function, synchronous or not, that gets the
+                `TurnContext` and returns the text. It is called once in a turn.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
                 your own (`register_provider`); with a model as ``"openai:gpt-5"``. The entries
                 of a list are tried in order: when one fails, the next answers.
             model: The model, for the first provider that does not include one; the provider's
                 default when not given.
-            tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers.
+            tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers; or
+                a function that gets the `TurnContext` and returns such a list.
             max_steps: Maximum model responses in one turn, at least 1.
             window: How much history a model call gets: a number of messages, a `Window`, or
                 None for all of it.
@@ -85,11 +92,16 @@ class Agent(DefinedAgent[OutputT]):
             accepts: What requests to the gateway may decide about its turns, such as
                 ``RequestPolicy(instructions="refuse")``; `AGENTAPI_REQUEST_POLICY` when not given.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
+            context_type: The type of the `context` that producers send with a turn: a pydantic
+                model, a dataclass or a `TypedDict`. When not given, any JSON object is accepted,
+                and functions get it as a dict.
 
         Raises:
-            InvalidAgent: A name, number or tool is not valid; the message says which.
+            InvalidAgent: A name, number, tool, function or type is not valid; the message says
+                which.
         """
-        own, sources = split_tools(name, tools)
+        make_tools = tools if callable(tools) else None
+        own, sources = split_tools(name, () if callable(tools) else tools)
         super().__init__(
             AgentDefinition(
                 name=name,
@@ -107,6 +119,8 @@ class Agent(DefinedAgent[OutputT]):
                 hooks=HookChain(hooks),
                 compact=compact,
                 accepts=accepts,
+                context=None if context_type is None else ContextType(context_type, name),
+                make_tools=make_tools,
             )
         )
         self._memory = memory
@@ -142,32 +156,60 @@ class Agent(DefinedAgent[OutputT]):
         self._spent = Spent()
         self.memory.reset()
 
-    async def run(self, message: UserInput) -> str:
+    async def run(
+        self,
+        message: UserInput,
+        *,
+        context: ContextT | Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
         """Send a message and return the reply; see `run_turn`."""
-        return (await self.run_turn(message)).text
+        return (await self.run_turn(message, context=context, metadata=metadata)).text
 
-    async def run_turn(self, message: UserInput) -> TurnResult[OutputT]:
+    async def run_turn(
+        self,
+        message: UserInput,
+        *,
+        context: ContextT | Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> TurnResult[OutputT]:
         """Send a message and return the reply with every step that led to it.
 
         Turns of one agent object run one after the other. A turn that fails leaves the
         conversation unchanged. Settings are read from the environment once, when this is called.
 
+        Args:
+            message: Text, or a list of texts, `Image` and `File`.
+            context: A value of the agent's `context_type`, or a mapping with its fields.
+            metadata: For `TurnContext.metadata`.
+
         Raises:
             ConfigurationError: A setting in the environment is not valid.
             InvalidMessage: The message is empty or not text.
+            InvalidContext: The context does not match the agent's `context_type`.
+            PromptFailed: The function given as `system_prompt` failed.
+            ToolsFailed: The function given as `tools` failed.
             ProviderError: The model did not answer.
             MaxStepsExceeded: The model wanted more than `max_steps` responses.
             StoreUnavailable: With a `RedisMemory`: Redis cannot be reached.
         """
-        return await self._run(message, NoLog(), stream=False)
+        sent = self._sent(context, metadata)
+        return await self._run(message, sent, NoLog(), stream=False)
 
-    async def stream(self, message: UserInput) -> AsyncIterator[str]:
+    async def stream(
+        self,
+        message: UserInput,
+        *,
+        context: ContextT | Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[str]:
         """Send a message and yield the reply's text as it arrives.
 
         The turn is cancelled when the iterator is closed early. Raises the same as `run_turn`.
         """
         log = _QueueLog()
-        turn = asyncio.create_task(self._run(message, log, stream=True))
+        sent = self._sent(context, metadata)
+        turn = asyncio.create_task(self._run(message, sent, log, stream=True))
         turn.add_done_callback(lambda _: log.queue.put_nowait(None))
         try:
             while (text := await log.queue.get()) is not None:
@@ -212,7 +254,15 @@ class Agent(DefinedAgent[OutputT]):
             requires_approval=requires_approval,
         )
 
-    async def _run(self, message: UserInput, log: TurnLog, *, stream: bool) -> TurnResult[OutputT]:
+    def _sent(self, context: object, metadata: Mapping[str, Any] | None) -> _Sent:
+        return _Sent(
+            context=stored_context(context, self.definition.context),
+            metadata=dict(metadata or {}),
+        )
+
+    async def _run(
+        self, message: UserInput, sent: _Sent, log: TurnLog, *, stream: bool
+    ) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
         # Once for the whole run, so that a change of the environment cannot split it.
@@ -234,6 +284,8 @@ class Agent(DefinedAgent[OutputT]):
                     turn_id=create_turn_id(memory.conversation_id),
                     user_id=memory.user_id,
                     tenant_id=memory.tenant_id,
+                    metadata=sent.metadata,
+                    context=sent.context,
                 ),
                 log=log,
                 stream=stream,
@@ -252,6 +304,14 @@ class Agent(DefinedAgent[OutputT]):
         if self._running is None or self._running[0] is not loop:
             self._running = (loop, asyncio.Lock())
         return self._running[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sent:
+    """What comes with a message, checked."""
+
+    context: Mapping[str, Any] | None
+    metadata: Mapping[str, Any]
 
 
 class _QueueLog(NoLog):

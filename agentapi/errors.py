@@ -84,6 +84,12 @@ class InvalidAgent(InvalidInput):
     code = "invalid_agent"
 
 
+class InvalidContext(InvalidInput):
+    """The context of a turn is not a value of the agent's `context_type`, or cannot be stored."""
+
+    code = "invalid_context"
+
+
 class UnknownAgent(InvalidInput):
     """No agent with that name is registered here."""
 
@@ -255,6 +261,18 @@ class HookFailed(AgentAPIError):
     """A hook raised something other than `TurnVetoed`, or returned a value of the wrong type."""
 
     code = "hook_failed"
+
+
+class PromptFailed(AgentAPIError):
+    """A function given as `system_prompt` raised an error, took too long, or returned no text."""
+
+    code = "prompt_failed"
+
+
+class ToolsFailed(AgentAPIError):
+    """A function given as `tools` raised an error, took too long, or returned no tools."""
+
+    code = "tools_failed"
 
 
 class ClientToolRefused(InvalidInput):

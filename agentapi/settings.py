@@ -14,12 +14,13 @@ from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
-from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy
+from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
 
 S = TypeVar("S", bound="Settings")
 
+_POLICY_EXAMPLE = '{"instructions": "append", "sampling": "ignore"}'
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
 
@@ -75,6 +76,11 @@ class Settings(BaseSettings):
     )
     tool_threads: int = Field(
         default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
+    )
+    prompt_timeout: float = Field(
+        default=30,
+        gt=0,
+        description="How long a function given as system_prompt or tools may take.",
     )
     inbox_limit: int = Field(
         default=100, ge=1, description="Turns of one conversation that may wait or run."
@@ -134,7 +140,7 @@ class Settings(BaseSettings):
         default=OnAbort.DROP,
         description="What a cancelled or failed turn leaves in the history: drop or keep.",
     )
-    request_policy: RequestPolicy = Field(
+    request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
         'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
@@ -203,6 +209,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_agents(cls, value: Any) -> Any:
         return split_list(value)
+
+    @field_validator("request_policy", mode="before")
+    @classmethod
+    def _read_policy(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = orjson.loads(value or "{}")
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"expected JSON such as {_POLICY_EXAMPLE}; {error}") from error
+        if isinstance(value, RequestPolicy):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected a JSON object such as {_POLICY_EXAMPLE}")
+        if unknown := ", ".join(sorted(value.keys() - POLICY_VALUES.keys())):
+            raise ValueError(f"{unknown} is unknown, expected {', '.join(POLICY_VALUES)}")
+        return RequestPolicy(**value)
 
     @field_validator("provider_limits", mode="before")
     @classmethod

@@ -32,11 +32,12 @@ class Orchestrator(Producer):
             agent: Name of a registered agent, or the agent itself.
             message: What the user says: text, or a list of texts, `Image` and `File`.
             options: `conversation_id`, `user_id`, `tenant_id`, `idempotency_key`, `metadata`,
-                `stream`, `on_busy`, `on_abort`, `deadline`, `client_tools`; see `TurnRequest`.
+                `stream`, `on_busy`, `on_abort`, `deadline`, `context`, `client_tools`; see
+                `TurnRequest`.
 
         Raises:
             InvalidInput: An argument is not valid (see `TurnRequest` and its subclasses
-                `InvalidMessage`, `InvalidConversationId`, `UnknownAgent`).
+                `InvalidMessage`, `InvalidConversationId`, `InvalidContext`, `UnknownAgent`).
             ConversationBusy: The conversation has too many turns that have not ended, or has any
                 and `on_busy` is ``reject``.
             TenantMismatch: The conversation belongs to another tenant.
@@ -62,8 +63,8 @@ class Orchestrator(Producer):
 
         Args:
             turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.
-            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, for all of
-                them; see `TurnRequest`.
+            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, `context`,
+                for all of them; see `TurnRequest`.
 
         Raises:
             InvalidInput: There are none, too many, or one is not valid.
@@ -80,8 +81,8 @@ class Orchestrator(Producer):
         Args:
             turns: The first with its message; later ones by agent alone, or with a message in
                 which ``{reply}`` stands for the reply before. At most 100.
-            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, for all of
-                them; see `TurnRequest`.
+            options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, `context`,
+                for all of them; see `TurnRequest`.
 
         Raises:
             InvalidInput: There are none, too many, or one is not valid.

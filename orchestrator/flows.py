@@ -8,6 +8,7 @@ from typing import TypeAlias
 import orjson
 
 from agentapi import Agent, Settings
+from agentapi.agents.context_type import context_for, stored_context
 from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import unknown_agent
 from agentapi.conversation.user_input import check_message
@@ -69,6 +70,21 @@ def checked_asks(
             )
         check_message(text)
     return asks
+
+
+def check_flow_context(
+    asks: Sequence[Ask], known: Mapping[str, AgentDefinition], context: object
+) -> None:
+    """Check that every agent that is known here can read the context, which all of them get.
+
+    Raises:
+        InvalidContext: One of them cannot.
+    """
+    stored = stored_context(context, None)
+    for ask in asks:
+        agent = known.get(ask.agent)
+        if agent is not None:
+            context_for(stored, agent.context)
 
 
 def _ask(link: object) -> Ask:

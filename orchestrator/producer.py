@@ -25,7 +25,7 @@ from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
-from orchestrator.flows import Link, checked_asks
+from orchestrator.flows import Link, check_flow_context, checked_asks
 from orchestrator.turn_request import (
     FlowOptions,
     TurnRequest,
@@ -118,12 +118,14 @@ class Producer:
     def accept_gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
         """Write the turn that waits for several others; see `Orchestrator.gather`."""
         asks = checked_asks(turns, self._agents, self.settings, chained=False)
+        check_flow_context(asks, self._agents, options.get("context"))
         request = TurnRequest(agent=GATHER, message=flow_message(asks), **options)
         return self.accept([request], internal=True)[0]
 
     def accept_chain(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
         """Write the turn that asks agents one after the other; see `Orchestrator.chain`."""
         asks = checked_asks(turns, self._agents, self.settings, chained=True)
+        check_flow_context(asks, self._agents, options.get("context"))
         request = TurnRequest(agent=CHAIN, message=flow_message(asks), **options)
         return self.accept([request], internal=True)[0]
 

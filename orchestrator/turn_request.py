@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 import orjson
 
 from agentapi import Agent, Settings, create_conversation_id
+from agentapi.agents.context_type import stored_context
 from agentapi.agents.definition import AgentDefinition, is_agent_name
 from agentapi.agents.registry import is_internal, unknown_agent
 from agentapi.conversation.messages import Message
@@ -47,6 +48,7 @@ class FlowOptions(TypedDict, total=False):
     idempotency_key: str | None
     metadata: Mapping[str, Any] | None
     deadline: float | None
+    context: object | None
 
 
 class TurnOptions(FlowOptions, total=False):
@@ -76,9 +78,9 @@ class TurnRequest:
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
             ``reject``, ``interrupt``, ``replace``, ``merge`` or ``steer``; the setting when not
             given. A message is merged only into a turn that no worker has begun and that has the
-            same agent, user, metadata, stream and on_abort, if both fit into one message. It
-            steers only a turn that a worker has begun and that has the same agent and user, and
-            only without attachments and deadline; otherwise it waits for its turn.
+            same agent, user, metadata, context, stream and on_abort, if both fit into one message.
+            It steers only a turn that a worker has begun and that has the same agent, user and
+            context, and only without attachments and deadline; otherwise it waits for its turn.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
             ``keep`` (the user's message and the finished steps); the setting when not given.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
@@ -90,6 +92,9 @@ class TurnRequest:
         options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
         idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
             when not given.
+        context: What prompts, tools and hooks get as `TurnContext.context`: a value of the agent's
+            `context_type`, or a mapping. It is checked here where the agent is known, and by the
+            worker; at most 65,536 bytes as JSON.
     """
 
     agent: str | Agent
@@ -107,6 +112,7 @@ class TurnRequest:
     prior: Sequence[Message] = ()
     options: RequestOptions | None = None
     idle_time: float | None = None
+    context: object | None = None
 
 
 def new_turn(
@@ -129,6 +135,7 @@ def new_turn(
         InternalAgent: It is one of agentapi's own, and `internal` is not set.
         InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
+        InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
         ClientToolRefused: A client tool is not valid, or has the name of one of the agent's own.
     """
@@ -162,6 +169,7 @@ def new_turn(
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
+        context=_context(request, agent, known),
         options=_options(request.options, settings),
         idle_time=request.idle_time,
         client_tools=_client_tools(request.client_tools, known.get(agent)),
@@ -192,6 +200,13 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
     if options.output is not None:
         check_requested(options.output)
     return options
+
+
+def _context(
+    request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
+) -> Mapping[str, Any] | None:
+    asked = request.agent.definition if isinstance(request.agent, Agent) else known.get(name)
+    return stored_context(request.context, None if asked is None else asked.context)
 
 
 class InternalAgent(InvalidInput):

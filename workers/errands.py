@@ -113,6 +113,7 @@ class Errands:
             budget=child.budget,
             # What a turn delegates leaves as little behind as the turn itself.
             options=None if parent.stored else RequestOptions(store=False, decided=True),
+            context=child.context_of(parent.context),
             idle_time=None if child.lasting else self._idle_time(parent),
         )
 

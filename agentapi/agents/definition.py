@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final, Generic, TypeGuard, cast
 
+from agentapi.agents.context_type import ContextType, inherits
+from agentapi.agents.functions import (
+    PromptFunction,
+    ToolsFunction,
+    check_function,
+    check_prompt,
+    check_tool_contexts,
+)
 from agentapi.agents.hooks import HookChain
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
@@ -16,8 +24,9 @@ from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidAgent
 from agentapi.providers import ModelChoice, check_options
-from agentapi.tools import BaseTool, Handoff, Toolbox, ToolSource
+from agentapi.tools import AgentTool, BaseTool, Handoff, Toolbox, ToolSource
 from agentapi.turns.budget import Limits
+from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
 
@@ -35,7 +44,7 @@ class AgentDefinition(Generic[OutputT]):
 
     Attributes:
         name: How producers ask for the agent.
-        system_prompt: Its instructions.
+        system_prompt: Its instructions, or a function that returns those of a turn.
         choices: The models to ask, in order.
         tools: The tools given as such.
         tool_sources: Servers that are asked for more tools.
@@ -49,10 +58,13 @@ class AgentDefinition(Generic[OutputT]):
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
         accepts: What requests may decide; None for the setting.
+        context: The type of what producers send as context; None for any JSON object.
+        make_tools: Returns the tools of a turn instead of `tools`; None when they are the same
+            for all turns.
     """
 
     name: str
-    system_prompt: str
+    system_prompt: str | PromptFunction[Any]
     choices: tuple[ModelChoice, ...]
     tools: tuple[BaseTool, ...]
     tool_sources: tuple[ToolSource, ...]
@@ -66,6 +78,8 @@ class AgentDefinition(Generic[OutputT]):
     hooks: HookChain
     compact: Compaction | None
     accepts: RequestPolicy | None = None
+    context: ContextType[Any] | None = None
+    make_tools: ToolsFunction[Any] | None = None
     _toolbox: Toolbox = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +97,26 @@ class AgentDefinition(Generic[OutputT]):
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
             )
         check_options(self.name, self.options, self.choices)
+        check_prompt(self.name, self.system_prompt, self.context)
+        if self.make_tools is not None:
+            check_function(self.name, "tools", self.make_tools, self.context, returns="tools")
+        check_tool_contexts(self.name, self.tools, self.context)
+        self._check_asked()
         object.__setattr__(self, "_toolbox", Toolbox(self.name, self.tools))
+
+    def _check_asked(self) -> None:
+        """Refuse tools whose every call would fail for want of a context."""
+        for tool in self.tools:
+            other = tool.definition if isinstance(tool, AgentTool) else None
+            if not isinstance(other, AgentDefinition) or other.context is None:
+                continue
+            if not inherits(self.context, other.context) and not other.context.has_default:
+                raise InvalidAgent(
+                    f"agent {self.name!r}: tool {tool.name!r} asks agent {other.name!r}, whose "
+                    "context_type is another one, so that it would get no context: give both "
+                    "the same context_type, give that of the other agent defaults, or write a "
+                    "tool that returns delegate(..., context=...)"
+                )
 
     @property
     def model(self) -> str | None:
@@ -95,27 +128,56 @@ class AgentDefinition(Generic[OutputT]):
 
         Raises:
             ToolServerUnavailable: A server cannot be asked; trying again may help.
-            InvalidAgent: A server's tool has the name of another tool.
+            InvalidAgent: A server's tool has the name of another tool, or the tools are a
+                function of the turn.
         """
+        if self.make_tools is not None:
+            raise InvalidAgent(
+                f"agent {self.name!r}: its tools are a function of the turn: call the function"
+            )
         if not self.tool_sources:
             return self._toolbox
-        more = await asyncio.gather(*(source.tools() for source in self.tool_sources))
-        return Toolbox(self.name, [*self.tools, *chain.from_iterable(more)])
+        return await toolbox_of(self.name, self.tools, self.tool_sources)
 
     def handoffs(self) -> dict[str, AgentDefinition[Any]]:
         """The agents that a tool of this one hands over to, where it was given the agent itself."""
-        return {
-            tool.target: tool.definition
-            for tool in self.tools
-            if isinstance(tool, Handoff) and isinstance(tool.definition, AgentDefinition)
-        }
+        return handoffs_of(self.tools)
 
     def handoff_to(self, name: str) -> AgentDefinition[Any] | None:
         """The agent of that name, if a tool of this one hands over to it."""
         return self.handoffs().get(name)
 
 
-class DefinedAgent(Generic[OutputT]):
+async def toolbox_of(
+    agent: str,
+    tools: Sequence[BaseTool],
+    sources: Sequence[ToolSource],
+    missing: Sequence[str] = (),
+) -> Toolbox:
+    """The tools with those of servers; raises as `AgentDefinition.toolbox`."""
+    more = await asyncio.gather(*(source.tools() for source in sources))
+    return Toolbox(agent, [*tools, *chain.from_iterable(more)], missing)
+
+
+def agents_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
+    """The agents that tools ask or hand over to, where a tool was given the agent itself."""
+    return {
+        tool.definition.name: tool.definition
+        for tool in tools
+        if isinstance(tool, AgentTool | Handoff) and isinstance(tool.definition, AgentDefinition)
+    }
+
+
+def handoffs_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
+    """The agents that tools hand over to, where a tool was given the agent itself."""
+    return {
+        tool.target: tool.definition
+        for tool in tools
+        if isinstance(tool, Handoff) and isinstance(tool.definition, AgentDefinition)
+    }
+
+
+class DefinedAgent(Generic[OutputT, ContextT]):
     """The base of `Agent`: an object with a definition.
 
     Whoever only needs definitions (the registry, workers) depends on this class, not on the one

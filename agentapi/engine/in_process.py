@@ -58,7 +58,7 @@ class InProcessTurn:
         agent: The agent that is asked.
         content: The user's message.
         history: The conversation before it.
-        context: For the tools.
+        context: For prompts, tools and hooks, with the context as it is stored.
         settings: Limits and retries.
         remembered: Conversations with agents that remember; grows.
         log: Hears of each step.
@@ -95,14 +95,17 @@ class InProcessTurn:
             )
         )
         book = CallBook()
+        agents = _handed_to(self.agent)
         while True:
-            outcome = await self._run(progress, book)
+            outcome = await self._run(progress, book, agents)
             if not isinstance(outcome, Suspension):
-                answering = _last(self.agent, progress)
+                answering = _last(self.agent, progress, agents)
                 return Answer(result=outcome, agent=answering, spent=progress.spent)
             book = await self._ask(outcome)
 
-    async def _run(self, progress: TurnProgress, book: CallBook) -> TurnResult | Suspension:
+    async def _run(
+        self, progress: TurnProgress, book: CallBook, agents: dict[str, AgentDefinition]
+    ) -> TurnResult | Suspension:
         settings = self.settings
         run = TurnRun(
             agent=self.agent,
@@ -115,7 +118,8 @@ class InProcessTurn:
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,
             rules=turn_rules(settings, self.depth, self.budget, self.spent_before),
-            agents=_handed_to(self.agent),
+            agents=agents,
+            adopt=agents.update,
         )
         return await run.run()
 
@@ -184,7 +188,11 @@ class InProcessTurn:
             content=Content(text=child.input),
             history=History(messages=self.remembered.get(child.conversation_id, ())),
             context=replace(
-                self.context, conversation_id=child.conversation_id, turn_id=child.turn_id
+                self.context,
+                conversation_id=child.conversation_id,
+                turn_id=child.turn_id,
+                metadata={},
+                context=child.context_of(self.context.context),
             ),
             settings=self.settings,
             remembered=self.remembered,
@@ -210,12 +218,14 @@ def _handed_to(agent: AgentDefinition) -> dict[str, AgentDefinition]:
     return found
 
 
-def _last(agent: AgentDefinition, progress: TurnProgress) -> AgentDefinition:
+def _last(
+    agent: AgentDefinition, progress: TurnProgress, agents: Mapping[str, AgentDefinition]
+) -> AgentDefinition:
     """The agent that answered, after all handoffs."""
     seen = agent
     for step in progress.steps:
         if isinstance(step, ToolStep) and step.handoff is not None:
-            seen = seen.handoff_to(step.handoff) or seen
+            seen = agents.get(step.handoff) or seen.handoff_to(step.handoff) or seen
     return seen
 
 

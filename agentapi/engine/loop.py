@@ -16,9 +16,10 @@ from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
 from agentapi.engine.client_calls import is_last_word, marked, offered
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
+from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.reply_format import InvalidReply
-from agentapi.engine.requested import NOTHING_REQUESTED, AgentRequest, Requested
+from agentapi.engine.requested import NOTHING_REQUESTED, Requested
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -27,6 +28,7 @@ from agentapi.errors import (
     InvalidOutput,
     MaxStepsExceeded,
     StoreUnavailable,
+    ToolsFailed,
     UnknownAgent,
 )
 from agentapi.providers.base import ModelRequest, Provider
@@ -69,7 +71,7 @@ class TurnRun:
         agent: The agent that the turn begins with.
         history: The conversation before the turn.
         progress: What is done already. Gets every further step.
-        context: For the tools.
+        context: For prompts, tools and hooks, with the context as it is stored.
         log: Hears of each step before the next begins. The last response is not recorded: it is in
             the result, which the caller commits.
         connect: Returns the client of an agent's provider, of the running event loop.
@@ -81,6 +83,8 @@ class TurnRun:
         agents: Agents that the turn may be handed over to, by name.
         client: The client's tools, if the turn has any.
         requested: What the turn's request decides.
+        adopt: Takes the agents to which tools of a function hand over; without it they must be
+            among `agents` already.
     """
 
     agent: AgentDefinition
@@ -96,13 +100,15 @@ class TurnRun:
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     client: ClientTools | None = None
     requested: Requested = NOTHING_REQUESTED
+    adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
-    _request: AgentRequest = field(init=False)
+    _offer: Offer = field(init=False)
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
     _blobs: Fetch = field(init=False)
+    _offers: dict[str, Offer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._blobs = remembering(self.history.blobs)
@@ -119,6 +125,9 @@ class TurnRun:
             BudgetExceeded: The turn or its conversation has spent its budget.
             TurnVetoed: A hook ended the turn.
             HookFailed: A hook has a fault.
+            PromptFailed: A function given as `system_prompt` failed.
+            ToolsFailed: A function given as `tools` failed.
+            InvalidContext: The turn was handed over to an agent that wants another context.
             InvalidOutput: Too many replies were not valid structured output.
             ClientToolRefused: A client tool has the name of one of the agent's own tools.
             ProviderError: The provider refused, or failed more often than `retry` allows.
@@ -126,7 +135,7 @@ class TurnRun:
             UnknownAgent: The turn was handed over to an agent that is not known here.
             LeaseLost: From the log.
         """
-        hooks = self.agent.hooks
+        hooks, context = self.agent.hooks, self._offers[self.agent.name].context
         await self._announce_start()
         try:
             outcome = await self._steps()
@@ -136,10 +145,10 @@ class TurnRun:
         # Signals, such as a turn that parks or a lost lease, are not of this type: the turn
         # continues later, so its end is not announced.
         except AgentAPIError as error:
-            await hooks.on_turn_end(self.context, error)
+            await hooks.on_turn_end(context, error)
             raise
         if isinstance(outcome, TurnResult):
-            await hooks.on_turn_end(self.context, outcome)
+            await hooks.on_turn_end(context, outcome)
         return outcome
 
     async def _announce_start(self) -> None:
@@ -148,7 +157,8 @@ class TurnRun:
         if progress.announced:
             return
         said = progress.user.content
-        content = await self.agent.hooks.on_turn_start(self.context, said)
+        context = self._offers[self.agent.name].context
+        content = await self.agent.hooks.on_turn_start(context, said)
         if content != said:
             progress.user = replace(progress.user, content=content)
         progress.announced = True
@@ -194,17 +204,38 @@ class TurnRun:
 
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
-        self._request = self.requested.of(agent)
+        if agent.name not in self._offers:
+            self._offers[agent.name] = Offer(
+                agent=agent,
+                request=self.requested.of(agent),
+                context=seen_by(agent, self.context),
+                rules=self.rules,
+                begun=journaled(self.progress.steps, self.agent.name, agent.name),
+                met=self.adopt or self._know,
+            )
+        self._offer = self._offers[agent.name]
         self._provider = self.connect(agent)
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
 
+    def _know(self, others: Mapping[str, AgentDefinition]) -> None:
+        """Refuse agents that only this process would know: a takeover could not go on."""
+        unknown = ", ".join(sorted(set(others) - set(self.agents)))
+        if unknown:
+            raise ToolsFailed(
+                f"agent {self._active.name!r}: its tools function returned tools for agents that "
+                f"are not registered: {unknown}; add their module to AGENTAPI_AGENTS, on every "
+                "worker"
+            )
+
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
-            tools=await ride_out(self._active.toolbox, self.retry),
+            tools=await ride_out(self._offer.toolbox, self.retry),
             progress=self.progress,
-            context=self.context,
+            context=self._offer.context,
+            context_type=self._active.context,
+            agents=self.agents,
             log=self.log,
             book=self.book,
             rules=self.rules,
@@ -228,7 +259,8 @@ class TurnRun:
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
-        output = agent.output.load(response.content) if agent.output else None
+        own = None if self._offer.request.bare else agent.output
+        output = own.load(response.content) if own else None
         return replace(self.progress.result(), agent=agent.name, output=output)
 
     def _check_limits(self) -> None:
@@ -248,7 +280,7 @@ class TurnRun:
         messages = [*self._window, *progress.for_model()]
         call = _Call(self, messages)
         # Structured output is shown once it is valid, in the form in which it is stored.
-        shown = self.log if self._request.reply is None else NoLog()
+        shown = self.log if self._offer.request.reply is None else NoLog()
         answer = await call_model(
             self._provider,
             call.prepare,
@@ -270,17 +302,18 @@ class TurnRun:
             message = marked(message, self.client, call.tools)
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
-        message = await agent.hooks.on_step(self.context, message)
+        message = await agent.hooks.on_step(self._offer.context, message)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        await self._take(await _to_step(self._request, call.tools, message, usage))
+        step = await _to_step(self._offer, call.tools, message, usage)
+        await self._take(self._offer.sign(step, progress.steps, self.agent.name))
 
     async def _take(self, step: ModelStep) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and self._request.reply is not None and valid and message.content:
+        if self.stream and self._offer.request.reply is not None and valid and message.content:
             await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
@@ -302,34 +335,33 @@ class _Call:
 
     def __init__(self, run: TurnRun, messages: Sequence[Message]) -> None:
         self._run = run
-        self._agent = run._active
-        self._request = run._request
+        self._offer = run._offer
         self._provider = run._provider
         self._messages = messages
         self._summary = run.history.summary
         self._blobs = run._blobs
-        self._prompt = self._agent.system_prompt
-        self.tools = Toolbox(self._agent.name, ())
+        self._prompt = ""
+        self.tools = Toolbox(self._offer.agent.name, ())
 
     async def prepare(self) -> ModelRequest:
-        agent = self._agent
+        agent, request = self._offer.agent, self._offer.request
         # Read for each call, because an MCP server's tools may change during a turn.
-        self.tools = await agent.toolbox()
+        self.tools = await self._offer.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        self._prompt = with_summary(self._request.prompt(agent.system_prompt), self._summary)
-        request = ModelRequest(
+        self._prompt = with_summary(await self._offer.prompt(), self._summary)
+        made = ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=self._prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
-            output=self._request.reply.spec if self._request.reply else None,
+            output=request.reply.spec if request.reply else None,
             blobs=blobs,
-            sampling=self._request.sampling,
+            sampling=request.sampling,
         )
         client = self._run.client
-        return request if client is None else offered(request, client, self._run.progress)
+        return made if client is None else offered(made, client, self._run.progress)
 
     def calibration(self, counted: int) -> float | None:
         """The provider's count of tokens divided by our estimate; None if it did not count.
@@ -345,16 +377,17 @@ class _Call:
 
 
 async def _to_step(
-    request: AgentRequest, tools: Toolbox, message: AssistantMessage, usage: Usage
+    offer: Offer, tools: Toolbox, message: AssistantMessage, usage: Usage
 ) -> ModelStep:
     """The step for a response: which calls need approval, and whether the output is valid."""
     if message.tool_calls:
-        held = await calls_to_hold(tools, message.tool_calls)
+        held = await calls_to_hold(tools, message.tool_calls, offer.context)
         return ModelStep(message=message, usage=usage, held=held)
-    if request.reply is None:
+    reply = offer.request.reply
+    if reply is None:
         return ModelStep(message=message, usage=usage)
     try:
-        text = request.reply.read(message.content)
+        text = reply.read(message.content)
     except InvalidReply as error:
         return ModelStep(message=message, usage=usage, rejected=str(error))
     return ModelStep(message=replace(message, content=text), usage=usage)

@@ -21,11 +21,19 @@ class AgentRequest:
     Attributes:
         sampling: Passed on to the providers.
         reply: The form of the reply; None for any text.
+        bare: Whether the model gets no tools.
     """
 
     sampling: Sampling = NO_SAMPLING
     reply: ReplyFormat | None = None
+    bare: bool = False
     _options: RequestOptions | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the request's instructions take the place of the agent's own."""
+        options = self._options
+        return options is not None and options.replace and options.instructions is not None
 
     def prompt(self, own: str) -> str:
         """The system prompt.
@@ -36,7 +44,7 @@ class AgentRequest:
         options = self._options
         if options is None:
             return own
-        first = "" if options.replace and options.instructions is not None else own
+        first = "" if self.replaces else own
         wanted = options.output is not None and options.output.schema is None
         parts = (first, options.instructions or "", _ANY_OBJECT if wanted else "")
         return "\n\n".join(part for part in parts if part)
@@ -73,7 +81,8 @@ class Requested:
             options = grant(options, policy, agent.name).options
         return AgentRequest(
             sampling=options.sampling,
-            reply=reply_format(agent.output, options.output),
+            reply=reply_format(None if options.bare else agent.output, options.output),
+            bare=options.bare,
             _options=options,
         )
 

@@ -6,17 +6,19 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
+from agentapi.agents.context_type import ContextType, inherits, stored_context
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.hooks import HookChain
 from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.turn_log import TurnLog
-from agentapi.errors import TurnVetoed
+from agentapi.errors import InvalidContext, TurnVetoed
 from agentapi.faults import stop_if_asked
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id
 from agentapi.tools.agents import Handoff
@@ -56,12 +58,15 @@ class Suspension:
     agents: Mapping[str, object]
 
 
-async def calls_to_hold(tools: Toolbox, calls: Sequence[ToolCall]) -> tuple[str, ...]:
+async def calls_to_hold(
+    tools: Toolbox, calls: Sequence[ToolCall], context: ToolContext
+) -> tuple[str, ...]:
     """Ids of the calls that need approval; asked once, before the response is recorded."""
     held = []
     for call in calls:
         tool = tools.get(call.name)
-        if tool is not None and await tool.needs_approval(call.arguments):
+        its_own = replace(context, call_id=call.id)
+        if tool is not None and await tool.needs_approval(call.arguments, its_own):
             held.append(call.id)
     return tuple(held)
 
@@ -84,6 +89,8 @@ class CallRunner:
         hooks: Run around each call.
         limits: What the turn may spend; child turns share the rest.
         client: The client's tools, if the turn has any.
+        context_type: The type of the turn's context, for the agent that made the calls.
+        agents: The agents that are known here, by name.
     """
 
     tools: Toolbox
@@ -96,6 +103,8 @@ class CallRunner:
     hooks: HookChain
     limits: Limits
     client: ClientTools | None = None
+    context_type: ContextType[Any] | None = None
+    agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked: dict[str, object] = field(default_factory=dict)
 
@@ -204,7 +213,8 @@ class CallRunner:
             begun = call.id in self.book.begun_before
         tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
-            return self._refusal(call, UNKNOWN_OUTCOME)
+            gone = f" {self._gone(call.name)}" if call.name in self.tools.missing else ""
+            return self._refusal(call, UNKNOWN_OUTCOME + gone)
         return await self._make(call)
 
     def _from_client(self, call: ToolCall) -> ToolStep | ClientCall:
@@ -238,8 +248,7 @@ class CallRunner:
     async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
         tool = self.tools.get(call.name)
         if tool is None:
-            known = ", ".join(spec.name for spec in self.tools.specs) or "none"
-            return self._refusal(call, f"there is no tool {call.name!r}; tools are: {known}")
+            return self._refusal(call, self._gone(call.name))
         if call.malformed is not None:
             return self._refusal(call, "invalid arguments: they are not a JSON object")
         try:
@@ -254,6 +263,12 @@ class CallRunner:
             return self._children(call, result)
         handoff = tool.target if isinstance(tool, Handoff) else None
         return ToolStep(message=self._message(call, self._shortened(result)), handoff=handoff)
+
+    def _gone(self, name: str) -> str:
+        known = ", ".join(spec.name for spec in self.tools.specs) or "none"
+        if name in self.tools.missing:
+            return f"The tool {name!r} is not available any more; tools are: {known}"
+        return f"there is no tool {name!r}; tools are: {known}"
 
     def _shortened(self, text: str) -> str:
         return cut(text, self.rules.max_tool_result_bytes)
@@ -288,10 +303,13 @@ class CallRunner:
             )
         # For `Agent.run`, which has no registry to find agents by name.
         self._asked.update({t.agent: t.definition for t in turns if t.definition})
-        return tuple(
-            self._child(call, number, turn, listed=delegation.listed)
-            for number, turn in enumerate(turns)
-        )
+        try:
+            return tuple(
+                self._child(call, number, turn, listed=delegation.listed)
+                for number, turn in enumerate(turns)
+            )
+        except InvalidContext as error:
+            return self._refusal(call, str(error))
 
     def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
         """A child turn. Its ids follow from its parent's, so another attempt makes the same."""
@@ -303,6 +321,8 @@ class CallRunner:
             conversation_id = f"turn:{self.context.turn_id}/{_digest(name)[:12]}"
         if len(conversation_id) > MAX_CONVERSATION_ID:
             conversation_id = f"turn:{_digest(conversation_id)}"
+        known = self.agents.get(turn.agent) or turn.definition
+        theirs = known.context if isinstance(known, AgentDefinition) else None
         return ChildTurn(
             call_id=call.id,
             turn_id=create_turn_id(conversation_id, name),
@@ -313,6 +333,8 @@ class CallRunner:
             lasting=turn.remembers,
             listed=listed,
             number=self._place(call),
+            context=None if turn.context is None else stored_context(turn.context, theirs),
+            inherits=inherits(self.context_type, theirs),
         )
 
     def _place(self, call: ToolCall) -> int:

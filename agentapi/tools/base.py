@@ -12,7 +12,7 @@ from agentapi.decoding.plain import clean_text, plain
 from agentapi.errors import InvalidAgent, InvalidTool
 from agentapi.faults import named, text_of
 from agentapi.providers.base import ToolSpec
-from agentapi.tools.context import ToolContext
+from agentapi.tools.context import ANY_CONTEXT, ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tools.items import unrolled
 from agentapi.turns.calls import Verdict
@@ -66,7 +66,12 @@ class BaseTool:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
-    async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
+    @property
+    def context_type(self) -> Any:
+        """The type of `ToolContext.context` that the tool wants; Any when it does not say."""
+        return ANY_CONTEXT
+
+    async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """Whether a person must approve a call with these arguments."""
         return False
 
@@ -97,9 +102,15 @@ class ToolSource(Protocol):
 
 
 class Toolbox:
-    """The tools that one model call offers."""
+    """The tools that one model call offers.
 
-    def __init__(self, agent: str, tools: Sequence[BaseTool]) -> None:
+    Attributes:
+        specs: The tools as the model sees them.
+        missing: Names of tools that were offered before a takeover and are not there any more.
+    """
+
+    def __init__(self, agent: str, tools: Sequence[BaseTool], missing: Sequence[str] = ()) -> None:
+        self.missing = frozenset(missing)
         self._tools: dict[str, BaseTool] = {}
         for tool in tools:
             if tool.name in self._tools:

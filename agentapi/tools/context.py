@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
+
+from agentapi.turns.context import ContextT, TurnContext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolContext:
-    """Passed to tools that declare a parameter of this type; the model never sees it.
+class ToolContext(TurnContext[ContextT]):
+    """The turn and the call, for tools that declare a parameter of this type, and for hooks.
+
+    The model never sees it. ``ToolContext[MyContext]`` says which type `context` has.
 
     Attributes:
-        conversation_id: The conversation.
-        turn_id: The turn.
         call_id: The model's id of this call.
-        user_id: The user who started the conversation, if known.
-        tenant_id: The tenant the conversation belongs to, if any.
-        attempt: 1 for the first worker that runs the turn, 2 after a takeover, and so on.
     """
 
-    conversation_id: str
-    turn_id: str
     call_id: str = ""
-    user_id: str | None = None
-    tenant_id: str | None = None
-    attempt: int = 1
 
     @property
     def idempotency_key(self) -> str:
         """The same in every attempt of this call: pass it to services that accept one."""
         return f"{self.turn_id}:{self.call_id}"
+
+
+ANY_CONTEXT: Final = Any
+"""The type of the context of a function that does not say which it wants."""
+
+
+def wanted_context(annotation: object) -> object | None:
+    """The type that an annotation such as ``ToolContext[MyContext]`` gives to the context.
+
+    Returns:
+        The type, `ANY_CONTEXT` for a bare ``ToolContext``; None for other annotations.
+    """
+    kind = typing.get_origin(annotation) or annotation
+    if kind not in (ToolContext, TurnContext):
+        return None
+    inside = typing.get_args(annotation)
+    return none_type(inside[0]) if inside else ANY_CONTEXT
+
+
+def none_type(kind: Any) -> Any:
+    """The type itself; that of None for None."""
+    return type(None) if kind is None else kind
+
+
+def context_parameter(function: Callable[..., Any]) -> str | None:
+    """Name of a function's parameter that is annotated `ToolContext`, if its types are known."""
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:
+        # Names that only type checkers see.
+        return None
+    found = (name for name, hint in hints.items() if name != "return" and wanted_context(hint))
+    return next(found, None)

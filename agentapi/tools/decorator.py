@@ -15,7 +15,7 @@ from agentapi.errors import InvalidTool
 from agentapi.faults import stop_if_asked
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, as_text
-from agentapi.tools.context import ToolContext
+from agentapi.tools.context import ToolContext, context_parameter
 from agentapi.tools.delegation import Delegation, as_delegation
 from agentapi.tools.items import gathered, unrolled
 from agentapi.tools.schema import json_schema, read_signature
@@ -48,6 +48,9 @@ class Tool(BaseTool, Generic[P, R]):
     ) -> None:
         self.function = function
         self._requires_approval = requires_approval
+        self._deciders_context = (
+            context_parameter(requires_approval) if callable(requires_approval) else None
+        )
         self.__name__: str = name or str(getattr(function, "__name__", ""))
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -59,6 +62,7 @@ class Tool(BaseTool, Generic[P, R]):
         signature = read_signature(function, self.__name__)
         self._model = signature.model
         self._context_parameter = signature.context_parameter
+        self._context_type = signature.context_type
         spec = ToolSpec(
             name=self.__name__,
             description=description if description is not None else signature.description,
@@ -85,7 +89,12 @@ class Tool(BaseTool, Generic[P, R]):
         model = self._model.model_validate(dict(arguments))
         return {name: getattr(model, name) for name in type(model).model_fields}
 
-    async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
+    @property
+    def context_type(self) -> Any:
+        """See `BaseTool.context_type`."""
+        return self._context_type
+
+    async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """Whether a person must approve a call with these arguments.
 
         If the deciding function raises, the call needs approval. Invalid arguments need none, since
@@ -101,6 +110,8 @@ class Tool(BaseTool, Generic[P, R]):
         try:
             names = inspect.signature(predicate).parameters
             asked = {name: value for name, value in values.items() if name in names}
+            if self._deciders_context is not None:
+                asked[self._deciders_context] = context
             # In a thread: it is the user's code and may block.
             return bool(await run_in_tool_thread(lambda: predicate(**asked)))
         except BaseException as error:
@@ -192,8 +203,9 @@ def tool(
         idempotent: Whether it is safe to repeat the same call after a crash. If not, the model
             is told that the outcome of an interrupted call is unknown.
         requires_approval: Whether a person must approve a call: True, or a function that gets
-            the arguments of the call that its parameters name. The turn waits for the decision
-            without occupying a worker (`TurnHandle.approve`).
+            the arguments of the call that its parameters name, and the `ToolContext` if one is
+            annotated so. The turn waits for the decision without occupying a worker
+            (`TurnHandle.approve`).
         approval_timeout: Seconds to wait for the decision, above 0; the setting when not given.
         approval_default: The decision when nobody decides in time: ``"rejected"`` or
             ``"approved"``.

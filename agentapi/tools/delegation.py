@@ -33,6 +33,7 @@ class Delegate:
     timeout: float | None = None
     remembers: bool = False
     definition: object | None = None
+    context: object | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,7 @@ def delegate(
     *,
     timeout: float | None = None,
     remembers: bool = False,
+    context: object | None = None,
 ) -> Delegate:
     """Ask another agent; return this from a tool.
 
@@ -68,6 +70,9 @@ def delegate(
         timeout: Seconds the turn may take, including its waits and everything it delegates.
         remembers: Whether all turns that this conversation delegates to that agent continue one
             conversation; otherwise the agent sees only the message.
+        context: Its context: a value of the agent's `context_type`, or a mapping. When not
+            given, it inherits the context of the calling turn, unless both agents declare a
+            `context_type` and these differ.
 
     Raises:
         InvalidAgent: `agent` is not an agent, or the timeout is not above 0.
@@ -93,6 +98,7 @@ def delegate(
         timeout=timeout,
         remembers=remembers,
         definition=definition_of(agent),
+        context=context,
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.errors import PydanticUserError
 
 from agentapi.errors import InvalidTool
-from agentapi.tools.context import ToolContext
+from agentapi.tools.context import ANY_CONTEXT, wanted_context
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,11 +24,13 @@ class Signature:
         description: The docstring's text, without its list of arguments.
         model: Validates the arguments.
         context_parameter: Name of the `ToolContext` parameter, or None.
+        context_type: The type of the context that this parameter wants.
     """
 
     description: str
     model: type[BaseModel]
     context_parameter: str | None
+    context_type: Any = ANY_CONTEXT
 
 
 def read_signature(function: Callable[..., Any], name: str) -> Signature:
@@ -48,16 +50,19 @@ def read_signature(function: Callable[..., Any], name: str) -> Signature:
     texts = {param.arg_name: param.description for param in docs.params}
     fields: dict[str, Any] = {}
     context_parameter: str | None = None
+    context_type: object = ANY_CONTEXT
     for parameter in inspect.signature(function).parameters.values():
         annotation = hints.get(parameter.name)
-        if annotation is ToolContext:
-            context_parameter = parameter.name
+        wanted = wanted_context(annotation)
+        if wanted is not None:
+            context_parameter, context_type = parameter.name, wanted
             continue
         fields[parameter.name] = _field(name, parameter, annotation, texts.get(parameter.name))
     return Signature(
         description=(docs.description or "").strip(),
         model=_build(name, fields),
         context_parameter=context_parameter,
+        context_type=context_type,
     )
 
 

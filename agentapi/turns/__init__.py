@@ -22,6 +22,7 @@ from agentapi.turns.client_tools import (
     Segment,
     ToolChoice,
 )
+from agentapi.turns.context import TurnContext
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.model import (
     TERMINAL,
@@ -82,6 +83,7 @@ __all__ = [
     "ToolChoice",
     "ToolStep",
     "Turn",
+    "TurnContext",
     "TurnError",
     "TurnKind",
     "TurnResult",

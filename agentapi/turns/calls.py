@@ -100,6 +100,8 @@ class ChildTurn:
         listed: Whether the call's result is a list of replies.
         budget: What it may spend, with all its child turns.
         number: The place of its call among the calls of the parent turn.
+        context: Its own context; None when it has none of its own.
+        inherits: Whether it has its parent's context when it has none of its own.
     """
 
     call_id: str
@@ -112,6 +114,14 @@ class ChildTurn:
     listed: bool = False
     budget: Limits | None = None
     number: int = 0
+    context: Mapping[str, Any] | None = None
+    inherits: bool = True
+
+    def context_of(self, parents: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The context that it runs with, given its parent's."""
+        if self.context is not None:
+            return self.context
+        return parents if self.inherits else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,6 +103,7 @@ class TurnSpec:
         prior: Messages after the user's that the caller brings: the model's earlier responses and
             the outputs of its calls.
         options: What the request decides besides; None for nothing.
+        context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
     """
 
     turn_id: str
@@ -122,6 +123,7 @@ class TurnSpec:
     attachments: Sequence[Attachment] = ()
     client_tools: ClientTools | None = None
     prior: Sequence[Message] = ()
+    context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
 
     @property

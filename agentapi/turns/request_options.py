@@ -83,6 +83,8 @@ class RequestOptions:
         output: The form of the reply; None leaves it to the agent.
         store: Whether the turn stays in the history. Otherwise only its result is kept, for
             `AGENTAPI_UNSTORED_RETENTION`.
+        bare: Whether the model is asked without the agent's tools and `output_type`, as for a
+            summary.
         decided: Whether the agent's policy has been applied. Otherwise the worker applies it.
     """
 
@@ -91,6 +93,7 @@ class RequestOptions:
     sampling: Sampling = NO_SAMPLING
     output: RequestedOutput | None = None
     store: bool = True
+    bare: bool = False
     decided: bool = False
 
     @property
@@ -100,6 +103,7 @@ class RequestOptions:
             self.instructions is None
             and self.output is None
             and self.store
+            and not self.bare
             and not self.sampling.given()
         )
 
@@ -117,6 +121,8 @@ class RequestOptions:
             data["store"] = False
         if self.replace:
             data["replace"] = True
+        if self.bare:
+            data["bare"] = True
         if self.decided:
             data["decided"] = True
         return orjson.dumps(data)
@@ -139,6 +145,7 @@ class RequestOptions:
             sampling=_sampling(object_in(stored, "sampling")),
             output=None if output is None else record_of(RequestedOutput, output),
             store=stored.get("store") is not False,
+            bare=stored.get("bare") is True,
             decided=stored.get("decided") is True,
         )
 

@@ -29,12 +29,18 @@ class ModelStep:
         held: Ids of calls that wait for approval.
         rejected: What the model is told when its reply was rejected and it is asked again; neither
             the reply nor this text enters the history.
+        prompt: What the agent's prompt function returned for this turn. Only in the first recorded
+            step of an agent whose `system_prompt` is a function.
+        offered: Names of the tools and tool servers that the agent's tools function returned;
+            None as `prompt`.
     """
 
     message: AssistantMessage
     usage: Usage = field(default_factory=Usage)
     held: tuple[str, ...] = ()
     rejected: str | None = None
+    prompt: str | None = None
+    offered: tuple[str, ...] | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -84,6 +90,10 @@ def step_to_json(step: Step) -> bytes:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
         data["rejected"] = step.rejected
+    if isinstance(step, ModelStep) and step.prompt is not None:
+        data["prompt"] = step.prompt
+    if isinstance(step, ModelStep) and step.offered is not None:
+        data["offered"] = step.offered
     if isinstance(step, ToolStep) and step.steps:
         data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
@@ -111,7 +121,15 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             held = tuple(value.get("held", ()))
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
-            return ModelStep(message=message, usage=usage, held=held, rejected=rejected)
+            offered = value.get("offered")
+            return ModelStep(
+                message=message,
+                usage=usage,
+                held=held,
+                rejected=rejected,
+                prompt=some_text_in(value, "prompt"),
+                offered=None if offered is None else tuple(map(str, offered)),
+            )
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))
             steps, handoff = int(value.get("steps", 0)), some_text_in(value, "handoff")

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.agents.accepted import AcceptedRequests, accepted_by
+from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.registry import is_internal, load_agents, unknown_agent
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
@@ -135,7 +136,11 @@ def _accepted(replies: Iterable[object]) -> dict[str, AcceptedRequests | None]:
 
 
 class AgentDirectory:
-    """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers."""
+    """The names of the agents: from `AGENTAPI_AGENTS` if it is set, else from the workers.
+
+    Attributes:
+        definitions: The agents of `AGENTAPI_AGENTS` by name; empty if it is not set.
+    """
 
     def __init__(self, settings: Settings, census: WorkerCensus) -> None:
         """Import the modules of `AGENTAPI_AGENTS`, if it is set.
@@ -145,8 +150,10 @@ class AgentDirectory:
         """
         self._census = census
         self._default = settings.request_policy
-        self._known = load_agents(settings.agents) if settings.agents else {}
-        self._fixed = tuple(sorted(self._known)) if settings.agents else None
+        self.definitions: Mapping[str, AgentDefinition] = (
+            load_agents(settings.agents) if settings.agents else {}
+        )
+        self._fixed = tuple(sorted(self.definitions)) if settings.agents else None
 
     async def names(self, max_age: float | None = None) -> tuple[str, ...]:
         """All names, sorted.
@@ -170,7 +177,7 @@ class AgentDirectory:
         Raises:
             UnsupportedParameter: A worker of an older release serves it, and would decide nothing.
         """
-        if (agent := self._known.get(name)) is not None:
+        if (agent := self.definitions.get(name)) is not None:
             return accepted_by(agent, self._default)
         census = await self._census.last()
         if name not in census.accepted:

@@ -13,15 +13,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agentapi.errors import AgentAPIError
-from orchestrator.gateway import health
+from orchestrator.gateway import health, start_page
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
 from orchestrator.gateway.http.openapi import ALWAYS, errors
+from orchestrator.gateway.http.unknown_routes import explain_method, explain_path
 from orchestrator.gateway.native import approvals
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
 from orchestrator.gateway.openai import conversations as openai_conversations
+from orchestrator.gateway.openai import counting as openai_counting
 from orchestrator.gateway.openai import models as openai_models
 from orchestrator.gateway.openai import responses as openai_responses
+from orchestrator.gateway.openai import stored_chats as openai_stored_chats
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 
@@ -50,14 +53,18 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
+    app.include_router(start_page.router)
     app.include_router(health.router)
     for module in (
         native,
         approvals,
         openai_models,
+        # Before the responses, whose ids would match these paths.
+        openai_counting,
         openai_responses,
         openai_conversations,
         openai_chat,
+        openai_stored_chats,
     ):
         app.include_router(module.router, responses=errors(*ALWAYS))
     app.add_exception_handler(AgentAPIError, _error)
@@ -94,16 +101,22 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return _answer(problem_of(InvalidRequest(message, param=param)))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     """What Starlette itself refuses: unknown routes and methods, a body that ends early."""
     if not isinstance(error, HTTPException):
         return _answer(problem_of(error))
-    codes = {404: "not_found", 405: "method_not_allowed"}
+    code, message = "bad_request", str(error.detail)
+    method, path = request.method, request.url.path
+    if error.status_code == 404:
+        code, message = explain_path(method, path)
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        code, message = "method_not_allowed", explain_method(method, path, allowed)
     problem = Problem(
         status=error.status_code,
         kind="invalid_request_error",
-        code=codes.get(error.status_code, "bad_request"),
-        message=str(error.detail),
+        code=code,
+        message=message,
         headers=dict(error.headers or {}),
     )
     return _answer(problem)

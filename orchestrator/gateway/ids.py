@@ -15,6 +15,7 @@ _ITEM = re.compile(
     r"(?:msg|mcp|mcpr|fc|fco)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<position>\d{1,15}))_\w+",
     re.ASCII,
 )
+_CHAT = re.compile(r"chatcmpl-(\d{3})([0-9a-f]{32})(?:_([1-9]\d{0,4}))?")
 _RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})(?:_([1-9]\d{0,4}))?")
 _CALL = re.compile(r"call_(\d{3})([0-9a-f]{32})_(\d{1,5})_(\d{1,5})", re.ASCII)
 _APPROVAL = re.compile(r"mcpr_(\d{3})([0-9a-f]{32})_[0-9a-f]{12}", re.ASCII)
@@ -46,6 +47,12 @@ def turn_id_of(response: str) -> str:
     if match is None:
         raise NotFound(f"there is no response {response!r}", code="response_not_found")
     return f"{match[1]}-{match[2]}"
+
+
+def part_of_chat(completion: str) -> int:
+    """The number of the part of its turn that a chat completion is; see `response_id`."""
+    match = _CHAT.fullmatch(completion)
+    return int(match[3] or 0) if match is not None else 0
 
 
 def part_of(response: str) -> int:
@@ -90,6 +97,20 @@ def output_item_id(call_id: str) -> str:
 def approval_id(turn_id: str, call_id: str) -> str:
     """The id of the request to approve a turn's call."""
     return f"mcpr_{turn_key(turn_id)}_{hashlib.sha256(call_id.encode()).hexdigest()[:12]}"
+
+
+def turn_id_of_chat(completion: str) -> str:
+    """The id of a chat completion's turn.
+
+    Raises:
+        NotFound: The text is not the id of a chat completion.
+    """
+    match = _CHAT.fullmatch(completion)
+    if match is None:
+        raise NotFound(
+            f"there is no stored chat completion {completion!r}", code="chat_completion_not_found"
+        )
+    return f"{match[1]}-{match[2]}"
 
 
 def is_turn_id(text: str | None) -> TypeGuard[str]:

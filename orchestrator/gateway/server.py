@@ -18,6 +18,7 @@ from agentapi.redis.aio import connect
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.http.authentication import Authenticator
 from orchestrator.gateway.http.connection_limits import ConnectionLimits, GuardedConfig
+from orchestrator.gateway.http.cors import with_cors
 from orchestrator.gateway.http.middleware import RequestGate
 from orchestrator.gateway.http.request_body import BodyReader
 from orchestrator.gateway.services import Gateway
@@ -72,7 +73,10 @@ def serve(settings: GatewaySettings) -> None:
     listener = _listen(settings.gateway_host, settings.gateway_port)
     gateway: Gateway = app.state.gateway
     config = GuardedConfig(
-        RequestGate(app, Authenticator(gateway), BodyReader(settings)),
+        with_cors(
+            RequestGate(app, Authenticator(gateway), BodyReader(settings)),
+            settings.gateway_origins,
+        ),
         ConnectionLimits(
             connections=settings.gateway_connections,
             head=settings.gateway_header_timeout,

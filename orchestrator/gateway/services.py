@@ -23,6 +23,7 @@ from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.gateway.tenants.ledger import Ledger
 from orchestrator.gateway.tenants.rate_limit import RateLimiter
+from orchestrator.gateway.tenants.stored_chats import StoredChats
 from orchestrator.gateway.tenants.stream_slots import StreamSlots
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ class Gateway:
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
         self.rate_limiter = RateLimiter(settings, self.redis)
         self.ledger = Ledger(settings, self.redis)
+        self.stored_chats = StoredChats(settings, self.redis)
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self.census = WorkerCensus(settings)

@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from agentapi import Settings
 from agentapi.settings import Seconds, read_settings, split_list
+from orchestrator.gateway.http.cors import ORIGIN
 from orchestrator.gateway.http.local_only import is_local_name
 
 
@@ -91,15 +92,31 @@ class GatewaySettings(Settings):
         "or any.",
     )
 
+    gateway_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of web pages that may use the gateway from a browser, separated by "
+        "commas, such as https://app.example.org; * for every page.",
+    )
+
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the gateway."""
         return is_local_name(self.gateway_host)
 
-    @field_validator("gateway_proxies", mode="before")
+    @field_validator("gateway_proxies", "gateway_origins", mode="before")
     @classmethod
-    def _split_proxies(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         return split_list(value)
+
+    @field_validator("gateway_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError(
+                "expected origins such as https://app.example.org or http://localhost:3000, "
+                "without a path"
+            )
+        return value
 
 
 def load_gateway_settings(**overrides: Any) -> GatewaySettings:

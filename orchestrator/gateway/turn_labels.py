@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from agentapi.decoding.records import reading, record_of
 from agentapi.turns import Turn
+from agentapi.turns.context import GATEWAY_LABELS
 from orchestrator.gateway.http.errors import InvalidRequest
 
-RESERVED: Final = "agentapi:gateway"
+RESERVED: Final = GATEWAY_LABELS
 """The only name in a turn's metadata that callers may not use."""
 
 

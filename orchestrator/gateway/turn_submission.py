@@ -103,6 +103,7 @@ class NewMessage:
         idle_time: See `TurnRequest`.
         client_tools: See `TurnRequest`.
         prior: See `TurnRequest`.
+        context: See `TurnRequest`.
     """
 
     agent: str
@@ -120,6 +121,7 @@ class NewMessage:
     idle_time: float | None = None
     client_tools: ClientTools | None = None
     prior: Sequence[Message] = ()
+    context: Mapping[str, Any] | None = None
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
@@ -147,7 +149,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
-        turn = new_turn(request, {}, view.gateway.settings)
+        turn = new_turn(request, view.gateway.agents.definitions, view.gateway.settings)
         admission = _admission(turn, destination)
         # Counted before it is written: two gateways could otherwise both take the last free place.
         new = await view.gateway.ledger.admit(view.tenant, admission)
@@ -214,6 +216,7 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         idle_time=message.idle_time,
         client_tools=message.client_tools,
         prior=message.prior,
+        context=message.context,
     )
 
 
@@ -222,6 +225,8 @@ def _admission(turn: NewTurn, destination: Destination) -> Admission:
     decided = len(turn.options.to_json()) if turn.options is not None else 0
     decided += len(turn.client_tools.to_json()) if turn.client_tools is not None else 0
     decided += sum(len(dumps(message)) for message in turn.prior)
+    if turn.context is not None:
+        size += len(orjson.dumps(dict(turn.context)))
     return Admission(
         turn_id=turn.turn_id,
         conversation_id=turn.conversation_id,

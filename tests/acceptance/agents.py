@@ -9,7 +9,9 @@ import signal
 import time
 from typing import Any
 
-from agentapi import Agent, Delegate, delegate, register_provider, tool
+from pydantic import BaseModel
+
+from agentapi import Agent, Delegate, ToolContext, delegate, register_provider, tool
 from agentapi.errors import ProviderUnavailable
 from agentapi.providers.offline import OfflineProvider
 
@@ -84,6 +86,22 @@ tools = Agent(
     tools=[nap, count_up, die, block, broken, echo, sign, fan_out],
 )
 slow = Agent(name="slow", provider="slow")
+
+
+class Shopper(BaseModel):
+    """A context."""
+
+    name: str = "nobody"
+    age: int = 0
+
+
+@tool
+def who(context: ToolContext[Shopper]) -> str:
+    """Say who asks."""
+    return f"{context.context.name} {context.metadata}"
+
+
+shop = Agent(name="shop", provider="offline", tools=[who], context_type=Shopper)
 keyless = Agent(name="keyless", provider="openai")
 
 

@@ -70,6 +70,16 @@ def test_a_long_conversation() -> None:
     assert second == "30 messages in the transcript"
 
 
+def test_a_context_for_each_turn() -> None:
+    assert run("examples.personal").splitlines() == [
+        "You help Ann. Answer in French. Tools: my_plan, refund.",
+        "You help Bob. Answer in English. Tools: my_plan.",
+        "my_plan: Ann has the gold plan",
+        "['refund'] must be approved",
+        "invalid_context",
+    ]
+
+
 def test_mcp_tools() -> None:
     assert run("examples.mcp_tools").splitlines() == [
         "notes_read_note: Read a note.",

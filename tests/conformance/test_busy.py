@@ -150,11 +150,19 @@ def test_merge_does_not_join_a_turn_that_has_begun(bench: Bench) -> None:
         {"metadata": {"x": 1}},
         {"stream": True},
         {"on_abort": OnAbort.KEEP},
+        {"context": {"plan": "free"}},
     ],
 )
 def test_merge_joins_only_its_like(bench: Bench, other: dict[str, Any]) -> None:
     bench.enqueue(message="first")
     assert accept(bench, OnBusy.MERGE, **other).created
+
+
+def test_merge_joins_turns_of_the_same_context(bench: Bench) -> None:
+    first = bench.enqueue(message="first", context={"plan": "free"})
+    assert accept(bench, OnBusy.MERGE, context={"plan": "free"}).turn_id == first
+    assert accept(bench, OnBusy.MERGE, context={"plan": "paid"}).created
+    assert bench.store.turn(first).context == {"plan": "free"}
 
 
 def test_merge_never_makes_a_message_too_long(make_bench: MakeBench) -> None:

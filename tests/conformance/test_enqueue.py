@@ -153,6 +153,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             ),
             ToolMessage(call_id="c", name="paint", content="done"),
         ),
+        "context": {"plan": "free", "tags": ["a"], "shop": {"open": True}},
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
         "options": RequestOptions(
             instructions="Be brief.",
@@ -160,6 +161,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             sampling=Sampling(temperature=0.5, stop=("a", "b"), logit_bias={"7": -1.0}),
             output=RequestedOutput(name="answer", schema={"type": "object"}, strict=True),
             store=False,
+            bare=True,
             decided=True,
         ),
     }

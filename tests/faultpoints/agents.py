@@ -10,7 +10,7 @@ import asyncio
 import functools
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,6 +21,7 @@ from agentapi import (
     Delegate,
     Hooks,
     ToolContext,
+    TurnContext,
     UserMessage,
     delegate,
     register_provider,
@@ -29,6 +30,7 @@ from agentapi import (
 from agentapi.errors import ProviderMisconfigured, ProviderUnavailable
 from agentapi.providers import ModelRequest, ModelResponse, StreamPart, TextDelta
 from agentapi.providers.offline import OfflineProvider
+from agentapi.tools import BaseTool
 
 LEDGER = "FAULTS_LEDGER"
 """The variable with the file's path."""
@@ -153,6 +155,17 @@ class Watching(Hooks):
         """Look."""
 
 
+def lead_prompt(turn: TurnContext) -> str:
+    """Runs in a tool thread."""
+    return f"You lead. It is {turn.time:%H:%M}."
+
+
+async def lead_tools(turn: TurnContext) -> Sequence[BaseTool]:
+    """Runs on the event loop."""
+    await asyncio.sleep(0)
+    return [look, charge, ask_helper, sign]
+
+
 class Rest(BaseModel):
     """What the agent `beside` replies."""
 
@@ -163,7 +176,8 @@ AGENTS = [
     Agent(
         name="lead",
         provider="ledger",
-        tools=[look, charge, ask_helper, sign],
+        system_prompt=lead_prompt,
+        tools=lead_tools,
         hooks=[Watching()],
         compact=Compaction(keep=2, after=2),
     ),

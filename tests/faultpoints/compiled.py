@@ -24,10 +24,12 @@ ROOT: Final = Path(__file__).parents[2]
 
 WORKER: Final = (
     "workers.*",
+    "agentapi.agents.functions",
     "agentapi.agents.hooks",
     "agentapi.engine.loop",
     "agentapi.engine.model_call",
     "agentapi.engine.model_chain",
+    "agentapi.engine.offers",
     "agentapi.engine.tool_calls",
     "agentapi.tools.decorator",
     "agentapi.tools.threads",

@@ -57,6 +57,44 @@ def test_a_turn(http: httpx2.Client) -> None:
     assert (turn["user_id"], turn["metadata"]) == ("ada", {"order": [7]})
 
 
+def test_a_turn_with_a_context(http: httpx2.Client) -> None:
+    context = {"name": "Ann", "age": 7}
+    body = {"agent": "shop", "message": "/who", "metadata": {"order": 7}, "context": context}
+    accepted = http.post("/conversations/n:ctx/turns", json=body)
+    assert accepted.status_code == 202
+    turn = ended(http, accepted.json()["turn_id"])
+    assert turn["context"] == context
+    # The gateway's own labels, which it keeps in the metadata, are not shown to tools.
+    assert turn["text"] == "who: Ann {'order': 7}"
+    key = {"idempotency-key": "ctx"}
+    first = http.post("/conversations/n:ctx/turns", json=body, headers=key).json()
+    again = http.post("/conversations/n:ctx/turns", json=body, headers=key)
+    assert again.json()["turn_id"] == first["turn_id"]
+    other = {**body, "context": {"name": "Bob"}}
+    assert http.post("/conversations/n:ctx/turns", json=other, headers=key).status_code == 422
+
+
+def test_a_context_that_cannot_be_stored_is_refused(http: httpx2.Client) -> None:
+    for context, why in (
+        ({"name": "x" * 70_000}, "expected a JSON object of at most 65536 bytes"),
+        ("text", "context"),
+    ):
+        body = {"agent": "shop", "message": "hi", "context": context}
+        answer = http.post("/conversations/n:bad/turns", json=body)
+        assert answer.status_code in (400, 422), answer.text
+        assert why in answer.text
+    assert http.get("/conversations/n:bad/messages").status_code == 404
+
+
+def test_a_context_that_does_not_match_fails_the_turn(http: httpx2.Client) -> None:
+    """This gateway knows the agents' names only."""
+    body = {"agent": "shop", "message": "hi", "context": {"age": "old"}}
+    answer = http.post("/conversations/n:old/turns", json=body)
+    turn = ended(http, answer.json()["turn_id"])
+    assert (turn["status"], turn["error"]["code"]) == ("failed", "invalid_context")
+    assert "age: Input should be a valid integer" in turn["error"]["message"]
+
+
 def test_the_same_key_is_the_same_turn(http: httpx2.Client) -> None:
     body = {"agent": "tools", "message": "hi"}
     made = [

@@ -9,6 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.gateway.conftest import Served
+
 IGNORED = "x-agentapi-ignored"
 USER: Any = {"role": "user", "content": "hi"}
 
@@ -287,3 +289,45 @@ def test_a_key_with_another_request_is_refused(client: openai.OpenAI) -> None:
     assert caught.value.code == "idempotency_key_reused"
     with pytest.raises(openai.UnprocessableEntityError):
         client.responses.create(model="open", input="ho", extra_headers=headers)
+
+
+def test_stored_chat_completions(served: Served) -> None:
+    def make(client: openai.OpenAI, text: str, model: str = "tools", **more: Any) -> str:
+        messages: Any = [
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "second"},
+            {"role": "user", "content": text},
+        ]
+        return str(client.chat.completions.create(model=model, messages=messages, **more).id)
+
+    with served.openai(served.evil) as client, served.openai() as other:
+        ids = [
+            make(client, f"number {n}", store=True, metadata={"odd": str(n % 2)}) for n in range(5)
+        ]
+        open_id = make(client, "hi", model="open", store=True)
+        unlisted = make(client, "hi")
+        make(client, "hi", store=False)
+        listed = [chat.id for chat in client.chat.completions.list(limit=2)]
+        assert listed == [*ids, open_id]
+        newest = client.chat.completions.list(limit=3, order="desc")
+        assert [chat.id for chat in newest.data] == [open_id, *ids[:2:-1]]
+        odd = client.chat.completions.list(metadata={"odd": "1"})
+        assert [chat.id for chat in odd.data] == ids[1::2]
+        assert [c.id for c in client.chat.completions.list(model="open").data] == [open_id]
+        chat = client.chat.completions.retrieve(ids[0])
+        assert chat.choices[0].message.content == "You said: number 0"
+        assert chat.to_dict()["metadata"] == {"odd": "0"}
+        for hidden in (unlisted, "chatcmpl-none"):
+            with pytest.raises(openai.NotFoundError, match="no stored chat completion"):
+                client.chat.completions.retrieve(hidden)
+        with pytest.raises(openai.NotFoundError):
+            other.chat.completions.retrieve(ids[0])
+        assert [chat.id for chat in other.chat.completions.list() if chat.id in ids] == []
+        assert client.chat.completions.delete(ids[0]).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.retrieve(ids[0])
+        assert [chat.id for chat in client.chat.completions.list()] == [*ids[1:], open_id]
+        # OpenAI's own type knows messages of the assistant only, so this client is not strict.
+    with served.openai(served.evil, _strict_response_validation=False) as loose:
+        said = loose.chat.completions.messages.list(ids[1], limit=2)
+        assert [message.content for message in said] == ["first", "second", "number 1"]

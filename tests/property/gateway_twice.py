@@ -103,7 +103,7 @@ async def gateway_twice(
         settings = load_gateway_settings(**{**bench.settings.model_dump(), **overrides})
         gateway = Gateway(settings)
         twice = RepeatingScripts(client, TENANTS, tenants, clock.tick)
-        for caller in (gateway.ledger, gateway.rate_limiter):
+        for caller in (gateway.ledger, gateway.rate_limiter, gateway.stored_chats):
             caller._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))
         twice = RepeatingScripts(client, STORES, conversations, clock.tick)
         gateway.conversations._scripts = cast("AsyncScripts", AsyncRepeatingScripts(twice))

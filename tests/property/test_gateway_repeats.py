@@ -85,6 +85,7 @@ async def walk(rig: Rig) -> None:
         _turns_in_flight,
         _bytes,
         _audits,
+        _chats,
         _turns_let_in,
         _conversations,
         _histories,
@@ -177,6 +178,19 @@ async def _audits(rig: Rig) -> None:
     rig.clock.tick(40 * 86_400)
     assert await rig.ledger.audit(TENANT, 0) >= 1
     assert not [name for name in counted(rig) if name.startswith("h:")]
+
+
+async def _chats(rig: Rig) -> None:
+    chats = rig.gateway.stored_chats
+    for turn_id in ("b", "a"):
+        await chats.add(TENANT, turn_id)
+        rig.clock.tick()
+    await chats.add(TENANT, "b")
+    assert [turn_id async for turn_id in chats.ids(TENANT, None, up=True)] == ["b", "a"]
+    assert [turn_id async for turn_id in chats.ids(TENANT, "a", up=False)] == ["b"]
+    rig.clock.tick(3 * rig.gateway.settings.turn_retention)
+    await chats.add(TENANT, "c")
+    assert [turn_id async for turn_id in chats.ids(TENANT, None, up=True)] == ["c"]
 
 
 async def _turns_let_in(rig: Rig) -> None:

@@ -58,6 +58,7 @@ from agentapi.turns import (
     OnAbort,
     OnBusy,
     Question,
+    RequestOptions,
     TurnStatus,
     Verdict,
 )
@@ -122,6 +123,10 @@ def _a_turn_and_its_ends(bench: Bench) -> None:
     store.retry(behind, "operation")
     bench.enqueue()
     store.cancel(behind)
+    unstored = [bench.enqueue("unstored", options=RequestOptions(store=False)) for _ in "abc"]
+    store.commit(bench.claim(unstored[0], "unstored").lease, completed(unstored[0]))
+    store.commit(bench.claim(unstored[1], "unstored").lease, Ending(status=TurnStatus.FAILED))
+    store.cancel(unstored[2])
     for turn in (turn_id, done):
         store.cancel(turn)
 

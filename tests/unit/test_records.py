@@ -56,6 +56,7 @@ MESSAGES = (
 )
 STEPS = (
     ModelStep(message=MESSAGES[1], usage=Usage(input_tokens=3), held=("c",)),
+    ModelStep(message=MESSAGES[1], prompt="You help.", offered=("look", "files/*")),
     ToolStep(message=MESSAGES[2], usage=Usage(output_tokens=2), steps=1),
 )
 CHILD = ChildTurn(
@@ -65,6 +66,7 @@ CHILD = ChildTurn(
     agent="b",
     input="hi",
     budget=Limits(steps=3),
+    inherits=False,
 )
 REPLY = ChildReply(
     turn_id=CHILD.turn_id,

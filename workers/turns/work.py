@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
 from agentapi import Settings
@@ -15,6 +16,7 @@ from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending
 from agentapi.tools import ToolContext
 from agentapi.turns import CallBook, Turn, TurnResult
+from agentapi.turns.context import own_metadata
 from agentapi.turns.kinds import TurnKind
 from workers.turns.log import WorkerLog
 from workers.turns.running import RunningTurn
@@ -74,14 +76,19 @@ Works: TypeAlias = Mapping[TurnKind, Work]
 """The work of each kind of turn."""
 
 
-def context_of(turn: Turn) -> ToolContext:
-    """What tools learn about the turn."""
+def context_of(claim: Claim) -> ToolContext:
+    """What prompts, tools and hooks learn about the turn, with the context as it is stored."""
+    turn = claim.turn
     return ToolContext(
         conversation_id=turn.conversation_id,
         turn_id=turn.turn_id,
         user_id=turn.user_id,
         tenant_id=turn.tenant_id,
+        metadata=own_metadata(turn.metadata),
         attempt=turn.attempt,
+        # Redis's time: this machine's clock may be wrong.
+        time=datetime.fromtimestamp(claim.now, UTC),
+        context=turn.context,
     )
 
 

@@ -66,7 +66,7 @@ class AgentWork:
             agent=attempt.agent,
             history=self._history(attempt),
             progress=attempt.progress,
-            context=context_of(turn),
+            context=context_of(claim),
             log=attempt.log,
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call),

@@ -43,7 +43,7 @@ class FlowWork:
             agent=attempt.agent,
             history=History(),
             progress=attempt.progress,
-            context=context_of(turn),
+            context=context_of(claim),
             log=attempt.log,
             connect=lambda _: self.flow.model,
             book=attempt.book,

@@ -74,6 +74,9 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         head = self._state.turns[head_id]
         begun = head.turn.attempt > 0 and not head.turn.cancel_requested
         alike = (head.turn.agent, head.turn.user_id) == (new.agent, new.user_id)
+        for name in ("context", "options", "client_tools"):
+            given = getattr(new, name)
+            alike = alike and (given is None or given == getattr(head.turn, name))
         undated = not new.timeout and not new.deadline_at
         if begun and alike and undated and not new.attachments and not new.prior:
             self._state.turns[new.turn_id].steers = head_id
@@ -106,7 +109,8 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
         alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
             *(new.agent, new.user_id, dict(new.metadata), new.stream, new.on_abort),
-        ) and turn.client_tools == new.client_tools
+        )
+        alike = alike and (turn.context, turn.client_tools) == (new.context, new.client_tools)
         joined = f"{turn.input}\n\n{new.input}"
         plain = not (turn.attachments or new.attachments or turn.prior or new.prior)
         plain = plain and entry.steers is None

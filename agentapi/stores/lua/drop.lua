@@ -2,7 +2,8 @@
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 due (zset), 6 what is left
 --      to delete (list)
 -- ARGV 1 tenant id, 2 conversation id, 3 prefix of turn keys, 4 number of messages that it must have
---      (-1 for any), 5 time after which what is left expires
+--      (-1 for any), 5 time after which what is left expires at the
+--      latest
 -- Returns {'dropped'}, {'busy', turn ids}, {'changed'} (it has another number of messages) or
 --      {'missing'} (it does not exist, or belongs to another tenant)
 -- Promises 1, 5: a running turn still holds the lease and the epoch, so it must end first. Turns in
@@ -35,7 +36,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
 end
 -- An empty history leaves a list too, so that a repeat finds it.
 redis.call('RPUSH', KEYS[6], '')
-redis.call('PEXPIRE', KEYS[6], left_ttl)
+-- Never longer than the conversation itself would have been kept.
+local idle = stored(redis.call('HGET', KEYS[1], 'ttl'))
+redis.call('PEXPIRE', KEYS[6], idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_ttl)
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]))
 redis.call('ZREM', KEYS[5], conversation_id)
 return { 'dropped' }

@@ -6,8 +6,8 @@
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
 --      none), 11 number of fields, 12... name and value of each field to store (v, kind, conversation,
 --      agent, input, user, tenant, metadata, stream, on_abort, and where they apply parent, depth,
---      budget, attachments, options, unstored, client_tools, prior, idle), then name and bytes of
---      each blob
+--      budget, attachments, context, options, unstored, client_tools, prior, idle), then name and
+--      bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
@@ -62,11 +62,12 @@ end
 if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = named(prefix .. newest, 'status', 'attempt', 'cancel', 'input', 'agent', 'user',
-    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'options', 'steers',
-    'client_tools', 'prior')
+    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'context', 'options',
+    'steers', 'client_tools', 'prior')
   local waits = turn.status == 'queued' and not turn.attempt and not turn.cancel
   local alike = turn.agent == new.agent and turn.user == new.user and turn.metadata == new.metadata
     and turn.stream == new.stream and turn.on_abort == new.on_abort
+    and (turn.context or '') == (new.context or '')
     and (turn.options or '') == (new.options or '')
     and (turn.client_tools or '') == (new.client_tools or '')
   local plain = not turn.attachments and not new.attachments and not turn.steers
@@ -96,8 +97,12 @@ if timeout > 0 or deadline > 0 then
 end
 if on_busy == 'steer' and length > 0 then
   local head = redis.call('LINDEX', KEYS[2], 0)
-  local turn = named(prefix .. head, 'attempt', 'cancel', 'agent', 'user')
+  local turn = named(prefix .. head, 'attempt', 'cancel', 'agent', 'user', 'context', 'options',
+    'client_tools')
   local begun = turn.attempt and not turn.cancel
+  for _, name in ipairs({ 'context', 'options', 'client_tools' }) do
+    begun = begun and (not new[name] or new[name] == turn[name])
+  end
   local plain = not new.attachments and not new.prior and timeout == 0 and deadline == 0
   if begun and plain and turn.agent == new.agent and turn.user == new.user then
     redis.call('HSET', KEYS[1], 'steers', head)

@@ -50,7 +50,7 @@ def held_to_json(held: HeldCalls) -> bytes:
             "children": [
                 {
                     "call": call_id,
-                    "list": orjson.dumps([asdict(child) for child in group]).decode(),
+                    "list": orjson.dumps([_child_to_dict(child) for child in group]).decode(),
                     "turns": [child.turn_id for child in group],
                 }
                 for call_id, group in children.items()
@@ -80,6 +80,16 @@ def output_to_json(output: ClientOutput) -> bytes:
 
 def _output_from_json(data: bytes) -> ClientOutput:
     return record_of(ClientOutput, orjson.loads(data))
+
+
+def _child_to_dict(child: ChildTurn) -> dict[str, Any]:
+    data = asdict(child)
+    # Most children have neither, and every byte is stored.
+    if child.context is None:
+        del data["context"]
+    if child.inherits:
+        del data["inherits"]
+    return data
 
 
 def _question(question: Question) -> dict[str, Any]:

@@ -91,6 +91,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["prior"] = orjson.dumps([to_dict(message) for message in spec.prior])
     if spec.options is not None and not spec.options.empty:
         fields["options"] = spec.options.to_json()
+    if spec.context is not None:
+        fields["context"] = orjson.dumps(dict(spec.context))
     return fields
 
 
@@ -119,6 +121,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         else None,
         "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
+        "context": _object(fields["context"]) if "context" in fields else None,
     }
 
 

@@ -155,7 +155,7 @@ class McpTool(BaseTool):
         self._longest = server.max_result_bytes
         self._approval = approval
 
-    async def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
+    async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """See `BaseTool.needs_approval`."""
         return self._approval
 

@@ -90,7 +90,7 @@ async def continue_turn(
             continue, or too much to copy.
         StoreUnavailable: Redis cannot be reached.
     """
-    turn = await _turn_to_continue(view, turn_id)
+    turn = await turn_to_continue(view, turn_id)
     here = Continuation(
         turn=turn, operation=operation, conversation_id=view.public(turn.conversation_id)
     )
@@ -103,7 +103,13 @@ async def continue_turn(
     return await _fork(view, here)
 
 
-async def _turn_to_continue(view: TenantView, turn_id: str) -> Turn:
+async def turn_to_continue(view: TenantView, turn_id: str) -> Turn:
+    """A turn that a request continues.
+
+    Raises:
+        InvalidRequest: It does not exist, or nothing of it is kept.
+        StoreUnavailable: Redis cannot be reached.
+    """
     try:
         turn = await view.turn(turn_id)
         why = None if turn.stored else "it was made with store=false, so nothing of it is kept"

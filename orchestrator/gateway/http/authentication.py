@@ -16,7 +16,7 @@ from orchestrator.gateway.view import TenantView
 LOCAL_TENANT: Final = "local"
 """The tenant of every request while no key exists."""
 
-PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
+PUBLIC_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no key."""
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
-from orchestrator.gateway.http.authentication import Authenticator
+from orchestrator.gateway.http.authentication import PUBLIC_PATHS, Authenticator
 from orchestrator.gateway.http.errors import Problem, problem_of
 from orchestrator.gateway.http.request_body import BodyReader
 from orchestrator.gateway.tenants.concurrency import RequestSlot
@@ -55,6 +55,9 @@ class RequestGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD" and _answers_head(scope["path"]):
+            # The server leaves out the body of what it knows as a HEAD request.
+            scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
         request_id = given if _GIVEN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
@@ -150,6 +153,11 @@ class _Exchange:
                 tenant=self._scope["state"].get("tenant", "-"),
             )
         )
+
+
+def _answers_head(path: str) -> bool:
+    """Whether a path answers HEAD, as monitors and load balancers send it."""
+    return path in PUBLIC_PATHS or path == "/v1/models" or path.startswith("/v1/models/")
 
 
 def _place(error: Exception) -> str:

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from orchestrator.gateway.http.errors import TooLarge, TooSlow
+from orchestrator.gateway.http.errors import InvalidRequest, TooLarge, TooSlow
 from orchestrator.gateway.settings import GatewaySettings
 
 MAX_DEPTH: Final = 64
@@ -22,6 +22,8 @@ MAX_DEPTH: Final = 64
 
 _INLINE: Final = 65_536
 """Bytes of JSON that are decoded on the event loop. Larger bodies are decoded in a thread."""
+
+_JSON: Final = re.compile(r"application/(?:[\w.-]+\+)?json")
 
 _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 
@@ -79,9 +81,38 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handler(_StrictRequest(request.scope, request.receive))
+            read = _StrictRequest(request.scope, request.receive)
+            await _refuse_other_types(read)
+            return await handler(read)
 
         return strict
+
+
+async def _refuse_other_types(request: Request) -> None:
+    """Refuse a body that is not declared to be plain JSON.
+
+    It would not be read as JSON. A web page of another origin may send one without being asked.
+
+    Raises:
+        InvalidRequest: It is not.
+    """
+    if not await request.body():
+        return
+    coded = request.headers.get("content-encoding", "identity")
+    if coded != "identity":
+        raise InvalidRequest(
+            f"content-encoding {coded!r} is not supported: send the body as it is",
+            param="content-encoding",
+            code="unsupported_content_encoding",
+        )
+    declared = request.headers.get("content-type", "")
+    if not _JSON.fullmatch(declared.partition(";")[0].strip().lower()):
+        raise InvalidRequest(
+            f"the body is sent as {declared or 'data without a content-type'!r}: send it with "
+            "content-type: application/json",
+            param="content-type",
+            code="unsupported_content_type",
+        )
 
 
 class _StrictRequest(Request):

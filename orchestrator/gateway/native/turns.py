@@ -65,6 +65,10 @@ class CreateTurn(BaseModel):
         Literal["drop", "keep"] | None,
         Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
+    context: Annotated[
+        dict[str, Any] | None,
+        Field(description="For the agent's prompts, tools and hooks; of its context_type."),
+    ] = None
 
     client_tools: Annotated[
         list[ClientToolBody] | None,
@@ -103,6 +107,7 @@ class TurnView(BaseModel):
     last_event: int
     user_id: str | None
     metadata: dict[str, Any]
+    context: dict[str, Any] | None
     created_at: float
     started_at: float | None
     ended_at: float | None
@@ -147,6 +152,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         last_event=turn.last_event,
         user_id=turn.user_id,
         metadata=metadata_of(turn),
+        context=None if turn.context is None else dict(turn.context),
         created_at=turn.created_at,
         started_at=turn.started_at,
         ended_at=turn.ended_at,
@@ -173,6 +179,7 @@ async def create_turn(
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
             client_tools=_client_tools(body),
+            context=body.context,
         ),
         Existing(conversation_id=conversation_id),
     )

@@ -15,6 +15,7 @@ from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
 from orchestrator.gateway.openai.objects import chat_object
 from orchestrator.gateway.openai.request_bodies import CreateChat
+from orchestrator.gateway.openai.schemas import ChatObject
 from orchestrator.gateway.openai.streams import chat_stream
 from orchestrator.gateway.openai.submission import enqueue_chat, wait_for_end
 from orchestrator.results import raise_if_failed
@@ -27,8 +28,9 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
     response_class=Response,
     responses={
         200: {
+            "model": ChatObject,
             "description": "The completion; its chunks when it is streamed.",
-            "content": {"application/json": {}, **SSE["content"]},
+            "content": SSE["content"],
         },
         **errors(404, 409, 422, 502, 504),
     },

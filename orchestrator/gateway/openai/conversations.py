@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body
 
@@ -25,12 +25,23 @@ from orchestrator.gateway.openai.request_bodies import (
     UpdateConversation,
 )
 from orchestrator.gateway.openai.responses import After, Include, Limit, Order
+from orchestrator.gateway.openai.schemas import (
+    ConversationObject,
+    DeletedConversation,
+    ItemObject,
+    ListOf,
+)
 from orchestrator.gateway.view import TenantView
 
 router = APIRouter(prefix="/v1/conversations", tags=["openai"], route_class=StrictRoute)
 
 
-@router.post("")
+_CONVERSATION: Final[dict[int | str, dict[str, Any]]] = {200: {"model": ConversationObject}}
+_ITEM: Final[dict[int | str, dict[str, Any]]] = {200: {"model": ItemObject}}
+_ITEMS: Final[dict[int | str, dict[str, Any]]] = {200: {"model": ListOf[ItemObject]}}
+
+
+@router.post("", response_model=None, responses=_CONVERSATION)
 async def create_conversation(
     view: View, body: Annotated[CreateConversation | None, Body()] = None
 ) -> dict[str, Any]:
@@ -43,13 +54,13 @@ async def create_conversation(
     return _to_json(conversation_id, made)
 
 
-@router.get("/{conversation}", responses=errors(404))
+@router.get("/{conversation}", response_model=None, responses={**_CONVERSATION, **errors(404)})
 async def get_conversation(conversation: str, view: View) -> dict[str, Any]:
     """Retrieve a conversation."""
     return _to_json(conversation, await view.conversation(conversation))
 
 
-@router.post("/{conversation}", responses=errors(404))
+@router.post("/{conversation}", response_model=None, responses={**_CONVERSATION, **errors(404)})
 async def update_conversation(
     conversation: str, body: UpdateConversation, view: View
 ) -> dict[str, Any]:
@@ -58,14 +69,18 @@ async def update_conversation(
     return _to_json(conversation, changed)
 
 
-@router.delete("/{conversation}", responses=errors(404, 409))
+@router.delete(
+    "/{conversation}",
+    response_model=None,
+    responses={200: {"model": DeletedConversation}, **errors(404, 409)},
+)
 async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
     """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
     await deletion.delete_conversation(view, conversation)
     return {"id": conversation, "object": "conversation.deleted", "deleted": True}
 
 
-@router.post("/{conversation}/items", responses=errors(404))
+@router.post("/{conversation}/items", response_model=None, responses={**_ITEMS, **errors(404)})
 async def create_items(
     conversation: str, body: CreateItems, view: View, include: Include = None
 ) -> dict[str, Any]:
@@ -76,7 +91,7 @@ async def create_items(
     return page(items, after=None, limit=len(items) or 1, order="asc")
 
 
-@router.get("/{conversation}/items", response_model=dict[str, Any], responses=errors(404))
+@router.get("/{conversation}/items", response_model=None, responses={**_ITEMS, **errors(404)})
 async def list_items(
     conversation: str,
     view: View,
@@ -91,7 +106,7 @@ async def list_items(
     return OrjsonResponse(found)
 
 
-@router.get("/{conversation}/items/{item}", responses=errors(404))
+@router.get("/{conversation}/items/{item}", response_model=None, responses={**_ITEM, **errors(404)})
 async def get_item(
     conversation: str, item: str, view: View, include: Include = None
 ) -> dict[str, Any]:
@@ -99,7 +114,11 @@ async def get_item(
     return (await _find(view, conversation, item)).item.item
 
 
-@router.delete("/{conversation}/items/{item}", responses=errors(404))
+@router.delete(
+    "/{conversation}/items/{item}",
+    response_model=None,
+    responses={**_CONVERSATION, **errors(404)},
+)
 async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any]:
     """Remove a message from a conversation."""
     removed = False

@@ -47,11 +47,14 @@ async def decide(agents: AgentDirectory, agent: str, asked: Asked) -> Decided:
         asked: What the request decides.
 
     Raises:
+        UnknownAgent: The agent does not exist.
         UnsupportedParameter: The agent does not let requests decide it.
         InvalidRequest: A requested schema is not valid.
     """
     if asked.options.empty:
         return Decided(options=None, ignored=asked.ignored)
+    # Asks the workers again about an agent that is not known, which may be new.
+    await agents.check(agent)
     known = await agents.accepted(agent)
     if known is None:
         return Decided(options=asked.options, ignored=asked.ignored)

@@ -28,6 +28,7 @@ from orchestrator.gateway.openai.function_items import (
     function_call,
     function_output,
 )
+from orchestrator.gateway.openai.items import summary_in
 
 _ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase", "name"})
 _CHAT_FIELDS: Final = frozenset(
@@ -40,6 +41,8 @@ _CALL_FIELDS: Final = frozenset(
     {"type", "id", "name", "server_label", "arguments", "output", "error", "status"}
     | {"approval_request_id"}
 )
+_EARLIER: Final = "What was said earlier in this conversation, in short:"
+
 _TEXT_PARTS: Final = {
     "user": frozenset({"input_text", "text"}),
     "system": frozenset({"input_text", "text"}),
@@ -189,6 +192,8 @@ def from_items(items: Sequence[Any], name: str) -> Input:
                 continue
             case "item_reference":
                 entries.append(Reference(id=_text(fields, "id", place), place=place))
+            case "compaction":
+                entries.append(_summary(fields, place))
             case kind:
                 raise UnsupportedParameter(
                     f"{place} is an item of type {kind!r}: an agent takes messages, and the items "
@@ -285,6 +290,18 @@ def _call(fields: Mapping[str, Any], place: str) -> GivenCall:
         output=output,
         failed=error is not None,
     )
+
+
+def _summary(fields: Mapping[str, Any], place: str) -> InputMessage:
+    """The summary that takes the place of what was said before."""
+    summary = summary_in(_text(fields, "encrypted_content", place))
+    if summary is None:
+        raise UnsupportedParameter(
+            f"{place} is not a compaction that this gateway made (POST /v1/responses/compact)",
+            param=f"{place}.encrypted_content",
+        )
+    # Of the user: some providers take no history that begins with the assistant.
+    return InputMessage(role="user", text=f"{_EARLIER}\n{summary}")
 
 
 def _add_message(

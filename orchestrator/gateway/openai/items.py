@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,8 @@ from orchestrator.gateway.ids import (
 SERVER_LABEL: Final = "agentapi"
 """The agent's own tools run in the workers. Clients see them as calls to a remote MCP server. A
 `function_call` item is a call that the client makes."""
+
+_SUMMARY: Final = "agentapi:1:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,6 +196,21 @@ def bare_call_item(item_id: str, name: str, status: str) -> dict[str, Any]:
         "error": None,
         "approval_request_id": None,
     }
+
+
+def compaction_item(item_id: str, summary: str) -> dict[str, Any]:
+    """A summary of a conversation. Clients give it back unread; `summary_in` reads it."""
+    content = base64.b64encode(f"{_SUMMARY}{summary}".encode()).decode()
+    return {"id": item_id, "type": "compaction", "encrypted_content": content}
+
+
+def summary_in(content: str) -> str | None:
+    """The summary in a compaction item's content; None if no gateway made it."""
+    try:
+        text = base64.b64decode(content, validate=True).decode()
+    except ValueError:
+        return None
+    return text.removeprefix(_SUMMARY) if text.startswith(_SUMMARY) else None
 
 
 def page(

@@ -69,7 +69,7 @@ def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
         **shown_tools(turn),
         "top_p": sampling.top_p,
         "truncation": "disabled",
-        "usage": _response_usage(part.usage) if part.status.ended else None,
+        "usage": response_usage(part.usage) if part.status.ended else None,
         "user": labels.user,
         "safety_identifier": labels.safety_identifier,
         "metadata": part.metadata,
@@ -89,7 +89,8 @@ def _text(options: RequestOptions) -> dict[str, Any]:
     return text
 
 
-def _response_usage(usage: Usage) -> dict[str, Any]:
+def response_usage(usage: Usage) -> dict[str, Any]:
+    """Token counts in the form of responses."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

@@ -104,8 +104,8 @@ class ResponseStreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class _Taken(OpenAIRequest):
-    """Parameters of both kinds of requests that change nothing, or may be ignored."""
+class CacheOptions(OpenAIRequest):
+    """Parameters that change nothing, or only what a request costs."""
 
     tools: Tools | None = None
     tool_choice: Choice | None = None
@@ -118,11 +118,16 @@ class _Taken(OpenAIRequest):
     service_tier: Annotated[
         ServiceTier | None, Field(description="Ignored unless `auto` or `default`.")
     ] = None
+
+
+class _Sampled(CacheOptions):
+    """Parameters of both kinds of requests."""
+
     temperature: Temperature | None = None
     top_p: TopP | None = None
 
 
-class CreateResponse(_Taken):
+class CreateResponse(_Sampled):
     """Body of ``POST /v1/responses``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]
@@ -198,7 +203,7 @@ class ChatStreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class CreateChat(_Taken):
+class CreateChat(_Sampled):
     """Body of ``POST /v1/chat/completions``."""
 
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]

@@ -27,6 +27,12 @@ from orchestrator.gateway.openai.objects import response_object
 from orchestrator.gateway.openai.option_fields import Include as Includable
 from orchestrator.gateway.openai.parts import Part, read_part
 from orchestrator.gateway.openai.request_bodies import CreateResponse
+from orchestrator.gateway.openai.schemas import (
+    DeletedResponse,
+    ItemObject,
+    ListOf,
+    ResponseObject,
+)
 from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.view import TenantView
@@ -46,8 +52,9 @@ Include = Annotated[
 
 _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": ResponseObject,
         "description": "The response, or its events if it is streamed.",
-        "content": {"application/json": {}, **SSE["content"]},
+        "content": SSE["content"],
     }
 }
 
@@ -96,7 +103,11 @@ async def get_response(
         return _stream(view, turn, part.number, after, held.pop_all())
 
 
-@router.post("/{response}/cancel", responses=errors(404, 409))
+@router.post(
+    "/{response}/cancel",
+    response_model=None,
+    responses={200: {"model": ResponseObject}, **errors(404, 409)},
+)
 async def cancel_response(response: str, view: View) -> dict[str, Any]:
     """Cancel a background response. A repeat changes nothing; 409 if it came too late."""
     turn = await _turn(view, response)
@@ -118,14 +129,22 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
     return _to_json(view, await read_part(view, turn, part.number))
 
 
-@router.delete("/{response}", responses=errors(404, 409))
+@router.delete(
+    "/{response}",
+    response_model=None,
+    responses={200: {"model": DeletedResponse}, **errors(404, 409)},
+)
 async def delete_response(response: str, view: View) -> dict[str, Any]:
     """Delete a response that has ended."""
     await delete_turn(view, await _turn(view, response))
     return {"id": response, "object": "response.deleted", "deleted": True}
 
 
-@router.get("/{response}/input_items", responses=errors(404))
+@router.get(
+    "/{response}/input_items",
+    response_model=None,
+    responses={200: {"model": ListOf[ItemObject]}, **errors(404)},
+)
 async def list_input_items(
     response: str,
     view: View,

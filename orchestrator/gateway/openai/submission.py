@@ -213,6 +213,9 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
         ),
         destination,
     )
+    if body.store:
+        # Behind the turn: without an answer the client repeats the request, with its key.
+        await view.gateway.stored_chats.add(view.tenant, turn_id)
     return Enqueued(turn_id=turn_id, decided=decided)
 
 

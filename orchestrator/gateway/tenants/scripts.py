@@ -8,6 +8,6 @@ from agentapi.redis.scripts import ScriptSet
 
 SCRIPTS: Final = ScriptSet(
     "orchestrator.gateway.tenants",
-    ("admit", "audit", "charge", "rate", "release", "settle"),
+    ("admit", "audit", "charge", "list_chat", "rate", "release", "settle"),
 )
 """One script for each change of state."""
