@@ -19,6 +19,7 @@ from agentapi.errors import (
     AttachmentRefused,
     BrokerUnavailable,
     CallNotPending,
+    ClientToolRefused,
     ConfigurationError,
     ContextTooLong,
     ConversationBusy,
@@ -65,6 +66,7 @@ from agentapi.tools import (
     tool,
 )
 from agentapi.turns import (
+    ClientTool,
     Event,
     EventType,
     OnAbort,
@@ -130,6 +132,8 @@ __all__ = [
     "ApprovalRequired",
     "BrokerUnavailable",
     "CallNotPending",
+    "ClientTool",
+    "ClientToolRefused",
     "ConfigurationError",
     "AttachmentRefused",
     "ContextTooLong",

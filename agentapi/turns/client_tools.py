@@ -11,6 +11,7 @@ import orjson
 
 from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import record_of
+from agentapi.turns.request_options import RequestOptions
 
 
 class ToolChoice(StrEnum):
@@ -192,9 +193,11 @@ class Continuation:
         metadata: Stored with the part; the turn's own metadata stay.
         stream: Whether the text goes to the turn's events as it arrives; None changes nothing.
         client_tools: The functions from now on; None changes nothing.
+        options: What the request decides about the rest of the turn; None changes nothing.
     """
 
     part: int
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool | None = None
     client_tools: ClientTools | None = None
+    options: RequestOptions | None = None

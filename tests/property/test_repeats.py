@@ -183,7 +183,13 @@ def _client_calls(bench: Bench) -> None:
     assert store.calls.suspend(lease, held) is Suspended.PARKED
     one = Answers(outputs={"c": ClientOutput(text="one")})
     assert store.calls.answer(turn_id, one) is None
-    changed = Continuation(part=1, metadata={"a": "b"}, stream=True, client_tools=TOOLS)
+    changed = Continuation(
+        part=1,
+        metadata={"a": "b"},
+        stream=True,
+        client_tools=TOOLS,
+        options=RequestOptions(instructions="Be brief."),
+    )
     both = Answers(
         outputs={**one.outputs, "d": ClientOutput(text="two")},
         decisions={"q": YES},

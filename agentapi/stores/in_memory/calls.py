@@ -264,6 +264,7 @@ def _continued(turn: Turn, continuation: Continuation) -> Turn:
         parts={**turn.parts, continuation.part: dict(continuation.metadata)},
         stream=turn.stream if continuation.stream is None else continuation.stream,
         client_tools=continuation.client_tools or turn.client_tools,
+        options=continuation.options or turn.options,
     )
 
 

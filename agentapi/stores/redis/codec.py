@@ -199,6 +199,8 @@ def continuation_to_fields(continuation: Continuation) -> dict[str, bytes | int]
         fields["stream"] = int(continuation.stream)
     if continuation.client_tools is not None:
         fields["client_tools"] = continuation.client_tools.to_json()
+    if continuation.options is not None:
+        fields["options"] = continuation.options.to_json()
     return fields
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from agentapi.conversation.messages import AssistantMessage, Message, ToolMessage
+from agentapi.conversation.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentapi.decoding.plain import cut
 from agentapi.errors import TurnNotFound
 from agentapi.turns import (
@@ -25,6 +25,7 @@ from agentapi.turns import (
     Continuation,
     Decision,
     OnBusy,
+    RequestOptions,
     Turn,
     Verdict,
 )
@@ -74,6 +75,7 @@ class Following:
         labels: How it was requested.
         stream: Whether it is streamed.
         tools: What it says about tools.
+        options: What it decides besides, as far as it counts.
     """
 
     agent: str
@@ -81,6 +83,7 @@ class Following:
     labels: Labels
     stream: bool
     tools: AskedTools
+    options: RequestOptions | None
 
 
 def opening_of(entries: Sequence[Entry]) -> str:
@@ -183,11 +186,11 @@ async def answered_by(
     if (not mine and not await _asks(view, turn)) or (whole and not _goes_on(turn, entries)):
         return None
     last = max((at for at, entry in enumerate(entries) if entry in mine), default=-1)
-    then: list[InputMessage] = []
-    for entry in reversed(entries[last + 1 :]):
-        if not isinstance(entry, InputMessage) or entry.role != "user":
-            break
-        then.insert(0, entry)
+    tail = entries[last + 1 :]
+    then = [e for e in tail if isinstance(e, InputMessage) and e.role == "user"]
+    if whole and len(then) < len(tail):
+        # The turn has replied, and the conversation has gone on.
+        return None
     return Answered(
         turn=turn,
         outputs={e.id: e.text for e in mine if isinstance(e, FunctionOutput)},
@@ -290,11 +293,14 @@ def _known_part(
     """The part that the same answers have begun already: the request is a repeat."""
     results = {m.call_id: m for m in made if isinstance(m, ToolMessage)}
     longest = view.gateway.settings.max_tool_result_bytes
+    then = [message.text for message in answered.then]
+    users = [message.content for message in made[1:] if isinstance(message, UserMessage)]
+    said = users[-len(then) :] if then else []
     for number, end in enumerate(ends_of(turn), 1):
         if number not in turn.parts or not end.client:
             continue
         given = {call: answered.outputs.get(ids.get(call, "")) for call in end.client}
-        same = all(
+        same = said == then and all(
             output is not None and call in results and results[call].content == cut(output, longest)
             for call, output in given.items()
         )
@@ -324,6 +330,8 @@ def _continuation(turn: Turn, part: int, following: Following) -> Continuation:
         metadata=labelled(following.metadata, labels),
         stream=following.stream,
         client_tools=replace(client, since=since),
+        # Agents of a client that hand over to each other have instructions of their own.
+        options=replace(following.options or RequestOptions(), store=turn.stored),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from agentapi.turns import Event, EventType, Turn, TurnStatus
 from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import function_call_id
+from orchestrator.gateway.openai.items import same_json
 from orchestrator.gateway.openai.objects import chat_id, chat_usage
 from orchestrator.gateway.openai.part_bounds import PartBounds, is_response
 from orchestrator.gateway.openai.parts import Part, first_response
@@ -135,6 +136,8 @@ class ChatStream:
     def _last_of_call(self, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         known = self._calls.get(item["call_id"])
         shown = known.shown if known is not None else ""
+        if known is not None and same_json(shown, item["arguments"]):
+            return
         if not item["arguments"].startswith(shown):
             self.broken = True
             return

@@ -142,6 +142,14 @@ def arguments_of(call: ToolCall) -> str:
     return orjson.dumps(dict(call.arguments)).decode()
 
 
+def same_json(text: str, other: str) -> bool:
+    """Whether two texts are the same JSON, perhaps with other spaces."""
+    try:
+        return bool(text == other or orjson.loads(text) == orjson.loads(other))
+    except orjson.JSONDecodeError:
+        return False
+
+
 def user_item(key: str, text: str, number: int = 0) -> dict[str, Any]:
     """A user's message; `number` counts those of its turn, from 0."""
     more = str(number) if number else ""

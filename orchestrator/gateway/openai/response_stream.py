@@ -20,6 +20,7 @@ from orchestrator.gateway.ids import (
 from orchestrator.gateway.openai.items import (
     bare_call_item,
     bare_function_item,
+    same_json,
     text_item,
     text_part,
 )
@@ -249,6 +250,8 @@ class ResponseStream:
         if function is None:
             function = yield from self._open_function(item["call_id"], item["name"])
             del self._functions[item["id"]]
+        if same_json(function.shown, item["arguments"]):
+            item = {**item, "arguments": function.shown}
         arguments = item["arguments"]
         # A hook may have changed them: then the last event has them as they are.
         if arguments.startswith(function.shown) and len(arguments) > len(function.shown):

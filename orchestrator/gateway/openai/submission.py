@@ -87,6 +87,7 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
             labels=labels,
             stream=bool(body.stream),
             tools=tools,
+            options=decided.options,
         )
         if (part := await go_on(view, answered, following)) is not None:
             return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
@@ -182,6 +183,7 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
             labels=labels,
             stream=bool(body.stream),
             tools=tools,
+            options=decided.options,
         )
         if (part := await go_on(view, answered, following)) is not None:
             return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
