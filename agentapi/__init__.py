@@ -1,85 +1,92 @@
 """Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
 
-from agentapi.agent import Agent
-from agentapi.agents.hooks import Hooks
-from agentapi.conversation.compaction import Compaction
-from agentapi.conversation.messages import (
-    AssistantMessage,
-    Message,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
-from agentapi.conversation.user_input import File, Image
-from agentapi.conversation.window import Window
-from agentapi.errors import (
-    AgentAPIError,
-    ApprovalRequired,
-    AttachmentRefused,
-    BrokerUnavailable,
-    CallNotPending,
-    ClientToolRefused,
-    ConfigurationError,
-    ContextTooLong,
-    ConversationBusy,
-    InvalidAgent,
-    InvalidContext,
-    InvalidConversationId,
-    InvalidInput,
-    InvalidMessage,
-    InvalidTool,
-    LoginRefused,
-    NoProviderAvailable,
-    PromptFailed,
-    ProviderError,
-    ProviderMisconfigured,
-    ProviderRejected,
-    ProviderUnavailable,
-    StoreFault,
-    StoreUnavailable,
-    TenantMismatch,
-    ToolServerUnavailable,
-    ToolsFailed,
-    TurnCancelled,
-    TurnFailed,
-    TurnNotFound,
-    TurnNotRetryable,
-    TurnTimeout,
-    TurnVetoed,
-    UnknownAgent,
-    UnreadableRecord,
-)
-from agentapi.ids import create_conversation_id
-from agentapi.memory import InMemoryMemory, Memory, RedisMemory
-from agentapi.providers import register_provider
-from agentapi.settings import Settings, load_settings
-from agentapi.tools import (
-    Delegate,
-    Handoff,
-    McpServer,
-    Tool,
-    ToolContext,
-    ToolFailed,
-    delegate,
-    handoff,
-    tool,
-)
-from agentapi.turns import (
-    ClientTool,
-    Event,
-    EventType,
-    OnAbort,
-    OnBusy,
-    PendingCall,
-    Turn,
-    TurnContext,
-    TurnResult,
-    TurnStatus,
-    Verdict,
-)
-from agentapi.turns.budget import Limits
-from agentapi.turns.request_policy import RequestPolicy
+from typing import TYPE_CHECKING
+
+from agentapi.lazy import lazily
+
+if TYPE_CHECKING:
+    from agentapi.agent import Agent
+    from agentapi.agents.hooks import Hooks
+    from agentapi.conversation.compaction import Compaction
+    from agentapi.conversation.finish import FinishReason, OnIncomplete
+    from agentapi.conversation.messages import (
+        AssistantMessage,
+        Message,
+        ToolCall,
+        ToolMessage,
+        Usage,
+        UserMessage,
+    )
+    from agentapi.conversation.user_input import File, Image
+    from agentapi.conversation.window import Window
+    from agentapi.errors import (
+        AgentAPIError,
+        ApprovalRequired,
+        AttachmentRefused,
+        BrokerUnavailable,
+        CallNotPending,
+        ClientToolRefused,
+        ConfigurationError,
+        ContextTooLong,
+        ConversationBusy,
+        IncompleteReply,
+        InvalidAgent,
+        InvalidContext,
+        InvalidConversationId,
+        InvalidInput,
+        InvalidMessage,
+        InvalidTool,
+        LoginRefused,
+        NoProviderAvailable,
+        PromptFailed,
+        ProviderError,
+        ProviderMisconfigured,
+        ProviderRejected,
+        ProviderUnavailable,
+        StoreFault,
+        StoreUnavailable,
+        TenantMismatch,
+        ToolServerUnavailable,
+        ToolsFailed,
+        TurnCancelled,
+        TurnFailed,
+        TurnNotFound,
+        TurnNotRetryable,
+        TurnTimeout,
+        TurnVetoed,
+        UnknownAgent,
+        UnreadableRecord,
+    )
+    from agentapi.ids import create_conversation_id
+    from agentapi.memory import InMemoryMemory, Memory, RedisMemory
+    from agentapi.providers import register_provider
+    from agentapi.settings import Settings, load_settings
+    from agentapi.tools import (
+        Delegate,
+        Handoff,
+        McpServer,
+        Tool,
+        ToolContext,
+        ToolFailed,
+        delegate,
+        handoff,
+        tool,
+    )
+    from agentapi.turns import (
+        ClientTool,
+        Event,
+        EventType,
+        OnAbort,
+        OnBusy,
+        PendingCall,
+        Turn,
+        TurnContext,
+        TurnResult,
+        TurnStatus,
+        Verdict,
+    )
+    from agentapi.turns.budget import Limits
+    from agentapi.turns.request_policy import RequestPolicy
 
 __all__ = [
     # Agents
@@ -88,9 +95,11 @@ __all__ = [
     "Delegate",
     "Handoff",
     "Hooks",
+    "FinishReason",
     "Limits",
     "LoginRefused",
     "McpServer",
+    "OnIncomplete",
     "RequestPolicy",
     "Tool",
     "ToolContext",
@@ -138,6 +147,7 @@ __all__ = [
     "AttachmentRefused",
     "ContextTooLong",
     "ConversationBusy",
+    "IncompleteReply",
     "InvalidAgent",
     "InvalidContext",
     "InvalidConversationId",
@@ -164,3 +174,101 @@ __all__ = [
     "UnknownAgent",
     "UnreadableRecord",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "agentapi.agent": ("Agent",),
+        "agentapi.agents.hooks": ("Hooks",),
+        "agentapi.conversation.compaction": ("Compaction",),
+        "agentapi.conversation.finish": ("FinishReason", "OnIncomplete"),
+        "agentapi.conversation.messages": (
+            "AssistantMessage",
+            "Message",
+            "ToolCall",
+            "ToolMessage",
+            "Usage",
+            "UserMessage",
+        ),
+        "agentapi.conversation.user_input": (
+            "File",
+            "Image",
+        ),
+        "agentapi.conversation.window": ("Window",),
+        "agentapi.errors": (
+            "AgentAPIError",
+            "ApprovalRequired",
+            "AttachmentRefused",
+            "BrokerUnavailable",
+            "CallNotPending",
+            "ClientToolRefused",
+            "ConfigurationError",
+            "ContextTooLong",
+            "ConversationBusy",
+            "IncompleteReply",
+            "InvalidAgent",
+            "InvalidContext",
+            "InvalidConversationId",
+            "InvalidInput",
+            "InvalidMessage",
+            "InvalidTool",
+            "LoginRefused",
+            "NoProviderAvailable",
+            "PromptFailed",
+            "ProviderError",
+            "ProviderMisconfigured",
+            "ProviderRejected",
+            "ProviderUnavailable",
+            "StoreFault",
+            "StoreUnavailable",
+            "TenantMismatch",
+            "ToolServerUnavailable",
+            "ToolsFailed",
+            "TurnCancelled",
+            "TurnFailed",
+            "TurnNotFound",
+            "TurnNotRetryable",
+            "TurnTimeout",
+            "TurnVetoed",
+            "UnknownAgent",
+            "UnreadableRecord",
+        ),
+        "agentapi.ids": ("create_conversation_id",),
+        "agentapi.memory": (
+            "InMemoryMemory",
+            "Memory",
+            "RedisMemory",
+        ),
+        "agentapi.providers": ("register_provider",),
+        "agentapi.settings": (
+            "Settings",
+            "load_settings",
+        ),
+        "agentapi.tools": (
+            "Delegate",
+            "Handoff",
+            "McpServer",
+            "Tool",
+            "ToolContext",
+            "ToolFailed",
+            "delegate",
+            "handoff",
+            "tool",
+        ),
+        "agentapi.turns": (
+            "ClientTool",
+            "Event",
+            "EventType",
+            "OnAbort",
+            "OnBusy",
+            "PendingCall",
+            "Turn",
+            "TurnContext",
+            "TurnResult",
+            "TurnStatus",
+            "Verdict",
+        ),
+        "agentapi.turns.budget": ("Limits",),
+        "agentapi.turns.request_policy": ("RequestPolicy",),
+    },
+)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from agentapi.agents.clients import hold_clients, release_clients
 from agentapi.agents.context_type import ContextType, stored_context
-from agentapi.agents.definition import AgentDefinition, DefinedAgent, split_tools
-from agentapi.agents.functions import PromptFunction, ToolList, ToolsFunction
+from agentapi.agents.definition import (
+    AgentDefinition,
+    DefinedAgent,
+    on_incomplete_of,
+    split_tools,
+)
+from agentapi.agents.functions import PromptFunction, ToolList, ToolsFunction, as_tools
 from agentapi.agents.hooks import HookChain, Hooks
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
-from agentapi.conversation.window import Window, as_window
+from agentapi.conversation.window import DEFAULT_WINDOW, Window, as_window
 from agentapi.engine.in_process import InProcessTurn
 from agentapi.engine.loop import History
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -48,7 +56,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         model: str | None = None,
         tools: ToolList | ToolsFunction[ContextT] = (),
         max_steps: int = 20,
-        window: int | Window | None = 50,
+        window: int | Window | None = DEFAULT_WINDOW,
         options: Mapping[str, Any] | None = None,
         output_type: type[OutputT] | None = None,
         output_retries: int = 2,
@@ -56,6 +64,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        on_incomplete: OnIncomplete | str = OnIncomplete.ACCEPT,
+        max_continuations: int = 5,
         accepts: RequestPolicy | None = None,
         memory: Memory | None = None,
         context_type: type[ContextT] | None = None,
@@ -75,8 +85,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers; or
                 a function that gets the `TurnContext` and returns such a list.
             max_steps: Maximum model responses in one turn, at least 1.
-            window: How much history a model call gets: a number of messages, a `Window`, or
-                None for all of it.
+            window: How much history a model call gets: a `Window`, a number of messages, or
+                None for all that the model takes. 32,000 tokens when not given.
             options: Sent to the provider unchanged, such as ``{"temperature": 0}``. Options
                 under a provider's name are for that provider only:
                 ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
@@ -89,6 +99,9 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            on_incomplete: What a turn does with a reply that was cut off, filtered, or is a
+                refusal: ``"accept"``, ``"continue"`` (cut replies only), or ``"fail"``.
+            max_continuations: How often the model may continue one reply, at least 1.
             accepts: What requests to the gateway may decide about its turns, such as
                 ``RequestPolicy(instructions="refuse")``; `AGENTAPI_REQUEST_POLICY` when not given.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
@@ -100,8 +113,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             InvalidAgent: A name, number, tool, function or type is not valid; the message says
                 which.
         """
-        make_tools = tools if callable(tools) else None
-        own, sources = split_tools(name, () if callable(tools) else tools)
+        listed, make_tools = as_tools(name, tools)
+        own, sources = split_tools(name, listed)
         super().__init__(
             AgentDefinition(
                 name=name,
@@ -118,6 +131,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                on_incomplete=on_incomplete_of(name, on_incomplete),
+                max_continuations=max_continuations,
                 accepts=accepts,
                 context=None if context_type is None else ContextType(context_type, name),
                 make_tools=make_tools,
@@ -127,6 +142,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         self._answering: AgentDefinition[Any] | None = None
         self._remembered: dict[str, list[Message]] = {}
         self._spent = Spent()
+        self._contexts: dict[str, int] = {}
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -153,6 +169,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         """Start a new conversation with the same system prompt."""
         self._answering = None
         self._remembered.clear()
+        self._contexts.clear()
         self._spent = Spent()
         self.memory.reset()
 
@@ -220,6 +237,25 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 turn.cancel()
                 await asyncio.gather(turn, return_exceptions=True)
 
+    async def aclose(self) -> None:
+        """Close the connections to providers and MCP servers that `run` opened on this event loop.
+
+        Connections that another agent of this loop uses stay open until that one is closed. The
+        agent can run again; it then connects again. ``async with agent:`` closes it at its end.
+        """
+        await release_clients(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     def as_tool(
         self,
         *,
@@ -232,7 +268,9 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         """Make a tool that lets another agent's model ask this agent.
 
         Each call is a turn of its own, in its own conversation, on any worker. Several calls of
-        one response run in parallel, and the calling turn waits without occupying a worker.
+        one response run in parallel, and the calling turn waits without occupying a worker. The
+        agent gets the context of the calling turn, unless both agents declare a `context_type`
+        and these differ.
 
         Args:
             name: The tool's name for the model; the agent's own when not given.
@@ -269,6 +307,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         settings = load_settings()
         limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
+            hold_clients(self, self.definition)
             memory = self.memory
             messages = await asyncio.to_thread(memory.load, self.definition.window)
             turn = InProcessTurn(
@@ -290,6 +329,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 log=log,
                 stream=stream,
                 remembered=self._remembered,
+                contexts=self._contexts,
                 spent_before=self._spent,
             )
             result = await turn.run()
@@ -320,5 +360,5 @@ class _QueueLog(NoLog):
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         await self.queue.put(text)

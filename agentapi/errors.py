@@ -287,6 +287,20 @@ class InvalidOutput(AgentAPIError):
     code = "invalid_output"
 
 
+class IncompleteReply(AgentAPIError):
+    """The model did not complete its reply, and the agent's `on_incomplete` is ``fail``.
+
+    Attributes:
+        finish_reason: Why: ``length``, ``content_filter`` or ``refusal``.
+    """
+
+    code = "incomplete_reply"
+
+    def __init__(self, message: str, *, finish_reason: str = "") -> None:
+        super().__init__(message)
+        self.finish_reason = finish_reason
+
+
 class DeadlineExceeded(AgentAPIError):
     """The turn ran longer than `turn_timeout`, or missed its own deadline."""
 
@@ -410,9 +424,34 @@ class AttachmentRefused(ProviderRejected):
 
 
 class ContextTooLong(ProviderRejected):
-    """Shorten the window, or use a model with a larger context: the request is too large."""
+    """Shorten the message, or use a model with a larger context: the request is too large even
+    without the history.
+
+    A provider raises it for each request that is too large. The runtime then asks again with less
+    of the history; the turn fails only when nothing more can be left out.
+
+    Attributes:
+        limit: Tokens that the model accepts, if the provider said so.
+        counted: Tokens that the provider counted, if it said so.
+        of_model: Whether the limit is that of the model. Conversations remember it then.
+    """
 
     code = "context_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        limit: int | None = None,
+        counted: int | None = None,
+        of_model: bool = True,
+    ) -> None:
+        super().__init__(message, provider=provider, status=status)
+        self.limit = limit
+        self.counted = counted
+        self.of_model = of_model
 
 
 class ProviderMisconfigured(ProviderError, ConfigurationError):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Iterator
 from typing import Any
 
 from agentapi.decoding.plain import clean_text
@@ -21,6 +25,38 @@ def text_of(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """The error's type and text."""
     return f"{type(error).__name__}: {text_of(error)}"
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def why_unreachable(error: BaseException) -> str:
+    """Why a server cannot be reached, in a few words: the system's reason if there is one."""
+    found = [cause for cause in causes_of(error) if isinstance(cause, OSError)]
+    return system_reason(found[-1]) if found else type(error).__name__
+
+
+def system_reason(error: OSError) -> str:
+    """What the system says about a connection, such as ``connection refused``."""
+    if isinstance(error, socket.gaierror):
+        return f"the name of its host cannot be resolved ({error.strerror})"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not valid ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or type(error).__name__})"
+    if error.errno is not None:
+        text = os.strerror(error.errno)
+        return text[:1].lower() + text[1:]
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def stop_if_asked(error: BaseException) -> None:

@@ -7,8 +7,8 @@ other: journaled, cancelled with its children, and waiting without a worker.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -32,38 +32,14 @@ from agentapi.providers.base import (
     StreamPart,
 )
 from agentapi.tools import BaseTool, Delegate, delegate, tool
+from agentapi.turns.asks import LONGEST_CHAIN, REPLY
 from agentapi.turns.kinds import CHAIN, GATHER
-
-REPLY: Final = "{reply}"
-"""In a link's message, the placeholder for the reply of the link before it."""
-
-LONGEST_CHAIN: Final = 100
 
 
 class ChainBroken(AgentAPIError):
     """A link of a chain gave no reply."""
 
     code = "chain_broken"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """One turn of a gather or a chain.
-
-    Attributes:
-        agent: Name of the agent.
-        message: Its message; in a chain ``{reply}`` stands for the reply of the link before it.
-        timeout: Seconds it may take; None for as long as the whole flow.
-    """
-
-    agent: str
-    message: str = REPLY
-    timeout: float | None = None
-
-
-def flow_message(asks: Sequence[Ask]) -> str:
-    """Encode the asks as the message of a flow's turn."""
-    return orjson.dumps({"v": 1, "asks": [asdict(ask) for ask in asks]}).decode()
 
 
 @tool(idempotent=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agentapi import environment
 from agentapi.errors import ConfigurationError
-from agentapi.logs import LogFormat
+from agentapi.logs import LogFormat, line
+from agentapi.providers.models import ModelSize
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
@@ -21,6 +25,11 @@ Seconds = Annotated[float, Field(gt=0)]
 S = TypeVar("S", bound="Settings")
 
 _POLICY_EXAMPLE = '{"instructions": "append", "sampling": "ignore"}'
+_PREFIX: Final = "AGENTAPI_"
+_GATEWAY: Final = "AGENTAPI_GATEWAY_"
+_OTHER_VARIABLES: Final = frozenset({"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY"})
+"""Variables of the provider `offline`, which are not settings of a process."""
+
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
 
@@ -37,8 +46,8 @@ class Settings(BaseSettings):
     """All settings with their defaults. Times are in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENTAPI_",
-        env_file=".env",
+        env_prefix=_PREFIX,
+        env_file=environment.FILE,
         env_file_encoding="utf-8",
         extra="ignore",
         frozen=True,
@@ -104,6 +113,12 @@ class Settings(BaseSettings):
         description="Prices of models for a million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
+    models: dict[str, ModelSize] = Field(
+        default={},
+        description="Sizes of models in tokens, for those that the runtime does not know or whose "
+        'server allows less, as JSON: {"openai:my-model": {"context": 8192, "output": 1024}}; '
+        '"*" stands for all others.',
+    )
     approval_timeout: Seconds | None = Field(
         default=None,
         description="How long a tool call waits for an approval; without a limit when not set.",
@@ -143,7 +158,8 @@ class Settings(BaseSettings):
     request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
-        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}.',
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; the same '
+        "for every process.",
     )
     unstored_retention: Seconds = Field(
         default=60,
@@ -278,6 +294,62 @@ def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
             if problem["type"] != "default_factory_not_called"
         )
         raise ConfigurationError(f"settings are not valid: {problems}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise environment.unreadable(error) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnknownVariable:
+    """A variable that begins like a setting and is none.
+
+    Attributes:
+        name: The variable.
+        nearest: The setting that it resembles most, or None.
+    """
+
+    name: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        meant = f"; did you mean {self.nearest}?" if self.nearest else ""
+        return f"{self.name} is not a setting and has no effect{meant}"
+
+
+def unknown_variables(kind: type[Settings]) -> list[UnknownVariable]:
+    """Variables in the environment and in `.env` that begin with ``AGENTAPI_`` and mean nothing.
+
+    Args:
+        kind: The settings of the program. A program without the gateway's own settings accepts
+            all variables that begin with ``AGENTAPI_GATEWAY_``.
+    """
+    known = {_variable((name,)) for name in kind.model_fields} | _OTHER_VARIABLES
+    serves = any(name.startswith("gateway_") for name in kind.model_fields)
+    wrong = sorted(
+        name
+        for name in environment.names()
+        # As for settings themselves, upper and lower case are the same.
+        if name.upper().startswith(_PREFIX)
+        and name.upper() not in known
+        and (serves or not name.upper().startswith(_GATEWAY))
+    )
+    return [UnknownVariable(name=name, nearest=_nearest(name.upper(), known)) for name in wrong]
+
+
+def warn_of_unknown_variables(kind: type[Settings], log: logging.Logger) -> None:
+    """Log each of `unknown_variables`; for the start of a program."""
+    for unknown in unknown_variables(kind):
+        nearest = unknown.nearest or "none"
+        log.warning(line("settings.unknown", variable=unknown.name, nearest=nearest))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    # Imported only for a fault.
+    from difflib import get_close_matches
+
+    # Without the prefix that all have in common, and that makes all of them similar.
+    shorter = {each.removeprefix(_PREFIX): each for each in known}
+    found = get_close_matches(name.removeprefix(_PREFIX), shorter, n=1, cutoff=0.6)
+    return shorter[found[0]] if found else None
 
 
 def split_list(value: Any) -> Any:
@@ -288,7 +360,7 @@ def split_list(value: Any) -> Any:
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
-    return f"AGENTAPI_{str(location[0]).upper()}" if location else "AGENTAPI_?"
+    return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
 
 
 def without_password(url: str) -> str:

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from typing_extensions import Unpack
 
-from agentapi import Agent, Settings
 from agentapi.conversation.user_input import UserInput
 from agentapi.errors import StoreFault, TurnFailed
+from agentapi.settings import Settings
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
     Event,
@@ -34,6 +34,9 @@ from orchestrator.flows import Link, replies_of
 from orchestrator.handle import LOOK_AGAIN, TurnHandle
 from orchestrator.results import last_events, past_events, result_of, still_running
 from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+
+if TYPE_CHECKING:
+    from agentapi import Agent
 
 _THREADS = 16
 

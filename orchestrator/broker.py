@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from agentapi import Settings
 from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
+from agentapi.faults import why_unreachable
 from agentapi.logs import line
 from agentapi.settings import without_password
 from agentapi.stores import Wakeup
@@ -45,7 +46,7 @@ def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailabl
     """The error for a broker that does not answer."""
     return BrokerUnavailable(
         f"broker at {without_password(settings.broker_url)} is out of reach: "
-        f"{type(error).__name__}; is it running, and is AGENTAPI_BROKER_URL right?"
+        f"{why_unreachable(error)}; is it running, and is AGENTAPI_BROKER_URL right?"
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
-from agentapi import Agent
 from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.producer import Producer
 from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+
+if TYPE_CHECKING:
+    from agentapi import Agent
 
 
 class Orchestrator(Producer):

@@ -2,190 +2,159 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
-from agentapi.broker.wire import queue_names
+from agentapi.agents.registry import find_agents
+from agentapi.checks.findings import Finding, fail, ok, warn
+from agentapi.checks.redis_server import RedisFacts, ask_redis, clock_finding, redis_findings
+from agentapi.checks.report import COMMAND, WorkerReport
 from agentapi.errors import AgentAPIError
-from agentapi.redis.connection import connect, translate_errors
-from agentapi.settings import without_password
+from agentapi.settings import unknown_variables, without_password
 from agentapi.stores import RedisTurnStore
-from agentapi.supervision import ServiceStatus
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.findings import (
-    Finding,
-    Level,
-    WorkerReport,
-    clock_finding,
-    eviction_finding,
-    persistence_finding,
-    queue_findings,
-    service_findings,
+    fleet_findings,
+    own_findings,
+    queues_finding,
     sweep_finding,
-    worker_clock_findings,
     worker_findings,
 )
-
-PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 _ANSWER_TIMEOUT: Final = 1.5
 """Seconds to wait for the workers' answers."""
 
+_CHECK_TIMEOUT: Final = 12.0
+"""Seconds that workers get for their checks; a provider that does not answer takes five."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _RedisReport:
-    """What Redis answered.
+_LOOK_AGAIN: Final = 0.5
+"""Seconds between two looks at checks that are under way."""
 
-    Attributes:
-        findings: The findings about Redis.
-        ahead: Seconds by which this machine's clock is ahead of Redis's; None if Redis is away.
-        since_sweep: See `TurnStore.since_sweep`.
+Answers = Sequence[tuple[str, WorkerReport | None]]
+"""Each answer with the worker's name; None for one that is not a report."""
+
+
+def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Finding]:
+    """Check everything. Faults are findings, never raised.
+
+    Args:
+        settings: Those of this process.
+        kind: All settings that may be set here, for the names of variables.
     """
-
-    findings: list[Finding]
-    ahead: float | None = None
-    since_sweep: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Fleet:
-    """What the workers answered.
-
-    Attributes:
-        agents: The names of each worker's agents.
-        reports: Each worker's report; workers of an older release have none.
-        asked: When the workers were asked for their reports, by this machine's clock.
-        answered: When the last of them had answered.
-    """
-
-    agents: Mapping[str, list[str]]
-    reports: Mapping[str, WorkerReport]
-    asked: float
-    answered: float
-
-
-def examine(settings: Settings) -> list[Finding]:
-    """Check everything. Faults are returned as findings, never raised."""
-    stored = _redis(settings)
-    return [*stored.findings, *_workers(settings, stored), *_keys()]
-
-
-def _redis(settings: Settings) -> _RedisReport:
-    client = connect(settings)
+    yield from _environment(kind)
+    yield from _agents_here(settings)
+    facts: RedisFacts | None = None
     try:
-        with translate_errors(settings.redis_url), closing(RedisTurnStore(settings)) as store:
-            server = client.info("server")
-            seconds, micros = client.time()
-            # Directly after Redis's answer, so that the other commands' time is not taken for a
-            # skew.
-            here = time.time()
-            persistence = client.info("persistence")
-            memory = client.info("memory")
-            since_sweep = store.since_sweep()
+        facts = ask_redis(settings)
     except AgentAPIError as error:
-        away = Finding(
-            level=Level.FAIL,
-            check="Redis",
-            what=str(error),
-            advice="Start it, or set AGENTAPI_REDIS_URL.",
-        )
-        return _RedisReport(findings=[away])
-    finally:
-        client.close()
-    name = "Valkey" if "valkey_version" in server else "Redis"
-    version = server.get("valkey_version", server["redis_version"])
-    address = without_password(settings.redis_url)
-    ahead = here - (seconds + micros / 1e6)
-    found = [
-        Finding(level=Level.OK, check="Redis", what=f"{name} {version} at {address}"),
-        persistence_finding(persistence),
-        eviction_finding(str(memory.get("maxmemory_policy")), int(memory.get("maxmemory", 0))),
-        clock_finding(ahead),
-    ]
-    return _RedisReport(findings=found, ahead=ahead, since_sweep=since_sweep)
+        yield fail("redis.unreachable", str(error), "Start it, or set AGENTAPI_REDIS_URL.")
+    else:
+        yield from redis_findings(facts)
+        yield clock_finding(facts.ahead)
+    yield from _workers(settings, facts)
 
 
-def _workers(settings: Settings, stored: _RedisReport) -> Iterator[Finding]:
+def _environment(kind: type[Settings]) -> Iterator[Finding]:
+    for unknown in unknown_variables(kind):
+        yield warn("settings.unknown", str(unknown), "Correct or remove the variable.")
+
+
+def _agents_here(settings: Settings) -> Iterator[Finding]:
+    """Can the modules that are named here be imported? A worker that cannot does not start."""
+    if not settings.agents:
+        return
     try:
-        fleet = _ask(settings)
-    except (OperationalError, OSError, redis.RedisError) as error:
-        yield Finding(
-            level=Level.FAIL,
-            check="broker",
-            what=str(broker_unavailable(settings, error)),
-            advice="Start it, or set AGENTAPI_BROKER_URL.",
+        # A module may print, and stdout may be read by a program.
+        with contextlib.redirect_stdout(sys.stderr):
+            found = find_agents(settings.agents)
+    except AgentAPIError as error:
+        yield fail(
+            "agents.import",
+            str(error),
+            "Correct AGENTAPI_AGENTS or the module; a worker does not start with it.",
         )
-        return
-    yield Finding(
-        level=Level.OK, check="broker", what=f"reachable at {without_password(settings.broker_url)}"
-    )
-    yield from worker_findings(dict(fleet.agents))
-    if not fleet.agents:
-        return
-    yield from queue_findings(fleet.reports, queue_names(settings.queues))
-    yield from service_findings(fleet.reports)
-    if stored.ahead is not None:
-        yield sweep_finding(stored.since_sweep, settings.sweep_interval)
-        yield from worker_clock_findings(fleet.reports, fleet.asked, fleet.answered, stored.ahead)
+    else:
+        names = ", ".join(sorted(agent.name for agent in found))
+        yield ok("agents.import", f"{', '.join(settings.agents)} can be imported here: {names}")
 
 
-def _ask(settings: Settings) -> _Fleet:
+def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
+    try:
+        answers = _ask(settings)
+    except (OperationalError, OSError, redis.RedisError) as error:
+        why = str(broker_unavailable(settings, error))
+        yield fail("broker.unreachable", why, "Start it, or set AGENTAPI_BROKER_URL.")
+        return
+    yield ok("broker.reachable", f"at {without_password(settings.broker_url)}")
+    yield from worker_findings(answers)
+    if not answers:
+        # Without workers there is only the number that the last ones left behind.
+        if facts is not None and facts.queues not in (None, settings.queues):
+            which = f"the last workers had {facts.queues}"
+            yield queues_finding(settings.queues, int(facts.queues or 0), which)
+        return
+    reports = {name: report for name, report in answers if report is not None}
+    server = facts.server if facts is not None else None
+    address = facts.address if facts is not None else ""
+    yield from fleet_findings(reports, settings.queues, server, address)
+    if facts is not None:
+        yield from _sweep(settings)
+    yield from own_findings(reports)
+
+
+def _sweep(settings: Settings) -> Iterator[Finding]:
+    with closing(RedisTurnStore(settings)) as store:
+        try:
+            yield sweep_finding(store.since_sweep(), settings.sweep_interval)
+        except AgentAPIError as error:
+            yield fail("redis.unreachable", str(error), "Start it, or set AGENTAPI_REDIS_URL.")
+
+
+def _ask(settings: Settings) -> Answers:
+    """The workers' reports, after the checks that they make for it."""
     app: Any = producer_app(settings)
     try:
         with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=settings.redis_timeout)
-        agents = _answers(app, "agents")
-        # Asked separately, so that this pair of times encloses only the answers with a clock.
-        asked = time.time()
-        services = _answers(app, "services")
-        answered = time.time()
+            connection.ensure_connection(
+                max_retries=1, interval_start=0.1, timeout=settings.redis_timeout
+            )
+        answers = _broadcast(app, check=True)
+        until = time.monotonic() + _CHECK_TIMEOUT
+        while any(report and report.checking for _, report in answers):
+            if time.monotonic() > until:
+                break
+            time.sleep(_LOOK_AGAIN)
+            answers = _broadcast(app, expected=len(answers)) or answers
+        return answers
     finally:
         app.close()
-    return _Fleet(
-        agents={worker: answer["agents"] for worker, answer in agents.items()},
-        # A worker of an older release does not know the command.
-        reports={
-            worker: _report(answer) for worker, answer in services.items() if "clock" in answer
-        },
-        asked=asked,
-        answered=answered,
+
+
+def _broadcast(app: Any, *, check: bool = False, expected: int | None = None) -> Answers:
+    """Ask all workers for their reports.
+
+    Args:
+        app: Sends the question.
+        check: Whether they are to check themselves.
+        expected: How many answers to wait for; all that come in time when not given.
+    """
+    replies = app.control.broadcast(
+        COMMAND,
+        arguments={"check": check},
+        reply=True,
+        timeout=_ANSWER_TIMEOUT,
+        limit=expected,
     )
-
-
-def _answers(app: Any, command: str) -> dict[str, dict[str, Any]]:
-    replies = app.control.broadcast(command, reply=True, timeout=_ANSWER_TIMEOUT)
-    return {worker: answer for reply in replies or () for worker, answer in reply.items()}
-
-
-def _report(answer: Mapping[str, Any]) -> WorkerReport:
-    return WorkerReport(
-        # A worker of a newer release may send more fields.
-        services=[
-            ServiceStatus(**{field.name: service[field.name] for field in fields(ServiceStatus)})
-            for service in answer["services"]
-        ],
-        queues=answer["queues"],
-        clock=answer["clock"],
-        accepting=answer["accepting"],
-    )
-
-
-def _keys() -> Iterator[Finding]:
-    found = [name for name in PROVIDER_KEYS if os.environ.get(name)]
-    if found:
-        yield Finding(level=Level.OK, check="keys", what=f"{', '.join(found)} set here")
-    else:
-        yield Finding(
-            level=Level.WARN,
-            check="keys",
-            what="no key of a model provider is set here; only the provider 'offline' works",
-            advice=f"Set one of {', '.join(PROVIDER_KEYS)} where the workers start.",
-        )
+    return [
+        (worker, WorkerReport.from_json(answer))
+        for reply in replies or ()
+        for worker, answer in reply.items()
+    ]

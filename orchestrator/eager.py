@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentapi import Settings
-from agentapi.agents.definition import AgentDefinition
+from agentapi.settings import Settings
 from agentapi.stores import TurnStore, Wakeup
+
+if TYPE_CHECKING:
+    from agentapi.agents.definition import AgentDefinition
 
 
 class EagerWakeups:

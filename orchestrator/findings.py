@@ -1,129 +1,251 @@
-"""What can be wrong with an installation, and what to do: decided from collected answers."""
+"""What can be wrong with a fleet, and what to do: decided from the workers' reports."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from agentapi.supervision import ServiceStatus
-
-CLOCK_TOLERANCE: Final = 2.0
-"""Seconds by which two clocks may differ."""
+from agentapi.broker.wire import queue_names
+from agentapi.checks.findings import Finding, Level, fail, ok, warn
+from agentapi.checks.queues import queues_remedy
+from agentapi.checks.redis_server import clock_finding
+from agentapi.checks.report import WorkerReport
 
 MAX_SWEEP_AGE: Final = 5.0
 """Seconds since the last complete sweep after which something is wrong."""
 
+POOL: Final = "workers.celery_ext.pool:TurnPool"
+"""The pool that turns need."""
 
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
+Reports = Mapping[str, WorkerReport]
+"""One report for each name of a worker."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """What a check found, and what to do."""
-
-    level: Level
-    check: str
-    what: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerReport:
-    """A worker's answer about itself.
-
-    Attributes:
-        services: Its background services.
-        accepting: Whether it takes more turns.
-        queues: The queues that it takes turns from.
-        clock: The worker's time, in seconds since the epoch, when it answered.
-    """
-
-    services: Collection[ServiceStatus]
-    queues: Collection[str]
-    clock: float
-    accepting: bool = True
-
-
-def persistence_finding(info: dict[str, Any]) -> Finding:
-    """Does Redis keep accepted turns when it restarts?"""
-    if info.get("aof_enabled"):
-        return Finding(level=Level.OK, check="persistence", what="append-only file is on")
-    return Finding(
-        level=Level.WARN,
-        check="persistence",
-        what="no append-only file: a restart of Redis loses accepted turns",
-        advice="Set appendonly yes and appendfsync everysec (or always).",
-    )
-
-
-def eviction_finding(policy: str, limit: int) -> Finding:
-    """Does Redis delete conversations when it is full?"""
-    if policy == "noeviction":
-        limited = f"maxmemory {limit} bytes" if limit else "no maxmemory"
-        return Finding(level=Level.OK, check="eviction", what=f"noeviction, {limited}")
-    return Finding(
-        level=Level.WARN if limit == 0 else Level.FAIL,
-        check="eviction",
-        what=f"maxmemory-policy is {policy}: a full Redis deletes turns and histories",
-        advice="Set maxmemory-policy noeviction.",
-    )
-
-
-def clock_finding(ahead: float) -> Finding:
-    """Does this machine's clock agree with Redis's?"""
-    if abs(ahead) <= CLOCK_TOLERANCE:
-        return Finding(
-            level=Level.OK, check="clock", what=f"{abs(ahead) * 1000:.0f} ms off Redis's clock"
-        )
-    return Finding(
-        level=Level.WARN,
-        check="clock",
-        what=f"this machine's clock is {ahead:+.1f} s off Redis's clock, which turns use; the "
-        "times in logs are wrong by as much",
-        advice="Synchronise the clocks, for example with NTP.",
-    )
-
-
-def worker_findings(known: dict[str, list[str]]) -> Iterator[Finding]:
-    """Do workers answer, and do all know the same agents?
+def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Iterator[Finding]:
+    """Do workers answer, each under a name of its own, and all of one release?
 
     Args:
-        known: The names of each worker's agents.
+        answers: Each answer with the worker's name; None for one that is not a report.
     """
-    if not known:
-        yield Finding(
-            level=Level.FAIL,
-            check="workers",
-            what="no worker answers: turns are accepted, and wait",
-            advice="Start some: agentapi worker",
+    if not answers:
+        yield fail(
+            "workers.none",
+            "no worker answers: turns are accepted, and wait",
+            "Start some: agentapi worker. If they are running, compare their AGENTAPI_REDIS_URL "
+            "and AGENTAPI_BROKER_URL with those printed by `agentapi settings` here.",
         )
         return
-    yield Finding(level=Level.OK, check="workers", what=", ".join(sorted(known)))
-    everywhere = set.intersection(*(set(names) for names in known.values()))
-    somewhere = set().union(*known.values())
+    yield ok("workers.answer", ", ".join(sorted({name for name, _ in answers})))
+    old = sorted({name for name, report in answers if report is None})
+    if old:
+        yield warn(
+            "workers.old",
+            f"{', '.join(old)} cannot be examined: an older release answers",
+            "Upgrade and restart them.",
+        )
+    processes = {(name, report.process) for name, report in answers if report is not None}
+    for name, count in sorted(Counter(name for name, _ in processes).items()):
+        if count > 1:
+            yield warn(
+                "workers.same_name",
+                f"{count} workers are named {name}: logs and Flower cannot tell them apart",
+                "Give each worker on a machine its own --name.",
+            )
+
+
+def fleet_findings(
+    reports: Reports, queues: int, server: str | None = None, address: str = ""
+) -> Iterator[Finding]:
+    """Do the workers fit each other, and this process?
+
+    Args:
+        reports: By worker.
+        queues: `AGENTAPI_QUEUES` here.
+        server: Identifies the Redis that this process uses; None if it cannot be reached.
+        address: Its address.
+    """
+    if not reports:
+        return
+    yield from _agents(reports)
+    yield from _releases(reports)
+    yield from _pools(reports)
+    yield from _queues(reports, queues)
+    yield from _servers(reports, server, address)
+    yield from _settings(reports)
+    yield from _services(reports)
+
+
+def _agents(reports: Reports) -> Iterator[Finding]:
+    everywhere = set.intersection(*(set(report.agents) for report in reports.values()))
+    somewhere = {name for report in reports.values() for name in report.agents}
     if not somewhere:
-        yield Finding(
-            level=Level.FAIL,
-            check="agents",
-            what="the workers have no agents: every turn fails",
-            advice="Set AGENTAPI_AGENTS to your modules where you start the workers.",
+        yield fail(
+            "agents.none",
+            "the workers have no agents: every turn fails",
+            "Set AGENTAPI_AGENTS to your modules where you start the workers.",
         )
-    elif missing := somewhere - everywhere:
-        yield Finding(
-            level=Level.WARN,
-            check="agents",
-            what=f"some workers do not know {', '.join(sorted(missing))}",
-            advice="Start all workers with the same AGENTAPI_AGENTS and the same release.",
+        return
+    if everywhere == somewhere:
+        yield ok("agents.known", ", ".join(sorted(everywhere)))
+        return
+    for name in sorted(somewhere - everywhere):
+        lacking = [worker for worker, report in reports.items() if name not in report.agents]
+        yield warn(
+            "agents.differ",
+            f"agent {name!r} is unknown to {_listed(lacking)}",
+            "Start all workers with the same AGENTAPI_AGENTS and the same release of your code.",
         )
-    else:
-        yield Finding(level=Level.OK, check="agents", what=", ".join(sorted(everywhere)))
+
+
+def _releases(reports: Reports) -> Iterator[Finding]:
+    by_version = _grouped({worker: report.version for worker, report in reports.items()})
+    if len(by_version) > 1:
+        which = "; ".join(
+            f"{version}: {_listed(names)}" for version, names in sorted(by_version.items())
+        )
+        yield warn(
+            "workers.releases",
+            f"the workers run different releases of agentapi ({which})",
+            "Neighbouring releases work side by side. Complete the upgrade.",
+        )
+
+
+def _pools(reports: Reports) -> Iterator[Finding]:
+    for worker, report in sorted(reports.items()):
+        if report.pool != POOL:
+            yield fail(
+                "workers.pool",
+                f"{worker} runs turns in the pool {report.pool}, which cannot carry them out",
+                "Start it without -P (--pool).",
+            )
+
+
+def _queues(reports: Reports, here: int) -> Iterator[Finding]:
+    numbers = {worker: report.settings.get("queues") for worker, report in reports.items()}
+    others = {worker: number for worker, number in numbers.items() if number != here}
+    if others:
+        fleet = Counter(number for number in numbers.values() if number).most_common(1)[0][0]
+        which = "; ".join(
+            f"{number} at {_listed(names)}" for number, names in sorted(_grouped(others).items())
+        )
+        yield queues_finding(here, fleet, which)
+    served = {queue for report in reports.values() for queue in report.queues}
+    sent = set(queue_names(here)) | set(queue_names(max(filter(None, numbers.values()), default=1)))
+    missing = sorted(sent - served)
+    if missing and not others:
+        yield fail(
+            "queues.not_consumed",
+            f"no worker takes turns from {_listed(missing)}: they wait for the sweep, which sends "
+            "them to the same queue",
+            "Start workers without -Q and -X, with the same AGENTAPI_QUEUES everywhere.",
+        )
+    if not missing and not others:
+        yield ok("queues.consumed", f"{here} queues, each with a worker")
+
+
+def queues_finding(here: int, fleet: int, which: str) -> Finding:
+    """Two numbers of queues.
+
+    Args:
+        here: `AGENTAPI_QUEUES` here.
+        fleet: The number that most workers have.
+        which: Who has another number than this process.
+    """
+    return fail(
+        "queues.disagree",
+        f"AGENTAPI_QUEUES is {here} here, and {which}: turns are sent to queues that nobody reads, "
+        "and wait for the sweep",
+        f"{queues_remedy(fleet)}.",
+    )
+
+
+def _servers(reports: Reports, server: str | None, address: str) -> Iterator[Finding]:
+    if server is None:
+        return
+    for worker, report in sorted(reports.items()):
+        if report.server is not None and report.server != server:
+            yield fail(
+                "redis.differs",
+                f"{worker} keeps turns in another Redis ({report.redis}) than this process "
+                f"({address}), and shares only the broker: it never finds turns from here",
+                "Set the same AGENTAPI_REDIS_URL everywhere.",
+            )
+
+
+def _settings(reports: Reports) -> Iterator[Finding]:
+    names = sorted({name for report in reports.values() for name in report.settings} - {"queues"})
+    for name in names:
+        # A worker of another release may not have the setting.
+        values = {
+            worker: repr(report.settings[name])
+            for worker, report in reports.items()
+            if name in report.settings
+        }
+        groups = _grouped(values)
+        if len(groups) > 1:
+            which = "; ".join(f"{value}: {_listed(who)}" for value, who in sorted(groups.items()))
+            yield warn(
+                "settings.differ",
+                f"AGENTAPI_{name.upper()} is not the same at all workers ({which})",
+                "Give all workers the same value: a turn may go to any of them.",
+            )
+
+
+def _services(reports: Reports) -> Iterator[Finding]:
+    failing = False
+    for worker, report in sorted(reports.items()):
+        if not report.accepting:
+            failing = True
+            yield warn(
+                "services.not_accepting",
+                f"{worker} takes no turns: it is stopping, answers slowly, or its tools hang",
+                "Run `celery -A workers inspect services` to see which.",
+            )
+        for service in report.services:
+            if service.in_a_row:
+                failing = True
+                yield fail(
+                    "services.failing",
+                    f"{service.name} of {worker} failed {service.in_a_row} times in a row "
+                    f"({service.last_error})",
+                    "Its log says where (service.failed). After ten, the worker exits.",
+                )
+    if not failing:
+        yield ok("services.running", "all are running")
+
+
+def own_findings(reports: Reports) -> Iterator[Finding]:
+    """What the workers found themselves; what several found alike is one finding."""
+    found: dict[Finding, list[str]] = defaultdict(list)
+    for worker, report in sorted(reports.items()):
+        for finding in report.findings:
+            # Redis looks the same from everywhere, and the names are compared here.
+            if finding.subject not in _ASKED_HERE and finding.code != "workers.same_name":
+                found[finding].append(worker)
+        if report.ahead is not None:
+            clock = clock_finding(report.ahead, f"the clock of {worker}")
+            if clock.level is not Level.OK:
+                yield clock
+    for finding, workers in found.items():
+        if finding.level is Level.OK and finding.subject != "providers":
+            continue
+        yield Finding(
+            level=finding.level,
+            code=finding.code,
+            message=f"{_listed(workers)}: {finding.message}",
+            remedy=finding.remedy,
+        )
+    waiting = [worker for worker, report in reports.items() if not report.checks]
+    if waiting:
+        yield warn(
+            "workers.not_checked",
+            f"{_listed(waiting)} did not complete the checks in time",
+            "Ask again. If it stays like this, look for check.failed in the log.",
+        )
+
+
+_ASKED_HERE: Final = frozenset({"redis", "persistence", "eviction", "clock"})
 
 
 def sweep_finding(since: float | None, interval: float) -> Finding:
@@ -134,82 +256,27 @@ def sweep_finding(since: float | None, interval: float) -> Finding:
         interval: Seconds between sweeps.
     """
     if since is not None and since <= max(MAX_SWEEP_AGE, 3 * interval):
-        return Finding(level=Level.OK, check="sweep", what=f"completed {since:.1f} s ago")
+        return ok("sweep.alive", f"completed {since:.1f} s ago")
     when = "never completed" if since is None else f"last completed {since:.0f} s ago"
-    return Finding(
-        level=Level.FAIL,
-        check="sweep",
-        what=f"{when}: turns that are parked, or lost their wake-up or their worker, are not found",
-        advice="Look for sweep.failed and service.failed in the workers' logs, and restart them.",
+    return fail(
+        "sweep.silent",
+        f"{when}: turns that are parked, or lost their wake-up or their worker, are not found",
+        "Look for sweep.failed and service.failed in the workers' logs, and restart them.",
     )
 
 
-def service_findings(reports: Mapping[str, WorkerReport]) -> Iterator[Finding]:
-    """Are the background services of all workers running?"""
-    failing = False
-    for worker, report in sorted(reports.items()):
-        if not report.accepting:
-            failing = True
-            yield Finding(
-                level=Level.WARN,
-                check="services",
-                what=f"{worker} takes no turns: it is stopping, answers slowly, or its tools hang",
-                advice="Run `celery -A workers inspect services` to see which.",
-            )
-        for service in report.services:
-            if service.in_a_row:
-                failing = True
-                yield Finding(
-                    level=Level.FAIL,
-                    check="services",
-                    what=f"{service.name} of {worker} failed {service.in_a_row} times in a row "
-                    f"({service.last_error})",
-                    advice="Its log says where (service.failed). After ten, the worker exits.",
-                )
-    if reports and not failing:
-        yield Finding(level=Level.OK, check="services", what="all are running")
+def _grouped(values: Mapping[str, Any]) -> dict[Any, list[str]]:
+    groups: dict[Any, list[str]] = defaultdict(list)
+    for worker, value in sorted(values.items()):
+        groups[value].append(worker)
+    return groups
 
 
-def queue_findings(
-    reports: Mapping[str, WorkerReport], queues: Collection[str]
-) -> Iterator[Finding]:
-    """Does every queue have a worker?
-
-    Args:
-        reports: By worker.
-        queues: The queues that producers with these settings send to.
-    """
-    served = {queue for report in reports.values() for queue in report.queues}
-    if not reports or served >= set(queues):
-        return
-    yield Finding(
-        level=Level.FAIL,
-        check="queues",
-        what=f"no worker serves {', '.join(sorted(set(queues) - served))}",
-        advice="Use the same AGENTAPI_QUEUES everywhere, and start workers without -Q.",
-    )
+_SHOWN: Final = 5
 
 
-def worker_clock_findings(
-    reports: Mapping[str, WorkerReport], asked: float, answered: float, ahead: float
-) -> Iterator[Finding]:
-    """Do the workers' clocks agree with Redis's?
-
-    Args:
-        reports: By worker.
-        asked: When the workers were asked, by this machine's clock.
-        answered: When the last of them had answered.
-        ahead: Seconds by which this machine is ahead of Redis.
-    """
-    for worker, report in sorted(reports.items()):
-        # The worker answered some time between the two: only what lies outside of them is an error.
-        here = min(max(report.clock, asked), answered)
-        off = report.clock - here + ahead
-        if abs(off) > CLOCK_TOLERANCE:
-            yield Finding(
-                level=Level.WARN,
-                check="clock",
-                what=f"the clock of {worker} is about {off:+.0f} s off Redis's clock, which turns "
-                "use; the times in its log and in Flower are wrong by as much",
-                advice="Synchronise the clocks, for example with NTP.",
-            )
+def _listed(names: Collection[str]) -> str:
+    """Some names, and how many more there are."""
+    shown = sorted(names)[:_SHOWN]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"{', '.join(shown)}{more}"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
-from agentapi import Agent, Settings
 from agentapi.agents.context_type import context_for, stored_context
-from agentapi.agents.definition import AgentDefinition, is_agent_name
-from agentapi.agents.registry import unknown_agent
+from agentapi.agents.names import is_agent_name, unknown_agent
 from agentapi.conversation.user_input import check_message
 from agentapi.errors import InvalidInput, TurnFailed
-from agentapi.flows import LONGEST_CHAIN, REPLY, Ask
+from agentapi.settings import Settings
 from agentapi.turns import TurnResult
-from orchestrator.turn_request import refuse_internal
+from agentapi.turns.asks import LONGEST_CHAIN, REPLY, Ask
+from orchestrator.turn_request import is_agent, named, refuse_internal
 
-Link: TypeAlias = Ask | str | Agent | tuple[str | Agent, str]
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
+
+Link: TypeAlias = "Ask | str | Agent | tuple[str | Agent, str]"
 """One turn: an `Ask`, a pair of agent and message, or, in a chain, only an agent."""
 
 
@@ -91,15 +94,11 @@ def _ask(link: object) -> Ask:
     match link:
         case Ask():
             return link
-        case str() | Agent():
-            return Ask(agent=_name(link))
-        case (str() | Agent() as agent, str() as message):
-            return Ask(agent=_name(agent), message=message)
+        case _ if is_agent(link):
+            return Ask(agent=named(link))
+        case (agent, str() as message) if is_agent(agent):
+            return Ask(agent=named(agent), message=message)
         case _:
             raise InvalidInput(
                 f"{type(link).__name__} is not a turn; expected an Ask, or an agent and its message"
             )
-
-
-def _name(agent: str | Agent) -> str:
-    return agent.name if isinstance(agent, Agent) else agent

@@ -6,21 +6,20 @@ import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import redis
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 from typing_extensions import Unpack
 
-from agentapi import Agent, Settings, load_settings
-from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import by_name
 from agentapi.conversation.messages import to_dict
-from agentapi.errors import TurnNotFound
-from agentapi.flows import flow_message
+from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.ids import check_conversation_id
+from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.turns import Answers, Decision, PendingCall, Turn
+from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
@@ -33,6 +32,10 @@ from orchestrator.turn_request import (
     check_outputs,
     new_turn,
 )
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 
 class AcceptedTurn(NamedTuple):
@@ -66,7 +69,7 @@ class Producer:
             InvalidAgent: Two agents have the same name.
         """
         self.settings = settings or load_settings()
-        self._agents: Mapping[str, AgentDefinition] = by_name(agents or ())
+        self._agents = _by_name(agents)
         self.store: TurnStore
         self._wakeups: Wakeups
         if self.settings.eager:
@@ -103,7 +106,10 @@ class Producer:
         ]
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
-        answers = self.store.enqueue(turns)
+        try:
+            answers = self.store.enqueue(turns)
+        except StoreUnavailable as error:
+            raise _unsure(error) from error.__cause__
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
         # Before any refusal is raised: those that were accepted must run.
         self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
@@ -234,3 +240,23 @@ class Producer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _by_name(agents: Iterable[Agent] | None) -> Mapping[str, AgentDefinition]:
+    if agents is None:
+        return {}
+    # Imported only here: a producer that knows no agents needs nothing of what they are made of.
+    from agentapi.agents.registry import by_name
+
+    return by_name(agents)
+
+
+def _unsure(error: StoreUnavailable) -> StoreUnavailable:
+    """The error, with what to do if the answer may have been lost after the turn was accepted."""
+    lost = isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
+    if isinstance(error, LoginRefused) or not lost:
+        return error
+    return StoreUnavailable(
+        f"{error.without_ids()} The turn may have been accepted: repeating the call with the same "
+        "idempotency_key is safe"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.errors import (
     StoreUnavailable,
     TurnCancelled,
@@ -34,6 +35,7 @@ def result_of(turn: Turn, output: Any = None) -> TurnResult[Any]:
         steps=turn.steps,
         agent=turn.answered_by or turn.agent,
         output=output,
+        finish_reason=turn.finish_reason or FinishReason.STOP,
     )
 
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
 
 import orjson
 
-from agentapi import Agent, Settings, create_conversation_id
 from agentapi.agents.context_type import stored_context
-from agentapi.agents.definition import AgentDefinition, is_agent_name
-from agentapi.agents.registry import is_internal, unknown_agent
+from agentapi.agents.names import is_agent_name, is_internal, unknown_agent
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
-from agentapi.engine.client_calls import check_names
-from agentapi.engine.reply_format import check_requested
 from agentapi.errors import InvalidInput
-from agentapi.ids import MAX_KEY, check_conversation_id, conversation_id_of_key, create_turn_id
-from agentapi.tools.base import BaseTool
+from agentapi.ids import (
+    MAX_KEY,
+    check_conversation_id,
+    conversation_id_of_key,
+    create_conversation_id,
+    create_turn_id,
+)
+from agentapi.settings import Settings
 from agentapi.tools.client_tools import NewClientTools, client_tools_of
 from agentapi.turns import (
     ClientOutput,
@@ -33,6 +35,10 @@ from agentapi.turns import (
     RequestOptions,
 )
 from agentapi.turns.kinds import kind_of
+
+if TYPE_CHECKING:
+    from agentapi import Agent
+    from agentapi.agents.definition import AgentDefinition
 
 MAX_METADATA_BYTES = 16_384
 
@@ -139,7 +145,7 @@ def new_turn(
         InvalidInput: The key, an id, the metadata or a policy is not valid.
         ClientToolRefused: A client tool is not valid, or has the name of one of the agent's own.
     """
-    agent = request.agent.name if isinstance(request.agent, Agent) else request.agent
+    agent = named(request.agent) if is_agent(request.agent) else request.agent
     if not is_agent_name(agent):
         raise unknown_agent(agent, known)
     if not internal:
@@ -181,10 +187,24 @@ def _client_tools(
     value: NewClientTools | None, agent: AgentDefinition | None
 ) -> ClientTools | None:
     tools = client_tools_of(value)
-    # Tools of MCP servers, and of agents that are not known here, are checked by the worker.
+    # Tools of functions, of MCP servers, and of agents that are not known here, are checked by the
+    # worker.
     if tools is not None and agent is not None:
-        check_names(tools, [own.name for own in agent.tools if isinstance(own, BaseTool)])
+        # A producer without agents does not need the agent loop.
+        from agentapi.engine.client_calls import check_names
+
+        check_names(tools, [each.name for each in agent.tools])
     return tools
+
+
+def is_agent(value: object) -> TypeGuard[str | Agent]:
+    """Whether a value names an agent, or is one. The class itself would cost its import."""
+    return isinstance(value, str) or hasattr(value, "definition")
+
+
+def named(agent: str | Agent) -> str:
+    """The name of an agent."""
+    return agent if isinstance(agent, str) else agent.name
 
 
 def _options(options: RequestOptions | None, settings: Settings) -> RequestOptions | None:
@@ -198,6 +218,9 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
                 "(AGENTAPI_MAX_MESSAGE_BYTES)"
             )
     if options.output is not None:
+        # Imported only here: most producers never ask for a format.
+        from agentapi.engine.reply_format import check_requested
+
         check_requested(options.output)
     return options
 
@@ -205,7 +228,7 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
 def _context(
     request: TurnRequest, name: str, known: Mapping[str, AgentDefinition]
 ) -> Mapping[str, Any] | None:
-    asked = request.agent.definition if isinstance(request.agent, Agent) else known.get(name)
+    asked = known.get(name) if isinstance(request.agent, str) else request.agent.definition
     return stored_context(request.context, None if asked is None else asked.context)
 
 

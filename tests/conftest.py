@@ -14,6 +14,8 @@ from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:

@@ -15,8 +15,8 @@ from typing import Any, Final
 import typer
 
 from agentapi import Settings
+from agentapi.providers.builtin import PROVIDER_KEYS
 from orchestrator.cli.main import commands
-from orchestrator.doctor import PROVIDER_KEYS
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 from celery import Celery
-from celery.concurrency import get_implementation
 from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 from kombu.entity import Queue
 
-from agentapi import Agent, Settings, load_settings
+from agentapi import Settings, load_settings
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
-from agentapi.errors import ConfigurationError, InvalidAgent, StoreUnavailable
 from agentapi.logs import configure_logging
-from agentapi.providers import providers
+from agentapi.providers.builtin import preload
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import TurnFailed
-from workers.celery_ext.pool import TurnPool, to_tell
+from workers.celery_ext.pool import to_tell
+from workers.celery_ext.report import twins_of
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
 from workers.isolation.freeing import free_turns
+from workers.refusals import (
+    refuse_no_agents,
+    refuse_other_fleet,
+    refuse_other_pools,
+    refuse_other_queues,
+    refuse_private_memory,
+    refuse_unknown_limits,
+)
 from workers.runtime import Runtime
 from workers.suspect_process import run_suspect
 from workers.turns.summary import Summary
@@ -90,42 +98,6 @@ def create_app(
     return app
 
 
-def refuse_private_memory(
-    settings: Settings, agents: Iterable[DefinedAgent | AgentDefinition]
-) -> None:
-    """Refuse memory that only one worker would see.
-
-    Raises:
-        ConfigurationError: The settings or an agent ask for such memory.
-    """
-    if settings.memory != "redis":
-        raise ConfigurationError(
-            f"AGENTAPI_MEMORY is {settings.memory!r}: a worker needs 'redis', since the next turn "
-            "of a conversation may go to another worker, which cannot see this one's memory. "
-            "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
-        )
-    for agent in agents:
-        if isinstance(agent, Agent) and agent.has_memory:
-            raise ConfigurationError(
-                f"agent {agent.name!r} has a memory ({type(agent.memory).__name__}): a worker "
-                "runs one agent for many conversations and keeps them in Redis itself; remove "
-                "memory=... from its definition"
-            )
-
-
-def refuse_unknown_limits(settings: Settings) -> None:
-    """Refuse limits of unknown providers, which would limit nothing.
-
-    Raises:
-        ConfigurationError: There is such a limit.
-    """
-    for name in settings.provider_limits:
-        try:
-            providers.check(name)
-        except InvalidAgent as error:
-            raise ConfigurationError(f"AGENTAPI_PROVIDER_LIMITS: {error}") from error
-
-
 def _add_task(app: WorkerApp) -> None:
     # Not shared: every app has its own, or a second eager app would run on the first.
     @app.task(  # type: ignore[untyped-decorator, no-untyped-call]
@@ -153,42 +125,6 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
         free_turns(app.settings, app.dispatcher, runtime.process, candidate, waiting)
 
 
-def refuse_other_pools(worker: Any) -> None:
-    """Refuse options of Celery's worker that turns cannot run under.
-
-    Raises:
-        SystemExit: The worker was started with such an option.
-    """
-    if worker.options.get("autoscale"):
-        raise SystemExit(
-            "agentapi worker cannot start: --autoscale adds and removes processes, and a turn "
-            "needs none; set with --concurrency (AGENTAPI_CONCURRENCY) how many turns it runs "
-            "at the same time"
-        )
-    pool = get_implementation(worker.pool_cls)
-    if not issubclass(pool, TurnPool):
-        raise SystemExit(
-            f"agentapi worker cannot start: --pool is {pool.__module__}:{pool.__name__}; turns "
-            "need their own pool, which is the default"
-        )
-
-
-def refuse_newer_fleet(store: TurnStore) -> None:
-    """Refuse to start if this release cannot read what the fleet writes.
-
-    An unreachable Redis is not an error here: the worker waits for it, and each claim checks again.
-
-    Raises:
-        SystemExit: The fleet writes a newer protocol.
-    """
-    try:
-        store.check_protocol()
-    except StoreUnavailable:
-        return
-    except ConfigurationError as error:
-        raise SystemExit(f"agentapi worker cannot start: {error}") from error
-
-
 def _connect_signals(app: WorkerApp) -> None:
     """Start and stop the runtime with the worker.
 
@@ -198,14 +134,22 @@ def _connect_signals(app: WorkerApp) -> None:
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
             refuse_other_pools(sender)
-            # First of all: forking is safe only before this process has threads and connections.
+            refuse_no_agents(app.runtime.agents)
+            refuse_other_queues(app.settings, app.amqp.queues.consume_from)
+            # With a store of its own, since no connection may be open when the watchdog is forked.
+            with closing(RedisTurnStore(app.settings)) as store:
+                refuse_other_fleet(app.settings, store)
+            # Before the fork, so that processes for suspect turns have the SDKs too. Importing them
+            # takes a second, which the first turn would wait for.
+            agents = app.runtime.agents.values()
+            preload({choice.provider for agent in agents for choice in agent.choices})
+            # Forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
                 run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
                 on_death=partial(_on_death, app, sender.hostname),
             )
-            # Only after the fork: the check opens a connection.
-            refuse_newer_fleet(app.store)
             spare_tracebacks()
+            app.runtime.self_check.twins = partial(twins_of, app, sender.hostname)
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:

@@ -40,6 +40,7 @@ from workers.upkeep.cancellations import Cancellations
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.loop_thread import LoopThread
+from workers.upkeep.self_check import SelfCheck
 from workers.upkeep.sweeper import Sweeper
 from workers.upkeep.tool_places import ToolPlaces
 from workers.work.kinds import make_works
@@ -114,6 +115,7 @@ class Runtime:
         self._cancellations = Cancellations(
             store, self.process, self._heartbeat.beat, self.outage, supervisor=self.supervisor
         )
+        self.self_check = SelfCheck(settings, agents, self._loop.loop, supervisor=self.supervisor)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
         self.isolation = self._make_isolation()
@@ -246,6 +248,7 @@ class Runtime:
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
+                self.self_check.start()
             self._started = True
         agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -393,6 +396,7 @@ class Runtime:
         self.drain()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
+        self.self_check.stop()
         self.liveness.stop()
         # Until here the leases of turns that were being closed were renewed.
         self._cancellations.stop()

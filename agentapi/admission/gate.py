@@ -206,8 +206,11 @@ def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | 
         raise ContextTooLong(
             f"a call of about {asked} tokens exceeds what AGENTAPI_PROVIDER_LIMITS allows provider "
             f"{provider!r} in a whole minute ({limits.tokens}): raise the limit, or shorten "
-            "Agent(window=...)",
+            "the message",
             provider=provider,
+            limit=limits.tokens,
+            counted=asked,
+            of_model=False,
         )
     bounds = (request.options.get(name) for name in _BOUNDS)
     reply = next((bound for bound in bounds if isinstance(bound, int)), EXPECTED_REPLY)

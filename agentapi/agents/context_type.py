@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Generic
 
 import orjson
@@ -52,29 +52,19 @@ class ContextType(Generic[ContextT]):
             InvalidAgent: They cannot, or the type has a secret.
         """
         self.kind = kind
-        self._agent = agent
-        self._name = getattr(kind, "__name__", None) or repr(kind)
-        try:
-            self._adapter: TypeAdapter[ContextT] = TypeAdapter(kind)
-            read = self._adapter.json_schema()
-            written = self._adapter.json_schema(mode="serialization")
-        except (PydanticUserError, NotImplementedError, NameError, TypeError) as error:
-            reason = text_of(error).splitlines()[0]
-            raise self._refused(f"cannot be stored as JSON: {reason}") from error
-        for schema in (read, written):
-            if not _is_object(schema, schema.get("$defs", {})):
-                raise self._refused("is not a JSON object")
-        if secret := _secret_in(written):
-            raise self._refused(
-                f"has a secret ({secret}), and secrets are not stored: send a reference, and let "
-                "the tool look the secret up; the type"
-            )
-
-    def _refused(self, why: str) -> InvalidAgent:
-        return InvalidAgent(
-            f"agent {self._agent!r}: context_type {self._name} {why}; expected a pydantic model, a "
-            "dataclass or a TypedDict whose fields JSON can express"
+        self._name = _name_of(kind)
+        self._owner = f"a {self._name}, the context_type of agent {agent!r}"
+        self._lacking = (
+            f"agent {agent!r} needs a context, and the turn has none: pass "
+            f"context={self._name}(...) when you enqueue the turn"
         )
+        try:
+            self._adapter: TypeAdapter[ContextT] = _adapter_of(kind)
+        except _Unfit as error:
+            raise InvalidAgent(
+                f"agent {agent!r}: context_type {self._name} {error}; expected a pydantic model, a "
+                "dataclass or a TypedDict whose fields JSON can express"
+            ) from error
 
     def store(self, value: object) -> dict[str, Any] | None:
         """Check a producer's value, and convert it to what is stored.
@@ -89,8 +79,7 @@ class ContextType(Generic[ContextT]):
             self.load(None)
             return None
         try:
-            checked = self._adapter.validate_python(value)
-            data = self._adapter.dump_python(checked, mode="json", by_alias=True)
+            data = _dumped(self._adapter, self._adapter.validate_python(value))
         except Exception as error:
             # A validator of the user's own may raise anything.
             raise self._mismatch(error) from error
@@ -121,10 +110,7 @@ class ContextType(Generic[ContextT]):
                 return self._adapter.validate_json(nothing)
             except Exception:  # noqa: S112 - the next may do
                 continue
-        raise InvalidContext(
-            f"agent {self._agent!r} needs a context, and the turn has none: pass "
-            f"context={self._name}(...) when you enqueue the turn"
-        )
+        raise InvalidContext(self._lacking)
 
     @property
     def has_default(self) -> bool:
@@ -137,8 +123,7 @@ class ContextType(Generic[ContextT]):
 
     def _mismatch(self, error: Exception) -> InvalidContext:
         return InvalidContext(
-            f"the context is not a {self._name}, the context_type of agent {self._agent!r}: "
-            f"{explain_context(error)}; expected {_EXPECTED}"
+            f"the context is not {self._owner}: {explain_context(error)}; expected {_EXPECTED}"
         )
 
 
@@ -159,10 +144,7 @@ def stored_context(value: object, kind: ContextType[Any] | None) -> dict[str, An
     if isinstance(value, BaseModel) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):
-        try:
-            return _type_of(type(value)).store(value)
-        except InvalidAgent as error:
-            raise InvalidContext(f"the context cannot be stored: {error}") from error
+        return _stored_instance(value)
     if not isinstance(value, Mapping):
         raise InvalidContext(
             f"the context is {shown(type(value).__name__)}: expected a mapping, a pydantic model "
@@ -177,9 +159,55 @@ def stored_context(value: object, kind: ContextType[Any] | None) -> dict[str, An
     return _checked(data)
 
 
-@cache
-def _type_of(kind: type) -> ContextType[Any]:
-    return ContextType(kind, "(unknown)")
+def _stored_instance(value: object) -> dict[str, Any]:
+    """A model or dataclass of the producer's own."""
+    kind: Any = type(value)
+    name = _name_of(kind)
+    try:
+        data = _dumped(_known_adapter(kind), value)
+    except _Unfit as error:
+        raise InvalidContext(f"the context, a {name}, {error}; expected {_EXPECTED}") from error
+    except Exception as error:
+        raise InvalidContext(
+            f"the context, a {name}, cannot be stored as JSON: {explain_context(error)}; expected "
+            f"{_EXPECTED}"
+        ) from error
+    return _checked(data)
+
+
+class _Unfit(Exception):
+    """Values of a type cannot be stored; the text says why, after the type's name."""
+
+
+def _adapter_of(kind: Any) -> TypeAdapter[Any]:
+    try:
+        adapter = TypeAdapter(kind)
+        schemas = adapter.json_schema(), adapter.json_schema(mode="serialization")
+    except (PydanticUserError, NotImplementedError, NameError, TypeError) as error:
+        raise _Unfit(f"cannot be stored as JSON: {text_of(error).splitlines()[0]}") from error
+    for schema in schemas:
+        if not _is_object(schema, schema.get("$defs", {})):
+            raise _Unfit("is not a JSON object")
+    if secret := _secret_in(schemas[1]):
+        raise _Unfit(
+            f"has a secret ({secret}), and secrets are not stored (send a reference, and let a "
+            "tool look the secret up)"
+        )
+    return adapter
+
+
+@lru_cache(maxsize=256)
+def _known_adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return _adapter_of(kind)
+
+
+def _dumped(adapter: TypeAdapter[Any], value: object) -> Any:
+    # Without warnings, which would quote the value: a wrong one is found when it is read again.
+    return adapter.dump_python(value, mode="json", by_alias=True, warnings="none")
+
+
+def _name_of(kind: object) -> str:
+    return getattr(kind, "__name__", None) or shown(kind)
 
 
 def context_for(stored: Mapping[str, Any] | None, kind: ContextType[Any] | None) -> Any:

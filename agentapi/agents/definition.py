@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Generic, TypeGuard, cast
+from typing import Any, Generic, cast
 
 from agentapi.agents.context_type import ContextType, inherits
 from agentapi.agents.functions import (
@@ -18,8 +17,10 @@ from agentapi.agents.functions import (
     check_tool_contexts,
 )
 from agentapi.agents.hooks import HookChain
+from agentapi.agents.names import is_agent_name
 from agentapi.agents.output import OutputType
 from agentapi.conversation.compaction import Compaction
+from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.window import Window
 from agentapi.decoding.shown import shown
 from agentapi.errors import InvalidAgent
@@ -29,13 +30,6 @@ from agentapi.turns.budget import Limits
 from agentapi.turns.context import ContextT
 from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def is_agent_name(name: object) -> TypeGuard[str]:
-    """Whether `name` is a valid agent name; see `Agent`."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,6 +51,8 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        on_incomplete: What a turn does with a reply that the model did not complete.
+        max_continuations: How often the model may continue a reply.
         accepts: What requests may decide; None for the setting.
         context: The type of what producers send as context; None for any JSON object.
         make_tools: Returns the tools of a turn instead of `tools`; None when they are the same
@@ -77,6 +73,8 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    on_incomplete: OnIncomplete = OnIncomplete.ACCEPT
+    max_continuations: int = 5
     accepts: RequestPolicy | None = None
     context: ContextType[Any] | None = None
     make_tools: ToolsFunction[Any] | None = None
@@ -95,6 +93,11 @@ class AgentDefinition(Generic[OutputT]):
         if self.output_retries < 0:
             raise InvalidAgent(
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
+            )
+        if self.max_continuations < 1:
+            raise InvalidAgent(
+                f"agent {self.name!r}: max_continuations is {self.max_continuations}, expected 1 "
+                "or more"
             )
         check_options(self.name, self.options, self.choices)
         check_prompt(self.name, self.system_prompt, self.context)
@@ -193,6 +196,21 @@ class DefinedAgent(Generic[OutputT, ContextT]):
         return self.definition.name
 
 
+def on_incomplete_of(agent: str, value: object) -> OnIncomplete:
+    """Read `Agent(on_incomplete=...)`.
+
+    Raises:
+        InvalidAgent: It is not one of the policies.
+    """
+    try:
+        return OnIncomplete(value)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(repr(policy.value) for policy in OnIncomplete)
+        raise InvalidAgent(
+            f"agent {agent!r}: on_incomplete is {shown(value)}, expected one of {known}"
+        ) from None
+
+
 def split_tools(
     agent: str, tools: Sequence[object]
 ) -> tuple[tuple[BaseTool, ...], tuple[ToolSource, ...]]:
@@ -209,7 +227,7 @@ def split_tools(
         elif callable(getattr(tool, "tools", None)):
             sources.append(cast("ToolSource", tool))
         else:
-            name = getattr(tool, "__name__", repr(tool))
+            name = getattr(tool, "__name__", None) or shown(tool)
             raise InvalidAgent(f"agent {agent!r}: {name} is not a tool; decorate it with @tool")
     names = [source.name for source in sources]
     if len(set(names)) < len(names):

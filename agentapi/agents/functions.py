@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,12 +43,30 @@ def check_prompt(agent: str, prompt: object, context: ContextType[Any] | None) -
     """
     if isinstance(prompt, str):
         return
-    if not callable(prompt) or inspect.isclass(prompt):
+    if not callable(prompt) or inspect.isclass(prompt) or isinstance(prompt, BaseTool):
         raise InvalidAgent(
             f"agent {agent!r}: system_prompt is {shown(prompt)}: expected text, or a function "
             "that takes a TurnContext and returns text"
         )
     check_function(agent, "system_prompt", prompt, context, returns="text")
+
+
+def as_tools(agent: str, tools: object) -> tuple[Sequence[object], ToolsFunction[Any] | None]:
+    """Split `Agent(tools=...)` into a list and a function; one of them is empty.
+
+    Raises:
+        InvalidAgent: It is neither a list nor a function.
+    """
+    # A tool can be called as well, but was meant to be in a list.
+    single = isinstance(tools, BaseTool) or inspect.isclass(tools)
+    if callable(tools) and not single:
+        return (), tools
+    if single or isinstance(tools, str) or not isinstance(tools, Iterable):
+        raise InvalidAgent(
+            f"agent {agent!r}: tools is {shown(tools)}: expected a list of tools, or a function "
+            "that takes a TurnContext and returns such a list"
+        )
+    return tuple(tools), None
 
 
 def check_function(
@@ -141,7 +160,8 @@ def check_tool_contexts(
         InvalidAgent: One wants another type.
     """
     for tool in tools:
-        check_wanted(f"agent {agent!r}: tool {tool.name!r}", tool.context_type, context)
+        for wanted in tool.context_types:
+            check_wanted(f"agent {agent!r}: tool {tool.name!r}", wanted, context)
 
 
 def shown_function(function: object) -> str:
@@ -165,7 +185,7 @@ class FunctionCaller:
     Attributes:
         agent: Name of the agent, for errors.
         context: What the functions get.
-        timeout: Seconds that a call may take.
+        timeout: Seconds that a call may take; the wait for a thread does not count.
     """
 
     agent: str
@@ -192,14 +212,27 @@ class FunctionCaller:
         self, what: str, function: Callable[[TurnContext[Any]], Any], failure: type[AgentAPIError]
     ) -> Any:
         where = f"agent {self.agent!r}: {what}={shown_function(function)}"
-        deadline = asyncio.timeout(self.timeout)
+        loop = asyncio.get_running_loop()
+        deadline = asyncio.timeout(None)
+
+        def begin() -> None:
+            # The turn may have been stopped while it waited for a thread.
+            with contextlib.suppress(RuntimeError):
+                deadline.reschedule(loop.time() + self.timeout)
+
+        def in_thread() -> Any:
+            # Only now: a worker whose threads are all taken must not fail other turns' prompts.
+            loop.call_soon_threadsafe(begin)
+            return function(self.context)
+
         try:
             async with deadline:
                 if _is_async(function):
+                    begin()
                     result = function(self.context)
                 else:
                     # In a thread: it is the user's code and may block.
-                    result = await run_in_tool_thread(lambda: function(self.context))
+                    result = await run_in_tool_thread(in_thread)
                 return await result if inspect.isawaitable(result) else result
         except (TurnVetoed, ProviderUnavailable):
             # The function ends the turn, or says that another attempt may help.

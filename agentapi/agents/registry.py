@@ -8,16 +8,13 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
 
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
+from agentapi.agents.names import INTERNAL, is_internal
 from agentapi.conversation.window import Window
-from agentapi.decoding.shown import shown
-from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent, UnknownAgent
+from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent
+from agentapi.providers.models import LARGEST, NO_SIZES, ModelSize, size_of
 from agentapi.tools import AgentTool, Handoff
-
-INTERNAL: Final = "agentapi."
-"""Prefix of the runtime's own agents, which producers cannot address."""
 
 
 def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
@@ -85,8 +82,18 @@ def asked_by(agent: AgentDefinition) -> list[AgentDefinition]:
     ]
 
 
-def widest_window(agent: AgentDefinition, known: Mapping[str, AgentDefinition]) -> Window:
-    """The history to load, so that every agent that may take over the turn has enough of it."""
+def widest_window(
+    agent: AgentDefinition,
+    known: Mapping[str, AgentDefinition],
+    sizes: Mapping[str, ModelSize] = NO_SIZES,
+) -> Window:
+    """The history to load, so that every agent that may take over the turn has enough of it.
+
+    Args:
+        agent: The agent that begins the turn.
+        known: The agents that it can be handed over to, by name.
+        sizes: The user's table of models.
+    """
     seen: dict[str, AgentDefinition] = {agent.name: agent}
     waiting = [agent]
     while waiting:
@@ -96,26 +103,23 @@ def widest_window(agent: AgentDefinition, known: Mapping[str, AgentDefinition]) 
                 waiting.append(known[tool.target])
     if len(seen) == 1:
         return agent.window
-    windows = [other.window for other in seen.values()]
-    messages = [window.messages for window in windows]
-    tokens = [window.tokens for window in windows]
+    messages = [other.window.messages for other in seen.values()]
     return Window(
         messages=None if None in messages else max(m for m in messages if m is not None),
-        tokens=None if None in tokens else max(t for t in tokens if t is not None),
+        # A window without a limit of tokens is limited by what its models accept.
+        tokens=max(
+            room if (limit := other.window.tokens) is None else min(limit, room)
+            for other in seen.values()
+            for room in [_largest_room(other, sizes)]
+        ),
     )
 
 
-def is_internal(name: str) -> bool:
-    """Whether a name is reserved for the runtime's own agents."""
-    return name.startswith(INTERNAL)
-
-
-def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
-    """The error for an agent that is not registered."""
-    names = ", ".join(sorted(known)) or "none"
-    return UnknownAgent(
-        f"agent {shown(name)} is not registered here; registered are: {names}. "
-        "Add its module to AGENTAPI_AGENTS, on every worker"
+def _largest_room(agent: AgentDefinition, sizes: Mapping[str, ModelSize]) -> int:
+    """The most tokens that one of the agent's models accepts; a default model may be any."""
+    return max(
+        LARGEST if choice.model is None else size_of(choice.provider, choice.model, sizes).context
+        for choice in agent.choices
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from agentapi.conversation.messages import AssistantMessage, Message, ToolMessage, UserMessage
+from agentapi.conversation.window import Window, estimate_tokens
 from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import MAX_CONVERSATION_ID
 
@@ -26,6 +27,9 @@ MOST_AT_ONCE: Final = 200
 LONGEST_PART: Final = 4000
 """Characters of each message that the model reads."""
 
+FULL: Final = 0.75
+"""How much of the window may be used before a summary is due: it takes a while to be written."""
+
 PROMPT: Final = (
     "Summarise the conversation below for the assistant who will go on with it and see only your "
     "summary of this part. Keep facts, names, numbers, decisions, promises and open questions. "
@@ -39,10 +43,11 @@ class Compaction:
     """When and how an agent's conversations are summarised.
 
     Once more than `keep` + `after` messages are not in the summary, all but the newest `keep` are
-    summarised, in whole turns. The window should hold that many messages.
+    summarised, in whole turns. If these fill the window, they are summarised earlier, and fewer are
+    kept: so the model sees each message or its summary.
 
     Attributes:
-        keep: Messages that are never summarised, at least 1.
+        keep: Messages that are not summarised, at least 1; fewer if they fill half of the window.
         after: How many further messages may gather first, at least 1.
         prompt: Instructions for the agent's own model.
     """
@@ -65,6 +70,50 @@ class Compaction:
             covered: How many of them, from the first, the summary covers.
         """
         return total - covered > self.keep + self.after
+
+    def newest(self, window: Window, messages: Sequence[Message], calibration: float) -> int:
+        """How many of the newest messages stay out of the summary: half of the window at most.
+
+        Args:
+            window: What a model call gets.
+            messages: Those that are not in the summary, oldest first.
+            calibration: Tokens that the provider counts for one estimated token.
+        """
+        keep = self.keep
+        if window.messages is not None:
+            keep = min(keep, window.messages // 2)
+        if window.tokens is not None:
+            room = window.tokens / 2 / calibration
+            fitting = 0
+            for message in reversed(messages[-keep:] if keep else ()):
+                room -= estimate_tokens([message])
+                if room < 0:
+                    break
+                fitting += 1
+            keep = min(keep, fitting)
+        return max(keep, 1)
+
+
+def is_crowded(window: Window, messages: Sequence[Message], calibration: float) -> bool:
+    """Whether messages will soon fall out of the window.
+
+    Args:
+        window: What a model call gets.
+        messages: Those that are not in the summary.
+        calibration: Tokens that the provider counts for one estimated token.
+    """
+    if window.messages is not None and len(messages) > window.messages:
+        return True
+    if window.tokens is None:
+        return False
+    return calibration * estimate_tokens(messages) > FULL * window.tokens
+
+
+def not_summarised(history: Sequence[Message], summary: Summary) -> Sequence[Message]:
+    """The loaded history without the messages that the summary covers."""
+    # `covered` counts from the conversation's beginning, but only its newest messages were loaded.
+    first = summary.total - len(history)
+    return history[max(0, summary.covered - first) :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,22 +139,25 @@ class CompactionTask:
         conversation_id: The conversation to summarise.
         agent: The agent whose model summarises.
         generation: The history to summarise; a reset begins another.
+        keep: How many of the newest messages are left out; None for the agent's own number.
     """
 
     conversation_id: str
     agent: str
     generation: int
+    keep: int | None = None
 
     def to_message(self) -> str:
         """Encode the task as the turn's message."""
-        return orjson.dumps(
-            {
-                "v": 1,
-                "conversation": self.conversation_id,
-                "agent": self.agent,
-                "generation": self.generation,
-            }
-        ).decode()
+        data = {
+            "v": 1,
+            "conversation": self.conversation_id,
+            "agent": self.agent,
+            "generation": self.generation,
+        }
+        if self.keep is not None:
+            data["keep"] = self.keep
+        return orjson.dumps(data).decode()
 
     @classmethod
     def of_turn(cls, conversation_id: str, message: str) -> CompactionTask:
@@ -125,6 +177,7 @@ class CompactionTask:
                 conversation_id=str(data["conversation"]),
                 agent=str(data["agent"]),
                 generation=int(data["generation"]),
+                keep=None if data.get("keep") is None else max(int(data["keep"]), 1),
             )
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidMessage("the message is not a valid compaction task") from error
@@ -149,15 +202,21 @@ def whole_turns(messages: Sequence[Message], most: int) -> int:
     return 0
 
 
-def transcript(summary: str, messages: Sequence[Message]) -> str:
-    """The text that the model summarises."""
+def transcript(summary: str, messages: Sequence[Message], longest: int = LONGEST_PART) -> str:
+    """The text that the model summarises.
+
+    Args:
+        summary: The summary so far.
+        messages: What came after it.
+        longest: Characters of each message.
+    """
     lines = [f"Summary of what came before:\n{summary}\n"] if summary else []
-    lines += [_line(message) for message in messages]
+    lines += [_line(message, longest) for message in messages]
     return "\n".join(lines)
 
 
-def _line(message: Message) -> str:
-    text = message.content[:LONGEST_PART]
+def _line(message: Message, longest: int) -> str:
+    text = message.content[:longest]
     match message:
         case UserMessage():
             return f"user: {text}"

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
+from agentapi.conversation.finish import COMPLETE, FinishReason, finish_reason_of
 from agentapi.decoding.records import (
     UNREADABLE,
     check_version,
@@ -94,6 +95,8 @@ class AssistantMessage:
         tool_calls: Calls to make before the model is called again.
         provider_data: Opaque JSON by provider name, sent back verbatim to that provider.
         model: The model that answered, such as ``openai:gpt-5``; None when unknown.
+        finish_reason: Why the model stopped. A complete response has `TOOL_CALLS` if it calls
+            tools, else `STOP`.
     """
 
     content: str
@@ -101,7 +104,14 @@ class AssistantMessage:
     provider_data: Mapping[str, Any] = field(default_factory=dict)
     turn_id: str | None = None
     model: str | None = None
+    finish_reason: FinishReason = FinishReason.STOP
     role: Literal["assistant"] = field(default="assistant", init=False)
+
+    def __post_init__(self) -> None:
+        # Derived, so that it need not be stored for complete responses.
+        if self.finish_reason in COMPLETE:
+            reason = FinishReason.TOOL_CALLS if self.tool_calls else FinishReason.STOP
+            object.__setattr__(self, "finish_reason", reason)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +144,8 @@ def to_dict(message: Message) -> dict[str, Any]:
                 data["provider_data"] = dict(message.provider_data)
             if message.model is not None:
                 data["model"] = message.model
+            if message.finish_reason not in COMPLETE:
+                data["finish_reason"] = message.finish_reason.value
         case ToolMessage():
             data["call_id"] = message.call_id
             data["name"] = message.name
@@ -215,6 +227,9 @@ def _from_dict(data: Mapping[str, Any]) -> Message:
             provider_data=object_in(data, "provider_data") if "provider_data" in data else {},
             turn_id=turn_id,
             model=some_text_in(data, "model") if "model" in data else None,
+            finish_reason=finish_reason_of(data["finish_reason"])
+            if "finish_reason" in data
+            else FinishReason.STOP,
         )
     if role == "tool":
         return ToolMessage(

@@ -17,15 +17,15 @@ BYTES_PER_TOKEN: Final = 4
 class Window:
     """A limit on the history of a model call; the turn's own messages do not count.
 
-    The newest turns that fit are included, each as a whole. The newest turn is always included,
-    even if it exceeds the limit on its own.
+    The newest turns that fit are included, each as a whole. The newest turn is included even if it
+    exceeds the limit on its own. Whatever the limit, a model gets no more than its context holds.
 
     Attributes:
         messages: Maximum number of messages, at least 0; None for no limit.
         tokens: Maximum number of estimated tokens, at least 0; None for no limit.
     """
 
-    messages: int | None = 50
+    messages: int | None = None
     tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,8 +59,12 @@ class Window:
         return history[chosen:]
 
 
+DEFAULT_WINDOW: Final = Window(tokens=32_000)
+"""Enough for most conversations. More history makes each call slower and costs more."""
+
+
 def as_window(value: int | Window | None) -> Window:
-    """Convert `Agent(window=...)`: a number counts messages, None is the whole history."""
+    """Convert `Agent(window=...)`: a number counts messages, None is all that the model takes."""
     if isinstance(value, Window):
         return value
     return Window(messages=value)

@@ -12,6 +12,7 @@ from agentapi.admission import local_gate
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.messages import Message, UserMessage
 from agentapi.conversation.user_input import Content
+from agentapi.engine.fitting import Contexts
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
@@ -66,6 +67,7 @@ class InProcessTurn:
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
         depth: How many turns are above it.
+        contexts: What the conversation has learned of its models' contexts; grows.
     """
 
     agent: AgentDefinition
@@ -79,6 +81,7 @@ class InProcessTurn:
     budget: Limits | None = None
     spent_before: Spent = _NOTHING
     depth: int = 0
+    contexts: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> Answer:
         """Run the turn until it ends; the turns that it delegates run side by side.
@@ -107,13 +110,14 @@ class InProcessTurn:
         self, progress: TurnProgress, book: CallBook, agents: dict[str, AgentDefinition]
     ) -> TurnResult | Suspension:
         settings = self.settings
+        contexts = Contexts(sizes=settings.models, news=self.contexts)
         run = TurnRun(
             agent=self.agent,
             history=replace(self.history, blobs=self._fetch),
             progress=progress,
             context=self.context,
             log=self.log,
-            connect=partial(chain_of, gate=local_gate(settings.provider_limits)),
+            connect=partial(chain_of, gate=local_gate(settings.provider_limits), contexts=contexts),
             stream=self.stream,
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
 from agentapi.conversation.compaction import with_summary
-from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, Usage, UserMessage
+from agentapi.conversation.finish import COMPLETE, FinishReason, OnIncomplete
+from agentapi.conversation.joining import joined
+from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentapi.engine.client_calls import is_last_word, marked, offered
+from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
 from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
 from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.progress import TurnProgress
@@ -25,6 +28,8 @@ from agentapi.engine.tool_calls import CallRunner, Suspension, calls_to_hold
 from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import (
     AgentAPIError,
+    BudgetExceeded,
+    ContextTooLong,
     InvalidOutput,
     MaxStepsExceeded,
     StoreUnavailable,
@@ -130,6 +135,7 @@ class TurnRun:
             InvalidContext: The turn was handed over to an agent that wants another context.
             InvalidOutput: Too many replies were not valid structured output.
             ClientToolRefused: A client tool has the name of one of the agent's own tools.
+            IncompleteReply: The model did not complete its reply, and the agent insists.
             ProviderError: The provider refused, or failed more often than `retry` allows.
             TurnParked: The provider is to be tried again later than `retry` waits.
             UnknownAgent: The turn was handed over to an agent that is not known here.
@@ -182,13 +188,21 @@ class TurnRun:
             # An earlier attempt may have begun the calls that were open first, and no others.
             resumed = False
             response = progress.last_response
-            if response is not None and not response.tool_calls:
+            if response is not None and not response.tool_calls and not self._goes_on():
                 return self._result(response)
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
             self._check_limits()
-            progress.steps += await self.log.joined()
-            await self._call_model()
+            if response is None or response.tool_calls:
+                # A reply that goes on is finished first.
+                progress.steps += await self.log.joined()
+            try:
+                await self._call_model()
+            except ContextTooLong:
+                if response is None or response.tool_calls:
+                    raise
+                # The reply filled the context: the turn keeps what there is of it.
+                return self._result(response)
 
     def _hand_over(self, name: str | None) -> None:
         """Continue with the agent of that name, if it is another one."""
@@ -259,14 +273,35 @@ class TurnRun:
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
+        structured = self._offer.request.reply is not None
+        check_complete(agent, response, structured=structured)
         own = None if self._offer.request.bare else agent.output
-        output = own.load(response.content) if own else None
+        output = None
+        if own is not None and response.finish_reason in COMPLETE:
+            output = own.load(response.content)
         return replace(self.progress.result(), agent=agent.name, output=output)
 
-    def _check_limits(self) -> None:
+    def _goes_on(self, step: ModelStep | None = None) -> bool:
+        """Whether the model continues its reply: the latest step's, or that of a new step."""
+        progress = self.progress
+        if step is not None:
+            progress = replace(progress, steps=[*progress.steps, step])
+        # A request that bounds its reply itself wants no more than that.
+        bounded = self._offer.request.sampling.max_output_tokens is not None
+        if bounded or not goes_on(self._active, progress):
+            return False
+        try:
+            # The reply stands as it is if the turn may not spend more.
+            self._check_limits(progress)
+        except BudgetExceeded:
+            return False
+        return True
+
+    def _check_limits(self, progress: TurnProgress | None = None) -> None:
         """Raises an error if the turn may not call the model again."""
-        agent, spent = self._active, self.progress.spent
-        if self.progress.model_calls >= agent.max_steps:
+        progress = progress or self.progress
+        agent, spent = self._active, progress.spent
+        if progress.model_calls >= agent.max_steps:
             raise MaxStepsExceeded(
                 f"agent {agent.name!r} still wants to call tools after {agent.max_steps} model "
                 "responses: raise Agent(max_steps=...) or make the task smaller"
@@ -279,6 +314,7 @@ class TurnRun:
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
         call = _Call(self, messages)
+        call.history = len(self._window)
         # Structured output is shown once it is valid, in the form in which it is stored.
         shown = self.log if self._offer.request.reply is None else NoLog()
         answer = await call_model(
@@ -297,28 +333,44 @@ class TurnRun:
             tool_calls=_unique_calls(answer.message, progress),
             turn_id=self.context.turn_id,
             model=answer.model,
+            finish_reason=answer.finish,
         )
         if self.client is not None and message.tool_calls:
             message = marked(message, self.client, call.tools)
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
         message = await agent.hooks.on_step(self._offer.context, message)
+        if message.finish_reason is not answer.finish:
+            # A hook that made a message of its own.
+            message = replace(message, finish_reason=answer.finish)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer.usage.input_tokens)
         usage = priced(answer.usage, answer.model, self.rules.prices)
-        step = await _to_step(self._offer, call.tools, message, usage)
-        await self._take(self._offer.sign(step, progress.steps, self.agent.name))
+        before = progress.last_response
+        # The steps before this one are done: an answer to a reply continues that reply.
+        continued = before is not None and not before.tool_calls
+        if before is not None and continued:
+            message = joined(before, message)
+        step = ModelStep(message=message, usage=usage, continued=continued)
+        more = self._goes_on(step)
+        step = step if more else await _checked(self._offer, call.tools, step)
+        await self._take(self._offer.sign(step, progress.steps, self.agent.name), more=more)
 
-    async def _take(self, step: ModelStep) -> None:
+    async def _take(self, step: ModelStep, *, more: bool) -> None:
         """Record a response that is not the reply, and count those that were not valid."""
         agent, message = self._active, step.message
         valid = step.rejected is None
-        if self.stream and self._offer.request.reply is not None and valid and message.content:
-            await self.log.delta(message.content)
+        structured = self._offer.request.reply is not None
+        if self.stream and structured and valid and not more and message.content:
+            if message.finish_reason is FinishReason.REFUSAL:
+                await self.log.delta(message.content, refusal=True)
+            else:
+                await self.log.delta(message.content)
         # Recorded before the next step begins, since a recorded step never runs again (promise 6).
         # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
-        # rejected one is, so that another attempt does not get all its retries back.
-        if message.tool_calls or not valid:
+        # rejected one is, so that another attempt does not get all its retries back; and the part
+        # of a reply that goes on.
+        if message.tool_calls or not valid or more:
             await self.log.record(step)
         # Appended only after the log accepted it: a step that was refused must not count as done.
         self.progress.steps.append(step)
@@ -341,6 +393,7 @@ class _Call:
         self._summary = run.history.summary
         self._blobs = run._blobs
         self._prompt = ""
+        self.history = 0
         self.tools = Toolbox(self._offer.agent.name, ())
 
     async def prepare(self) -> ModelRequest:
@@ -358,6 +411,7 @@ class _Call:
             options=agent.options,
             output=request.reply.spec if request.reply else None,
             blobs=blobs,
+            history=self.history,
             sampling=request.sampling,
         )
         client = self._run.client
@@ -376,21 +430,25 @@ class _Call:
         return min(max(counted / estimate, 0.25), 4.0)
 
 
-async def _to_step(
-    offer: Offer, tools: Toolbox, message: AssistantMessage, usage: Usage
-) -> ModelStep:
-    """The step for a response: which calls need approval, and whether the output is valid."""
+async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:
+    """The step with what is known of it: which calls need approval, whether the output is valid."""
+    message, reply = step.message, offer.request.reply
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls, offer.context)
-        return ModelStep(message=message, usage=usage, held=held)
-    reply = offer.request.reply
+        return replace(step, held=held)
     if reply is None:
-        return ModelStep(message=message, usage=usage)
+        return step
+    if message.finish_reason is FinishReason.LENGTH:
+        # Never parsed: what was cut off may look complete.
+        fails = offer.agent.on_incomplete is OnIncomplete.FAIL
+        return step if fails else replace(step, rejected=CUT_OUTPUT)
+    if message.finish_reason not in COMPLETE:
+        return step
     try:
         text = reply.read(message.content)
     except InvalidReply as error:
-        return ModelStep(message=message, usage=usage, rejected=str(error))
-    return ModelStep(message=replace(message, content=text), usage=usage)
+        return replace(step, rejected=str(error))
+    return replace(step, message=replace(message, content=text))
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:

@@ -105,7 +105,7 @@ async def call_model(
                 case ModelResponse():
                     response = part
                 case TextDelta():
-                    await shown.delta(part.text)
+                    await shown.delta(part.text, refusal=part.refusal)
                 case CallDelta() if part.name in calls_shown:
                     await shown.call(part)
                 case TextReset():
@@ -137,8 +137,10 @@ class _Shown:
         self._log = log
         self._pieces = Pieces()
         self._any = False
+        self._refusal = False
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool) -> None:
+        self._refusal = refusal
         await self._show(self._pieces.add(text))
 
     async def call(self, part: CallDelta) -> None:
@@ -153,7 +155,10 @@ class _Shown:
     async def _show(self, text: str) -> None:
         if text:
             self._any = True
-            await self._log.delta(text)
+            if self._refusal:
+                await self._log.delta(text, refusal=True)
+            else:
+                await self._log.delta(text)
 
     async def reset(self) -> None:
         self._pieces = Pieces()

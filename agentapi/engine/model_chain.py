@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from agentapi.admission import Caller, ProviderGate, here
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
+from agentapi.engine.fitting import Contexts, Fitting
 from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
@@ -42,7 +43,11 @@ class ModelChain:
     """
 
     def __init__(
-        self, choices: Sequence[ModelChoice], gate: ProviderGate, call: Caller = here
+        self,
+        choices: Sequence[ModelChoice],
+        gate: ProviderGate,
+        call: Caller = here,
+        contexts: Contexts | None = None,
     ) -> None:
         """Create a chain.
 
@@ -50,7 +55,9 @@ class ModelChain:
             choices: The models to ask, at least one.
             gate: Every call passes through it.
             call: For the gate's round trips to Redis.
+            contexts: What the models accept, and learns more.
         """
+        self._contexts = Contexts() if contexts is None else contexts
         self._choices = choices
         self._gate = gate
         self._call = call
@@ -81,29 +88,40 @@ class ModelChain:
         """Nothing to close: the clients belong to the event loop."""
 
     async def _ask(self, request: ModelRequest, *, stream: bool) -> AsyncIterator[StreamPart]:
-        failures: list[ProviderError] = []
-        for choice in self._choices:
-            shown = False
-            try:
-                async for part in self._ask_one(choice, request, stream=stream):
-                    shown = True
-                    yield part
-            except ProviderError as error:
-                failures.append(error)
-                if len(self._choices) > 1:
-                    _log_failure(choice, error)
-                # The request itself was refused: another provider is expected to refuse it too.
-                if not another_may_help(error):
-                    break
-                # Readers have seen text of an answer that will not be finished.
-                if shown and len(self._choices) > 1:
-                    yield TextReset()
-            else:
-                return
-        raise _failure(failures)
+        failures: dict[ModelChoice, ProviderError] = {}
+        fittings: dict[ModelChoice, Fitting] = {}
+        choices = self._choices
+        while choices:
+            for choice in choices:
+                shown = False
+                try:
+                    async for part in self._ask_one(choice, request, fittings, stream=stream):
+                        shown = True
+                        yield part
+                except ProviderError as error:
+                    failures[choice] = error
+                    if len(self._choices) > 1:
+                        _log_failure(choice, error)
+                    # The request itself was refused: another provider is expected to refuse it too.
+                    if not another_may_help(error):
+                        choices = ()
+                        break
+                    # Readers have seen text of an answer that will not be finished.
+                    if shown and (len(self._choices) > 1 or isinstance(error, ContextTooLong)):
+                        yield TextReset()
+                else:
+                    return
+            # Nobody answered. Those for whom the request was too long are asked for less of it.
+            choices = _to_shorten(choices, failures, fittings)
+        raise _failure(list(failures.values()))
 
     async def _ask_one(
-        self, choice: ModelChoice, request: ModelRequest, *, stream: bool
+        self,
+        choice: ModelChoice,
+        request: ModelRequest,
+        fittings: dict[ModelChoice, Fitting],
+        *,
+        stream: bool,
     ) -> AsyncIterator[StreamPart]:
         """Yield text and finally the response, with the name of the model that gave it."""
         name, alone = choice.provider, len(self._choices) == 1
@@ -117,6 +135,9 @@ class ModelChain:
             asked = replace(
                 asked, messages=taken_by(f"provider {name!r}", _nothing, asked.messages)
             )
+        if choice not in fittings:
+            fittings[choice] = self._contexts.fitting(name, asked)
+        asked = fittings[choice].request
         # Charged before the call: if workers charged afterwards, all of them could call together
         # before any of it counts.
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
@@ -135,18 +156,40 @@ class ModelChain:
         # Charge before the response is passed on: a caller that stops listening would leave it
         # uncharged.
         await self._gate.answered(permit, response.usage, call=self._call)
+        fittings[choice].answered()
         yield replace(response, model=f"{name}:{asked.model}")
 
 
-def chain_of(agent: AgentDefinition, *, gate: ProviderGate, call: Caller = here) -> Provider:
+def chain_of(
+    agent: AgentDefinition,
+    *,
+    gate: ProviderGate,
+    call: Caller = here,
+    contexts: Contexts | None = None,
+) -> Provider:
     """The agent's models as one provider.
 
     Args:
         agent: The agent.
         gate: What the process knows of its providers.
         call: For the gate's round trips to Redis.
+        contexts: What the models accept, and learns more; shared by the agents of a turn.
     """
-    return ModelChain(agent.choices, gate, call)
+    return ModelChain(agent.choices, gate, call, contexts)
+
+
+def _to_shorten(
+    choices: Sequence[ModelChoice],
+    failures: Mapping[ModelChoice, ProviderError],
+    fittings: Mapping[ModelChoice, Fitting],
+) -> list[ModelChoice]:
+    """The choices that may accept a shorter request, which their fittings have now."""
+    found: list[ModelChoice] = []
+    for choice in choices:
+        error = failures[choice]
+        if isinstance(error, ContextTooLong) and fittings[choice].shorten(error):
+            found.append(choice)
+    return found
 
 
 def another_may_help(error: ProviderError) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
+from agentapi.conversation.finish import CONTINUE, FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -25,6 +27,7 @@ class TurnProgress:
     Attributes:
         prior: Messages between the user's and the steps, which the caller brought.
         calibration: The provider's count of tokens divided by our estimate.
+        contexts: What the conversation has learned of its models' contexts, if that is new.
         announced: Whether hooks have seen the start of this attempt.
     """
 
@@ -32,6 +35,7 @@ class TurnProgress:
     steps: list[Step] = field(default_factory=list)
     prior: Sequence[Message] = ()
     calibration: float | None = None
+    contexts: Mapping[str, int] | None = None
     announced: bool = False
 
     @property
@@ -55,12 +59,16 @@ class TurnProgress:
     @property
     def responses(self) -> int:
         """How many responses the model gave, rejected ones left out."""
-        return sum(isinstance(s, ModelStep) and s.rejected is None for s in self.steps)
+        return len(self._given())
 
     def client_responses(self, since: int) -> int:
         """How many responses called client tools, from response number `since` on."""
-        given = [s.message for s in self.steps if isinstance(s, ModelStep) and s.rejected is None]
-        return sum(any(call.client for call in message.tool_calls) for message in given[since:])
+        return sum(any(call.client for call in m.tool_calls) for m in self._given()[since:])
+
+    def _given(self) -> list[AssistantMessage]:
+        """The model's responses, those of several steps as one."""
+        messages = self._messages(rejected=False)[1 + len(self.prior) :]
+        return [message for message in messages if isinstance(message, AssistantMessage)]
 
     @property
     def call_ids(self) -> set[str]:
@@ -82,6 +90,21 @@ class TurnProgress:
     def rejections(self) -> int:
         """How many replies were rejected."""
         return sum(isinstance(s, ModelStep) and s.rejected is not None for s in self.steps)
+
+    @property
+    def continuations(self) -> int:
+        """How often the model has continued its latest reply."""
+        count = 0
+        for step in reversed(self.steps):
+            if not (isinstance(step, ModelStep) and step.continued):
+                break
+            count += 1
+        return count
+
+    def text_before(self, step: ModelStep) -> str:
+        """The text of the reply that the latest step continues; empty for the first part."""
+        previous = self.steps[-2] if step.continued and len(self.steps) > 1 else None
+        return previous.message.content if isinstance(previous, ModelStep) else ""
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -111,8 +134,15 @@ class TurnProgress:
         return [call for call in response.tool_calls if call.id not in done]
 
     def for_model(self) -> list[Message]:
-        """The turn's messages, including rejected replies and why they were rejected."""
-        return self._messages(rejected=True)
+        """The turn's messages, including rejected replies and why they were rejected.
+
+        A reply that was cut off is followed by the request to continue it.
+        """
+        messages = self._messages(rejected=True)
+        response = self.last_response
+        if response is not None and not response.tool_calls:
+            messages.append(UserMessage(content=CONTINUE))
+        return messages
 
     def messages(self, unfinished: str | None = None) -> list[Message]:
         """The turn's messages; results follow their response in the order of its calls.
@@ -141,7 +171,10 @@ class TurnProgress:
     def _messages(self, *, rejected: bool) -> list[Message]:
         messages: list[Message] = [self.user, *self.prior]
         results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
-        for step in self.steps:
+        for step, following in zip_longest(self.steps, self.steps[1:]):
+            if isinstance(following, ModelStep) and following.continued:
+                # Its text is in the next step.
+                continue
             if isinstance(step, ModelStep) and step.rejected is None:
                 messages.append(step.message)
                 calls = step.message.tool_calls
@@ -161,6 +194,7 @@ class TurnProgress:
             messages=tuple(self.messages()),
             usage=self.usage,
             steps=len(self.steps),
+            finish_reason=response.finish_reason if response else FinishReason.STOP,
         )
 
 

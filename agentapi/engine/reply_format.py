@@ -99,11 +99,10 @@ class _Wanted:
 
     def __init__(self, requested: RequestedOutput) -> None:
         schema = requested.schema
-        self.spec = OutputSpec(
-            name=requested.name,
-            schema={"type": "object"} if schema is None else schema,
-            free=schema is None,
-        )
+        shown = {"type": "object"} if schema is None else dict(schema)
+        if requested.description is not None:
+            shown.setdefault("description", requested.description)
+        self.spec = OutputSpec(name=requested.name, schema=shown, free=schema is None)
         # Faults are stored and shown, so they must not quote the reply.
         self._validator = jsonschema_rs.Draft202012Validator(
             dict(self.spec.schema), offline=True, validate_formats=False, mask="the value"

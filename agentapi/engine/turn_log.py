@@ -19,8 +19,8 @@ class TurnLog(Protocol):
         """
         ...
 
-    async def delta(self, text: str) -> None:
-        """A piece of text arrived."""
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
+        """A piece of text arrived, or a piece of a refusal to answer."""
         ...
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:
@@ -46,7 +46,7 @@ class NoLog:
     async def record(self, step: Step) -> None:
         """Nothing to store."""
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from agentapi.conversation.finish import FinishReason, finish_reason_of
 from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.errors import ProviderUnavailable
 from agentapi.providers.base import ModelResponse
@@ -28,7 +29,7 @@ def count(value: object) -> int:
 
 
 def checked(response: ModelResponse, provider: str) -> ModelResponse:
-    """Check the types of a response and sanitise its token counts.
+    """Check the types of a response; sanitise its token counts and its finish reason.
 
     Args:
         response: The provider's response.
@@ -43,8 +44,10 @@ def checked(response: ModelResponse, provider: str) -> ModelResponse:
             "text, calls with an id, a name and arguments, and token counts",
             provider=provider,
         )
-    usage = _counted(response.usage)
-    return response if usage is response.usage else replace(response, usage=usage)
+    usage, finish = _counted(response.usage), response.finish
+    if usage is response.usage and isinstance(finish, FinishReason):
+        return response
+    return replace(response, usage=usage, finish=finish_reason_of(finish))
 
 
 def _is_whole(response: ModelResponse) -> bool:

@@ -6,16 +6,23 @@ A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversati
 
 from __future__ import annotations
 
-import asyncio
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from agentapi.conversation.finish import FinishReason as FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import InvalidAgent
+from agentapi.providers.loop_clients import LoopClients
 from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 
@@ -77,6 +84,8 @@ class ModelRequest:
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
         tool_use: How the model may use the tools; None leaves it to the model.
+        history: How many of the messages, from the first, are of earlier turns. They may be left
+            out if the request is too long.
         sampling: What the turn's request decides; the provider takes of it what it supports
             (`register_provider`). It takes precedence over `options`, but raises no limit in them.
     """
@@ -89,16 +98,8 @@ class ModelRequest:
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     tool_use: ToolUse | None = None
+    history: int = 0
     sampling: Sampling = NO_SAMPLING
-
-
-class FinishReason(StrEnum):
-    """Why the model stopped."""
-
-    STOP = "stop"
-    TOOL_CALLS = "tool_calls"
-    LENGTH = "length"
-    FILTERED = "filtered"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +107,7 @@ class ModelResponse:
     """A complete response of a model.
 
     Attributes:
+        finish: Why the model stopped.
         model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
             it.
     """
@@ -118,9 +120,14 @@ class ModelResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
-    """A piece of the response's text, as it arrives."""
+    """A piece of the response's text, as it arrives.
+
+    Attributes:
+        refusal: Whether it is part of a refusal to answer.
+    """
 
     text: str
+    refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +194,25 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedProvider(Protocol):
+    """What a provider may also have, so that `agentapi doctor` and workers can check it."""
+
+    async def check(self, models: Collection[str]) -> None:
+        """Check the address, the key and the models, without spending tokens.
+
+        It is given a few seconds. A provider without this method is not checked.
+
+        Args:
+            models: The models that agents use.
+
+        Raises:
+            ProviderUnavailable: The server cannot be reached.
+            ProviderMisconfigured: The key or a model is wrong.
+        """
+        ...
+
+
 ProviderFactory: TypeAlias = Callable[[], Provider]
 
 
@@ -199,10 +225,8 @@ class ProviderRegistry:
 
     def __init__(self) -> None:
         self._factories: dict[str, ProviderFactory] = {}
+        self._clients: LoopClients[str, Provider] = LoopClients()
         self._sampling: dict[str, frozenset[str]] = {}
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Provider]] = (
-            weakref.WeakKeyDictionary()
-        )
 
     def register(self, name: str, factory: ProviderFactory, sampling: Iterable[str] = ()) -> None:
         """Register `factory` for provider `name`; replaces an earlier one.
@@ -228,9 +252,7 @@ class ProviderRegistry:
             )
         self._factories[name] = factory
         self._sampling[name] = supported
-        for clients in self._clients.values():
-            # Dropped without being closed: only the loop that a client belongs to could do that.
-            clients.pop(name, None)
+        self._clients.forget(name)
 
     @contextmanager
     def replaced(self, name: str, factory: ProviderFactory) -> Iterator[None]:
@@ -273,13 +295,16 @@ class ProviderRegistry:
             RuntimeError: No event loop is running.
         """
         self.check(name)
-        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
-        if name not in clients:
-            clients[name] = self._factories[name]()
-        return clients[name]
+        return self._clients.get(name, self._factories[name])
+
+    def hold(self, holder: object, names: Iterable[str]) -> None:
+        """See `LoopClients.hold`."""
+        self._clients.hold(holder, names)
+
+    async def release(self, holder: object) -> None:
+        """See `LoopClients.release`."""
+        await self._clients.release(holder)
 
     async def aclose(self) -> None:
-        """Close the running loop's clients."""
-        clients = self._clients.pop(asyncio.get_running_loop(), {})
-        for client in clients.values():
-            await client.aclose()
+        """Close the running loop's clients; see `LoopClients.aclose`."""
+        await self._clients.aclose()

@@ -6,6 +6,7 @@ Each SDK is imported when its provider is first used: openai alone costs more th
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -37,6 +38,14 @@ def _gemini() -> Provider:
     return GeminiProvider.from_environment()
 
 
+PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+"""Variables with the keys of built-in providers."""
+
+_MODULES: Final = {
+    "openai": "agentapi.providers.openai.client",
+    "openrouter": "agentapi.providers.openai.openrouter",
+    "gemini": "agentapi.providers.gemini.client",
+}
 # What the models behind Gemini's API take differs too much for the effort of reasoning.
 _GEMINI: Final = SAMPLING - {"logit_bias", "reasoning_effort", "verbosity"}
 
@@ -51,14 +60,32 @@ for _name, _factory, _sampling in (
     providers.register(_name, _factory, _sampling)
 
 
+def preload(names: Iterable[str]) -> None:
+    """Import the SDKs of built-in providers now, rather than during the first model call.
+
+    Args:
+        names: Names of providers; others than the built-in ones are skipped.
+    """
+    for name in names:
+        if name in _MODULES:
+            importlib.import_module(_MODULES[name])
+
+
 def register_provider(name: str, factory: ProviderFactory, *, sampling: Iterable[str] = ()) -> None:
     """Register a provider for use in agents.
 
+    Call this in a module that `AGENTAPI_AGENTS` names, so that every worker knows the provider.
+
     Args:
-        name: The name for ``Agent(provider=...)``; replaces an existing provider of that name.
-        factory: Called once per process and event loop, when an agent first needs it.
+        name: The name for ``Agent(provider=...)``: not empty and without a colon. Replaces an
+            existing provider of that name.
+        factory: Makes the provider. Called once per process and event loop, when an agent first
+            needs it.
         sampling: The fields of `ModelRequest.sampling` that its clients support, such as
             ``["temperature", "max_output_tokens"]``. The gateway tells clients that the others are
             ignored.
+
+    Raises:
+        InvalidAgent: The name or a field is not valid.
     """
     providers.register(name, factory, sampling)

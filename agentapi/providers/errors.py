@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import quote
 
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import (
@@ -17,6 +18,7 @@ from agentapi.errors import (
     ProviderUnavailable,
 )
 
+_SHOWN_MODELS = 8
 _RETRY = frozenset({408, 409, 425, 429})
 _CONFIGURATION = frozenset({401, 403, 404})
 _TOO_LARGE = 413
@@ -26,6 +28,29 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How different servers say that a request is too long; few have an error code for it."""
+
+_LIMITS: Final = re.compile(
+    r"maximum context length (?:is|of) (\d[\d,]{0,11})"
+    r"|maximum number of (?:input )?tokens allowed \((\d{1,12})\)"
+    r"|context (?:size|length|window) \((\d[\d,]{0,11})"
+    r"|context (?:size|length|window) (?:is|of) (\d[\d,]{0,11})"
+    r"|> (\d{1,12}) maximum"
+    r"|n_ctx: (\d{1,12})",
+    re.IGNORECASE,
+)
+_COUNTS: Final = re.compile(
+    r"(?:resulted in|requested(?: about)?|request has|token count of) (\d[\d,]{0,11})"
+    r"|token count \((\d{1,12})\)"
+    r"|request \((\d[\d,]{0,11}) tokens\)"
+    r"|too long: (\d{1,12}) tokens"
+    r"|n_keep: (\d{1,12})",
+    re.IGNORECASE,
+)
+_REPLIES: Final = re.compile(r"(\d[\d,]{0,11}) (?:in|for) the (?:completion|output)", re.IGNORECASE)
+"""Numbers in such messages, as OpenAI, OpenRouter, Gemini, Anthropic, vLLM, llama.cpp and LM Studio
+give them: what the model accepts, what was counted, and which part of both is for the reply."""
+SHORTEST_SECRET: Final = 8
+"""Characters that a key has at least; providers' keys have twenty and more."""
 
 LONGEST_MESSAGE: Final = 2_000
 """Maximum bytes of an error text: some servers answer with a whole HTML page."""
@@ -60,14 +85,43 @@ def refused(
         )
     # Checked before the statuses that are retried: the same request would be too long again.
     if status == _TOO_LARGE or (400 <= status < 429 and _TOO_LONG.search(message)):
-        return ContextTooLong(
-            f"{text}; shorten Agent(window=...), or use a model with a larger context",
-            provider=provider,
-            status=status,
-        )
+        return _too_long(provider, message, text, status)
     if status in _RETRY or status >= 500:
         return ProviderUnavailable(text, provider=provider, status=status, retry_after=retry_after)
     return ProviderRejected(text, provider=provider, status=status)
+
+
+def reported(provider: str, message: str, secret: str) -> ProviderError:
+    """Build the error for what a server reports without an HTTP status, in a stream."""
+    text = _said(f"provider {provider!r} failed: {message}", secret)
+    if _TOO_LONG.search(message):
+        return _too_long(provider, message, text, None)
+    return ProviderUnavailable(text, provider=provider)
+
+
+def _too_long(provider: str, message: str, text: str, status: int | None) -> ContextTooLong:
+    """The error for a request that is too long, with the numbers that the server gives."""
+    limit, counted = (_number(pattern, message) for pattern in (_LIMITS, _COUNTS))
+    reply = _number(_REPLIES, message)
+    if reply and limit and counted and reply < limit:
+        # What the reply may take is not there for the request.
+        limit, counted = limit - reply, counted - reply
+    return ContextTooLong(
+        f"{text}; the request does not fit the model's context: shorten the message, or use a "
+        "model with a larger context",
+        provider=provider,
+        status=status,
+        limit=limit,
+        counted=counted,
+        # A limit on bytes says nothing about the model's tokens.
+        of_model=status != _TOO_LARGE,
+    )
+
+
+def _number(pattern: re.Pattern[str], message: str) -> int | None:
+    found = pattern.search(message)
+    digits = next((group for group in found.groups() if group), "") if found else ""
+    return int(digits.replace(",", "")) or None if digits else None
 
 
 def broken(provider: str, what: str, secret: str = "") -> ProviderUnavailable:
@@ -80,9 +134,27 @@ def missing_key(provider: str, *variables: str) -> ProviderMisconfigured:
     names = " or ".join(variables)
     return ProviderMisconfigured(
         f"{names} is not set: provider {provider!r} needs an API key in the workers' environment "
-        "(if the server does not need one, set any text)",
+        "or in the file .env of their working directory (if the server needs none, set any text)",
         provider=provider,
     )
+
+
+def unlisted(
+    provider: str, models: Collection[str], known: Collection[str] = ()
+) -> ProviderMisconfigured:
+    """Build the error for models that a provider does not list.
+
+    Args:
+        provider: Name of the provider.
+        models: The models that it does not list.
+        known: Models that it lists, as far as they are known.
+    """
+    some = sorted(known)[:_SHOWN_MODELS]
+    more = ", …" if len(known) > len(some) else ""
+    lists = f"; it lists {', '.join(some)}{more}" if some else ""
+    names = ", ".join(map(repr, models))
+    text = f"provider {provider!r} does not list the model {names}{lists}"
+    return ProviderMisconfigured(_said(text, ""), provider=provider, status=404)
 
 
 def _said(text: str, secret: str) -> str:
@@ -90,8 +162,14 @@ def _said(text: str, secret: str) -> str:
 
 
 def without_secret(text: str, secret: str) -> str:
-    """Replace the secret in a text by ``***``."""
-    return text.replace(secret, "***") if secret else text
+    """Replace the secret in a text by ``***``, also where it is percent-encoded.
+
+    A text of fewer than `SHORTEST_SECRET` characters is not a secret, but a placeholder for a
+    server that needs none. Replacing it would remove letters from the middle of words.
+    """
+    if len(secret) < SHORTEST_SECRET:
+        return text
+    return text.replace(secret, "***").replace(quote(secret, safe=""), "***")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

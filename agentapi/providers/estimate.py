@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import BYTES_PER_TOKEN, estimate_tokens
-from agentapi.providers.base import ToolSpec
+from agentapi.providers.base import ModelRequest, ToolSpec
+
+_BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
+
+
+def output_bound(options: Mapping[str, Any]) -> int | None:
+    """How many tokens the options of a request allow for the reply; None if they do not say."""
+    for name in _BOUNDS:
+        if type(value := options.get(name)) is int and value > 0:
+            return value
+    return None
+
+
+def reply_bound(request: ModelRequest) -> int | None:
+    """How many tokens a request allows for the reply; None if it does not say."""
+    bounds = output_bound(request.options), request.sampling.max_output_tokens
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def estimate_request(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.attachments import describe
+from agentapi.conversation.finish import CONTINUE
 from agentapi.conversation.messages import (
     AssistantMessage,
     ToolCall,
@@ -18,6 +20,8 @@ from agentapi.conversation.messages import (
     Usage,
     UserMessage,
 )
+from agentapi.environment import variable
+from agentapi.errors import ProviderMisconfigured
 from agentapi.providers.base import (
     CallDelta,
     FinishReason,
@@ -26,6 +30,8 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
+from agentapi.providers.errors import refused
+from agentapi.providers.estimate import reply_bound
 
 _COMMAND = re.compile(r"^/(?P<name>[A-Za-z_][\w-]*)(?:[ \t]+(?P<arguments>\{.*\}))?[ \t]*$", re.M)
 _ASKED = re.compile(
@@ -51,36 +57,66 @@ class OfflineProvider:
     - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
 
-    A request's stop texts and limit of tokens (4 characters each) cut the reply.
+    A request's stop texts and limit of tokens (4 characters each), and ``max_tokens`` in the
+    agent's options, cut the reply. With a context, requests that are longer are refused.
     """
 
     name = "offline"
     takes_attachments = True
     default_model = "offline-1"
 
-    def __init__(self, *, delay: float = 0.0, chunk_delay: float = 0.0) -> None:
+    def __init__(
+        self, *, delay: float = 0.0, chunk_delay: float = 0.0, context: int | None = None
+    ) -> None:
         """Create a provider.
 
         Args:
             delay: Seconds before each answer starts, at least 0.
             chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
+            context: Tokens of a request at most, at 4 characters a token; no limit when not given.
         """
+        self._context = context
         self._delay = delay
         self._chunk_delay = chunk_delay
 
     @classmethod
     def from_environment(cls) -> OfflineProvider:
-        """Use the delays of `AGENTAPI_OFFLINE_DELAY` and `AGENTAPI_OFFLINE_CHUNK_DELAY`."""
+        """Use `AGENTAPI_OFFLINE_DELAY`, `_CHUNK_DELAY` and `_CONTEXT`.
+
+        Raises:
+            ProviderMisconfigured: One of them is not valid.
+        """
+        context = variable("AGENTAPI_OFFLINE_CONTEXT")
+        if context and not (context.isdecimal() and int(context)):
+            raise ProviderMisconfigured(
+                f"AGENTAPI_OFFLINE_CONTEXT is {context!r}: expected a number of tokens, at least 1",
+                provider="offline",
+            )
         return cls(
-            delay=float(os.environ.get("AGENTAPI_OFFLINE_DELAY", "0")),
-            chunk_delay=float(os.environ.get("AGENTAPI_OFFLINE_CHUNK_DELAY", "0")),
+            context=int(context) if context else None,
+            delay=_seconds("AGENTAPI_OFFLINE_DELAY"),
+            chunk_delay=_seconds("AGENTAPI_OFFLINE_CHUNK_DELAY"),
         )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        """See `Provider.complete`."""
+        """See `Provider.complete`.
+
+        Raises:
+            ContextTooLong: The request does not fit the context.
+        """
         if self._delay:
             await asyncio.sleep(self._delay)
-        return _answer(request)
+        answer = _answer(request)
+        asked = answer.usage.input_tokens
+        if self._context is not None and asked > self._context:
+            raise refused(
+                self.name,
+                400,
+                f"This model's maximum context length is {self._context} tokens. However, your "
+                f"messages resulted in {asked} tokens.",
+                secret="",
+            )
+        return answer
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
         """See `Provider.stream`: word by word."""
@@ -98,21 +134,43 @@ class OfflineProvider:
         """Nothing to close."""
 
 
+def _seconds(name: str) -> float:
+    value = variable(name) or "0"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    # Comparisons are false for NaN.
+    if not 0 <= seconds < math.inf:
+        raise ProviderMisconfigured(
+            f"{name} is {value!r}: expected seconds, at least 0", provider="offline"
+        )
+    return seconds
+
+
 def _answer(request: ModelRequest) -> ModelResponse:
-    last = request.messages[-1]
+    asked, begun = _begun(request)
+    last = asked.messages[-1]
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
-        calls = _calls(last.content, request) or _forced(last.content, request)
-    text = "" if calls else _until_stop(_reply(request), request.sampling.stop)
-    most = request.sampling.max_output_tokens
-    cut = text if most is None else text[: most * _BYTES_PER_TOKEN]
-    message = AssistantMessage(content=cut, tool_calls=calls)
-    finish = FinishReason.STOP if cut == text else FinishReason.LENGTH
-    return ModelResponse(
-        message=message,
-        usage=_usage(request, message),
-        finish=FinishReason.TOOL_CALLS if calls else finish,
-    )
+        calls = _calls(last.content, asked) or _forced(last.content, asked)
+    content = "" if calls else _until_stop(_reply(asked), request.sampling.stop)
+    content = content.removeprefix(begun)
+    finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    longest = reply_bound(request)
+    if longest is not None and len(content) > longest * _BYTES_PER_TOKEN:
+        content, finish = content[: longest * _BYTES_PER_TOKEN], FinishReason.LENGTH
+    message = AssistantMessage(content=content, tool_calls=calls)
+    return ModelResponse(message=message, usage=_usage(request, message), finish=finish)
+
+
+def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
+    """The request that was made first, and what has been said of its reply already."""
+    messages = request.messages
+    reply = messages[-2] if len(messages) > 1 else None
+    if isinstance(reply, AssistantMessage) and messages[-1] == UserMessage(content=CONTINUE):
+        return replace(request, messages=messages[:-2]), reply.content
+    return request, ""
 
 
 def _until_stop(text: str, stops: Sequence[str]) -> str:
@@ -128,7 +186,8 @@ def _reply(request: ModelRequest) -> str:
     if (given := _OBJECT.search(said)) is not None:
         return given[0]
     schema = request.output.schema
-    return orjson.dumps(_smallest(schema, schema.get("$defs", {}), said)).decode()
+    definitions = {**schema.get("definitions", {}), **schema.get("$defs", {})}
+    return orjson.dumps(_smallest(schema, definitions, said)).decode()
 
 
 def _smallest(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str) -> Any:

@@ -33,6 +33,7 @@ from agentapi.errors import (
     StoreFault,
     StoreUnavailable,
 )
+from agentapi.faults import why_unreachable
 from agentapi.settings import Settings, without_password
 
 if TYPE_CHECKING:
@@ -182,8 +183,8 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
         )
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
         return StoreUnavailable(
-            f"Redis at {address} is out of reach: {type(error).__name__}; is it running, and is "
-            "AGENTAPI_REDIS_URL right? Repeating the call with the same idempotency_key is safe"
+            f"Redis at {address} is out of reach: {why_unreachable(error)}; is it running, and is "
+            "AGENTAPI_REDIS_URL right?"
         )
     return StoreFault(
         f"Redis at {address} refuses a command: {_reason(error)}; repeating it does not help: see "

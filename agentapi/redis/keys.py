@@ -104,5 +104,8 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 ELECTION_KEY = "agentapi:{sweeper}"
 """The worker that sweeps; one for the fleet, not for each partition."""
 
+QUEUES_KEY = f"{ELECTION_KEY}:queues"
+"""The fleet's number of queues."""
+
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
 """When the last complete sweep ended."""

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from agentapi.conversation.compaction import Summary
-from agentapi.conversation.messages import Message, Usage
+from agentapi.conversation.finish import FinishReason
+from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
@@ -23,6 +24,9 @@ from agentapi.turns.budget import Spent
 
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
+
+NEW_FLEET: Final = 10.0
+"""Seconds after a worker's start in which it may not have been elected yet."""
 
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
@@ -55,6 +59,8 @@ class Claim:
         spent: What the conversation's turns have spent.
         summary: The summary of the conversation's beginning, and the number of all messages.
         calibration: How many tokens the provider counts for one estimated token.
+        contexts: How many tokens models accept, as the conversation has learned; by
+            ``provider:model``.
         now: The store's time.
     """
 
@@ -67,6 +73,7 @@ class Claim:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
 
 
@@ -135,6 +142,7 @@ class Ending:
         steps: Number of model responses and tool results.
         spent: What counts towards the conversation's limits, child turns included.
         calibration: How many tokens the provider counted for one estimated token, if it did.
+        contexts: What the conversation has learned of its models' contexts; None for no change.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
@@ -147,10 +155,18 @@ class Ending:
     steps: int = 0
     spent: Spent = field(default_factory=Spent)
     calibration: float | None = None
+    contexts: Mapping[str, int] | None = None
     error: TurnError | None = None
     answered_by: str | None = None
     handed_over: bool = False
     structured: bool = False
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, for `COMPLETED` with a reply."""
+        last = self.messages[-1] if self.messages else None
+        replied = self.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
+        return last.finish_reason if replied else None  # type: ignore[union-attr]
 
 
 class CancelOutcome(StrEnum):

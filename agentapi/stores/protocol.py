@@ -287,6 +287,18 @@ class SweepStore(Protocol):
         """Seconds since the end of the last complete sweep; None before the first."""
         ...
 
+    def agree(self, queues: int) -> int:
+        """Record the number of queues when a worker starts, unless other workers have another.
+
+        Args:
+            queues: This worker's number.
+
+        Returns:
+            The fleet's number. It changes only while no worker is elected to sweep and none has
+            started in the last `NEW_FLEET` seconds.
+        """
+        ...
+
     def resign(self, candidate: str) -> None:
         """Stop being the sweeper, so that another worker need not wait for the election to end."""
         ...

@@ -12,6 +12,7 @@ from agentapi.testing.script import (
     Act,
     ScriptedProvider,
     ScriptEnded,
+    ScriptUnused,
     after,
     call,
     calls,
@@ -22,6 +23,7 @@ from agentapi.testing.script import (
 __all__ = [
     "Act",
     "ScriptEnded",
+    "ScriptUnused",
     "ScriptedProvider",
     "after",
     "assert_called",

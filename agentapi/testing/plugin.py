@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from agentapi.errors import ProviderMisconfigured
 from agentapi.providers import Provider, providers
-from agentapi.testing.script import Act, ScriptedProvider, scripted
+from agentapi.testing.script import Act, ScriptedProvider, replacing
 
 LIVE_PROVIDERS = ("openai", "openrouter", "gemini")
 """Providers that call models over the network."""
+
+_PLAYED: Final = pytest.StashKey[list[ScriptedProvider]]()
+"""The scripts of a test."""
 
 
 @pytest.fixture
@@ -42,17 +45,29 @@ def _refusal(name: str) -> Callable[[], Provider]:
 
 
 @pytest.fixture
-def script() -> Iterator[Callable[..., ScriptedProvider]]:
+def script(request: pytest.FixtureRequest) -> Iterator[Callable[..., ScriptedProvider]]:
     """``script(says("hi"), ...)`` replaces a provider by a script until the test ends.
 
-    Takes the arguments of `agentapi.testing.scripted`.
+    Takes the arguments of `agentapi.testing.scripted`. A test whose script was not used fails.
     """
+    played = request.node.stash.setdefault(_PLAYED, [])
     with ExitStack() as replaced:
 
         def play(*acts: Act, provider: str = "openai") -> ScriptedProvider:
-            return replaced.enter_context(scripted(*acts, provider=provider))
+            scripted = replaced.enter_context(replacing(*acts, provider=provider))
+            played.append(scripted)
+            return scripted
 
         yield play
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test whose script was not used. A test that fails anyway keeps its own error."""
+    result = yield
+    for played in item.stash.get(_PLAYED, []):
+        played.check_used()
+    return result
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ class ScriptEnded(AssertionError):
     """The agent called the model more often than the script expects."""
 
 
+class ScriptUnused(AssertionError):
+    """No agent called the model that the script plays."""
+
+
 class ScriptedProvider:
     """Plays its acts in order, one per model call, and records the requests.
 
@@ -77,11 +81,23 @@ class ScriptedProvider:
             yield TextDelta(text="He")
             raise act
         for piece in re.findall(r"\S+\s*|\s+", act.message.content):
-            yield TextDelta(text=piece)
+            yield TextDelta(text=piece, refusal=act.finish is FinishReason.REFUSAL)
         yield act
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+    def check_used(self) -> None:
+        """Check that an agent called the model, if the script has acts.
+
+        Raises:
+            ScriptUnused: None did.
+        """
+        if self.acts and not self.requests:
+            raise ScriptUnused(
+                f"the script was not used: no agent called provider {self.name!r}. Name the "
+                "provider of your agent, such as script(..., provider='offline')"
+            )
 
     async def _next(self, request: ModelRequest) -> ModelResponse | Exception:
         self.requests.append(request)
@@ -97,12 +113,25 @@ class ScriptedProvider:
         return act
 
 
-def says(text: str, *, input_tokens: int = 10, output_tokens: int = 2) -> ModelResponse:
-    """An act: the model replies with a text."""
+def says(
+    text: str,
+    *,
+    input_tokens: int = 10,
+    output_tokens: int = 2,
+    finish_reason: FinishReason = FinishReason.STOP,
+) -> ModelResponse:
+    """An act: the model replies with a text.
+
+    Args:
+        text: The reply, or a part of it.
+        input_tokens: Tokens that the provider counts for the request.
+        output_tokens: Tokens that it counts for the reply.
+        finish_reason: Why the model stops, such as ``FinishReason.LENGTH``.
+    """
     return ModelResponse(
         message=AssistantMessage(content=text),
         usage=Usage(input_tokens=input_tokens, output_tokens=output_tokens),
-        finish=FinishReason.STOP,
+        finish=finish_reason,
     )
 
 
@@ -135,7 +164,18 @@ def scripted(*acts: Act, provider: str = "openai") -> Iterator[ScriptedProvider]
 
     Yields:
         The script, whose `requests` can be inspected.
+
+    Raises:
+        ScriptUnused: No agent called the provider, although the script has acts.
     """
+    with replacing(*acts, provider=provider) as played:
+        yield played
+        played.check_used()
+
+
+@contextmanager
+def replacing(*acts: Act, provider: str) -> Iterator[ScriptedProvider]:
+    """As `scripted`, but nothing checks whether the script was used."""
     played = ScriptedProvider(*acts, name=provider)
     with providers.replaced(provider, lambda: played):
         yield played

@@ -12,7 +12,7 @@ from agentapi.decoding.plain import clean_text, plain
 from agentapi.errors import InvalidAgent, InvalidTool
 from agentapi.faults import named, text_of
 from agentapi.providers.base import ToolSpec
-from agentapi.tools.context import ANY_CONTEXT, ToolContext
+from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tools.items import unrolled
 from agentapi.turns.calls import Verdict
@@ -67,9 +67,9 @@ class BaseTool:
         return f"{type(self).__name__}({self.name!r})"
 
     @property
-    def context_type(self) -> Any:
-        """The type of `ToolContext.context` that the tool wants; Any when it does not say."""
-        return ANY_CONTEXT
+    def context_types(self) -> Sequence[Any]:
+        """The types of `ToolContext.context` that its functions want; empty for any type."""
+        return ()
 
     async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """Whether a person must approve a call with these arguments."""

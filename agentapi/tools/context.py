@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentapi.turns.context import ContextT, TurnContext
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ToolContext(TurnContext[ContextT]):
     """The turn and the call, for tools that declare a parameter of this type, and for hooks.
 
@@ -50,12 +50,19 @@ def none_type(kind: Any) -> Any:
     return type(None) if kind is None else kind
 
 
-def context_parameter(function: Callable[..., Any]) -> str | None:
-    """Name of a function's parameter that is annotated `ToolContext`, if its types are known."""
+def context_parameter(function: Callable[..., Any]) -> tuple[str | None, object]:
+    """A function's parameter that is annotated `ToolContext`, if its types are known.
+
+    Returns:
+        Its name, or None without such a parameter; the type of the context that it wants.
+    """
     try:
         hints = typing.get_type_hints(function)
     except Exception:
         # Names that only type checkers see.
-        return None
-    found = (name for name, hint in hints.items() if name != "return" and wanted_context(hint))
-    return next(found, None)
+        return None, ANY_CONTEXT
+    for name, hint in hints.items():
+        wanted = wanted_context(hint)
+        if name != "return" and wanted is not None:
+            return name, wanted
+    return None, ANY_CONTEXT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
@@ -15,7 +15,7 @@ from agentapi.errors import InvalidTool
 from agentapi.faults import stop_if_asked
 from agentapi.providers.base import ToolSpec
 from agentapi.tools.base import BaseTool, as_text
-from agentapi.tools.context import ToolContext, context_parameter
+from agentapi.tools.context import ANY_CONTEXT, ToolContext, context_parameter
 from agentapi.tools.delegation import Delegation, as_delegation
 from agentapi.tools.items import gathered, unrolled
 from agentapi.tools.schema import json_schema, read_signature
@@ -48,8 +48,10 @@ class Tool(BaseTool, Generic[P, R]):
     ) -> None:
         self.function = function
         self._requires_approval = requires_approval
-        self._deciders_context = (
-            context_parameter(requires_approval) if callable(requires_approval) else None
+        self._deciders_context, wanted_by_decider = (
+            context_parameter(requires_approval)
+            if callable(requires_approval)
+            else (None, ANY_CONTEXT)
         )
         self.__name__: str = name or str(getattr(function, "__name__", ""))
         self.__doc__ = function.__doc__
@@ -62,7 +64,7 @@ class Tool(BaseTool, Generic[P, R]):
         signature = read_signature(function, self.__name__)
         self._model = signature.model
         self._context_parameter = signature.context_parameter
-        self._context_type = signature.context_type
+        self._context_types = (signature.context_type, wanted_by_decider)
         spec = ToolSpec(
             name=self.__name__,
             description=description if description is not None else signature.description,
@@ -90,9 +92,9 @@ class Tool(BaseTool, Generic[P, R]):
         return {name: getattr(model, name) for name in type(model).model_fields}
 
     @property
-    def context_type(self) -> Any:
-        """See `BaseTool.context_type`."""
-        return self._context_type
+    def context_types(self) -> Sequence[Any]:
+        """See `BaseTool.context_types`."""
+        return self._context_types
 
     async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """Whether a person must approve a call with these arguments.

@@ -18,7 +18,8 @@ GATEWAY_LABELS: Final = "agentapi:gateway"
 _NOTHING: Final[Any] = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Without slots: with them, `TurnContext[MyContext](...)` raises in Python 3.11.
+@dataclass(frozen=True, kw_only=True)
 class TurnContext(Generic[ContextT]):
     """The turn, as functions given as `system_prompt` or `tools` see it.
 

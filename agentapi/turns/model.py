@@ -9,7 +9,8 @@ from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
-from agentapi.conversation.messages import Attachment, Message, Usage
+from agentapi.conversation.finish import FinishReason
+from agentapi.conversation.messages import AssistantMessage, Attachment, Message, Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.client_tools import ClientTools, Segment
 from agentapi.turns.kinds import TurnKind
@@ -50,10 +51,23 @@ follows `FAILED` at a retry, and `FAILED` follows `QUEUED` when a deadline passe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnError:
-    """Why a turn failed: the error's stable `code` and its text."""
+    """Why a turn failed.
+
+    Attributes:
+        code: The error's stable name.
+        message: Its text.
+        status: HTTP status of the provider that refused; None when it was not asked, did not
+            answer, or is not at fault.
+    """
 
     code: str
     message: str
+    status: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as it is stored and sent; a status that is not known is left out."""
+        data: dict[str, Any] = {"code": self.code, "message": self.message}
+        return data if self.status is None else {**data, "status": self.status}
 
 
 class OnBusy(StrEnum):
@@ -204,6 +218,12 @@ class Turn(TurnSpec):
     started_at: float | None = None
     ended_at: float | None = None
 
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped, once completed; None before, and for turns without a reply."""
+        last = self.messages[-1] if self.messages else None
+        return last.finish_reason if isinstance(last, AssistantMessage) else None
+
     @classmethod
     def accepted(cls, spec: TurnSpec, *, deadline_at: float | None, now: float) -> Turn:
         """The turn at its acceptance.
@@ -229,7 +249,9 @@ class TurnResult(Generic[OutputT]):
         steps: Model responses and tool results.
         agent: Name of the agent that replied; another one than was asked after a handoff.
         output: The reply as the agent's `output_type`; plain JSON where the type is not known;
-            None for agents without one.
+            None for agents without one, and for a reply that is a refusal or was filtered.
+        finish_reason: Why the model stopped: `STOP` for a complete reply. See
+            `Agent(on_incomplete=...)`.
     """
 
     text: str
@@ -238,6 +260,7 @@ class TurnResult(Generic[OutputT]):
     steps: int
     agent: str = ""
     output: OutputT | None = None
+    finish_reason: FinishReason = FinishReason.STOP
 
 
 class EventType(StrEnum):
@@ -246,12 +269,13 @@ class EventType(StrEnum):
     STARTED = "started"
     """A worker claimed the turn [attempt, worker]."""
     DELTA = "delta"
-    """A piece of the reply's text [text]."""
+    """A piece of the reply's text [text, and whether it is a refusal]."""
     RESET = "reset"
     """Text streamed since the last step will be produced again [attempt]."""
     STEP = "step"
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
-    response the model, and whether it was rejected]."""
+    response the model, whether it was rejected, and the finish reason of one that was not complete.
+    A reply with the finish reason ``length`` goes on in the next step]."""
     CALL_DELTA = "call_delta"
     """A piece of the arguments of a client tool's call [index, tool, arguments]."""
     PARKED = "parked"
@@ -270,8 +294,11 @@ class EventType(StrEnum):
     UNKNOWN = "unknown"
     """A newer release wrote it; this one knows only its number. The turn continues [type]."""
     COMPLETED = "completed"
+    """The turn has a reply [steps, tokens; its finish reason unless that is ``stop``]."""
     FAILED = "failed"
+    """The turn ended without a reply [code, message]."""
     CANCELLED = "cancelled"
+    """Somebody cancelled the turn."""
 
     @property
     def ends(self) -> bool:

@@ -29,6 +29,8 @@ class ModelStep:
         held: Ids of calls that wait for approval.
         rejected: What the model is told when its reply was rejected and it is asked again; neither
             the reply nor this text enters the history.
+        continued: Whether the step before was cut off, and this message begins with its text. It
+            takes the place of that step's message.
         prompt: What the agent's prompt function returned for this turn. Only in the first recorded
             step of an agent whose `system_prompt` is a function.
         offered: Names of the tools and tool servers that the agent's tools function returned;
@@ -39,6 +41,7 @@ class ModelStep:
     usage: Usage = field(default_factory=Usage)
     held: tuple[str, ...] = ()
     rejected: str | None = None
+    continued: bool = False
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
     kind: Literal["model"] = field(default="model", init=False)
@@ -90,6 +93,8 @@ def step_to_json(step: Step) -> bytes:
         data["held"] = step.held
     if isinstance(step, ModelStep) and step.rejected is not None:
         data["rejected"] = step.rejected
+    if isinstance(step, ModelStep) and step.continued:
+        data["continued"] = True
     if isinstance(step, ModelStep) and step.prompt is not None:
         data["prompt"] = step.prompt
     if isinstance(step, ModelStep) and step.offered is not None:
@@ -121,12 +126,14 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             held = tuple(value.get("held", ()))
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
+            continued = bool(value.get("continued"))
             offered = value.get("offered")
             return ModelStep(
                 message=message,
                 usage=usage,
                 held=held,
                 rejected=rejected,
+                continued=continued,
                 prompt=some_text_in(value, "prompt"),
                 offered=None if offered is None else tuple(map(str, offered)),
             )

@@ -1,8 +1,7 @@
-"""`settings` and `doctor`: show the settings, and find what is wrong."""
+"""`settings`: show the settings."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import typer
@@ -10,25 +9,22 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from agentapi import Settings, load_settings
+from agentapi import Settings
+from agentapi.environment import variable
 from agentapi.errors import ConfigurationError
+from agentapi.providers.builtin import PROVIDER_KEYS
 from agentapi.settings import read_settings, without_password
 from orchestrator.cli.console import console
-from orchestrator.doctor import PROVIDER_KEYS, examine
-from orchestrator.findings import Level
-
-_STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(settings)
-    app.command()(doctor)
 
 
 def settings() -> None:
     """Print every setting with its value. Secrets are hidden."""
-    kind = _settings()
+    kind = settings_kind()
     values = read_settings(kind, {})
     table = Table("variable", "value", "meaning")
     for name, field in kind.model_fields.items():
@@ -36,12 +32,12 @@ def settings() -> None:
         shown = without_password(value) if name.endswith("_url") else _plain(value)
         table.add_row(f"AGENTAPI_{name.upper()}", Text(shown), field.description)
     for name in PROVIDER_KEYS:
-        shown = "set (hidden)" if os.environ.get(name) else "not set"
+        shown = "set (hidden)" if variable(name) else "not set"
         table.add_row(name, shown, "Key of a model provider.")
     console.print(table)
 
 
-def _settings() -> type[Settings]:
+def settings_kind() -> type[Settings]:
     """The gateway's settings include all others; without its extra there are only those."""
     try:
         from orchestrator.gateway.settings import GatewaySettings
@@ -56,16 +52,3 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return to_json(dict(value), exclude_none=True).decode()
     return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def doctor() -> None:
-    """Check Redis, the broker, workers, agents and keys, and say how to repair each fault."""
-    findings = examine(load_settings())
-    table = Table("", "check", "finding", "what to do")
-    for finding in findings:
-        style = _STYLE[finding.level]
-        table.add_row(
-            Text(finding.level, style=style), finding.check, Text(finding.what), finding.advice
-        )
-    console.print(table)
-    raise typer.Exit(1 if any(f.level is Level.FAIL for f in findings) else 0)

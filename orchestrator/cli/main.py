@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from agentapi.errors import AgentAPIError
-from orchestrator.cli import approvals, gateway, init, inspect, local, turns, worker
+from orchestrator.cli import approvals, doctor, gateway, init, inspect, local, turns, worker
 from orchestrator.cli.console import errors
 
 commands = typer.Typer(
@@ -23,6 +23,7 @@ local.register(commands)
 turns.register(commands)
 approvals.register(commands)
 inspect.register(commands)
+doctor.register(commands)
 gateway.register(commands)
 
 

@@ -10,7 +10,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agentapi import EventType, OnAbort, OnBusy, Turn, TurnResult, create_conversation_id
+from agentapi import (
+    EventType,
+    FinishReason,
+    OnAbort,
+    OnBusy,
+    Turn,
+    TurnResult,
+    create_conversation_id,
+)
 from agentapi.errors import TurnFailed
 from orchestrator.cli.console import console, errors
 from orchestrator.client import Orchestrator
@@ -112,10 +120,19 @@ def _say(orchestrator: Orchestrator, agent: str, conversation_id: str, said: str
                 console.print(event.data["text"], end="", markup=False, highlight=False)
             elif event.type is EventType.RESET and shown:
                 console.print("\n[dim](a worker was lost; the reply starts over)[/dim]")
-            elif event.type is EventType.STEP and event.data["kind"] == "model":
+            elif (
+                event.type is EventType.STEP
+                and event.data["kind"] == "model"
+                and (
+                    # Without tools it is a part of a reply, which goes on.
+                    event.data["tools"]
+                )
+            ):
                 console.print(f"[dim]({', '.join(event.data['tools'])})[/dim] ", end="")
         result = handle.result()
         console.print("" if shown else result.text, markup=False, highlight=False)
+        if result.finish_reason is not FinishReason.STOP:
+            console.print(f"[dim](the reply is not complete: {result.finish_reason})[/dim]")
     except KeyboardInterrupt:
         console.print(f"\n[dim]cancel: {handle.cancel()}[/dim]")
     except TurnFailed as error:

@@ -14,7 +14,8 @@ from kombu.exceptions import OperationalError
 from agentapi import Settings
 from agentapi.agents.accepted import AcceptedRequests, accepted_by
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import is_internal, load_agents, unknown_agent
+from agentapi.agents.names import is_internal, unknown_agent
+from agentapi.agents.registry import load_agents
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.gateway.http.errors import UnsupportedParameter

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
 
 from orchestrator.gateway.http.errors import InvalidRequest, NotAuthenticated
+from orchestrator.gateway.ids import turn_id_from
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.view import TenantView
 
@@ -58,4 +60,9 @@ def idempotency_key(
 
 
 View = Annotated[TenantView, Depends(tenant_view)]
+TurnId = Annotated[
+    str,
+    AfterValidator(turn_id_from),
+    Path(description="The turn's id, or that of its response or chat completion."),
+]
 Key = Annotated[str | None, Depends(idempotency_key)]

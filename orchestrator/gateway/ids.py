@@ -61,12 +61,6 @@ def part_of(response: str) -> int:
     return int(match[3] or 0) if match is not None else 0
 
 
-def turn_id_in(text: str) -> str:
-    """A turn's id, given as such or as the id of a response."""
-    match = _RESPONSE.fullmatch(text)
-    return text if match is None else f"{match[1]}-{match[2]}"
-
-
 def function_call_id(turn_id: str, response: int, place: int) -> str:
     """What a client calls one of a turn's calls of its functions.
 
@@ -97,6 +91,12 @@ def output_item_id(call_id: str) -> str:
 def approval_id(turn_id: str, call_id: str) -> str:
     """The id of the request to approve a turn's call."""
     return f"mcpr_{turn_key(turn_id)}_{hashlib.sha256(call_id.encode()).hexdigest()[:12]}"
+
+
+def turn_id_from(text: str) -> str:
+    """A turn's id, also where it is given as the id of a response or of a chat completion."""
+    match = _RESPONSE.fullmatch(text) or _CHAT.fullmatch(text)
+    return f"{match[1]}-{match[2]}" if match else text
 
 
 def turn_id_of_chat(completion: str) -> str:

@@ -15,6 +15,7 @@ import uvicorn
 from agentapi.errors import ConfigurationError
 from agentapi.logs import line
 from agentapi.redis.aio import connect
+from agentapi.settings import warn_of_unknown_variables
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.http.authentication import Authenticator
 from orchestrator.gateway.http.connection_limits import ConnectionLimits, GuardedConfig
@@ -63,6 +64,7 @@ def serve(settings: GatewaySettings) -> None:
             connect although there are no keys.
         StoreUnavailable: Redis is out of reach, so whether there are keys is not known.
     """
+    warn_of_unknown_variables(type(settings), log)
     if not settings.is_loopback and not settings.gateway_require_keys:
         # Before the port is open: not one request may pass in between.
         asyncio.run(_refuse_without_keys(settings))

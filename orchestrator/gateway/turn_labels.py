@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from agentapi.decoding.records import reading, record_of
@@ -36,6 +36,8 @@ class Labels:
         streamed: For a request that continues a turn: whether the part before was streamed.
         stream: For a request that continues a turn: whether it is.
         at: For a request that continues a turn: when it came, in seconds since 1970.
+        before: For a request that continues a turn: what counted until then and is different now,
+            as JSON (`client_tools`, `options`).
     """
 
     background: bool = False
@@ -51,6 +53,7 @@ class Labels:
     streamed: bool = False
     stream: bool = False
     at: int = 0
+    before: Mapping[str, str] = field(default_factory=dict)
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from agentapi.turns import (
 )
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
-from orchestrator.gateway.ids import turn_id_in
+from orchestrator.gateway.ids import turn_id_from
 from orchestrator.gateway.tenants.names import public_id
 from orchestrator.gateway.view_conversations import TenantConversations
 
@@ -47,7 +47,7 @@ class TenantView(TenantConversations):
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        asked = turn_id_in(turn_id)
+        asked = turn_id_from(turn_id)
         try:
             turn = await self.gateway.call(lambda o: o.store.turn(asked))
         # One answer for all cases: another one would tell which ids other tenants have.

@@ -105,6 +105,13 @@ shop = Agent(name="shop", provider="offline", tools=[who], context_type=Shopper)
 keyless = Agent(name="keyless", provider="openai")
 
 
+terse = Agent(name="terse", provider="slow", options={"max_tokens": 4})
+thorough = Agent(
+    name="thorough", provider="slow", options={"max_tokens": 4}, on_incomplete="continue"
+)
+whole = Agent(name="whole", provider="slow", options={"max_tokens": 4}, on_incomplete="fail")
+
+
 class FaultyProvider(OfflineProvider):
     """Has a fault of its own, whose text quotes what was said."""
 

@@ -51,9 +51,8 @@ def journal(stack: Stack, handle: TurnHandle) -> list[Any]:
     return [orjson.loads(step) for step in found]
 
 
-@pytest.mark.parametrize("machine", [False, True])
 def test_a_takeover_runs_with_the_same_prompt_and_tools(
-    stack: Stack, orchestrator: Orchestrator, machine: bool
+    stack: Stack, orchestrator: Orchestrator
 ) -> None:
     turn = orchestrator.enqueue("sales", '/wait {"seconds": 1}', context=ANN)
     until(lambda: turn.info().steps == 1)
@@ -61,7 +60,7 @@ def test_a_takeover_runs_with_the_same_prompt_and_tools(
     assert first["offered"] == ["wait", "sign", "ask"]
     victim = worker_of(stack, turn.info().worker)
     assert first["prompt"].startswith(f"Ann 1 {victim.pid} ")
-    kill(stack, victim, machine=machine)
+    kill(stack, victim)
     # The second worker's functions would return another prompt, and a tool more.
     result = turn.result(timeout=60)
     assert turn.info().attempt == 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from agentapi.conversation.messages import AssistantMessage, UserMessage
+from agentapi.conversation.messages import AssistantMessage, Message, UserMessage
 from agentapi.errors import TurnNotFound
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import Accepted, Ending
@@ -46,7 +46,7 @@ def test_its_reply_can_be_read_and_is_in_no_history(bench: Bench) -> None:
 
 def test_what_an_aborted_turn_would_keep(bench: Bench) -> None:
     turn_id = bench.enqueue(options=UNSTORED, on_abort=OnAbort.KEEP)
-    messages = [UserMessage(content="hi"), AssistantMessage(content="half")]
+    messages: list[Message] = [UserMessage(content="hi"), AssistantMessage(content="half")]
     error = TurnError(code="x", message="y")
     bench.store.commit(
         bench.claim(turn_id).lease,

@@ -11,7 +11,7 @@ from tests.documents.recipe import apply, copy_of_the_repository, run
 
 PAGE = "docs/extending.md"
 RECIPES = {
-    "A built-in provider": ("agentapi", "orchestrator/doctor.py"),
+    "A built-in provider": ("agentapi",),
     "A Lua transition": ("agentapi", "orchestrator"),
     "A command": ("orchestrator",),
     "A setting": ("agentapi", "tools"),

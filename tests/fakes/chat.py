@@ -62,11 +62,11 @@ def usage_chunk() -> str:
     )
 
 
-def streamed(*pieces: str) -> Behaviour:
+def streamed(*pieces: str, finish: str = "stop") -> Behaviour:
     return sse(
         chunk({"role": "assistant", "content": ""}),
         *(chunk({"content": piece}) for piece in pieces),
-        chunk({}, "stop"),
+        chunk({}, finish),
         usage_chunk(),
         "[DONE]",
     )

@@ -20,12 +20,22 @@ class WireServer:
 
     url: str = ""
     script: deque[Behaviour] = field(default_factory=deque)
+    looks: deque[Behaviour] = field(default_factory=deque)
+    looked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
     def will(self, *behaviours: Behaviour) -> None:
         self.script.extend(behaviours)
+
+    def will_list(self, *behaviours: Behaviour) -> None:
+        """What it answers to GET, by which providers are checked; 404 when nothing is left."""
+        self.looks.extend(behaviours)
+
+    async def look(self, request: web.Request) -> web.StreamResponse:
+        self.looked.append((request.path_qs, dict(request.headers)))
+        return await (self.looks.popleft() if self.looks else status(404, {}))(request, {})
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -40,6 +50,7 @@ async def serving() -> AsyncIterator[WireServer]:
     server = WireServer()
     app = web.Application()
     app.router.add_post("/{path:.*}", server.answer)
+    app.router.add_get("/{path:.*}", server.look, allow_head=False)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -18,7 +18,16 @@ from tests.fuzz.odd_server import odd_server
 from tests.fuzz.rig import INNOCENT, Rig
 from tests.fuzz.served import reading, serving
 from tests.fuzz.target import Target
-from tests.fuzz.targets import chat, clients, gemini, mcp, producers, records, tools
+from tests.fuzz.targets import (
+    chat,
+    clients,
+    functions,
+    gemini,
+    mcp,
+    producers,
+    records,
+    tools,
+)
 from tests.fuzz.targets.providers import Models
 from workers.turns import unreadable
 
@@ -72,6 +81,7 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
         _register("gemini", lambda: gemini.GeminiTarget.client(gemini_server.url))
         register_provider("odd-calls", tools.OddCalls)
         agents = [INNOCENT_AGENT, *chat.agents(), *gemini.agents(), *tools.agents()]
+        agents += functions.agents()
         fresh = mcp.FreshServer(mcp_url)
         agents += [*mcp.agents(mcp_url, fresh), *records.agents(), *producers.agents()]
         served = stack.enter_context(serving(folder))
@@ -86,6 +96,7 @@ def bench(redis_url: str, folder: Path) -> Iterator[Bench]:
             chat.ChatTarget(rig, models["chat"]),
             gemini.GeminiTarget(rig, models["gemini"]),
             tools.ToolTarget(rig),
+            functions.FunctionTarget(rig),
             mcp.McpTarget(rig, mcp_server, fresh),
             records.RecordTarget(rig, reader),
             producers.ProducerTarget(rig),

@@ -11,7 +11,7 @@ from orchestrator.stack import start_valkey
 from tests.fuzz.bench import Bench, bench
 from tests.fuzz.rounds import run_round
 
-NAMES = ("chat", "gemini", "tools", "mcp", "records", "producers", "clients")
+NAMES = ("chat", "gemini", "tools", "functions", "mcp", "records", "producers", "clients")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from agentapi import Agent, RequestPolicy, register_provider
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
-from tests.acceptance.agents import echo
+from tests.acceptance.agents import count_up, echo
 
 
 class MirrorProvider(OfflineProvider):
@@ -42,7 +42,9 @@ class Weather(BaseModel):
     degrees: int
 
 
-open_agent = Agent(name="open", provider="mirror", system_prompt="You sell shoes.", tools=[echo])
+open_agent = Agent(
+    name="open", provider="mirror", system_prompt="You sell shoes.", tools=[echo, count_up]
+)
 replaced = Agent(
     name="replaced",
     provider="mirror",

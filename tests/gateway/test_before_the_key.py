@@ -17,7 +17,10 @@ from orchestrator.gateway.tenants.keys import KEYS
 from orchestrator.stack import Stack
 from tests.gateway.conftest import make_key
 
-ROUTES = ("/healthz", "/readyz", "/openapi.json", "/v1/models", "/v1/responses", "/nowhere")
+ROUTES = (
+    *("/", "/healthz", "/readyz", "/openapi.json"),
+    *("/v1/models", "/v1/responses", "/v1/completions", "/nowhere"),
+)
 
 UPGRADE = {
     "connection": "Upgrade",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import openai
 
 from tests.gateway.conftest import Served
 
@@ -244,3 +245,19 @@ def test_health(http: httpx2.Client) -> None:
     }
     assert {"agentapi-follower", "gateway-audit"} <= {b["name"] for b in background}
     assert all(work["running"] and work["failures"] == 0 for work in background)
+
+
+def test_a_turn_goes_by_the_ids_of_openais_api_too(
+    http: httpx2.Client, client: openai.OpenAI
+) -> None:
+    made = client.responses.create(model="tools", input="hi")
+    chat = client.chat.completions.create(
+        model="tools", messages=[{"role": "user", "content": "hi"}]
+    )
+    for given in (made.id, chat.id):
+        turn = http.get(f"/turns/{given}").json()
+        assert turn == http.get(f"/turns/{turn['turn_id']}").json()
+        assert turn["text"] == "You said: hi"
+        assert http.get(f"/turns/{given}/calls").json()["calls"] == []
+        assert http.get(f"/turns/{given}/events").status_code == 200
+    assert http.get("/turns/resp_none").status_code == 404

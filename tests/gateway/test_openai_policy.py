@@ -331,3 +331,17 @@ def test_stored_chat_completions(served: Served) -> None:
     with served.openai(served.evil, _strict_response_validation=False) as loose:
         said = loose.chat.completions.messages.list(ids[1], limit=2)
         assert [message.content for message in said] == ["first", "second", "number 1"]
+
+
+def test_streams_name_what_is_ignored(client: openai.OpenAI) -> None:
+    raw = client.responses.with_raw_response.create(
+        model="deaf", input="hi", stream=True, instructions="x"
+    )
+    assert raw.headers[IGNORED] == "instructions"
+    assert list(raw.parse())[-1].type == "response.completed"
+    chunks = client.chat.completions.with_raw_response.create(
+        model="deaf", messages=[USER], stream=True, temperature=0.1
+    )
+    assert chunks.headers[IGNORED] == "temperature"
+    assert chunks.headers["x-response-id"].startswith("resp_")
+    assert [chunk.choices[0].finish_reason for chunk in chunks.parse()][-1] == "stop"

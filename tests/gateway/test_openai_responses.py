@@ -163,9 +163,17 @@ def test_previous_response_id_continues_and_forks(client: openai.OpenAI) -> None
 
 
 def test_a_response_that_failed(client: openai.OpenAI) -> None:
-    made = client.responses.create(model="keyless", input="hi")
+    with pytest.raises(openai.InternalServerError, match="OPENAI_API_KEY is not set") as failed:
+        client.responses.create(model="keyless", input="hi")
+    assert failed.value.code == "provider_misconfigured"
+    assert failed.value.response.headers["x-should-retry"] == "false"
+    made = client.responses.create(model="keyless", input="hi", background=True)
+    with client.responses.stream(response_id=made.id) as stream:
+        stream.until_done()
+    made = client.responses.retrieve(made.id)
     assert made.status == "failed"
     assert made.error is not None
+    assert made.error.code == "server_error"
     assert "OPENAI_API_KEY is not set" in made.error.message
     events = list(client.responses.create(model="keyless", input="hi", stream=True))
     assert events[-1].type == "response.failed"

@@ -300,9 +300,9 @@ async def test_a_server_that_falls_silent(server: WireServer) -> None:
     provider = GeminiProvider(api_key=KEY, base_url=server.url, timeout=0.3)
     first = json.dumps(gemini.body({"text": "hel"}, finish=None))
     server.will(silent(), silent(f"data: {first}\r\n\r\n"))
-    with pytest.raises(ProviderUnavailable, match="did not answer in time"):
+    with pytest.raises(ProviderUnavailable, match=r"did not answer within 0\.3 s"):
         await provider.complete(REQUEST)
-    with pytest.raises(ProviderUnavailable, match="did not answer in time"):
+    with pytest.raises(ProviderUnavailable, match=r"did not answer within 0\.3 s"):
         await collect(provider)
     await provider.aclose()
 
@@ -325,3 +325,27 @@ async def test_values_that_the_sdk_does_not_know_are_not_shown(
     assert response.message.content == "hello"
     # Gemini takes no empty part back.
     assert response.message.provider_data == {"gemini": {"parts": [{"text": "hello"}]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        ("STOP", FinishReason.STOP),
+        ("MAX_TOKENS", FinishReason.LENGTH),
+        ("SAFETY", FinishReason.CONTENT_FILTER),
+        ("MODEL_ARMOR", FinishReason.CONTENT_FILTER),
+    ],
+)
+async def test_why_the_model_stopped(
+    server: WireServer, provider: GeminiProvider, given: str, finish: FinishReason
+) -> None:
+    server.will(
+        gemini.reply({"text": "hel"}, finish=given),
+        gemini.streamed(gemini.body({"text": "hel"}, finish=given)),
+        gemini.reply(gemini.call("look", {}), finish=given),
+    )
+    assert (await provider.complete(REQUEST)).finish is finish
+    pieces, response = await collect(provider)
+    assert (pieces, response.finish) == (["hel"], finish)
+    calling = (await provider.complete(REQUEST)).finish
+    assert calling is (FinishReason.TOOL_CALLS if finish is FinishReason.STOP else finish)

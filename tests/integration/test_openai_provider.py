@@ -193,7 +193,7 @@ async def test_no_answer(server: WireServer, provider: OpenAIProvider) -> None:
         await provider.complete(REQUEST)
 
 
-async def test_refusal_is_text_that_was_filtered(
+async def test_refusal_is_text_with_its_reason(
     server: WireServer, provider: OpenAIProvider
 ) -> None:
     server.will(
@@ -201,7 +201,7 @@ async def test_refusal_is_text_that_was_filtered(
     )
     _, response = await collect(provider)
     assert response.message.content == "No."
-    assert response.finish is FinishReason.FILTERED
+    assert response.finish is FinishReason.REFUSAL
 
 
 async def test_history_of_another_provider(server: WireServer, provider: OpenAIProvider) -> None:
@@ -341,3 +341,70 @@ async def test_an_error_whose_code_is_not_text(
     server.will(status(400, {"error": {"message": ["no"], "code": {"a": []}}}))
     with pytest.raises(ProviderRejected):
         await provider.complete(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        ("stop", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        # Wrong, but seen on the wire: there are no calls.
+        ("tool_calls", FinishReason.STOP),
+    ],
+)
+async def test_why_the_model_stopped(
+    server: WireServer, provider: OpenAIProvider, given: str, finish: FinishReason
+) -> None:
+    server.will(
+        chat.reply("hel", finish=given),
+        sse(chat.chunk({"content": "hel"}), chat.chunk({}, given), chat.usage_chunk(), "[DONE]"),
+    )
+    assert (await provider.complete(REQUEST)).finish is finish
+    pieces, response = await collect(provider)
+    assert (pieces, response.message.content, response.finish) == (["hel"], "hel", finish)
+
+
+async def test_an_answer_that_ends_with_an_error_is_asked_for_again(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    """OpenRouter's finish reason when the provider behind it breaks off."""
+    server.will(
+        chat.reply("hel", finish="error"),
+        sse(chat.chunk({"content": "hel"}), chat.chunk({}, "error"), "[DONE]"),
+    )
+    with pytest.raises(ProviderUnavailable, match="ended its answer with an error"):
+        await provider.complete(REQUEST)
+    with pytest.raises(ProviderUnavailable, match="ended its answer with an error"):
+        await collect(provider)
+
+
+async def test_calls_of_an_answer_that_was_cut_off(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    """Arguments that are missing must not be taken for no arguments."""
+    look = {"index": 0, "id": "1", "function": {"name": "look", "arguments": "{}"}}
+    lost = {"index": 1, "id": "2", "function": {"name": "look", "arguments": ""}}
+    plain = [chat.call("1", "look", ""), chat.call("2", "look", "")]
+    server.will(
+        chat.reply(None, *plain, finish="length"),
+        sse(chat.chunk({"tool_calls": [look, lost]}), chat.chunk({}, "length"), "[DONE]"),
+        chat.reply(None, chat.call("1", "look", '{"a": 1'), finish="length"),
+        chat.reply(None, chat.call("1", "look", "")),
+    )
+    whole, (_, streamed) = await provider.complete(REQUEST), await collect(provider)
+    for response in (whole, streamed):
+        assert response.finish is FinishReason.LENGTH
+        assert [call.malformed for call in response.message.tool_calls] == [None, ""]
+    [call] = (await provider.complete(REQUEST)).message.tool_calls
+    assert call.malformed == '{"a": 1'
+    [call] = (await provider.complete(REQUEST)).message.tool_calls
+    assert call.malformed is None
+
+
+async def test_a_refusal_is_marked_as_it_arrives(
+    server: WireServer, provider: OpenAIProvider
+) -> None:
+    server.will(sse(chat.chunk({"refusal": "No."}), chat.chunk({}, "stop"), "[DONE]"))
+    parts = [part async for part in provider.stream(REQUEST)]
+    assert parts[0] == TextDelta(text="No.", refusal=True)

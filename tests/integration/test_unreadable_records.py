@@ -18,12 +18,13 @@ from agentapi.redis.keys import (
     due_key,
     turn_keys,
 )
+from agentapi.settings import Settings
 from agentapi.stores import Claim, Ending, Errand, ErrandKind, Refusal, Unreadable
 from agentapi.turns import HeldCalls, Question
 from orchestrator.stack.processes import free_port
 from tests.conformance.stores import Bench, C, model_step, on_redis
 from tests.integration.fleet import Fleet
-from workers.app import refuse_newer_fleet
+from workers.refusals import refuse_other_fleet
 from workers.turns import unreadable
 
 NEWER = b'{"v":2,"role":"user","parts":["secret"]}'
@@ -149,12 +150,12 @@ def test_the_protocol_of_the_fleet(bench: Bench, client: redis.Redis) -> None:
     with pytest.raises(ConfigurationError, match=r"version '2'.*knows version 1: upgrade"):
         bench.store.check_protocol()
     with pytest.raises(SystemExit, match="worker cannot start: this Redis is used with version"):
-        refuse_newer_fleet(bench.store)
+        refuse_other_fleet(Settings(), bench.store)
 
 
 def test_a_worker_starts_without_redis() -> None:
     bench = on_redis(f"redis://127.0.0.1:{free_port()}/0", redis_timeout=1)
-    refuse_newer_fleet(bench.store)
+    refuse_other_fleet(Settings(), bench.store)
     bench.store.close()
 
 
@@ -189,7 +190,7 @@ def test_a_worker_ends_a_turn_at_once_that_no_release_can_read(
 
 
 @pytest.mark.parametrize(
-    "field", ["steps", "tokens", "cost", "calibration", "covered", "generation"]
+    "field", ["steps", "tokens", "cost", "calibration", "contexts", "covered", "generation"]
 )
 def test_a_conversation_whose_meta_hash_is_not_ours(
     bench: Bench, client: redis.Redis, field: str

@@ -290,6 +290,8 @@ def _the_sweep(bench: Bench) -> None:
         store.elect("two", ttl=60, swept=swept)
     store.resign("two")
     store.resign("one")
+    for queues in (8, 8, 16):
+        assert store.agree(queues) == 8
     bench.enqueue("swept")
     assert store.hasten() >= 1
     gone = bench.enqueue("gone")

@@ -186,7 +186,7 @@ class Journal:
             self.world.recorded.append((self.world.shown[-1].agent, step))
         self.life.point()
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:

@@ -14,6 +14,7 @@ from agentapi.conversation.compaction import (
     CompactionTask,
     Summary,
     conversation_beside,
+    is_crowded,
     transcript,
     whole_turns,
     with_summary,
@@ -25,7 +26,7 @@ from agentapi.conversation.messages import (
     ToolMessage,
     UserMessage,
 )
-from agentapi.errors import InvalidAgent, InvalidMessage
+from agentapi.errors import ContextTooLong, InvalidAgent, InvalidMessage
 from agentapi.testing import ScriptedProvider, says
 from orchestrator import Orchestrator
 from orchestrator.turn_request import InternalAgent
@@ -141,7 +142,7 @@ def test_messages_that_are_no_task(message: str) -> None:
 def test_nobody_enqueues_turns_of_the_runtime(
     script: Script, eager_orchestrator: Eager, agent: str
 ) -> None:
-    script(says("a"))
+    script()
     orchestrator = eager_orchestrator([talker()])
     task = CompactionTask(conversation_id="victim", agent="talker", generation=0)
     with pytest.raises(InternalAgent, match="cannot be enqueued by name"):
@@ -158,3 +159,95 @@ def test_nobody_enqueues_turns_of_the_runtime(
             load_agents([module.__name__])
     finally:
         del sys.modules[module.__name__]
+
+
+TEXT = "x" * 392
+"""100 estimated tokens as a message."""
+
+
+def test_a_window_in_tokens_is_summarised_before_it_overflows(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    """The model sees each message or its summary, though `keep` and `after` would fit no window."""
+    agent = Agent(
+        name="a",
+        provider="openai",
+        window=Window(tokens=1000),
+        compact=Compaction(keep=20, after=20),
+    )
+    # Three turns of 200 tokens stay below three quarters of the window; the fourth does not.
+    replies = [says(TEXT, input_tokens=0) for _ in range(6)]
+    model = script(*replies[:4], says("so far"), *replies[4:])
+    orchestrator = eager_orchestrator([agent])
+    for _ in range(4):
+        orchestrator.enqueue("a", TEXT, conversation_id="c").result()
+    # Half of the window is kept, five messages, and the turn that these begin in.
+    assert orchestrator.store.summary("c") == Summary(text="so far", covered=2, total=8)
+    orchestrator.enqueue("a", TEXT, conversation_id="c").result()
+    assert "so far" in model.requests[5].system_prompt
+    assert len(model.requests[5].messages) == 6 + 1
+
+
+def test_a_window_smaller_than_what_is_kept_has_no_gap(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    agent = Agent(name="a", provider="openai", window=4, compact=Compaction(keep=20, after=20))
+    model = script(*[says("a")] * 3, says("so far"), says("b"))
+    orchestrator = eager_orchestrator([agent])
+    for _ in range(3):
+        orchestrator.enqueue("a", "hi", conversation_id="c").result()
+    assert orchestrator.store.summary("c") == Summary(text="so far", covered=4, total=6)
+    orchestrator.enqueue("a", "hi", conversation_id="c").result()
+    assert "so far" in model.requests[-1].system_prompt
+    assert len(model.requests[-1].messages) == 2 + 1
+
+
+def test_a_model_reads_in_pieces_what_it_cannot_read_at_once(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    agent = Agent(name="a", provider="openai", compact=Compaction(keep=2, after=6))
+    long = ContextTooLong("too long", provider="openai", status=400)
+    # Eight messages are too long, then four, then two; two more come after the first two.
+    model = script(
+        *[says("reply")] * 5,
+        *[long, long, says("one"), says("two"), says("three"), says("four")],
+    )
+    orchestrator = eager_orchestrator([agent])
+    for number in range(5):
+        orchestrator.enqueue("a", f"message {number}", conversation_id="c").result()
+    assert orchestrator.store.summary("c") == Summary(text="four", covered=8, total=10)
+    asked = [request.messages[0].content for request in model.requests[5:]]
+    assert [text.count("user: message") for text in asked] == [4, 2, 1, 1, 1, 1]
+
+
+def test_a_turn_too_long_for_the_model_is_summarised_by_its_beginning(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    agent = Agent(name="a", provider="openai", compact=Compaction(keep=1, after=1))
+    long = ContextTooLong("too long", provider="openai", status=400)
+    model = script(says("r"), says("r"), long, long, long, says("short"))
+    orchestrator = eager_orchestrator([agent])
+    for _ in range(2):
+        orchestrator.enqueue("a", "y" * 5000, conversation_id="c").result()
+    assert orchestrator.store.summary("c").text == "short"
+    sizes = [len(request.messages[0].content) for request in model.requests[2:]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 1500
+
+
+def test_how_much_stays_out_of_a_summary() -> None:
+    messages: list[Message] = [UserMessage(content=TEXT)] * 10
+    compaction = Compaction(keep=6, after=2)
+    assert compaction.newest(Window(), messages, 1.0) == 6
+    assert compaction.newest(Window(messages=50), messages, 1.0) == 6
+    assert compaction.newest(Window(messages=4), messages, 1.0) == 2
+    assert compaction.newest(Window(tokens=1000), messages, 1.0) == 5
+    assert compaction.newest(Window(tokens=1000), messages, 2.5) == 2
+    assert compaction.newest(Window(tokens=10), messages, 1.0) == 1
+    assert compaction.newest(Window(messages=0), [], 1.0) == 1
+    assert not is_crowded(Window(), messages, 4.0)
+    assert not is_crowded(Window(tokens=1400), messages, 1.0)
+    assert is_crowded(Window(tokens=1300), messages, 1.0)
+    assert is_crowded(Window(messages=9), messages, 1.0)
+    old = b'{"v":1,"conversation":"c","agent":"a","generation":0}'
+    assert CompactionTask.of_turn(conversation_beside("c"), old.decode()).keep is None

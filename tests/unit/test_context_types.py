@@ -179,6 +179,26 @@ def _nested(depth: int) -> dict[str, Any]:
     return value
 
 
+class Twisted(BaseModel):
+    """Is changed after it was checked."""
+
+    number: int = 1
+
+
+def twisted() -> Twisted:
+    value = Twisted()
+    value.number = "private words"  # type: ignore[assignment]
+    return value
+
+
+def test_a_value_that_was_changed_is_checked_again() -> None:
+    with pytest.raises(InvalidContext, match="number: Input should be a valid integer") as caught:
+        ContextType(Twisted, "a").store(twisted())
+    assert "private words" not in str(caught.value)
+    # Without the type, the worker finds it.
+    assert stored_context(twisted(), None) == {"number": "private words"}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -197,7 +217,7 @@ def _nested(depth: int) -> dict[str, Any]:
     ],
 )
 def test_what_json_cannot_express_is_refused(value: object) -> None:
-    with pytest.raises(InvalidContext, match=r"context .*expected"):
+    with pytest.raises(InvalidContext, match=r"the context.* expected"):
         stored_context(value, None)
 
 
@@ -247,6 +267,11 @@ class Prompt:
 )
 def test_prompts_that_are_accepted(prompt: str | PromptFunction[Shopper]) -> None:
     Agent(name="a", system_prompt=prompt, context_type=Shopper)
+
+
+def for_anybody_else(what: str) -> str:
+    """A tool; its only parameter does not make it a function of the turn."""
+    return what
 
 
 def two(turn: TurnContext[Shopper], more: int) -> str:
@@ -314,10 +339,22 @@ def test_the_type_must_be_declared() -> None:
     Agent(name="a", system_prompt=for_anybody)
 
 
-def test_a_tools_function_is_checked_as_well() -> None:
-    wrong: Any = two
-    with pytest.raises(InvalidAgent, match="tools=two has the parameters"):
-        Agent(name="a", tools=wrong, context_type=Shopper)
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        (two, "tools=two has the parameters"),
+        (nothing, "declared to return None"),
+        (of_order, "wants a context of type Order"),
+        (None, "tools is None: expected a list of tools, or a function"),
+        (7, "tools is 7"),
+        ("look", "tools is 'look'"),
+        (Prompt, "tools is <class"),
+        (tool(for_anybody_else), "tools is Tool"),
+    ],
+)
+def test_a_tools_function_is_checked_as_well(tools: Any, why: str) -> None:
+    with pytest.raises(InvalidAgent, match=f"agent 'a': .*{why}"):
+        Agent(name="a", tools=tools, context_type=Shopper)
 
 
 @tool
@@ -348,6 +385,22 @@ def test_tools_must_want_the_type_that_the_agent_declares() -> None:
             Agent(name="a", tools=[of_shopper], context_type=other)
     assert of_shopper.spec.parameters["properties"] == {}
     assert list(of_anybody.spec.parameters["properties"]) == ["what"]
+
+
+def decides(context: ToolContext[Order]) -> bool:
+    return context.context.number > 1
+
+
+@tool(requires_approval=decides)
+def decided(context: ToolContext, what: str) -> str:
+    """Look."""
+    return what
+
+
+def test_so_must_functions_that_decide_about_approvals() -> None:
+    Agent(name="a", tools=[decided], context_type=Order)
+    with pytest.raises(InvalidAgent, match="tool 'decided' wants a context of type Order"):
+        Agent(name="a", tools=[decided], context_type=Shopper)
 
 
 def test_an_agent_asked_must_be_able_to_get_its_context() -> None:

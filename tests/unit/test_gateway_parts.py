@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from agentapi import InvalidContext
 from agentapi.conversation.user_input import File, Image
 from agentapi.turns import Turn, TurnStatus
+from orchestrator.gateway.agent_directory import AgentDirectory
 from orchestrator.gateway.http.errors import InvalidRequest, RateLimited
 from orchestrator.gateway.openai.attachments import check_addresses
 from orchestrator.gateway.openai.public_urls import is_public
+from orchestrator.gateway.settings import load_gateway_settings
 from orchestrator.gateway.tenants.concurrency import RequestSlot, TenantConcurrency
 from orchestrator.gateway.tenants.stream_slots import StreamSlots
 from orchestrator.gateway.turn_labels import RESERVED, Labels, labelled, labels_of, metadata_of
+from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
+from orchestrator.gateway.view import TenantView
+
+
+async def test_a_gateway_that_knows_the_agents_checks_contexts_before_it_counts() -> None:
+    class Counted(Exception):
+        pass
+
+    async def admit(tenant: str, admission: object) -> bool:
+        raise Counted
+
+    settings = load_gateway_settings(agents=("tests.acceptance.agents",))
+    gateway = SimpleNamespace(
+        settings=settings,
+        agents=AgentDirectory(settings, SimpleNamespace()),  # type: ignore[arg-type]
+        ledger=SimpleNamespace(admit=admit),
+    )
+    view = TenantView(gateway, "acme")  # type: ignore[arg-type]
+
+    async def send(context: dict[str, Any]) -> None:
+        message = NewMessage(agent="shop", text="hi", idempotency_key="k", context=context)
+        await accept(view, message, Existing(conversation_id="c"))
+
+    with pytest.raises(InvalidContext, match="age: Input should be a valid integer"):
+        await send({"age": "old"})
+    with pytest.raises(Counted):
+        await send({"age": 7})
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
+from agentapi import FinishReason
 from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from agentapi.decoding.records import record_of
+from agentapi.errors import TurnFailed
 from agentapi.turns import Event, EventType, Turn, TurnError, TurnStatus
+from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.openai.chat_stream import ChatStream
+from orchestrator.gateway.openai.objects import chat_object, response_object
 from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.response_stream import ResponseStream
+from orchestrator.results import raise_if_failed
 
 TURN_ID = "007-" + "a" * 32
 CALL = ToolCall(id="call_1", name="look", arguments={"what": "it"})
@@ -194,3 +200,167 @@ def test_a_chat_never_repeats_and_never_contradicts(
     events: Sequence[tuple[EventType, dict[str, Any]]], text: str, broken: bool
 ) -> None:
     assert chat(events, PLAIN) == (text, broken)
+
+
+CUT = replace(
+    PLAIN,
+    messages=(
+        PLAIN.messages[0],
+        AssistantMessage(content="it is th", finish_reason=FinishReason.LENGTH),
+    ),
+    text="it is th",
+)
+NO = replace(
+    PLAIN,
+    messages=(
+        PLAIN.messages[0],
+        AssistantMessage(content="I will not.", finish_reason=FinishReason.REFUSAL),
+    ),
+    text="I will not.",
+)
+PART = (
+    EventType.STEP,
+    {"index": 0, "kind": "model", "tools": [], "calls": [], "finish_reason": "length"},
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [(FinishReason.LENGTH, "max_output_tokens"), (FinishReason.CONTENT_FILTER, "content_filter")],
+)
+def test_a_reply_that_is_not_complete(stream: bool, reason: FinishReason, told: str) -> None:
+    reply = AssistantMessage(content="it is th", finish_reason=reason, turn_id=TURN_ID)
+    ended = replace(CUT, stream=stream, messages=(CUT.messages[0], reply))
+    begun = replace(QUEUED, stream=stream)
+    seen = respond([STARTED, *([delta("it is ")] if stream else [])], ended, begun=begun)
+    final = seen[-1]["response"]
+    assert (kinds(seen)[-1], final["status"]) == ("incomplete", "incomplete")
+    assert (final["incomplete_details"], final["completed_at"]) == ({"reason": told}, None)
+    [done] = [e["item"] for e in seen if e["type"] == "response.output_item.done"]
+    assert done["status"] == "incomplete"
+    assert [done] == final["output"]
+    assert chat_object(whole(ended))["choices"][0]["finish_reason"] == reason.value
+    assert chat_finish([delta("it is ")], ended) == reason.value
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [delta("it is "), PART, delta("there")],
+        [delta("it is "), PART],
+        # A worker is lost in the second part: the first was recorded and does not come again.
+        [delta("it is "), PART, delta("th"), RESET, delta("the"), delta("re")],
+        [delta("it is "), PART, delta("th"), RESET, RESET, delta("there")],
+        [delta("it is "), PART, delta("th"), RESET],
+        # And one in the first part, before anything was recorded.
+        [delta("it"), RESET, delta("it is "), PART, delta("the"), PART, delta("re")],
+    ],
+)
+def test_a_reply_that_was_continued_is_one_text(
+    events: list[tuple[EventType, dict[str, Any]]],
+) -> None:
+    seen = respond([STARTED, *events], PLAIN)
+    assert texts(seen)[-1] == "it is there"
+    done = [e["item"] for e in seen if e["type"] == "response.output_item.done"]
+    assert [item["status"] for item in done][-1] == "completed"
+    assert [item["status"] for item in done].count("completed") == 1
+    assert done[-1]["content"][0]["text"] == "it is there"
+    assert chat(events, PLAIN) == ("it is there", False)
+
+
+def test_a_continued_text_that_differs_breaks_a_chat() -> None:
+    _, broken = chat([delta("it is "), PART, delta("th"), RESET, delta("gone")], PLAIN)
+    assert broken
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [(EventType.DELTA, {"text": "I will ", "refusal": True})],
+        # A provider that began to answer, and then refused.
+        [delta("I "), (EventType.DELTA, {"text": "will not.", "refusal": True})],
+    ],
+)
+def test_a_refusal_is_a_part_of_its_own(
+    stream: bool, events: list[tuple[EventType, dict[str, Any]]]
+) -> None:
+    ended, begun = replace(NO, stream=stream), replace(QUEUED, stream=stream)
+    seen = respond([STARTED, *(events if stream else [])], ended, begun=begun)
+    final = seen[-1]["response"]
+    assert (kinds(seen)[-1], final["status"]) == ("completed", "completed")
+    [item] = final["output"]
+    assert item["content"] == [{"type": "refusal", "refusal": "I will not."}]
+    shown = [e for e in seen if e["type"] == "response.refusal.delta"]
+    assert "".join(e["delta"] for e in shown) == "I will not."
+    assert [e["refusal"] for e in seen if e["type"] == "response.refusal.done"] == ["I will not."]
+    message = chat_object(whole(ended))["choices"][0]
+    assert (message["finish_reason"], message["message"]["content"]) == ("stop", None)
+    assert message["message"]["refusal"] == "I will not."
+
+
+def chat_finish(events: Sequence[tuple[EventType, dict[str, Any]]], ended: Turn) -> str | None:
+    stream = ChatStream(QUEUED, include_usage=False)
+    chunks = [stream.opening()]
+    for number, (kind, data) in enumerate(events):
+        chunks += stream.feed(Event(number=number, type=kind, data=data))
+    chunks += stream.ending(whole(ended))
+    reason: str | None = chunks[-1]["choices"][0]["finish_reason"]
+    return reason
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status", "kind"),
+    [
+        (TurnError(code="provider_unavailable", message="x"), "server_error", 503, "server_error"),
+        (
+            TurnError(code="provider_unavailable", message="x", status=503),
+            "server_error",
+            503,
+            "server_error",
+        ),
+        (
+            TurnError(code="provider_unavailable", message="x", status=429),
+            "rate_limit_exceeded",
+            503,
+            "server_error",
+        ),
+        (
+            TurnError(code="context_too_long", message="x", status=400),
+            "invalid_prompt",
+            400,
+            "invalid_request_error",
+        ),
+        (TurnError(code="invalid_message", message="x"), "invalid_prompt", 400, None),
+        (TurnError(code="provider_rejected", message="x", status=400), "server_error", 502, None),
+        (TurnError(code="incomplete_reply", message="x"), "server_error", 502, None),
+        (TurnError(code="invalid_output", message="x"), "server_error", 502, None),
+        (TurnError(code="deadline", message="x"), "server_error", 504, None),
+        (TurnError(code="vetoed", message="x"), "server_error", 500, None),
+    ],
+)
+def test_errors_have_the_codes_that_are_true(
+    error: TurnError, code: str, status: int, kind: str | None
+) -> None:
+    failed = replace(QUEUED, status=TurnStatus.FAILED, error=error)
+    assert response_object(whole(failed), "c")["error"] == {
+        "code": code,
+        "message": f"{error.code}: x",
+    }
+    with pytest.raises(TurnFailed) as caught:
+        raise_if_failed(failed)
+    problem = problem_of(caught.value)
+    assert (problem.status, problem.code) == (status, error.code)
+    assert problem.headers == {"x-should-retry": "false"}
+    [chunk] = ChatStream(QUEUED, include_usage=False).ending(whole(failed))
+    assert (chunk["error"]["type"], chunk["error"]["code"]) == (problem.kind, error.code)
+    assert kind in (None, problem.kind)
+
+
+def test_the_status_of_a_provider_is_kept_with_the_error() -> None:
+    limited = TurnError(code="provider_unavailable", message="x", status=429)
+    assert record_of(TurnError, limited.to_dict()) == limited
+    unreached = TurnError(code="provider_unavailable", message="x")
+    assert unreached.to_dict() == {"code": "provider_unavailable", "message": "x"}

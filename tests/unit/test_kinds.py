@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentapi.agents.registry import is_internal
+from agentapi.agents.names import is_internal
 from agentapi.broker.wire import task_message
 from agentapi.ids import create_turn_id
 from agentapi.settings import load_settings

@@ -47,7 +47,7 @@ class Log:
             raise LeaseLost("gone")
         self.steps.append(step)
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         self.shown.append(text)
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:

@@ -147,7 +147,7 @@ async def test_in_the_middle_of_a_turn_and_each_call_begins_with_the_first(scrip
 
 async def test_a_request_that_all_refuse_is_not_passed_on(script: Play) -> None:
     script(ProviderRejected("no such thing", provider="openai", status=400))
-    second = script(says("never"), provider="gemini")
+    second = script(provider="gemini")
     with pytest.raises(ProviderRejected, match="no such thing"):
         await ask()
     assert second.requests == []
@@ -293,5 +293,5 @@ def test_the_delay_of_several_is_the_shortest() -> None:
 def test_a_request_that_is_too_long_is_known_by_its_words(status: int, message: str) -> None:
     error = refused("openai", status, message, secret="")
     assert isinstance(error, ContextTooLong)
-    assert "shorten Agent(window=...)" in str(error)
+    assert "shorten the message" in str(error)
     assert not isinstance(refused("openai", 500, message, secret=""), ContextTooLong)

@@ -323,7 +323,7 @@ async def test_an_agent_by_itself_keeps_to_the_limits(
     script: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTAPI_PROVIDER_LIMITS", '{"openai": {"tokens": 20}}')
-    script(says("never"))
+    script()
     agent = Agent(name="a", provider="openai")
     with pytest.raises(ContextTooLong):
         await agent.run("x" * 400)

@@ -76,6 +76,7 @@ def test_options_of_a_newer_release_are_read() -> None:
     read = RequestOptions.from_json(json.dumps(stored).encode())
     assert read == RequestOptions(instructions="x", sampling=Sampling(temperature=1))
     seed, stop = {"seed": "x"}, {"stop": [1]}
+    wrong: Any
     for wrong in ([], {"instructions": 3}, {"sampling": seed}, {"sampling": stop}):
         with pytest.raises((TypeError, ValueError)):
             RequestOptions.from_json(json.dumps(wrong).encode())
@@ -110,7 +111,7 @@ def test_the_policy_of_the_fleet_is_a_setting(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_workers_tell_gateways() -> None:
-    register_provider("half", lambda: ScriptedProvider(()), sampling=["temperature"])
+    register_provider("half", lambda: ScriptedProvider(), sampling=["temperature"])
     agent = Agent(name="a", provider=["openai", "half"], accepts=NOTHING_ALLOWED)
     known = accepted_by(agent.definition, DEFAULT_POLICY)
     assert known.sampling == {"temperature"}
@@ -132,8 +133,8 @@ def test_what_workers_tell_gateways() -> None:
     assert (read.policy.instructions, read.policy.sampling) == ("refuse", "accept")
     assert read.sampling == frozenset()
     with pytest.raises(InvalidAgent, match="sampling has heat"):
-        register_provider("half", lambda: ScriptedProvider(()), sampling=["heat"])
-    with providers.replaced("half", lambda: ScriptedProvider(())):
+        register_provider("half", lambda: ScriptedProvider(), sampling=["heat"])
+    with providers.replaced("half", lambda: ScriptedProvider()):
         assert providers.sampling("half") == {"temperature"}
 
 

@@ -13,6 +13,7 @@ from agentapi.errors import ProviderMisconfigured, ProviderRejected, ProviderUna
 from agentapi.providers import providers
 from agentapi.testing import (
     ScriptedProvider,
+    ScriptUnused,
     after,
     assert_called,
     assert_completed,
@@ -115,3 +116,51 @@ def test_assertions_say_what_happened(script: Script, eager_orchestrator: Eager)
         assert_completed(orchestrator.enqueue("support", "hi"))
     with pytest.raises(AssertionError, match=r"calls without a result: \['c1'\]"):
         assert_valid_history(orchestrator.history(turn.conversation_id)[:2])
+
+
+UNUSED = """
+from agentapi import Agent
+from agentapi.testing import says, scripted
+
+
+def test_unused(script):
+    script(says("never"))
+
+
+def test_fails_for_another_reason(script):
+    script(says("never"))
+    assert 1 == 2
+
+
+def test_used(script, eager_orchestrator):
+    script(says("hi"), provider="offline")
+    turn = eager_orchestrator([Agent(name="a", provider="offline")]).enqueue("a", "hi")
+    assert turn.result().text == "hi"
+
+
+def test_nothing_is_expected(script):
+    assert not script().requests
+"""
+
+
+def test_an_unused_script_fails_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(UNUSED)
+    run = pytester.inline_run("-p", "agentapi.testing.plugin", "-p", "no:asyncio")
+    passed, _, failed = run.listoutcomes()
+    assert [report.nodeid.partition("::")[2] for report in passed] == [
+        "test_used",
+        "test_nothing_is_expected",
+    ]
+    unused, other = (str(report.longrepr) for report in failed)
+    assert "no agent called provider 'openai'" in unused
+    assert "provider='offline'" in unused
+    assert "1 == 2" in other
+
+
+def test_an_unused_script_fails_its_block() -> None:
+    with pytest.raises(ScriptUnused, match="the script was not used"), scripted(says("never")):
+        pass
+    with pytest.raises(KeyError), scripted(says("never")):
+        raise KeyError
+    with scripted():
+        pass

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 from agentapi import (
     Agent,
-    Delegate,
     Hooks,
     InvalidContext,
     PromptFailed,
@@ -25,14 +24,13 @@ from agentapi import (
     TurnContext,
     TurnFailed,
     TurnVetoed,
-    delegate,
     handoff,
     tool,
 )
+from agentapi.agents.functions import FunctionCaller
 from agentapi.errors import ProviderUnavailable
-from agentapi.stores.redis.calls_codec import held_to_json
 from agentapi.testing import ScriptedProvider, assert_failed, call, calls, says
-from agentapi.turns import ChildTurn, HeldCalls
+from agentapi.tools.threads import limit_tool_threads, run_in_tool_thread
 from agentapi.turns.context import GATEWAY_LABELS
 from orchestrator import AsyncOrchestrator, Orchestrator, TurnRequest
 
@@ -207,6 +205,45 @@ def test_a_prompt_that_fails_ends_its_turn_and_no_more(
     assert "secret words" not in caplog.text
 
 
+def test_contexts_can_be_made_for_tests() -> None:
+    assert greet(TurnContext[Shopper](conversation_id="c", turn_id="t", context=ANN)) == (
+        "You help Ann (gold)."
+    )
+    context = ToolContext[Shopper](conversation_id="c", turn_id="t", call_id="k", context=ANN)
+    assert plan(context) == "gold None"
+    assert context.idempotency_key == "t:k"
+
+
+async def test_the_wait_for_a_thread_does_not_count() -> None:
+    limit_tool_threads(asyncio.get_running_loop(), 1)
+    release = threading.Event()
+    holds = asyncio.create_task(run_in_tool_thread(release.wait))
+    turn = TurnContext[Any](conversation_id="c", turn_id="t")
+    caller = FunctionCaller(agent="a", context=turn, timeout=0.05)
+    waits = asyncio.create_task(caller.prompt(lambda turn: "made"))
+    await asyncio.sleep(0.15)
+    assert not waits.done()
+    release.set()
+    assert await waits == "made"
+    await holds
+
+
+async def test_a_turn_may_be_stopped_while_it_waits_for_a_thread() -> None:
+    limit_tool_threads(asyncio.get_running_loop(), 1)
+    release = threading.Event()
+    turn = TurnContext[Any](conversation_id="c", turn_id="t")
+    caller = FunctionCaller(agent="a", context=turn, timeout=0.05)
+    running = asyncio.create_task(caller.prompt(lambda turn: str(release.wait())))
+    waits = asyncio.create_task(caller.prompt(lambda turn: "made"))
+    await asyncio.sleep(0)
+    waits.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    with pytest.raises(PromptFailed, match=r"took longer than 0\.05 s"):
+        await running
+    release.set()
+
+
 def test_a_prompt_may_end_the_turn_or_ask_for_another_attempt(
     script: Script, eager_orchestrator: Eager
 ) -> None:
@@ -316,154 +353,7 @@ def test_an_approval_may_depend_on_the_context(script: Script, eager_orchestrato
     assert [asked.tool for asked in free.pending()] == ["refund"]
 
 
-helper = Agent(
-    name="helper",
-    provider="openai",
-    system_prompt=lambda turn: f"{turn.agent} sees {turn.context} {turn.metadata}",
-)
 typed = Agent(name="typed", provider="openai", system_prompt=greet, context_type=Shopper)
-other = Agent(
-    name="other",
-    provider="openai",
-    system_prompt=lambda turn: f"order {turn.context.number}",
-    context_type=Order,
-)
-
-
-@tool
-def ask_other(number: int) -> Delegate:
-    """Ask with a context of its own."""
-    return delegate(other, "go", context=Order(number=number))
-
-
-@tool
-def ask_badly() -> Delegate:
-    """Ask with a context that is not valid."""
-    return delegate(other, "go", context={"number": "none"})
-
-
-boss = Agent(
-    name="boss",
-    tools=[helper.as_tool(), typed.as_tool(), other.as_tool(), ask_other, ask_badly],
-    context_type=Shopper,
-)
-
-CHILDREN = {
-    "helper": "helper sees {'name': 'Ann', 'plan': 'gold'} {}",
-    "typed": "You help Ann (gold).",
-    "other": "order 0",
-    "ask_other": "order 7",
-}
-"""Prompts of the children of `boss`: untyped, of the same type, of another type with defaults, of
-another type with a value."""
-
-
-def _asking(name: str) -> Any:
-    if name == "ask_other":
-        return call(name, number=7)
-    return call(name, message="go")
-
-
-@pytest.mark.parametrize("name", CHILDREN)
-def test_child_turns_inherit_the_context(
-    script: Script, eager_orchestrator: Eager, name: str
-) -> None:
-    model = script(calls(_asking(name)), says("child"), says("Done."))
-    orchestrator = eager_orchestrator([boss])
-    orchestrator.enqueue("boss", "Go", context=ANN, metadata={"a": 1}).result()
-    assert [request.system_prompt for request in model.requests] == ["", CHILDREN[name], ""]
-
-
-@pytest.mark.parametrize("name", CHILDREN)
-async def test_child_turns_in_process_inherit_it_as_well(script: Script, name: str) -> None:
-    model = script(calls(_asking(name)), says("child"), says("Done."))
-    boss.reset_memory()
-    await boss.run("Go", context=ANN, metadata={"a": 1})
-    assert [request.system_prompt for request in model.requests] == ["", CHILDREN[name], ""]
-
-
-def test_a_child_is_not_started_with_a_context_that_is_not_valid(
-    script: Script, eager_orchestrator: Eager
-) -> None:
-    script(calls(call("ask_badly")), says("Done."))
-    turn = eager_orchestrator([boss]).enqueue("boss", "Go", context=ANN)
-    assert "the context is not a Order" in turn.result().messages[2].content
-    assert turn.children() == []
-
-
-def test_a_child_without_a_context_stores_nothing_for_it() -> None:
-    child = ChildTurn(call_id="c", turn_id="t", conversation_id="c", agent="a", input="x")
-    plain = held_to_json(HeldCalls(children=[child]))
-    assert b"context" not in plain
-    assert b"inherits" not in plain
-
-
-def test_gather_and_chain_pass_the_context_on(script: Script, eager_orchestrator: Eager) -> None:
-    model = script(says("one"), says("two"), says("three"))
-    orchestrator = eager_orchestrator([helper, typed, other])
-    orchestrator.gather([("typed", "a")], context=ANN).result()
-    orchestrator.chain([("typed", "a"), "helper"], context=ANN).result()
-    assert [request.system_prompt for request in model.requests] == [
-        "You help Ann (gold).",
-        "You help Ann (gold).",
-        "helper sees {'name': 'Ann', 'plan': 'gold'} {}",
-    ]
-    with pytest.raises(InvalidContext, match="agent 'typed' needs a context"):
-        orchestrator.gather([("typed", "a")])
-    with pytest.raises(InvalidContext, match="not a Shopper"):
-        orchestrator.chain([("helper", "a"), "typed"], context={"plan": "x"})
-
-
-def test_after_a_handoff_each_agent_sees_the_context_as_its_own_type(
-    script: Script, eager_orchestrator: Eager
-) -> None:
-    model = script(
-        calls(call("transfer_to_typed")),
-        calls(call("transfer_to_front")),
-        says("Back."),
-    )
-    made: list[str] = []
-
-    def front_prompt(turn: TurnContext[dict[str, str]]) -> str:
-        made.append(turn.agent)
-        return f"front {turn.context['plan']}"
-
-    target = Agent(
-        name="typed",
-        system_prompt=greet,
-        context_type=Shopper,
-        tools=lambda turn: [handoff("front")],
-    )
-    front = Agent(name="front", system_prompt=front_prompt, tools=[handoff(target)])
-    orchestrator = eager_orchestrator([front, target])
-    assert orchestrator.enqueue("front", "Go", context=ANN).result().agent == "front"
-    assert [request.system_prompt for request in model.requests] == [
-        "front gold",
-        "You help Ann (gold).",
-        "front gold",
-    ]
-    assert made == ["front"]
-
-
-def test_a_handoff_to_an_agent_that_wants_another_context_ends_the_turn(
-    script: Script, eager_orchestrator: Eager
-) -> None:
-    script(calls(call("transfer_to_typed")), says("never"))
-    front = Agent(name="front", tools=[handoff(typed)])
-    turn = eager_orchestrator([front]).enqueue("front", "Go", context={"other": 1})
-    assert_failed(turn, "invalid_context")
-
-
-async def test_in_process_tools_of_a_turn_may_hand_over(script: Script) -> None:
-    model = script(calls(call("transfer_to_typed")), says("One."), says("Two."))
-    front = Agent(name="front", tools=lambda turn: [handoff(typed)])
-    assert (await front.run_turn("Go", context=ANN)).agent == "typed"
-    assert (await front.run_turn("Go", context={"name": "Bob"})).agent == "typed"
-    assert [request.system_prompt for request in model.requests] == [
-        "",
-        "You help Ann (gold).",
-        "You help Bob (free).",
-    ]
 
 
 async def test_in_process_the_context_is_checked_first(script: Script) -> None:

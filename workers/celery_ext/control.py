@@ -18,8 +18,10 @@ from celery.worker.control import Panel, inspect_command
 
 from agentapi.agents.accepted import accepted_by
 from agentapi.broker.wire import turn_of_task
+from agentapi.checks.report import COMMAND
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.logs import line
+from workers.celery_ext.report import report_of
 from workers.celery_ext.status import status_of
 from workers.turns.running import StopReason
 
@@ -123,6 +125,19 @@ def _services(state: Any, **_: Any) -> dict[str, Any]:
         "queues": [queue.name for queue in consumer.queues] if consumer else [],
         "clock": time.time(),
     }
+
+
+@inspect_command(name=COMMAND)  # type: ignore[untyped-decorator]
+def _report(state: Any, check: bool = False, **_: Any) -> dict[str, Any]:
+    """The worker's report for `agentapi doctor`.
+
+    Args:
+        state: Celery's.
+        check: Whether to begin another round of checks; a later report has the results.
+    """
+    if check:
+        state.app.runtime.self_check.want()
+    return report_of(state).to_json()
 
 
 # Written into the registry itself, which keeps how the `celery` command parses their arguments.

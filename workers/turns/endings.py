@@ -6,7 +6,7 @@ from typing import Final
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, ProviderError
 from agentapi.faults import named, text_of
 from agentapi.stores import Claim, Ending
 from agentapi.stores.refusals import missed_deadline
@@ -25,6 +25,7 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
         steps=result.steps,
         spent=progress.spent,
         calibration=progress.calibration,
+        contexts=progress.contexts,
     )
 
 
@@ -53,7 +54,8 @@ def error_of(error: BaseException) -> TurnError:
         code, text = error.code, text_of(error)
     else:
         code, text = "internal", named(error)
-    return TurnError(code=code, message=text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT])
+    status = error.status if isinstance(error, ProviderError) else None
+    return TurnError(code=code, message=text[:LONGEST_TEXT], status=status)
 
 
 def failed(error: BaseException, progress: TurnProgress) -> Ending:

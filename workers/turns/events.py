@@ -38,8 +38,8 @@ class _Pending:
 
 def _joined(last: NewEvent, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The data of two pieces of the same text; None if they do not belong together."""
-    if last.type is EventType.DELTA:
-        return {"text": last.data["text"] + data["text"]}
+    if last.type is EventType.DELTA and last.data.keys() == data.keys():
+        return {**data, "text": last.data["text"] + data["text"]}
     if last.type is EventType.CALL_DELTA and last.data["index"] == data["index"]:
         return {**data, "arguments": last.data["arguments"] + data["arguments"]}
     return None

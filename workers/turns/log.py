@@ -84,9 +84,10 @@ class WorkerLog:
             )
         )
 
-    async def delta(self, text: str) -> None:
+    async def delta(self, text: str, *, refusal: bool = False) -> None:
         """See `TurnLog.delta`."""
-        self.events.add(self.running.lease, EventType.DELTA, {"text": text})
+        data = {"text": text, "refusal": True} if refusal else {"text": text}
+        self.events.add(self.running.lease, EventType.DELTA, data)
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:
         """See `TurnLog.call_delta`."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.signals import LeaseLost
@@ -39,6 +40,8 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
     }
     if ending.error is not None:
         summary["error"] = ending.error.code
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        summary["finish_reason"] = reason.value
     return summary
 
 

@@ -65,8 +65,10 @@ class LoopThread:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     async def _close(self) -> None:
-        await close_sessions()
-        await providers.aclose()
+        try:
+            await close_sessions()
+        finally:
+            await providers.aclose()
 
     def _run(self, service: Service) -> None:
         self._ident, self._native_id = threading.get_ident(), threading.get_native_id()

@@ -9,9 +9,11 @@ from functools import partial
 from agentapi import Settings
 from agentapi.admission import ProviderGate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import unknown_agent, widest_window
-from agentapi.conversation.messages import Message
-from agentapi.conversation.window import Window
+from agentapi.agents.names import unknown_agent
+from agentapi.agents.registry import widest_window
+from agentapi.conversation.compaction import not_summarised
+from agentapi.conversation.window import DEFAULT_WINDOW, Window
+from agentapi.engine.fitting import Contexts
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
@@ -38,7 +40,9 @@ class AgentWork:
         """See `Work.window`."""
         known = self.agents.get(agent)
         # An unknown agent does not matter if the conversation was handed over to a known one.
-        return Window() if known is None else widest_window(known, self.agents)
+        if known is None:
+            return DEFAULT_WINDOW
+        return widest_window(known, self.agents, self.settings.models)
 
     def lacks_agent(self, claim: Claim, progress: TurnProgress) -> bool:
         """See `Work.lacks_agent`."""
@@ -62,6 +66,11 @@ class AgentWork:
     async def run(self, attempt: Attempt) -> TurnResult | Suspension:
         """See `Work.run`."""
         claim, turn = attempt.claim, attempt.claim.turn
+        # An earlier run of this attempt, before calls that waited, may have learned more.
+        learned = attempt.progress.contexts or claim.contexts
+        contexts = Contexts(
+            sizes=self.settings.models, calibration=claim.calibration, learned=learned
+        )
         run = TurnRun(
             agent=attempt.agent,
             history=self._history(attempt),
@@ -69,7 +78,7 @@ class AgentWork:
             context=context_of(claim),
             log=attempt.log,
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
-            connect=partial(chain_of, gate=self.gate, call=attempt.log.call),
+            connect=partial(chain_of, gate=self.gate, call=attempt.log.call, contexts=contexts),
             stream=turn.stream,
             retry=retry_policy(self.settings, turn),
             book=attempt.book,
@@ -80,7 +89,10 @@ class AgentWork:
                 options=turn.options, agent=turn.agent, default=self.settings.request_policy
             ),
         )
-        return await run.run()
+        outcome = await run.run()
+        if contexts.news:
+            attempt.progress.contexts = {**learned, **contexts.news}
+        return outcome
 
     def _history(self, attempt: Attempt) -> History:
         agent, claim, running = attempt.agent, attempt.claim, attempt.running
@@ -89,7 +101,9 @@ class AgentWork:
             return await running.call(lambda: self.store.blobs(claim.turn.conversation_id, names))
 
         return History(
-            messages=_not_summarised(agent, claim),
+            messages=not_summarised(claim.history, claim.summary)
+            if agent.compact
+            else claim.history,
             summary=claim.summary.text if agent.compact else "",
             calibration=claim.calibration,
             blobs=fetch,
@@ -105,12 +119,3 @@ class AgentWork:
 def _name(claim: Claim) -> str:
     """The agent that the turn begins with: the conversation may have been handed over."""
     return claim.answering or claim.turn.agent
-
-
-def _not_summarised(agent: AgentDefinition, claim: Claim) -> Sequence[Message]:
-    """The loaded history without the messages that the summary covers."""
-    if agent.compact is None:
-        return claim.history
-    # `covered` counts from the conversation's beginning, but only its newest messages were loaded.
-    first = claim.summary.total - len(claim.history)
-    return claim.history[max(0, claim.summary.covered - first) :]

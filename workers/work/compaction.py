@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from agentapi import Settings
 from agentapi.admission import ProviderGate
 from agentapi.agents.definition import AgentDefinition
-from agentapi.agents.registry import unknown_agent
+from agentapi.agents.names import unknown_agent
 from agentapi.conversation.compaction import (
     COMPACT,
+    LONGEST_PART,
     MOST_AT_ONCE,
     Compaction,
     CompactionTask,
     Summary,
     conversation_beside,
+    is_crowded,
+    not_summarised,
     transcript,
     whole_turns,
 )
-from agentapi.conversation.messages import Usage, UserMessage
+from agentapi.conversation.messages import Message, Usage, UserMessage
 from agentapi.conversation.window import Window
+from agentapi.engine.fitting import window_of
 from agentapi.engine.model_call import call_model
 from agentapi.engine.model_chain import chain_of
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.turn_log import NoLog
-from agentapi.errors import InvalidMessage, StoreUnavailable
+from agentapi.errors import ContextTooLong, InvalidMessage, StoreUnavailable
 from agentapi.ids import create_turn_id
 from agentapi.logs import line
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
@@ -39,6 +44,9 @@ from workers.turns.work import Attempt, retry_policy
 log = logging.getLogger("agentapi.compaction")
 
 _NOTHING = Window(messages=0)
+
+_SHORTEST_PART: Final = 100
+"""Characters of a message; less would not be worth a summary."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +65,8 @@ class Compactor:
         if agent.compact is None or ending.status is not TurnStatus.COMPLETED:
             return
         summary = claim.summary
-        if not agent.compact.due(summary.total + len(ending.messages), summary.covered):
+        keep = self._keep(agent, agent.compact, claim, ending)
+        if keep is None:
             return
         conversation_id = claim.lease.conversation_id
         task = CompactionTask(
@@ -65,6 +74,7 @@ class Compactor:
             agent=agent.name,
             # Deleting a conversation changes its generation: a summary of the old one is refused.
             generation=claim.lease.generation,
+            keep=keep,
         )
         try:
             [answer] = self.store.enqueue([self._turn(task, claim, summary)])
@@ -73,6 +83,20 @@ class Compactor:
             return
         if isinstance(answer, Accepted):
             self.dispatcher.send(answer.wakeup)
+
+    def _keep(
+        self, agent: AgentDefinition, compact: Compaction, claim: Claim, ending: Ending
+    ) -> int | None:
+        """How many messages a summary that is due leaves out; None if no summary is due."""
+        learned = claim.contexts if ending.contexts is None else ending.contexts
+        window = window_of(agent, self.settings.models, learned)
+        rest = [*not_summarised(claim.history, claim.summary), *ending.messages]
+        keep = compact.newest(window, rest, claim.calibration)
+        if compact.due(claim.summary.total + len(ending.messages), claim.summary.covered):
+            return keep
+        crowded = is_crowded(window, rest, claim.calibration)
+        # Only if a whole turn can be summarised: the newest one stays in the window.
+        return keep if crowded and whole_turns(rest, len(rest) - keep) else None
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
         # In a conversation of its own, so that nobody's next message waits for a summary.
@@ -125,8 +149,16 @@ class CompactionWork:
         provider = chain_of(agent, gate=self.gate, call=attempt.log.call)
         task = _task(claim)
         usage, steps = Usage(), 0
-        while (piece := await running.call(lambda: self._piece(agent, task))) is not None:
-            answer = await self._ask(agent, provider, piece, claim)
+        size = _Size()
+        while (piece := await running.call(partial(self._piece, agent, task, size))) is not None:
+            try:
+                answer = await self._ask(agent, provider, piece, claim)
+            except ContextTooLong:
+                smaller = size.smaller(piece)
+                if smaller is None:
+                    raise
+                size = smaller
+                continue
             usage, steps = usage + answer.usage, steps + 1
             kept = partial(self._keep, task, piece, answer.message.content)
             # Another turn was faster, or the conversation is gone: what was read no longer fits.
@@ -134,11 +166,12 @@ class CompactionWork:
                 break
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
 
-    def _piece(self, agent: AgentDefinition, task: CompactionTask) -> _Piece | None:
+    def _piece(self, agent: AgentDefinition, task: CompactionTask, size: _Size) -> _Piece | None:
         """The next messages to summarise, if any."""
         compaction = agent.compact or Compaction()
+        keep = compaction.keep if task.keep is None else task.keep
         summary = self.store.summary(task.conversation_id)
-        spare = min(summary.total - summary.covered - compaction.keep, MOST_AT_ONCE)
+        spare = min(summary.total - summary.covered - keep, MOST_AT_ONCE)
         if spare <= 0:
             return None
         start = summary.covered
@@ -147,7 +180,9 @@ class CompactionWork:
         count = whole_turns(messages, spare)
         if count == 0:
             return None
-        text = transcript(summary.text, messages[:count])
+        # The first whole turn at least, if the model cannot read more at once.
+        count = whole_turns(messages[: count + 1], size.messages) or _first_turn(messages, count)
+        text = transcript(summary.text, messages[:count], size.part)
         return _Piece(prompt=compaction.prompt, text=text, start=start, stop=start + count)
 
     def _keep(self, task: CompactionTask, piece: _Piece, text: str) -> bool:
@@ -179,6 +214,26 @@ class CompactionWork:
 
 def _task(claim: Claim) -> CompactionTask:
     return CompactionTask.of_turn(claim.lease.conversation_id, claim.turn.input)
+
+
+def _first_turn(messages: Sequence[Message], most: int) -> int:
+    """How many messages the first whole turn has."""
+    return next(n for n in range(1, most + 1) if whole_turns(messages[: n + 1], n) == n)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Size:
+    """How much the model reads at once: messages, and characters of each."""
+
+    messages: int = MOST_AT_ONCE
+    part: int = LONGEST_PART
+
+    def smaller(self, piece: _Piece) -> _Size | None:
+        """Half as much as the piece that was too long; None if that is too little to summarise."""
+        count = piece.stop - piece.start
+        if count > 1 and self.messages > 1:
+            return replace(self, messages=min(count, self.messages) // 2)
+        return replace(self, part=self.part // 2) if self.part > _SHORTEST_PART else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,11 +8,10 @@ continuation and the SDK's retries are off, because the runtime does all of that
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import uuid
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from google.genai import errors, types
 
 from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.decoding.plain import plain
+from agentapi.environment import variable
 from agentapi.errors import ProviderError
 from agentapi.providers.answers import LONGEST_ANSWER
 from agentapi.providers.base import (
@@ -32,7 +32,7 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
-from agentapi.providers.errors import broken, missing_key, refused, retry_after
+from agentapi.providers.errors import broken, missing_key, refused, retry_after, unlisted
 from agentapi.providers.gemini.format import (
     PROVIDER,
     contents,
@@ -43,12 +43,25 @@ from agentapi.providers.gemini.format import (
     usage_from,
     with_sampling,
 )
+from agentapi.providers.reaching import unreachable
 
 DEFAULT_MODEL: Final = "gemini-3.8-flash"
 DEFAULT_TIMEOUT: Final = 120.0
+_ADDRESS: Final = "https://generativelanguage.googleapis.com"
 
 _FILTERED: Final = frozenset(
-    {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
+    {
+        "SAFETY",
+        "RECITATION",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "LANGUAGE",
+        "MODEL_ARMOR",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+    }
 )
 _MODEL_SLIPPED: Final = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "OTHER"}
@@ -85,6 +98,7 @@ class GeminiProvider:
         hide_quotes()
         self.default_model = default_model
         self._key = api_key
+        self._address = base_url or _ADDRESS
         # The SDK overrides the session's timeout with its own, which is none (google-genai 3.4).
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
@@ -103,15 +117,22 @@ class GeminiProvider:
 
     @classmethod
     def from_environment(cls) -> GeminiProvider:
-        """Create a client from `GOOGLE_API_KEY` or `GEMINI_API_KEY`, and `GEMINI_MODEL`.
+        """Create a client from `GOOGLE_API_KEY` or `GEMINI_API_KEY`, `GEMINI_MODEL` and
+        `GOOGLE_GEMINI_BASE_URL`.
+
+        They are read from the environment or from `.env`.
 
         Raises:
             ProviderMisconfigured: No key is set.
         """
-        key = os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
+        key = variable("GOOGLE_API_KEY") or variable("GEMINI_API_KEY")
         if not key:
             raise missing_key("gemini", "GEMINI_API_KEY", "GOOGLE_API_KEY")
-        return cls(api_key=key, default_model=os.environ.get("GEMINI_MODEL") or DEFAULT_MODEL)
+        return cls(
+            api_key=key,
+            base_url=variable("GOOGLE_GEMINI_BASE_URL"),
+            default_model=variable("GEMINI_MODEL") or DEFAULT_MODEL,
+        )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
@@ -152,6 +173,17 @@ class GeminiProvider:
         async with asyncio.timeout(self._timeout):
             return await anext(chunks, None)
 
+    async def check(self, models: Collection[str]) -> None:
+        """See `CheckedProvider.check`: asks what each model is, which costs no tokens."""
+        for model in sorted(models):
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._client.aio.models.get(model=model)
+            except Exception as error:
+                if isinstance(error, errors.APIError) and error.code == 404:
+                    raise unlisted(self.name, [model]) from error
+                raise self._translated(error) from error
+
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
         await self._client.aio.aclose()
@@ -173,10 +205,9 @@ class GeminiProvider:
                 misconfigured=any(reason in str(error.details) for reason in _KEY_REASONS),
             )
         if isinstance(error, _TRANSPORT):
-            what = (
-                "did not answer in time" if isinstance(error, TimeoutError) else "cannot be reached"
+            return unreachable(
+                self.name, self._address, error, secret=self._key, timeout=self._timeout
             )
-            return broken(self.name, f"{what}: {type(error).__name__} {error}", self._key)
         # The SDK raises ValueErrors, pydantic's among them, for answers that it cannot read.
         return broken(self.name, f"sent an answer that cannot be read: {type(error).__name__}")
 
@@ -252,11 +283,11 @@ class _Gathered:
         )
 
     def _reason(self, calls: Sequence[ToolCall]) -> FinishReason:
-        if calls:
-            return FinishReason.TOOL_CALLS
         if self._finish == "MAX_TOKENS":
             return FinishReason.LENGTH
-        return FinishReason.FILTERED if self._finish in _FILTERED else FinishReason.STOP
+        if self._finish in _FILTERED:
+            return FinishReason.CONTENT_FILTER
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
 
 
 def _text(parts: Sequence[types.Part]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from agentapi.conversation.finish import COMPLETE, FinishReason
 from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers.answers import LONGEST_ANSWER, count
-from agentapi.providers.base import CallDelta, FinishReason, ModelResponse
+from agentapi.providers.base import CallDelta, ModelResponse
 from agentapi.providers.openai.format import finish_reason, tool_call
 
 
@@ -17,11 +18,22 @@ class Unreadable(Exception):
     """The data is not a valid chat completion."""
 
 
+class Aborted(Exception):
+    """The server began an answer and ended it with an error."""
+
+
+_ERROR: Final = "error"
+"""OpenRouter's finish reason for an answer that its provider did not finish."""
+
+_CUT: Final = "length"
+
+
 def response_from(data: object) -> ModelResponse:
     """Convert a complete answer.
 
     Raises:
         Unreadable: It is not a valid chat completion.
+        Aborted: It ended with an error.
     """
     body = _object(data)
     choices = _list(body.get("choices"))
@@ -29,15 +41,34 @@ def response_from(data: object) -> ModelResponse:
         raise Unreadable
     choice = _object(choices[0])
     message = _object(choice.get("message"))
-    calls = tuple(map(_call, _list(message.get("tool_calls"))))
+    finish = choice.get("finish_reason")
+    wanted = _list(message.get("tool_calls"))
+    # Only the last call can lack its end.
+    calls = tuple(
+        _call(call, cut=finish == _CUT and number == len(wanted))
+        for number, call in enumerate(wanted, 1)
+    )
     refusal = _text(message.get("refusal"))
     return _assembled(
-        text=_text(message.get("content")) or refusal,
+        text=_text(message.get("content")) + refusal,
         calls=calls,
-        finish=choice.get("finish_reason"),
+        finish=finish,
         usage=usage_from(body.get("usage")),
         was_refused=bool(refusal),
     )
+
+
+def listed_models(content: bytes) -> frozenset[str]:
+    """The ids in a server's list of models.
+
+    Raises:
+        Unreadable: It is not a list of models.
+    """
+    try:
+        listed = _list(_object(orjson.loads(content))["data"])
+        return frozenset(_text(_object(model)["id"]) for model in listed)
+    except (orjson.JSONDecodeError, KeyError) as error:
+        raise Unreadable from error
 
 
 class Gathered:
@@ -57,8 +88,8 @@ class Gathered:
         """Whether the server has sent a finish reason."""
         return bool(self._finish)
 
-    def add(self, chunk: object) -> str:
-        """Add a chunk and return its text.
+    def add(self, chunk: object) -> tuple[str, str]:
+        """Add a chunk; returns its text, and its text that refuses to answer.
 
         Raises:
             Unreadable: The chunk is not valid, or the answer is endless.
@@ -68,17 +99,25 @@ class Gathered:
             self._usage = usage_from(body["usage"])
         if "choices" not in body:
             raise Unreadable
-        text = "".join(map(self._add_choice, _list(body["choices"])))
-        self._text.append(text)
-        self._grow(text)
-        return text
+        choices = [self._add_choice(choice) for choice in _list(body["choices"])]
+        text, refusal = (
+            ("".join(texts) for texts in zip(*choices, strict=True))
+            if choices
+            else (
+                "",
+                "",
+            )
+        )
+        self._text.append(text + refusal)
+        self._grow(text + refusal)
+        return text, refusal
 
     def pieces(self) -> list[CallDelta]:
         """The pieces of calls in the chunks since the last look."""
         found, self._pieces = self._pieces, []
         return found
 
-    def _add_choice(self, value: object) -> str:
+    def _add_choice(self, value: object) -> tuple[str, str]:
         choice = _object(value)
         delta = _object(choice.get("delta") or {})
         refusal = _text(delta.get("refusal"))
@@ -86,7 +125,7 @@ class Gathered:
         for fragment in _list(delta.get("tool_calls")):
             self._add_call(_object(fragment))
         self._finish = choice.get("finish_reason") or self._finish
-        return _text(delta.get("content")) or refusal
+        return _text(delta.get("content")), refusal
 
     def _add_call(self, fragment: Mapping[str, Any]) -> None:
         function = _object(fragment.get("function") or {})
@@ -116,10 +155,15 @@ class Gathered:
 
         Raises:
             Unreadable: A call has no name.
+            Aborted: The answer ended with an error.
         """
+        indexes = sorted(self._calls)
+        cut = self._finish == _CUT
         return _assembled(
             text="".join(self._text),
-            calls=tuple(self._calls[index].call() for index in sorted(self._calls)),
+            calls=tuple(
+                self._calls[index].call(cut=cut and index == indexes[-1]) for index in indexes
+            ),
             finish=self._finish,
             usage=self._usage,
             was_refused=self._refused,
@@ -132,8 +176,8 @@ class _Fragments:
         self.name = ""
         self.arguments: list[str] = []
 
-    def call(self) -> ToolCall:
-        return _named(self.id, self.name, "".join(self.arguments))
+    def call(self, *, cut: bool) -> ToolCall:
+        return _named(self.id, self.name, "".join(self.arguments), cut=cut)
 
 
 def usage_from(value: object) -> Usage:
@@ -150,24 +194,29 @@ def usage_from(value: object) -> Usage:
 def _assembled(
     *, text: str, calls: tuple[ToolCall, ...], finish: object, usage: Usage, was_refused: bool
 ) -> ModelResponse:
-    reason = FinishReason.FILTERED if was_refused else finish_reason(finish)
+    if finish == _ERROR:
+        raise Aborted
+    reason = FinishReason.REFUSAL if was_refused else finish_reason(finish)
+    if reason in COMPLETE:
+        # Some servers give the wrong one of the two.
+        reason = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
     return ModelResponse(
-        message=AssistantMessage(content=text, tool_calls=calls),
-        usage=usage,
-        finish=FinishReason.TOOL_CALLS if calls else reason,
+        message=AssistantMessage(content=text, tool_calls=calls), usage=usage, finish=reason
     )
 
 
-def _call(value: object) -> ToolCall:
+def _call(value: object, *, cut: bool) -> ToolCall:
     call = _object(value)
     function = _object(call.get("function"))
-    return _named(_text(call.get("id")), _text(function.get("name")), function.get("arguments"))
+    return _named(
+        _text(call.get("id")), _text(function.get("name")), function.get("arguments"), cut=cut
+    )
 
 
-def _named(identifier: str, name: str, arguments: object) -> ToolCall:
+def _named(identifier: str, name: str, arguments: object, *, cut: bool) -> ToolCall:
     if not name:
         raise Unreadable
-    return tool_call(identifier, name, _arguments(arguments))
+    return tool_call(identifier, name, _arguments(arguments), cut=cut)
 
 
 def _arguments(value: object) -> str:

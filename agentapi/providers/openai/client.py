@@ -7,8 +7,8 @@ as the rest of the call (openai 3.54, `_utils/_transform.py`).
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Final
 
 import httpx2
@@ -16,7 +16,8 @@ import openai
 import orjson
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
-from agentapi.errors import ProviderError
+from agentapi.environment import variable
+from agentapi.errors import ProviderError, ProviderMisconfigured
 from agentapi.providers.answers import LONGEST_ANSWER
 from agentapi.providers.base import (
     ModelRequest,
@@ -24,14 +25,29 @@ from agentapi.providers.base import (
     StreamPart,
     TextDelta,
 )
-from agentapi.providers.errors import broken, missing_key, refused, retry_after
-from agentapi.providers.openai.answers import Gathered, Unreadable, response_from
+from agentapi.providers.errors import (
+    broken,
+    missing_key,
+    refused,
+    reported,
+    retry_after,
+    unlisted,
+)
+from agentapi.providers.openai.answers import (
+    Aborted,
+    Gathered,
+    Unreadable,
+    listed_models,
+    response_from,
+)
 from agentapi.providers.openai.format import request_body
+from agentapi.providers.reaching import shown_address, unreachable
 
 DEFAULT_MODEL: Final = "gpt-5.6-luna"
 DEFAULT_TIMEOUT: Final = 120.0
 _CONNECT_TIMEOUT: Final = 5.0
 _PATH: Final = "/chat/completions"
+_MODELS: Final = "/models"
 _MISCONFIGURED: Final = frozenset({"insufficient_quota", "invalid_api_key", "model_not_found"})
 
 
@@ -48,6 +64,7 @@ class OpenAIProvider:
         base_url: str | None = None,
         default_model: str = DEFAULT_MODEL,
         timeout: float = DEFAULT_TIMEOUT,
+        key_path: str | None = None,
     ) -> None:
         """Create a client; it connects at first use.
 
@@ -58,10 +75,14 @@ class OpenAIProvider:
                 given.
             default_model: The model for agents that do not name one.
             timeout: Maximum seconds of silence of the server.
+            key_path: Path of a route that refuses an invalid key, for a server that lists its
+                models to everyone.
         """
         self.name = name
         self.default_model = default_model
         self._key = api_key
+        self._timeout = timeout
+        self._key_path = key_path
         # The cost of httpx2's own pool grows with its connections; aiohttp's does not. The default
         # expiry would close idle connections after 5 seconds.
         limits = httpx2.Limits(max_connections=1000, keepalive_expiry=60)
@@ -77,13 +98,19 @@ class OpenAIProvider:
     def from_environment(cls) -> OpenAIProvider:
         """Create a client from `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_MODEL`.
 
+        They are read from the environment or from `.env`.
+
         Raises:
             ProviderMisconfigured: No key is set.
         """
-        key = os.environ.get("OPENAI_API_KEY")
+        key = variable("OPENAI_API_KEY")
         if not key:
             raise missing_key("openai", "OPENAI_API_KEY")
-        return cls(api_key=key, default_model=os.environ.get("OPENAI_MODEL") or DEFAULT_MODEL)
+        return cls(
+            api_key=key,
+            base_url=variable("OPENAI_BASE_URL"),
+            default_model=variable("OPENAI_MODEL") or DEFAULT_MODEL,
+        )
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
@@ -111,8 +138,11 @@ class OpenAIProvider:
             )
             try:
                 async for chunk in stream:
-                    if text := gathered.add(chunk):
+                    text, refusal = gathered.add(chunk)
+                    if text:
                         yield TextDelta(text=text)
+                    if refusal:
+                        yield TextDelta(text=refusal, refusal=True)
                     for piece in gathered.pieces():
                         yield piece
             finally:
@@ -126,6 +156,33 @@ class OpenAIProvider:
             raise self._translated(error) from error
         yield response
 
+    async def check(self, models: Collection[str]) -> None:
+        """See `CheckedProvider.check`: lists the server's models, which costs no tokens."""
+        try:
+            await self._check_key()
+            response = await self._client.get(_MODELS, cast_to=httpx2.Response)
+            known = listed_models(response.content)
+        except (openai.NotFoundError, Unreadable) as error:
+            raise ProviderMisconfigured(
+                f"provider {self.name!r}: {shown_address(str(self._client.base_url))}{_MODELS} is "
+                "not a list of models; is the base URL right? Most end in /v1. A server without "
+                "such a list cannot be checked",
+                provider=self.name,
+                status=404,
+            ) from error
+        except Exception as error:
+            raise self._translated(error) from error
+        # OpenRouter lists a model once for all its variants, such as ":online".
+        missing = sorted(m for m in models if not {m, m.partition(":")[0]} & known)
+        if known and missing:
+            raise unlisted(self.name, missing, known)
+
+    async def _check_key(self) -> None:
+        """Ask about the key itself, where the list of models needs none."""
+        if self._key_path is not None:
+            with contextlib.suppress(openai.NotFoundError):
+                await self._client.get(self._key_path, cast_to=httpx2.Response)
+
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
         await self._client.close()
@@ -134,6 +191,8 @@ class OpenAIProvider:
         """Translate any error: for unreadable answers the SDK raises errors of all kinds."""
         if isinstance(error, ProviderError):
             return error
+        if isinstance(error, Aborted):
+            return broken(self.name, "ended its answer with an error")
         if not isinstance(error, openai.APIError):
             what = type(error).__name__
             return broken(self.name, f"sent an answer that is not a chat completion ({what})")
@@ -146,11 +205,15 @@ class OpenAIProvider:
                 retry_after=retry_after(error.response.headers),
                 misconfigured=error.code in _MISCONFIGURED,
             )
-        if isinstance(error, openai.APITimeoutError):
-            return broken(self.name, "did not answer in time, or refuses connections", self._key)
         if isinstance(error, openai.APIConnectionError):
-            return broken(self.name, f"cannot be reached: {error.__cause__ or error}", self._key)
-        return broken(self.name, f"failed: {error.message}", self._key)
+            return unreachable(
+                self.name,
+                str(self._client.base_url),
+                error,
+                secret=self._key,
+                timeout=self._timeout,
+            )
+        return reported(self.name, error.message, self._key)
 
 
 def _reason(error: openai.APIStatusError) -> str:

@@ -35,7 +35,7 @@ _FINISH: Final = {
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
     "length": FinishReason.LENGTH,
-    "content_filter": FinishReason.FILTERED,
+    "content_filter": FinishReason.CONTENT_FILTER,
 }
 
 
@@ -188,11 +188,18 @@ def call_id(original: str) -> str:
     return "call_" + hashlib.sha256(original.encode()).hexdigest()[:32]
 
 
-def tool_call(identifier: str, name: str, arguments: str) -> ToolCall:
-    """Build a tool call, with its arguments parsed if they are a JSON object."""
+def tool_call(identifier: str, name: str, arguments: str, *, cut: bool = False) -> ToolCall:
+    """Build a tool call, with its arguments parsed if they are a JSON object.
+
+    Args:
+        identifier: Its id.
+        name: The tool.
+        arguments: JSON; empty for none.
+        cut: Whether the response was cut off, so that empty arguments may be missing ones.
+    """
     arguments = clean_text(arguments)
     try:
-        value = orjson.loads(arguments or "{}")
+        value = orjson.loads(arguments or ("" if cut else "{}"))
     except orjson.JSONDecodeError:
         value = None
     if isinstance(value, dict):

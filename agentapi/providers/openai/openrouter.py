@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
+from agentapi.environment import variable
 from agentapi.providers.errors import missing_key
 from agentapi.providers.openai.client import OpenAIProvider
 
@@ -15,15 +15,18 @@ DEFAULT_MODEL: Final = "openrouter/auto"
 def openrouter_from_environment() -> OpenAIProvider:
     """Create a client from `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_MODEL`.
 
+    They are read from the environment or from `.env`.
+
     Raises:
         ProviderMisconfigured: No key is set.
     """
-    key = os.environ.get("OPENROUTER_API_KEY")
+    key = variable("OPENROUTER_API_KEY")
     if not key:
         raise missing_key("openrouter", "OPENROUTER_API_KEY")
     return OpenAIProvider(
         name="openrouter",
         api_key=key,
-        base_url=os.environ.get("OPENROUTER_BASE_URL") or BASE_URL,
-        default_model=os.environ.get("OPENROUTER_MODEL") or DEFAULT_MODEL,
+        base_url=variable("OPENROUTER_BASE_URL") or BASE_URL,
+        default_model=variable("OPENROUTER_MODEL") or DEFAULT_MODEL,
+        key_path="/key",
     )

@@ -69,5 +69,6 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
             conversation.answering.clear()
             conversation.spent = Spent()
             conversation.summary = Summary()
+            conversation.contexts = {}
             conversation.generation += 1
             return dropped

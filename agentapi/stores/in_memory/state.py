@@ -65,6 +65,7 @@ class Conversation:
     spent: Spent = field(default_factory=Spent)
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
+    contexts: Mapping[str, int] = field(default_factory=dict)
 
     def summary_now(self) -> Summary:
         """The summary, with the number of messages that there are."""
@@ -155,6 +156,7 @@ class State:
         self.told: set[str] = set()
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
+        self.agreed: tuple[int, float] | None = None
 
     def open(
         self, conversation_id: str, user_id: str | None, tenant_id: str | None

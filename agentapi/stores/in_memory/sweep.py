@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing_extensions import override
 
 from agentapi.ids import partition_of
-from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Ending, Perished
+from agentapi.stores.answers import (
+    LONGEST_GRACE,
+    LONGEST_IN_LINE,
+    NEW_FLEET,
+    Election,
+    Ending,
+    Perished,
+)
 from agentapi.stores.calls import Errand
 from agentapi.stores.in_memory.endings import BY_DEADLINE
 from agentapi.stores.in_memory.part import InMemoryPart
@@ -88,6 +95,18 @@ class InMemorySweep(InMemoryPart, SweepStore):
         with self._state.changed:
             swept = self._state.swept
             return None if swept is None else max(0.0, self._state.now() - swept)
+
+    @override
+    def agree(self, queues: int) -> int:
+        with self._state.changed:
+            now = self._state.now()
+            if self._state.agreed is not None:
+                recorded, at = self._state.agreed
+                lives = self._state.elected[1] > now or now - at < NEW_FLEET
+                if recorded != queues and lives:
+                    return recorded
+            self._state.agreed = (queues, now)
+            return queues
 
     @override
     def resign(self, candidate: str) -> None:

@@ -92,6 +92,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 spent=conversation.spent,
                 summary=conversation.summary_now(),
                 calibration=conversation.calibration,
+                contexts=conversation.contexts,
                 now=now,
             )
 
@@ -192,6 +193,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 entry.counted = ending.spent
             if ending.calibration is not None:
                 conversation.calibration = ending.calibration
+            if ending.contexts is not None and same_history:
+                conversation.contexts = dict(ending.contexts)
             conversation.lease = None
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None

@@ -6,8 +6,8 @@
 --      own (0|1), 9 deaths after which it is poison, 10 dispatch grace
 -- Returns {'claimed', name, value, ...}: epoch, attempt, generation, turn (flat hash), journal (steps),
 --      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
---      spent (steps, tokens and cost of the conversation), calibration, summary (its text, messages
---      that it covers), total (number of all messages), now;
+--      spent (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its
+--      text, messages that it covers), total (number of all messages), now;
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
 --      suspect
 -- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
@@ -74,7 +74,7 @@ end
 -- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.
 local max_bytes = tonumber(history_bytes)
 local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''),
-  'steps', 'tokens', 'cost', 'summary', 'covered')
+  'steps', 'tokens', 'cost', 'summary', 'covered', 'contexts')
 local calibration = tonumber(meta[1] or '')
 if calibration and max_bytes > 0 then
   max_bytes = math.ceil(max_bytes / calibration)
@@ -93,6 +93,7 @@ return {
   'answering', meta[3] or '',
   'spent', { meta[4], meta[5], meta[6] },
   'calibration', meta[1],
+  'contexts', meta[9],
   'summary', { meta[7], meta[8] },
   'total', total,
   'now', int(now),

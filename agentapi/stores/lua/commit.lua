@@ -7,7 +7,8 @@
 --      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
---      19... messages for the history
+--      19 what the conversation has learned of its models' contexts (JSON, '' for no change),
+--      20... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -18,7 +19,7 @@
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration = unpack(ARGV, 1, 18)
+  spent_cost, calibration, contexts = unpack(ARGV, 1, 19)
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged', 'unstored')
@@ -34,7 +35,7 @@ local times = retention({ turn = turn_retention, events = events_retention }, be
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
 local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
-  for i = 19, #ARGV do
+  for i = 20, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if answering == before[4] then
@@ -58,9 +59,9 @@ else
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
-  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 18 and 1 or 0)
+  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 19 and 1 or 0)
 emit(KEYS[1], KEYS[7], status, event)
-if not (keeps and same_history and #ARGV > 18) then
+if not (keeps and same_history and #ARGV > 19) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
 end
 retire(KEYS[1], KEYS[7], times, before[8])
@@ -81,6 +82,9 @@ if same_history then
 end
 if calibration ~= '' then
   change('calibration', calibration)
+end
+if contexts ~= '' and same_history then
+  change('contexts', contexts)
 end
 redis.call('HSET', KEYS[4], unpack(changes))
 if status == 'failed' then

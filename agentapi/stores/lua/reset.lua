@@ -37,7 +37,7 @@ if known[1] then
       redis.call('HDEL', KEYS[2], field)
     end
   end
-  redis.call('HDEL', KEYS[2], 'steps', 'tokens', 'cost', 'summary', 'covered')
+  redis.call('HDEL', KEYS[2], 'steps', 'tokens', 'cost', 'summary', 'covered', 'contexts')
   redis.call('HINCRBY', KEYS[2], 'generation', 1)
 end
 redis.call('SET', operation, dropped, 'PX', OPERATION_TTL)

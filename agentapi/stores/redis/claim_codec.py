@@ -14,6 +14,7 @@ from agentapi.stores.redis.calls_codec import call_book
 from agentapi.stores.redis.codec import (
     answering_from,
     calibration_from,
+    contexts_from,
     pairs,
     spent_from,
     summary_from,
@@ -81,5 +82,6 @@ def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
         spent=spent_from(found["spent"]),
         summary=summary_from(found["summary"], found["total"]),
         calibration=calibration_from(found["calibration"]),
+        contexts=contexts_from(found["contexts"]),
         now=int(found["now"]) / 1000,
     )

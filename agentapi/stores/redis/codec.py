@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
 
 from agentapi.conversation.compaction import Summary
+from agentapi.conversation.finish import COMPLETE, FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Usage,
@@ -239,6 +239,14 @@ def calibration_from(field: bytes | None) -> float:
         return float(field or 1)
 
 
+def contexts_from(field: bytes | None) -> dict[str, int]:
+    """Read what a conversation has learned of its models' contexts; raises like `spent_from`."""
+    if field is None:
+        return {}
+    with _reading_meta():
+        return {name: int(tokens) for name, tokens in _object(field).items()}
+
+
 def answering_from(field: bytes) -> str | None:
     """Read the agent that a conversation was handed over to; raises like `spent_from`."""
     with _reading_meta():
@@ -267,7 +275,7 @@ def outcome_to_json(ending: Ending) -> bytes:
         "usage": ending.usage,
     }
     if ending.error is not None:
-        outcome["error"] = ending.error
+        outcome["error"] = ending.error.to_dict()
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
     if ending.structured:
@@ -278,8 +286,11 @@ def outcome_to_json(ending: Ending) -> bytes:
 def ending_event(ending: Ending) -> dict[str, Any]:
     """Data of the event that ends a turn."""
     if ending.error is not None:
-        return asdict(ending.error)
-    return {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+        return ending.error.to_dict()
+    event: dict[str, Any] = {"steps": ending.steps, "tokens": ending.usage.total_tokens}
+    if (reason := ending.finish_reason) not in (None, FinishReason.STOP):
+        event["finish_reason"] = reason
+    return event
 
 
 def parked_event(delay: float, reason: str) -> dict[str, Any]:
@@ -301,6 +312,8 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
             event["model"] = step.message.model
         if step.rejected is not None:
             event["rejected"] = True
+        if step.message.finish_reason not in COMPLETE:
+            event["finish_reason"] = step.message.finish_reason
     elif isinstance(step, UserStep):
         event |= {"tools": [], "calls": []}
     else:

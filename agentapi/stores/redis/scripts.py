@@ -10,6 +10,7 @@ READERS: Final = ("load", "measure", "overdue", "page", "seek")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
+    "agree",
     "answer",
     "append",
     "cancel",

@@ -16,6 +16,7 @@ from agentapi.ids import PARTITIONS, partition_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import (
     ELECTION_KEY,
+    QUEUES_KEY,
     SWEPT_KEY,
     claimed_key,
     conversation_keys,
@@ -26,7 +27,14 @@ from agentapi.redis.keys import (
 )
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
-from agentapi.stores.answers import LONGEST_GRACE, LONGEST_IN_LINE, Election, Ending, Perished
+from agentapi.stores.answers import (
+    LONGEST_GRACE,
+    LONGEST_IN_LINE,
+    NEW_FLEET,
+    Election,
+    Ending,
+    Perished,
+)
 from agentapi.stores.calls import Errand
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import SweepStore
@@ -126,6 +134,11 @@ class RedisSweep(RedisPart, SweepStore):
         if swept is None:
             return None
         return float(max(0.0, seconds + micros / 1e6 - int(swept) / 1000))
+
+    @override
+    def agree(self, queues: int) -> int:
+        agreed = self._call("agree", [QUEUES_KEY, ELECTION_KEY], [queues, milliseconds(NEW_FLEET)])
+        return int(agreed)
 
     @override
     def resign(self, candidate: str) -> None:

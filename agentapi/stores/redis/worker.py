@@ -159,6 +159,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 ending.spent.tokens,
                 repr(ending.spent.cost),
                 "" if ending.calibration is None else repr(ending.calibration),
+                "" if ending.contexts is None else orjson.dumps(dict(ending.contexts)),
                 *map(dumps, ending.messages),
             ],
         )

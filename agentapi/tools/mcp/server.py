@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +196,29 @@ def _text(result: CallToolResult) -> str:
     from pydantic_core import to_json
 
     return to_json(result.structured_content).decode()
+
+
+def hold_sessions(holder: object, sources: Iterable[object]) -> None:
+    """Note that somebody uses the sessions with these servers; see `LoopClients.hold`.
+
+    Args:
+        holder: Whoever uses them.
+        sources: Sources of tools; those that are not MCP servers are skipped.
+    """
+    endpoints = [source.endpoint for source in sources if isinstance(source, McpServer)]
+    if endpoints:
+        from agentapi.tools.mcp.session import sessions
+
+        sessions.hold(holder, endpoints)
+
+
+async def release_sessions(holder: object) -> None:
+    """Close the sessions that nobody but this holder uses; see `LoopClients.release`."""
+    import sys
+
+    module = sys.modules.get("agentapi.tools.mcp.session")
+    if module is not None:
+        await module.sessions.release(holder)
 
 
 async def close_sessions() -> None:

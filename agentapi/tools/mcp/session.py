@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
@@ -33,6 +32,7 @@ from mcp.types import (
 from agentapi.decoding.plain import clean_text, cut
 from agentapi.errors import ToolServerUnavailable
 from agentapi.logs import line
+from agentapi.providers.loop_clients import LoopClients
 from agentapi.tools.base import ToolFailed
 from agentapi.tools.mcp.endpoint import McpEndpoint
 from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
@@ -317,25 +317,12 @@ async def _transport(
         yield stdio_client(parameters, errlog=nowhere)
 
 
-class Sessions:
+class Sessions(LoopClients[McpEndpoint, McpSession]):
     """The sessions of each event loop."""
-
-    def __init__(self) -> None:
-        self._sessions: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[McpEndpoint, McpSession]
-        ] = weakref.WeakKeyDictionary()
 
     def of(self, server: McpEndpoint) -> McpSession:
         """Return the running loop's session with a server."""
-        found = self._sessions.setdefault(asyncio.get_running_loop(), {})
-        if server not in found:
-            found[server] = McpSession(server)
-        return found[server]
-
-    async def aclose(self) -> None:
-        """Close the sessions of the running loop."""
-        found = self._sessions.pop(asyncio.get_running_loop(), {})
-        await asyncio.gather(*(session.aclose() for session in found.values()))
+        return self.get(server, lambda: McpSession(server))
 
 
 sessions: Final = Sessions()

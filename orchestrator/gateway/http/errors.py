@@ -189,7 +189,7 @@ class Problem:
         return {"error": error}
 
 
-_TURN_FAILURES: Mapping[str, tuple[int, str]] = {
+_TURN_FAILURES: Final[Mapping[str, tuple[int, str]]] = {
     "unknown_agent": (404, _INVALID),
     "invalid_input": (400, _INVALID),
     "request_refused": (400, _INVALID),
@@ -197,13 +197,21 @@ _TURN_FAILURES: Mapping[str, tuple[int, str]] = {
     "cancelled": (409, _INVALID),
     "deadline": (504, _SERVER),
     "provider_unavailable": (503, _SERVER),
+    "store_unavailable": (503, _SERVER),
     "provider": (502, _SERVER),
     "provider_rejected": (502, _SERVER),
+    "incomplete_reply": (502, _SERVER),
+    "invalid_output": (502, _SERVER),
     "attachment_refused": (400, _INVALID),
     "context_too_long": (400, _INVALID),
 }
 """Status and type for the error code of a turn that failed while a request waited for it. Other
 codes are a 500."""
+
+
+def failure_status(code: str) -> tuple[int, str]:
+    """Status and type of OpenAI's error object for a turn that failed with an error code."""
+    return _TURN_FAILURES.get(code, (500, _SERVER))
 
 
 def problem_of(error: Exception, tenant: str | None = None) -> Problem:
@@ -251,7 +259,7 @@ def _problem_of(error: Exception) -> Problem:
                 headers=_retry_headers(error.retry, error.retry_after),
             )
         case TurnFailed():
-            status, kind = _TURN_FAILURES.get(error.error_code, (500, _SERVER))
+            status, kind = failure_status(error.error_code)
             # The turn has run: a client that repeated the request would run it twice.
             headers = _retry_headers(False, None)
             return _plain(error, status, kind, headers, code=error.error_code)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.turns import Answers, ClientOutput, PendingCall, Verdict
-from orchestrator.gateway.dependencies import View
+from orchestrator.gateway.dependencies import TurnId, View
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.native.turns import TurnView, turn_view
@@ -73,14 +73,14 @@ def _to_view(call: PendingCall) -> PendingCallView:
 
 
 @router.get("/turns/{turn_id}/calls", responses=errors(404))
-async def pending_calls(turn_id: str, view: View) -> PendingCalls:
+async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
     """Calls that wait: the turn's own, and those of turns that it waits for."""
     calls = await view.pending(turn_id)
     return PendingCalls(turn_id=turn_id, calls=[_to_view(call) for call in calls])
 
 
 @router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))
-async def decide_call(turn_id: str, call_id: str, body: DecideCall, view: View) -> TurnView:
+async def decide_call(turn_id: TurnId, call_id: str, body: DecideCall, view: View) -> TurnView:
     """Approve or reject a tool call. The turn continues immediately."""
     await view.decide(turn_id, call_id, Verdict(body.verdict), reason=body.reason, by=body.by)
     return turn_view(view, await view.turn(turn_id))

@@ -14,7 +14,7 @@ from agentapi.stores import CancelOutcome
 from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
 from agentapi.turns import ClientTool, ClientTools, OnAbort, OnBusy, Turn, TurnStatus
 from orchestrator.gateway.conversations import deletion
-from orchestrator.gateway.dependencies import Key, View
+from orchestrator.gateway.dependencies import Key, TurnId, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text, too_late
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
@@ -100,6 +100,13 @@ class TurnView(BaseModel):
     status: str
     input: str
     text: str | None
+    finish_reason: Annotated[
+        str | None,
+        Field(
+            description="Why the model stopped: stop, length, content_filter or refusal; null "
+            "until the turn has completed."
+        ),
+    ]
     error: TurnFault | None
     usage: TurnUsage
     steps: int
@@ -141,6 +148,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         status=turn.status.value,
         input=turn.input,
         text=turn.text,
+        finish_reason=turn.finish_reason.value if turn.finish_reason else None,
         error=fault,
         usage=TurnUsage(
             input_tokens=turn.usage.input_tokens,
@@ -188,7 +196,7 @@ async def create_turn(
 
 
 @router.get("/turns/{turn_id}", responses=errors(404))
-async def get_turn(turn_id: str, view: View) -> TurnView:
+async def get_turn(turn_id: TurnId, view: View) -> TurnView:
     """A turn as it stands."""
     return turn_view(view, await view.turn(turn_id))
 
@@ -199,7 +207,7 @@ async def get_turn(turn_id: str, view: View) -> TurnView:
     responses={200: SSE, 204: {"description": "Nothing follows."}, **errors(404, 410)},
 )
 async def turn_events(
-    turn_id: str,
+    turn_id: TurnId,
     view: View,
     last_event_id: Annotated[
         str | None, Header(description="Number of the last event already seen.")
@@ -240,7 +248,7 @@ def _number(text: str) -> int:
 
 
 @router.post("/turns/{turn_id}/cancel", responses=errors(404, 409))
-async def cancel_turn(turn_id: str, view: View) -> TurnView:
+async def cancel_turn(turn_id: TurnId, view: View) -> TurnView:
     """Cancel a turn: a waiting one immediately, a running one within a moment.
 
     A repeat changes nothing. 409 says that the turn had completed or failed before.

@@ -320,18 +320,28 @@ def _decision(given: ApprovalDecision) -> Decision:
 
 
 def _continuation(turn: Turn, part: int, following: Following) -> Continuation:
-    labels = replace(
-        following.labels, streamed=turn.stream, stream=following.stream, at=int(time.time())
-    )
+    # Agents of a client that hand over to each other have instructions of their own.
+    options = replace(following.options or RequestOptions(), store=turn.stored)
     client = following.tools.client or ClientTools()
+    old, before = turn.client_tools or ClientTools(), {}
+    if replace(old, since=0) != client:
+        before["client_tools"] = old.to_json().decode()
+    if options != (turn.options or RequestOptions()):
+        before["options"] = (turn.options or RequestOptions()).to_json().decode()
+    labels = replace(
+        following.labels,
+        streamed=turn.stream,
+        stream=following.stream,
+        at=int(time.time()),
+        before=before,
+    )
     since = turn.segments[-1].responses if turn.segments else 0
     return Continuation(
         part=part,
         metadata=labelled(following.metadata, labels),
         stream=following.stream,
         client_tools=replace(client, since=since),
-        # Agents of a client that hand over to each other have instructions of their own.
-        options=replace(following.options or RequestOptions(), store=turn.stored),
+        options=options,
     )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.turns import Event, EventType, Turn, TurnStatus
-from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import function_call_id
+from orchestrator.gateway.openai.endings import chat_error, goes_on
 from orchestrator.gateway.openai.items import same_json
-from orchestrator.gateway.openai.objects import chat_id, chat_usage
+from orchestrator.gateway.openai.objects import chat_finish, chat_id, chat_usage
 from orchestrator.gateway.openai.part_bounds import PartBounds, is_response
 from orchestrator.gateway.openai.parts import Part, first_response
 
@@ -49,6 +50,7 @@ class ChatStream:
         self._include_usage = include_usage
         self.broken = False
         self._shown = ""
+        self._part = ""
         self._again: str | None = None
 
     @property
@@ -67,19 +69,21 @@ class ChatStream:
             return
         match event.type:
             case EventType.DELTA:
-                yield from self._delta(str(event.data["text"]))
+                key = "refusal" if event.data.get("refusal") else "content"
+                yield from self._delta(str(event.data["text"]), key)
             case EventType.RESET:
                 # The text comes once more: it is compared instead of sent until it is longer than
-                # before.
-                self._again = ""
+                # before. A part that was recorded does not come again.
+                self._again = self._part
                 for call in self._calls.values():
                     call.again = ""
             case EventType.CALL_DELTA:
                 yield from self._call_delta(event.data)
-            case EventType.STEP if is_response(event):
+            case EventType.STEP if event.data["kind"] == "model" and not event.data.get("rejected"):
                 self.broken = self.broken or self._again not in (None, self._shown)
-                self._shown, self._again = "", None
-                self._responses += 1
+                self._part = self._shown = self._shown if goes_on(event.data) else ""
+                self._again = None
+                self._responses += is_response(event)
             case _:
                 pass
 
@@ -90,14 +94,15 @@ class ChatStream:
             part: The part as it ended.
         """
         if part.status is not TurnStatus.COMPLETED:
-            yield _failure(part.turn)
+            yield chat_error(part.turn)
             return
         responses, text = part.responses(), part.text
         # The text of a response with calls was recorded, and has been sent.
         if not responses or responses[-1][0] >= self._responses or not self._turn.stream:
             if text.startswith(self._shown):
                 if len(text) > len(self._shown):
-                    yield self._chunk({"content": text[len(self._shown) :]})
+                    key = "refusal" if part.finish_reason is FinishReason.REFUSAL else "content"
+                    yield self._chunk({key: text[len(self._shown) :]})
             elif self._again is not None:
                 self.broken = True
                 return
@@ -106,7 +111,7 @@ class ChatStream:
             yield from self._last_of_call(item)
         if self.broken:
             return
-        yield self._chunk({}, finish="tool_calls" if calls else "stop")
+        yield self._chunk({}, finish=chat_finish(part))
         if self._include_usage:
             yield {**self._head(), "choices": [], "usage": chat_usage(part.usage)}
 
@@ -145,17 +150,17 @@ class ChatStream:
             known.again = None
         yield from self._call_piece(item["call_id"], item["name"], item["arguments"][len(shown) :])
 
-    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+    def _delta(self, text: str, key: str) -> Iterator[dict[str, Any]]:
         if self._again is None:
             self._shown += text
-            yield self._chunk({"content": text})
+            yield self._chunk({key: text})
             return
         self._again += text
         if self._again.startswith(self._shown):
             new = self._again[len(self._shown) :]
             self._shown, self._again = self._again, None
             if new:
-                yield self._chunk({"content": new})
+                yield self._chunk({key: new})
         elif not self._shown.startswith(self._again):
             self.broken = True
 
@@ -171,12 +176,3 @@ class ChatStream:
             "created": int(self._turn.created_at),
             "model": self._turn.agent,
         }
-
-
-def _failure(turn: Turn) -> dict[str, Any]:
-    code = turn.error.code if turn.error else turn.status.value
-    message = "the turn was cancelled"
-    if turn.error is not None:
-        message = f"{code}: {public_text(turn.error.message, code)}"
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
-    return {"error": error}

@@ -120,13 +120,20 @@ async def compact_conversation(body: CompactConversation, view: View) -> OrjsonR
     said.conversation("input")
     if not messages:
         raise InvalidRequest("there is nothing to compact: send input", param="input")
+    text, limit = transcript("", messages), view.gateway.settings.max_message_bytes
+    if len(text.encode()) > limit:
+        raise InvalidRequest(
+            f"there is more to compact than fits into one request to the model: {limit} bytes "
+            "(AGENTAPI_MAX_MESSAGE_BYTES); compact the older part first",
+            param="input",
+        )
     operation, idle = uuid.uuid4().hex, view.gateway.settings.unstored_retention
     options = RequestOptions(
         instructions=PROMPT, replace=True, bare=True, store=False, decided=True
     )
     message = NewMessage(
         agent=body.model,
-        text=transcript("", messages),
+        text=text,
         idempotency_key=operation,
         labels=Labels(implicit=True),
         options=options,

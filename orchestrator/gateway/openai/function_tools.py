@@ -10,7 +10,7 @@ from pydantic import Field
 
 from agentapi.errors import ClientToolRefused
 from agentapi.tools.client_tools import client_tools_of
-from agentapi.turns import ClientTool, ClientTools, LastWord, ToolChoice, Turn
+from agentapi.turns import ClientTool, ClientTools, LastWord, ToolChoice
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.openai.items import SERVER_LABEL
 
@@ -189,9 +189,8 @@ def _name(value: object, place: str) -> str:
     return name
 
 
-def shown_tools(turn: Turn) -> dict[str, Any]:
+def shown_tools(client: ClientTools | None) -> dict[str, Any]:
     """The fields of a response that say what its request said about tools."""
-    client = turn.client_tools
     if client is None or not client.tools:
         return {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}
     choice: Any = client.choice.value

@@ -338,6 +338,9 @@ def _content(
     fields: Mapping[str, Any], place: str, role: str
 ) -> tuple[str, tuple[Image | File, ...]]:
     content = fields.get("content")
+    if role == "assistant" and not content and isinstance(fields.get("refusal"), str):
+        # What the model said instead of a reply.
+        content = fields["refusal"]
     place = f"{place}.content"
     if isinstance(content, str):
         return content, ()
@@ -350,6 +353,9 @@ def _content(
         fields = _object(part, where)
         if role == "user" and (found := attachment_of(fields, where)) is not None:
             attached.append(found)
+            continue
+        if role == "assistant" and fields.get("type") == "refusal":
+            texts.append(_text(fields, "refusal", where))
             continue
         if not _is_text_part(fields.get("type"), role):
             raise UnsupportedParameter(

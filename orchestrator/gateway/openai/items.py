@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -27,6 +28,7 @@ from orchestrator.gateway.ids import (
     text_item_id,
     user_item_id,
 )
+from orchestrator.gateway.openai.endings import is_cut
 
 SERVER_LABEL: Final = "agentapi"
 """The agent's own tools run in the workers. Clients see them as calls to a remote MCP server. A
@@ -77,7 +79,7 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
             case AssistantMessage():
                 number = responses[key] = responses.get(key, -1) + 1
                 if message.content:
-                    item = text_item(text_item_id(key, number), message.content)
+                    item = reply_item(text_item_id(key, number), message)
                     yield Item(item=item, message=message, position=position)
                 for place, call in enumerate(message.tool_calls):
                     if call.client:
@@ -162,19 +164,30 @@ def user_item(key: str, text: str, number: int = 0) -> dict[str, Any]:
     }
 
 
-def text_item(item_id: str, text: str | None, status: str = "completed") -> dict[str, Any]:
+def reply_item(item_id: str, message: AssistantMessage) -> dict[str, Any]:
+    """A model's response."""
+    status = "incomplete" if is_cut(message.finish_reason) else "completed"
+    refusal = message.finish_reason is FinishReason.REFUSAL
+    return text_item(item_id, message.content, status, refusal=refusal)
+
+
+def text_item(
+    item_id: str, text: str | None, status: str = "completed", *, refusal: bool = False
+) -> dict[str, Any]:
     """An assistant's message; None as text means that it has no content yet."""
     return {
         "id": item_id,
         "type": "message",
         "status": status,
         "role": "assistant",
-        "content": [] if text is None else [text_part(text)],
+        "content": [] if text is None else [text_part(text, refusal=refusal)],
     }
 
 
-def text_part(text: str) -> dict[str, Any]:
+def text_part(text: str, *, refusal: bool = False) -> dict[str, Any]:
     """A part of an assistant's message."""
+    if refusal:
+        return {"type": "refusal", "refusal": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import Usage
 from agentapi.turns import RequestOptions, TurnStatus
-from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.ids import response_id, turn_key
+from orchestrator.gateway.openai.endings import (
+    chat_finish_reason,
+    incomplete_details,
+    response_error,
+    response_status,
+)
 from orchestrator.gateway.openai.function_tools import shown_tools
 from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.request_options import shown_format
 
 _NOTHING: Final = RequestOptions()
-
-STATUS: Final[Mapping[TurnStatus, str]] = {
-    TurnStatus.QUEUED: "queued",
-    TurnStatus.RUNNING: "in_progress",
-    TurnStatus.PARKED: "in_progress",
-    TurnStatus.COMPLETED: "completed",
-    TurnStatus.FAILED: "failed",
-    TurnStatus.CANCELLED: "cancelled",
-}
-
-_ERROR_CODES: Final = {
-    "provider_unavailable": "rate_limit_exceeded",
-    "invalid_message": "invalid_prompt",
-}
-"""OpenAI's clients know a closed set of codes; the message has ours."""
 
 
 def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
@@ -39,34 +30,31 @@ def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
         conversation_id: The public id of its conversation.
     """
     turn, labels = part.turn, part.labels
-    options = turn.options or _NOTHING
+    options = part.options or _NOTHING
     sampling = options.sampling
-    error = None
-    if turn.error is not None and part.ends is None:
-        code = _ERROR_CODES.get(turn.error.code, "server_error")
-        why = public_text(turn.error.message, turn.error.code)
-        error = {"code": code, "message": f"{turn.error.code}: {why}"}
-    completed = part.status is TurnStatus.COMPLETED
+    replied = part.status is TurnStatus.COMPLETED
+    status = response_status(turn) if part.ends is None else "completed"
+    ended_at = part.ended_at if status == "completed" else None
     return {
         "id": response_id(turn.turn_id, part.number),
         "object": "response",
         "created_at": int(part.created_at),
-        "completed_at": int(part.ended_at) if completed and part.ended_at else None,
-        "status": STATUS[part.status],
+        "completed_at": int(ended_at) if ended_at else None,
+        "status": status,
         "background": labels.background,
-        "error": error,
-        "incomplete_details": None,
+        "error": response_error(turn.error) if turn.error and part.ends is None else None,
+        "incomplete_details": incomplete_details(turn) if part.ends is None else None,
         "instructions": options.instructions,
         "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
-        "output": part.output() if completed else [],
+        "output": part.output() if replied else [],
         "previous_response_id": _previous(part),
         "conversation": None if labels.implicit else {"id": conversation_id},
         "reasoning": {"effort": sampling.reasoning_effort, "summary": None},
         "store": options.store,
         "temperature": sampling.temperature,
         "text": _text(options),
-        **shown_tools(turn),
+        **shown_tools(part.client_tools),
         "top_p": sampling.top_p,
         "truncation": "disabled",
         "usage": response_usage(part.usage) if part.status.ended else None,
@@ -110,13 +98,25 @@ def chat_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+def chat_finish(part: Part) -> str:
+    """The finish reason of a completed part as a chat completion."""
+    if part.calls():
+        return "tool_calls"
+    return chat_finish_reason(part.turn) if part.ends is None else "stop"
+
+
 def chat_object(part: Part) -> dict[str, Any]:
     """A completed part of a turn as a chat completion."""
     calls = [chat_call(item) for item in part.calls()]
-    message: dict[str, Any] = {"role": "assistant", "content": part.text, "refusal": None}
+    refused = part.finish_reason is FinishReason.REFUSAL
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused else part.text,
+        "refusal": part.text if refused else None,
+    }
     if calls:
         message |= {"content": part.text or None, "tool_calls": calls}
-    finish = "tool_calls" if calls else "stop"
+    finish = chat_finish(part)
     return {
         "id": chat_id(part.turn.turn_id, part.number),
         "object": "chat.completion",

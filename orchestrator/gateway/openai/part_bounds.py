@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentapi.turns import Event, EventType, Turn
+from orchestrator.gateway.openai.endings import goes_on
 from orchestrator.gateway.turn_labels import labels_of
 
 
@@ -46,4 +47,5 @@ class PartBounds:
 
 def is_response(event: Event) -> bool:
     """Whether the event of a step is of a model's response that counts."""
-    return event.data["kind"] == "model" and not event.data.get("rejected")
+    data = event.data
+    return data["kind"] == "model" and not data.get("rejected") and not goes_on(data)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import (
     AssistantMessage,
     Message,
@@ -20,7 +21,7 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.engine.progress import TurnProgress
-from agentapi.turns import Segment, Turn, TurnStatus
+from agentapi.turns import ClientTools, RequestOptions, Segment, Turn, TurnStatus
 from orchestrator.gateway.http.errors import NotFound
 from orchestrator.gateway.ids import approval_id, function_call_id, text_item_id
 from orchestrator.gateway.openai.items import (
@@ -28,7 +29,7 @@ from orchestrator.gateway.openai.items import (
     call_item,
     function_item,
     items_of,
-    text_item,
+    reply_item,
 )
 from orchestrator.gateway.turn_labels import Labels, labels_in, labels_of, own_metadata
 from orchestrator.gateway.view import TenantView
@@ -69,12 +70,37 @@ class Part:
         return self.turn.status if self.ends is None else TurnStatus.COMPLETED
 
     @property
+    def finish_reason(self) -> FinishReason | None:
+        """How the part's last response ended; None if it asks its client, or is not there yet."""
+        return self.turn.finish_reason if self.ends is None else None
+
+    @property
     def labels(self) -> Labels:
         """How the part was requested."""
         turn = self.turn
         if not self.number:
             return labels_of(turn)
         return labels_in(turn, turn.parts.get(self.number, {}))
+
+    @property
+    def options(self) -> RequestOptions | None:
+        """What the part's request decided."""
+        data = self._before("options")
+        return self.turn.options if data is None else RequestOptions.from_json(data.encode())
+
+    @property
+    def client_tools(self) -> ClientTools | None:
+        """The functions that the part's request brought."""
+        data = self._before("client_tools")
+        return self.turn.client_tools if data is None else ClientTools.from_json(data)
+
+    def _before(self, name: str) -> str | None:
+        """What counted in the part, if a later request has changed it."""
+        for number in sorted(self.turn.parts):
+            before = labels_in(self.turn, self.turn.parts[number]).before
+            if number > self.number and name in before:
+                return before[name]
+        return None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -139,7 +165,7 @@ class Part:
         ]
         for number, message in self.responses():
             if message.content:
-                items.append(text_item(text_item_id(turn_id, number), message.content))
+                items.append(reply_item(text_item_id(turn_id, number), message))
             for place, call in enumerate(message.tool_calls):
                 if call.client:
                     items.append(function_item(function_call_id(turn_id, number, place), call))

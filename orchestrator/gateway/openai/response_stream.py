@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentapi.conversation.finish import FinishReason
 from agentapi.turns import Event, EventType, Turn, TurnStatus
 from orchestrator.gateway.ids import (
     call_item_id,
@@ -17,6 +18,7 @@ from orchestrator.gateway.ids import (
     function_item_id,
     text_item_id,
 )
+from orchestrator.gateway.openai.endings import goes_on, is_cut
 from orchestrator.gateway.openai.items import (
     bare_call_item,
     bare_function_item,
@@ -49,6 +51,7 @@ class _Function:
 class _Text:
     item_id: str
     index: int
+    refusal: bool
     shown: str = ""
 
 
@@ -81,6 +84,7 @@ class ResponseStream:
         self._responses = first_response(turn)
         self._items = 0
         self._open: _Text | None = None
+        self._part = ""
         self._calls: dict[str, _Call] = {}
 
     @property
@@ -106,7 +110,8 @@ class ResponseStream:
                 self._begun = True
                 yield self._event("response.in_progress", response=self._snapshot("in_progress"))
             case EventType.DELTA:
-                yield from self._delta(str(event.data["text"]))
+                refusal = bool(event.data.get("refusal"))
+                yield from self._delta(str(event.data["text"]), refusal=refusal)
             case EventType.RESET:
                 # The text sent so far is discarded: its item ends as incomplete and is not part of
                 # the response. The text that replaces it gets an item of its own.
@@ -128,7 +133,8 @@ class ResponseStream:
         final = response_object(part, self._conversation_id)
         if part.status is TurnStatus.COMPLETED:
             yield from self._rest(part)
-            yield self._event("response.completed", response=final)
+            kind = "incomplete" if is_cut(part.finish_reason) else "completed"
+            yield self._event(f"response.{kind}", response=final)
             return
         yield from self._close("incomplete")
         yield from self._discard_functions()
@@ -139,18 +145,24 @@ class ResponseStream:
         kind = "failed" if part.status is TurnStatus.FAILED else "incomplete"
         yield self._event(f"response.{kind}", response=final)
 
-    def _delta(self, text: str) -> Iterator[dict[str, Any]]:
+    def _delta(self, text: str, *, refusal: bool = False) -> Iterator[dict[str, Any]]:
+        # Parts of this reply that were recorded before a reset are not produced again.
+        before = self._part
+        if self._open is not None and self._open.refusal is not refusal:
+            before = self._open.shown
+            yield from self._close("incomplete")
         if self._open is None:
-            yield from self._open_text()
+            text = before + text
+            yield from self._open_text(refusal=refusal)
         if self._open is not None:
             self._open.shown += text
             yield self._text_event("delta", self._open, delta=text)
 
-    def _open_text(self) -> Iterator[dict[str, Any]]:
+    def _open_text(self, *, refusal: bool) -> Iterator[dict[str, Any]]:
         # The item of a discarded text keeps its id, so the next item needs another.
         again = f"_{self._texts}" if self._texts else ""
         item_id = text_item_id(self._turn.turn_id, self._responses) + again
-        self._open = _Text(item_id=item_id, index=self._next_index())
+        self._open = _Text(item_id=item_id, index=self._next_index(), refusal=refusal)
         item = text_item(item_id, None, "in_progress")
         yield self._event("response.output_item.added", output_index=self._open.index, item=item)
         yield self._event(
@@ -158,7 +170,7 @@ class ResponseStream:
             item_id=item_id,
             output_index=self._open.index,
             content_index=0,
-            part=text_part(""),
+            part=text_part("", refusal=refusal),
         )
 
     def _close(self, status: str) -> Iterator[dict[str, Any]]:
@@ -166,24 +178,27 @@ class ResponseStream:
             return
         text, self._open = self._open, None
         self._texts += status == "incomplete"
-        yield self._text_event("done", text, text=text.shown)
+        whole = {"refusal" if text.refusal else "text": text.shown}
+        yield self._text_event("done", text, **whole)
         yield self._event(
             "response.content_part.done",
             item_id=text.item_id,
             output_index=text.index,
             content_index=0,
-            part=text_part(text.shown),
+            part=text_part(text.shown, refusal=text.refusal),
         )
-        item = text_item(text.item_id, text.shown, status)
+        item = text_item(text.item_id, text.shown, status, refusal=text.refusal)
         yield self._event("response.output_item.done", output_index=text.index, item=item)
 
     def _text_event(self, kind: str, item: _Text, **more: str) -> dict[str, Any]:
+        part = "refusal" if item.refusal else "output_text"
+        probabilities: dict[str, Any] = {} if item.refusal else {"logprobs": []}
         return self._event(
-            f"response.output_text.{kind}",
+            f"response.{part}.{kind}",
             item_id=item.item_id,
             output_index=item.index,
             content_index=0,
-            logprobs=[],
+            **probabilities,
             **more,
         )
 
@@ -192,10 +207,16 @@ class ResponseStream:
         if data["kind"] == "model" and data.get("rejected"):
             # Not part of the response: the model is asked again.
             yield from self._close("incomplete")
+            self._part = ""
+            return
+        if data["kind"] == "model" and goes_on(data):
+            # The text continues in the next step, and this much of it will not be produced again.
+            self._part = self._open.shown if self._open is not None else self._part
             return
         if data["kind"] == "model":
-            yield from self._close("completed")
-            self._texts = 0
+            # A response that also calls tools may have been cut off.
+            yield from self._close("incomplete" if data.get("finish_reason") else "completed")
+            self._texts, self._part = 0, ""
             self._responses += 1
             # The client's own calls, and those to approve, are shown when the turn asks.
             self._later = set() if self._elsewhere else {*data.get("held", ())}
@@ -279,7 +300,7 @@ class ResponseStream:
         responses = part.responses()
         if self._streamed and responses and responses[-1][0] >= self._responses:
             # The reply is not a recorded step, so no event has ended its text.
-            yield from self._last_text(part.text)
+            yield from self._last_text(part)
         for item in part.output():
             if call := self._calls.get(item["id"]):
                 yield self._event("response.output_item.done", output_index=call.index, item=item)
@@ -288,28 +309,35 @@ class ResponseStream:
             elif not self._streamed or item["type"] == "mcp_approval_request":
                 yield from self._whole(item)
 
-    def _last_text(self, text: str) -> Iterator[dict[str, Any]]:
+    def _last_text(self, part: Part) -> Iterator[dict[str, Any]]:
+        text = part.text
+        refusal = part.finish_reason is FinishReason.REFUSAL
         shown = self._open.shown if self._open is not None else ""
+        other = self._open is not None and self._open.refusal is not refusal
         # What was shown is not how the turn ended, for example after a hook changed the text.
-        if not text.startswith(shown):
+        if other or not text.startswith(shown):
             yield from self._close("incomplete")
             shown = ""
+        self._part = ""
         if len(text) > len(shown):
-            yield from self._delta(text[len(shown) :])
-        yield from self._close("completed")
+            yield from self._delta(text[len(shown) :], refusal=refusal)
+        yield from self._close("incomplete" if is_cut(part.finish_reason) else "completed")
 
     def _whole(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """All events of an item whose text was not streamed."""
         index = self._next_index()
         if item["type"] == "message":
-            text = _Text(item_id=item["id"], index=index)
+            [content] = item["content"]
+            refusal = content["type"] == "refusal"
+            text = _Text(item_id=item["id"], index=index, refusal=refusal)
             empty = text_item(item["id"], None, "in_progress")
             yield self._event("response.output_item.added", output_index=index, item=empty)
-            part = {"item_id": item["id"], "output_index": index, "content_index": 0}
-            yield self._event("response.content_part.added", **part, part=text_part(""))
+            place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+            part = text_part("", refusal=refusal)
+            yield self._event("response.content_part.added", **place, part=part)
             self._open = text
-            yield from self._delta(item["content"][0]["text"])
-            yield from self._close("completed")
+            yield from self._delta(content["refusal" if refusal else "text"], refusal=refusal)
+            yield from self._close(item["status"])
             return
         bare = item
         if item["type"] == "mcp_call":

@@ -14,6 +14,7 @@ from orchestrator.gateway.conversations.deletion import (
     after_reply,
     after_stream,
     delete_turn,
+    forget_unstored,
 )
 from orchestrator.gateway.dependencies import Key, View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound, too_late
@@ -36,6 +37,7 @@ from orchestrator.gateway.openai.schemas import (
 from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
 from orchestrator.gateway.view import TenantView
+from orchestrator.results import raise_if_failed
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
@@ -59,7 +61,9 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 504)})
+@router.post(
+    "", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 502, 504)}
+)
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
@@ -76,7 +80,11 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
         if body.background:
             part = await read_part(view, await view.turn(made.turn_id), made.part)
             return OrjsonResponse(_to_json(view, part), headers=made.headers)
-        return _delivered(view, await wait_for_end(view, made, key), made.headers)
+        part = await wait_for_end(view, made, key)
+    if part.status is not TurnStatus.COMPLETED:
+        await forget_unstored(view, part.turn)
+        raise_if_failed(part.turn)
+    return _delivered(view, part, made.headers)
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})

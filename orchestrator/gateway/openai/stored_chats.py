@@ -16,7 +16,7 @@ from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
-from orchestrator.gateway.ids import part_of_chat, turn_id_of_chat
+from orchestrator.gateway.ids import part_of_chat, turn_id_from, turn_id_of_chat
 from orchestrator.gateway.openai.items import list_object
 from orchestrator.gateway.openai.objects import chat_id, chat_object
 from orchestrator.gateway.openai.parts import Part, ends_of, read_part
@@ -64,7 +64,7 @@ async def list_chats(
     }
     begin = None
     if after is not None:
-        begin = turn_id_of_chat(after)
+        begin = turn_id_from(after)
         if not await view.gateway.stored_chats.has(view.tenant, begin):
             raise InvalidRequest(
                 f"there is no chat completion {after!r} in the list", param="after"

@@ -131,8 +131,8 @@ async def _destination(
     if previous is not None:
         kept = body.store is not False
         # A turn that is not to be stored runs in a copy, which goes with it.
-        destination = await continue_turn(view, previous, operation, always_copy=not kept)
-        internal = (await view.turn(previous)).conversation_id
+        continued = await continue_turn(view, previous, operation, always_copy=not kept)
+        destination, internal = continued, continued.turn.conversation_id
     elif body.conversation_id is not None:
         await view.conversation(body.conversation_id)
         destination = Existing(conversation_id=body.conversation_id)

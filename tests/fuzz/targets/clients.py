@@ -60,6 +60,7 @@ BODIES: Final[Mapping[str, Any]] = {
         "message": f"{CANARY} hi",
         "user_id": "ann",
         "metadata": {"a": {"b": [CANARY]}},
+        "context": {"a": {"b": [CANARY]}},
         "stream": True,
         "on_busy": "enqueue",
         "on_abort": "drop",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,8 +141,8 @@ class FreshServer:
 
     async def close(self) -> None:
         """End the session of the running loop."""
-        await sessions.of(self._server.endpoint).aclose()
-        sessions._sessions[asyncio.get_running_loop()].pop(self._server.endpoint)
+        sessions.hold(self, [self._server.endpoint])
+        await sessions.release(self)
 
 
 def agents(url: str, fresh: FreshServer) -> list[Agent]:

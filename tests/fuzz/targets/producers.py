@@ -1,4 +1,4 @@
-"""What producers pass: agents, messages, attachments, ids, metadata, policies, times."""
+"""What producers pass: agents, messages, attachments, ids, metadata, contexts, policies, times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from agentapi import Agent, File, Image
+from agentapi import Agent, File, Image, TurnContext
 from agentapi.errors import AgentAPIError
 from agentapi.turns import Decision, Verdict
 from orchestrator.turn_request import TurnRequest
@@ -63,6 +63,8 @@ ARGUMENTS: Final = (
     "on_busy",
     "on_abort",
     "deadline",
+    "context",
+    "context.in",
 )
 
 CALLS: Final = ("turn", "cancel", "retry", "decide", "history", "reset", "gather", "chain")
@@ -78,7 +80,11 @@ class Arguments:
 
 def agents() -> list[Agent]:
     """Who answers."""
-    return [Agent(name=AGENT, provider="offline")]
+    return [Agent(name=AGENT, provider="offline", system_prompt=_prompt)]
+
+
+def _prompt(turn: TurnContext) -> str:
+    return f"{turn.context} {turn.metadata}"
 
 
 class ProducerTarget:
@@ -117,6 +123,8 @@ class ProducerTarget:
 
     def _enqueue(self, values: dict[str, Any]) -> None:
         request: dict[str, Any] = {"agent": AGENT, "message": CANARY, **values}
+        if "context.in" in request:
+            request["context"] = {"in": request.pop("context.in")}
         if isinstance(named := request.get("conversation_id"), str):
             # Logs show ids of conversations.
             request["conversation_id"] = named.replace(CANARY, "conversation")
@@ -130,6 +138,7 @@ class ProducerTarget:
         self._rig.read(fate)
         # JSON and back: what was taken can be shown to anybody.
         json.dumps(dict(handle.info().metadata), allow_nan=False).encode()
+        json.dumps(handle.info().context, allow_nan=False).encode()
 
     def _call(self, name: str, a: Any, b: Any) -> None:
         producer = self._rig.producer

@@ -1,0 +1,1 @@
+"""Checks of an installation: the same ones for a worker's start and for `agentapi doctor`."""

@@ -1,0 +1,154 @@
+"""Redis: does it keep what is accepted, has it room, and do the clocks agree?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import redis
+
+from agentapi.checks.findings import Finding, fail, ok, warn
+from agentapi.redis.connection import connect, translate_errors
+from agentapi.redis.keys import QUEUES_KEY
+from agentapi.settings import Settings, without_password
+
+CLOCK_TOLERANCE: Final = 2.0
+"""Seconds by which two clocks may differ."""
+
+FULL: Final = 0.95
+NEARLY_FULL: Final = 0.8
+"""Parts of the memory in use."""
+
+_SYNCHRONISE: Final = "Synchronise the clocks, for example with NTP."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RedisFacts:
+    """What Redis says about itself.
+
+    Attributes:
+        address: Its URL without the password.
+        product: Redis or Valkey, with the version.
+        server: Identifies the server, whatever it is called from here.
+        ahead: Seconds by which this machine's clock is ahead of Redis's.
+        persistence: The section of INFO.
+        memory: The section of INFO.
+        queues: The fleet's number of queues; None if no worker has started yet.
+    """
+
+    address: str
+    product: str
+    server: str
+    ahead: float
+    persistence: Mapping[str, Any]
+    memory: Mapping[str, Any]
+    queues: int | None
+
+
+def ask_redis(settings: Settings) -> RedisFacts:
+    """Ask Redis, over a connection of its own.
+
+    Raises:
+        StoreUnavailable: Redis cannot be reached, or refuses the login.
+        StoreFault: Redis refuses a command.
+        ConfigurationError: The URL is not a Redis URL.
+    """
+    client = connect(settings)
+    try:
+        with translate_errors(settings.redis_url):
+            return _ask(client, settings)
+    finally:
+        client.close()
+        client.connection_pool.disconnect()
+
+
+def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
+    server: Any = client.info("server")
+    before = time.time()
+    seconds, micros = client.time()
+    # Redis read its clock some time between the two.
+    here = (before + time.time()) / 2
+    queues = cast("bytes | None", client.hget(QUEUES_KEY, "queues"))
+    name = "Valkey" if "valkey_version" in server else "Redis"
+    version = server.get("valkey_version", server["redis_version"])
+    database = client.connection_pool.connection_kwargs.get("db", 0)
+    return RedisFacts(
+        address=without_password(settings.redis_url),
+        product=f"{name} {version}",
+        server=f"{server.get('run_id', '')}/{database}",
+        ahead=here - (seconds + micros / 1e6),
+        persistence=client.info("persistence"),
+        memory=client.info("memory"),
+        queues=int(queues) if queues is not None and queues.isdigit() else None,
+    )
+
+
+def redis_findings(facts: RedisFacts) -> Iterator[Finding]:
+    """Everything about Redis."""
+    yield ok("redis.reachable", f"{facts.product} at {facts.address}")
+    yield persistence_finding(facts.persistence)
+    yield eviction_finding(facts.memory)
+    yield memory_finding(facts.memory)
+
+
+def persistence_finding(info: Mapping[str, Any]) -> Finding:
+    """Does Redis keep accepted turns when it restarts?"""
+    if info.get("aof_enabled"):
+        return ok("persistence.on", "append-only file is on")
+    return warn(
+        "persistence.off",
+        "no append-only file: a restart of Redis loses accepted turns",
+        "Set appendonly yes and appendfsync everysec (or always).",
+    )
+
+
+def eviction_finding(info: Mapping[str, Any]) -> Finding:
+    """Does Redis delete conversations when it is full?"""
+    policy, limit = str(info.get("maxmemory_policy")), int(info.get("maxmemory", 0))
+    if policy == "noeviction":
+        return ok("eviction.off", "noeviction")
+    found = warn if limit == 0 else fail
+    return found(
+        "eviction.on",
+        f"maxmemory-policy is {policy}: a full Redis deletes turns and histories",
+        "Set maxmemory-policy noeviction.",
+    )
+
+
+def memory_finding(info: Mapping[str, Any]) -> Finding:
+    """Has Redis room for more turns?"""
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    what = "maxmemory" if limit else "the machine's memory"
+    limit = limit or int(info.get("total_system_memory", 0))
+    if not limit:
+        return ok("memory.redis", f"Redis uses {megabytes(used)}")
+    share = used / limit
+    text = f"Redis uses {megabytes(used)}, {share:.0%} of {what} ({megabytes(limit)})"
+    if share < NEARLY_FULL:
+        return ok("memory.redis", text)
+    found = warn if share < FULL else fail
+    return found(
+        "memory.redis_full",
+        f"{text}: when it is full, no turn is accepted",
+        "Give Redis more memory, or set AGENTAPI_MEMORY_TTL so that idle conversations are "
+        "deleted.",
+    )
+
+
+def clock_finding(ahead: float, whose: str = "this machine's clock") -> Finding:
+    """Does a machine's clock agree with Redis's?"""
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        return ok("clock.agrees", f"{whose} is {abs(ahead) * 1000:.0f} ms off Redis's clock")
+    return warn(
+        "clock.off",
+        f"{whose} is {ahead:+.1f} s off Redis's clock, which turns use: the times in logs and in "
+        "Flower are wrong by as much",
+        _SYNCHRONISE,
+    )
+
+
+def megabytes(size: float) -> str:
+    """A size in bytes for people."""
+    return f"{size / 1e6:,.0f} MB"
