@@ -193,6 +193,7 @@ _TURN_FAILURES: Final[Mapping[str, tuple[int, str]]] = {
     "unknown_agent": (404, _INVALID),
     "invalid_input": (400, _INVALID),
     "request_refused": (400, _INVALID),
+    "client_tool_refused": (400, _INVALID),
     "invalid_message": (400, _INVALID),
     "cancelled": (409, _INVALID),
     "deadline": (504, _SERVER),
