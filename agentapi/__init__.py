@@ -84,6 +84,8 @@ if TYPE_CHECKING:
         TurnResult,
         TurnStatus,
         Verdict,
+        WaitingFor,
+        WaitKind,
     )
     from agentapi.turns.budget import Limits
     from agentapi.turns.request_policy import RequestPolicy
@@ -133,6 +135,8 @@ __all__ = [
     "TurnStatus",
     "Usage",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     # Settings
     "Settings",
     "load_settings",
@@ -267,6 +271,8 @@ __getattr__, __dir__ = lazily(
             "TurnResult",
             "TurnStatus",
             "Verdict",
+            "WaitKind",
+            "WaitingFor",
         ),
         "agentapi.turns.budget": ("Limits",),
         "agentapi.turns.request_policy": ("RequestPolicy",),

@@ -64,6 +64,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         conversation_limits: Limits = NO_LIMITS,
         hooks: Sequence[Hooks] = (),
         compact: Compaction | None = None,
+        patience: float | None = None,
         on_incomplete: OnIncomplete | str = OnIncomplete.ACCEPT,
         max_continuations: int = 5,
         accepts: RequestPolicy | None = None,
@@ -99,6 +100,9 @@ class Agent(DefinedAgent[OutputT, ContextT]):
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
+            patience: Seconds that its turns wait for a provider that is away, 0 or more;
+                ``AGENTAPI_PROVIDER_PATIENCE`` when not given. `run` and eager mode do not wait:
+                they fail after a few quick repeats.
             on_incomplete: What a turn does with a reply that was cut off, filtered, or is a
                 refusal: ``"accept"``, ``"continue"`` (cut replies only), or ``"fail"``.
             max_continuations: How often the model may continue one reply, at least 1.
@@ -131,6 +135,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
                 conversation_limits=conversation_limits,
                 hooks=HookChain(hooks),
                 compact=compact,
+                patience=patience,
                 on_incomplete=on_incomplete_of(name, on_incomplete),
                 max_continuations=max_continuations,
                 accepts=accepts,

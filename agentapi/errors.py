@@ -181,7 +181,7 @@ class TurnNotFound(AgentAPIError):
 
 
 class TurnNotRetryable(AgentAPIError):
-    """The turn has not failed, or the history already contains what it did."""
+    """The turn has not failed: only failed turns run again."""
 
     code = "turn_not_retryable"
 
@@ -338,9 +338,12 @@ class ProviderUnavailable(ProviderError):
     Attributes:
         retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it
             did not say, or gave a value that is not a finite number.
+        probe_after: Seconds after which the caller is to ask the provider again on behalf of the
+            whole fleet; None for every other caller.
     """
 
     code = "provider_unavailable"
+    probe_after: float | None = None
 
     def __init__(
         self,
@@ -365,11 +368,31 @@ def _bounded(seconds: float | None) -> float | None:
     return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
+class ProviderAway(ProviderUnavailable):
+    """Wait: the provider was not called, because the fleet knows that it is away. One call at a
+    time finds out whether it is back."""
+
+
 class ProviderHeld(ProviderUnavailable):
     """Wait: the provider was not called, because the fleet's budget for it is used up or it asked
-    the fleet to wait. This does not count as a failure."""
+    the fleet to wait. This does not count as a failure.
+
+    Attributes:
+        budget: Whether the fleet's own budget is used up.
+    """
 
     code = "provider_held"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        retry_after: float | None = None,
+        budget: bool = False,
+    ) -> None:
+        super().__init__(message, provider=provider, retry_after=retry_after)
+        self.budget = budget
 
 
 class NoProviderAvailable(ProviderUnavailable):

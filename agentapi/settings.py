@@ -15,9 +15,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi import environment
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
-from agentapi.providers.models import ModelSize
 from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
+from agentapi.turns.model_size import ModelSize
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -27,7 +27,9 @@ S = TypeVar("S", bound="Settings")
 _POLICY_EXAMPLE = '{"instructions": "append", "sampling": "ignore"}'
 _PREFIX: Final = "AGENTAPI_"
 _GATEWAY: Final = "AGENTAPI_GATEWAY_"
-_OTHER_VARIABLES: Final = frozenset({"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY"})
+_OTHER_VARIABLES: Final = frozenset(
+    {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
+)
 """Variables of the provider `offline`, which are not settings of a process."""
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
@@ -151,9 +153,10 @@ class Settings(BaseSettings):
         description="What a new message does when its conversation is busy: enqueue, reject, "
         "interrupt, replace, merge or steer.",
     )
-    on_abort: OnAbort = Field(
-        default=OnAbort.DROP,
-        description="What a cancelled or failed turn leaves in the history: drop or keep.",
+    on_abort: OnAbort | None = Field(
+        default=None,
+        description="What a cancelled or failed turn leaves in the history: drop or keep. When not "
+        "set, a failed turn keeps its messages and a cancelled one drops them.",
     )
     request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
@@ -166,7 +169,16 @@ class Settings(BaseSettings):
         description="How long the result of a turn that is not to be stored can be read.",
     )
     provider_max_retries: int = Field(
-        default=3, ge=0, description="Repeats of a model call that failed for a passing reason."
+        default=3,
+        ge=0,
+        description="Quick repeats of a model call that failed for a passing reason, before the "
+        "turn parks.",
+    )
+    provider_patience: float = Field(
+        default=1800,
+        ge=0,
+        description="How long a turn waits for a provider that is away, from its first failure; 0 "
+        "fails after the quick repeats.",
     )
     park_after: float = Field(
         default=5,

@@ -31,11 +31,26 @@ class TurnParked(RuntimeSignal):
     Attributes:
         delay: Seconds until it continues.
         failures: How many times the model call has failed so far with errors worth a retry.
+        lasted: Seconds since the first of these failures; None without one.
+        kind: What kind of thing it waits for.
+        names: Names of what it waits for.
     """
 
     code = "parked"
 
-    def __init__(self, message: str, *, delay: float, failures: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        delay: float,
+        failures: int,
+        lasted: float | None = None,
+        kind: str = "provider",
+        names: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.delay = delay
         self.failures = failures
+        self.lasted = lasted
+        self.kind = kind
+        self.names = names

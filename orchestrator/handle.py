@@ -82,8 +82,10 @@ class TurnHandle:
     def retry(self) -> None:
         """Run the failed turn again from its last recorded step, after the turns that wait.
 
+        Messages that it left in the history are taken out of it, and enter it again when it ends.
+
         Raises:
-            TurnNotRetryable: It has not failed, or its messages are in the history already.
+            TurnNotRetryable: It has not failed.
             ConversationBusy: The conversation has too many turns that have not ended.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.

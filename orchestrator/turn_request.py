@@ -88,7 +88,8 @@ class TurnRequest:
             It steers only a turn that a worker has begun and that has the same agent, user and
             context, and only without attachments and deadline; otherwise it waits for its turn.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
-            ``keep`` (the user's message and the finished steps); the setting when not given.
+            ``keep`` (the user's message and the finished steps); the setting when not given. When
+            that is not set either, a failed turn keeps them and a cancelled one drops them.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
         client_tools: Functions that the caller runs itself: the turn parks when the model calls
@@ -160,6 +161,7 @@ def new_turn(
     else:
         # Derived from the key: a random one would take a repeat to another conversation.
         conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
+    on_abort = _choice("on_abort", OnAbort, request.on_abort, settings.on_abort)
     return NewTurn(
         turn_id=create_turn_id(conversation_id, key),
         conversation_id=conversation_id,
@@ -171,7 +173,8 @@ def new_turn(
         metadata={} if request.metadata is None else _metadata(request.metadata),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
-        on_abort=_choice("on_abort", OnAbort, request.on_abort, settings.on_abort),
+        on_abort=on_abort or OnAbort.DROP,
+        on_failure=OnAbort.KEEP if on_abort is None else None,
         timeout=_deadline(request.deadline),
         attachments=content.attachments,
         blobs=content.blobs,
@@ -289,9 +292,10 @@ def check_outputs(outputs: Mapping[str, ClientOutput], longest: int) -> None:
 
 
 C = TypeVar("C", bound=StrEnum)
+D = TypeVar("D", bound=StrEnum | None)
 
 
-def _choice(name: str, choices: type[C], value: object, default: C) -> C:
+def _choice(name: str, choices: type[C], value: object, default: D) -> C | D:
     if value is None:
         return default
     try:

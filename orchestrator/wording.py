@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from agentapi.turns import Event, EventType
+from agentapi.turns.waiting import describe_wait
+
 
 def counted(number: int, noun: str) -> str:
     """A number and its noun: ``1 step``, ``2 steps``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def wait_of(event: Event) -> str | None:
+    """What a turn waits for since an event, such as "waiting for openai, next try in 12 s, third
+    failure"; None for events that do not say that it waits for a provider or server of tools."""
+    names, seconds = event.data.get("waits_for"), event.data.get("seconds")
+    if event.type is not EventType.PARKED or not names or not isinstance(seconds, int | float):
+        return None
+    failures = event.data.get("failures", 0)
+    return describe_wait((str(names),), seconds, failures if isinstance(failures, int) else 0)

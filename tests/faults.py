@@ -87,7 +87,7 @@ def a_minute_passes(url: str) -> None:
             client.zadd(key, {name: at - 61_000}, xx=True)
     for key in client.scan_iter(match="agentapi:provider:*:state"):
         for name in client.hkeys(key):
-            if name != b"probe":
+            if name in (b"hold", b"open", b"probe_until"):
                 client.hincrby(key, name, -61_000)
     for key in client.scan_iter(match="agentapi:*:t:*", _type="hash"):
         status, conversation = client.hmget(key, "status", "conversation")

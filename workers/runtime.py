@@ -142,7 +142,7 @@ class Runtime:
     def _make_gate(self) -> ProviderGate:
         settings = self._settings
         traffic = InMemoryTraffic() if settings.eager else RedisTraffic(settings)
-        return ProviderGate(traffic, settings.provider_limits)
+        return ProviderGate(traffic, settings.provider_limits, parks=not settings.eager)
 
     def _make_sweeper(self) -> Sweeper:
         return Sweeper(

@@ -4,8 +4,8 @@ Three things are kept for each provider:
 
 - A **budget**: requests and tokens of the last minute.
 - A **hold**: until when the provider asked the fleet to wait.
-- A **breaker**: closed while the provider answers; open after several failures in a short time, so
-  that agents with another provider skip it; half-open after a while, when one call may probe it.
+- A **breaker**: closed while the provider answers; open after several failures in a short time: the
+  provider is away, and nobody asks it; half-open after a while, when one call may probe it.
 
 Every method is atomic and may be repeated. Times in arguments and results are seconds from now, by
 the store's own clock.
@@ -33,13 +33,16 @@ class BreakerRule:
         failures: Number of failed calls that open it. An answer resets the count, if a process
             that saw a failure receives it.
         within: Seconds within which they must fail.
-        open_for: Seconds until one call may probe the provider; also the seconds that a probe may
-            take before the next one.
+        open_for: Seconds until one call may probe the provider; doubled with each probe that fails.
+        longest: The most seconds from one failed probe to the next probe.
+        probe_for: Seconds that a probe may take; after them another call may probe.
     """
 
     failures: int = 5
     within: float = 30.0
-    open_for: float = 30.0
+    open_for: float = 1.0
+    longest: float = 10.0
+    probe_for: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +55,8 @@ class Ask:
         tokens: Estimated cost; at most `most_tokens`.
         most_requests: The provider's limit of requests per minute; 0 for none.
         most_tokens: The provider's limit of tokens per minute; 0 for none.
-        alone: Whether the agent has no other provider; then the breaker does not stop the call.
+        alone: Whether the call has no alternative, neither another provider nor a turn that can
+            wait; then the breaker does not stop it.
     """
 
     call_id: str
@@ -92,10 +96,13 @@ class Standing:
         held: Seconds for which nobody may call it.
         open: None while its breaker is closed; otherwise seconds until it may be probed, 0 or less
             if it may be probed now.
+        probes: Whether the call that was asked about has opened it. Its turn probes next, since
+            the others wait longer.
     """
 
     held: float = 0.0
     open: float | None = None
+    probes: bool = False
 
 
 class Traffic(Protocol):

@@ -1,7 +1,9 @@
 """The process's view of its providers, so that it consults the fleet only when necessary.
 
 While providers answer and no limits are set, a model call costs no round trip to Redis. A process
-reports its own failures as they happen, and learns of others' with its heartbeat.
+reports its own failures as they happen, and learns of others' with its heartbeat. While a provider
+is away, each process asks Redis before each call, so that one call at a time finds out whether the
+provider is back.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from agentapi.conversation.messages import Usage
 from agentapi.conversation.window import BYTES_PER_TOKEN, estimate_tokens
 from agentapi.errors import (
     ContextTooLong,
+    ProviderAway,
     ProviderError,
     ProviderHeld,
     ProviderUnavailable,
@@ -30,6 +33,15 @@ EXPECTED_REPLY: Final = 500
 """Estimated tokens of a reply when the request does not limit it."""
 
 TOO_MANY_REQUESTS: Final = 429
+
+TRUSTED_FOR: Final = 1.0
+"""Seconds for which a process relies on what it knows of an open breaker. Longer, and it would
+still refuse calls to a provider that another process has found to be back."""
+
+ROUSES: Final = 3
+"""How often the turns that wait for a provider are woken when it is back: a turn may park a moment
+after the first time."""
+
 _BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
 
 
@@ -59,12 +71,25 @@ class _View:
 
     held_until: float = 0.0
     opens_at: float | None = None
+    seen_at: float = 0.0
     suspect: bool = False
     """Whether this process reported a failure, and has seen no answer since."""
+    rouses: int = 0
+    """How many more times the turns that wait for it are to be woken."""
 
     def take(self, standing: Standing, now: float) -> None:
+        away, self.seen_at = self.opens_at is not None, now
         self.held_until = now + standing.held
         self.opens_at = None if standing.open is None else now + standing.open
+        if self.opens_at is not None:
+            self.rouses = 0
+        elif away:
+            self.rouses = ROUSES
+
+    def known_away(self, now: float) -> float:
+        """Seconds for which it is known to be away; 0 when Redis must be asked."""
+        fresh = now - self.seen_at < TRUSTED_FOR
+        return self.opens_at - now if self.opens_at is not None and fresh else 0.0
 
 
 class ProviderGate:
@@ -75,6 +100,7 @@ class ProviderGate:
         traffic: Traffic,
         limits: Mapping[str, ProviderLimits],
         *,
+        parks: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create the gate.
@@ -82,10 +108,13 @@ class ProviderGate:
         Args:
             traffic: The state that the fleet shares.
             limits: Limits by provider name.
+            parks: Whether turns can wait for a provider without holding the worker. If not, an
+                agent with one provider asks it even when the fleet knows that it is away.
             clock: Returns seconds.
         """
         self._traffic = traffic
         self._limits = limits
+        self._parks = parks
         self._clock = clock
         self._views: dict[str, _View] = {}
 
@@ -102,16 +131,18 @@ class ProviderGate:
 
         Raises:
             ProviderHeld: The fleet waits for the provider, or its budget is used up.
-            ProviderUnavailable: The provider's breaker is open.
+            ProviderAway: The provider's breaker is open.
             ContextTooLong: This call alone exceeds the limit of a minute.
             StoreUnavailable: Redis cannot be reached.
         """
-        view, now = self._views.setdefault(provider, _View()), self._clock()
+        alone = alone and not self._parks
+        view = await self._view(provider, call)
+        now = self._clock()
         # Answered from what this process knows already, without a round trip.
         if view.held_until > now:
             raise _refusal(provider, Reason.HOLD, view.held_until - now)
-        if not alone and view.opens_at is not None and view.opens_at > now:
-            raise _refusal(provider, Reason.OPEN, view.opens_at - now)
+        if not alone and (seconds := view.known_away(now)) > 0:
+            raise _refusal(provider, Reason.OPEN, seconds)
         limits = self._limits.get(provider)
         ask = Ask(
             # Redis's client repeats a command whose answer was lost; the id keeps it from charging
@@ -133,6 +164,18 @@ class ProviderGate:
                 _heed(view, wait, self._clock())
                 raise _refusal(provider, wait.reason, wait.seconds)
         return Permit(ask=ask)
+
+    async def _view(self, provider: str, call: Caller) -> _View:
+        """What this process knows; at its first call to the provider it asks the fleet."""
+        view = self._views.get(provider)
+        if view is None:
+            view = self._views.setdefault(provider, _View())
+            # A process that was started during an outage must know of it: its answer would not
+            # close the breaker, and those who wait would not be woken.
+            if self._parks:
+                found = await call(lambda: self._traffic.standings([provider]))
+                view.take(found[provider], self._clock())
+        return view
 
     async def answered(self, permit: Permit, usage: Usage, *, call: Caller = here) -> None:
         """Record an answer: charge the actual cost, and tell the fleet if it was in doubt.
@@ -164,6 +207,8 @@ class ProviderGate:
             view = self._views[ask.provider]
             view.suspect = view.suspect or counts
             view.take(standing, self._clock())
+            if self._parks and standing.probes and standing.open is not None:
+                error.probe_after = max(standing.open, 0.0)
         # It refused this request, so it is alive.
         elif error.status is not None:
             await self._alive(ask.provider, call)
@@ -171,8 +216,7 @@ class ProviderGate:
     async def _alive(self, provider: str, call: Caller) -> None:
         view = self._views[provider]
         # Answers cost a round trip only if the fleet has doubts that they can clear.
-        may_be_probed = view.opens_at is not None and view.opens_at <= self._clock()
-        if view.suspect or may_be_probed:
+        if view.suspect or view.opens_at is not None:
             view.suspect = False
             standing = await call(lambda: self._traffic.answered(provider))
             view.take(standing, self._clock())
@@ -189,6 +233,15 @@ class ProviderGate:
             return
         for name, standing in self._traffic.standings(names).items():
             self._views[name].take(standing, self._clock())
+
+    def back(self) -> list[str]:
+        """Providers that are back, and whose waiting turns are to be woken; see `roused`."""
+        return [name for name, view in list(self._views.items()) if view.rouses > 0]
+
+    def roused(self, provider: str) -> None:
+        """Note that the turns that wait for the provider were woken."""
+        view = self._views[provider]
+        view.rouses = max(0, view.rouses - 1)
 
     def close(self) -> None:
         """Close the connections."""
@@ -222,7 +275,7 @@ def _heed(view: _View, wait: Wait, now: float) -> None:
     if wait.reason is Reason.HOLD:
         view.held_until = now + wait.seconds
     elif wait.reason is Reason.OPEN:
-        view.opens_at = now + wait.seconds
+        view.opens_at, view.seen_at = now + wait.seconds, now
 
 
 _REFUSALS: Final = {
@@ -233,6 +286,8 @@ _REFUSALS: Final = {
 
 
 def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
-    kind = ProviderUnavailable if reason is Reason.OPEN else ProviderHeld
     text = f"provider {provider!r} {_REFUSALS[reason]}; the next attempt is in {seconds:.1f} s"
-    return kind(text, provider=provider, retry_after=seconds)
+    if reason is Reason.OPEN:
+        return ProviderAway(text, provider=provider, retry_after=seconds)
+    budget = reason is Reason.BUDGET
+    return ProviderHeld(text, provider=provider, retry_after=seconds, budget=budget)

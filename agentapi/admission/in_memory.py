@@ -28,6 +28,8 @@ class _Charge:
 class _Provider:
     hold: int = 0
     open: int | None = None
+    opens: int = 0
+    opened_by: str | None = None
     probe: str | None = None
     probe_until: int = 0
     failures: dict[str, int] = field(default_factory=dict)
@@ -53,12 +55,18 @@ class _Provider:
             free = charge.at + window + 1
         return free - now
 
-    def standing(self, now: int) -> Standing:
-        """The state that the fleet sees."""
+    def standing(self, now: int, call_id: str | None = None) -> Standing:
+        """The state that the fleet sees, and whether this call has opened the breaker."""
         return Standing(
             held=max(self.hold - now, 0) / 1000,
             open=None if self.open is None else (self.open - now) / 1000,
+            probes=call_id is not None and self.opened_by == call_id,
         )
+
+    def close(self) -> None:
+        """Close the breaker."""
+        self.open, self.opens, self.opened_by = None, 0, None
+        self.probe, self.probe_until, self.failures = None, 0, {}
 
 
 def _monotonic_ms() -> int:
@@ -84,7 +92,7 @@ class InMemoryTraffic:
         """
         self._rule = rule
         self._window = round(window * 1000)
-        self._open_for = round(rule.open_for * 1000)
+        self._probe_for = round(rule.probe_for * 1000)
         self._clock = clock
         self._providers: defaultdict[str, _Provider] = defaultdict(_Provider)
         self._lock = threading.Lock()
@@ -108,7 +116,7 @@ class InMemoryTraffic:
                 charge = _Charge(at=now, tokens=ask.tokens, requests=1)
                 provider.charges[ask.call_id] = charge
             if probes:
-                provider.probe, provider.probe_until = ask.call_id, now + self._open_for
+                provider.probe, provider.probe_until = ask.call_id, now + self._probe_for
             return None
 
     def settle(self, ask: Ask, used: int) -> None:
@@ -133,7 +141,7 @@ class InMemoryTraffic:
                 state.hold = max(state.hold, now + round(hold * 1000))
             if counts:
                 self._count(state, call_id, now)
-            return state.standing(now)
+            return state.standing(now, call_id)
 
     def _count(self, state: _Provider, call_id: str, now: int) -> None:
         # One failed probe opens the breaker again; there is no need for several.
@@ -144,8 +152,11 @@ class InMemoryTraffic:
             state.failures.setdefault(call_id, now)
             opens = len(state.failures) >= self._rule.failures
         if opens:
-            state.open, state.probe, state.probe_until = now + self._open_for, None, 0
-            state.failures = {}
+            before = 0 if state.open is None else state.opens
+            seconds = min(self._rule.open_for * 2.0 ** min(before, 30), self._rule.longest)
+            state.close()
+            state.open, state.opens = now + round(seconds * 1000), before + 1
+            state.opened_by = call_id
 
     def answered(self, provider: str) -> Standing:
         """See `Traffic.answered`."""
@@ -154,8 +165,7 @@ class InMemoryTraffic:
             # Until the pause is over an answer does not close the breaker: its call may have begun
             # before the breaker opened.
             if state.open is None or state.open <= now:
-                state.open, state.probe, state.probe_until = None, None, 0
-                state.failures = {}
+                state.close()
             return state.standing(now)
 
     def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:

@@ -53,7 +53,7 @@ class RedisTraffic:
                 ask.most_tokens,
                 self._window,
                 int(not ask.alone),
-                _ms(self._rule.open_for),
+                _ms(self._rule.probe_for),
             ],
         )
         if reply[0] == b"admitted":
@@ -78,6 +78,7 @@ class RedisTraffic:
                 rule.failures,
                 _ms(rule.within),
                 _ms(rule.open_for),
+                _ms(rule.longest),
                 _ms(MEMORY),
             ],
         )
@@ -125,5 +126,5 @@ def _ms(seconds: float) -> int:
 
 
 def _standing(reply: Sequence[Any]) -> Standing:
-    held, shut, opens = (int(value) for value in reply)
-    return Standing(held=held / 1000, open=opens / 1000 if shut else None)
+    held, shut, opens, *mine = (int(value) for value in reply)
+    return Standing(held=held / 1000, open=opens / 1000 if shut else None, probes=mine == [1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -32,6 +33,19 @@ from agentapi.turns.model import OutputT
 from agentapi.turns.request_policy import RequestPolicy
 
 
+def check_patience(agent: str, patience: object) -> None:
+    """Check `Agent(patience=...)`.
+
+    Raises:
+        InvalidAgent: It is not a number of seconds.
+    """
+    number = isinstance(patience, int | float) and not isinstance(patience, bool)
+    if patience is not None and not (number and 0 <= cast("float", patience) < math.inf):
+        raise InvalidAgent(
+            f"agent {agent!r}: patience is {shown(patience)}, expected seconds, 0 or more"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AgentDefinition(Generic[OutputT]):
     """Prompt, models, tools and limits. It holds no conversation, so turns can share it.
@@ -51,6 +65,7 @@ class AgentDefinition(Generic[OutputT]):
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
+        patience: Seconds that a turn waits for a provider that is away; None for the setting.
         on_incomplete: What a turn does with a reply that the model did not complete.
         max_continuations: How often the model may continue a reply.
         accepts: What requests may decide; None for the setting.
@@ -73,6 +88,7 @@ class AgentDefinition(Generic[OutputT]):
     conversation_limits: Limits
     hooks: HookChain
     compact: Compaction | None
+    patience: float | None = None
     on_incomplete: OnIncomplete = OnIncomplete.ACCEPT
     max_continuations: int = 5
     accepts: RequestPolicy | None = None
@@ -94,6 +110,7 @@ class AgentDefinition(Generic[OutputT]):
             raise InvalidAgent(
                 f"agent {self.name!r}: output_retries is {self.output_retries}, expected 0 or more"
             )
+        check_patience(self.name, self.patience)
         if self.max_continuations < 1:
             raise InvalidAgent(
                 f"agent {self.name!r}: max_continuations is {self.max_continuations}, expected 1 "

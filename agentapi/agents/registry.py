@@ -13,8 +13,9 @@ from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.names import INTERNAL, is_internal
 from agentapi.conversation.window import Window
 from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent
-from agentapi.providers.models import LARGEST, NO_SIZES, ModelSize, size_of
+from agentapi.providers.models import LARGEST, NO_SIZES, size_of
 from agentapi.tools import AgentTool, Handoff
+from agentapi.turns.model_size import ModelSize
 
 
 def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:

@@ -19,7 +19,8 @@ from agentapi.logs import line
 from agentapi.providers import options_for
 from agentapi.providers.base import ModelRequest
 from agentapi.providers.estimate import estimate_request, output_bound, reply_bound
-from agentapi.providers.models import ModelSize, size_of
+from agentapi.providers.models import size_of
+from agentapi.turns.model_size import ModelSize
 
 log = logging.getLogger("agentapi.provider")
 

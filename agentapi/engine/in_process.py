@@ -14,8 +14,8 @@ from agentapi.conversation.messages import Message, UserMessage
 from agentapi.conversation.user_input import Content
 from agentapi.engine.fitting import Contexts
 from agentapi.engine.loop import History, TurnRun
-from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension

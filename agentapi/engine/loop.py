@@ -18,8 +18,9 @@ from agentapi.conversation.joining import joined
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentapi.engine.client_calls import is_last_word, marked, offered
 from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
-from agentapi.engine.model_call import RetryPolicy, call_model, ride_out
+from agentapi.engine.model_call import call_model
 from agentapi.engine.offers import Offer, journaled, seen_by
+from agentapi.engine.patience import RetryPolicy, ride_out
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.reply_format import InvalidReply
 from agentapi.engine.requested import NOTHING_REQUESTED, Requested
@@ -112,11 +113,13 @@ class TurnRun:
     _provider: Provider = field(init=False)
     _window: Sequence[Message] = field(init=False)
     _limits: Limits = field(init=False)
+    _patience: float = field(init=False)
     _blobs: Fetch = field(init=False)
     _offers: dict[str, Offer] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._blobs = remembering(self.history.blobs)
+        self._patience = self.retry.patience
         self._activate(self.agent)
 
     async def run(self) -> TurnResult | Suspension:
@@ -232,6 +235,9 @@ class TurnRun:
         # Each agent has its own window, model and limits, so a handoff replaces all of them.
         self._window = agent.window.select(self.history.messages, self.history.calibration)
         self._limits = agent.limits.tighter(self.rules.budget)
+        own = self._patience if agent.patience is None else agent.patience
+        if own != self.retry.patience:
+            self.retry = replace(self.retry, patience=own)
 
     def _know(self, others: Mapping[str, AgentDefinition]) -> None:
         """Refuse agents that only this process would know: a takeover could not go on."""
@@ -326,8 +332,8 @@ class TurnRun:
             calls_shown=self.client.names if self.client else frozenset(),
         )
         # The failures of an earlier attempt belonged to the call that has just succeeded.
-        if self.retry.failures:
-            self.retry = replace(self.retry, failures=0)
+        if self.retry.failures or self.retry.failing_for:
+            self.retry = replace(self.retry, failures=0, failing_for=0.0)
         message = replace(
             answer.message,
             tool_calls=_unique_calls(answer.message, progress),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from dataclasses import replace
 
 from agentapi.conversation.cleaning import clean_message, clean_usage
 from agentapi.decoding.plain import Pieces, clean_text
+from agentapi.engine.patience import RetryPolicy, ride_out
 from agentapi.engine.turn_log import TurnLog
-from agentapi.errors import NoProviderAvailable, ProviderHeld, ProviderUnavailable
+from agentapi.errors import ProviderUnavailable
 from agentapi.providers.base import (
     CallDelta,
     ModelRequest,
@@ -20,53 +18,6 @@ from agentapi.providers.base import (
     TextDelta,
     TextReset,
 )
-from agentapi.signals import TurnParked
-
-T = TypeVar("T")
-
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 30.0
-LONGEST_SPREAD: Final = 15.0
-
-
-def retry_delay(error: ProviderUnavailable, failures: int) -> float:
-    """Seconds to wait after the given number of failures.
-
-    Follows the server's wish, if it has one; otherwise exponential from 0.5 s with jitter. Of
-    several providers, the earliest counts.
-    """
-    if isinstance(error, NoProviderAvailable):
-        return min(retry_delay(cause, failures) for cause in error.causes)
-    if error.retry_after is not None:
-        return max(error.retry_after, 0.0)
-    # Jitter, because a failing provider fails many turns at the same moment.
-    ceiling = min(FIRST_DELAY * 2.0 ** (failures - 1), LONGEST_DELAY)
-    return random.uniform(ceiling / 2, ceiling)
-
-
-def spread(delay: float) -> float:
-    """The delay plus up to a quarter, so that waiting turns do not all wake together."""
-    return delay + random.uniform(0, min(delay / 4, LONGEST_SPREAD))
-
-
-def _causes(error: ProviderUnavailable) -> tuple[ProviderUnavailable, ...]:
-    return error.causes if isinstance(error, NoProviderAvailable) else (error,)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetryPolicy:
-    """How a model call is retried.
-
-    Attributes:
-        max_retries: How many failures to tolerate.
-        failures: How many of them an earlier attempt of the turn had.
-        park_after: Waits longer than this, in seconds, are left to the caller; None waits here,
-            however long.
-    """
-
-    max_retries: int = 3
-    failures: int = 0
-    park_after: float | None = None
 
 
 async def call_model(
@@ -90,7 +41,7 @@ async def call_model(
 
     Raises:
         ProviderError: The last failure.
-        TurnParked: The next attempt is further away than `retry.park_after`.
+        TurnParked: The turn is to try again later, without a worker meanwhile.
     """
     shown = _Shown(log)
 
@@ -165,49 +116,3 @@ class _Shown:
         if self._any:
             self._any = False
             await self._log.reset()
-
-
-async def _nothing() -> None:
-    pass
-
-
-async def ride_out(
-    attempt: Callable[[], Awaitable[T]],
-    retry: RetryPolicy,
-    *,
-    again: Callable[[], Awaitable[None]] = _nothing,
-) -> T:
-    """Retry a call to a provider or a server of tools.
-
-    Args:
-        attempt: Makes the call.
-        retry: How to retry.
-        again: Called before each further attempt here.
-
-    Raises:
-        ProviderError: The last failure.
-        TurnParked: The next attempt is further away than `retry.park_after`.
-    """
-    failures = retry.failures
-    while True:
-        try:
-            return await attempt()
-        except ProviderUnavailable as error:
-            held = [isinstance(cause, ProviderHeld) for cause in _causes(error)]
-            failures += not all(held)
-            # A held provider has not been asked, so it may still answer.
-            if failures > retry.max_retries and not any(held):
-                raise
-            delay = spread(retry_delay(error, failures))
-            if retry.park_after is not None and delay > retry.park_after:
-                raise TurnParked(
-                    f"{error.source} is tried again in {delay:.0f} s",
-                    delay=delay,
-                    # Kept with the parked turn, so that its retries are bounded over all attempts
-                    # together.
-                    failures=failures,
-                ) from error
-        # Withdraw the text before the wait, so that readers do not look at half an answer
-        # meanwhile.
-        await again()
-        await asyncio.sleep(delay)

@@ -15,6 +15,7 @@ from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
     NoProviderAvailable,
+    ProviderAway,
     ProviderError,
     ProviderHeld,
     ProviderMisconfigured,
@@ -241,7 +242,7 @@ def _log_failure(choice: ModelChoice, error: ProviderError) -> None:
     level = logging.INFO
     if isinstance(error, ProviderMisconfigured):
         level = logging.WARNING
-    elif isinstance(error, ProviderHeld):
+    elif isinstance(error, ProviderHeld | ProviderAway):
         level = logging.DEBUG
     log.log(
         level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status

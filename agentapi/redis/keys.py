@@ -84,6 +84,11 @@ def claimed_key(partition: int) -> str:
     return f"agentapi:{{{partition:03d}}}:claimed"
 
 
+def waiting_key(partition: int, provider: str) -> str:
+    """Name of the set of a partition's conversations that wait for a provider."""
+    return f"agentapi:{{{partition:03d}}}:waiting:{provider}"
+
+
 def due_key_of_turn(turn_id: str) -> str:
     """Name of the due index of a turn's partition."""
     return due_key(partition_of_turn(turn_id))

@@ -31,6 +31,11 @@ NEW_FLEET: Final = 10.0
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
 
+ROUSED_A_SECOND: Final = 50
+LONGEST_ROUSE: Final = 30.0
+"""How many of the turns that waited for a provider wake in a second when it is back, and in how
+many seconds they all wake, however many they are."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
@@ -137,7 +142,7 @@ class Ending:
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
         messages: What enters the history, all together. For a turn without a reply, they enter only
-            if its `on_abort` is ``keep`` when it ends.
+            if its `on_abort`, or for a failed one its `on_failure`, is ``keep`` when it ends.
         usage: Tokens of the recorded steps of all attempts.
         steps: Number of model responses and tool results.
         spent: What counts towards the conversation's limits, child turns included.
@@ -147,6 +152,8 @@ class Ending:
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
         structured: Whether the reply is JSON of the agent's `output_type`.
+        refused: Whether the turn's own messages are at fault. Then they enter the history only if
+            `on_abort` is ``keep``, whatever `on_failure` is.
     """
 
     status: TurnStatus
@@ -160,6 +167,7 @@ class Ending:
     answered_by: str | None = None
     handed_over: bool = False
     structured: bool = False
+    refused: bool = False
 
     @property
     def finish_reason(self) -> FinishReason | None:

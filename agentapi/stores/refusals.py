@@ -19,7 +19,7 @@ from agentapi.errors import (
     TurnNotRetryable,
 )
 from agentapi.stores.lease import Lease
-from agentapi.turns import Decision
+from agentapi.turns import Decision, Turn
 
 
 def busy(conversation_id: str, length: int) -> ConversationBusy:
@@ -45,15 +45,6 @@ def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
     """A retry of a turn that has not failed."""
     return TurnNotRetryable(
         f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one",
-        turn_id=turn_id,
-    )
-
-
-def already_kept(turn_id: str) -> TurnNotRetryable:
-    """A retry of a turn that left its messages in the history."""
-    return TurnNotRetryable(
-        f"turn {turn_id} failed and left what it did in the history (on_abort is 'keep'): to run "
-        "it again would say it twice; enqueue a new turn, which sees it",
         turn_id=turn_id,
     )
 
@@ -113,12 +104,28 @@ def answered_otherwise(turn_id: str, call_id: str) -> CallNotPending:
     )
 
 
-def missed_deadline() -> DeadlineExceeded:
-    """A turn that did not end by its deadline."""
+def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExceeded:
+    """A turn that did not end by its deadline.
+
+    Args:
+        turn: The turn, to say what it waited for.
+        now: The store's time.
+    """
+    waits = None if turn is None else turn.waiting_for
+    if waits is not None and waits.since is not None:
+        return DeadlineExceeded(
+            f"turn did not end by its deadline: it waited for {' or '.join(waits.names)}, away for "
+            f"{max(0.0, now - waits.since):.0f} s ({_counted(waits.failures)}); retry() runs it "
+            "again when the provider is back, or give enqueue(deadline=...) more time"
+        )
     return DeadlineExceeded(
         "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
         "more time, or the agents less to do"
     )
+
+
+def _counted(failures: int) -> str:
+    return "1 failure" if failures == 1 else f"{failures} failures"
 
 
 def newer_fleet(version: bytes) -> ConfigurationError:

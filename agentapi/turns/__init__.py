@@ -48,6 +48,7 @@ from agentapi.turns.steps import (
     step_from_json,
     step_to_json,
 )
+from agentapi.turns.waiting import WaitingFor, WaitKind
 
 __all__ = [
     "TERMINAL",
@@ -91,6 +92,8 @@ __all__ = [
     "TurnStatus",
     "UserStep",
     "Verdict",
+    "WaitKind",
+    "WaitingFor",
     "step_from_json",
     "step_to_json",
 ]

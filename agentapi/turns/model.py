@@ -15,6 +15,7 @@ from agentapi.turns.budget import Limits
 from agentapi.turns.client_tools import ClientTools, Segment
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.request_options import RequestOptions
+from agentapi.turns.waiting import WaitingFor
 
 OutputT = TypeVar("OutputT", default=Any)
 
@@ -88,7 +89,10 @@ class OnBusy(StrEnum):
 
 
 class OnAbort(StrEnum):
-    """What a turn that is cancelled or fails leaves in the history."""
+    """What a turn that is cancelled or fails leaves in the history.
+
+    Without a choice, a turn that fails keeps its messages, and one that is cancelled drops them.
+    """
 
     DROP = "drop"
     """Nothing."""
@@ -107,7 +111,10 @@ class TurnSpec:
         kind: What a worker does for it.
         metadata: The caller's own JSON object, given back unchanged.
         stream: Whether the reply's text goes to the turn's events as it arrives.
-        on_abort: What the turn leaves in the history when it is cancelled or fails.
+        on_abort: What the turn leaves in the history when it is cancelled, and when it fails too
+            unless `on_failure` says otherwise.
+        on_failure: What it leaves when it fails. What was refused itself (by the provider or by a
+            hook) is kept only if `on_abort` is ``keep``: it would make later turns fail too.
         deadline_at: When it must have ended, with all that it delegates, by the store's clock.
         parent_id: The turn that waits for this one's reply.
         depth: How many turns are above it.
@@ -130,6 +137,7 @@ class TurnSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
     on_abort: OnAbort = OnAbort.DROP
+    on_failure: OnAbort | None = None
     deadline_at: float | None = None
     parent_id: str | None = None
     depth: int = 0
@@ -180,6 +188,8 @@ class Turn(TurnSpec):
         failures: How often the current model call failed with errors worth a retry.
         worker: The worker that claimed it last.
         wakes_at: While it is parked, when it continues unless something wakes it before.
+        waiting_for: The provider or server of tools that it waits for, until the call that failed
+            has succeeded. None for a turn that waits for a decision or for other turns.
         steps: Model responses and tool results so far.
         text: The reply, once completed.
         error: Why it failed, once failed.
@@ -202,6 +212,7 @@ class Turn(TurnSpec):
     failures: int = 0
     worker: str | None = None
     wakes_at: float | None = None
+    waiting_for: WaitingFor | None = None
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     text: str | None = None
@@ -280,7 +291,8 @@ class EventType(StrEnum):
     """A piece of the arguments of a client tool's call [index, tool, arguments]."""
     PARKED = "parked"
     """The turn waits without a worker [seconds, reason; for decisions, client tools and child turns
-    the calls' ids and tools]."""
+    the calls' ids and tools; for a provider or server of tools its names in waits_for, and
+    failures]."""
     DECIDED = "decided"
     """Somebody decided about a call [call, verdict]."""
     ANSWERED = "answered"

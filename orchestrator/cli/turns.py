@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +25,7 @@ from agentapi.errors import TurnFailed
 from orchestrator.cli.console import console, errors
 from orchestrator.client import Orchestrator
 from orchestrator.handle import TurnHandle
-from orchestrator.wording import counted
+from orchestrator.wording import counted, wait_of
 
 
 def register(app: typer.Typer) -> None:
@@ -72,8 +74,10 @@ def enqueue(
 
 
 def _wait(handle: TurnHandle, timeout: float) -> TurnResult:
-    """Wait for the result, and say when the turn needs somebody's approval."""
+    """Wait for the result, and say what the turn waits for."""
     for event in handle.events(timeout=timeout):
+        if (waits := wait_of(event)) is not None:
+            errors.print(f"[dim]{escape(waits)}[/dim]", highlight=False, soft_wrap=True)
         if event.type is EventType.PARKED and event.data.get("reason") == "approval":
             errors.print(
                 f"waits for approval: agentapi pending {handle.turn_id}",
@@ -120,6 +124,8 @@ def _say(orchestrator: Orchestrator, agent: str, conversation_id: str, said: str
                 console.print(event.data["text"], end="", markup=False, highlight=False)
             elif event.type is EventType.RESET and shown:
                 console.print("\n[dim](a worker was lost; the reply starts over)[/dim]")
+            elif (waits := wait_of(event)) is not None:
+                console.print(f"[dim]({escape(waits)})[/dim] ", end="")
             elif (
                 event.type is EventType.STEP
                 and event.data["kind"] == "model"
@@ -197,6 +203,7 @@ def _rows(info: Turn) -> dict[str, object]:
         "attempt": info.attempt,
         "handed back": info.handbacks,
         "parked": info.parks,
+        "waits": info.waiting_for.describe(time.time()) if info.waiting_for else None,
         "wakes": _time(info.wakes_at),
         "deadline": _time(info.deadline_at),
         "worker": info.worker,

@@ -99,6 +99,7 @@ class NewMessage:
         digest: Digest of the request if the caller named it; see `digest_of`.
         on_busy: See `TurnRequest`; None takes the setting.
         on_abort: See `TurnRequest`; None takes the setting.
+        deadline: See `TurnRequest`.
         options: What the request decides; None for nothing.
         idle_time: See `TurnRequest`.
         client_tools: See `TurnRequest`.
@@ -117,6 +118,7 @@ class NewMessage:
     stream: bool = False
     on_busy: OnBusy | None = OnBusy.ENQUEUE
     on_abort: OnAbort | None = OnAbort.DROP
+    deadline: float | None = None
     options: RequestOptions | None = None
     idle_time: float | None = None
     client_tools: ClientTools | None = None
@@ -128,7 +130,12 @@ def digest_of(body: BaseModel, key: str | None) -> str | None:
     """Tells a request from another one with the same key; None without a key."""
     if key is None:
         return None
-    data = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    given = body.model_dump(mode="json")
+    # A gateway of an older release does not know these fields, and may get a request's repeat.
+    for added in ("deadline", "context"):
+        if given.get(added, 0) is None:
+            del given[added]
+    data = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -212,6 +219,7 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         stream=message.stream,
         on_busy=message.on_busy,
         on_abort=message.on_abort,
+        deadline=message.deadline,
         options=message.options,
         idle_time=message.idle_time,
         client_tools=message.client_tools,

@@ -12,12 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.chaos import controller, plan, poison, report, storm
+from tests.chaos import controller, outage, plan, poison, report, storm
 from tests.chaos.options import parse
 
 SCENARIOS: dict[str, tuple[type[Any], Callable[..., Any], Callable[..., None]]] = {
     "random": (plan.Plan, controller.run, report.report),
     "poison": (poison.PoisonPlan, poison.run, poison.report),
+    "outage": (outage.OutagePlan, outage.run, outage.report),
     "storm": (storm.StormPlan, storm.run, storm.report),
 }
 

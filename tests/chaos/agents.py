@@ -18,7 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agentapi import Agent, ToolContext, UserMessage, register_provider, tool
+from agentapi import (
+    Agent,
+    ProviderUnavailable,
+    ToolContext,
+    UserMessage,
+    register_provider,
+    tool,
+)
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
 from agentapi.stores import RedisTurnStore
@@ -134,3 +141,33 @@ def devour(context: ToolContext, megabytes: int = 4096) -> str:
 
 
 chaos = Agent(name="chaos", provider="ledger", tools=[work, charge, die, crash, devour])
+
+HANGS_FOR = 5.0
+"""Seconds until a request to a provider that does not answer has timed out."""
+
+
+class AwayProvider(LedgerProvider):
+    """The same, but away while a file exists. The file says how: ``refused`` or ``hangs``."""
+
+    name = "away"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        how = how_away()
+        if not how:
+            return await super().complete(request)
+        note(kind="asked", turn=None, how=how)
+        if how == "hangs":
+            await asyncio.sleep(HANGS_FOR)
+        raise ProviderUnavailable(f"the connection {how}", provider=self.name)
+
+
+def how_away() -> str:
+    try:
+        return Path(os.environ["CHAOS_AWAY"]).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+register_provider("away", AwayProvider)
+
+patient = Agent(name="patient", provider="away", tools=[work])

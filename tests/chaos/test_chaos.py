@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.chaos import poison, storm
+from tests.chaos import outage, poison, storm
 from tests.chaos.controller import run
 from tests.chaos.plan import Outcome, Plan
 from tests.chaos.report import report
@@ -70,3 +70,12 @@ def test_lost_machines_count_towards_nothing(tmp_path: Path, seed: int) -> None:
     outcome = storm.run(plan, Console())
     storm.report(outcome, Console(width=100))
     assert outcome.problems == [], f"seed {seed}"
+
+
+@pytest.mark.timeout(300)
+def test_a_provider_that_is_away_costs_no_turn(tmp_path: Path, seed: int) -> None:
+    plan = outage.OutagePlan(folder=tmp_path, seed=seed, turns=60, seconds=8, kill=True)
+    outcome = outage.run(plan, Console())
+    outage.report(outcome, Console(width=100))
+    assert outcome.problems == [], f"seed {seed}"
+    assert outcome.parks > 0

@@ -135,6 +135,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
         "metadata": {"a": [1, None, "x"]},
         "stream": True,
         "on_abort": OnAbort.KEEP,
+        "on_failure": OnAbort.DROP,
         "deadline_at": 4_000_000_000.5,
         "parent_id": parent,
         "depth": 2,

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from agentapi.conversation.messages import UserMessage
+from agentapi.conversation.messages import Attachment, AttachmentKind, UserMessage
 from agentapi.errors import ConversationBusy, LeaseLost, TurnNotRetryable
 from agentapi.stores import CancelOutcome, Claim, Ending, Lease, NewEvent, Refusal, RefusalReason
-from agentapi.turns import EventType, OnAbort, OnBusy, TurnError, TurnStatus
+from agentapi.turns import (
+    EventType,
+    HeldCalls,
+    OnAbort,
+    OnBusy,
+    Question,
+    TurnError,
+    TurnStatus,
+    Verdict,
+    WaitingFor,
+)
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, model_step, tool_step
 from tests.conformance.test_busy import accept, woken
@@ -56,6 +68,106 @@ def test_its_time_comes(bench: Bench) -> None:
     assert list(claim.steps) == [model_step()]
     assert (claim.turn.attempt, claim.turn.losses, claim.turn.failures) == (2, 0, 2)
     assert claim.turn.wakes_at is None
+
+
+def away(bench: Bench, turn_id: str, *names: str, conversation: str = C, **more: Any) -> None:
+    """Claim a turn, and park it for providers that are away."""
+    more = {"delay": 60.0, "failures": 3, "steps": 0, "lasted": 30.0, **more}
+    lease = bench.claim(turn_id, conversation).lease
+    assert bench.store.park(lease, reason="provider", names=names, **more)
+
+
+def test_what_a_turn_waits_for_and_since_when(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", "gemini")
+    turn = bench.store.turn(turn_id)
+    waits = turn.waiting_for
+    assert waits is not None
+    assert (waits.kind, waits.names, waits.failures) == ("provider", ("openai", "gemini"), 3)
+    assert waits.next_try_at == turn.wakes_at
+    assert (waits.next_try_at or 0) - (waits.since or 0) == pytest.approx(90, abs=5)
+    [*_, parked] = bench.store.events({turn_id: -1}, 0)[turn_id]
+    assert parked.data["waits_for"] == "openai or gemini"
+    assert (parked.data["reason"], parked.data["failures"]) == ("provider", 3)
+
+
+def test_it_is_known_until_the_call_has_succeeded(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=0)
+    since = waits_of(bench, turn_id).since
+    claim = bench.claim(turn_id)
+    assert claim.turn.waiting_for is not None
+    assert (claim.turn.waiting_for.since, claim.turn.waiting_for.next_try_at) == (since, None)
+    assert claim.turn.failures == 3
+    # A worker that dies takes nothing of it with it.
+    bench.expire_lease(C)
+    lease = bench.claim(turn_id).lease
+    assert waits_of(bench, turn_id).since == since
+    bench.store.record(lease, 0, model_step())
+    assert bench.store.turn(turn_id).waiting_for is None
+    away_again = bench.store.park(
+        lease, 60, failures=0, steps=1, reason="provider", names=["openai"], lasted=None
+    )
+    assert away_again
+    assert (waits_of(bench, turn_id).since, waits_of(bench, turn_id).failures) == (None, 0)
+    bench.store.cancel(turn_id)
+    assert bench.store.turn(turn_id).waiting_for is None
+
+
+def test_a_turn_that_waits_for_a_decision_waits_for_no_provider(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=0)
+    asked = Question(call_id="c", tool="pay", arguments={}, default=Verdict.REJECTED)
+    bench.store.calls.suspend(bench.claim(turn_id).lease, HeldCalls(questions=(asked,)))
+    assert bench.store.turn(turn_id).waiting_for is None
+    assert bench.store.rouse("openai") == 0
+
+
+def waits_of(bench: Bench, turn_id: str) -> WaitingFor:
+    waits = bench.store.turn(turn_id).waiting_for
+    assert waits is not None
+    return waits
+
+
+def test_a_provider_that_is_back_wakes_those_who_wait_one_after_the_other(bench: Bench) -> None:
+    conversations = [f"user:{number}" for number in range(40)]
+    turns = {c: bench.enqueue(c) for c in conversations}
+    for conversation, turn_id in turns.items():
+        away(bench, turn_id, "openai", conversation=conversation, delay=600)
+    other = bench.enqueue("other")
+    away(bench, other, "gemini", conversation="other", delay=600)
+    soon = bench.enqueue("soon")
+    away(bench, soon, "openai", conversation="soon", delay=0.01)
+    before = bench.store.turn(other).wakes_at
+    assert bench.store.rouse("openai") in (len(turns), len(turns) + 1)
+    assert bench.store.rouse("openai") == 0
+    wakes = sorted(bench.store.turn(turn_id).wakes_at or 0 for turn_id in turns.values())
+    created = bench.store.turn(other).created_at
+    assert wakes[-1] - created < 30
+    # 41 turns at 50 a second.
+    assert 0.3 < wakes[-1] - wakes[0] <= 0.82
+    assert bench.store.turn(other).wakes_at == before
+    assert (bench.store.turn(soon).wakes_at or 0) - created < 10
+
+
+def test_who_waits_for_several_is_woken_by_any(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", "gemini", delay=600)
+    assert bench.store.rouse("gemini") == 1
+    assert bench.store.rouse("openai") == 0
+
+
+def test_who_has_ended_or_gone_on_is_not_woken(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    away(bench, turn_id, "openai", delay=600)
+    bench.store.cancel(turn_id)
+    second = bench.enqueue()
+    away(bench, second, "openai", delay=0)
+    bench.claim(second)
+    lost = bench.enqueue("lost")
+    away(bench, lost, "openai", conversation="lost", delay=600)
+    bench.lose(lost)
+    assert bench.store.rouse("openai") == 0
 
 
 def test_failures_of_an_earlier_call_do_not_count(bench: Bench) -> None:
@@ -140,15 +252,115 @@ def test_only_failed_turns_are_retried(bench: Bench) -> None:
         bench.store.retry(turn_id, "op")
 
 
-def test_a_turn_that_left_its_messages_is_not_retried(bench: Bench) -> None:
-    turn_id = bench.enqueue(on_abort=OnAbort.KEEP)
-    left = [UserMessage(content="hi", turn_id=turn_id)]
-    ending = Ending(status=TurnStatus.FAILED, messages=left)
+def said(bench: Bench, conversation: str = C) -> list[str]:
+    return [message.content for message in bench.store.history(conversation)]
+
+
+def fail(bench: Bench, turn_id: str, *texts: str, refused: bool = False) -> None:
+    left = [UserMessage(content=text, turn_id=turn_id) for text in texts]
+    ending = Ending(status=TurnStatus.FAILED, messages=left, refused=refused)
     bench.store.commit(bench.claim(turn_id).lease, ending)
-    assert bench.store.history(C) == left
+
+
+@pytest.mark.parametrize(
+    ("on_abort", "on_failure", "refused", "kept"),
+    [
+        (OnAbort.KEEP, None, False, True),
+        (OnAbort.KEEP, None, True, True),
+        (OnAbort.DROP, None, False, False),
+        (OnAbort.DROP, OnAbort.KEEP, False, True),
+        (OnAbort.DROP, OnAbort.KEEP, True, False),
+        (OnAbort.KEEP, OnAbort.DROP, False, False),
+    ],
+)
+def test_what_a_failed_turn_leaves(
+    bench: Bench, on_abort: OnAbort, on_failure: OnAbort | None, refused: bool, kept: bool
+) -> None:
+    turn_id = bench.enqueue(on_abort=on_abort, on_failure=on_failure)
+    assert bench.store.turn(turn_id).on_failure is on_failure
+    fail(bench, turn_id, "hi", refused=refused)
+    assert said(bench) == (["hi"] if kept else [])
     assert bench.store.turn(turn_id).messages == ()
-    with pytest.raises(TurnNotRetryable, match="'keep'"):
-        bench.store.retry(turn_id, "op")
+
+
+def test_a_turn_that_is_cancelled_leaves_nothing_by_default(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    left = [UserMessage(content="hi", turn_id=turn_id)]
+    ending = Ending(status=TurnStatus.CANCELLED, messages=left)
+    bench.store.commit(bench.claim(turn_id).lease, ending)
+    assert said(bench) == []
+
+
+def test_a_replaced_turn_that_fails_leaves_nothing(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    lease = bench.claim(turn_id).lease
+    accept(bench, OnBusy.REPLACE)
+    left = [UserMessage(content="hi", turn_id=turn_id)]
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED, messages=left))
+    assert said(bench) == []
+
+
+def test_messages_with_another_policy_do_not_merge(bench: Bench) -> None:
+    bench.enqueue(on_failure=OnAbort.KEEP)
+    other = accept(bench, OnBusy.MERGE)
+    assert other.created
+    same = accept(bench, OnBusy.MERGE)
+    assert not same.created
+
+
+def test_a_retry_takes_back_what_the_turn_left(bench: Bench) -> None:
+    first = bench.enqueue()
+    bench.complete(bench.claim(first).lease, said="one", reply="yes")
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    fail(bench, turn_id, "two", 'quoted: ,"turn_id":"x"}', "four")
+    later = bench.enqueue()
+    bench.complete(bench.claim(later).lease, said="five", reply="yes")
+    assert len(said(bench)) == 7
+    assert bench.store.summarise(C, "text", generation=0, start=0, stop=4)
+
+    assert bench.store.retry(turn_id, "op") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+    assert bench.store.summary(C).covered == 2
+    assert bench.store.retry(turn_id, "op") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+
+    # It fails again, and is retried again: its messages are there once or not at all.
+    fail(bench, turn_id, "two", "three")
+    assert said(bench)[-2:] == ["two", "three"]
+    assert bench.store.retry(turn_id, "again") is not None
+    assert said(bench) == ["one", "yes", "five", "yes"]
+    bench.complete(bench.claim(turn_id).lease, said="two", reply="at last")
+    assert said(bench) == ["one", "yes", "five", "yes", "two", "at last"]
+
+
+def test_a_retry_finds_what_was_left_far_back_and_after_a_reset_nothing(bench: Bench) -> None:
+    turn_id = bench.enqueue(on_failure=OnAbort.KEEP)
+    fail(bench, turn_id, *(f"{number}" for number in range(1_500)))
+    for number in range(3):
+        later = bench.enqueue()
+        lease = bench.claim(later).lease
+        filler = [UserMessage(content=f"{number}", turn_id=later)] * 400
+        bench.store.commit(lease, Ending(status=TurnStatus.COMPLETED, messages=filler))
+    bench.store.retry(turn_id, "op")
+    assert len(said(bench)) == 1_200
+    fail(bench, turn_id, "left")
+    bench.store.reset(C)
+    bench.store.retry(turn_id, "again")
+    assert said(bench) == []
+
+
+def test_a_turn_that_was_kept_has_its_images_for_its_retry(bench: Bench) -> None:
+    image = Attachment(kind=AttachmentKind.IMAGE, blob="b" * 64, size=5, media_type="image/png")
+    turn_id = bench.enqueue(
+        on_failure=OnAbort.KEEP, attachments=(image,), blobs={"b" * 64: b"bytes"}
+    )
+    left = [UserMessage(content="see", attachments=(image,), turn_id=turn_id)]
+    lease = bench.claim(turn_id).lease
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED, messages=left))
+    assert bench.store.blobs(C, ["b" * 64]) == {"b" * 64: b"bytes"}
+    bench.store.retry(turn_id, "op")
+    assert bench.store.history(C) == []
+    assert bench.store.blobs(C, ["b" * 64]) == {"b" * 64: b"bytes"}
 
 
 def test_what_a_turn_leaves_is_settled_when_it_ends(bench: Bench) -> None:

@@ -10,7 +10,15 @@ import pytest
 import redis
 
 from agentapi import load_settings
-from agentapi.admission import InMemoryTraffic, Reason, RedisTraffic, Standing, Traffic, Wait
+from agentapi.admission import (
+    BreakerRule,
+    InMemoryTraffic,
+    Reason,
+    RedisTraffic,
+    Standing,
+    Traffic,
+    Wait,
+)
 from tests.conformance.traffic import TrafficBench, memory_traffic, redis_traffic
 
 
@@ -143,19 +151,23 @@ def test_a_hold_holds_everybody_until_then_and_is_never_shortened(bench: Traffic
     assert bench.admit(most_requests=1) == budget(60.001)
 
 
+RULE = BreakerRule()
+
+
 def open_breaker(bench: TrafficBench) -> None:
     for _ in range(5):
         standing = bench.fail()
     # On Redis's own clock some of it may have passed.
-    assert standing.open == pytest.approx(30, abs=10)
+    assert standing.open == pytest.approx(RULE.open_for, abs=0.9)
 
 
 def test_failures_in_a_short_time_open_the_breaker(bench: TrafficBench) -> None:
     for _ in range(4):
         assert bench.fail() == Standing()
     assert bench.admit(alone=False) is None
-    assert bench.fail() == Standing(open=30)
-    assert bench.admit(alone=False) == Wait(reason=Reason.OPEN, seconds=30)
+    assert bench.fail() == Standing(open=1, probes=True)
+    assert bench.fail() == Standing(open=1)
+    assert bench.admit(alone=False) == Wait(reason=Reason.OPEN, seconds=1)
     # Who has nobody else to ask is not stopped.
     assert bench.admit(alone=True) is None
 
@@ -180,7 +192,7 @@ def test_a_repeated_failure_counts_once(bench: TrafficBench) -> None:
 
 def test_one_call_probes_and_its_answer_closes(bench: TrafficBench) -> None:
     open_breaker(bench)
-    bench.clock.advance(30)
+    bench.clock.advance(RULE.open_for)
     probe = bench.ask(alone=False)
     assert bench.traffic.admit(probe) is None
     assert bench.traffic.admit(probe) is None
@@ -193,19 +205,25 @@ def test_one_call_probes_and_its_answer_closes(bench: TrafficBench) -> None:
 
 def test_a_probe_that_fails_opens_it_again(bench: TrafficBench) -> None:
     open_breaker(bench)
-    bench.clock.advance(40)
-    probe = bench.ask(alone=False)
-    assert bench.traffic.admit(probe) is None
-    # Calls from before end late; theirs is no news.
-    assert bench.fail().open == -10
-    for _ in range(2):
-        assert bench.fail(probe.call_id).open == 30
-    assert bench.admit(alone=False) == Wait(reason=Reason.OPEN, seconds=30)
+    for open_for in (2, 4, 8, 10, 10):
+        bench.clock.advance(11)
+        probe = bench.ask(alone=False)
+        assert bench.traffic.admit(probe) is None
+        # Calls from before end late; theirs is no news.
+        late = bench.fail()
+        assert (late.open or 0) < 0
+        assert not late.probes
+        for _ in range(2):
+            assert bench.fail(probe.call_id) == Standing(open=open_for, probes=True)
+        assert bench.admit(alone=False) == Wait(reason=Reason.OPEN, seconds=open_for)
+    bench.clock.advance(10)
+    assert bench.traffic.answered("p") == Standing()
+    open_breaker(bench)
 
 
 def test_a_probe_that_never_ends_lets_another_one_through(bench: TrafficBench) -> None:
     open_breaker(bench)
-    bench.clock.advance(30)
+    bench.clock.advance(RULE.open_for)
     assert bench.admit(alone=False) is None
     bench.clock.advance(29.999)
     assert bench.admit(alone=False) is not None
@@ -216,7 +234,7 @@ def test_a_probe_that_never_ends_lets_another_one_through(bench: TrafficBench) -
 
 def test_an_answer_from_before_does_not_close_an_open_breaker(bench: TrafficBench) -> None:
     open_breaker(bench)
-    assert bench.traffic.answered("p").open == 30
+    assert bench.traffic.answered("p").open == RULE.open_for
 
 
 def test_who_finds_no_room_in_the_budget_does_not_probe(bench: TrafficBench) -> None:
@@ -235,7 +253,7 @@ def test_how_providers_stand(real: Traffic) -> None:
     found = real.standings(["down", "busy", "new"])
     assert found["new"] == Standing()
     assert (found["down"].held, found["busy"].open) == (0, None)
-    assert 0 < (found["down"].open or 0) <= 30
+    assert 0 < (found["down"].open or 0) <= RULE.open_for
     assert 0 < found["busy"].held <= 50
 
 

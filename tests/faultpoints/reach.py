@@ -45,6 +45,7 @@ UNREACHED: Final[Mapping[str, str]] = {
 SOMETIMES: Final[Mapping[str, str]] = {
     "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
+    "script rouse": "a provider that was away is back",
 }
 """Points that a worker passes only when something went wrong, and what."""
 

@@ -116,6 +116,7 @@ def _settings(redis_url: str) -> Any:
         redis_url=redis_url,
         broker_url=redis_url,
         provider_max_retries=0,
+        provider_patience=0,
         park_after=0.5,
         lease_ttl=4,
         heartbeat=0.5,

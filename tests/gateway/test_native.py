@@ -175,7 +175,7 @@ def test_a_busy_conversation(http: httpx2.Client) -> None:
     refused = say("hi", on_busy="reject")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conversation_busy")
     waiting = say("one", on_abort="drop").json()["turn_id"]
-    assert say("two", on_busy="merge").json()["turn_id"] == waiting
+    assert say("two", on_busy="merge", on_abort="drop").json()["turn_id"] == waiting
     newest = say("stop", on_busy="interrupt").json()["turn_id"]
     assert ended(http, running)["status"] == "cancelled"
     assert ended(http, waiting)["input"] == "one\n\ntwo"

@@ -216,11 +216,11 @@ def test_a_requested_schema_is_asked_of_the_model_and_checked(client: openai.Ope
     schema: Any = {"type": "json_schema", "name": "Answer", "schema": Answer.model_json_schema()}
     mended = client.responses.create(model="tools", input=wrong, text={"format": schema})
     assert isinstance(Answer.model_validate_json(mended.output_text).answer, str)
-    failed = client.responses.create(model="strict", input=wrong, text={"format": schema})
-    assert failed.status == "failed"
-    assert failed.error is not None
-    assert "answer: the value is not of type" in failed.error.message
-    assert "private" not in failed.error.message
+    with pytest.raises(openai.InternalServerError) as failed:
+        client.responses.create(model="strict", input=wrong, text={"format": schema})
+    assert (failed.value.status_code, failed.value.code) == (502, "invalid_output")
+    assert "answer: the value is not of type" in failed.value.message
+    assert "private" not in failed.value.message
     with client.chat.completions.stream(
         model="tools", messages=given, response_format=Answer
     ) as stream:

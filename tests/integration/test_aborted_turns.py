@@ -149,24 +149,58 @@ def until_overdue(fleet: Fleet, turn: Turn) -> None:
 
 
 def test_parked_turns_do_not_retry_for_ever_and_are_no_poison(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(park_after=0, provider_max_retries=4, max_attempts=1)
-    Busy.waits.extend([0.01] * 5)
+    fleet = make_fleet(park_after=0, provider_max_retries=2, provider_patience=0.5, max_attempts=1)
+    Busy.waits.extend([0.01] * 4)
     turn = fleet.enqueue("busy", "hi")
-    for _ in range(4):
+    for _ in range(3):
         assert fleet.execute(turn)["status"] == "parked"
         until_overdue(fleet, turn)
     assert fleet.execute(turn)["error"] == "provider_unavailable"
-    assert fleet.turn(turn).parks == 4
+    ended = fleet.turn(turn)
+    # Two quick repeats, and one when the patience is over.
+    assert ended.parks == 3
+    assert ended.error is not None
+    assert "tried 4 times" in ended.error.message
+    assert "busy" in ended.error.message
+
+
+def test_the_patience_of_a_turn_survives_its_workers(make_fleet: MakeFleet) -> None:
+    patient = {"park_after": 0, "provider_max_retries": 0, "provider_patience": 1.0}
+    one, two = make_fleet(**patient), make_fleet(**patient)
+    Busy.waits.extend([0.01] * 3)
+    turn = one.enqueue("busy", "hi")
+    assert one.execute(turn)["status"] == "parked"
+    waits = one.turn(turn).waiting_for
+    assert waits is not None
+    assert waits.names == ("busy",)
+    until_overdue(two, turn)
+    assert two.execute(turn)["error"] == "provider_unavailable"
+
+
+def test_a_deadline_that_passes_meanwhile_says_what_was_waited_for(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(park_after=0, provider_max_retries=0)
+    Busy.waits.append(30)
+    turn = fleet.enqueue("busy", "hi", deadline=0.5)
+    assert fleet.execute(turn)["status"] == "parked"
+    until_overdue(fleet, turn)
+    assert fleet.execute(turn)["error"] == "deadline"
+    error = fleet.turn(turn).error
+    assert error is not None
+    assert "it waited for busy" in error.message
+    assert "1 failure" in error.message
 
 
 def test_a_failed_turn_runs_again_from_its_last_step(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(provider_max_retries=0)
+    fleet = make_fleet(provider_max_retries=0, provider_patience=0)
     Busy.waits.extend([None, 0.0])
     turn = fleet.enqueue("busy", '/nap {"seconds": 0}')
     assert fleet.execute(turn)["error"] == "provider_unavailable"
     assert fleet.turn(turn).steps == 2
+    # What was said is in the history, and a retry moves it to the end.
+    assert roles(fleet.producer.history(turn.conversation_id)) == ["user", "assistant", "tool"]
     handle = fleet.producer.turn(turn.turn_id)
     handle.retry()
+    assert fleet.producer.history(turn.conversation_id) == []
     assert handle.status() is TurnStatus.QUEUED
     assert fleet.execute(turn)["status"] == "completed"
     assert "rested" in handle.result(timeout=5).text

@@ -191,6 +191,29 @@ async def test_rate_limit_by_header_and_by_body(
 
 
 @pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("GenerateRequestsPerDayPerProjectPerModel-FreeTier", ProviderMisconfigured),
+        ("GenerateRequestsPerMinutePerProjectPerModel", ProviderUnavailable),
+        (None, ProviderUnavailable),
+    ],
+)
+async def test_a_quota_that_comes_back_tomorrow_is_not_waited_for(
+    server: WireServer, provider: GeminiProvider, quota: str | None, expected: type[Exception]
+) -> None:
+    details = [
+        {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": quota}],
+        },
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "26s"},
+    ]
+    server.will(gemini.error(429, "exceeded", "RESOURCE_EXHAUSTED", details))
+    with pytest.raises(expected, match="exceeded"):
+        await provider.complete(REQUEST)
+
+
+@pytest.mark.parametrize(
     ("code", "kind", "message", "expected"),
     [
         (400, "INVALID_ARGUMENT", f"no {KEY}", ProviderRejected),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 import redis
 
-from agentapi import Agent, Turn, TurnStatus
+from agentapi import Agent, Turn, TurnStatus, Window
 from agentapi.providers import ProviderFactory, providers
 from agentapi.providers.gemini.client import GeminiProvider
 from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.stores import Claim
 from orchestrator import Orchestrator
 from tests.fakes import chat, gemini
 from tests.fakes.server import WireServer, serving
-from tests.faults import a_minute_passes
+from tests.faults import a_minute_passes, until
 from tests.integration.fleet import Fleet
 
 AGENTS = [
@@ -182,9 +184,66 @@ async def test_a_provider_that_fails_is_passed_by_until_it_answers(fleets: Fleet
 
 
 async def test_an_agent_with_one_provider_goes_on_asking_it(fleets: Fleets) -> None:
-    worker = fleets.worker(provider_max_retries=9)
-    fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 6, chat.reply("back"))
+    """It finds out whether the provider is back, for all others too."""
+    worker = fleets.worker(provider_max_retries=9, park_after=5)
+    fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 5, chat.reply("back"))
     assert (await say(worker)).text == "back"
+
+
+async def test_one_outage_costs_the_fleet_one_probe_and_its_end_wakes_all(fleets: Fleets) -> None:
+    one, two = fleets.worker(provider_max_retries=0), fleets.worker(provider_max_retries=0)
+    fleets.openai.will(chat.reply("before"), chat.reply("before"))
+    for worker in (one, two):
+        assert (await say(worker)).text == "before"
+    fleets.openai.will(*[chat.error(503, "down")] * 5)
+    turns = [await say(one) for _ in range(8)]
+    two.app.runtime._gate.look()
+    turns += [await say(two) for _ in range(8)]
+    assert {turn.status for turn in turns} == {TurnStatus.PARKED}
+    assert [turn.failures for turn in turns] == [1] * 16
+    asked = len(fleets.openai.requests)
+    assert asked == 2 + 5
+
+    # One of them asks for all; the turns that come meanwhile do not.
+    fleets.a_minute_passes(one, two)
+    fleets.openai.will(chat.error(503, "down"))
+    for turn in turns:
+        assert (await say(two, turn=turn)).status is TurnStatus.PARKED
+    assert len(fleets.openai.requests) == asked + 1
+    waits = [one.turn(turn).waiting_for for turn in turns]
+    assert all(wait is not None and wait.names == ("openai",) for wait in waits)
+
+    fleets.a_minute_passes(one, two)
+    fleets.openai.will(*[chat.reply("back")] * 16)
+    first, *others = turns
+    # These have just found the provider away, and wait for long.
+    await asyncio.gather(*(asyncio.to_thread(park_for_long, one, turn) for turn in others))
+    assert (await say(two, turn=first)).text == "back"
+    now = one.turn(first).ended_at or 0
+    two.app.runtime._heartbeat._rouse()
+    wakes = [one.turn(turn).wakes_at or 0 for turn in others]
+    # Soon, but not all at once.
+    assert all(wake - now < 10 for wake in wakes)
+    assert len(set(wakes)) > 10
+    for turn in others:
+        await asyncio.to_thread(until_due, one, turn)
+        assert (await say(one, turn=turn)).text == "back"
+    assert len(fleets.openai.requests) == asked + 1 + 16
+
+
+def park_for_long(worker: Fleet, turn: Turn) -> None:
+    store = worker.app.store
+    claim = store.claim(
+        turn.conversation_id, turn.turn_id, owner="w", token=uuid.uuid4().hex, window=Window()
+    )
+    assert isinstance(claim, Claim)
+    assert store.park(
+        claim.lease, 100, failures=9, steps=0, reason="provider", names=["openai"], lasted=60
+    )
+
+
+def until_due(worker: Fleet, turn: Turn) -> None:
+    until(lambda: turn.conversation_id in worker.app.store.overdue())
 
 
 async def test_a_healthy_turn_without_limits_leaves_nothing_in_redis(fleets: Fleets) -> None:

@@ -25,7 +25,8 @@ SDKS = ("aiohttp", "google.genai", "httpx2", "openai")
 CONSOLE = ("flower", "rich", "tornado", "typer")
 AGENTS = (
     *("agentapi.agent", "agentapi.agents.definition", "agentapi.checks", "agentapi.engine"),
-    *("agentapi.providers", "agentapi.stores.in_memory", "agentapi.tools", "workers"),
+    *("agentapi.providers.base", "agentapi.providers.builtin", "agentapi.providers.choice"),
+    *("agentapi.stores.in_memory", "agentapi.tools", "workers"),
 )
 
 MOST_MEMORY = 60

@@ -37,7 +37,7 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten"})
+COUNTS: Final = frozenset({"hasten", "rouse"})
 """They answer with what this very call found to do."""
 
 
@@ -204,6 +204,8 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
                 read.hgetall(key)
             case b"list":
                 read.lrange(key, 0, -1)
+            case b"set":
+                read.smembers(key)
             case b"zset":
                 read.zrange(key, 0, -1, withscores=True)
             case b"stream":

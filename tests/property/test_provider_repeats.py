@@ -98,7 +98,7 @@ def _breakers(bench: TrafficBench) -> Iterator[Wait | None]:
     bench.fail("not the probe")
     bench.fail(probe.call_id, hold=1)
     yield bench.admit(alone=False)
-    bench.clock.advance(RULE.open_for)
+    bench.clock.advance(RULE.longest)
     yield bench.admit(alone=False, most_requests=5, tokens=1)
     bench.traffic.answered("p")
     yield bench.admit(alone=False)

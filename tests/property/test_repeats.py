@@ -111,7 +111,8 @@ def _a_turn_and_its_ends(bench: Bench) -> None:
     lease = bench.claim(turn_id).lease
     store.release(lease, 1)
     lease = bench.claim(turn_id).lease
-    assert store.park(lease, 1, failures=1, steps=1, reason="provider")
+    assert store.park(lease, 1, failures=1, steps=1, reason="provider", names=["openai"], lasted=3)
+    store.rouse("openai")
     bench.store.cancel(turn_id)
     done = bench.enqueue()
     lease = bench.claim(done).lease

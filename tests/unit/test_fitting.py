@@ -39,8 +39,9 @@ from agentapi.providers import (
 )
 from agentapi.providers.errors import refused, reported
 from agentapi.providers.estimate import estimate_request
-from agentapi.providers.models import SIZES, ModelSize, size_of
+from agentapi.providers.models import SIZES, size_of
 from agentapi.testing import ScriptedProvider, assert_valid_history, says
+from agentapi.turns.model_size import ModelSize
 
 LETTERS = "x" * 392
 """About 100 estimated tokens with what a message costs by itself."""

@@ -11,7 +11,7 @@ import pytest
 from agentapi import load_settings
 from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
-from agentapi.stores import Lease, Renewal, WorkerStore
+from agentapi.stores import Lease, Renewal, TurnStore
 from agentapi.supervision import Supervisor
 from workers.outage import Outage
 from workers.turns.running import RunningTurn, RunningTurns, StopReason
@@ -60,7 +60,7 @@ class Parts:
             self.running.add(running(turn_id))
         self.heartbeat = Heartbeat(
             load_settings(heartbeat=0.001),
-            cast("WorkerStore", self.store),
+            cast("TurnStore", self.store),
             self.running,
             cast("ProviderGate", self.gate),
             Outage(),

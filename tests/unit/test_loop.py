@@ -21,8 +21,8 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.engine.loop import History, TurnRun
-from agentapi.engine.model_call import RetryPolicy, retry_delay
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import RetryPolicy, retry_delay
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, tool
-from agentapi.engine.model_call import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
+from agentapi.engine.patience import LONGEST_SPREAD, RetryPolicy, retry_delay, spread
 from agentapi.errors import (
     AgentAPIError,
     ContextTooLong,

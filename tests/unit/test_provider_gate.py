@@ -18,13 +18,14 @@ from agentapi.admission import (
     Wait,
     local_gate,
 )
-from agentapi.admission.gate import EXPECTED_REPLY
+from agentapi.admission.gate import EXPECTED_REPLY, ROUSES
 from agentapi.conversation.messages import Usage, UserMessage
-from agentapi.engine.model_call import RetryPolicy
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import FIRST_PARK, RetryPolicy
 from agentapi.errors import (
     ConfigurationError,
     ContextTooLong,
+    ProviderAway,
     ProviderHeld,
     ProviderMisconfigured,
     ProviderRejected,
@@ -98,13 +99,15 @@ class Fleet:
     """Two processes with one traffic."""
 
     limits: dict[str, ProviderLimits] = field(default_factory=dict)
+    parks: bool = False
 
     def __post_init__(self) -> None:
         self.clock = Clock()
         self.traffic = Counted(InMemoryTraffic(clock=self.clock.ms))
-        self.one, self.two = (
-            ProviderGate(self.traffic, self.limits, clock=self.clock.seconds) for _ in range(2)
-        )
+        self.one, self.two = (self.process() for _ in range(2))
+
+    def process(self) -> ProviderGate:
+        return ProviderGate(self.traffic, self.limits, parks=self.parks, clock=self.clock.seconds)
 
     async def fail(self, gate: ProviderGate, times: int = 1, **more: Any) -> None:
         more = {"status": 503, **more}
@@ -147,7 +150,7 @@ async def test_an_open_breaker_is_passed_by_until_a_probe_is_answered() -> None:
     for gate in (fleet.one, fleet.two):
         with pytest.raises(ProviderUnavailable, match="failed several times") as caught:
             await gate.enter("p", request(), alone=False)
-        assert caught.value.retry_after == pytest.approx(30)
+        assert caught.value.retry_after == pytest.approx(1)
         assert not isinstance(caught.value, ProviderHeld)
         await gate.enter("p", request(), alone=True)
     assert "admit" not in fleet.traffic.trips
@@ -162,6 +165,72 @@ async def test_an_open_breaker_is_passed_by_until_a_probe_is_answered() -> None:
     for gate in (fleet.one, fleet.two):
         await pass_through(gate)
     assert fleet.traffic.trips[trips:] == []
+
+
+async def failure(gate: ProviderGate, permit: Permit) -> ProviderUnavailable:
+    error = ProviderUnavailable("x", provider="p", status=503)
+    await gate.failed(permit, error)
+    return error
+
+
+async def test_where_turns_can_wait_nobody_asks_a_provider_that_is_away() -> None:
+    fleet = Fleet(parks=True)
+    await pass_through(fleet.one, alone=True)
+    permits = [await fleet.one.enter("p", request(), alone=True) for _ in range(6)]
+    errors = [await failure(fleet.one, permit) for permit in permits]
+    # The one whose failure has opened the breaker finds out for all of them.
+    assert [error.probe_after for error in errors] == [None] * 4 + [1.0, None]
+    for gate in (fleet.one, fleet.two):
+        with pytest.raises(ProviderAway):
+            await gate.enter("p", request(), alone=True)
+    fleet.clock.now += 1
+    probe = await fleet.one.enter("p", request(), alone=True)
+    with pytest.raises(ProviderAway):
+        await fleet.two.enter("p", request(), alone=True)
+    assert (await failure(fleet.one, probe)).probe_after == 2.0
+
+
+async def test_what_a_process_knows_of_an_open_breaker_is_soon_asked_again() -> None:
+    fleet = Fleet(parks=True)
+    await fleet.fail(fleet.one, times=5)
+    with pytest.raises(ProviderAway):
+        await fleet.two.enter("p", request(), alone=True)
+    fleet.clock.now += 1
+    await pass_through(fleet.one, alone=True)
+    # It has not looked since, and must not refuse by what it knew then.
+    await pass_through(fleet.two, alone=True)
+
+
+async def test_each_process_that_knew_of_the_outage_wakes_those_who_wait() -> None:
+    fleet = Fleet(parks=True)
+    await pass_through(fleet.two, alone=True)
+    await fleet.fail(fleet.one, times=5)
+    fleet.two.look()
+    assert (fleet.one.back(), fleet.two.back()) == ([], [])
+    fleet.clock.now += 1
+    await pass_through(fleet.one, alone=True)
+    fleet.two.look()
+    for gate in (fleet.one, fleet.two):
+        for _ in range(ROUSES):
+            assert gate.back() == ["p"]
+            gate.roused("p")
+        assert gate.back() == []
+    # It is away again: who waits now is not woken.
+    await pass_through(fleet.one, alone=True)
+    assert fleet.one.back() == []
+
+
+async def test_a_process_that_starts_during_an_outage_closes_the_breaker() -> None:
+    fleet = Fleet(parks=True)
+    await fleet.fail(fleet.one, times=5)
+    fleet.clock.now += 1
+    new = fleet.process()
+    await pass_through(new, alone=True)
+    assert fleet.traffic.standings(["p"]) == {"p": Standing()}
+    assert new.back() == ["p"]
+    trips = len(fleet.traffic.trips)
+    await pass_through(new, alone=True)
+    assert len(fleet.traffic.trips) == trips
 
 
 async def test_a_refusal_too_shows_that_the_provider_is_there() -> None:
@@ -286,7 +355,8 @@ async def test_when_all_breakers_are_open_it_waits_for_the_first(script: Play) -
             retry=RetryPolicy(failures=1, park_after=5),
         )
     assert caught.value.failures == 2
-    assert 25 < caught.value.delay <= 37.5
+    assert caught.value.names == ("openai", "gemini")
+    assert 0.75 * FIRST_PARK <= caught.value.delay <= 1.25 * FIRST_PARK
     assert (first.requests, second.requests) == ([], [])
 
 

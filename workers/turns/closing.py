@@ -116,13 +116,16 @@ class TurnCloser:
                 park.delay,
                 failures=park.failures,
                 steps=len(turn.progress.steps),
-                reason="provider",
+                reason=park.kind,
+                names=park.names,
+                lasted=park.lasted,
             ),
         )
         # Somebody asked to cancel after the model call had failed: parking would ignore that.
         if not parked:
             return self._commit(turn, stopped(TurnStatus.CANCELLED, turn.progress))
-        log.info(claim_line("turn.parked", claim, seconds=round(park.delay, 1)))
+        why = {"waits_for": " or ".join(park.names), "failures": park.failures}
+        log.info(claim_line("turn.parked", claim, seconds=round(park.delay, 1), **why))
         return {"status": "parked", "attempt": claim.turn.attempt, "seconds": park.delay}
 
     def _suspended(self, claim: Claim, held: HeldCalls) -> Summary:

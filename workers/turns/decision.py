@@ -11,7 +11,7 @@ from agentapi.engine.progress import TurnProgress
 from agentapi.errors import StoreUnavailable
 from agentapi.signals import LeaseLost, TurnParked
 from agentapi.stores import Ending
-from agentapi.turns import HeldCalls, TurnError, TurnStatus
+from agentapi.turns import HeldCalls, TurnError, TurnStatus, WaitKind
 from workers.turns.endings import failed, stopped
 from workers.turns.running import StopReason
 
@@ -30,10 +30,16 @@ class Park:
     Attributes:
         delay: Seconds until then.
         failures: How many times the model call has failed so far.
+        lasted: Seconds since the first of these failures; None without one.
+        kind: What kind of thing it waits for.
+        names: Names of what it waits for.
     """
 
     delay: float
     failures: int
+    lasted: float | None = None
+    kind: str = WaitKind.PROVIDER
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +90,13 @@ def decide(
         case asyncio.CancelledError():
             return _stopped(stopped_for, progress)
         case TurnParked():
-            return Park(delay=error.delay, failures=error.failures)
+            return Park(
+                delay=error.delay,
+                failures=error.failures,
+                lasted=error.lasted,
+                kind=error.kind,
+                names=error.names,
+            )
         case LeaseLost():
             return Abandon(reason=AbandonReason.LEASE_LOST)
         # `WorkerLog.call` gives up on Redis once the turn is stopped, so this is a shutdown.

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import AgentAPIError, ProviderError
+from agentapi.errors import (
+    AgentAPIError,
+    HookFailed,
+    InvalidMessage,
+    PoisonTurn,
+    ProviderError,
+    ProviderRejected,
+    TurnVetoed,
+)
 from agentapi.faults import named, text_of
 from agentapi.stores import Claim, Ending
 from agentapi.stores.refusals import missed_deadline
@@ -58,9 +67,15 @@ def error_of(error: BaseException) -> TurnError:
     return TurnError(code=code, message=text[:LONGEST_TEXT], status=status)
 
 
+REFUSALS: Final = (ProviderRejected, TurnVetoed, HookFailed, InvalidMessage, PoisonTurn)
+"""Errors that are about what was said, or may be: in the history, it would make later turns fail
+too, or get past the hook that refused it."""
+
+
 def failed(error: BaseException, progress: TurnProgress) -> Ending:
     """The ending of a turn that failed."""
-    return stopped(TurnStatus.FAILED, progress, error_of(error))
+    ending = stopped(TurnStatus.FAILED, progress, error_of(error))
+    return replace(ending, refused=True) if isinstance(error, REFUSALS) else ending
 
 
 def broken(fault: BaseException, progress: TurnProgress) -> Ending:
@@ -82,4 +97,4 @@ def check_deadline(claim: Claim) -> None:
     """
     # Both are times of Redis: this machine's clock may be wrong.
     if claim.turn.deadline_at is not None and claim.turn.deadline_at <= claim.now:
-        raise missed_deadline()
+        raise missed_deadline(claim.turn, claim.now)

@@ -158,7 +158,7 @@ class TurnExecutor:
         """The error of a turn whose time is up: its own deadline's, or the setting's."""
         longest = self.settings.turn_timeout
         if claim.turn.deadline_at is not None and self._time_left(claim) < longest:
-            return missed_deadline()
+            return missed_deadline(claim.turn, claim.turn.deadline_at)
         return DeadlineExceeded(
             f"turn ran longer than {longest:g} s: raise AGENTAPI_TURN_TIMEOUT, or give slow tools "
             "a timeout of their own"

@@ -10,12 +10,12 @@ from typing import Protocol, TypeAlias
 from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.window import Window
-from agentapi.engine.model_call import RetryPolicy
+from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.tool_calls import Suspension
 from agentapi.stores import Claim, Ending
 from agentapi.tools import ToolContext
-from agentapi.turns import CallBook, Turn, TurnResult
+from agentapi.turns import CallBook, TurnResult
 from agentapi.turns.context import own_metadata
 from agentapi.turns.kinds import TurnKind
 from workers.turns.log import WorkerLog
@@ -92,10 +92,21 @@ def context_of(claim: Claim) -> ToolContext:
     )
 
 
-def retry_policy(settings: Settings, turn: Turn) -> RetryPolicy:
-    """How the turn's model calls are repeated."""
+def retry_policy(settings: Settings, claim: Claim, patience: float | None = None) -> RetryPolicy:
+    """How the turn's model calls are repeated.
+
+    Args:
+        settings: The worker's settings.
+        claim: The turn's claim, which knows of the failures so far.
+        patience: The agent's own patience.
+    """
+    waits = claim.turn.waiting_for
+    since = None if waits is None else waits.since
     return RetryPolicy(
         max_retries=settings.provider_max_retries,
-        failures=turn.failures,
+        failures=claim.turn.failures,
+        # Both are times of Redis: this machine's clock may be wrong.
+        failing_for=0.0 if since is None else max(0.0, claim.now - since),
+        patience=settings.provider_patience if patience is None else patience,
         park_after=None if settings.eager else settings.park_after,
     )

@@ -9,7 +9,7 @@ from agentapi.admission import ProviderGate
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.settings import Settings
-from agentapi.stores import Renewal, WorkerStore
+from agentapi.stores import Renewal, TurnStore
 from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 from workers.turns.running import RunningTurn, RunningTurns, StopReason
@@ -23,7 +23,7 @@ class Heartbeat:
     def __init__(
         self,
         settings: Settings,
-        store: WorkerStore,
+        store: TurnStore,
         running: RunningTurns,
         gate: ProviderGate,
         outage: Outage,
@@ -68,6 +68,17 @@ class Heartbeat:
                 turn.stop(StopReason.CANCELLED)
         return True
 
+    def _rouse(self) -> None:
+        """Wake the turns that wait for a provider that is back.
+
+        Every worker that knew the provider to be away does so; the first one finds the turns.
+        """
+        for provider in self._gate.back():
+            woken = self._store.rouse(provider)
+            self._gate.roused(provider)
+            if woken:
+                log.info(line("provider.back", provider=provider, turns=woken))
+
     def _renew(self, turns: Sequence[RunningTurn]) -> Sequence[Renewal | None]:
         try:
             return self._store.renew([turn.lease for turn in turns])
@@ -105,6 +116,7 @@ class Heartbeat:
             try:
                 # Here because this thread talks to Redis at the right rate anyway.
                 self._gate.look()
+                self._rouse()
             except StoreUnavailable as error:
                 self._outage.begins(error)
             except BaseException as error:

@@ -80,7 +80,7 @@ class AgentWork:
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call, contexts=contexts),
             stream=turn.stream,
-            retry=retry_policy(self.settings, turn),
+            retry=retry_policy(self.settings, claim),
             book=attempt.book,
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,

@@ -30,6 +30,7 @@ from agentapi.conversation.window import Window
 from agentapi.engine.fitting import window_of
 from agentapi.engine.model_call import call_model
 from agentapi.engine.model_chain import chain_of
+from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.turn_log import NoLog
 from agentapi.errors import ContextTooLong, InvalidMessage, StoreUnavailable
@@ -149,16 +150,19 @@ class CompactionWork:
         provider = chain_of(agent, gate=self.gate, call=attempt.log.call)
         task = _task(claim)
         usage, steps = Usage(), 0
+        retry = retry_policy(self.settings, claim, agent.patience)
         size = _Size()
         while (piece := await running.call(partial(self._piece, agent, task, size))) is not None:
             try:
-                answer = await self._ask(agent, provider, piece, claim)
+                answer = await self._ask(agent, provider, piece, retry)
             except ContextTooLong:
                 smaller = size.smaller(piece)
                 if smaller is None:
                     raise
                 size = smaller
                 continue
+            # The failures of an earlier attempt belonged to the call that has just succeeded.
+            retry = replace(retry, failures=0, failing_for=0.0)
             usage, steps = usage + answer.usage, steps + 1
             kept = partial(self._keep, task, piece, answer.message.content)
             # Another turn was faster, or the conversation is gone: what was read no longer fits.
@@ -195,7 +199,7 @@ class CompactionWork:
         )
 
     async def _ask(
-        self, agent: AgentDefinition, provider: Provider, piece: _Piece, claim: Claim
+        self, agent: AgentDefinition, provider: Provider, piece: _Piece, retry: RetryPolicy
     ) -> ModelResponse:
         async def request() -> ModelRequest:
             return ModelRequest(
@@ -204,7 +208,6 @@ class CompactionWork:
                 messages=[UserMessage(content=piece.text)],
             )
 
-        retry = retry_policy(self.settings, claim.turn)
         # No journal: each piece's summary is stored, so a repeat continues behind the last one.
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
 

@@ -1,5 +1,5 @@
 -- Reserve a place for a model call in its provider's budget, if it may be made now.
--- KEYS 1 state (hash: hold, open, probe, probe_until), 2 times (zset: charge -> ms),
+-- KEYS 1 state (hash: hold, open, opens, opened_by, probe, probe_until), 2 times (zset: charge -> ms),
 --      3 charges (hash: charge -> tokens; requests, tokens -> sums)
 -- ARGV 1 call id, 2 tokens, 3 most requests (0 for no limit), 4 most tokens (0 for no limit),
 --      5 window, 6 whether the breaker counts (0|1), 7 how long a probe may take

@@ -1,5 +1,5 @@
 -- Record an answered model call.
--- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
+-- KEYS 1 state (hash: hold, open, opens, opened_by, probe, probe_until), 2 failures (zset: call -> ms)
 -- ARGV none
 -- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed}
 -- Promise: a breaker that may be probed closes and its failures are deleted. An open one stays open,
@@ -8,7 +8,7 @@
 local now = now_ms()
 local open = redis.call('HGET', KEYS[1], 'open')
 if not open or tonumber(open) <= now then
-  redis.call('HDEL', KEYS[1], 'open', 'probe', 'probe_until')
+  redis.call('HDEL', KEYS[1], 'open', 'opens', 'opened_by', 'probe', 'probe_until')
   redis.call('DEL', KEYS[2])
 end
 return standing(KEYS[1], now)

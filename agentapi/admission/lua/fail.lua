@@ -1,12 +1,14 @@
 -- Record a transient failure of a model call: hold the fleet, or count it towards the breaker, or both.
--- KEYS 1 state (hash: hold, open, probe, probe_until), 2 failures (zset: call -> ms)
+-- KEYS 1 state (hash: hold, open, opens, opened_by, probe, probe_until), 2 failures (zset: call -> ms)
 -- ARGV 1 call id, 2 ms to hold (0 for none), 3 whether the failure counts (0|1), 4 failures that
---      open, 5 time within which, 6 time to stay open, 7 how long to remember
--- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed}
--- Promise: a hold is never shortened. Enough failures open the breaker, a failed probe reopens it, and
--- other failures change nothing while it is open. A repeat counts once.
+--      open, 5 time within which, 6 time to stay open, 7 the longest such time, 8 how long to remember
+-- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed,
+--      whether this call has opened it (0|1)}
+-- Promise: a hold is never shortened. Enough failures open the breaker. A failed probe opens it again
+-- for twice the time, and other failures change nothing while it is open. A repeat counts once.
 
-local call_id, hold_time, counts, opening_failures, within, open_time, memory_time = unpack(ARGV)
+local call_id, hold_time, counts, opening_failures, within, open_time, longest_time,
+  memory_time = unpack(ARGV)
 
 local now = now_ms()
 local hold = tonumber(hold_time)
@@ -16,7 +18,7 @@ if hold > 0 then
   keep(KEYS[1], hold + tonumber(memory_time))
 end
 if counts == '1' then
-  local state = redis.call('HMGET', KEYS[1], 'open', 'probe')
+  local state = redis.call('HMGET', KEYS[1], 'open', 'probe', 'opens')
   local opens = state[2] == call_id
   if not state[1] then
     -- Old failures first: the call's own may be among them.
@@ -26,10 +28,16 @@ if counts == '1' then
     opens = redis.call('ZCARD', KEYS[2]) >= tonumber(opening_failures)
   end
   if opens then
-    redis.call('HSET', KEYS[1], 'open', int(now + tonumber(open_time)))
+    local before = state[1] and stored(state[3]) or 0
+    local longest = tonumber(longest_time)
+    local time = math.min(tonumber(open_time) * 2 ^ math.min(before, 30), longest)
+    redis.call('HSET', KEYS[1], 'open', int(now + time), 'opens', int(before + 1),
+      'opened_by', call_id)
     redis.call('HDEL', KEYS[1], 'probe', 'probe_until')
     redis.call('DEL', KEYS[2])
-    keep(KEYS[1], tonumber(open_time) + tonumber(memory_time))
+    keep(KEYS[1], longest + tonumber(memory_time))
   end
 end
-return standing(KEYS[1], now)
+local answer = standing(KEYS[1], now)
+answer[4] = redis.call('HGET', KEYS[1], 'opened_by') == call_id and 1 or 0
+return answer

@@ -36,6 +36,7 @@ from agentapi.providers.errors import broken, missing_key, refused, retry_after,
 from agentapi.providers.gemini.format import (
     PROVIDER,
     contents,
+    day_is_spent,
     in_words,
     retry_delay,
     tool_config,
@@ -202,7 +203,8 @@ class GeminiProvider:
                 message,
                 secret=self._key,
                 retry_after=wait if wait is not None else retry_delay(error.details),
-                misconfigured=any(reason in str(error.details) for reason in _KEY_REASONS),
+                misconfigured=any(reason in str(error.details) for reason in _KEY_REASONS)
+                or day_is_spent(error.details),
             )
         if isinstance(error, _TRANSPORT):
             return unreachable(

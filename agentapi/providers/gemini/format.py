@@ -162,12 +162,28 @@ def usage_from(usage: types.GenerateContentResponseUsageMetadata) -> Usage:
     )
 
 
-def retry_delay(details: object) -> float | None:
-    """Read the ``google.rpc.RetryInfo`` of an error body, such as ``"17.5s"``, in seconds."""
+def _entries(details: object) -> list[Mapping[str, Any]]:
+    """The details of an error body."""
     error = details.get("error") if isinstance(details, Mapping) else None
     entries = error.get("details") if isinstance(error, Mapping) else None
-    for entry in entries if isinstance(entries, list) else ():
-        delay = entry.get("retryDelay") if isinstance(entry, Mapping) else None
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def day_is_spent(details: object) -> bool:
+    """Whether a quota of a day is used up, by the ``google.rpc.QuotaFailure`` of an error body.
+
+    Google asks to repeat such a request after seconds, but the quota comes back at midnight.
+    """
+    found = [entry.get("violations") for entry in _entries(details)]
+    violations = [one for many in found if isinstance(many, list) for one in many]
+    ids = [one.get("quotaId") for one in violations if isinstance(one, Mapping)]
+    return any("PerDay" in str(quota) for quota in ids)
+
+
+def retry_delay(details: object) -> float | None:
+    """Read the ``google.rpc.RetryInfo`` of an error body, such as ``"17.5s"``, in seconds."""
+    for entry in _entries(details):
+        delay = entry.get("retryDelay")
         if isinstance(delay, str) and delay.endswith("s"):
             try:
                 return max(float(delay[:-1]), 0.0)

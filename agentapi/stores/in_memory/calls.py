@@ -88,6 +88,7 @@ class InMemoryCalls(CallStore):
             turn,
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
+            waiting_for=None,
             parks=turn.parks + 1,
             segments=segments,
         )

@@ -64,7 +64,9 @@ class Endings:
         if not leaves:
             self._drop_blobs(entry, conversation, kept=status is TurnStatus.FAILED)
         entry.committed = committed
-        entry.turn = replace(entry.turn, status=status, ended_at=self._state.now())
+        entry.turn = replace(
+            entry.turn, status=status, waiting_for=None, ended_at=self._state.now()
+        )
         self._state.emit(entry, EventType(status.value), data)
         return entry.following
 

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing_extensions import override
 
 from agentapi.conversation.messages import Usage
+from agentapi.conversation.window import Window
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
 from agentapi.stores.calls import ErrandKind
 from agentapi.stores.in_memory.endings import BY_CANCEL
 from agentapi.stores.in_memory.part import InMemoryPart
-from agentapi.stores.in_memory.state import State, StoredTurn
+from agentapi.stores.in_memory.state import Conversation, State, StoredTurn
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
-from agentapi.stores.refusals import already_kept, busy, not_failed, other_tenant, rejected
+from agentapi.stores.refusals import busy, not_failed, other_tenant, rejected
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 
 
@@ -64,7 +65,8 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         elif new.on_busy in (OnBusy.INTERRUPT, OnBusy.REPLACE):
             interrupts = new.on_busy is OnBusy.INTERRUPT
             head = self._state.turns[conversation.inbox[0]]
-            head.turn = replace(head.turn, on_abort=OnAbort.KEEP if interrupts else OnAbort.DROP)
+            left = OnAbort.KEEP if interrupts else OnAbort.DROP
+            head.turn = replace(head.turn, on_abort=left, on_failure=None)
             wakeup = self._endings.cancel(head, conversation, by_worker=interrupts).wakeup
             self._state.turns[new.turn_id].woken = wakeup.turn_id if wakeup else None
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
@@ -107,10 +109,11 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             return False
         turn = entry.turn
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
-        alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.on_abort) == (
-            *(new.agent, new.user_id, dict(new.metadata), new.stream, new.on_abort),
+        alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.context) == (
+            *(new.agent, new.user_id, dict(new.metadata), new.stream, new.context),
+        ) and (turn.on_abort, turn.on_failure, turn.client_tools) == (
+            *(new.on_abort, new.on_failure, new.client_tools),
         )
-        alike = alike and (turn.context, turn.client_tools) == (new.context, new.client_tools)
         joined = f"{turn.input}\n\n{new.input}"
         plain = not (turn.attachments or new.attachments or turn.prior or new.prior)
         plain = plain and entry.steers is None
@@ -152,8 +155,6 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         turn = entry.turn
         if turn.status is not TurnStatus.FAILED:
             raise not_failed(turn.turn_id, turn.status)
-        if entry.kept:
-            raise already_kept(turn.turn_id)
         known = self._state.conversations.get(turn.conversation_id)
         if known is not None:
             self._state.head(known)
@@ -162,8 +163,10 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         conversation = self._state.open(turn.conversation_id, turn.user_id, turn.tenant_id)
         if conversation is None:
             raise other_tenant(turn.conversation_id)
+        if entry.kept:
+            self._take_back(turn.turn_id, conversation)
         conversation.memory.keep(entry.blobs)
-        entry.blobs = {}
+        entry.blobs, entry.kept = {}, False
         entry.committed = entry.perished = entry.woken = None
         entry.following = None
         entry.dispatches = 0
@@ -177,6 +180,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             failures=0,
             deadline_at=None,
             suspect=False,
+            waiting_for=None,
             deaths=0,
             deferrals=0,
             ended_at=None,
@@ -185,6 +189,16 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         if not conversation.inbox:
             conversation.due = self._state.now() + self._settings.dispatch_grace
         conversation.inbox.append(turn.turn_id)
+
+    def _take_back(self, turn_id: str, conversation: Conversation) -> None:
+        """Take a turn's messages out of the history, and out of its summary's count."""
+        messages = conversation.memory.load(Window())
+        for position in range(len(messages) - 1, -1, -1):
+            if messages[position].turn_id == turn_id:
+                conversation.memory.remove(position)
+                covered = conversation.summary.covered
+                if position < covered:
+                    conversation.summary = replace(conversation.summary, covered=covered - 1)
 
     @override
     def turn(self, turn_id: str) -> Turn:

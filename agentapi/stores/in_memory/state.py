@@ -154,6 +154,7 @@ class State:
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
         self.told: set[str] = set()
+        self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
         self.agreed: tuple[int, float] | None = None

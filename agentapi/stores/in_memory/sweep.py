@@ -11,7 +11,9 @@ from agentapi.ids import partition_of
 from agentapi.stores.answers import (
     LONGEST_GRACE,
     LONGEST_IN_LINE,
+    LONGEST_ROUSE,
     NEW_FLEET,
+    ROUSED_A_SECOND,
     Election,
     Ending,
     Perished,
@@ -162,6 +164,30 @@ class InMemorySweep(InMemoryPart, SweepStore):
         sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
         conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)
         return self._state.wakeup(entry.turn.turn_id)
+
+    @override
+    def rouse(self, provider: str) -> int:
+        with self._state.changed:
+            waiting = sorted(self._state.waiting.pop(provider, ()))
+            now, woken = self._state.now(), 0
+            step = min(1 / ROUSED_A_SECOND, LONGEST_ROUSE / max(len(waiting), 1))
+            for number, conversation_id in enumerate(waiting):
+                woken += self._rouse(conversation_id, provider, now + step * number)
+            return woken
+
+    def _rouse(self, conversation_id: str, provider: str, wake: float) -> bool:
+        conversation = self._state.conversations.get(conversation_id)
+        head = conversation.inbox[0] if conversation and conversation.inbox else ""
+        entry = self._state.turns.get(head)
+        if conversation is None or entry is None or entry.turn.waiting_for is None:
+            return False
+        turn, waits = entry.turn, entry.turn.waiting_for
+        later = turn.status is TurnStatus.PARKED and wake < (turn.wakes_at or 0)
+        if provider not in waits.names or not later:
+            return False
+        entry.turn = replace(turn, wakes_at=wake, waiting_for=replace(waits, next_try_at=wake))
+        conversation.due = wake
+        return True
 
     @override
     def hasten(self, limit: int = 1000) -> int:

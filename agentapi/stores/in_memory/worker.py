@@ -28,7 +28,7 @@ from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
-from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep
+from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -109,10 +109,12 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         attempt = entry.turn.attempt + 1
         entry.dispatches = 0
         same_call = entry.failures_at == len(entry.steps)
+        waits = entry.turn.waiting_for if same_call else None
         entry.turn = replace(
             entry.turn,
             status=TurnStatus.RUNNING,
             wakes_at=None,
+            waiting_for=waits and replace(waits, next_try_at=None),
             failures=entry.turn.failures if same_call else 0,
             attempt=attempt,
             worker=owner,
@@ -128,7 +130,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 raise behind(lease, index, len(entry.steps))
             if index == len(entry.steps):
                 entry.steps.append(step)
-                entry.turn = replace(entry.turn, steps=index + 1)
+                entry.turn = replace(entry.turn, steps=index + 1, waiting_for=None)
                 self._state.emit(entry, EventType.STEP, step_event(index, step))
             return Recorded(cancel=entry.turn.cancel_requested, steered=entry.turn.steered)
 
@@ -181,7 +183,10 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 return entry.following
             entry, conversation, _ = self._state.owned(lease)
             completed = ending.status is TurnStatus.COMPLETED
-            keeps = (completed or entry.turn.on_abort is OnAbort.KEEP) and entry.turn.stored
+            leaves_by = entry.turn.on_abort
+            if ending.status is TurnStatus.FAILED and not ending.refused:
+                leaves_by = entry.turn.on_failure or leaves_by
+            keeps = (completed or leaves_by is OnAbort.KEEP) and entry.turn.stored
             same_history = conversation.generation == lease.generation
             if keeps and same_history:
                 conversation.memory.append(ending.messages)
@@ -237,7 +242,17 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             )
 
     @override
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         with self._state.changed:
             entry = self._state.entry(lease)
             if entry.parked == lease.fence:
@@ -245,18 +260,30 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             entry, conversation, _ = self._state.owned(lease)
             if entry.turn.cancel_requested:
                 return False
-            deadline = entry.turn.deadline_at
-            wake = min(self._state.now() + delay, math.inf if deadline is None else deadline)
+            deadline, now = entry.turn.deadline_at, self._state.now()
+            wake = min(now + delay, math.inf if deadline is None else deadline)
             conversation.lease, conversation.due = None, wake
             entry.parked, entry.failures_at = lease.fence, steps
+            waits = WaitingFor(
+                kind=WaitKind(reason),
+                names=tuple(names),
+                failures=failures,
+                since=None if lasted is None else now - lasted,
+                next_try_at=wake,
+            )
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.PARKED,
                 wakes_at=wake,
+                waiting_for=waits if names else None,
                 failures=failures,
                 parks=entry.turn.parks + 1,
             )
-            self._state.emit(entry, EventType.PARKED, parked_event(delay, reason))
+            for name in names:
+                if failures > 0 and waits.kind is WaitKind.PROVIDER:
+                    self._state.waiting.setdefault(name, set()).add(lease.conversation_id)
+            event = parked_event(delay, reason, names, failures)
+            self._state.emit(entry, EventType.PARKED, event)
             return True
 
     @override

@@ -7,22 +7,24 @@
 --      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
---      19 what the conversation has learned of its models' contexts (JSON, '' for no change),
---      20... messages for the history
+--      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
+--      models' contexts (JSON, '' for no change), 21... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
 -- claim has another generation: the turn ends, but its messages stay out of the new history and its
 -- spending out of the new totals. Messages of a turn without a reply enter the history only if its
--- on_abort is keep, which may have changed since the claim. A failed turn's journal is kept as long
--- as the turn, for retry.lua. Messages of a turn that is not to be stored never enter the history.
+-- on_abort, or for a failed one its on_failure, is keep, which may have changed since the claim. A
+-- failed turn's journal is kept as long as the turn, for retry.lua. Messages of a turn that is not to
+-- be stored never enter the history.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, contexts = unpack(ARGV, 1, 19)
+  spent_cost, calibration, refused, contexts = unpack(ARGV, 1, 20)
+local FIRST_MESSAGE = 21
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'unstored')
+  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored')
 if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
@@ -30,12 +32,17 @@ if not owns(KEYS[1], KEYS[3], turn_id, fence) then
   return { 'fenced' }
 end
 local now = now_ms()
-local keeps = (status == 'completed' or before[3] == 'keep') and not before[9]
-local times = retention({ turn = turn_retention, events = events_retention }, before[9])
+local leaves = before[3]
+if status == 'failed' and refused == '0' and before[9] then
+  leaves = before[9]
+end
+local keeps = (status == 'completed' or leaves == 'keep') and not before[10]
+local says = #ARGV >= FIRST_MESSAGE
+local times = retention({ turn = turn_retention, events = events_retention }, before[10])
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
 local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
-  for i = 20, #ARGV do
+  for i = FIRST_MESSAGE, #ARGV do
     redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if answering == before[4] then
@@ -59,9 +66,9 @@ else
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
-  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and #ARGV > 19 and 1 or 0)
+  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
 emit(KEYS[1], KEYS[7], status, event)
-if not (keeps and same_history and #ARGV > 19) then
+if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
 end
 retire(KEYS[1], KEYS[7], times, before[8])

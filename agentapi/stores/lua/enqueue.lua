@@ -5,9 +5,9 @@
 --      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
 --      none), 11 number of fields, 12... name and value of each field to store (v, kind, conversation,
---      agent, input, user, tenant, metadata, stream, on_abort, and where they apply parent, depth,
---      budget, attachments, context, options, unstored, client_tools, prior, idle), then name and
---      bytes of each blob
+--      agent, input, user, tenant, metadata, stream, on_abort, and where they apply on_failure, parent,
+--      depth, budget, attachments, context, options, unstored, client_tools, prior, idle), then name
+--      and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
@@ -62,11 +62,12 @@ end
 if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = named(prefix .. newest, 'status', 'attempt', 'cancel', 'input', 'agent', 'user',
-    'metadata', 'stream', 'on_abort', 'attachments', 'merged', 'deadline', 'context', 'options',
-    'steers', 'client_tools', 'prior')
+    'metadata', 'stream', 'on_abort', 'on_failure', 'attachments', 'merged', 'deadline', 'context',
+    'options', 'steers', 'client_tools', 'prior')
   local waits = turn.status == 'queued' and not turn.attempt and not turn.cancel
   local alike = turn.agent == new.agent and turn.user == new.user and turn.metadata == new.metadata
     and turn.stream == new.stream and turn.on_abort == new.on_abort
+    and turn.on_failure == (new.on_failure or false)
     and (turn.context or '') == (new.context or '')
     and (turn.options or '') == (new.options or '')
     and (turn.client_tools or '') == (new.client_tools or '')
@@ -127,6 +128,7 @@ end
 local head = redis.call('LINDEX', KEYS[2], 0)
 local head_key = prefix .. head
 redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')
+redis.call('HDEL', head_key, 'on_failure')
 local _, wake, process = cancel_turn(
   {
     turn = head_key, journal = head_key .. ':journal', events = head_key .. ':events',

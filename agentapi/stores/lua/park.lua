@@ -1,11 +1,15 @@
 -- Let a running turn wait without a worker: running -> parked.
--- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the model call so far,
---      6 number of recorded steps, 7 event data (JSON)
+-- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5... waiting (sets): for each
+--      provider that has failed, the conversations whose turns wait for it
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the call so far,
+--      6 number of recorded steps, 7 event data (JSON), 8 what it waits for (JSON), 9 time since the
+--      first failure ('' without one), 10 how long to remember that it waits for the providers
 -- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5: the entry in due wakes it. A suspect turn stays suspect.
+-- Promises 3, 5: the entry in due wakes it. A suspect turn stays suspect. The time of the first failure
+-- is Redis's, so that the turn's patience survives its workers.
 
-local turn_id, conversation_id, fence, delay, failures, steps, event = unpack(ARGV)
+local turn_id, conversation_id, fence, delay, failures, steps, event, waits_for, lasted,
+  memory_time = unpack(ARGV)
 
 local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
@@ -14,12 +18,24 @@ end
 if cancel == 1 then
   return { 'cancel' }
 end
+local now = now_ms()
 local deadline = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
-local wake = int(math.min(now_ms() + tonumber(delay), deadline))
+local wake = int(math.min(now + tonumber(delay), deadline))
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', fence, 'wake', wake,
-  'failures', failures, 'failures_at', steps)
+  'failures', failures, 'failures_at', steps, 'waits_for', waits_for)
+if lasted == '' then
+  redis.call('HDEL', KEYS[1], 'failing')
+else
+  redis.call('HSET', KEYS[1], 'failing', int(now - tonumber(lasted)))
+end
 count_up(KEYS[1], 'parks')
 redis.call('ZADD', KEYS[3], wake, conversation_id)
+for i = 5, #KEYS do
+  redis.call('SADD', KEYS[i], conversation_id)
+  if redis.call('PTTL', KEYS[i]) < tonumber(memory_time) then
+    redis.call('PEXPIRE', KEYS[i], memory_time)
+  end
+end
 emit(KEYS[1], KEYS[4], 'parked', event)
 return { 'parked' }

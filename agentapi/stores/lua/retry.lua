@@ -3,12 +3,41 @@
 --      6 journal (list), 7 events (stream), 8 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace, 6 idle time of
 --      conversations that have none of their own (0 for none)
--- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'kept'}, {'busy', length},
---      {'tenant'} (the conversation belongs to another tenant by now) or {'missing'}
--- Promises 2, 3, 6: it goes to the end of the inbox. A repeat finds its operation id. A turn that left
--- its messages in the history (on_abort keep) would leave them twice and is refused. The turn loses
--- its deadline, which has passed or soon would. A conversation that was forgotten is begun again for
--- the turn's own user and tenant.
+-- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'busy', length}, {'tenant'} (the
+--      conversation belongs to another tenant by now) or {'missing'}
+-- Promises 2, 3, 4, 6: it goes to the end of the inbox. A repeat finds its operation id. The messages
+-- that it left in the history are taken back: it will leave them again, at the end. The turn loses its
+-- deadline, which has passed or soon would. A conversation that was forgotten is begun again for the
+-- turn's own user and tenant.
+
+-- Take a turn's messages out of the history, and out of its summary's count. They are next to each
+-- other, since they came together.
+local function take_back(messages_key, meta_key, turn_id)
+  local ending = ',"turn_id":"' .. turn_id .. '"}'
+  local last, found, first_found = redis.call('LLEN', messages_key) - 1, 0, 0
+  while last >= 0 do
+    local first = math.max(0, last - 999)
+    local page = redis.call('LRANGE', messages_key, first, last)
+    for i = #page, 1, -1 do
+      if string.sub(page[i], -#ending) == ending then
+        found, first_found = found + 1, first + i - 1
+        redis.call('LSET', messages_key, first_found, 'removed')
+      elseif found > 0 then
+        first = 0
+        break
+      end
+    end
+    last = first - 1
+  end
+  if found == 0 then
+    return
+  end
+  redis.call('LREM', messages_key, -found, 'removed')
+  local covered = stored(redis.call('HGET', meta_key, 'covered'))
+  if covered > first_found then
+    redis.call('HSET', meta_key, 'covered', int(covered - math.min(found, covered - first_found)))
+  end
+end
 
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 
@@ -24,9 +53,6 @@ end
 if turn[1] ~= 'failed' then
   return { 'refused', turn[1] }
 end
-if turn[3] == '1' then
-  return { 'kept' }
-end
 head_of(KEYS[2])
 local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(inbox_limit) then
@@ -36,7 +62,10 @@ if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished', 'deferrals', 'woken')
+  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept')
+if turn[3] == '1' then
+  take_back(KEYS[4], KEYS[3], turn_id)
+end
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', operation, 'dispatches', 0)
 redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])

@@ -79,6 +79,7 @@ if open > 0 then
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'parked', 'parked', fence)
+redis.call('HDEL', KEYS[1], 'waits_for')
 count_up(KEYS[1], 'parks')
 if wake < math.huge then
   redis.call('HSET', KEYS[1], 'wake', int(wake))

@@ -36,6 +36,8 @@ from agentapi.turns import (
     TurnSpec,
     TurnStatus,
     UserStep,
+    WaitingFor,
+    WaitKind,
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
@@ -78,6 +80,9 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         "stream": int(spec.stream),
         "on_abort": spec.on_abort,
     }
+    if spec.on_failure is not None:
+        # Beside on_abort, whose values older releases know.
+        fields["on_failure"] = spec.on_failure
     if spec.parent_id is not None:
         fields |= {"parent": spec.parent_id, "depth": spec.depth}
     if spec.budget is not None:
@@ -109,6 +114,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "metadata": _object(fields["metadata"]),
         "stream": fields["stream"] == b"1",
         "on_abort": OnAbort(fields["on_abort"].decode()),
+        "on_failure": OnAbort(fields["on_failure"].decode()) if "on_failure" in fields else None,
         "deadline_at": _seconds(fields.get("deadline")),
         "parent_id": fields["parent"].decode() if "parent" in fields else None,
         "depth": int(fields.get("depth", 0)),
@@ -159,6 +165,7 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         failures=_failures(fields),
         worker=fields["worker"].decode() if "worker" in fields else None,
         wakes_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
+        waiting_for=_waiting_for(fields, status),
         steps=int(fields.get("steps", 0)),
         usage=record_of(Usage, outcome.get("usage", {})),
         text=last.content if replied and last else None,
@@ -293,9 +300,39 @@ def ending_event(ending: Ending) -> dict[str, Any]:
     return event
 
 
-def parked_event(delay: float, reason: str) -> dict[str, Any]:
+def parked_event(
+    delay: float, reason: str, names: Sequence[str] = (), failures: int = 0
+) -> dict[str, Any]:
     """Data of the event of a parked turn."""
-    return {"seconds": round(delay, 3), "reason": reason}
+    event: dict[str, Any] = {"seconds": round(delay, 3), "reason": reason}
+    if names:
+        event["waits_for"] = " or ".join(names)
+    if failures:
+        event["failures"] = failures
+    return event
+
+
+def waits_to_json(kind: str, names: Sequence[str]) -> bytes:
+    """What a parked turn waits for, as its hash keeps it."""
+    return orjson.dumps({"kind": kind, "names": list(names)})
+
+
+def _waiting_for(fields: Mapping[str, bytes], status: TurnStatus) -> WaitingFor | None:
+    # A step that was recorded since shows that the call has succeeded.
+    same_call = fields.get("failures_at") == fields.get("steps", b"0")
+    if "waits_for" not in fields or status.ended or not same_call:
+        return None
+    waits = _object(fields["waits_for"])
+    # A newer release may know other kinds; the turn can be read all the same.
+    if not waits.get("names") or waits.get("kind") not in {kind.value for kind in WaitKind}:
+        return None
+    return WaitingFor(
+        kind=WaitKind(waits["kind"]),
+        names=tuple(map(str, waits["names"])),
+        failures=int(fields.get("failures", 0)),
+        since=_seconds(fields.get("failing")),
+        next_try_at=_seconds(fields.get("wake")) if status is TurnStatus.PARKED else None,
+    )
 
 
 def step_event(index: int, step: Step) -> dict[str, Any]:

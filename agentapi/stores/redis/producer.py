@@ -22,7 +22,6 @@ from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import (
-    already_kept,
     busy,
     no_turn,
     not_failed,
@@ -166,8 +165,6 @@ class RedisProducer(RedisPart, ProducerStore):
                 return wakeup_of(conversation_id, turn_id.encode(), agent) if head else None
             case [b"refused", status]:
                 raise not_failed(turn_id, status.decode())
-            case [b"kept"]:
-                raise already_kept(turn_id)
             case [b"busy", length]:
                 raise busy(conversation_id, length)
             case [b"tenant"]:

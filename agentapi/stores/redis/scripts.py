@@ -39,6 +39,7 @@ TRANSITIONS: Final = (
     "reset",
     "resign",
     "retry",
+    "rouse",
     "steer",
     "summarise",
     "suspend",

@@ -24,13 +24,16 @@ from agentapi.redis.keys import (
     due_key,
     turn_keys,
     turns_prefix,
+    waiting_key,
 )
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import (
     LONGEST_GRACE,
     LONGEST_IN_LINE,
+    LONGEST_ROUSE,
     NEW_FLEET,
+    ROUSED_A_SECOND,
     Election,
     Ending,
     Perished,
@@ -196,6 +199,32 @@ class RedisSweep(RedisPart, SweepStore):
                 texts[::3], texts[1::3], texts[2::3], strict=True
             )
         ]
+
+    @override
+    def rouse(self, provider: str) -> int:
+        waiting = [waiting_key(p, provider) for p in range(PARTITIONS)]
+        with translate_errors(self._settings.redis_url):
+            pipeline = self._client.pipeline(transaction=False)
+            for key in waiting:
+                pipeline.scard(key)
+            counts: Sequence[int] = pipeline.execute()
+        spread = milliseconds(min(sum(counts) / ROUSED_A_SECOND, LONGEST_ROUSE))
+        left = [partition for partition, count in enumerate(counts) if count]
+        woken = 0
+        while left:
+            calls: list[Call] = [
+                ([waiting[p], due_key(p)], self._rousing(p, provider, spread)) for p in left
+            ]
+            with translate_errors(self._settings.redis_url):
+                found = self._scripts.call_many("rouse", calls)
+            woken += sum(number for number, _ in found)
+            left = [p for p, (_, more) in zip(left, found, strict=True) if more]
+        return woken
+
+    def _rousing(self, partition: int, provider: str, spread: int) -> list[Any]:
+        prefixes = (conversations_prefix(partition), turns_prefix(partition))
+        # Shifted by partition: the few turns of each must not all begin at the same moment.
+        return [*prefixes, provider, MAX_REDISPATCHED, spread, partition / PARTITIONS]
 
     @override
     def hasten(self, limit: int = 1000) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import redis
@@ -11,8 +11,9 @@ from typing_extensions import override
 
 from agentapi.conversation.messages import UserMessage, dumps
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
+from agentapi.ids import partition_of
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys, waiting_key
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import (
@@ -33,11 +34,16 @@ from agentapi.stores.redis.codec import (
     outcome_to_json,
     parked_event,
     step_event,
+    waits_to_json,
 )
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import behind, lost, unexpected
-from agentapi.turns import Step, UserStep, step_from_json, step_to_json
+from agentapi.turns import Step, UserStep, WaitKind, step_from_json, step_to_json
+
+WAITING_MEMORY: Final = 3600.0
+"""Seconds beyond its wait for which a turn's wait for a provider is remembered. A turn whose worker
+dies is parked again within that time."""
 
 
 class RedisWorker(RedisPart, WorkerStore):
@@ -159,6 +165,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 ending.spent.tokens,
                 repr(ending.spent.cost),
                 "" if ending.calibration is None else repr(ending.calibration),
+                int(ending.refused),
                 "" if ending.contexts is None else orjson.dumps(dict(ending.contexts)),
                 *map(dumps, ending.messages),
             ],
@@ -179,11 +186,26 @@ class RedisWorker(RedisPart, WorkerStore):
             raise lost(lease)
 
     @override
-    def park(self, lease: Lease, delay: float, *, failures: int, steps: int, reason: str) -> bool:
+    def park(
+        self,
+        lease: Lease,
+        delay: float,
+        *,
+        failures: int,
+        steps: int,
+        reason: str,
+        names: Sequence[str] = (),
+        lasted: float | None = None,
+    ) -> bool:
         keys, turn = conversation_keys(lease.conversation_id), turn_keys(lease.turn_id)
+        failing = failures > 0 and reason == WaitKind.PROVIDER
+        partition = partition_of(lease.conversation_id)
         reply = self._call(
             "park",
-            [turn.turn, keys.lease, keys.due, turn.events],
+            [
+                *(turn.turn, keys.lease, keys.due, turn.events),
+                *(waiting_key(partition, name) for name in names if failing),
+            ],
             [
                 lease.turn_id,
                 lease.conversation_id,
@@ -191,7 +213,10 @@ class RedisWorker(RedisPart, WorkerStore):
                 milliseconds(delay),
                 failures,
                 steps,
-                orjson.dumps(parked_event(delay, reason)),
+                orjson.dumps(parked_event(delay, reason, names, failures)),
+                waits_to_json(reason, names),
+                "" if lasted is None else milliseconds(lasted),
+                milliseconds(delay + WAITING_MEMORY),
             ],
         )
         if reply[0] == b"fenced":

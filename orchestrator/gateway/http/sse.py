@@ -41,6 +41,11 @@ def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | No
     )
 
 
+def comment(text: str) -> bytes:
+    """A line that tells a person something; clients skip it."""
+    return format_sse_event(comment=text)
+
+
 class EventStream(Response):
     """A stream of events. It ends when the client disconnects, or stops reading."""
 

@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentapi.conversation.messages import to_dict
 from agentapi.stores import CancelOutcome
 from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
-from agentapi.turns import ClientTool, ClientTools, OnAbort, OnBusy, Turn, TurnStatus
+from agentapi.turns import (
+    ClientTool,
+    ClientTools,
+    OnAbort,
+    OnBusy,
+    Turn,
+    TurnStatus,
+    WaitingFor,
+)
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.dependencies import Key, TurnId, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text, too_late
@@ -65,6 +73,10 @@ class CreateTurn(BaseModel):
         Literal["drop", "keep"] | None,
         Field(description="What a turn that is cancelled or fails leaves in the history."),
     ] = None
+    deadline: Annotated[
+        float | None,
+        Field(gt=0, lt=1e9, description="Seconds from now until the turn must have ended."),
+    ] = None
     context: Annotated[
         dict[str, Any] | None,
         Field(description="For the agent's prompts, tools and hooks; of its context_type."),
@@ -91,6 +103,16 @@ class TurnUsage(BaseModel):
     cached_tokens: int
 
 
+class WaitView(BaseModel):
+    """A provider, or server of tools, that a turn waits for. Times are seconds since 1970."""
+
+    kind: Literal["provider", "tool_server"]
+    names: list[str]
+    failures: int
+    since: float | None
+    next_try_at: float | None
+
+
 class TurnView(BaseModel):
     """A turn as it stands. Times are seconds since 1970."""
 
@@ -98,6 +120,7 @@ class TurnView(BaseModel):
     conversation_id: str
     agent: str
     status: str
+    waiting_for: WaitView | None
     input: str
     text: str | None
     finish_reason: Annotated[
@@ -146,6 +169,7 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         conversation_id=view.public(turn.conversation_id),
         agent=turn.agent,
         status=turn.status.value,
+        waiting_for=_wait_view(turn.waiting_for),
         input=turn.input,
         text=turn.text,
         finish_reason=turn.finish_reason.value if turn.finish_reason else None,
@@ -164,6 +188,18 @@ def turn_view(view: TenantView, turn: Turn) -> TurnView:
         created_at=turn.created_at,
         started_at=turn.started_at,
         ended_at=turn.ended_at,
+    )
+
+
+def _wait_view(waits: WaitingFor | None) -> WaitView | None:
+    if waits is None:
+        return None
+    return WaitView(
+        kind=waits.kind.value,
+        names=list(waits.names),
+        failures=waits.failures,
+        since=waits.since,
+        next_try_at=waits.next_try_at,
     )
 
 
@@ -187,6 +223,7 @@ async def create_turn(
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
             client_tools=_client_tools(body),
+            deadline=body.deadline,
             context=body.context,
         ),
         Existing(conversation_id=conversation_id),

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from agentapi.turns import Event, Turn, TurnStatus
 from orchestrator.events.async_follower import Closed
-from orchestrator.gateway.http.sse import SIGN_OF_LIFE, frame
+from orchestrator.gateway.http.sse import SIGN_OF_LIFE, comment, frame
 from orchestrator.gateway.http.stream_errors import CLOSED, stream_problem
 from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.chat_stream import ChatStream
 from orchestrator.gateway.openai.parts import read_part
 from orchestrator.gateway.openai.response_stream import ResponseStream
 from orchestrator.gateway.view import TenantView
+from orchestrator.wording import wait_of
 
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -59,8 +60,8 @@ async def response_stream(
                 if isinstance(found, Closed):
                     yield interrupted("stream_interrupted", CLOSED[found])
                     return
-                events, ends = _fed(stream, found)
-                chunks = [frames(iter(events))]
+                fed, ends = _fed(stream, found)
+                chunks = [frames(iter(made)) + _told(event) for event, made in fed]
                 if ends:
                     # The turn itself: its last event does not have all that a final object shows.
                     now = await view.turn(turn.turn_id)
@@ -78,13 +79,13 @@ async def response_stream(
 
 def _fed(
     stream: ResponseStream | ChatStream, events: Sequence[Event]
-) -> tuple[list[dict[str, Any]], bool]:
-    """What a stream makes of events, up to the end of its part; and whether that was among them."""
-    made: list[dict[str, Any]] = []
+) -> tuple[list[tuple[Event, list[dict[str, Any]]]], bool]:
+    """What a stream makes of each event, up to the end of its part; and whether that was there."""
+    made: list[tuple[Event, list[dict[str, Any]]]] = []
     for event in events:
         if event.type.ends:
             return made, True
-        made += stream.feed(event)
+        made.append((event, list(stream.feed(event))))
         if stream.ended:
             return made, True
     return made, False
@@ -103,7 +104,9 @@ async def chat_stream(
                     yield frame(_error("stream_interrupted", f"{CLOSED[found]}; {_where(turn)}"))
                     return
                 fed, ends = _fed(stream, found)
-                chunks = [frame(chunk) for chunk in fed]
+                chunks = []
+                for event, made in fed:
+                    chunks += [*(frame(chunk) for chunk in made), _told(event)]
                 if ends and not stream.broken:
                     now = await view.turn(turn.turn_id)
                     part = await read_part(view, now, number)
@@ -112,7 +115,7 @@ async def chat_stream(
                         # Only a completed turn: clients take it for the sign that the text is
                         # whole.
                         chunks.append(_DONE)
-                if chunks or not found:
+                if any(chunks) or not found:
                     yield b"".join(chunks) or SIGN_OF_LIFE
                 if stream.broken:
                     why = f"the new text differs from the text sent so far; {_where(turn)}"
@@ -122,6 +125,12 @@ async def chat_stream(
                     return
     except Exception as error:
         yield frame(stream_problem(error, view.tenant, turn.turn_id).body())
+
+
+def _told(event: Event) -> bytes:
+    """Tell that the turn waits for a provider, as a comment: OpenAI's API has no event for it."""
+    waits = wait_of(event)
+    return b"" if waits is None else comment(waits)
 
 
 def _where(turn: Turn) -> str:
