@@ -65,17 +65,6 @@ def test_a_response_asks_for_functions_and_goes_on(client: openai.OpenAI) -> Non
     assert [item.type for item in done.output] == ["message"]
     assert done.previous_response_id == asked.id
     assert done.id != asked.id
-    other: Any = {**PAINT, "name": "other"}
-    last = client.responses.create(
-        model="tools", input='/paint {"colour": "red"}', tools=[PAINT], instructions="Be brief."
-    )
-    client.responses.create(
-        model="tools",
-        previous_response_id=last.id,
-        input=[output(last.output[0], "ok")],
-        tools=[other],
-    )
-    assert client.responses.retrieve(last.id).to_dict() == last.to_dict()
     # Each keeps what it showed; a repeat gets the same; another answer is refused.
     assert client.responses.retrieve(asked.id).to_dict() == asked.to_dict()
     assert client.responses.retrieve(done.id).to_dict() == done.to_dict()
@@ -96,6 +85,20 @@ def test_a_response_asks_for_functions_and_goes_on(client: openai.OpenAI) -> Non
         model="tools", previous_response_id=done.id, input="What did I say?"
     )
     assert "You said 1 things" in later.output_text
+
+
+def test_a_response_shows_its_own_request(client: openai.OpenAI) -> None:
+    other: Any = {**PAINT, "name": "other"}
+    last = client.responses.create(
+        model="tools", input='/paint {"colour": "red"}', tools=[PAINT], instructions="Be brief."
+    )
+    client.responses.create(
+        model="tools",
+        previous_response_id=last.id,
+        input=[output(last.output[0], "ok")],
+        tools=[other],
+    )
+    assert client.responses.retrieve(last.id).to_dict() == last.to_dict()
 
 
 def test_streams_of_both_parts(client: openai.OpenAI) -> None:
