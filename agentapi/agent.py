@@ -24,6 +24,7 @@ from agentapi.conversation.finish import OnIncomplete
 from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.conversation.window import DEFAULT_WINDOW, Window, as_window
+from agentapi.engine.fitting import Contexts
 from agentapi.engine.in_process import InProcessTurn
 from agentapi.engine.loop import History
 from agentapi.engine.turn_log import NoLog, TurnLog
@@ -147,7 +148,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         self._answering: AgentDefinition[Any] | None = None
         self._remembered: dict[str, list[Message]] = {}
         self._spent = Spent()
-        self._contexts: dict[str, int] = {}
+        self._contexts = Contexts()
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -174,7 +175,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         """Start a new conversation with the same system prompt."""
         self._answering = None
         self._remembered.clear()
-        self._contexts.clear()
+        self._contexts = Contexts()
         self._spent = Spent()
         self.memory.reset()
 

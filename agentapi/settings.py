@@ -218,6 +218,20 @@ class Settings(BaseSettings):
     events_retention: Seconds = Field(
         default=3_600, description="How long an ended turn's events can be read."
     )
+    list_limit: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="About how many turns of each status, and conversations, can be listed; 0 "
+        "keeps no lists. The same for every process.",
+    )
+    ends_limit: int = Field(
+        default=200_000,
+        ge=1,
+        description="About how many ends of turns are kept for those who follow them.",
+    )
+    ends_retention: Seconds = Field(
+        default=3 * 86_400, description="How long an end is kept for those who follow ends."
+    )
     memory_ttl: Seconds | None = Field(
         default=None,
         description="Idle time after which a conversation is deleted; never when not set.",

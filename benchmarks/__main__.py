@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, versus
+from benchmarks import alone, lists, versus
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -26,7 +26,17 @@ from benchmarks.results import Results
 from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
 
-CASES = ("throughput", "in-flight", "history", "queue", "partition", "tool", "streaming", "idle")
+CASES = (
+    "throughput",
+    "in-flight",
+    "history",
+    "queue",
+    "partition",
+    "tool",
+    "streaming",
+    "idle",
+    "lists",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +51,7 @@ class Plan:
         at_once: Turns in flight at once.
         delay: Seconds of the model that is not fast.
         workers: That idle.
-        conversations: That idle.
+        conversations: That idle; and that are listed, with ten times as many turns.
         seconds: For which they idle.
         minutes: A round that would probably end later than this is not begun.
         processes: Worker processes of the throughput; latency is measured with the first number of
@@ -161,9 +171,12 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         now = time.monotonic()
         if now - began + (now - begun) > plan.minutes * 60:
             break
+    once: list[Step] = []
     if "idle" in plan.cases:
-        idle = partial(_idle, plan, servers, results)
-        _carry_out([("idle", idle)], "once", results, progress)
+        once.append(("idle", partial(_idle, plan, servers, results)))
+    if "lists" in plan.cases:
+        once.append(("lists", partial(_lists, plan, servers, results)))
+    _carry_out(once, "once", results, progress)
 
 
 def _carry_out(steps: Sequence[Step], where: str, results: Results, progress: Progress) -> None:
@@ -209,6 +222,13 @@ def _idle(plan: Plan, servers: Servers, results: Results) -> None:
         conversations=plan.conversations,
         seconds=plan.seconds,
     )
+
+
+def _lists(plan: Plan, servers: Servers, results: Results) -> None:
+    """Once: many short rounds of its own."""
+    lists.cost(results, servers, turns=2 * plan.turns)
+    count = min(plan.conversations, 10_000)
+    lists.pages(results, servers, turns=10 * count, conversations=count)
 
 
 def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[alone.Running], None]]]:

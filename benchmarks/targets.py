@@ -116,6 +116,14 @@ TARGETS = (
         unit="ms",
     ),
     Target(
+        what="a turn with lists, of one without",
+        case="lists",
+        name="processor time of a turn, Redis included",
+        who="lists",
+        base="no lists",
+        at_most=1.03,
+    ),
+    Target(
         what="Redis commands of an idle worker",
         case=_IDLE,
         name="Redis commands a second, a worker",

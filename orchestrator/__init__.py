@@ -5,40 +5,63 @@ from typing import TYPE_CHECKING
 from agentapi.lazy import lazily
 
 if TYPE_CHECKING:
-    from agentapi.stores import CancelOutcome
+    from agentapi.stores import (
+        CancelOutcome,
+        ConversationSummary,
+        Paged,
+        TurnEnd,
+        TurnSummary,
+    )
     from agentapi.turns.asks import Ask
     from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
+    from orchestrator.bulk import BulkResult
     from orchestrator.client import Orchestrator
     from orchestrator.handle import GatherHandle, TurnHandle
+    from orchestrator.listing import AsyncListing, Listing
     from orchestrator.turn_request import TurnRequest
 
 __all__ = [
     "Ask",
     "AsyncGatherHandle",
+    "AsyncListing",
     "AsyncOrchestrator",
     "AsyncTurnHandle",
+    "BulkResult",
     "CancelOutcome",
+    "ConversationSummary",
     "GatherHandle",
+    "Listing",
     "Orchestrator",
+    "Paged",
+    "TurnEnd",
     "TurnHandle",
     "TurnRequest",
+    "TurnSummary",
 ]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "agentapi.turns.asks": ("Ask",),
-        "agentapi.stores": ("CancelOutcome",),
+        "agentapi.stores": (
+            "CancelOutcome",
+            "ConversationSummary",
+            "Paged",
+            "TurnEnd",
+            "TurnSummary",
+        ),
         "orchestrator.aio": (
             "AsyncGatherHandle",
             "AsyncOrchestrator",
             "AsyncTurnHandle",
         ),
+        "orchestrator.bulk": ("BulkResult",),
         "orchestrator.client": ("Orchestrator",),
         "orchestrator.handle": (
             "GatherHandle",
             "TurnHandle",
         ),
+        "orchestrator.listing": ("AsyncListing", "Listing"),
         "orchestrator.turn_request": ("TurnRequest",),
     },
 )

@@ -6,18 +6,19 @@ Short calls run in a few threads. Waiting for turns takes no thread, however man
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from typing_extensions import Unpack
 
 from agentapi.conversation.user_input import UserInput
 from agentapi.errors import StoreFault, TurnFailed
 from agentapi.settings import Settings
-from agentapi.stores import CancelOutcome
+from agentapi.stores import CancelOutcome, ConversationSummary, TurnEnd, TurnSummary
 from agentapi.turns import (
     Event,
     EventType,
@@ -28,10 +29,19 @@ from agentapi.turns import (
 )
 from agentapi.turns.model import OutputT
 from orchestrator.blocking import BlockingCalls
+from orchestrator.bulk import BulkResult
 from orchestrator.client import Orchestrator
+from orchestrator.ends import EndFilters, EndsBell, follow_async, position_of, wanted_end
 from orchestrator.events.async_follower import AsyncFollower, Closed
 from orchestrator.flows import Link, replies_of
 from orchestrator.handle import LOOK_AGAIN, TurnHandle
+from orchestrator.listing import (
+    AsyncListing,
+    ConversationFilters,
+    Listing,
+    TurnFilters,
+    WhoseTurns,
+)
 from orchestrator.results import last_events, past_events, result_of, still_running
 from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
 
@@ -39,6 +49,8 @@ if TYPE_CHECKING:
     from agentapi import Agent
 
 _THREADS = 16
+
+T = TypeVar("T")
 
 
 class AsyncOrchestrator:
@@ -62,6 +74,7 @@ class AsyncOrchestrator:
         self.call = BlockingCalls(_THREADS, "agentapi-producer")
         # It shares the follower of `sync`: one thread and one connection serve both.
         self.follower = AsyncFollower(sync.follower, sync.store, self.call)
+        self._bell = EndsBell(sync.store.lists)
 
     async def enqueue(
         self, agent: str | Agent, message: UserInput, **options: Unpack[TurnOptions]
@@ -99,6 +112,53 @@ class AsyncOrchestrator:
         """Run a failed turn again; see `TurnHandle.retry`."""
         await self.call(lambda: self.sync.retry(turn_id))
 
+    def turns(self, **filters: Unpack[TurnFilters]) -> AsyncListing[TurnSummary]:
+        """Turns, newest first; see `Orchestrator.turns`."""
+        return self._listing(self.sync.turns(**filters))
+
+    def conversations(
+        self, **filters: Unpack[ConversationFilters]
+    ) -> AsyncListing[ConversationSummary]:
+        """Conversations, the newest first; see `Orchestrator.conversations`."""
+        return self._listing(self.sync.conversations(**filters))
+
+    def approvals(self, **filters: Unpack[WhoseTurns]) -> AsyncListing[PendingCall]:
+        """Tool calls that wait for a decision; see `Orchestrator.approvals`."""
+        return self._listing(self.sync.approvals(**filters))
+
+    def _listing(self, listing: Listing[T]) -> AsyncListing[T]:
+        return AsyncListing(lambda limit, cursor: self.call(partial(listing.page, limit, cursor)))
+
+    async def retry_all(
+        self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
+    ) -> BulkResult:
+        """Retry the failed turns that match; see `Orchestrator.retry_all`."""
+        return await self.call(lambda: self.sync.retry_all(dry_run=dry_run, limit=limit, **filters))
+
+    async def cancel_all(
+        self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
+    ) -> BulkResult:
+        """Cancel the turns that match and have not ended; see `Orchestrator.cancel_all`."""
+        return await self.call(
+            lambda: self.sync.cancel_all(dry_run=dry_run, limit=limit, **filters)
+        )
+
+    async def ends(
+        self, after: str | float | datetime | None = None, **filters: Unpack[EndFilters]
+    ) -> AsyncIterator[TurnEnd]:
+        """Ends of turns as they happen; see `Orchestrator.ends`.
+
+        Use ``asyncio.timeout`` to limit the wait.
+        """
+        wanted, start = wanted_end(filters), position_of(after)
+        store = self.sync.store.lists
+        if start is None:
+            start = (await self.call(partial(store.ends, None, 1))).position
+        following = follow_async(store, self._bell, self.call, start, wanted)
+        async with aclosing(following):
+            async for end in following:
+                yield end
+
     async def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation; see `Orchestrator.history`."""
         return await self.call(lambda: self.sync.history(conversation_id))
@@ -112,6 +172,7 @@ class AsyncOrchestrator:
         # In one of the threads: closing waits for the follower's thread to end.
         await self.call(self.sync.close)
         self.call.close()
+        self._bell.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,9 +218,13 @@ class AsyncTurnHandle:
         """Tool calls that wait; see `TurnHandle.pending`."""
         return await self._orchestrator.call(self._handle.pending)
 
-    async def approve(self, call_id: str, *, by: str | None = None) -> None:
+    async def approve(
+        self, call_id: str, *, by: str | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """Allow a tool call; see `TurnHandle.approve`."""
-        await self._orchestrator.call(lambda: self._handle.approve(call_id, by=by))
+        await self._orchestrator.call(
+            lambda: self._handle.approve(call_id, by=by, arguments=arguments)
+        )
 
     async def reject(
         self, call_id: str, reason: str | None = None, *, by: str | None = None

@@ -22,6 +22,7 @@ from agentapi.settings import unknown_variables, without_password
 from agentapi.stores import RedisTurnStore
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.findings import (
+    by_name,
     fleet_findings,
     own_findings,
     queues_finding,
@@ -101,7 +102,7 @@ def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
             which = f"the last workers had {facts.queues}"
             yield queues_finding(settings.queues, int(facts.queues or 0), which)
         return
-    reports = {name: report for name, report in answers if report is not None}
+    reports = by_name(answers)
     server = facts.server if facts is not None else None
     address = facts.address if facts is not None else ""
     yield from fleet_findings(reports, settings.queues, server, address)

@@ -22,6 +22,21 @@ Reports = Mapping[str, WorkerReport]
 """One report for each name of a worker."""
 
 
+def by_name(answers: Sequence[tuple[str, WorkerReport | None]]) -> Reports:
+    """The reports by worker; those of several processes of one name are numbered.
+
+    Args:
+        answers: See `worker_findings`.
+    """
+    found: dict[str, WorkerReport] = {}
+    for name, report in answers:
+        if report is None or report.process in {known.process for known in found.values()}:
+            continue
+        taken = sum(known == name or known.startswith(f"{name} #") for known in found)
+        found[f"{name} #{taken + 1}" if taken else name] = report
+    return found
+
+
 def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Iterator[Finding]:
     """Do workers answer, each under a name of its own, and all of one release?
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, overload
 
@@ -103,19 +103,24 @@ class TurnHandle:
         """
         return self._producer.pending(self.turn_id)
 
-    def approve(self, call_id: str, *, by: str | None = None) -> None:
+    def approve(
+        self, call_id: str, *, by: str | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         """Allow a tool call; the turn continues. Repeating the call changes nothing.
 
         Args:
             call_id: The id that `pending` shows; of this turn or of one that it waits for.
             by: Who decided, for the record.
+            arguments: All arguments for the call, in place of the model's; the model is told.
 
         Raises:
+            InvalidInput: The arguments do not fit the tool's schema; nothing is decided.
             CallNotPending: The call does not wait for a decision, or was rejected.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
-        self._decide(call_id, Decision(verdict=Verdict.APPROVED, by=by))
+        verdict = Verdict.APPROVED if arguments is None else Verdict.EDITED
+        self._decide(call_id, Decision(verdict=verdict, by=by, arguments=arguments))
 
     def reject(self, call_id: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Refuse a tool call; the turn continues. Repeating the call changes nothing.

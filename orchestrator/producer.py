@@ -21,6 +21,7 @@ from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, 
 from agentapi.turns import Answers, Decision, PendingCall, Turn
 from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
+from orchestrator.arguments import check_arguments
 from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
@@ -165,15 +166,19 @@ class Producer:
         """Decide about a tool call of a turn, or of one that it waits for.
 
         Raises:
-            InvalidInput: The call's id, the reason or the name of who decided is not valid.
+            InvalidInput: The call's id, the reason or the name of who decided is not valid, or the
+                arguments do not fit the tool's schema.
             CallNotPending: The call does not wait for a decision, or was decided otherwise.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
         check_decision(call_id, decision)
+        asked = next((call for call in self.pending(turn_id) if call.call_id == call_id), None)
+        if asked is not None and asked.schema is not None and decision.arguments is not None:
+            check_arguments(asked.tool, asked.schema, decision.arguments)
         # A call that nobody waits for belongs to this turn, whose answer says what is wrong.
-        owners = (call.turn_id for call in self.pending(turn_id) if call.call_id == call_id)
-        self._send(self.store.calls.decide(next(owners, turn_id), call_id, decision))
+        owner = turn_id if asked is None else asked.turn_id
+        self._send(self.store.calls.decide(owner, call_id, decision))
 
     def answer(self, turn_id: str, answers: Answers) -> None:
         """Answer calls of a turn together, all or none.

@@ -33,6 +33,7 @@ from agentapi.turns import (
     OnAbort,
     OnBusy,
     RequestOptions,
+    Verdict,
 )
 from agentapi.turns.kinds import kind_of
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from agentapi.agents.definition import AgentDefinition
 
 MAX_METADATA_BYTES = 16_384
+
+MAX_ARGUMENTS_BYTES = 262_144
+"""Size of the edited arguments of a call, as JSON."""
 
 MAX_REASON = 16_384
 """Characters of the reason of a decision."""
@@ -170,7 +174,11 @@ def new_turn(
         input=message,
         user_id=_short_text("user_id", request.user_id),
         tenant_id=_short_text("tenant_id", request.tenant_id),
-        metadata={} if request.metadata is None else _metadata(request.metadata),
+        metadata=(
+            {}
+            if request.metadata is None
+            else _json_object("metadata", request.metadata, MAX_METADATA_BYTES)
+        ),
         stream=_flag("stream", request.stream),
         on_busy=_choice("on_busy", OnBusy, request.on_busy, settings.on_busy),
         on_abort=on_abort or OnAbort.DROP,
@@ -258,9 +266,14 @@ def check_decision(call_id: object, decision: Decision) -> None:
     """Check that a decision can be stored.
 
     Raises:
-        InvalidInput: The call's id, the reason or the name of who decided is not valid.
+        InvalidInput: The call's id, the reason, the name of who decided or the arguments are not
+            valid.
     """
     _short_text("by", decision.by)
+    if decision.verdict is Verdict.EDITED:
+        _json_object("arguments", decision.arguments, MAX_ARGUMENTS_BYTES)
+    elif decision.arguments is not None:
+        raise InvalidInput("a decision has arguments only when its verdict is 'edited'")
     for name, text in (("call_id", call_id), ("reason", decision.reason)):
         if text is None and name == "reason":
             continue
@@ -329,14 +342,14 @@ def _short_text(name: str, value: object) -> str | None:
     return value
 
 
-def _metadata(value: object) -> Mapping[str, Any]:
-    expected = f"expected a JSON object of at most {MAX_METADATA_BYTES} bytes"
+def _json_object(name: str, value: object, longest: int) -> Mapping[str, Any]:
+    expected = f"expected a JSON object of at most {longest} bytes"
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"metadata is a {type(value).__name__}: {expected}")
+        raise InvalidInput(f"{name} is a {type(value).__name__}: {expected}")
     try:
         size = len(orjson.dumps(dict(value)))
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise InvalidInput(f"metadata is not valid: {error}; {expected}") from error
-    if size > MAX_METADATA_BYTES:
-        raise InvalidInput(f"metadata has {size} bytes: {expected}")
+        raise InvalidInput(f"{name} is not valid: {error}; {expected}") from error
+    if size > longest:
+        raise InvalidInput(f"{name} has {size} bytes: {expected}")
     return dict(value)

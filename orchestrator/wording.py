@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from agentapi.turns import Event, EventType
-from agentapi.turns.waiting import describe_wait
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentapi.turns import Event
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: ``1 step``, ``2 steps``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: ``1 step``, ``2 steps``.
+
+    Args:
+        number: How many there are.
+        noun: What is counted.
+        plural: The noun's plural, if it is not the noun with an s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def wait_of(event: Event) -> str | None:
     """What a turn waits for since an event, such as "waiting for openai, next try in 12 s, third
     failure"; None for events that do not say that it waits for a provider or server of tools."""
+    from agentapi.turns import EventType
+    from agentapi.turns.waiting import describe_wait
+
     names, seconds = event.data.get("waits_for"), event.data.get("seconds")
     if event.type is not EventType.PARKED or not names or not isinstance(seconds, int | float):
         return None

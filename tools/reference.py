@@ -1,7 +1,8 @@
 """Reference pages that follow from the code: settings, the command line, HTTP.
 
 `python -m tools.reference` writes the settings' descriptions into docs/settings.md and
-deploy/agentapi.env.example. The other pages are made while the site is built.
+deploy/agentapi.env.example, and the exit codes into docs/reference/cli.md. The other pages are made
+while the site is built.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 import typer
 
 from agentapi import Settings
 from agentapi.providers.builtin import PROVIDER_KEYS
+from orchestrator.cli.failures import MEANINGS
 from orchestrator.cli.main import commands
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
@@ -25,7 +27,9 @@ SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
 EXAMPLE_ENVIRONMENT: Final = ROOT / "deploy/agentapi.env.example"
 SETTINGS: Final[type[Settings]] = GatewaySettings
 """All settings that there are."""
+CLI_PAGE: Final = ROOT / "docs/reference/cli.md"
 _TABLE = re.compile(r"(<!-- settings -->\n).*(\n<!-- /settings -->)", re.S)
+_EXIT_CODES = re.compile(r"(<!-- exit codes -->\n).*(\n<!-- /exit codes -->)", re.S)
 
 
 def default_of(name: str) -> str:
@@ -51,6 +55,18 @@ def settings_table() -> str:
 def settings_page(page: str) -> str:
     """The settings' page with its table brought up to date."""
     return _TABLE.sub(lambda found: found[1] + settings_table() + found[2], page)
+
+
+def exit_codes_table() -> str:
+    """What the exit codes of `agentapi` mean, as a Markdown table."""
+    rows = ["| exit code | meaning |", "| --- | --- |"]
+    rows += [f"| {int(code)} | {meaning} |" for code, meaning in MEANINGS.items()]
+    return "\n".join(rows)
+
+
+def exit_codes_page(page: str) -> str:
+    """The command line's page with its table of exit codes brought up to date."""
+    return _EXIT_CODES.sub(lambda found: found[1] + exit_codes_table() + found[2], page)
 
 
 def example_environment() -> str:
@@ -83,27 +99,39 @@ def _commands(path: str, command: Any) -> Iterator[str]:
     yield f"## `{path}`"
     yield _paragraph(command.help or "")
     shown = [param for param in command.params if not getattr(param, "hidden", False)]
-    places = [p.name.upper() for p in shown if p.param_type_name == "argument"]
+    places = [_place(param) for param in shown if param.param_type_name == "argument"]
     yield f"```text\n{' '.join([path, *places, '[OPTIONS]'])}\n```"
     rows = [_parameter(param) for param in shown]
     if rows:
         yield "\n".join(["| parameter | default | meaning |", "| --- | --- | --- |", *rows])
 
 
+def _place(param: Any) -> str:
+    """An argument as it stands in the command's usage."""
+    return str(param.metavar or param.name.upper())
+
+
 def _parameter(param: Any) -> str:
     if param.param_type_name == "argument":
-        name = param.name.upper()
+        name = _place(param)
     else:
         name = ", ".join([*param.opts, *param.secondary_opts])
         kind = param.type_descriptor.annotation
         if not param.is_flag:
-            is_choice = isinstance(kind, type) and issubclass(kind, Enum)
-            values = [str(each.value) for each in kind] if is_choice else [kind.__name__.upper()]
-            name = f"{name} {'|'.join(values)}"
+            name = f"{name} {_values(kind, param.metavar)}"
     default = param.default
     shown = "" if param.required or default in (None, "", False) else f"`{default}`"
     shown = "" if param.param_type_name == "option" and param.is_flag else shown
     return f"| `{_cell(name)}` | {_cell(shown)} | {_cell(param.help or '')} |"
+
+
+def _values(kind: Any, metavar: str | None) -> str:
+    """What may stand behind an option."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(each.value) for each in kind)
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    return metavar or str(kind.__name__).upper()
 
 
 def openapi_document() -> dict[str, Any]:
@@ -191,6 +219,7 @@ def main() -> None:
     """Bring what is in the repository up to date with the settings."""
     SETTINGS_PAGE.write_text(settings_page(SETTINGS_PAGE.read_text()))
     EXAMPLE_ENVIRONMENT.write_text(example_environment())
+    CLI_PAGE.write_text(exit_codes_page(CLI_PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentapi import Settings
+from agentapi import FinishReason, Settings
 from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
 from agentapi.logs import line
@@ -63,13 +63,22 @@ class Errands:
             case ErrandKind.CANCEL:
                 wakeups = self._cancel(errand.turn_id)
             case ErrandKind.EXPIRE:
-                wakeup = self.store.expire(errand.turn_id)
+                wakeup = self._expire(errand.turn_id)
                 wakeups = [wakeup] if wakeup else ()
         # Only now: a crash before this line repeats the errand, and every transition answers a
         # repeat with its first answer. Wake-ups lost after it are sent again by the sweep.
         self.store.calls.settle([errand])
         for wakeup in wakeups:
             self.dispatcher.send(wakeup)
+
+    def _expire(self, turn_id: str) -> Wakeup | None:
+        wakeup = self.store.expire(turn_id)
+        turn = self._turn(turn_id)
+        if turn is not None and turn.status is TurnStatus.FAILED and turn.error is not None:
+            retry = f"agentapi retry {turn_id}"
+            where = {"conversation_id": turn.conversation_id, "turn_id": turn_id}
+            log.warning(line("turn.failed", **where, error=turn.error.code, retry_with=retry))
+        return wakeup
 
     def _start_children(self, turn_id: str) -> Sequence[Wakeup]:
         parent = self._turn(turn_id)
@@ -134,6 +143,7 @@ class Errands:
             error=child.error,
             usage=child.usage,
             steps=child.steps,
+            finish_reason=child.finish_reason or FinishReason.STOP,
         )
         wakeup = self.store.calls.deliver(child.parent_id, reply)
         return [wakeup] if wakeup else ()

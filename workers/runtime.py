@@ -37,6 +37,7 @@ from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
 from workers.upkeep.cancellations import Cancellations
+from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
 from workers.upkeep.loop_thread import LoopThread
@@ -119,6 +120,7 @@ class Runtime:
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
         self.isolation = self._make_isolation()
+        self._hooks = self._make_hooks()
         works = make_works(settings, agents, store, dispatcher, self._gate)
         writer = TurnWriter(events=self._events, outage=self.outage)
         self._claimer = self._make_claimer(works)
@@ -164,6 +166,16 @@ class Runtime:
             service=self.supervisor.watched("agentapi-isolation"),
         )
 
+    def _make_hooks(self) -> CommittedHooks:
+        return CommittedHooks(
+            self._settings,
+            self.agents,
+            self._store.hooks,
+            self._loop.loop,
+            self.outage,
+            supervisor=self.supervisor,
+        )
+
     def _make_claimer(self, works: Works) -> TurnClaimer:
         return TurnClaimer(
             works=works,
@@ -204,6 +216,7 @@ class Runtime:
             writer=writer,
             running=self.running,
             outage=self.outage,
+            ended=self._hooks.look,
         )
 
     def _probes(self) -> list[Probe]:
@@ -239,6 +252,8 @@ class Runtime:
             self._owner = owner
             self._loop.start()
             self._events.start()
+            if not self._runs_one_turn:
+                self._hooks.start(looks=not self._settings.eager)
             if not self._settings.eager:
                 self._heartbeat.start()
                 self._cancellations.start()
@@ -322,10 +337,11 @@ class Runtime:
             self.wake_consumer()
 
     def carry_out_errands(self) -> None:
-        """Carry out overdue errands, as the sweep would: eager mode has none."""
+        """Carry out overdue errands and call hooks, as threads would: eager mode has none."""
         while errands := [e for e in self._store.overdue() if isinstance(e, Errand)]:
             for errand in errands:
                 self._errands.carry_out(errand)
+        self._hooks.catch_up()
 
     def shutdown_requested(self, *, at_once: bool = False) -> None:
         """Begin the shutdown that a signal asks for.
@@ -394,6 +410,7 @@ class Runtime:
             return
         self.sweeper.stop()
         self.drain()
+        self._hooks.stop()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
         self.self_check.stop()

@@ -14,7 +14,7 @@ from agentapi.faults import named, stop_if_asked
 from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tools.threads import run_in_tool_thread
-from agentapi.turns.model import TurnResult
+from agentapi.turns.model import Turn, TurnResult
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ class Hooks:
 
     After a takeover, hooks do not see recorded steps again. `on_turn_start` runs once per attempt.
     `on_turn_end` runs when an attempt ends the turn, before the end is stored.
+    `on_turn_committed` runs after the end was stored, whoever stored it.
     """
 
     def on_turn_start(self, context: ToolContext, message: str) -> Any:
@@ -79,6 +80,22 @@ class Hooks:
             result: The reply with every step that led to it, or the error.
         """
 
+    def on_turn_committed(self, turn: Turn, end_id: str) -> Any:
+        """Called after a turn's end was stored: a reply, a failure or a cancellation.
+
+        It is called at least once for each end, also when the worker died right after it stored the
+        end, and when no worker was involved, as when a waiting turn is cancelled. It may be called
+        again, and by another worker: use `end_id` to do things once. What it raises is logged, and
+        it is called again after a growing delay, ten times in all. It has 60 seconds.
+
+        The hooks of the agent that the turn was enqueued for are called, whichever agent replied.
+
+        Args:
+            turn: The turn as it is stored.
+            end_id: Names this end, and is the same in every call. A turn that is retried ends
+                again, with another id.
+        """
+
 
 class HookChain:
     """All hooks of an agent, called as one."""
@@ -119,6 +136,27 @@ class HookChain:
             proceed = _around(hooks, context, proceed)
         return await proceed(call)
 
+    @property
+    def follow_ends(self) -> bool:
+        """Whether one of the hooks has an `on_turn_committed`."""
+        return any(_overrides(hooks, "on_turn_committed") for hooks in self._hooks)
+
+    async def on_turn_committed(self, turn: Turn, end_id: str) -> None:
+        """Tell all hooks of a stored end.
+
+        Raises:
+            HookFailed: One of them raised an error; the others were told nevertheless.
+            TurnVetoed: The same; there is nothing left to veto.
+        """
+        failed: AgentAPIError | None = None
+        for hooks in self._hooks:
+            try:
+                await _run(hooks, "on_turn_committed", turn, end_id)
+            except (HookFailed, TurnVetoed) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
     async def on_turn_end(
         self, context: ToolContext, result: TurnResult[Any] | AgentAPIError
     ) -> None:
@@ -134,9 +172,13 @@ def _around(hooks: Hooks, context: ToolContext, proceed: Proceed) -> Proceed:
     return call_with_hooks
 
 
+def _overrides(hooks: Hooks, name: str) -> bool:
+    return getattr(Hooks, name) is not getattr(type(hooks), name)
+
+
 async def _run(hooks: Hooks, name: str, *args: Any) -> Any:
     method = getattr(hooks, name)
-    if getattr(Hooks, name) is getattr(type(hooks), name):
+    if not _overrides(hooks, name):
         return None
     try:
         if inspect.iscoroutinefunction(method):

@@ -27,7 +27,7 @@ def is_internal(name: str) -> bool:
 
 def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
     """The error for an agent that is not registered."""
-    names = ", ".join(sorted(known)) or "none"
+    names = ", ".join(sorted(each for each in known if not is_internal(each))) or "none"
     return UnknownAgent(
         f"agent {shown(name)} is not registered here; registered are: {names}. "
         "Add its module to AGENTAPI_AGENTS, on every worker"

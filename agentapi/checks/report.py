@@ -25,7 +25,8 @@ SHARED: Final = (
     *("turn_timeout", "provider_max_retries", "park_after", "provider_limits", "prices"),
     *("turn_retention", "events_retention", "memory_ttl", "approval_timeout"),
     *("max_tool_result_bytes", "max_depth", "max_children", "unknown_agent_wait"),
-    *("models", "prompt_timeout", "request_policy", "unstored_retention"),
+    *("models", "prompt_timeout", "request_policy", "unstored_retention", "provider_patience"),
+    *("list_limit", "ends_limit", "ends_retention"),
 )
 """Settings that decide what happens to a turn, so that all workers should have the same."""
 

@@ -35,6 +35,9 @@ class OnIncomplete(StrEnum):
 COMPLETE: Final = frozenset({FinishReason.STOP, FinishReason.TOOL_CALLS})
 """The reasons of a complete response."""
 
+CUT: Final = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER})
+"""The reasons of a response of which a part is missing; a refusal is whole."""
+
 CONTINUE: Final = (
     "Your last message was cut off. Continue it from exactly where it ends: begin with the next "
     "character, also if that is a space, a line break, or in the middle of a word. Do not repeat "

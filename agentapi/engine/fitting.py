@@ -18,7 +18,7 @@ from agentapi.errors import ContextTooLong
 from agentapi.logs import line
 from agentapi.providers import options_for
 from agentapi.providers.base import ModelRequest
-from agentapi.providers.estimate import estimate_request, output_bound, reply_bound
+from agentapi.providers.estimate import calibrated, estimate_request, output_bound, reply_bound
 from agentapi.providers.models import size_of
 from agentapi.turns.model_size import ModelSize
 
@@ -67,6 +67,7 @@ class Fitting:
 
     Attributes:
         request: The request to send next.
+        estimate: Its estimated tokens, without calibration.
     """
 
     def __init__(self, *, contexts: Contexts, name: str, wanted: ModelRequest, room: float) -> None:
@@ -84,7 +85,7 @@ class Fitting:
         self._room = room
         self._failures = 0
         self._of_model = True
-        self.request = self._fit()
+        self.request, self.estimate = fit(wanted, room / contexts.calibration)
 
     def shorten(self, error: ContextTooLong) -> bool:
         """Shorten the request; returns False if nothing more may be left out.
@@ -92,7 +93,8 @@ class Fitting:
         Args:
             error: What the provider said about it.
         """
-        size = self._tokens()
+        before, calibration = self.estimate, self._contexts.calibration
+        size = before * calibration
         self._room = _room(size, error)
         if self._failures:
             # Its counts did not help, so they are not what they seem.
@@ -100,23 +102,25 @@ class Fitting:
         self._failures += 1
         # With images and files our own count is too rough to be remembered.
         self._of_model = self._of_model and error.of_model and not _attached(self.request.messages)
-        self.request = self._fit()
-        if self._tokens() >= size:
+        self.request, self.estimate = fit(self._wanted, self._room / calibration)
+        if self.estimate >= before:
             return False
         log.info(line("context.shortened", model=self._name, tokens=round(self._room)))
         return True
 
-    def answered(self) -> None:
-        """Remember how long a request may be, if this one had to be shortened."""
-        if self._failures and self._of_model:
-            # At least as long as the one that was answered.
-            self._contexts.news[self._name] = round(max(self._room, self._tokens()))
+    def answered(self, counted: int) -> None:
+        """Remember how long a request may be, if this one had to be shortened.
 
-    def _fit(self) -> ModelRequest:
-        return fit(self._wanted, self._room / self._contexts.calibration)
-
-    def _tokens(self) -> float:
-        return self._contexts.calibration * _estimate(self.request)
+        Args:
+            counted: Its tokens by the provider's count; 0 if it did not count.
+        """
+        if not self._failures or not self._of_model:
+            return
+        contexts = self._contexts
+        # At least as long as the one that was answered.
+        room = max(self._room / contexts.calibration, self.estimate)
+        contexts.calibration = calibrated(counted, self.estimate) or contexts.calibration
+        contexts.news[self._name] = round(room * contexts.calibration)
 
 
 def window_of(
@@ -169,16 +173,20 @@ def _attached(messages: Sequence[Message]) -> int:
     return ATTACHED * sum(len(m.attachments) for m in messages if isinstance(m, UserMessage))
 
 
-def fit(request: ModelRequest, room: float) -> ModelRequest:
+def fit(request: ModelRequest, room: float) -> tuple[ModelRequest, int]:
     """Leave out what does not fit: first the oldest turns, then the ends of tool results.
 
     Args:
         request: The request; its first `history` messages are of earlier turns.
         room: Estimated tokens for all of it.
+
+    Returns:
+        The request, and its estimated tokens.
     """
-    excess = _estimate(request) - room
+    estimate = _estimate(request)
+    excess = estimate - room
     if excess <= 0:
-        return request
+        return request, estimate
     messages, first = request.messages, request.history
     starts = [i for i in range(1, first) if isinstance(messages[i], UserMessage)]
     begin = 0
@@ -192,7 +200,8 @@ def fit(request: ModelRequest, room: float) -> ModelRequest:
     kept = messages[begin:]
     if excess > 0:
         kept = _with_shorter_results(kept, excess)
-    return replace(request, messages=kept, history=first - begin)
+    shorter = replace(request, messages=kept, history=first - begin)
+    return shorter, _estimate(shorter)
 
 
 def _with_shorter_results(messages: Sequence[Message], excess: float) -> Sequence[Message]:

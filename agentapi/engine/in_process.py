@@ -67,7 +67,7 @@ class InProcessTurn:
         budget: What the turn may spend besides its agent's own limits.
         spent_before: What its conversation had spent before.
         depth: How many turns are above it.
-        contexts: What the conversation has learned of its models' contexts; grows.
+        contexts: What the conversation has learned of its models' contexts.
     """
 
     agent: AgentDefinition
@@ -81,7 +81,7 @@ class InProcessTurn:
     budget: Limits | None = None
     spent_before: Spent = _NOTHING
     depth: int = 0
-    contexts: dict[str, int] = field(default_factory=dict)
+    contexts: Contexts = field(default_factory=Contexts)
 
     async def run(self) -> Answer:
         """Run the turn until it ends; the turns that it delegates run side by side.
@@ -110,14 +110,16 @@ class InProcessTurn:
         self, progress: TurnProgress, book: CallBook, agents: dict[str, AgentDefinition]
     ) -> TurnResult | Suspension:
         settings = self.settings
-        contexts = Contexts(sizes=settings.models, news=self.contexts)
+        self.contexts.sizes = settings.models
         run = TurnRun(
             agent=self.agent,
             history=replace(self.history, blobs=self._fetch),
             progress=progress,
             context=self.context,
             log=self.log,
-            connect=partial(chain_of, gate=local_gate(settings.provider_limits), contexts=contexts),
+            connect=partial(
+                chain_of, gate=local_gate(settings.provider_limits), contexts=self.contexts
+            ),
             stream=self.stream,
             retry=RetryPolicy(max_retries=settings.provider_max_retries),
             book=book,
@@ -184,6 +186,7 @@ class InProcessTurn:
             text=result.text,
             usage=result.usage,
             steps=answer.spent.steps,
+            finish_reason=result.finish_reason,
         )
 
     def _child(self, child: ChildTurn, agent: AgentDefinition) -> InProcessTurn:

@@ -37,8 +37,8 @@ from agentapi.errors import (
     ToolsFailed,
     UnknownAgent,
 )
-from agentapi.providers.base import ModelRequest, Provider
-from agentapi.providers.estimate import estimate_request
+from agentapi.providers.base import ModelRequest, ModelResponse, Provider
+from agentapi.providers.estimate import calibrated
 from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import Limits, priced
@@ -222,12 +222,13 @@ class TurnRun:
     def _activate(self, agent: AgentDefinition) -> None:
         self._active = agent
         if agent.name not in self._offers:
+            begun = journaled(self.progress.steps, self.agent.name, agent.name)
             self._offers[agent.name] = Offer(
                 agent=agent,
-                request=self.requested.of(agent),
+                request=self.requested.of(agent, begun.policy),
                 context=seen_by(agent, self.context),
                 rules=self.rules,
-                begun=journaled(self.progress.steps, self.agent.name, agent.name),
+                begun=begun,
                 met=self.adopt or self._know,
             )
         self._offer = self._offers[agent.name]
@@ -350,7 +351,7 @@ class TurnRun:
             # A hook that made a message of its own.
             message = replace(message, finish_reason=answer.finish)
         if agent.window.tokens is not None:
-            progress.calibration = call.calibration(answer.usage.input_tokens)
+            progress.calibration = call.calibration(answer)
         usage = priced(answer.usage, answer.model, self.rules.prices)
         before = progress.last_response
         # The steps before this one are done: an answer to a reply continues that reply.
@@ -398,7 +399,6 @@ class _Call:
         self._messages = messages
         self._summary = run.history.summary
         self._blobs = run._blobs
-        self._prompt = ""
         self.history = 0
         self.tools = Toolbox(self._offer.agent.name, ())
 
@@ -408,10 +408,10 @@ class _Call:
         self.tools = await self._offer.toolbox()
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
-        self._prompt = with_summary(await self._offer.prompt(), self._summary)
+        prompt = with_summary(await self._offer.prompt(), self._summary)
         made = ModelRequest(
             model=agent.model or self._provider.default_model,
-            system_prompt=self._prompt,
+            system_prompt=prompt,
             messages=self._messages,
             tools=self.tools.specs,
             options=agent.options,
@@ -423,17 +423,14 @@ class _Call:
         client = self._run.client
         return made if client is None else offered(made, client, self._run.progress)
 
-    def calibration(self, counted: int) -> float | None:
+    def calibration(self, answer: ModelResponse) -> float | None:
         """The provider's count of tokens divided by our estimate; None if it did not count.
 
         Also None with images and files: the estimate covers only text.
         """
-        attached = any(isinstance(m, UserMessage) and m.attachments for m in self._messages)
-        estimate = estimate_request(self._prompt, self._messages, self.tools.specs)
-        if not counted or not estimate or attached:
+        if any(isinstance(m, UserMessage) and m.attachments for m in self._messages):
             return None
-        # Bounded, so that one odd count of a provider does not distort all later windows.
-        return min(max(counted / estimate, 0.25), 4.0)
+        return calibrated(answer.usage.input_tokens, answer.estimate or 0)
 
 
 async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:

@@ -157,8 +157,9 @@ class ModelChain:
         # Charge before the response is passed on: a caller that stops listening would leave it
         # uncharged.
         await self._gate.answered(permit, response.usage, call=self._call)
-        fittings[choice].answered()
-        yield replace(response, model=f"{name}:{asked.model}")
+        fittings[choice].answered(response.usage.input_tokens)
+        estimate = fittings[choice].estimate
+        yield replace(response, model=f"{name}:{asked.model}", estimate=estimate)
 
 
 def chain_of(

@@ -22,15 +22,17 @@ from agentapi.errors import InvalidAgent, PromptFailed, ToolsFailed
 from agentapi.tools.base import BaseTool, Toolbox, ToolSource
 from agentapi.tools.context import ToolContext
 from agentapi.turns.context import TurnContext
+from agentapi.turns.request_policy import RequestPolicy
 from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Journaled:
-    """What the journal has of an agent's functions; None where it has nothing."""
+    """What the journal has of an agent's functions and its policy; None where it has nothing."""
 
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
+    policy: RequestPolicy | None = None
 
 
 def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
@@ -45,12 +47,9 @@ def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
     for step in steps:
         if isinstance(step, ToolStep):
             answering = step.handoff or answering
-        elif (
-            isinstance(step, ModelStep)
-            and answering == agent
-            and (step.prompt is not None or step.offered is not None)
-        ):
-            found = Journaled(prompt=step.prompt, offered=step.offered)
+        elif isinstance(step, ModelStep) and answering == agent:
+            here = Journaled(prompt=step.prompt, offered=step.offered, policy=step.policy)
+            found = found if here == Journaled() else here
     return found
 
 
@@ -136,12 +135,13 @@ class Offer:
             first: Name of the agent that the turn began with.
         """
         prompt = None if isinstance(self.agent.system_prompt, str) else self._prompt
-        if prompt is None and self._given is None:
+        policy = self.request.policy
+        if prompt is None and self._given is None and policy is None:
             return step
         if journaled(steps, first, self.agent.name) != Journaled():
             return step
         offered = None if self._given is None else self._given.names
-        return replace(step, prompt=prompt, offered=offered)
+        return replace(step, prompt=prompt, offered=offered, policy=policy)
 
     @property
     def _caller(self) -> FunctionCaller:

@@ -22,11 +22,13 @@ class AgentRequest:
         sampling: Passed on to the providers.
         reply: The form of the reply; None for any text.
         bare: Whether the model gets no tools.
+        policy: The policy that was applied here; None if nothing was to be decided.
     """
 
     sampling: Sampling = NO_SAMPLING
     reply: ReplyFormat | None = None
     bare: bool = False
+    policy: RequestPolicy | None = None
     _options: RequestOptions | None = None
 
     @property
@@ -64,8 +66,12 @@ class Requested:
     agent: str = ""
     default: RequestPolicy = field(default=DEFAULT_POLICY)
 
-    def of(self, agent: AgentDefinition) -> AgentRequest:
+    def of(self, agent: AgentDefinition, before: RequestPolicy | None = None) -> AgentRequest:
         """What the request means for an agent.
+
+        Args:
+            agent: The agent.
+            before: The policy that an earlier attempt of the turn applied.
 
         Raises:
             RequestRefused: The agent does not let requests decide that.
@@ -74,15 +80,16 @@ class Requested:
         options = self.options
         if options is None:
             return AgentRequest(reply=reply_format(agent.output, None))
-        policy = agent.accepts or self.default
-        if agent.name != self.agent:
-            options = grant(options, yielding(policy), agent.name).options
-        elif not options.decided:
-            options = grant(options, policy, agent.name).options
+        named = agent.name == self.agent
+        policy = None if named and options.decided else before or agent.accepts or self.default
+        if policy is not None:
+            applied = policy if named else yielding(policy)
+            options = grant(options, applied, agent.name).options
         return AgentRequest(
             sampling=options.sampling,
             reply=reply_format(None if options.bare else agent.output, options.output),
             bare=options.bare,
+            policy=policy,
             _options=options,
         )
 

@@ -44,6 +44,11 @@ UNKNOWN_OUTCOME = (
     "taken effect, and it was not made again. Find out before you repeat it."
 )
 
+EDITED = (
+    "A person changed the arguments of this call before approving it. It was made with these "
+    "arguments instead of yours:"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suspension:
@@ -211,6 +216,10 @@ class CallRunner:
             # A call that needs approval cannot have begun before the decision, and the store knows
             # whether an earlier attempt was given that decision.
             begun = call.id in self.book.begun_before
+            if decision.arguments is not None:
+                # The recorded response keeps the model's arguments; the call's result says which
+                # ones the tool got.
+                call = replace(call, arguments=decision.arguments, malformed=None)
         tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
             gone = f" {self._gone(call.name)}" if call.name in self.tools.missing else ""
@@ -243,6 +252,7 @@ class CallRunner:
             timeout=self.rules.approval_timeout if own is None else own,
             default=tool.approval_default if tool else Verdict.REJECTED,
             number=self._place(call),
+            schema=tool.spec.parameters if tool else None,
         )
 
     async def _make(self, call: ToolCall) -> ToolStep | _Waiting:
@@ -340,7 +350,9 @@ class CallRunner:
     def _place(self, call: ToolCall) -> int:
         """The call's place among all calls of the turn: by response, then within the response."""
         response = self.progress.last_response
-        place = response.tool_calls.index(call) if response else 0
+        # By id: an approved call may have other arguments than the response's.
+        ids = [asked.id for asked in response.tool_calls] if response else [call.id]
+        place = ids.index(call.id)
         return self.progress.model_calls * 1000 + place
 
     def _replies(self, call: ToolCall, children: Sequence[ChildTurn]) -> ToolStep:
@@ -352,7 +364,7 @@ class CallRunner:
             text = orjson.dumps([_to_json(reply) for reply in replies]).decode()
             failed = all(reply.status is not TurnStatus.COMPLETED for reply in replies)
         else:
-            text = replies[0].text if not failed else _failure(replies[0])
+            text = replies[0].shown if not failed else _failure(replies[0])
         message = self._message(call, text, is_error=failed)
         return ToolStep(message=message, usage=usage, steps=steps)
 
@@ -363,15 +375,23 @@ class CallRunner:
         return ToolMessage(
             call_id=call.id,
             name=call.name,
-            content=content,
+            content=self._note_of_edit(call) + content,
             is_error=is_error,
             turn_id=self.context.turn_id,
         )
 
+    def _note_of_edit(self, call: ToolCall) -> str:
+        """What the model is told about a call whose arguments somebody changed."""
+        decision = self.book.decisions.get(call.id)
+        if decision is None or decision.arguments is None:
+            return ""
+        arguments = orjson.dumps(decision.arguments).decode()
+        return f"{EDITED}\n{arguments}\nThe result of that call:\n"
+
 
 def _to_json(reply: ChildReply) -> str | dict[str, str]:
     if reply.status is TurnStatus.COMPLETED:
-        return reply.text
+        return reply.shown
     return {"error": _failure(reply)}
 
 

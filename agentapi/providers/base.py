@@ -110,12 +110,14 @@ class ModelResponse:
         finish: Why the model stopped.
         model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
             it.
+        estimate: Estimated tokens of the request as it was sent; set by the caller too.
     """
 
     message: AssistantMessage
     usage: Usage
     finish: FinishReason
     model: str | None = None
+    estimate: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,16 @@ def reply_bound(request: ModelRequest) -> int | None:
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
+def calibrated(counted: int, estimate: int) -> float | None:
+    """The provider's count of tokens divided by our estimate; None without a count.
+
+    Bounded, so that one odd count of a provider does not distort all later windows.
+    """
+    if not counted or not estimate:
+        return None
+    return min(max(counted / estimate, 0.25), 4.0)
+
+
 def estimate_request(
     system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
 ) -> int:

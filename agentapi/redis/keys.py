@@ -6,6 +6,7 @@ change them together. Redis Cluster is not supported.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agentapi.ids import partition_of, partition_of_turn
@@ -82,6 +83,26 @@ def due_key(partition: int) -> str:
 def claimed_key(partition: int) -> str:
     """Name of the key that tells how far a partition's wake-ups have been claimed."""
     return f"agentapi:{{{partition:03d}}}:claimed"
+
+
+def list_keys(partition: int, names: Iterable[str]) -> list[str]:
+    """Names of some of a partition's lists of turns or conversations."""
+    return [f"agentapi:{{{partition:03d}}}:list:{name}" for name in names]
+
+
+def ends_key(partition: int) -> str:
+    """Name of the stream of a partition's ended turns."""
+    return f"agentapi:{{{partition:03d}}}:ends"
+
+
+def untold_key(partition: int) -> str:
+    """Name of the index of a partition's ends that hooks are to be told of."""
+    return f"agentapi:{{{partition:03d}}}:untold"
+
+
+def hooked_key(partition: int, agent: str) -> str:
+    """Name of the key that says that workers have a hook for the ends of an agent's turns."""
+    return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
 
 
 def waiting_key(partition: int, provider: str) -> str:

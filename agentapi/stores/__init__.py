@@ -39,6 +39,18 @@ if TYPE_CHECKING:
     )
     from agentapi.stores.in_memory.store import InMemoryTurnStore
     from agentapi.stores.lease import Lease, Wakeup
+    from agentapi.stores.lists import (
+        FROM_START,
+        MAX_PAGE,
+        ConversationQuery,
+        ConversationSummary,
+        Ends,
+        ListStore,
+        Paged,
+        TurnEnd,
+        TurnQuery,
+        TurnSummary,
+    )
     from agentapi.stores.protocol import (
         HistoryStore,
         ProducerStore,
@@ -47,28 +59,37 @@ if TYPE_CHECKING:
         WorkerStore,
     )
     from agentapi.stores.redis.store import RedisTurnStore
+    from agentapi.stores.telling import HookStore, Telling, UntoldEnd
 
 __all__ = [
+    "FROM_START",
+    "MAX_PAGE",
     "Accepted",
     "CallStore",
     "CancelOutcome",
     "Cancellation",
     "Claim",
+    "ConversationQuery",
     "ConversationRecord",
     "ConversationStore",
+    "ConversationSummary",
     "Dropped",
     "Election",
     "Ending",
+    "Ends",
     "Errand",
     "ErrandKind",
     "ForgottenTurn",
     "Fork",
     "HistoryStore",
+    "HookStore",
     "InMemoryTurnStore",
     "Lease",
+    "ListStore",
     "NewEvent",
     "OpenConversation",
     "Page",
+    "Paged",
     "Perished",
     "Recorded",
     "Place",
@@ -84,9 +105,14 @@ __all__ = [
     "StoredMessage",
     "Suspended",
     "SweepStore",
+    "Telling",
+    "TurnEnd",
+    "TurnQuery",
     "TurnStore",
+    "TurnSummary",
     "Unended",
     "Unreadable",
+    "UntoldEnd",
     "Wakeup",
     "WorkerStore",
 ]
@@ -136,6 +162,18 @@ __getattr__, __dir__ = lazily(
             "Lease",
             "Wakeup",
         ),
+        "agentapi.stores.lists": (
+            "FROM_START",
+            "MAX_PAGE",
+            "ConversationQuery",
+            "ConversationSummary",
+            "Ends",
+            "ListStore",
+            "Paged",
+            "TurnEnd",
+            "TurnQuery",
+            "TurnSummary",
+        ),
         "agentapi.stores.protocol": (
             "HistoryStore",
             "ProducerStore",
@@ -144,5 +182,10 @@ __getattr__, __dir__ = lazily(
             "WorkerStore",
         ),
         "agentapi.stores.redis.store": ("RedisTurnStore",),
+        "agentapi.stores.telling": (
+            "HookStore",
+            "Telling",
+            "UntoldEnd",
+        ),
     },
 )

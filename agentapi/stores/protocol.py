@@ -29,6 +29,8 @@ from agentapi.stores.answers import (
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.lists import ListStore
+from agentapi.stores.telling import HookStore
 from agentapi.turns import (
     Event,
     NewTurn,
@@ -412,9 +414,13 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, Protocol):
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
+        hooks: Ends that hooks are to be told of.
+        lists: Lists of turns and conversations, and the ends of turns.
     """
 
     conversations: ConversationStore
+    hooks: HookStore
+    lists: ListStore
 
     def check_protocol(self) -> None:
         """Check that this release may work beside those that use the store already.

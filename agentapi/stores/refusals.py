@@ -124,6 +124,14 @@ def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExcee
     )
 
 
+def lists_are_off() -> ConfigurationError:
+    """A list that nobody keeps."""
+    return ConfigurationError(
+        "lists are switched off: set AGENTAPI_LIST_LIMIT to the number of turns to list, the same "
+        "for every process; turns that were accepted before stay absent"
+    )
+
+
 def _counted(failures: int) -> str:
     return "1 failure" if failures == 1 else f"{failures} failures"
 

@@ -47,7 +47,7 @@ class BaseTool:
                 raise InvalidTool(
                     f"tool {spec.name!r}: {what} is {seconds}, expected seconds above 0"
                 )
-        if approval_default not in tuple(Verdict):
+        if approval_default not in [verdict for verdict in Verdict if verdict.is_default]:
             raise InvalidTool(
                 f"tool {spec.name!r}: approval_default is {approval_default!r}, expected "
                 "'approved' or 'rejected'"

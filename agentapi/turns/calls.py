@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agentapi.conversation.finish import CUT, FinishReason
 from agentapi.conversation.messages import Usage
 from agentapi.turns.budget import Limits
 from agentapi.turns.client_tools import ClientCall, ClientOutput, Continuation, Segment
@@ -18,6 +19,13 @@ class Verdict(StrEnum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
+    EDITED = "edited"
+    """The call is made with other arguments than the model's; the model is told."""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it can be the decision of a call about which nobody decides in time."""
+        return self is not Verdict.EDITED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +36,13 @@ class Decision:
         verdict: Whether the call may be made.
         reason: What the model is told when it may not.
         by: Who decided, in the caller's own words; ``expiry`` when nobody did in time.
+        arguments: The arguments that replace the model's when the verdict is `EDITED`, else None.
     """
 
     verdict: Verdict
     reason: str | None = None
     by: str | None = None
+    arguments: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +56,7 @@ class Question:
         timeout: Seconds after which `default` becomes the decision; None for no limit.
         default: The decision when nobody decides in time.
         number: The call's place among the calls of its turn.
+        schema: JSON schema of the tool's arguments, by which edited ones are checked.
     """
 
     call_id: str
@@ -54,6 +65,7 @@ class Question:
     timeout: float | None = None
     default: Verdict = Verdict.REJECTED
     number: int = 0
+    schema: Mapping[str, Any] | None = None
 
 
 class CallKind(StrEnum):
@@ -75,6 +87,8 @@ class PendingCall:
         expires_at: When `default` becomes the decision, or the call of a client tool gets an error
             as its output; None for never.
         default: The decision if nobody decides in time; without meaning for client tools.
+        schema: JSON schema of the tool's arguments; None if an older release asked the question,
+            and for client tools.
         kind: What it waits for.
     """
 
@@ -86,6 +100,7 @@ class PendingCall:
     arguments: Mapping[str, Any]
     expires_at: float | None
     default: Verdict
+    schema: Mapping[str, Any] | None = None
     kind: CallKind = CallKind.APPROVAL
 
 
@@ -134,6 +149,14 @@ class ChildReply:
     error: TurnError | None = None
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
+    finish_reason: FinishReason = FinishReason.STOP
+
+    @property
+    def shown(self) -> str:
+        """The text for the turn that asked, which says so if it is not complete."""
+        if self.finish_reason not in CUT:
+            return self.text
+        return f"{self.text}\n[this reply is not complete: {self.finish_reason.value}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from agentapi.conversation.messages import (
     to_dict,
 )
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
+from agentapi.turns.request_policy import RequestPolicy
 
 _REMEDY: Final = "enqueue the message again as a new turn"
 
@@ -35,6 +36,8 @@ class ModelStep:
             step of an agent whose `system_prompt` is a function.
         offered: Names of the tools and tool servers that the agent's tools function returned;
             None as `prompt`.
+        policy: What the agent let the turn's request decide, where the worker decided that. Only in
+            the first recorded step of the agent.
     """
 
     message: AssistantMessage
@@ -44,6 +47,7 @@ class ModelStep:
     continued: bool = False
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
+    policy: RequestPolicy | None = None
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -99,6 +103,8 @@ def step_to_json(step: Step) -> bytes:
         data["prompt"] = step.prompt
     if isinstance(step, ModelStep) and step.offered is not None:
         data["offered"] = step.offered
+    if isinstance(step, ModelStep) and step.policy is not None:
+        data["policy"] = step.policy
     if isinstance(step, ToolStep) and step.steps:
         data["steps"] = step.steps
     if isinstance(step, ToolStep) and step.handoff:
@@ -127,7 +133,7 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             usage = record_of(Usage, value["usage"])
             rejected = some_text_in(value, "rejected")
             continued = bool(value.get("continued"))
-            offered = value.get("offered")
+            offered, policy = value.get("offered"), value.get("policy")
             return ModelStep(
                 message=message,
                 usage=usage,
@@ -136,6 +142,7 @@ def _step_of(value: Mapping[str, Any]) -> Step:
                 continued=continued,
                 prompt=some_text_in(value, "prompt"),
                 offered=None if offered is None else tuple(map(str, offered)),
+                policy=None if policy is None else record_of(RequestPolicy, policy),
             )
         case "tool", ToolMessage():
             usage = record_of(Usage, value.get("usage", {}))

@@ -3,59 +3,82 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from orchestrator.cli.console import console
-from orchestrator.client import Orchestrator
+from orchestrator.cli.console import console, note, print_json, printable
+from orchestrator.cli.messages import json_object
+from orchestrator.cli.options import DECIDE, By, CallId, Json, TurnId
+from orchestrator.cli.views import call_json, iso
 
-TurnId = Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")]
-CallId = Annotated[
-    str, typer.Argument(metavar="CALL", help="The call's id, from `agentapi pending`.")
-]
-By = Annotated[str | None, typer.Option(help="Who decided; stored with the decision.")]
+if TYPE_CHECKING:
+    from agentapi import PendingCall
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (pending, approve, reject):
-        app.command()(command)
+        app.command(rich_help_panel=DECIDE)(command)
 
 
-def pending(
-    turn_id: TurnId,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the tool calls of a turn that wait for a decision, with their arguments."""
+def pending(turn_id: TurnId, as_json: Json = False) -> None:
+    """List the tool calls of a turn that wait for a decision, with their arguments.
+
+    Calls of turns that it waits for are included. With --json one object on each line.
+    """
+    from orchestrator.client import Orchestrator
+
     with Orchestrator() as orchestrator:
         calls = orchestrator.turn(turn_id).pending()
+    print_calls(calls, as_json=as_json)
+
+
+def print_calls(calls: Iterable[PendingCall], *, as_json: bool) -> None:
+    """Print calls that wait."""
     if as_json:
-        typer.echo(json.dumps([asdict(call) for call in calls], indent=2))
+        for call in calls:
+            print_json(call_json(call))
         return
-    if not calls:
-        console.print("[dim]no calls wait for a decision[/dim]")
-        return
-    table = Table("call", "agent", "tool", "arguments", "expires", "default")
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    # The turn's id is needed to decide, so it is never cut off.
+    turn = Column("turn", no_wrap=True, min_width=36)
+    table = Table(turn, "call", "agent", "tool", "arguments", "expires", "default")
     for call in calls:
-        expires = call.expires_at
-        when = "never" if expires is None else datetime.fromtimestamp(expires, UTC).isoformat()
+        expires = iso(call.expires_at)
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-        row = [call.call_id, call.agent, call.tool, arguments, when]
-        then = "" if expires is None else call.default.value
-        table.add_row(*map(Text, [*row, then]))
-    console.print(table)
+        default = "" if expires is None else call.default.value
+        row = [call.turn_id, call.call_id, call.agent, call.tool, arguments, expires or "never"]
+        table.add_row(*(Text(printable(cell)) for cell in [*row, default]))
+    if table.row_count:
+        console.print(table)
+    else:
+        note("no calls wait for a decision")
 
 
-def approve(turn_id: TurnId, call_id: CallId, by: By = None) -> None:
+def approve(
+    turn_id: TurnId,
+    call_id: CallId,
+    by: By = None,
+    arguments: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="All arguments for the call, in place of the model's. The model is told.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Allow a tool call; the turn continues."""
+    edited = json_object("--arguments", arguments)
+    from orchestrator.client import Orchestrator
+
     with Orchestrator() as orchestrator:
-        orchestrator.turn(turn_id).approve(call_id, by=by)
-        console.print("approved")
+        orchestrator.turn(turn_id).approve(call_id, by=by, arguments=edited)
+    _print_verdict(turn_id, call_id, "approved" if edited is None else "edited", as_json=as_json)
 
 
 def reject(
@@ -63,8 +86,19 @@ def reject(
     call_id: CallId,
     reason: Annotated[str | None, typer.Option(help="Told to the model.")] = None,
     by: By = None,
+    as_json: Json = False,
 ) -> None:
     """Refuse a tool call; the turn continues."""
+    from orchestrator.client import Orchestrator
+
     with Orchestrator() as orchestrator:
         orchestrator.turn(turn_id).reject(call_id, reason, by=by)
-        console.print("rejected")
+    _print_verdict(turn_id, call_id, "rejected", as_json=as_json)
+
+
+def _print_verdict(turn_id: str, call_id: str, verdict: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"turn_id": turn_id, "call_id": call_id, "verdict": verdict})
+    else:
+        shown = "approved with other arguments" if verdict == "edited" else verdict
+        console.print(shown)

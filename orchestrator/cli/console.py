@@ -1,8 +1,87 @@
-"""The consoles that commands print to."""
+"""Where commands print: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
-from rich.console import Console
+import json
+import os
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, cast
 
-console = Console()
-errors = Console(stderr=True)
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE: Final = 200
+
+
+class _Lazy:
+    """A console that is created when it is first used: help and completion need none."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        self._stderr = stderr
+
+    @cached_property
+    def real(self) -> Console:
+        from rich.console import Console
+
+        # A table for a file or a pipe is not squeezed into the 80 columns that Rich assumes.
+        wide = not (sys.stderr if self._stderr else sys.stdout).isatty()
+        width = _WIDE if wide and "COLUMNS" not in os.environ else None
+        return Console(stderr=self._stderr, width=width)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+console = cast("Console", _Lazy(stderr=False))
+errors = cast("Console", _Lazy(stderr=True))
+
+
+def real(console: Console) -> Console:
+    """The console itself, for code of Rich, which does more than call methods."""
+    return console.real if isinstance(console, _Lazy) else console
+
+
+_SHOWN: Final = frozenset("\n\t")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line of standard output, as UTF-8."""
+    typer.echo(json.dumps(value, ensure_ascii=False).encode() + b"\n", nl=False)
+
+
+def note(text: str) -> None:
+    """Print a remark to standard error, which is not part of the result."""
+    errors.print(printable(text), style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text that cannot control the terminal: what models and users write is shown, not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in _SHOWN else f"\\x{ord(each):02x}" for each in text
+    )
+
+
+class Printer:
+    """Writes a text to standard output piece by piece."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def write(self, piece: str) -> None:
+        """Write a piece immediately."""
+        if not piece:
+            return
+        # A program that reads the output gets exactly the text.
+        sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
+        sys.stdout.flush()
+        self._open = not piece.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line, if one was begun."""
+        if self._open:
+            self.write("\n")

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
-from pydantic_core import to_json
-from rich.table import Table
-from rich.text import Text
 
-from agentapi import load_settings
-from agentapi.checks.findings import Finding, Level, fail
-from agentapi.errors import AgentAPIError
-from orchestrator.cli.console import console
+from orchestrator.cli.console import console, print_json
+from orchestrator.cli.failures import ExitCode
 from orchestrator.cli.inspect import settings_kind
+from orchestrator.cli.options import CHECK, Json
 
-_STYLE = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agentapi.checks.findings import Finding
+
+_STYLE: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(doctor)
+    app.command(rich_help_panel=CHECK)(doctor)
 
 
-def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the findings as JSON, for programs.")
-    ] = False,
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """Check Redis, the broker, all workers, their agents and providers; say how to repair faults.
 
     The exit code is 1 if turns wait or fail because of a fault.
     """
     findings = list(_findings())
     if as_json:
-        typer.echo(to_json(_document(findings), indent=2).decode())
+        print_json(_document(findings))
     else:
         console.print(_table(findings))
-    raise typer.Exit(1 if any(f.level is Level.FAIL for f in findings) else 0)
+    raise typer.Exit(ExitCode.OK if _is_well(findings) else ExitCode.FAILED)
+
+
+def _is_well(findings: Sequence[Finding]) -> bool:
+    return all(finding.level != "fail" for finding in findings)
 
 
 def _findings() -> Iterator[Finding]:
     # Celery takes a while to import, and `agentapi --help` does not need it.
+    from agentapi import load_settings
+    from agentapi.checks.findings import fail
+    from agentapi.errors import AgentAPIError
     from orchestrator.doctor import examine
 
     try:
@@ -53,12 +57,15 @@ def _findings() -> Iterator[Finding]:
 
 def _document(findings: list[Finding]) -> dict[str, Any]:
     return {
-        "ok": all(finding.level is not Level.FAIL for finding in findings),
+        "ok": _is_well(findings),
         "findings": [finding.to_json() for finding in findings],
     }
 
 
 def _table(findings: list[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("", "code", "finding", "what to do")
     for finding in findings:
         table.add_row(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from agentapi import load_settings
-from agentapi.redis.aio import connect
-from orchestrator.cli.console import console, errors
+from orchestrator.cli.console import console, errors, print_json
+from orchestrator.cli.failures import not_found
+from orchestrator.cli.options import RUN, Json
+from orchestrator.cli.views import iso
 
 if TYPE_CHECKING:
-    from orchestrator.gateway.tenants.keys import KeyStore
+    from orchestrator.gateway.tenants.keys import ApiKey, KeyStore
 
 T = TypeVar("T")
 
@@ -25,17 +23,31 @@ keys = typer.Typer(help="Manage the gateway's bearer keys.", no_args_is_help=Tru
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(gateway)
-    app.add_typer(keys, name="keys")
+    app.command(rich_help_panel=RUN)(gateway)
+    app.add_typer(keys, name="keys", rich_help_panel=RUN)
 
 
-def gateway() -> None:
+def gateway(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [AGENTAPI_GATEWAY_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to listen on; 0 for a free one. [AGENTAPI_GATEWAY_PORT]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write log lines as JSON.")] = False,
+) -> None:
     """Serve agents over HTTP, with OpenAI's API and a native one. Settings: AGENTAPI_GATEWAY_*."""
     from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
     from orchestrator.gateway.settings import load_gateway_settings
 
-    settings = load_gateway_settings()
+    given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
+    if as_json:
+        given["log_format"] = "json"
+    settings = load_gateway_settings(
+        **{name: value for name, value in given.items() if value is not None}
+    )
     configure_logging(settings.log_level, settings.log_format)
     serve(settings)
 
@@ -44,20 +56,36 @@ def gateway() -> None:
 def create(
     tenant: Annotated[str, typer.Argument(help="The tenant that the key belongs to.")],
     label: Annotated[str, typer.Option(help="A note shown by `agentapi keys list`.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Create a key and print it, this one time."""
     key, secret = _run(lambda store: store.create(tenant, label))
+    if as_json:
+        print_json({**_key_json(key), "secret": secret})
+        return
     # To stderr: stdout is the key alone, for use in scripts.
     errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; the key is not shown again:[/dim]")
     typer.echo(secret)
 
 
 @keys.command("list")
-def list_keys() -> None:
-    """List all keys, without their secrets."""
+def list_keys(as_json: Json = False) -> None:
+    """List all keys, without their secrets.
+
+    With --json one object on each line.
+    """
+    found = _run(lambda store: store.all())
+    if as_json:
+        for key in found:
+            print_json(_key_json(key))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("key", "tenant", "label", "created", "revoked")
-    for key in _run(lambda store: store.all()):
-        table.add_row(key.key_id, key.tenant, Text(key.label), _day(key.created), _day(key.revoked))
+    for key in found:
+        created, revoked = iso(key.created), iso(key.revoked) or ""
+        table.add_row(key.key_id, key.tenant, Text(key.label), created, revoked)
     console.print(table)
 
 
@@ -66,13 +94,30 @@ def revoke(
     key_id: Annotated[
         str, typer.Argument(metavar="KEY", help="The key's id, from `agentapi keys list`.")
     ],
+    as_json: Json = False,
 ) -> None:
     """Revoke a key, immediately and permanently."""
-    key = _run(lambda store: store.revoke(key_id))
-    console.print(f"{key.key_id} of tenant {key.tenant} is revoked", highlight=False)
+    from agentapi.errors import InvalidInput
+
+    try:
+        key = _run(lambda store: store.revoke(key_id))
+    except InvalidInput as error:
+        raise not_found(str(error), "key_not_found") from error
+    if as_json:
+        print_json(_key_json(key))
+    else:
+        console.print(f"{key.key_id} of tenant {key.tenant} is revoked", highlight=False)
+
+
+def _key_json(key: ApiKey) -> dict[str, Any]:
+    return {**asdict(key), "created": iso(key.created), "revoked": iso(key.revoked)}
 
 
 def _run(action: Callable[[KeyStore], Awaitable[T]]) -> T:
+    import asyncio
+
+    from agentapi import load_settings
+    from agentapi.redis.aio import connect
     from orchestrator.gateway.tenants.keys import KeyStore
 
     async def run() -> T:
@@ -84,9 +129,3 @@ def _run(action: Callable[[KeyStore], Awaitable[T]]) -> T:
             await client.aclose()
 
     return asyncio.run(run())
-
-
-def _day(seconds: int | None) -> str:
-    if seconds is None:
-        return ""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from agentapi.errors import ConfigurationError
-from orchestrator.cli.console import console
+from orchestrator.cli.console import console, print_json
+from orchestrator.cli.options import RUN, Json
 
 FILES: Final = {
     "agents.py": "agents.py.txt",
@@ -23,19 +23,23 @@ FILES: Final = {
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(init)
+    app.command(rich_help_panel=RUN)(init)
 
 
 def init(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Where to write; created if missing.")
     ] = Path(),
+    as_json: Json = False,
 ) -> None:
     """Write a small project: an agent with a tool, a program that streams, a test, a README.
 
     Nothing is overwritten.
     """
     write_project(folder)
+    if as_json:
+        print_json({"folder": str(folder), "files": list(FILES)})
+        return
     console.print(
         f"wrote {', '.join(FILES)} to {folder}; see README.md there",
         highlight=False,
@@ -49,6 +53,8 @@ def write_project(folder: Path) -> None:
     Raises:
         ConfigurationError: One of them exists already, or the folder cannot be written to.
     """
+    from agentapi.errors import ConfigurationError
+
     if taken := [name for name in FILES if (folder / name).exists()]:
         raise ConfigurationError(
             f"{folder} already has {', '.join(taken)}: name another folder, nothing was written"

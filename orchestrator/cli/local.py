@@ -6,22 +6,23 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from agentapi import load_settings
-from orchestrator.cli.console import console, errors
-from orchestrator.stack import Stack
+from orchestrator.cli.console import console, errors, print_json, real
+from orchestrator.cli.options import RUN, Json
+
+if TYPE_CHECKING:
+    from orchestrator.stack import Stack
 
 EXAMPLES = ("examples.agents",)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(up)
-    app.command()(demo)
+    app.command(rich_help_panel=RUN)(up)
+    app.command(rich_help_panel=RUN)(demo)
 
 
 def up(
@@ -35,11 +36,15 @@ def up(
         ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder for data and logs.")] = Path(".agentapi/up"),
+    as_json: Json = False,
 ) -> None:
     """Run Valkey, workers, the gateway and Flower in the foreground, until Ctrl-C.
 
     If AGENTAPI_REDIS_URL is in the environment, that server is used and no Valkey is started.
     """
+    from agentapi import load_settings
+    from orchestrator.stack import Stack
+
     settings = load_settings()
     modules = tuple(agents.split(",")) if agents else settings.agents or EXAMPLES
     stack = Stack(
@@ -53,10 +58,10 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with console.status("starting"):
+    with errors.status("starting"):
         stack.start()
     try:
-        console.print(_addresses(stack, modules))
+        _print_addresses(stack, modules, as_json=as_json)
         while not stop.wait(0.5):
             for child in stack.children:
                 child.check()
@@ -65,7 +70,12 @@ def up(
         stack.stop()
 
 
-def _addresses(stack: Stack, modules: tuple[str, ...]) -> Table:
+def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json(_addresses(stack, modules))
+        return
+    from rich.table import Table
+
     table = Table(show_header=False)
     table.add_row("Redis", stack.redis_url)
     table.add_row("gateway", f"{stack.gateway_url}/v1" if stack.gateway_url else "not started")
@@ -74,7 +84,20 @@ def _addresses(stack: Stack, modules: tuple[str, ...]) -> Table:
     table.add_row("agents", ", ".join(modules))
     table.add_row("logs", str(stack.folder / "logs"))
     table.add_row("try", f"AGENTAPI_REDIS_URL={stack.redis_url} agentapi chat support")
-    return table
+    console.print(table)
+
+
+def _addresses(stack: Stack, modules: tuple[str, ...]) -> dict[str, Any]:
+    user, password = stack.flower_auth
+    return {
+        "redis_url": stack.redis_url,
+        "gateway_url": stack.gateway_url,
+        "flower_url": stack.flower_url,
+        "flower_auth": f"{user}:{password}" if stack.flower_url else None,
+        "workers": [{"name": worker.name, "pid": worker.pid} for worker in stack.workers],
+        "agents": list(modules),
+        "logs": str(stack.folder / "logs"),
+    }
 
 
 def demo(
@@ -87,15 +110,22 @@ def demo(
     conversations: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 40,
     turns: Annotated[int, typer.Option(min=1, help="Turns in each conversation.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print whether all is well; the report on stderr.")
+    ] = False,
 ) -> None:
     """Run overlapping conversations on a temporary stack, and check every history."""
     from orchestrator.demo import run_demo
 
     well = run_demo(
-        console,
+        real(errors if as_json else console),
         provider=provider,
         conversations=conversations,
         turns=turns,
         workers=workers,
     )
+    if as_json:
+        print_json(
+            {"provider": provider, "conversations": conversations, "turns": turns, "ok": well}
+        )
     raise typer.Exit(0 if well else 1)

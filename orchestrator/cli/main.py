@@ -8,9 +8,25 @@ from typing import Annotated
 
 import typer
 
-from agentapi.errors import AgentAPIError
-from orchestrator.cli import approvals, doctor, gateway, init, inspect, local, turns, worker
-from orchestrator.cli.console import errors
+from orchestrator.cli import (
+    agents,
+    approvals,
+    bulk,
+    chat,
+    conversations,
+    doctor,
+    enqueue,
+    gateway,
+    init,
+    inspect,
+    lists,
+    local,
+    turns,
+    worker,
+)
+from orchestrator.cli.console import print_json
+from orchestrator.cli.failures import report, wants_json
+from orchestrator.cli.options import CHECK, Json
 
 commands = typer.Typer(
     name="agentapi",
@@ -20,17 +36,27 @@ commands = typer.Typer(
 init.register(commands)
 worker.register(commands)
 local.register(commands)
+enqueue.register(commands)
+chat.register(commands)
 turns.register(commands)
+lists.register(commands)
+bulk.register(commands)
+conversations.register(commands)
 approvals.register(commands)
+agents.register(commands)
 inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
 
 
-@commands.command()
-def version() -> None:
+@commands.command(rich_help_panel=CHECK)
+def version(as_json: Json = False) -> None:
     """Print the version."""
-    typer.echo(installed_version("agentapi"))
+    found = installed_version("agentapi")
+    if as_json:
+        print_json({"version": found})
+    else:
+        typer.echo(found)
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,13 +78,22 @@ def options(
 
 
 def app() -> None:
-    """Run the command. Prints an error of agentapi without a traceback; the exit code is 1."""
+    """Run the command. Errors are one line; docs/reference/cli.md lists the exit codes."""
+    as_json = wants_json(sys.argv[1:])
+    if as_json:
+        _log_as_json()
     try:
-        commands()
-    except AgentAPIError as error:
-        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        code = typer.main.get_command(commands).main(standalone_mode=False)
+    except Exception as error:
+        code = report(error, as_json=as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _log_as_json() -> None:
+    """What is logged on the way, such as a broker that is away, is JSON as well."""
+    from agentapi.logs import configure_logging
+
+    configure_logging("WARNING", "json")
 
 
 if __name__ == "__main__":

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from agentapi import Settings, load_settings
-from agentapi.errors import ConfigurationError
-from agentapi.extras import needs_extra
-from agentapi.logs import configure_logging
-from orchestrator.stack.worker_command import (
-    refuse_own_flags,
-    refuse_shadowed_packages,
-    worker_command,
-    worker_names,
-)
-from orchestrator.stack.worker_fleet import Changes, WorkerFleet
+from orchestrator.cli.options import RUN
+
+if TYPE_CHECKING:
+    from agentapi import Settings
+    from orchestrator.stack.worker_fleet import Changes
 
 _KILL_MARGIN: Final = 15.0
 """Seconds that a process gets beyond its turns' grace, in which it hands them back."""
@@ -30,7 +22,7 @@ _KILL_MARGIN: Final = 15.0
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(worker)
+    app.command(rich_help_panel=RUN)(worker)
 
 
 def worker(
@@ -62,6 +54,7 @@ def worker(
     log_level: Annotated[
         str | None, typer.Option(help="Least severe log line to write. [AGENTAPI_LOG_LEVEL]")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write log lines as JSON.")] = False,
     celery_flags: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- CELERY_FLAGS]", help="Passed on to `celery worker`."),
@@ -72,14 +65,32 @@ def worker(
     Running turns then get AGENTAPI_SHUTDOWN_GRACE seconds to finish; a second signal hands them
     back to other workers immediately.
     """
+    from orchestrator.stack.worker_command import (
+        refuse_own_flags,
+        refuse_shadowed_packages,
+        worker_command,
+        worker_names,
+    )
+
     flags = celery_flags or []
     refuse_own_flags(flags)
     refuse_shadowed_packages(Path.cwd())
+    if as_json:
+        os.environ["AGENTAPI_LOG_FORMAT"] = "json"
     settings = _settings(agents, concurrency, log_level)
     commands = {each: worker_command(each, flags) for each in worker_names(name, processes)}
     if processes == 1 and not reload:
         # The worker takes this process's place, so that signals and its exit code need no help.
         os.execv(sys.executable, commands[name])  # noqa: S606
+    raise typer.Exit(_run_fleet(commands, settings, reload=reload))
+
+
+def _run_fleet(commands: Mapping[str, list[str]], settings: Settings, *, reload: bool) -> int:
+    import asyncio
+
+    from agentapi.logs import configure_logging
+    from orchestrator.stack.worker_fleet import WorkerFleet
+
     configure_logging(settings.log_level, settings.log_format)
     fleet = WorkerFleet(
         commands,
@@ -87,7 +98,7 @@ def worker(
         kill_after=settings.shutdown_grace + _KILL_MARGIN,
         changes=_changes_in(Path.cwd()) if reload else None,
     )
-    raise typer.Exit(asyncio.run(fleet.run()))
+    return asyncio.run(fleet.run())
 
 
 def _settings(agents: list[str] | None, concurrency: int | None, log_level: str | None) -> Settings:
@@ -96,6 +107,9 @@ def _settings(agents: list[str] | None, concurrency: int | None, log_level: str 
     Raises:
         ConfigurationError: A setting is not valid, or there are no agents to serve.
     """
+    from agentapi import load_settings
+    from agentapi.errors import ConfigurationError
+
     if agents:
         os.environ["AGENTAPI_AGENTS"] = ",".join(agents)
     if concurrency is not None:
@@ -116,6 +130,10 @@ def _changes_in(folder: Path) -> Changes:
     Raises:
         ConfigurationError: The library that watches files is not installed.
     """
+    import logging
+
+    from agentapi.extras import needs_extra
+
     with needs_extra("reload", "--reload"):
         import watchfiles
 

@@ -18,6 +18,7 @@ from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Probl
 from orchestrator.gateway.http.openapi import ALWAYS, errors
 from orchestrator.gateway.http.unknown_routes import explain_method, explain_path
 from orchestrator.gateway.native import approvals
+from orchestrator.gateway.native import lists as native_lists
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
 from orchestrator.gateway.openai import conversations as openai_conversations
@@ -56,6 +57,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.include_router(start_page.router)
     app.include_router(health.router)
     for module in (
+        # Before /turns/{turn_id}: the first route that matches is taken.
+        native_lists,
         native,
         approvals,
         openai_models,

@@ -11,6 +11,7 @@ from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor
 from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
+from orchestrator.ends import EndsBell
 from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
@@ -65,6 +66,8 @@ class Gateway:
         self.orchestrator.follower = events
         self._call = BlockingCalls(THREADS, "agentapi-gateway")
         self.follower = AsyncFollower(events, self.orchestrator.store, self._call, limit)
+        self.bell = EndsBell(self.orchestrator.store.lists)
+        self.stopping = False
         self.keys = KeyStore(settings, self.redis)
         self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
@@ -89,6 +92,7 @@ class Gateway:
 
     def stop_streams(self) -> None:
         """End every wait, and every stream with a place to resume from."""
+        self.stopping = True
         self.follower.stop()
 
     async def aclose(self) -> None:
@@ -100,4 +104,5 @@ class Gateway:
         # In a thread, before the threads end: it waits for the follower's read to end.
         await self.call(lambda orchestrator: orchestrator.close())
         self._call.close()
+        self.bell.close()
         await self.redis.aclose()

@@ -27,10 +27,16 @@ from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.ids import turn_id_from
 from orchestrator.gateway.tenants.names import public_id
 from orchestrator.gateway.view_conversations import TenantConversations
+from orchestrator.gateway.view_lists import TenantLists
 
 
 class TenantView(TenantConversations):
     """Everything a tenant may see and do: conversations, see the base class, and turns."""
+
+    @property
+    def lists(self) -> TenantLists:
+        """What the tenant may list, change in bulk and follow."""
+        return TenantLists(self.gateway, self.tenant)
 
     def stream_slot(self) -> AbstractContextManager[None]:
         """One of the tenant's streams and waiting requests, to be held while it is open.

@@ -12,18 +12,22 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agentapi.errors import BrokerUnavailable
+from orchestrator import Orchestrator
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
+from tests.acceptance.terminal import CTRL_C, Terminal
 from tests.faults import until
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    with Stack(folder, agents=("examples.agents",), workers=1, flower=False) as running:
+    agents = ("examples.agents",)
+    with Stack(folder, agents=agents, workers=1, flower=False, unknown_agent_wait=0.5) as running:
         yield running
 
 
@@ -43,6 +47,7 @@ def test_a_conversation(stack: Stack) -> None:
     url = stack.redis_url
     done = agentapi("enqueue", "plan", "hello", "--conversation", "c:1", "--wait", redis_url=url)
     assert (done.returncode, done.stdout) == (0, "You said: hello\n")
+    assert re.search("^[0-9a-f-]+: 1 step, [0-9]+ tokens\n$", done.stderr)
     talk = agentapi(
         *("chat", "plan", "--conversation", "c:1"),
         redis_url=url,
@@ -50,19 +55,93 @@ def test_a_conversation(stack: Stack) -> None:
     )
     assert talk.returncode == 0
     assert "You said 1 things: hello" in talk.stdout
-    assert "4 messages deleted" in talk.stdout
-    assert "no messages" in talk.stdout
+    assert "4 messages deleted" in talk.stderr
+    assert "no messages" in talk.stderr
     agentapi("enqueue", "support", '/lookup_order {"order_id": "7"}', "--conversation", "c:1",
              "--wait", redis_url=url)  # fmt: skip
     shown = agentapi("history", "c:1", redis_url=url).stdout
     assert 'lookup_order({"order_id": "7"})' in shown
-    messages = json.loads(agentapi("history", "c:1", "--json", redis_url=url).stdout)
-    turn_id = messages[0]["turn_id"]
-    turn = json.loads(agentapi("turn", turn_id, "--json", redis_url=url).stdout)
-    assert (turn["status"], turn["steps"], turn["agent"]) == ("completed", 3, "support")
-    assert [event["type"] for event in turn["events"]][-1] == "completed"
-    assert "completed" in agentapi("turn", turn_id, redis_url=url).stdout
-    assert agentapi("cancel", turn_id, redis_url=url).stdout == "ended\n"
+
+
+EACH = """
+import json
+import sys
+from orchestrator.cli.main import app
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["agentapi", *arguments]
+    try:
+        app()
+    except SystemExit as ended:
+        print(f"\\n=== {arguments[0]}: {ended.code}", flush=True)
+"""
+
+
+def test_every_command_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
+    with Orchestrator(stack.settings) as orchestrator:
+        call = '/refund {"order_id": "7", "amount": 80}'
+        waits = [
+            orchestrator.enqueue("support", call, conversation_id=f"term:{number}").turn_id
+            for number in range(3)
+        ]
+        until(lambda: all(orchestrator.turn(each).pending() for each in waits))
+        [call_id] = [call.call_id for call in orchestrator.turn(waits[0]).pending()]
+    every = [
+        ["--version"],
+        ["version"],
+        ["init", str(tmp_path / "new")],
+        ["agents"],
+        ["settings"],
+        ["doctor"],
+        ["keys", "create", "acme"],
+        ["keys", "list"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan", "--wait"],
+        ["enqueue", "plan", "hello", "--conversation", "term:plan", "--stream"],
+        ["turns"],
+        ["turn", waits[0]],
+        ["conversations"],
+        ["approvals"],
+        ["pending", waits[0]],
+        ["approve", waits[0], call_id],
+        ["reject", waits[1], call_id, "--reason", "no"],
+        ["follow", waits[0]],
+        ["follow", waits[1]],
+        ["cancel", waits[2]],
+        ["retry", "--agent", "nonesuch"],
+        ["history", "term:plan"],
+        ["reset", "term:plan", "--yes"],
+        ["ends"],
+    ]
+    with Terminal(
+        json.dumps(every),
+        redis_url=stack.redis_url,
+        command=[sys.executable, "-c", EACH],
+        columns=100,
+    ) as terminal:
+        assert terminal.wait(100) == 0
+    ended = re.findall("^=== (.*): (\\d+)$", terminal.shown, re.M)
+    assert ended == [(arguments[0], "0") for arguments in every], terminal.shown
+    assert "Traceback" not in terminal.shown
+    # Ids can be copied, however narrow the terminal is.
+    listed = terminal.shown.partition("=== enqueue")[2]
+    assert all(listed.count(turn_id) >= 2 for turn_id in waits)
+    assert len(waits[0]) == 36
+    tables = [line for line in terminal.shown.splitlines() if line.startswith(("┃", "│"))]
+    assert tables
+    assert max(map(len, tables)) <= 100
+
+
+def test_ends_are_followed(stack: Stack) -> None:
+    with Terminal("ends", "--follow", "--user", "ends", redis_url=stack.redis_url) as terminal:
+        # The first end is only seen by a reader that was there; so turns end until one is.
+        seen = False
+        while not seen:
+            agentapi("enqueue", "plan", "hello", "--user", "ends", "--conversation", "ends:1",
+                     "--wait", redis_url=stack.redis_url)  # fmt: skip
+            seen = terminal.shows("  completed  plan  ends:1\n")
+        terminal.press(CTRL_C)
+        assert terminal.wait() == 130
 
 
 def test_the_doctor_of_a_healthy_stack(stack: Stack) -> None:
@@ -93,7 +172,7 @@ def test_settings_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_errors_are_one_line(stack: Stack) -> None:
     done = agentapi("turn", "nonsense", redis_url=stack.redis_url)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("InvalidInput: 'nonsense' is not a turn id")
     assert "Traceback" not in done.stderr
 
@@ -107,7 +186,7 @@ def test_the_version() -> None:
 def test_the_demo_wants_the_providers_key_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = agentapi("demo", "--provider", "openai", redis_url="")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("ProviderMisconfigured: OPENAI_API_KEY is not set")
     assert done.stderr.count("\n") == 1
@@ -115,7 +194,7 @@ def test_the_demo_wants_the_providers_key_first(monkeypatch: pytest.MonkeyPatch)
 
 def test_up_without_its_server_is_one_line() -> None:
     done = agentapi("up", redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr.startswith("StoreUnavailable: ")
     assert done.stderr.count("\n") == 1
     assert "hunter2" not in done.stdout + done.stderr
@@ -125,6 +204,34 @@ def test_workers_cannot_be_asked_without_their_broker(tmp_path: Path) -> None:
     stack = Stack(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(BrokerUnavailable, match="is out of reach"):
         stack.wait_for_workers(1)
+
+
+def test_a_gateway_finds_modules_of_the_working_directory(redis_url: str, tmp_path: Path) -> None:
+    text = 'from agentapi import Agent\n\nagent = Agent(name="own", provider="offline")\n'
+    (tmp_path / "mine.py").write_text(text)
+    # The installed command, which Python starts without the working directory on its path.
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "agentapi", "gateway", "--host", "::1", "--port", "0",
+         "--json"],
+        env={**os.environ, "AGENTAPI_REDIS_URL": redis_url, "AGENTAPI_AGENTS": "mine"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        lines = (json.loads(line) for line in process.stdout)
+        address = next(line["address"] for line in lines if line["event"] == "gateway.listening")
+        assert address.startswith("http://[::1]:")
+        models = httpx2.get(f"{address}/v1/models").json()["data"]
+        assert [model["id"] for model in models] == ["own"]
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_demo_checks_itself_and_leaves_nothing_running(tmp_path: Path) -> None:

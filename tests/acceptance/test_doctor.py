@@ -164,6 +164,7 @@ def test_workers_that_do_not_start(folder: Path, redis_url: str) -> None:
     )
 
 
+@pytest.mark.timeout(240)
 async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
     names = answering(redis_url)
     async with AsyncExitStack() as running:

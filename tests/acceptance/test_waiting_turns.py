@@ -75,7 +75,7 @@ def test_an_approval_outlives_everything_but_redis(
     told = [message.content for message in result.messages if message.role == "tool"]
     assert told == ["signed a", "This call was not allowed: no ink"]
     again = agentapi("approve", turn.turn_id, second, redis_url=stack.redis_url)
-    assert again.returncode == 1
+    assert again.returncode == 7
     assert again.stderr.startswith("CallNotPending")
 
 
@@ -92,6 +92,8 @@ def test_a_command_that_waits_says_that_its_turn_needs_approval(
     )  # fmt: skip
     try:
         assert command.stderr is not None
+        assert command.stderr.readline() == "(calls sign)\n"
+        assert command.stderr.readline() == 'tools wants to call sign({"paper": "a"})\n'
         said, _, turn_id = command.stderr.readline().strip().rpartition(" ")
         assert said == "waits for approval: agentapi pending"
         turn = orchestrator.turn(turn_id)

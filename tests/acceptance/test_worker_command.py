@@ -221,7 +221,7 @@ def command(folder: Path, *arguments: str, **variables: str) -> subprocess.Compl
 )
 def test_bad_options_are_refused(agents: Path, options: tuple[str, ...], said: str) -> None:
     done = command(agents, "worker", *options)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -231,7 +231,7 @@ def test_a_package_that_hides_ours_is_named(agents: Path, place: str) -> None:
     (agents / place).parent.mkdir(exist_ok=True)
     (agents / place).touch()
     done = command(agents, "worker", "--agents", "mine")
-    assert done.returncode == 1
+    assert done.returncode == 2
     hiding = agents / place.partition("/")[0]
     assert f"{hiding} would be loaded in place of agentapi's own package 'workers'" in done.stderr
     assert "checkout" not in done.stderr
@@ -276,7 +276,7 @@ def run(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "producer.py").write_text("mine")
     done = command(tmp_path, "init")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "already has producer.py" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["producer.py"]
     assert (tmp_path / "producer.py").read_text() == "mine"

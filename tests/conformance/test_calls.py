@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,7 +168,25 @@ def test_a_decision_is_final(bench: Bench) -> None:
     assert bench.store.calls.pending(turn_id) == []
 
 
-@pytest.mark.parametrize("default", Verdict)
+def test_edited_arguments_are_kept_with_their_decision(bench: Bench) -> None:
+    schema = {"type": "object", "properties": {"amount": {"type": "integer"}}}
+    turn_id = waiting(bench, questions=[question(schema=schema)])
+    assert bench.store.calls.pending(turn_id)[0].schema == schema
+    edited = Decision(verdict=Verdict.EDITED, by="ann", arguments={"amount": 5, "all": [1, None]})
+    wakeup = bench.store.calls.decide(turn_id, "c1", edited)
+    assert wakeup is not None
+    # A repeat, whatever the order in which it names the arguments.
+    again = replace(edited, arguments={"all": [1, None], "amount": 5})
+    assert bench.store.calls.decide(turn_id, "c1", again) == wakeup
+    for other in (replace(edited, arguments={"amount": 6}), YES):
+        with pytest.raises(CallNotPending, match="was edited by ann already"):
+            bench.store.calls.decide(turn_id, "c1", other)
+    decided = bench.store.events({turn_id: -1}, 0)[turn_id][-1]
+    assert dict(decided.data) == {"call": "c1", "verdict": "edited"}
+    assert bench.claim(turn_id).calls.decisions == {"c1": edited}
+
+
+@pytest.mark.parametrize("default", [each for each in Verdict if each.is_default])
 def test_a_question_expires_with_its_default(bench: Bench, default: Verdict) -> None:
     turn_id = waiting(bench, questions=[question(timeout=0.001, default=default)])
     assert bench.store.turn(turn_id).wakes_at is not None

@@ -8,7 +8,6 @@ register``.
 from __future__ import annotations
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -109,9 +108,9 @@ def _names(node: ast.Assign | ast.AnnAssign) -> list[ast.Name]:
 def _registered(text: str, code: str) -> str:
     """Behind the last module that registers its commands, and among the imports."""
     module = code.partition(".")[0]
-    text = re.sub(
-        r"^(from orchestrator\.cli import )(.*)$", rf"\1{module}, \2", text, count=1, flags=re.M
-    )
+    imports = "from orchestrator.cli import (\n"
+    assert imports in text
+    text = text.replace(imports, f"{imports}    {module},\n", 1)
     last = [number for number, line in enumerate(text.splitlines(), 1) if ".register(" in line][-1]
     return _insert(text, last, code)
 

@@ -21,6 +21,7 @@ from agentapi import (
     Delegate,
     Hooks,
     ToolContext,
+    Turn,
     TurnContext,
     UserMessage,
     delegate,
@@ -153,6 +154,9 @@ class Watching(Hooks):
 
     def on_turn_end(self, context: ToolContext, result: Any) -> None:
         """Look."""
+
+    async def on_turn_committed(self, turn: Turn, end_id: str) -> None:
+        note(kind="told", turn=turn.turn_id, end=end_id)
 
 
 def lead_prompt(turn: TurnContext) -> str:

@@ -64,7 +64,10 @@ POOLS: Final = (
 DOOMED: Final = {"stop": 2}
 """Turns that fail in a scenario without faults."""
 
-NO_TURN: Final = ("agentapi-sweep", "agentapi-heartbeat", "agentapi-events", "agentapi-follower")
+NO_TURN: Final = (
+    *("agentapi-sweep", "agentapi-heartbeat", "agentapi-events", "agentapi-follower"),
+    "agentapi-hooks",
+)
 """Threads that serve all turns: what fails there must fail no turn."""
 
 

@@ -26,6 +26,13 @@ PASSING: Final = ("agentapi:broker:", "agentapi:wake:", "agentapi:provider:", "a
 """Keys that are no turn's: the broker's, those of readers and providers."""
 
 
+KEPT: Final = (":c:", ":t:", ":list:")
+"""Parts of the names of what is kept of conversations and turns."""
+
+HOOKED: Final = ("lead", "doomed")
+"""Agents whose hook is told of ends."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """What a run may do.
@@ -48,13 +55,14 @@ class State:
 
     turns: dict[str, dict[str, str]] = field(default_factory=dict)
     due: dict[str, list[str]] = field(default_factory=dict)
+    untold: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
 
     @property
     def quiet(self) -> bool:
         """Whether nothing is left to do."""
         ended = all(turn.get("status") in (*ENDED, "merged") for turn in self.turns.values())
-        return ended and not any(self.due.values())
+        return ended and not any(self.due.values()) and not any(self.untold.values())
 
 
 def _leaves(turn: Mapping[str, str]) -> bool:
@@ -87,6 +95,8 @@ class Witness:
         for name in names:
             if name.endswith(":due"):
                 state.due[name] = self._client.zrange(name, 0, -1)
+            elif name.endswith(":untold"):
+                state.untold[name] = self._client.zrange(name, 0, -1)
             elif ":t:" in name and name.rpartition(":")[0].endswith(":t"):
                 state.turns[name.rpartition(":")[2]] = self._client.hgetall(name)
         return state
@@ -102,7 +112,8 @@ class Witness:
     def clean_up(self) -> None:
         """Delete what is kept of conversations."""
         names = list(self._client.scan_iter(match="agentapi:{*", count=1000))
-        names = [name for name in names if ":c:" in name or ":t:" in name or name.endswith(":due")]
+        kinds = (":due", ":untold", ":ends")
+        names = [n for n in names if n.endswith(kinds) or any(k in n for k in KEPT)]
         if names:
             self._client.delete(*names)
 
@@ -184,6 +195,10 @@ class Witness:
         if types[-1] != status:
             found.append(f"{turn} is {status}, and its last event is {types[-1]}")
         found += _text(turn, entries, state.turns[turn])
+        end = f"{turn}:{numbers[-1] - 1}"
+        told = {run["end"] for run in runs if run["kind"] == "told"}
+        if state.turns[turn]["agent"] in HOOKED and end not in told:
+            found.append(f"no hook was told of the end of {turn}")
         return found + _repeated(turn, entries, runs)
 
 
@@ -218,6 +233,7 @@ def _may_be(fields: Mapping[str, str], expected: Expected) -> bool:
 def _left_over(state: State) -> list[str]:
     """Nothing is leaked: no lease, nothing due, no key that nobody will delete."""
     found = [f"due for ever: {members}" for members in state.due.values() if members]
+    found += [f"never told: {members}" for members in state.untold.values() if members]
     for name, ttl in state.keys.items():
         if name.endswith((":lease", ":inbox")):
             found.append(f"left over: {name}")

@@ -34,6 +34,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",
     "script decide": "a producer's",
+    "script list": "a producer's",
     "script load": "a `RedisMemory` in the caller's process",
     "script orphan": "the watchdog's",
     "script perish": "only when a turn's process dies",
@@ -45,6 +46,7 @@ UNREACHED: Final[Mapping[str, str]] = {
 SOMETIMES: Final[Mapping[str, str]] = {
     "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
+    "script hold": "a hook ran while its worker looked for ends again",
     "script rouse": "a provider that was away is back",
 }
 """Points that a worker passes only when something went wrong, and what."""

@@ -31,6 +31,7 @@ class Scene:
             {"kind": "model", "turn": FIRST, "step": 0},
             {"kind": "charge", "turn": FIRST, "call": "c1", "attempt": 1},
             {"kind": "model", "turn": FIRST, "step": 2},
+            *({"kind": "told", "turn": turn, "end": f"{turn}:4"} for turn in (FIRST, SECOND)),
         ]
         self.steps = [
             ("started", {}),
@@ -138,6 +139,14 @@ def charge_twice(scene: Scene) -> None:
     scene.runs.append({"kind": "charge", "turn": FIRST, "call": "c1", "attempt": 1})
 
 
+def tell_no_hook(scene: Scene) -> None:
+    scene.runs = [run for run in scene.runs if run["kind"] != "told"]
+
+
+def leave_an_end_untold(scene: Scene) -> None:
+    scene.client.zadd(DUE.replace(":due", ":untold"), {f"{FIRST}:4:lead": 1})
+
+
 def look_again(scene: Scene) -> None:
     scene.steps.insert(3, ("started", {}))
     scene.runs.append({"kind": "look", "turn": FIRST, "call": "c1", "attempt": 2})
@@ -165,6 +174,8 @@ def test_all_is_well(redis_url: str, tmp_path: Path) -> None:
         (leave_a_journal, "without an expiry"),
         (ask_again, "ran 2 times"),
         (charge_twice, "was made 2 times"),
+        (tell_no_hook, "no hook was told"),
+        (leave_an_end_untold, "never told"),
         (look_again, "ran again behind its recorded result"),
     ],
 )

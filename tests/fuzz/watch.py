@@ -143,7 +143,7 @@ class Watch:
 
 
 def _lasts(key: str) -> bool:
-    return key.startswith(LASTING) or key.endswith(":claimed")
+    return key.startswith(LASTING) or key.endswith((":claimed", ":ends")) or ":list:" in key
 
 
 def _levels() -> dict[str, int]:

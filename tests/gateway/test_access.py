@@ -61,9 +61,9 @@ def test_keys_from_their_making_to_their_end(stack_for: Callable[..., Stack]) ->
     for headers in (bearer, {}):
         assert http.get("/v1/models", headers=headers).status_code == 401
     refused = agentapi(url, "keys", "revoke", "key_none")
-    assert (refused.returncode, "there is no key" in refused.stderr) == (1, True)
+    assert (refused.returncode, "there is no key" in refused.stderr) == (3, True)
     refused = agentapi(url, "keys", "create", "a:b")
-    assert (refused.returncode, "tenant's name is not valid" in refused.stderr) == (1, True)
+    assert (refused.returncode, "tenant's name is not valid" in refused.stderr) == (2, True)
     log = stack.gateway.log.read_text() if stack.gateway else ""
     assert secret not in log
     http.close()
@@ -72,17 +72,17 @@ def test_keys_from_their_making_to_their_end(stack_for: Callable[..., Stack]) ->
 def test_beyond_loopback_only_with_keys(redis_url: str) -> None:
     env = {"AGENTAPI_GATEWAY_HOST": "0.0.0.0", "AGENTAPI_GATEWAY_PORT": str(free_port())}
     refused = agentapi(redis_url, "gateway", **env)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "there are no keys" in refused.stderr
     assert "Traceback" not in refused.stderr
     eager = agentapi(redis_url, "gateway", AGENTAPI_EAGER="true")
-    assert (eager.returncode, "AGENTAPI_EAGER is set" in eager.stderr) == (1, True)
+    assert (eager.returncode, "AGENTAPI_EAGER is set" in eager.stderr) == (2, True)
 
 
 def test_a_port_that_is_taken(redis_url: str, served: Served) -> None:
     port = served.url.rsplit(":", 1)[1]
     refused = agentapi(redis_url, "gateway", AGENTAPI_GATEWAY_PORT=port)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "cannot listen on 127.0.0.1" in refused.stderr
     assert "Traceback" not in refused.stderr
 
@@ -146,7 +146,9 @@ def test_nothing_that_people_say_is_in_the_log(served: Served) -> None:
         client.responses.create(model="slow", input=SECRET, stream=True, user=SECRET)
         client.responses.create(model="tools", input=SECRET, metadata={"k": SECRET})
         with pytest.raises(openai.BadRequestError):
-            client.responses.create(model="tools", input=SECRET, instructions=SECRET)
+            client.responses.create(
+                model="tools", input=SECRET, instructions=SECRET, extra_body={"truncation": SECRET}
+            )
         http.get(f"/conversations/{SECRET}/messages")
         http.post("/v1/responses", content=f'{{"input": "{SECRET}'.encode())
     log = gateway.log.read_text()

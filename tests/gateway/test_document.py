@@ -34,6 +34,7 @@ def config(served: Served) -> str:
 "path.conversation_id" = "{conversation}"
 "path.conversation" = "{conversation}"
 "path.response" = "{response}"
+"query.wait" = 0
 "path.turn_id" = "{digits[:3]}-{digits[3:]}"
 "path.item" = "{item["id"]}"
 

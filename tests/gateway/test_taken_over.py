@@ -47,6 +47,7 @@ def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Sta
         until(lambda: handle.info().status.ended, 40, "the other worker ends it")
         assert handle.info().attempt == 2
         ended = client.responses.retrieve(made.id)
+        assert ended.status == "completed", ended.error
         seen = json.loads(ended.output_text)
         assert seen["prompt"] == "You sell shoes.\n\nAnswer in French."
         assert seen["sampling"] == {"temperature": 0.3}

@@ -29,7 +29,7 @@ BEGAN: Final = 1_800_000_000.0
 READS: Final = frozenset(
     {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
     | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "steps"}
-    | {"hear_cancel", "summary", "tell_cancel", "turn"}
+    | {"hear_cancel", "summary", "tell_cancel", "turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -37,8 +37,8 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten", "rouse"})
-"""They answer with what this very call found to do."""
+COUNTS: Final = frozenset({"hasten", "list", "rouse"})
+"""They answer with what this very call found to do, or how many entries it looked at."""
 
 
 class Clock:
@@ -225,6 +225,8 @@ class RepeatingStore:
         self._clock = clock
         self._repeats = repeats
         if isinstance(store, InMemoryTurnStore):
+            self.lists = store.lists
+            self.hooks = RepeatingStore(store.hooks, state, clock, repeats)
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
@@ -308,7 +310,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations):
+    for part in (store.calls, store.conversations, store.lists, store.hooks):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

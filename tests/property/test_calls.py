@@ -58,7 +58,11 @@ CLIENT = tuple(
 )
 FUNCTIONS = tuple(call.call_id for call in CLIENT)
 OUTPUTS = (ClientOutput(text="one"), ClientOutput(text="two", is_error=True))
-DECISIONS = tuple(Decision(verdict=verdict) for verdict in Verdict)
+DECISIONS = (
+    Decision(verdict=Verdict.APPROVED),
+    Decision(verdict=Verdict.REJECTED),
+    Decision(verdict=Verdict.EDITED, arguments={"amount": 5}),
+)
 
 
 class Calls(RuleBasedStateMachine):

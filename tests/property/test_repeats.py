@@ -25,12 +25,15 @@ from agentapi.ids import create_turn_id
 from agentapi.redis.keys import conversation_keys
 from agentapi.signals import LeaseLost
 from agentapi.stores import (
+    FROM_START,
     CallStore,
+    ConversationQuery,
     ConversationStore,
     Dropped,
     Ending,
     ForgottenTurn,
     Fork,
+    HookStore,
     NewEvent,
     OpenConversation,
     Place,
@@ -39,10 +42,13 @@ from agentapi.stores import (
     Search,
     SearchOn,
     Suspended,
+    Telling,
+    TurnQuery,
     TurnStore,
     Unended,
 )
 from agentapi.stores.redis.scripts import SCRIPTS
+from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
     Answers,
     ChildReply,
@@ -97,6 +103,8 @@ def walk(bench: Bench) -> None:
         _conversations,
         _forks,
         _deletions,
+        _lists,
+        _hooks,
     ):
         step(bench)
 
@@ -404,6 +412,36 @@ def _deletions(bench: Bench) -> None:
     assert sum(len(step.turns) for step in steps) == 2
 
 
+def _lists(bench: Bench) -> None:
+    """A list removes entries whose records are gone."""
+    lists = bench.store.lists
+    bench.lose(bench.enqueue("to be lost"))
+    bench.enqueue("to be forgotten")
+    bench.forget("to be forgotten")
+    assert len(lists.turns(TurnQuery(), 1000).items) > 10
+    assert len(lists.conversations(ConversationQuery(), 1000).items) > 5
+    assert lists.ends(FROM_START, 1000).ends
+
+
+def _hooks(bench: Bench) -> None:
+    hooks, conversation = bench.store.hooks, "hooked"
+    hooks.expect(["a"], 60)
+    turns = [bench.enqueue(conversation) for _ in range(3)]
+    for turn_id in turns:
+        bench.store.commit(
+            bench.claim(turn_id, conversation).lease, Ending(status=TurnStatus.FAILED)
+        )
+    bench.store.retry(turns[0], "operation")
+    [partition] = hooks.untold()
+    assert hooks.tell(partition, ["b"], call="none", seconds=60, most=10) == []
+    [told, fails] = hooks.tell(partition, ["a"], call="both", seconds=60, most=10)
+    hooks.hold([told, fails], 60)
+    assert hooks.told(told, failed=False, call="told") is Telling.TOLD
+    for number in range(MOST_FAILURES):
+        telling = hooks.told(fails, failed=True, call=str(number))
+    assert telling is Telling.GIVEN_UP
+
+
 def test_every_transition_on_redis(redis_url: str) -> None:
     repeats = Repeats(set())
     bench = on_redis_twice(redis_url, repeats)
@@ -424,7 +462,7 @@ def test_every_transition_in_memory() -> None:
     walk(in_memory_twice(repeats))
     methods = {
         name
-        for protocol in (TurnStore, CallStore, ConversationStore)
+        for protocol in (TurnStore, CallStore, ConversationStore, HookStore)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     }

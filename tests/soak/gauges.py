@@ -98,7 +98,7 @@ class KeyCount:
     Attributes:
         expiring: How many expire, without the ids of operations (`op:`): those are remembered for
             an hour, so their number levels off only after it.
-        lasting: How many do not.
+        lasting: How many do not, without lists and ends: each partition has some, and not more.
         left_behind: Names of those that belong to what has ended and do not expire.
     """
 
@@ -120,7 +120,8 @@ def count_keys(url: str) -> KeyCount:
         for name in names:
             pipeline.pttl(name)
         lives = dict(zip(names, pipeline.execute(), strict=True))
-        lasting = [name for name, ttl in lives.items() if ttl == -1]
+        listed = (":list:", ":ends")
+        lasting = [n for n, ttl in lives.items() if ttl == -1 and not any(k in n for k in listed)]
         left: list[str] = []
         for start in range(0, len(lasting), 500):
             some = lasting[start : start + 500]

@@ -212,6 +212,7 @@ def settings_of(plan: SoakPlan) -> dict[str, Any]:
         "shutdown_grace": 2,
         "turn_retention": plan.retention,
         "events_retention": plan.retention,
+        "ends_retention": plan.retention,
         "memory_ttl": plan.retention,
         "approval_timeout": 5,
         "gateway_requests_per_minute": 60_000,

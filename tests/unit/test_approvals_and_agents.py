@@ -9,12 +9,23 @@ from typing import Any
 
 import pytest
 
-from agentapi import Agent, ToolContext, Usage, Verdict, delegate, handoff, tool
-from agentapi.errors import ApprovalRequired, CallNotPending, InvalidTool, TurnFailed
+from agentapi import (
+    Agent,
+    AssistantMessage,
+    ToolContext,
+    Usage,
+    Verdict,
+    delegate,
+    handoff,
+    tool,
+)
+from agentapi.errors import ApprovalRequired, CallNotPending, InvalidInput, InvalidTool, TurnFailed
 from agentapi.testing import ScriptedProvider, call, calls, says
 from agentapi.tools import Delegate
 from agentapi.turns import TurnStatus
 from orchestrator import Orchestrator
+from orchestrator.arguments import check_arguments
+from orchestrator.turn_request import MAX_ARGUMENTS_BYTES
 
 Script = Callable[..., ScriptedProvider]
 Eager = Callable[..., Orchestrator]
@@ -79,6 +90,58 @@ def test_a_call_that_is_rejected_is_not_made(script: Script, eager_orchestrator:
     assert made == []
     told = model.requests[1].messages[-1]
     assert "not allowed: ask for the receipt first" in told.content
+
+
+def test_arguments_can_be_edited_before_the_approval(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    model = script(calls(call("pay", "c1", amount=500, to="bob")), says("Done."))
+    turn = eager_orchestrator([desk()]).enqueue("desk", "Pay Bob")
+    for wrong in ({"amount": "much", "to": "bob"}, {"amount": 5}):
+        with pytest.raises(InvalidInput, match="do not fit the schema of tool 'pay'"):
+            turn.approve("c1", arguments=wrong)
+    assert [pending.call_id for pending in turn.pending()] == ["c1"]
+    turn.approve("c1", by="ann", arguments={"amount": 5, "to": "bob"})
+    result = turn.result()
+    assert made == ["bob:5"]
+    asked, told = result.messages[1], result.messages[2]
+    assert isinstance(asked, AssistantMessage)
+    # What the model wrote stays in the history; the result says what was done instead.
+    assert asked.tool_calls[0].arguments == {"amount": 500, "to": "bob"}
+    assert told.content.startswith("A person changed the arguments of this call")
+    assert '{"amount":5,"to":"bob"}' in told.content
+    assert told.content.endswith("The result of that call:\npaid")
+    assert model.requests[1].messages[-1].content == told.content
+    with pytest.raises(CallNotPending):
+        turn.approve("c1", arguments={"amount": 6, "to": "bob"})
+
+
+def test_arguments_that_no_json_object_holds_decide_nothing(
+    script: Script, eager_orchestrator: Eager
+) -> None:
+    script(calls(call("refund", "c1", order="1")), says("Done."))
+    turn = eager_orchestrator([desk()]).enqueue("desk", "Go")
+    for wrong in ({"order": object()}, ["order"], {"order": "x" * MAX_ARGUMENTS_BYTES}):
+        with pytest.raises(InvalidInput, match=r"arguments .* expected a JSON object"):
+            turn.approve("c1", arguments=wrong)  # type: ignore[arg-type]
+    assert turn.pending()
+
+
+def test_faults_of_arguments_do_not_quote_them() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"to": {"type": "object", "properties": {"zip": {"type": "integer"}}}},
+        "required": ["amount"],
+    }
+    with pytest.raises(InvalidInput) as error:
+        check_arguments("pay", schema, {"to": {"zip": "secret"}})
+    assert str(error.value) == (
+        "the arguments do not fit the schema of tool 'pay': "
+        'arguments: "amount" is a required property; to.zip: the value is not of type "integer"'
+    )
+    # The tool itself decides where its schema cannot be used.
+    check_arguments("pay", {"type": "nonsense"}, {})
+    check_arguments("pay", {"$ref": "https://example.com/other.json"}, {})
 
 
 def test_calls_are_decided_one_by_one(script: Script, eager_orchestrator: Eager) -> None:

@@ -21,6 +21,7 @@ from agentapi.checks.report import SHARED, WorkerReport, shared_settings
 from agentapi.supervision import ServiceStatus
 from orchestrator.findings import (
     POOL,
+    by_name,
     fleet_findings,
     own_findings,
     sweep_finding,
@@ -110,6 +111,12 @@ def test_names_of_workers() -> None:
     assert "2 workers are named a" in twice.message
     # One process whose answer arrives twice is one worker.
     assert len(list(worker_findings([("a", report()), ("a", report())]))) == 1
+
+
+def test_no_report_is_lost_under_a_name_that_is_taken() -> None:
+    first, second, third = report("1"), report("2"), report("3")
+    answers = [("a", first), ("b", None), ("a", second), ("a", first), ("a", third)]
+    assert by_name(answers) == {"a": first, "a #2": second, "a #3": third}
 
 
 def test_a_worker_of_an_older_release() -> None:

@@ -18,10 +18,13 @@ from agentapi.stores.redis.scripts import TRANSITIONS
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.scripts import SCRIPTS as TENANTS
 from tools.reference import (
+    CLI_PAGE,
     EXAMPLE_ENVIRONMENT,
     SETTINGS,
     SETTINGS_PAGE,
     example_environment,
+    exit_codes_page,
+    exit_codes_table,
     settings_page,
 )
 
@@ -48,6 +51,12 @@ def test_the_example_environment_has_every_setting() -> None:
     text = EXAMPLE_ENVIRONMENT.read_text()
     assert all(f"\n#AGENTAPI_{name.upper()}=" in text for name in SETTINGS.model_fields)
     assert text == example_environment(), UP_TO_DATE
+
+
+def test_the_page_of_the_command_line_has_every_exit_code() -> None:
+    page = CLI_PAGE.read_text()
+    assert exit_codes_table() in page, UP_TO_DATE
+    assert page == exit_codes_page(page)
 
 
 SETS = (STORES, PROVIDERS, TENANTS)

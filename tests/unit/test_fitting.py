@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentapi import Agent, Window
+from agentapi import Agent, ConfigurationError, Window, load_settings
 from agentapi.admission import local_gate
 from agentapi.conversation.messages import (
     AssistantMessage,
@@ -42,6 +42,7 @@ from agentapi.providers.estimate import estimate_request
 from agentapi.providers.models import SIZES, size_of
 from agentapi.testing import ScriptedProvider, assert_valid_history, says
 from agentapi.turns.model_size import ModelSize
+from orchestrator import Orchestrator
 
 LETTERS = "x" * 392
 """About 100 estimated tokens with what a message costs by itself."""
@@ -124,7 +125,8 @@ async def test_a_conversation_shortens_its_history_and_remembers(
         assert factor * (size_of_request(last) + 200) > 900
     # The next turn of the conversation asks once, also from another worker.
     again = Limited(context=1000, factor=factor, counts=counts)
-    await ask(again, request_of(41), Contexts(learned=contexts.news))
+    known = Contexts(learned=contexts.news, calibration=contexts.calibration)
+    await ask(again, request_of(41), known)
     assert len(again.requests) == 1
 
 
@@ -234,7 +236,8 @@ def test_what_is_left_is_always_valid(turns: int, room: int, results: Sequence[i
             for call, size in zip(calls, results, strict=True)
         ]
     request = request_of(turns, *own)
-    sent = fit(request, room)
+    sent, estimate = fit(request, room)
+    assert estimate == size_of_request(sent)
     assert_valid_history(sent.messages)
     assert isinstance(sent.messages[0], UserMessage)
     assert len(sent.messages) - sent.history == len(own)
@@ -251,11 +254,11 @@ def test_images_are_not_remembered_as_text() -> None:
     contexts = Contexts()
     fitting = contexts.fitting("openai", request_of(5, own))
     assert fitting.shorten(ContextTooLong("long", status=400))
-    fitting.answered()
+    fitting.answered(0)
     assert contexts.news == {}
     bytes_only = contexts.fitting("openai", request_of(5))
     assert bytes_only.shorten(ContextTooLong("413", status=413, of_model=False))
-    bytes_only.answered()
+    bytes_only.answered(0)
     assert contexts.news == {}
 
 
@@ -365,3 +368,44 @@ def test_the_window_of_an_agent_is_that_of_its_smallest_model() -> None:
     assert window_of(agent, {}, {}) == Window(tokens=4096)
     assert window_of(agent, {}, {"gemini:x": 300, "other:x": 1}) == Window(tokens=300)
     assert window_of(Agent(name="a", window=None).definition, {}, {}) == Window()
+
+
+async def test_an_agent_by_itself_remembers_until_its_memory_is_reset() -> None:
+    model = Limited(context=1000, factor=2.0)
+    agent = Agent(name="a", provider="openai", model="m", window=50)
+    with providers.replaced("openai", lambda: model):
+        for number in range(6):
+            assert await agent.run(f"{number}: {LETTERS}") == "ok"
+        refused = len(model.requests) - 6
+        assert refused > 0
+        await agent.run(LETTERS)
+        assert len(model.requests) - 7 == refused
+        agent.reset_memory()
+        assert await agent.run("hi") == "ok"
+
+
+def test_windows_of_messages_are_calibrated_once_they_overflow(
+    eager_orchestrator: Callable[..., Orchestrator],
+) -> None:
+    model = Limited(context=1000, factor=3.0)
+    agent = Agent(name="a", provider="openai", model="m", window=50)
+    orchestrator = eager_orchestrator([agent])
+    with providers.replaced("openai", lambda: model):
+        for number in range(4):
+            said = f"{number}: {LETTERS}"
+            orchestrator.enqueue("a", said, conversation_id="c").result()
+        refused = len(model.requests) - 4
+        assert refused > 0
+        for _ in range(4):
+            orchestrator.enqueue("a", LETTERS, conversation_id="c").result()
+    assert len(model.requests) - 8 == refused
+
+
+def test_sizes_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTAPI_MODELS", '{"openai:mine": {"context": 8192}, "*": {"context": 9}}')
+    own = load_settings().models
+    assert size_of("openai", "mine", own) == ModelSize(context=8192, output=4096)
+    assert size_of("openai", "other", own).context == 9
+    monkeypatch.setenv("AGENTAPI_MODELS", '{"mine": {"context": 0}}')
+    with pytest.raises(ConfigurationError, match="AGENTAPI_MODELS"):
+        load_settings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from agentapi.conversation.messages import AssistantMessage, dumps, loads, to_di
 from agentapi.engine.continuing import CUT_OUTPUT
 from agentapi.engine.loop import History, TurnRun
 from agentapi.engine.progress import TurnProgress
+from agentapi.engine.requested import Requested
 from agentapi.errors import (
     ContextTooLong,
     IncompleteReply,
@@ -23,10 +24,21 @@ from agentapi.errors import (
     InvalidOutput,
     ProviderUnavailable,
 )
-from agentapi.providers import ModelResponse
+from agentapi.providers import ModelResponse, providers
+from agentapi.stores.redis.calls_codec import call_book, reply_to_json
 from agentapi.testing import ScriptedProvider, assert_valid_history, call, calls, says
-from agentapi.turns import ModelStep, Step, UserStep, step_from_json, step_to_json
+from agentapi.turns import (
+    ChildReply,
+    ModelStep,
+    Step,
+    TurnStatus,
+    UserStep,
+    step_from_json,
+    step_to_json,
+)
 from agentapi.turns.model import EventType
+from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
+from orchestrator import Orchestrator
 from workers.turns.events import _Pending
 
 LENGTH = FinishReason.LENGTH
@@ -76,7 +88,11 @@ def agent_of(**options: Any) -> Agent[Any]:
 
 
 async def run(
-    agent: Agent[Any], model: ScriptedProvider, log: Log | None = None, steps: Sequence[Step] = ()
+    agent: Agent[Any],
+    model: ScriptedProvider,
+    log: Log | None = None,
+    steps: Sequence[Step] = (),
+    options: RequestOptions | None = None,
 ) -> TurnResult[Any]:
     outcome = await TurnRun(
         agent=agent.definition,
@@ -86,6 +102,7 @@ async def run(
         log=log or Log(),
         connect=lambda _: model,
         stream=True,
+        requested=Requested(options=options, agent="a"),
     ).run()
     assert isinstance(outcome, TurnResult)
     assert_valid_history(outcome.messages)
@@ -245,6 +262,25 @@ async def test_structured_output_is_continued_and_parsed_as_a_whole() -> None:
         await run(agent_of(output_type=City), ScriptedProvider(), steps=log.steps)
 
 
+async def test_a_request_that_bounds_its_reply_gets_no_more() -> None:
+    options = RequestOptions(sampling=Sampling(max_output_tokens=2), decided=True)
+    model = ScriptedProvider(cut("one two"))
+    result = await run(agent_of(on_incomplete="continue"), model, options=options)
+    assert (result.text, result.finish_reason) == ("one two", LENGTH)
+
+
+async def test_a_requested_schema_is_never_checked_against_a_cut_reply() -> None:
+    wanted = RequestedOutput(name="city", schema=City.model_json_schema())
+    options = RequestOptions(output=wanted, decided=True)
+    whole = '{"name": "Paris"}'
+    model = ScriptedProvider(cut(whole), says(whole))
+    assert (await run(agent_of(), model, options=options)).text == whole
+    assert model.requests[1].messages[-1].content == CUT_OUTPUT
+    no = says("I will not.", finish_reason=FinishReason.REFUSAL)
+    refused = await run(agent_of(), ScriptedProvider(no), options=options)
+    assert (refused.text, refused.finish_reason) == ("I will not.", FinishReason.REFUSAL)
+
+
 @pytest.mark.parametrize("reason", [FinishReason.REFUSAL, FinishReason.CONTENT_FILTER])
 async def test_a_refusal_is_not_taken_for_output(reason: FinishReason) -> None:
     log = Log()
@@ -293,3 +329,26 @@ def test_steps_of_older_releases_continue_nothing() -> None:
 def test_policies_that_are_not_valid(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidAgent, match=said):
         agent_of(**options)
+
+
+@pytest.mark.parametrize("reason", list(FinishReason)[2:])
+def test_an_agent_that_asks_another_is_told_what_is_missing(
+    reason: FinishReason, eager_orchestrator: Callable[..., Orchestrator]
+) -> None:
+    helper = Agent(name="helper", provider="gemini")
+    lead = Agent(name="lead", provider="openai", tools=[helper.as_tool()])
+    asks = ScriptedProvider(calls(call("helper", message="go")), says("done"))
+    answers = ScriptedProvider(says("half a", finish_reason=reason))
+    with providers.replaced("openai", lambda: asks), providers.replaced("gemini", lambda: answers):
+        eager_orchestrator([lead]).enqueue("lead", "hi").result()
+    told = asks.requests[1].messages[-1].content
+    note = f"half a\n[this reply is not complete: {reason.value}]"
+    assert told == ("half a" if reason is FinishReason.REFUSAL else note)
+
+
+def test_replies_to_agents_are_stored_with_their_reason() -> None:
+    for reason in (FinishReason.STOP, LENGTH):
+        reply = ChildReply(turn_id="t", status=TurnStatus.COMPLETED, text="x", finish_reason=reason)
+        stored = reply_to_json(reply)
+        assert (b"finish_reason" in stored) is (reason is LENGTH)
+        assert call_book({"r:t": stored}, 1).replies["t"] == reply

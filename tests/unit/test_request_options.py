@@ -13,17 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from agentapi import Agent, RequestPolicy, handoff, load_settings
+from agentapi import Agent, RequestPolicy, ToolContext, handoff, load_settings, tool
 from agentapi.agents.accepted import AcceptedRequests, accepted_by
 from agentapi.agents.output import OutputType
+from agentapi.conversation.messages import UserMessage
+from agentapi.engine.loop import History, TurnRun
+from agentapi.engine.progress import TurnProgress
 from agentapi.engine.reply_format import InvalidReply, check_requested, reply_format
+from agentapi.engine.requested import Requested
+from agentapi.engine.turn_log import NoLog
 from agentapi.errors import ConfigurationError, InvalidAgent, InvalidInput, TurnFailed
 from agentapi.providers import ModelRequest, providers, register_provider
 from agentapi.providers.base import OutputSpec
 from agentapi.providers.gemini.client import _config
 from agentapi.providers.openai.format import request_body
+from agentapi.signals import LeaseLost
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.turns import RequestedOutput, RequestOptions, RequestRefused, Sampling
+from agentapi.turns import (
+    RequestedOutput,
+    RequestOptions,
+    RequestRefused,
+    Sampling,
+    Step,
+    TurnResult,
+    step_from_json,
+    step_to_json,
+)
 from agentapi.turns.request_options import SAMPLING
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, grant
 from orchestrator import Orchestrator, TurnRequest
@@ -160,6 +175,52 @@ def test_the_worker_decides_where_nobody_has(script: Script, eager_orchestrator:
     # What was decided when the turn was accepted holds, whatever the policy is now.
     ask(orchestrator, "closed", replace(said, decided=True)).result()
     assert model.requests[1].system_prompt == "More."
+
+
+async def test_a_takeover_keeps_the_policy_of_the_first_attempt(script: Script) -> None:
+    """Nobody had decided when the turn was accepted; the workers have different policies."""
+    model = script(calls(call("echo", text="x")), says("done"))
+
+    @tool
+    def echo(text: str) -> str:
+        """Say it back."""
+        return text
+
+    agent = Agent(name="a", system_prompt="Own.", tools=[echo])
+    said = RequestOptions(instructions="More.", sampling=Sampling(temperature=0.5))
+    journal: list[Step] = []
+
+    class Journal(NoLog):
+        async def record(self, step: Step) -> None:
+            journal.append(step_from_json(step_to_json(step)))
+            if len(journal) == 1 and stops:
+                raise LeaseLost
+
+    async def attempt(default: RequestPolicy) -> object:
+        progress = TurnProgress(user=UserMessage(content="hi"))
+        progress.steps = list(journal)
+        run = TurnRun(
+            agent=agent.definition,
+            history=History(),
+            connect=lambda _: model,
+            progress=progress,
+            context=ToolContext(conversation_id="c", turn_id="t"),
+            log=Journal(),
+            requested=Requested(options=said, agent="a", default=default),
+        )
+        return await run.run()
+
+    stops = True
+    with pytest.raises(LeaseLost):
+        await attempt(RequestPolicy(instructions="replace", sampling="ignore"))
+    stops = False
+    outcome = await attempt(NOTHING_ALLOWED)
+    assert isinstance(outcome, TurnResult)
+    first, second = model.requests
+    assert first.system_prompt == second.system_prompt == "More."
+    assert first.sampling == second.sampling == Sampling()
+    # Only the first step has it, and none if it was decided before.
+    assert [getattr(step, "policy", None) is not None for step in journal] == [True, False]
 
 
 def test_after_a_handoff_the_other_agents_policy_counts(

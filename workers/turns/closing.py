@@ -25,7 +25,7 @@ from workers.turns.decision import (
 from workers.turns.endings import broken, stopped
 from workers.turns.events import EventLog
 from workers.turns.running import RunningTurns
-from workers.turns.summary import Summary, lease_lost, of_ending, written
+from workers.turns.summary import Summary, failure, lease_lost, of_ending, written
 from workers.turns.writing import TurnWriter
 
 log = logging.getLogger("agentapi.turn")
@@ -33,7 +33,11 @@ log = logging.getLogger("agentapi.turn")
 
 @dataclass(frozen=True, kw_only=True)
 class TurnCloser:
-    """Ends attempts, in a thread."""
+    """Ends attempts, in a thread.
+
+    Attributes:
+        ended: Called after a turn's end was written.
+    """
 
     settings: Settings
     store: WorkerStore
@@ -43,6 +47,7 @@ class TurnCloser:
     writer: TurnWriter
     running: RunningTurns
     outage: Outage
+    ended: Callable[[], object]
 
     def close(self, turn: ClaimedTurn, decision: TurnDecision) -> Summary:
         """Act on the decision about a turn, and let go of the turn. Raises nothing.
@@ -96,12 +101,17 @@ class TurnCloser:
         """End the turn, and wake the conversation's next one."""
         claim, stored = turn.claim, turn.claim.turn
         wakeup = self.writer.write(turn.running, lambda: self.store.commit(claim.lease, ending))
-        code = {"error": ending.error.code} if ending.error else {}
-        log.info(claim_line(f"turn.{ending.status}", claim, steps=ending.steps, **code))
+        if ending.status is TurnStatus.FAILED:
+            log.warning(
+                claim_line("turn.failed", claim, steps=ending.steps, **failure(claim.turn, ending))
+            )
+        else:
+            log.info(claim_line(f"turn.{ending.status}", claim, steps=ending.steps))
         # The turn has ended for good: what follows may fail or be lost, and is found by the sweep.
         self._aside(claim, lambda: self.dispatcher.send(wakeup))
         if stored.parent_id is not None:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.DELIVER, stored.turn_id))
+        self.ended()
         # Last, because it matters least: if it is lost, the conversation's next turn does it.
         self._aside(claim, lambda: turn.work.after(claim, ending))
         return of_ending(ending, stored.attempt)

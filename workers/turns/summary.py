@@ -45,6 +45,12 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
     return summary
 
 
+def failure(turn: Turn, ending: Ending) -> dict[str, str]:
+    """What the log says of a turn that failed: its code, and what to do."""
+    code = ending.error.code if ending.error else ""
+    return {"error": code, "retry_with": f"agentapi retry {turn.turn_id}"}
+
+
 def lease_lost(lease: Lease, attempt: int) -> Summary:
     """A turn that another worker owns now."""
     log.warning(

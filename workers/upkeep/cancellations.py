@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,10 @@ from workers.outage import Outage
 
 LONGEST_WAIT: Final = 5.0
 """Seconds that one wait for a word lasts; costs one command when there is none."""
+
+LOOK_AGAIN: Final = (0.1, 0.5)
+"""Seconds after a word at which to look again: the turn may have been claimed so recently that this
+process did not know of it yet."""
 
 AWAY: Final = 1.0
 """Seconds between two tries while Redis cannot be reached."""
@@ -62,9 +67,16 @@ class Cancellations:
             return
 
     def _run(self, service: Service) -> None:
+        looks: list[float] = []
         while not service.stopping:
+            wait = min([LONGEST_WAIT, *(max(at - time.monotonic(), 0.01) for at in looks[:1])])
             try:
-                if self._store.hear_cancel(self._process, LONGEST_WAIT) and not service.stopping:
+                heard = self._store.hear_cancel(self._process, wait)
+                now = time.monotonic()
+                if heard:
+                    looks = [now, *(now + later for later in LOOK_AGAIN)]
+                if looks and looks[0] <= now and not service.stopping:
+                    del looks[0]
                     self._beat()
             except StoreUnavailable as error:
                 self._outage.begins(error)

@@ -92,6 +92,8 @@ class AgentWork:
         outcome = await run.run()
         if contexts.news:
             attempt.progress.contexts = {**learned, **contexts.news}
+            # What it learned is in tokens of this calibration.
+            attempt.progress.calibration = attempt.progress.calibration or contexts.calibration
         return outcome
 
     def _history(self, attempt: Attempt) -> History:

@@ -160,6 +160,7 @@ class InMemoryCalls(CallStore):
                     arguments=each.arguments,
                     expires_at=calls.expires.get(each.call_id),
                     default=each.default if isinstance(each, Question) else Verdict.REJECTED,
+                    schema=each.schema if isinstance(each, Question) else None,
                     kind=CallKind.APPROVAL if isinstance(each, Question) else CallKind.CLIENT,
                 )
                 for each in sorted(asked, key=lambda each: each.number)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from agentapi.stores.answers import Cancellation, CancelOutcome
+from agentapi.stores.in_memory.lists import end_of
 from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Wakeup
 from agentapi.turns import EventType, TurnStatus
@@ -68,6 +69,12 @@ class Endings:
             entry.turn, status=status, waiting_for=None, ended_at=self._state.now()
         )
         self._state.emit(entry, EventType(status.value), data)
+        self._state.ends.append(end_of(entry))
+        self._state.ended += 1
+        now = self._state.now()
+        if self._state.hooked.get(entry.turn.agent, 0) > now:
+            entry_name = f"{entry.turn.turn_id}:{entry.turn.last_event}:{entry.turn.agent}"
+            self._state.untold[entry_name] = now
         return entry.following
 
     def _drop_blobs(self, entry: StoredTurn, conversation: Conversation, *, kept: bool) -> None:

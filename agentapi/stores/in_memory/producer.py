@@ -37,7 +37,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         known = self._state.turns.get(self._state.merged.get(new.turn_id, new.turn_id))
         if known is not None:
             return self._known(new, known)
-        conversation = self._state.open(new.conversation_id, new.user_id, new.tenant_id)
+        conversation = self._state.open(new.conversation_id, new.user_id, new.tenant_id, new.agent)
         if conversation is None:
             return other_tenant(new.conversation_id)
         self._state.head(conversation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
 from agentapi.stores.calls import Errand, ErrandKind
 from agentapi.stores.lease import Lease, Wakeup
+from agentapi.stores.lists import TurnEnd
 from agentapi.stores.refusals import lost, no_turn
 from agentapi.turns import (
     ChildReply,
@@ -55,6 +57,9 @@ class Conversation:
 
     memory: InMemoryMemory
     created_at: float = 0.0
+    updated_at: float = 0.0
+    agent: str | None = None
+    turns: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     inbox: list[str] = field(default_factory=list)
     lease: HeldLease | None = None
@@ -112,6 +117,7 @@ class StoredTurn:
     retried: str | None = None
     counted: Spent = field(default_factory=Spent)
     woken: str | None = None
+    untold: int = 0
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     steers: str | None = None
@@ -157,12 +163,27 @@ class State:
         self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None
+        self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
+        self.ended = 0
+        self.hooked: dict[str, float] = {}
+        self.untold: dict[str, float] = {}
         self.agreed: tuple[int, float] | None = None
 
     def open(
-        self, conversation_id: str, user_id: str | None, tenant_id: str | None
+        self,
+        conversation_id: str,
+        user_id: str | None,
+        tenant_id: str | None,
+        agent: str | None = None,
     ) -> Conversation | None:
-        """The conversation, created if it does not exist; None when it is another tenant's."""
+        """The conversation, created if it does not exist; None when it is another tenant's.
+
+        Args:
+            conversation_id: The conversation.
+            user_id: The user that a new conversation begins with.
+            tenant_id: The tenant.
+            agent: The agent that its newest turn is for; unchanged when not given.
+        """
         conversation = self.conversations.get(conversation_id)
         if conversation is None:
             memory = InMemoryMemory(
@@ -170,7 +191,11 @@ class State:
             )
             conversation = Conversation(memory, created_at=self.now())
             self.conversations[conversation_id] = conversation
-        return conversation if conversation.memory.tenant_id == tenant_id else None
+        if conversation.memory.tenant_id != tenant_id:
+            return None
+        conversation.updated_at = self.now()
+        conversation.agent = agent or conversation.agent
+        return conversation
 
     def answer_before(self, owner: str, operation: str) -> Any:
         """The answer that was kept for an operation on the same owner; None when there is none."""

@@ -14,9 +14,11 @@ from agentapi.settings import Settings
 from agentapi.stores.in_memory.calls import InMemoryCalls
 from agentapi.stores.in_memory.conversations import InMemoryConversations
 from agentapi.stores.in_memory.histories import InMemoryHistories
+from agentapi.stores.in_memory.lists import InMemoryLists
 from agentapi.stores.in_memory.producer import InMemoryProducer
 from agentapi.stores.in_memory.state import State
 from agentapi.stores.in_memory.sweep import InMemorySweep
+from agentapi.stores.in_memory.telling import InMemoryHooks
 from agentapi.stores.in_memory.worker import InMemoryWorker
 from agentapi.stores.protocol import TurnStore
 
@@ -31,6 +33,8 @@ class InMemoryTurnStore(
         super().__init__(state)
         self.calls = InMemoryCalls(settings, state)
         self.conversations = InMemoryConversations(state)
+        self.hooks = InMemoryHooks(state)
+        self.lists = InMemoryLists(settings, state, self.calls)
 
     @override
     def check_protocol(self) -> None:

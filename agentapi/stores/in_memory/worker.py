@@ -201,6 +201,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             if ending.contexts is not None and same_history:
                 conversation.contexts = dict(ending.contexts)
             conversation.lease = None
+            conversation.updated_at = self._state.now()
+            conversation.turns += 1
             entry.kept = keeps and bool(ending.messages)
             last = ending.messages[-1] if ending.messages else None
             replied = completed and isinstance(last, AssistantMessage)

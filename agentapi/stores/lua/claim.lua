@@ -20,7 +20,7 @@ local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_b
   max_deaths, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line', 'suspect', 'deaths')
+  'in_line', 'suspect', 'deaths', 'created')
 local status = turn[1]
 if not status then
   head_of(KEYS[2])
@@ -69,6 +69,9 @@ if lease[1] ~= token then
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', owner, 'dispatches', 0,
     'attempt', attempt)
   redis.call('HSETNX', KEYS[1], 'started', int(now))
+  if attempt == '1' then
+    move_turn(KEYS[1], turn_id, turn[10], 'queued', 'begun')
+  end
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
 -- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.

@@ -24,7 +24,7 @@ local turn_id, conversation_id, fence, generation, status, outcome, steps, event
 local FIRST_MESSAGE = 21
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored')
+  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created')
 if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
@@ -67,7 +67,14 @@ end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
   'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
-emit(KEYS[1], KEYS[7], status, event)
+list_end(
+  KEYS[1],
+  turn_id,
+  { agent = before[4], conversation = conversation_id, unstored = before[10], tenant = before[11],
+    user = before[12], created = before[13] },
+  { status = status, number = emit(KEYS[1], KEYS[7], status, event), data = event,
+    retention = turn_retention }
+)
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
 end

@@ -41,4 +41,5 @@ local idle = stored(redis.call('HGET', KEYS[1], 'ttl'))
 redis.call('PEXPIRE', KEYS[6], idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_ttl)
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]))
 redis.call('ZREM', KEYS[5], conversation_id)
+redis.pcall('ZREM', list_key(KEYS[1], 'conversations'), conversation_id)
 return { 'dropped' }

@@ -4,10 +4,11 @@
 -- ARGV 1 turn id, 2 on_busy (enqueue|reject|interrupt|replace|merge|steer), 3 inbox limit, 4 dispatch grace,
 --      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
---      none), 11 number of fields, 12... name and value of each field to store (v, kind, conversation,
---      agent, input, user, tenant, metadata, stream, on_abort, and where they apply on_failure, parent,
---      depth, budget, attachments, context, options, unstored, client_tools, prior, idle), then name
---      and bytes of each blob
+--      none), 11 the most entries in each list of the partition (0 lists nothing), 12 the most ends to
+--      keep, 13 how long to keep them, 14 number of fields, 15... name and value of each field to store
+--      (v, kind, conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they
+--      apply on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools,
+--      prior, idle), then name and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
@@ -21,15 +22,49 @@
 -- A deadline is kept by an errand, since due has no entry for a turn behind others.
 
 local turn_id, on_busy, inbox_limit, grace_time, prefix, turn_retention, events_retention, max_input,
-  timeout_time, deadline_time, field_count = unpack(ARGV, 1, 11)
+  timeout_time, deadline_time, list_limit, ends_limit, ends_retention, field_count =
+  unpack(ARGV, 1, 14)
 
-local FIRST_FIELD = 12
+local FIRST_FIELD = 15
 local first_blob = FIRST_FIELD + 2 * tonumber(field_count)
 local new = {}
 for i = FIRST_FIELD, first_blob - 1, 2 do
   new[ARGV[i]] = ARGV[i + 1]
 end
 local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), tonumber(deadline_time)
+
+-- Keep one of the partition's lists within its bounds, another one each millisecond. Turns are accepted
+-- as often as lists grow.
+local function trim_lists()
+  local NAMES = { 'completed', 'failed', 'cancelled', 'queued', 'begun', 'conversations' }
+  local AT_ONCE = 16
+  local now = now_ms()
+  local at = now % 7 + 1
+  if at == 7 then
+    local ends = partition_prefix(KEYS[1]) .. 'ends'
+    redis.pcall('XTRIM', ends, 'MAXLEN', '~', ends_limit)
+    redis.pcall('XTRIM', ends, 'MINID', '~', int(now - tonumber(ends_retention)))
+    return
+  end
+  local key = list_key(KEYS[1], NAMES[at])
+  local count = redis.pcall('ZCARD', key)
+  if type(count) ~= 'number' or count == 0 then
+    return
+  end
+  if at <= 3 then
+    local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if tonumber(oldest[2]) < now - tonumber(turn_retention) then
+      trim_list(key, 0, AT_ONCE - 1, prefix, '')
+    end
+  elseif at <= 5 then
+    -- Turns that have not ended do not expire, but their records may get lost.
+    trim_list(key, now % count, now % count, prefix, '')
+    return
+  end
+  if count > tonumber(list_limit) then
+    redis.call('ZREMRANGEBYRANK', key, 0, math.min(count - tonumber(list_limit), AT_ONCE) - 1)
+  end
+end
 
 -- The turn comes before the conversation, which may have been forgotten and begun by somebody else.
 local known = redis.call('HMGET', KEYS[1], 'status', 'into', 'tenant', 'woken', 'told')
@@ -47,7 +82,9 @@ if known[1] then
   end
   return { 'known', turn_id, wake, agent_of(prefix, wake), known[5] or '' }
 end
-local theirs, expires = open_conversation(KEYS[3], new.user, new.tenant, new.idle or '0')
+local listed = tonumber(list_limit) > 0
+local theirs, expires = open_conversation(KEYS[3], new.user, new.tenant, new.idle or '0',
+  listed and new.agent)
 if not theirs then
   return { 'tenant' }
 end
@@ -111,6 +148,10 @@ if on_busy == 'steer' and length > 0 then
   end
 end
 redis.call('RPUSH', KEYS[2], turn_id)
+if listed then
+  redis.pcall('ZADD', list_key(KEYS[1], 'queued'), int(now_ms()), turn_id)
+  trim_lists()
+end
 if length == 0 then
   if expires then
     redis.call('PERSIST', KEYS[3])

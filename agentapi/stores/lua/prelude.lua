@@ -32,7 +32,7 @@ local function count_up(key, field)
 end
 
 -- Append an event. Its number is the turn's count of events; its stream id is that plus one, since
--- 0-0 is not a valid stream id.
+-- 0-0 is not a valid stream id. Returns the number.
 local function emit(turn_key, events_key, kind, data)
   local number = redis.pcall('HINCRBY', turn_key, 'events', 1)
   if type(number) == 'table' then
@@ -42,6 +42,7 @@ local function emit(turn_key, events_key, kind, data)
     redis.call('HSET', turn_key, 'events', int(number))
   end
   redis.call('XADD', events_key, int(number) .. '-0', 'type', kind, 'data', data)
+  return int(number - 1)
 end
 
 -- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token', and
@@ -106,6 +107,76 @@ end
 -- that they are not given from it; those are in the same hash slot as the given key.
 local function partition_prefix(key)
   return string.sub(key, 1, #'agentapi:{000}:')
+end
+
+-- The lists of a partition, for people who look for turns and conversations. Each is a sorted set by
+-- time of acceptance or creation, which never changes, so that a reader's position stays valid. A turn
+-- is in one list at a time: queued (no worker has claimed it), begun, or how it ended. They are
+-- written with pcall: a list that somebody broke must not keep a turn from moving.
+
+local function list_key(key, name)
+  return partition_prefix(key) .. 'list:' .. name
+end
+
+-- Move a turn to another list. Returns whether it was listed where it should be.
+local function move_turn(turn_key, turn_id, accepted, from, to)
+  if redis.pcall('ZREM', list_key(turn_key, from), turn_id) ~= 1 then
+    return false
+  end
+  redis.pcall('ZADD', list_key(turn_key, to), int(stored(accepted)), turn_id)
+  return true
+end
+
+-- List a turn among those that ended in the same way, and tell those who follow the ends. A turn that
+-- is not listed, because an older release accepted it, stays so. One that is not to be stored leaves the
+-- lists, unless it may be retried. If workers have a hook for the ends of its agent's turns, the end is
+-- kept until the hook was told.
+-- turn: some of its fields. how: status, the event's number and data, retention of turns.
+local function list_end(turn_key, turn_id, turn, how)
+  local prefix = partition_prefix(turn_key)
+  if move_turn(turn_key, turn_id, turn.created, 'begun', how.status)
+    or move_turn(turn_key, turn_id, turn.created, 'queued', how.status) then
+    if turn.unstored and how.status ~= 'failed' then
+      redis.pcall('ZREM', list_key(turn_key, how.status), turn_id)
+    end
+    local code = ''
+    if how.status == 'failed' then
+      local read, data = pcall(cjson.decode, how.data)
+      code = read and type(data) == 'table' and data.code or ''
+    end
+    redis.pcall('XADD', prefix .. 'ends', '*', 'turn', turn_id, 'number', how.number, 'status',
+      how.status, 'conversation', turn.conversation or '', 'agent', turn.agent or '', 'tenant',
+      turn.tenant or '', 'user', turn.user or '', 'code', code)
+  end
+  local agent = turn.agent or ''
+  if redis.call('EXISTS', prefix .. 'hooked:' .. agent) == 1 then
+    redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), turn_id .. ':' .. how.number .. ':' .. agent)
+    -- Should no worker have the hook any more.
+    redis.pcall('PEXPIRE', prefix .. 'untold', how.retention)
+  end
+end
+
+-- Forget entries of a list, by ranks, whose record is gone. Each script that adds an entry looks at a
+-- few, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
+local function trim_list(key, first, last, before, after)
+  local entries = redis.pcall('ZRANGE', key, first, last)
+  for i = 1, #entries do
+    if redis.call('EXISTS', before .. entries[i] .. after) == 0 then
+      redis.call('ZREM', key, entries[i])
+    end
+  end
+end
+
+-- List a conversation that was created.
+local function list_conversation(meta_key, created)
+  local prefix = partition_prefix(meta_key) .. 'c:'
+  local key = list_key(meta_key, 'conversations')
+  redis.pcall('ZADD', key, created, string.sub(meta_key, #prefix + 1, -#':meta' - 1))
+  local count = redis.pcall('ZCARD', key)
+  if type(count) == 'number' then
+    -- Idle times differ, so those that are gone may be anywhere.
+    trim_list(key, now_ms() % count, now_ms() % count + 2, prefix, ':meta')
+  end
 end
 
 -- How long an operation that is named by its caller (append, reset, open, remove) is remembered.
@@ -351,7 +422,9 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   if how.outcome then
     redis.call('HSET', keys.turn, 'outcome', how.outcome)
   end
-  emit(keys.turn, keys.events, how.status, how.data)
+  how.number, how.retention = emit(keys.turn, keys.events, how.status, how.data), times.turn
+  list_end(keys.turn, turn_id,
+    named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
@@ -387,9 +460,10 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how), ''
 end
 
--- Open a conversation for a tenant. It belongs to the tenant that began it.
+-- Open a conversation for a tenant. It belongs to the tenant that began it. agent: the agent that its
+-- newest turn is for, or nothing.
 -- Returns whether it is this tenant's, and whether it expires when idle.
-local function open_conversation(meta_key, user_id, tenant_id, ttl)
+local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   local now = int(now_ms())
   local known = redis.call('HMGET', meta_key, 'created', 'tenant', 'ttl')
   if known[1] and known[2] ~= tenant_id then
@@ -402,7 +476,13 @@ local function open_conversation(meta_key, user_id, tenant_id, ttl)
   if tonumber(ttl) > 0 then
     fields[#fields + 1], fields[#fields + 2] = 'ttl', ttl
   end
+  if agent then
+    fields[#fields + 1], fields[#fields + 2] = 'agent', agent
+  end
   redis.call('HSET', meta_key, unpack(fields))
+  if not known[1] then
+    list_conversation(meta_key, now)
+  end
   return true, known[3] ~= false
 end
 
@@ -435,6 +515,8 @@ local function forget_turn(turn_key, conversation_id)
     return nil, true
   end
   local size = redis.call('HSTRLEN', turn_key, 'input') + redis.call('HSTRLEN', turn_key, 'options')
+  redis.pcall('ZREM', list_key(turn_key, turn[1]),
+    string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
   for merged in string.gmatch(turn[4] or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('UNLINK', merged_key, merged_key .. ':events')

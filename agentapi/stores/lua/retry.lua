@@ -42,7 +42,7 @@ end
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',
-  'tenant', 'idle', 'merged')
+  'tenant', 'idle', 'merged', 'created', 'attempt')
 if not turn[1] then
   return { 'missing' }
 end
@@ -80,6 +80,7 @@ for i = 1, #aside, 2 do
 end
 redis.call('DEL', KEYS[1] .. ':blobs')
 emit(KEYS[1], KEYS[7], 'retried', '{}')
+move_turn(KEYS[1], turn_id, turn[9], 'failed', turn[10] and 'begun' or 'queued')
 redis.call('RPUSH', KEYS[2], turn_id)
 if length == 0 then
   redis.call('PERSIST', KEYS[3])

@@ -30,6 +30,7 @@ for _, other in ipairs(redis.call('LRANGE', KEYS[5], 1, -1)) do
     local step = string.gsub(format, '"%$input"', text)
     redis.call('RPUSH', KEYS[3], step)
     redis.call('LREM', KEYS[5], 1, other)
+    redis.pcall('ZREM', list_key(KEYS[1], 'queued'), other)
     redis.call('HSET', key, 'status', 'merged', 'into', turn_id)
     emit(key, key .. ':events', 'joined', cjson.encode({ turn = turn_id }))
     emit(KEYS[1], KEYS[4], 'step',

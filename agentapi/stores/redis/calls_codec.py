@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import orjson
 
+from agentapi.conversation.finish import FinishReason, finish_reason_of
 from agentapi.conversation.messages import Usage
 from agentapi.decoding.records import reading, record_of
+from agentapi.stores.lists import TurnSummary
 from agentapi.turns import (
     CallBook,
     CallKind,
@@ -105,21 +107,30 @@ def _question(question: Question) -> dict[str, Any]:
 
 
 def decision_to_json(decision: Decision) -> bytes:
-    """A decision as it is stored."""
-    return orjson.dumps(asdict(decision))
+    """A decision as it is stored.
+
+    The same decision has the same bytes in every release: a repeat is recognised by them. So there
+    are no arguments in the record of a decision that has none.
+    """
+    record = asdict(decision)
+    arguments = record.pop("arguments")
+    if arguments is not None:
+        record["arguments"] = orjson.Fragment(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+    return orjson.dumps(record)
 
 
 def decision_from_json(data: bytes) -> Decision:
     """Read a decision."""
     value = orjson.loads(data)
-    return Decision(
-        verdict=Verdict(value["verdict"]), reason=value.get("reason"), by=value.get("by")
-    )
+    return record_of(Decision, {**value, "verdict": Verdict(value["verdict"])})
 
 
 def reply_to_json(reply: ChildReply) -> bytes:
     """A child's reply as its parent keeps it."""
-    return orjson.dumps(asdict(reply))
+    data = asdict(reply)
+    if reply.finish_reason is FinishReason.STOP:
+        del data["finish_reason"]
+    return orjson.dumps(data)
 
 
 def _reply_from_json(data: bytes) -> ChildReply:
@@ -129,6 +140,7 @@ def _reply_from_json(data: bytes) -> ChildReply:
         "status": TurnStatus(value["status"]),
         "error": record_of(TurnError, error) if error else None,
         "usage": record_of(Usage, value.get("usage", {})),
+        "finish_reason": finish_reason_of(value.get("finish_reason")),
     }
     return record_of(ChildReply, {**value, **read})
 
@@ -149,7 +161,7 @@ def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
         )
 
 
-def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def pending_calls(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     """The calls that wait for decisions or for the client.
 
     Raises:
@@ -159,7 +171,7 @@ def pending_calls(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
         return _pending(turn, fields)
 
 
-def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
+def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     # A hash has no order.
     asked = [
         (orjson.loads(value), call_id, kind)
@@ -178,6 +190,7 @@ def _pending(turn: Turn, fields: Mapping[str, bytes]) -> list[PendingCall]:
             arguments=question["arguments"],
             expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
             default=Verdict(question.get("default", Verdict.REJECTED)),
+            schema=question.get("schema"),
             kind=kind,
         )
         for question, call_id, kind in asked

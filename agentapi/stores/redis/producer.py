@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import redis
 from typing_extensions import override
 
+from agentapi.ids import PARTITIONS
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
@@ -38,6 +40,11 @@ class RedisProducer(RedisPart, ProducerStore):
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
         super().__init__(settings, client, scripts)
         self._reader = EventReader(settings, client)
+        self._list_bounds = (
+            math.ceil(settings.list_limit / PARTITIONS),
+            math.ceil(settings.ends_limit / PARTITIONS),
+            milliseconds(settings.ends_retention),
+        )
 
     @override
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
@@ -74,6 +81,7 @@ class RedisProducer(RedisPart, ProducerStore):
                 self._settings.max_message_bytes,
                 milliseconds(turn.timeout or 0),
                 milliseconds(turn.deadline_at or 0),
+                *self._list_bounds,
                 len(fields),
                 *chain.from_iterable(fields.items()),
                 *chain.from_iterable(turn.blobs.items()),

@@ -6,7 +6,7 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("load", "measure", "overdue", "page", "seek")
+READERS: Final = ("list", "load", "measure", "overdue", "page", "seek", "untold")
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (
@@ -27,6 +27,7 @@ TRANSITIONS: Final = (
     "forget",
     "fork",
     "hasten",
+    "hold",
     "open",
     "orphan",
     "park",
@@ -43,6 +44,8 @@ TRANSITIONS: Final = (
     "steer",
     "summarise",
     "suspend",
+    "tell",
+    "told",
     "wipe",
 )
 """One script for each change of state."""

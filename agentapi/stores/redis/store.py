@@ -14,9 +14,11 @@ from agentapi.stores.protocol import TurnStore
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.conversations import RedisConversations
 from agentapi.stores.redis.histories import RedisHistories
+from agentapi.stores.redis.lists import RedisLists
 from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
+from agentapi.stores.redis.telling import RedisHooks
 from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
@@ -43,6 +45,8 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
         super().__init__(settings, client, scripts)
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)
+        self.hooks = RedisHooks(settings, client, scripts)
+        self.lists = RedisLists(settings, client, scripts)
 
     @override
     def check_protocol(self) -> None:
@@ -63,5 +67,6 @@ class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, Tur
     def close(self) -> None:
         self._reader.close()
         self._cancels.close()
+        self.lists.close()
         self._client.close()
         self._client.connection_pool.disconnect()

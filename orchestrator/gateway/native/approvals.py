@@ -59,7 +59,8 @@ class PendingCalls(BaseModel):
     calls: list[PendingCallView]
 
 
-def _to_view(call: PendingCall) -> PendingCallView:
+def call_view(call: PendingCall) -> PendingCallView:
+    """A tool call as its tenant sees it."""
     return PendingCallView(
         call_id=call.call_id,
         turn_id=call.turn_id,
@@ -76,7 +77,7 @@ def _to_view(call: PendingCall) -> PendingCallView:
 async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
     """Calls that wait: the turn's own, and those of turns that it waits for."""
     calls = await view.pending(turn_id)
-    return PendingCalls(turn_id=turn_id, calls=[_to_view(call) for call in calls])
+    return PendingCalls(turn_id=turn_id, calls=[call_view(call) for call in calls])
 
 
 @router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))

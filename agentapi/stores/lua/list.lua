@@ -1,0 +1,183 @@
+-- Read a piece of a partition's lists, newest first.
+-- KEYS the lists (zsets)
+-- ARGV 1 'turns' or 'conversations', 2 where to begin: a time, with '(' before it to leave that time
+--      out, or '+inf', 3 an entry of that time behind which to begin ('' for none), 4 the earliest time
+--      ('-inf' for no limit), 5 matches after which to stop, 6 entries after which to stop, 7 filter
+--      (JSON): statuses (a list), agent, tenant, user, conversation, code, text, asks; or agent, tenant,
+--      user, busy, active (a time), idle (a time)
+-- Returns {time that the piece reaches down to, or '' at the end of the lists, number of entries looked
+--      at, matches}. A match is {entry, time, name, value, ...}.
+-- Promise 13. A piece ends between two times, so that its reader knows all entries down to a time.
+-- Entries whose record is gone are removed: nothing else changes. The number of entries is bounded, so
+-- that reading does not keep Redis from other callers.
+
+local kind, begin_at, behind, earliest, wanted, most, filter_json = unpack(ARGV)
+
+local CHUNK = 32
+local filter = cjson.decode(filter_json)
+local partition = partition_prefix(KEYS[1])
+
+-- Whether an entry is smaller than another one of the same time, which comes first then. Bytes count,
+-- as in a sorted set: Lua would compare by locale.
+local function smaller(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then
+      return a < b
+    end
+  end
+  return #one < #other
+end
+
+-- Go to the next entry of a list: reader.entry and reader.time, or nothing at its end.
+local function advance(reader)
+  while true do
+    reader.at = reader.at + 2
+    if reader.at > #reader.chunk then
+      local chunk = redis.pcall('ZREVRANGEBYSCORE', reader.key, begin_at, earliest, 'WITHSCORES', 'LIMIT',
+        reader.offset, CHUNK)
+      reader.chunk, reader.at, reader.offset = chunk, 1, reader.offset + CHUNK
+    end
+    -- At the end of a list a chunk is empty; a key of another type is an empty list.
+    reader.entry, reader.time = reader.chunk[reader.at], tonumber(reader.chunk[reader.at + 1] or '')
+    if not reader.entry or behind == '' or reader.time ~= tonumber(begin_at)
+      or smaller(reader.entry, behind) then
+      return
+    end
+  end
+end
+
+local readers = {}
+for i = 1, #KEYS do
+  readers[i] = { key = KEYS[i], offset = 0, chunk = {}, at = 1 }
+  advance(readers[i])
+end
+
+-- Tables of fields as one flat list, without those that are missing.
+local function flat(...)
+  local found = {}
+  for _, fields in ipairs({ ... }) do
+    for name, value in pairs(fields) do
+      if value then
+        found[#found + 1] = name
+        found[#found + 1] = value
+      end
+    end
+  end
+  return found
+end
+
+local wants_status = {}
+for _, status in ipairs(filter.statuses or {}) do
+  wants_status[status] = true
+end
+
+-- The fields that the filter is about, which are all that is read of an entry that does not match.
+local asked = {}
+for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
+  if filter[name] then
+    asked[#asked + 1] = name
+  end
+end
+
+-- Whether these fields are as the filter wants them. values: the fields that are asked, after some
+-- others.
+local function fits(values, others)
+  for i, name in ipairs(asked) do
+    if filter[name] ~= (values[others + i] or '') then
+      return false
+    end
+  end
+  return true
+end
+
+-- Why a turn failed: code and text.
+local function failure(key)
+  local read, outcome = pcall(cjson.decode, redis.call('HGET', key, 'outcome') or '')
+  local error = read and type(outcome) == 'table' and outcome.error
+  if type(error) ~= 'table' then
+    return '', ''
+  end
+  return tostring(error.code), tostring(error.message)
+end
+
+-- A turn's fields if it matches; or nothing, and whether its record is gone.
+local function turn(turn_id)
+  local key = partition .. 't:' .. turn_id
+  local known = redis.call('HMGET', key, 'status', 'held', unpack(asked))
+  local status = known[1]
+  if not status then
+    return nil, true
+  end
+  if not wants_status[status] or filter.asks and not known[2] or not fits(known, 2) then
+    return
+  end
+  local code, text = '', ''
+  if status == 'failed' then
+    code, text = failure(key)
+  end
+  if filter.code and filter.code ~= code or filter.text
+    and not string.find(string.lower(code .. ' ' .. text), filter.text, 1, true) then
+    return
+  end
+  local fields = named(key, 'agent', 'tenant', 'user', 'conversation', 'kind', 'attempt', 'steps',
+    'created', 'started', 'ended', 'wake', 'parent', 'cancel', 'worker')
+  return flat({ status = status, code = code, text = text }, fields)
+end
+
+-- A conversation's fields if it matches; or nothing, and whether its record is gone.
+local function conversation(conversation_id)
+  local key = partition .. 'c:' .. conversation_id
+  local known = redis.call('HMGET', key .. ':meta', 'created', 'updated', unpack(asked))
+  if not known[1] then
+    return nil, true
+  end
+  if not fits(known, 2) then
+    return
+  end
+  local updated = stored(known[2])
+  if filter.active and updated < filter.active or filter.idle and updated > filter.idle then
+    return
+  end
+  local waiting = redis.call('LLEN', key .. ':inbox')
+  if filter.busy ~= nil and filter.busy ~= (waiting > 0) then
+    return
+  end
+  local counts = { waiting = int(waiting), messages = int(redis.call('LLEN', key .. ':messages')) }
+  return flat(counts, named(key .. ':meta', 'created', 'updated', 'agent', 'tenant', 'user', 'turns',
+    'tokens', 'cost', 'metadata'))
+end
+
+local look = kind == 'turns' and turn or conversation
+local matches, seen, gone = {}, {}, {}
+local reached, looked = nil, 0
+while true do
+  local newest
+  for i = 1, #readers do
+    local reader = readers[i]
+    if reader.entry and (not newest or reader.time > newest.time) then
+      newest = reader
+    end
+  end
+  if not newest then
+    reached = nil
+    break
+  end
+  local entry, time = newest.entry, newest.time
+  if reached and time < reached and (looked >= tonumber(most) or #matches >= tonumber(wanted)) then
+    break
+  end
+  reached, looked = time, looked + 1
+  advance(newest)
+  local fields, missing = look(entry)
+  if missing then
+    gone[#gone + 1] = { newest.key, entry }
+  elseif fields and not seen[entry] then
+    seen[entry] = true
+    matches[#matches + 1] = { entry, int(time), unpack(fields) }
+  end
+end
+for _, entry in ipairs(gone) do
+  redis.pcall('ZREM', entry[1], entry[2])
+end
+return { reached and int(reached) or '', looked, matches }

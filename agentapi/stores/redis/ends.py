@@ -1,0 +1,132 @@
+"""Reads the streams of ended turns, of all partitions together."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from agentapi.ids import PARTITIONS
+from agentapi.redis.connection import connect
+from agentapi.redis.keys import ends_key
+from agentapi.settings import Settings
+from agentapi.stores.lists import FROM_START, Ends, TurnEnd
+from agentapi.stores.merging import check_limit
+from agentapi.stores.redis.events import LONGEST_BLOCK
+from agentapi.stores.redis.positions import EntryId, Position
+from agentapi.turns import TurnStatus
+
+_STREAMS: Final = [ends_key(partition) for partition in range(PARTITIONS)]
+_PARTITION_OF: Final = {name.encode(): partition for partition, name in enumerate(_STREAMS)}
+
+_AT_LEAST: Final = 8
+"""Entries of a partition that one read takes."""
+
+_FIRST: Final = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    partition: int
+    entry_id: EntryId
+    fields: Mapping[bytes, bytes]
+
+
+class EndsReader:
+    """Reads ends behind a position. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+        self._blocking: redis.Redis | None = None
+        self._lock = threading.Lock()
+
+    def read(self, after: str | float | None, limit: int, timeout: float) -> Ends:
+        """At most `limit` ends; waits for the first of them."""
+        check_limit(limit)
+        position = self._position(after)
+        entries = self._entries(position, limit, timeout)
+        # Each stream has its order; between streams the clock decides.
+        entries.sort(key=lambda entry: entry.entry_id)
+        ends = []
+        for entry in entries[:limit]:
+            position.move(entry.partition, entry.entry_id)
+            end = _end(entry, str(position))
+            if end is not None:
+                ends.append(end)
+        return Ends(ends=ends, position=str(position))
+
+    def _position(self, after: str | float | None) -> Position:
+        if after is None:
+            return self._now()
+        if isinstance(after, str):
+            return Position.at(0) if after == FROM_START else Position.read(after)
+        return Position.at(max(0, math.ceil(after * 1000)))
+
+    def _now(self) -> Position:
+        """Behind the newest end of each partition. Not the time: a server's clock may be behind the
+        one that wrote the newest."""
+        pipeline = self._client.pipeline(transaction=False)
+        for stream in _STREAMS:
+            pipeline.xrevrange(stream, count=1)
+        newest = pipeline.execute()
+        return Position([_id(found[0][0]) if found else _FIRST for found in newest])
+
+    def _entries(self, position: Position, limit: int, timeout: float) -> list[_Entry]:
+        count = max(_AT_LEAST, math.ceil(2 * limit / PARTITIONS))
+        options: list[str | int] = ["COUNT", count]
+        client = self._client
+        if timeout > 0:
+            client = self._waiting()
+            options += ["BLOCK", max(1, round(min(timeout, LONGEST_BLOCK) * 1000))]
+        send: Any = client.execute_command
+        reply = send("XREAD", *options, "STREAMS", *_STREAMS, *position.streams()) or []
+        return [
+            _Entry(_PARTITION_OF[stream], _id(entry_id), fields)
+            for stream, entries in reply
+            for entry_id, fields in entries
+        ]
+
+    def _waiting(self) -> redis.Redis:
+        with self._lock:
+            if self._blocking is None:
+                self._blocking = connect(self._settings, block=LONGEST_BLOCK)
+            return self._blocking
+
+    def close(self) -> None:
+        """Close the waiting connections."""
+        with self._lock:
+            if self._blocking is not None:
+                self._blocking.close()
+                self._blocking.connection_pool.disconnect()
+                self._blocking = None
+
+
+def _id(entry_id: bytes) -> EntryId:
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+def _end(entry: _Entry, position: str) -> TurnEnd | None:
+    """Read an entry; None for one that no release wrote."""
+    fields = {name.decode(errors="replace"): value for name, value in entry.fields.items()}
+    try:
+        turn_id = fields["turn"].decode()
+        return TurnEnd(
+            id=f"{turn_id}:{fields['number'].decode()}",
+            position=position,
+            turn_id=turn_id,
+            conversation_id=fields["conversation"].decode(),
+            agent=fields["agent"].decode(),
+            status=TurnStatus(fields["status"].decode()),
+            ended_at=entry.entry_id[0] / 1000,
+            user_id=fields["user"].decode() or None,
+            tenant_id=fields["tenant"].decode() or None,
+            error_code=fields["code"].decode() or None,
+        )
+    except (KeyError, ValueError):
+        return None

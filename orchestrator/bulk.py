@@ -1,0 +1,89 @@
+"""Many turns retried or cancelled with one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from agentapi.errors import (
+    AgentAPIError,
+    ConversationBusy,
+    InvalidInput,
+    TenantMismatch,
+    TurnNotFound,
+    TurnNotRetryable,
+)
+from agentapi.stores import TurnQuery, TurnSummary
+from agentapi.turns import TurnStatus
+
+OPEN: Final = frozenset(status for status in TurnStatus if not status.ended)
+FAILED: Final = frozenset({TurnStatus.FAILED})
+
+REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetryable)
+"""Errors about one turn, which say nothing about the others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkResult:
+    """What `retry_all` or `cancel_all` has done.
+
+    Attributes:
+        turn_ids: Turns that were retried or cancelled; after a dry run those that would be.
+        refused: Turns that could not be, each with the reason.
+        dry_run: Whether nothing was changed.
+    """
+
+    turn_ids: Sequence[str]
+    refused: Mapping[str, AgentAPIError] = field(default_factory=dict)
+    dry_run: bool = False
+
+
+def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus]) -> TurnQuery:
+    """The query for turns that an operation can be applied to.
+
+    Raises:
+        InvalidInput: There is no filter, or it asks for other turns only.
+    """
+    if query == TurnQuery():
+        raise InvalidInput(
+            "there is no filter: name at least one, for example since=0 for turns of any age"
+        )
+    if not query.statuses & allowed:
+        raise InvalidInput(
+            f"no turn with status {', '.join(sorted(query.statuses))} can be changed so: expected "
+            f"{', '.join(sorted(allowed))}"
+        )
+    return replace(query, statuses=query.statuses & allowed)
+
+
+def apply(
+    turns: Iterable[TurnSummary],
+    change: Callable[[str], object],
+    *,
+    dry_run: bool,
+    limit: int | None,
+) -> BulkResult:
+    """Change each turn, and go on when one is refused.
+
+    Args:
+        turns: What was found.
+        change: Changes one, by its id.
+        dry_run: Whether to change nothing.
+        limit: The most turns to take; all when not given.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"limit is {limit}: expected a number above 0, or None for all turns")
+    done: list[str] = []
+    refused: dict[str, AgentAPIError] = {}
+    for turn in turns:
+        try:
+            if not dry_run:
+                change(turn.turn_id)
+        except REFUSALS as error:
+            refused[turn.turn_id] = error
+        else:
+            done.append(turn.turn_id)
+        if limit is not None and len(done) + len(refused) >= limit:
+            break
+    return BulkResult(turn_ids=tuple(done), refused=refused, dry_run=dry_run)

@@ -1,0 +1,72 @@
+"""Reads lines from a person at a terminal, or from a program that writes them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from orchestrator.cli.failures import usage_error
+
+
+def confirm(question: str) -> None:
+    """Ask before something cannot be undone.
+
+    Raises:
+        CommandFailed: There is nobody to ask.
+        Abort: The answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise usage_error("nobody can be asked here: add --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+class Lines:
+    """Lines of standard input.
+
+    Attributes:
+        interactive: Whether a person types them; otherwise nothing is prompted.
+        quiet: Whether nobody reads what is printed for people.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Open standard input.
+
+        Args:
+            quiet: Never prompt, as when standard output is for a program.
+        """
+        self.quiet = quiet
+        self.interactive = sys.stdin.isatty() and not quiet
+
+    def read(self, prompt: str, prefill: str = "") -> str | None:
+        """The next line without the spaces around it; None at the end of the input.
+
+        Args:
+            prompt: Shown to a person.
+            prefill: Text that a person may edit; ignored where nobody types.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        if not self.interactive:
+            line = sys.stdin.readline()
+            return line.strip() if line else None
+        try:
+            return _prompted(prompt, prefill).strip()
+        except EOFError:
+            print()
+            return None
+
+
+def _prompted(prompt: str, prefill: str) -> str:
+    try:
+        # Its import gives input() a history and keys to edit the line.
+        import readline
+    except ImportError:
+        return input(prompt)
+    if prefill:
+        readline.set_startup_hook(lambda: readline.insert_text(prefill))
+    try:
+        return input(prompt)
+    finally:
+        readline.set_startup_hook()

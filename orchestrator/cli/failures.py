@@ -1,0 +1,177 @@
+"""How commands fail: exit codes, and errors as one line or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from typer.exceptions import TyperException
+
+from orchestrator.cli.console import errors, printable
+
+if TYPE_CHECKING:
+    from agentapi.errors import AgentAPIError
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNAVAILABLE = 4
+    APPROVAL = 5
+    TIMEOUT = 6
+    CONFLICT = 7
+    INTERRUPTED = 130
+
+
+MEANINGS: Final[Mapping[ExitCode, str]] = {
+    ExitCode.OK: "It worked. `cancel` of a turn that has ended counts as well.",
+    ExitCode.FAILED: "The turn failed or was cancelled, `doctor` found a fault, or another error.",
+    ExitCode.USAGE: "The call is not valid: an unknown option, a wrong argument or setting.",
+    ExitCode.NOT_FOUND: "There is no such turn, conversation, agent or key.",
+    ExitCode.UNAVAILABLE: "Redis, the broker or the workers do not answer. Try again later.",
+    ExitCode.APPROVAL: "The wait is over, and the turn waits for somebody's approval.",
+    ExitCode.TIMEOUT: "The wait is over, and the turn has not ended. It continues.",
+    ExitCode.CONFLICT: "The state does not allow it: a busy conversation, a decided call, a turn "
+    "that cannot be retried, another tenant's conversation.",
+    ExitCode.INTERRUPTED: "Ctrl-C. The turn continues, except where `chat` has cancelled it.",
+}
+"""Documented in docs/reference/cli.md."""
+
+
+class CommandFailed(Exception):
+    """A command cannot do what it was asked for.
+
+    Attributes:
+        code: Stable name of the error, in JSON.
+        exit_code: The process's exit code.
+        turn_id: The turn at fault, or None.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, exit_code: ExitCode, turn_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = exit_code
+        self.turn_id = turn_id
+
+
+def usage_error(message: str) -> CommandFailed:
+    """The error of arguments that are not valid together, or that cannot be read."""
+    return CommandFailed(message, code="usage", exit_code=ExitCode.USAGE)
+
+
+def not_found(message: str, code: str) -> CommandFailed:
+    """The error of something that does not exist."""
+    return CommandFailed(message, code=code, exit_code=ExitCode.NOT_FOUND)
+
+
+def interrupted(turn_id: str) -> CommandFailed:
+    """The error of a wait that Ctrl-C ended. The turn continues."""
+    return CommandFailed(
+        f"the turn continues: agentapi follow {turn_id}",
+        code="interrupted",
+        exit_code=ExitCode.INTERRUPTED,
+        turn_id=turn_id,
+    )
+
+
+def waits_for_approval(turn_id: str) -> CommandFailed:
+    """The error of a wait that ended before somebody has decided."""
+    return CommandFailed(
+        f"turn {turn_id} waits for approval: agentapi pending {turn_id}",
+        code="approval_required",
+        exit_code=ExitCode.APPROVAL,
+        turn_id=turn_id,
+    )
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether the command is to print JSON; needed before its arguments are parsed."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return "--json" in arguments[:end]
+
+
+def report(error: Exception, *, as_json: bool) -> int:
+    """Print an error that a command ended with; returns the exit code.
+
+    Args:
+        error: What was raised.
+        as_json: Print a JSON object instead of a line for people.
+
+    Raises:
+        Exception: The error itself, if nobody expected it.
+    """
+    from agentapi.errors import AgentAPIError
+
+    match error:
+        case TyperException():
+            return _report_usage(error, as_json=as_json)
+        case typer.Abort():
+            return ExitCode.INTERRUPTED
+        case CommandFailed() | AgentAPIError():
+            return show_error(error, as_json=as_json)
+        case _:
+            raise error
+
+
+def show_error(error: CommandFailed | AgentAPIError, *, as_json: bool) -> ExitCode:
+    """Print an error to standard error; returns its exit code."""
+    code = error.exit_code if isinstance(error, CommandFailed) else exit_code_of(error)
+    if as_json:
+        names = ("turn_id", "conversation_id", "error_code")
+        found = {name: value for name in names if (value := getattr(error, name, None))}
+        _print_json(str(error), {"code": error.code, **found}, code)
+        return code
+    if not isinstance(error, CommandFailed):
+        errors.print(f"[red]{type(error).__name__}[/red]: ", end="")
+    errors.print(printable(str(error)), markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _report_usage(error: TyperException, *, as_json: bool) -> int:
+    if as_json:
+        _print_json(error.format_message(), {"code": "usage"}, ExitCode(error.exit_code))
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)  # type: ignore[arg-type]
+    return error.exit_code
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """The exit code of an error of agentapi."""
+    from agentapi import errors as known
+
+    if isinstance(error, known.TurnFailed) and error.error_code == known.UnknownAgent.code:
+        return ExitCode.NOT_FOUND
+    kinds: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], ExitCode]] = (
+        (known.TurnTimeout, ExitCode.TIMEOUT),
+        ((known.TurnNotFound, known.UnknownAgent), ExitCode.NOT_FOUND),
+        (known.ServerUnavailable, ExitCode.UNAVAILABLE),
+        (known.ApprovalRequired, ExitCode.APPROVAL),
+        (
+            (
+                known.ConversationBusy,
+                known.CallNotPending,
+                known.TurnNotRetryable,
+                known.TenantMismatch,
+            ),
+            ExitCode.CONFLICT,
+        ),
+        ((known.InvalidInput, known.ConfigurationError), ExitCode.USAGE),
+    )
+    return next((code for kind, code in kinds if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def _print_json(message: str, fields: Mapping[str, Any], exit_code: ExitCode) -> None:
+    shown = {**fields, "message": message, "exit_code": int(exit_code)}
+    sys.stderr.write(json.dumps({"error": shown}) + "\n")

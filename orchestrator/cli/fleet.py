@@ -1,0 +1,51 @@
+"""Asks the workers which agents they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from agentapi import Settings
+
+_REPLY_TIMEOUT: Final = 1.0
+
+
+def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """The agents of each worker that answers, without the runtime's own.
+
+    Raises:
+        BrokerUnavailable: The broker is out of reach.
+    """
+    # Celery takes half a second to import.
+    import redis
+    from kombu.exceptions import OperationalError
+
+    from orchestrator.broker import broker_unavailable, producer_app
+
+    app: Any = producer_app(settings)
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=settings.redis_timeout)
+            # A worker that is just starting may miss the first question.
+            replies = _ask(app, connection) or _ask(app, connection)
+    except (OperationalError, OSError, redis.RedisError) as error:
+        raise broker_unavailable(settings, error) from error
+    finally:
+        app.close()
+    return {worker: _names(answer) for reply in replies for worker, answer in reply.items()}
+
+
+def _ask(app: Any, connection: Any) -> list[dict[str, Any]]:
+    replies = app.control.broadcast(
+        "agents", reply=True, timeout=_REPLY_TIMEOUT, connection=connection
+    )
+    return list(replies or ())
+
+
+def _names(answer: object) -> tuple[str, ...]:
+    """The names in a worker's answer, which may be an error, or another release's."""
+    from agentapi.agents.names import is_internal
+
+    found = answer.get("agents") if isinstance(answer, dict) else None
+    return tuple(name for name in found or () if isinstance(name, str) and not is_internal(name))

@@ -1,0 +1,259 @@
+"""`turns`, `conversations`, `approvals`, `ends`: what there is, without knowing any id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.approvals import print_calls
+from orchestrator.cli.console import console, note, print_json, printable
+from orchestrator.cli.failures import ExitCode, usage_error
+from orchestrator.cli.filters import (
+    DEFAULT_LIMIT,
+    Agent,
+    ErrorCode,
+    ErrorText,
+    Limit,
+    OfConversation,
+    OfTenant,
+    OfUser,
+    Since,
+    Status,
+    Until,
+    given,
+    newest,
+)
+from orchestrator.cli.options import DECIDE, LOOK, Json
+from orchestrator.cli.times import moment
+from orchestrator.cli.views import iso, record_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from agentapi.turns import TurnError
+    from orchestrator import ConversationSummary, TurnEnd, TurnSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (turns, conversations, ends):
+        app.command(rich_help_panel=LOOK)(command)
+    app.command(rich_help_panel=DECIDE)(approvals)
+
+
+def turns(
+    status: Status = None,
+    agent: Agent = None,
+    conversation: OfConversation = None,
+    user: OfUser = None,
+    tenant: OfTenant = None,
+    error_code: ErrorCode = None,
+    error: ErrorText = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = DEFAULT_LIMIT,
+    as_json: Json = False,
+) -> None:
+    """List turns, the newest first.
+
+    With --json one object on each line. Messages and replies are not listed.
+    """
+    filters = given(
+        status=status or None,
+        agent=agent,
+        conversation_id=conversation,
+        user_id=user,
+        tenant_id=tenant,
+        error_code=error_code,
+        error=error,
+        since=since,
+        until=until,
+    )
+    from orchestrator.client import Orchestrator
+
+    with Orchestrator() as orchestrator:
+        _print_turns(newest(orchestrator.turns(**filters), limit), as_json=as_json)
+
+
+def _print_turns(found: Iterable[TurnSummary], *, as_json: bool) -> None:
+    if as_json:
+        for turn in found:
+            print_json(record_json(turn))
+        return
+    from rich.table import Column, Table
+
+    id_column = Column("turn", no_wrap=True, min_width=36)
+    table = Table(id_column, "status", "agent", "conversation", "accepted", "error")
+    for turn in found:
+        conversation, accepted = turn.conversation_id, iso(turn.created_at)
+        _add_row(
+            table, turn.turn_id, turn.status, _who(turn), conversation, accepted, _said(turn.error)
+        )
+    _print_table(table, "turns")
+
+
+def _who(turn: TurnSummary) -> str:
+    """The agent; for a turn of the runtime's own, what it does."""
+    return turn.agent if turn.kind == "agent" else f"({turn.kind})"
+
+
+def _said(error: TurnError | None) -> str:
+    return f"{error.code}: {error.message}" if error else ""
+
+
+def _add_row(table: Table, *cells: object) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in cells))
+
+
+def _print_table(table: Table, what: str) -> None:
+    if table.row_count:
+        console.print(table)
+    else:
+        note(f"no {what}")
+
+
+def conversations(
+    agent: Annotated[
+        str | None, typer.Option(help="Only those whose newest turn was enqueued for it.")
+    ] = None,
+    user: OfUser = None,
+    tenant: OfTenant = None,
+    busy: Annotated[
+        bool | None,
+        typer.Option("--busy/--idle", help="Only those with, or without, turns that run or wait."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begun since then: 30m, 2h, 7d, or a time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Begun until then.")] = None,
+    active_since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Changed since then.")
+    ] = None,
+    idle_since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not changed since then.")
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    as_json: Json = False,
+) -> None:
+    """List conversations, the newest first.
+
+    With --json one object on each line.
+    """
+    filters = given(
+        agent=agent,
+        user_id=user,
+        tenant_id=tenant,
+        busy=busy,
+        since=since,
+        until=until,
+        active_since=active_since,
+        idle_since=idle_since,
+    )
+    from orchestrator.client import Orchestrator
+
+    with Orchestrator() as orchestrator:
+        found = newest(orchestrator.conversations(**filters), limit)
+        _print_conversations(found, as_json=as_json)
+
+
+def _print_conversations(found: Iterable[ConversationSummary], *, as_json: bool) -> None:
+    if as_json:
+        for each in found:
+            print_json(record_json(each))
+        return
+    from rich.table import Table
+
+    table = Table("conversation", "agent", "user", "turns", "open", "messages", "changed")
+    for each in found:
+        changed = iso(each.updated_at)
+        counts = (each.turns, each.open_turns, each.messages)
+        _add_row(table, each.conversation_id, each.agent, each.user_id, *counts, changed)
+    _print_table(table, "conversations")
+
+
+def approvals(
+    agent: Agent = None,
+    conversation: OfConversation = None,
+    user: OfUser = None,
+    tenant: OfTenant = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = DEFAULT_LIMIT,
+    as_json: Json = False,
+) -> None:
+    """List the tool calls of all turns that wait for a decision, the newest turns first.
+
+    With --json one object on each line.
+    """
+    filters = given(
+        agent=agent,
+        conversation_id=conversation,
+        user_id=user,
+        tenant_id=tenant,
+        since=since,
+        until=until,
+    )
+    from orchestrator.client import Orchestrator
+
+    with Orchestrator() as orchestrator:
+        print_calls(newest(orchestrator.approvals(**filters), limit), as_json=as_json)
+
+
+def ends(
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with ends as they happen, until Ctrl-C.")
+    ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="POSITION", help="Only behind this `position`, from --json."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Ended since then: 30m, 2h, 7d, or a time.")
+    ] = None,
+    status: Status = None,
+    agent: Agent = None,
+    conversation: OfConversation = None,
+    user: OfUser = None,
+    tenant: OfTenant = None,
+    as_json: Json = False,
+) -> None:
+    """Print how turns have ended, the oldest first: those that are kept, or as they happen.
+
+    With --json one object on each line. Continue behind the last one with --after.
+    """
+    if after is not None and since is not None:
+        raise usage_error("give either --after or --since")
+    start: str | float | None = moment("--since", since) if after is None else after
+    if start is None and not follow:
+        start = "start"
+    filters = given(
+        status=status or None,
+        agent=agent,
+        conversation_id=conversation,
+        user_id=user,
+        tenant_id=tenant,
+    )
+    from orchestrator.client import Orchestrator
+
+    with Orchestrator() as orchestrator:
+        try:
+            for end in orchestrator.ends(start, timeout=None if follow else 0, **filters):
+                _print_end(end, as_json=as_json)
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def _print_end(end: TurnEnd, *, as_json: bool) -> None:
+    if as_json:
+        print_json(record_json(end))
+        return
+    words = [iso(end.ended_at), end.turn_id, end.status, end.agent, end.conversation_id]
+    if end.error_code:
+        words.append(end.error_code)
+    text = "  ".join(printable(str(word)) for word in words)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import typer
+
+from orchestrator.cli.completion import agent_names
+
+RUN: Final = "Run"
+TALK: Final = "Talk to agents"
+LOOK: Final = "Turns and conversations"
+DECIDE: Final = "Approvals"
+CHECK: Final = "Installation"
+"""Headings under which `agentapi --help` lists the commands."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+AgentName = Annotated[
+    str,
+    typer.Argument(
+        metavar="AGENT", help="Name of an agent that the workers know.", autocompletion=agent_names
+    ),
+]
+TurnId = Annotated[str, typer.Argument(metavar="TURN", help="The turn's id.")]
+ConversationId = Annotated[
+    str, typer.Argument(metavar="CONVERSATION", help="The conversation's id.")
+]
+CallId = Annotated[
+    str, typer.Argument(metavar="CALL", help="The call's id, from `agentapi pending`.")
+]
+
+InConversation = Annotated[
+    str | None, typer.Option("--conversation", help="Id of the conversation to continue.")
+]
+User = Annotated[str | None, typer.Option(help="User id.")]
+Tenant = Annotated[str | None, typer.Option(help="Tenant id.")]
+ContextJson = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="JSON",
+        help="A JSON object of the agent's context type, for its prompt, tools and hooks.",
+    ),
+]
+By = Annotated[str | None, typer.Option(help="Who decided; stored with the decision.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0, help="Longest wait in seconds; no limit if not given.")
+]
+
+# The values of enumerations of agentapi, whose import takes longer than all of `agentapi --help`.
+# tests/unit/test_cli.py compares them.
+OnBusyChoice: TypeAlias = Literal["enqueue", "reject", "interrupt", "replace", "merge"]
+OnAbortChoice: TypeAlias = Literal["drop", "keep"]
+
+OnBusyOption = Annotated[
+    OnBusyChoice | None,
+    typer.Option("--on-busy", help="What to do if the conversation has turns that have not ended."),
+]
+OnAbortOption = Annotated[
+    OnAbortChoice | None,
+    typer.Option("--on-abort", help="What a cancelled or failed turn leaves in the history."),
+]

@@ -1,0 +1,41 @@
+"""Times as people type them."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from typing import Final
+
+from orchestrator.cli.failures import usage_error
+
+_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def moment(option: str, text: str | None) -> float | None:
+    """A point in time, in seconds since 1970; None if it is not given.
+
+    Args:
+        option: The option, for errors.
+        text: How long ago, such as ``90s``, ``30m``, ``2h``, ``7d`` or ``1w``; or a date or time in
+            ISO 8601, in this machine's time zone if it has none; or seconds since 1970.
+
+    Raises:
+        CommandFailed: It is none of these.
+    """
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        return time.time() - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise usage_error(
+            f"{option} is {text!r}: expected how long ago, such as 30m, 2h or 7d, or a time such "
+            "as 2026-01-31T12:00"
+        ) from None

@@ -1,0 +1,163 @@
+"""The ends of turns, followed from any position."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypedDict
+
+from agentapi.decoding.shown import shown
+from agentapi.errors import InvalidInput
+from agentapi.stores import Ends, ListStore, TurnEnd
+from agentapi.turns import TurnStatus
+from orchestrator.blocking import BlockingCalls
+from orchestrator.listing import seconds, statuses_of
+
+AT_ONCE: Final = 256
+"""Ends of one read."""
+
+GATHER: Final = 0.05
+"""Seconds between two reads that wait: each reads 256 streams, so that ends are read together."""
+
+LONGEST_WAIT: Final = 5.0
+BELL_WAIT: Final = 1.0
+"""Seconds that one read waits at most: in a thread of the caller's, and in one of our own, which
+must end soon after its producer is closed."""
+
+
+class EndFilters(TypedDict, total=False):
+    """Filters of `Orchestrator.ends`.
+
+    Attributes:
+        agent: Name of the agent that the turn was enqueued for.
+        tenant_id: The tenant; "" for turns without one.
+        user_id: The user; "" for turns without one.
+        conversation_id: The conversation.
+        status: How the turn ended; one status or several.
+    """
+
+    agent: str
+    tenant_id: str
+    user_id: str
+    conversation_id: str
+    status: str | TurnStatus | Iterable[str | TurnStatus]
+
+
+def wanted_end(filters: EndFilters) -> Callable[[TurnEnd], bool]:
+    """Which ends are wanted.
+
+    Raises:
+        InvalidInput: A filter is unknown or not valid.
+    """
+    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
+    if unknown := sorted(set(given) - set(EndFilters.__annotations__)):
+        known = ", ".join(sorted(EndFilters.__annotations__))
+        raise InvalidInput(f"there is no filter {unknown[0]}: expected {known}")
+    status = given.pop("status", None)
+    statuses = None if status is None else statuses_of(status)
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise InvalidInput(f"{name} is {shown(value)}: expected text")
+
+    def wanted(end: TurnEnd) -> bool:
+        alike = all((getattr(end, name) or "") == value for name, value in given.items())
+        return alike and (statuses is None or end.status in statuses)
+
+    return wanted
+
+
+def position_of(after: str | float | datetime | None) -> str | float | None:
+    """A position as the store takes it.
+
+    Raises:
+        InvalidInput: It is a time that is not valid.
+    """
+    if after is None or isinstance(after, str):
+        return after
+    return seconds("after", after)
+
+
+def follow(
+    store: ListStore,
+    after: str | float | None,
+    timeout: float | None,
+    wanted: Callable[[TurnEnd], bool],
+) -> Iterator[TurnEnd]:
+    """Ends behind a position, until none came for `timeout` seconds."""
+    quiet_since = time.monotonic()
+    while True:
+        left = math.inf if timeout is None else quiet_since + timeout - time.monotonic()
+        found = store.ends(after, AT_ONCE, max(0.0, min(left, LONGEST_WAIT)))
+        after = found.position
+        for end in found.ends:
+            if wanted(end):
+                yield end
+                quiet_since = time.monotonic()
+        if not found.ends and left <= 0:
+            return
+        if 0 < len(found.ends) < AT_ONCE:
+            time.sleep(GATHER)
+
+
+class EndsBell:
+    """Wakes any number of followers on an event loop when there are new ends.
+
+    One thread and one connection wait for all of them, and only while somebody follows.
+    """
+
+    def __init__(self, store: ListStore) -> None:
+        self._store = store
+        self._call = BlockingCalls(1, "agentapi-ends")
+        self._waiting: asyncio.Future[Ends] | None = None
+        self.waits = 0
+        """How many waits have begun."""
+
+    async def wait(self, position: str | float | None, waits: int) -> None:
+        """Wait for an end, for a second at most.
+
+        Args:
+            position: Where the follower found nothing new.
+            waits: What `waits` was before it looked. If a wait has begun since, from a later
+                position, the follower must look again.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        if self._waiting is None or self._waiting.done():
+            self.waits += 1
+            read = self._call(partial(self._store.ends, position, 1, BELL_WAIT))
+            self._waiting = asyncio.ensure_future(read)
+            # Should every follower be gone by then, nobody asks for its error.
+            self._waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        elif waits != self.waits:
+            return
+        await asyncio.shield(self._waiting)
+
+    def close(self) -> None:
+        """Let the thread end after the wait that runs."""
+        self._call.close()
+
+
+async def follow_async(
+    store: ListStore,
+    bell: EndsBell,
+    call: BlockingCalls,
+    after: str | float | None,
+    wanted: Callable[[TurnEnd], bool],
+) -> AsyncGenerator[TurnEnd]:
+    """Ends behind a position, without an end."""
+    while True:
+        waits = bell.waits
+        found = await call(partial(store.ends, after, AT_ONCE))
+        after = found.position
+        for end in found.ends:
+            if wanted(end):
+                yield end
+        if not found.ends:
+            await bell.wait(after, waits)
+        elif len(found.ends) < AT_ONCE:
+            await asyncio.sleep(GATHER)

@@ -1,0 +1,132 @@
+"""`Lists`: what a producer lists, changes in bulk, and follows without knowing any id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from typing_extensions import Unpack
+
+from agentapi.stores import ConversationSummary, TurnEnd, TurnSummary
+from agentapi.turns import PendingCall
+from orchestrator.bulk import FAILED, OPEN, BulkResult, apply, narrowed
+from orchestrator.ends import EndFilters, follow, position_of, wanted_end
+from orchestrator.listing import (
+    ConversationFilters,
+    Listing,
+    TurnFilters,
+    WhoseTurns,
+    conversation_query,
+    turn_query,
+)
+from orchestrator.producer import Producer
+
+
+class Lists(Producer):
+    """A producer that also lists what others have enqueued."""
+
+    def turns(self, **filters: Unpack[TurnFilters]) -> Listing[TurnSummary]:
+        """Turns, newest first; all of them, or those that match every filter.
+
+        Args:
+            filters: `status`, `agent`, `tenant_id`, `user_id`, `conversation_id`, `error_code`,
+                `error`, `since`, `until`; see `TurnFilters`.
+
+        Raises:
+            InvalidInput: A filter is not valid.
+        """
+        query = turn_query(filters)
+        return Listing(lambda limit, cursor: self.store.lists.turns(query, limit, cursor))
+
+    def conversations(self, **filters: Unpack[ConversationFilters]) -> Listing[ConversationSummary]:
+        """Conversations, the newest first; all of them, or those that match every filter.
+
+        Args:
+            filters: `agent`, `tenant_id`, `user_id`, `busy`, `since`, `until`, `active_since`,
+                `idle_since`; see `ConversationFilters`.
+
+        Raises:
+            InvalidInput: A filter is not valid.
+        """
+        query = conversation_query(filters)
+        return Listing(lambda limit, cursor: self.store.lists.conversations(query, limit, cursor))
+
+    def approvals(self, **filters: Unpack[WhoseTurns]) -> Listing[PendingCall]:
+        """Tool calls that wait for a decision, in all conversations; newest turns first.
+
+        Args:
+            filters: `agent`, `tenant_id`, `user_id`, `conversation_id`, `since`, `until` of the
+                turn; see `WhoseTurns`.
+
+        Raises:
+            InvalidInput: A filter is not valid.
+        """
+        query = turn_query(filters)
+        return Listing(lambda limit, cursor: self.store.lists.approvals(query, limit, cursor))
+
+    def retry_all(
+        self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
+    ) -> BulkResult:
+        """Retry the failed turns that match, the newest first; see `TurnHandle.retry`.
+
+        Args:
+            dry_run: Change nothing, and return what would be retried.
+            limit: The most turns; all when not given.
+            filters: As in `turns`; at least one.
+
+        Raises:
+            InvalidInput: A filter is not valid, or there is none.
+            StoreUnavailable: Redis is out of reach; some turns may have been retried.
+        """
+        query = narrowed(turn_query(filters), FAILED)
+        # A turn that fails again meanwhile keeps its place, so it is retried once.
+        found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
+        return apply(found, self.retry, dry_run=dry_run, limit=limit)
+
+    def cancel_all(
+        self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
+    ) -> BulkResult:
+        """Cancel the turns that match and have not ended, the newest first.
+
+        Args:
+            dry_run: Change nothing, and return what would be cancelled.
+            limit: The most turns; all when not given.
+            filters: As in `turns`; at least one.
+
+        Raises:
+            InvalidInput: A filter is not valid, or there is none.
+            StoreUnavailable: Redis is out of reach; some turns may have been cancelled.
+        """
+        query = narrowed(turn_query(filters), OPEN)
+        found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
+        return apply(found, self.cancel, dry_run=dry_run, limit=limit)
+
+    def ends(
+        self,
+        after: str | float | datetime | None = None,
+        *,
+        timeout: float | None = None,
+        **filters: Unpack[EndFilters],
+    ) -> Iterator[TurnEnd]:
+        """Ends of turns as they happen: replies, failures and cancellations.
+
+        Each end comes at least once, and those of one conversation in their order. Ends are kept
+        for a while (`ends_retention`, `ends_limit`), so that a reader that was away continues where
+        it was.
+
+        Args:
+            after: `TurnEnd.position` of the last end that was dealt with; a time; ``start`` for
+                the oldest end that is kept; None for ends from now on.
+            timeout: Seconds without an end after which the iterator ends; None for no limit.
+            filters: `agent`, `tenant_id`, `user_id`, `conversation_id`, `status`; see `EndFilters`.
+
+        Raises:
+            InvalidInput: The position or a filter is not valid.
+            StoreUnavailable: Redis is out of reach. Begin again at the last position.
+        """
+        wanted = wanted_end(filters)
+        start = position_of(after)
+        if start is None:
+            # Now, and not only when the caller asks for the first end.
+            start = self.store.lists.ends(None, 1).position
+        return follow(self.store.lists, start, timeout, wanted)
