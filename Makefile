@@ -20,10 +20,10 @@ BENCH ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test newest chaos faults fuzz soak clients bench docs check format lock clean
+.PHONY: help demo up test test-system newest chaos faults fuzz soak clients bench docs check format lock clean
 
 help: ## Explain every target
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
@@ -45,6 +45,9 @@ test: $(READY) ## Run all tests, with real servers and worker processes; fails b
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --durations=20
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-system: $(READY) ## Run the tests that need a Debian package, which is downloaded where that is possible
+	$(BIN)/python -m tests.system
 
 newest: $(READY) ## Run unit and conformance tests and the demo on the newest Python that this machine has
 	$(BIN)/python -m tests.newest

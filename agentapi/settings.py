@@ -239,6 +239,18 @@ class Settings(BaseSettings):
     redis_timeout: Seconds = Field(
         default=5, description="Longest wait for an answer of Redis or the broker."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Where workers serve metrics for Prometheus: the first worker process of a "
+        "command on this port, the next ones on those after it; 0 for free ones; not at all when "
+        "not set.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="The address of the ports for metrics, which have no authentication.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
     )

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, lists, versus
+from benchmarks import alone, lists, metered, versus
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -34,6 +34,7 @@ CASES = (
     "partition",
     "tool",
     "streaming",
+    "metrics",
     "idle",
     "lists",
 )
@@ -211,6 +212,8 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
     if chosen := {name: case for name, case in _alone(plan, results) if name in plan.cases}:
         names = ", ".join(chosen)
         yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
+    if "metrics" in plan.cases:
+        yield "metrics", partial(metered.metrics, results, servers, turns=plan.turns)
 
 
 def _idle(plan: Plan, servers: Servers, results: Results) -> None:

@@ -67,7 +67,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def runtime(servers: Servers, *, workers: int = 1) -> Iterator[Running]:
+def runtime(servers: Servers, *, workers: int = 1, **settings: Any) -> Iterator[Running]:
     """Start workers on an emptied Valkey, and a provider; stop them at the end."""
     client = redis.Redis.from_url(servers.redis_url)
     client.flushall()
@@ -87,6 +87,7 @@ def runtime(servers: Servers, *, workers: int = 1) -> Iterator[Running]:
             redis_url=servers.redis_url,
             log_level="WARNING",
             env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url},
+            **settings,
         )
         try:
             with stack, Orchestrator(stack.settings) as orchestrator:

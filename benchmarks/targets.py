@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from benchmarks import metered
 from benchmarks.contest import AGENTEXEC, BARE, BY_HAND, DBOS_POSTGRES, DBOS_SQLITE, RUNTIME
 from benchmarks.results import Metric, Results, short
 from benchmarks.stats import Summary, ratios, summarize
@@ -114,6 +115,14 @@ TARGETS = (
         who="added",
         at_most=5,
         unit="ms",
+    ),
+    Target(
+        what="processor time of a turn with metrics, of one without",
+        case=metered.CASE,
+        name=metered.COST,
+        who=metered.WITH,
+        base=metered.WITHOUT,
+        at_most=1.03,
     ),
     Target(
         what="a turn with lists, of one without",

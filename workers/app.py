@@ -15,7 +15,9 @@ from agentapi import Settings, load_settings
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.registry import by_name, find_agents
 from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
+from agentapi.errors import ConfigurationError
 from agentapi.logs import configure_logging
+from agentapi.metrics.server import MetricsServer
 from agentapi.providers.builtin import preload
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
@@ -46,6 +48,7 @@ class WorkerApp(Celery):
     store: TurnStore
     dispatcher: Dispatcher
     runtime: Runtime
+    metrics: MetricsServer | None = None
 
 
 def create_app(
@@ -125,6 +128,24 @@ def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> Non
         free_turns(app.settings, app.dispatcher, runtime.process, candidate, waiting)
 
 
+def serve_metrics(settings: Settings) -> MetricsServer | None:
+    """Serve this worker's metrics, if a port for them is set.
+
+    Raises:
+        SystemExit: The port cannot be taken, or prometheus_client is not installed.
+    """
+    if settings.metrics_port is None:
+        return None
+    try:
+        server = MetricsServer(
+            settings.metrics_host, settings.metrics_port, setting="AGENTAPI_METRICS_PORT"
+        )
+    except ConfigurationError as error:
+        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+    server.start()
+    return server
+
+
 def _connect_signals(app: WorkerApp) -> None:
     """Start and stop the runtime with the worker.
 
@@ -150,11 +171,14 @@ def _connect_signals(app: WorkerApp) -> None:
             )
             spare_tracebacks()
             app.runtime.self_check.twins = partial(twins_of, app, sender.hostname)
+            app.metrics = serve_metrics(app.settings)
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:
         if sender.app is app:
             app.runtime.stop()
+            if app.metrics is not None:
+                app.metrics.stop()
 
     def stopping(how: str, **_: Any) -> None:
         # Celery calls this inside its signal handler, so nothing here may block.

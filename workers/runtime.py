@@ -195,6 +195,7 @@ class Runtime:
             outage=self.outage,
             stopping=lambda: self._stopping,
             isolates=lambda: self.isolation.available,
+            queues=self._settings.queues,
         )
 
     def _make_executor(self, writer: TurnWriter) -> TurnExecutor:

@@ -11,6 +11,8 @@ from typing import Any, Final
 from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import configure_logging
+from agentapi.metrics import install
+from agentapi.metrics.relay import RELAYED, Relay
 from agentapi.stores import RedisTurnStore
 from workers.dispatch import Dispatcher
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
@@ -40,6 +42,10 @@ def run_suspect(
     """
     # Celery sets up logging only after the watchdog is forked.
     configure_logging(settings.log_level, settings.log_format)
+    relay = None
+    if settings.metrics_port is not None:
+        relay = Relay()
+        install(relay)
     # Everything is made here, after the fork: threads and connections do not survive one.
     runtime = Runtime(
         settings,
@@ -73,4 +79,7 @@ def run_suspect(
     if not result:
         raise RuntimeError("the turn gave no result")
     runtime.stop()
+    if relay is not None:
+        # The worker counts them among its own: this process ends before anybody could ask it.
+        result[RELAYED] = relay.heard()
     return result

@@ -24,6 +24,8 @@ from agentapi.errors import (
     ProviderHeld,
     ProviderUnavailable,
 )
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import PROVIDER_BREAKER_OPEN, PROVIDER_HELD, PROVIDER_WAITS
 from agentapi.providers import ModelRequest
 from agentapi.settings import ProviderLimits
 
@@ -165,11 +167,17 @@ class ProviderGate:
                 raise _refusal(provider, wait.reason, wait.seconds)
         return Permit(ask=ask)
 
+    def _show(self, provider: str, view: _View) -> None:
+        metrics, clock = recorder(), self._clock
+        metrics.watch(PROVIDER_HELD, lambda: view.held_until > clock(), provider)
+        metrics.watch(PROVIDER_BREAKER_OPEN, lambda: view.opens_at is not None, provider)
+
     async def _view(self, provider: str, call: Caller) -> _View:
         """What this process knows; at its first call to the provider it asks the fleet."""
         view = self._views.get(provider)
         if view is None:
             view = self._views.setdefault(provider, _View())
+            self._show(provider, view)
             # A process that was started during an outage must know of it: its answer would not
             # close the breaker, and those who wait would not be woken.
             if self._parks:
@@ -286,6 +294,7 @@ _REFUSALS: Final = {
 
 
 def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
+    recorder().count(PROVIDER_WAITS, provider, reason.value)
     text = f"provider {provider!r} {_REFUSALS[reason]}; the next attempt is in {seconds:.1f} s"
     if reason is Reason.OPEN:
         return ProviderAway(text, provider=provider, retry_after=seconds)

@@ -18,6 +18,7 @@ from agentapi.conversation.joining import joined
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
 from agentapi.engine.client_calls import is_last_word, marked, offered
 from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
+from agentapi.engine.measuring import count_cost
 from agentapi.engine.model_call import call_model
 from agentapi.engine.offers import Offer, journaled, seen_by
 from agentapi.engine.patience import RetryPolicy, ride_out
@@ -353,6 +354,7 @@ class TurnRun:
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer)
         usage = priced(answer.usage, answer.model, self.rules.prices)
+        count_cost(answer.model, usage.cost)
         before = progress.last_response
         # The steps before this one are done: an answer to a reply continues that reply.
         continued = before is not None and not before.tool_calls

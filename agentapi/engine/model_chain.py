@@ -11,6 +11,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
 from agentapi.engine.fitting import Contexts, Fitting
+from agentapi.engine.measuring import ModelCallMeter
 from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
@@ -143,17 +144,24 @@ class ModelChain:
         # before any of it counts.
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
+        meter = ModelCallMeter(name, asked.model)
         try:
             async for part in _parts(provider, asked, stream=stream):
                 if isinstance(part, ModelResponse):
                     response = checked(part, name)
                 else:
+                    meter.shows()
                     yield part
             if response is None:
                 raise _no_response(name)
         except ProviderError as error:
+            meter.failed(error.code)
             await self._gate.failed(permit, error, call=self._call)
             raise
+        except Exception:
+            meter.failed("internal")
+            raise
+        meter.answered(response.usage)
         # Charge before the response is passed on: a caller that stops listening would leave it
         # uncharged.
         await self._gate.answered(permit, response.usage, call=self._call)

@@ -15,6 +15,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.hooks import HookChain
 from agentapi.conversation.messages import ToolCall, ToolMessage, Usage
 from agentapi.decoding.plain import clean_text, cut
+from agentapi.engine.measuring import OK, ToolMeter
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
 from agentapi.engine.turn_log import TurnLog
@@ -261,14 +262,17 @@ class CallRunner:
             return self._refusal(call, self._gone(call.name))
         if call.malformed is not None:
             return self._refusal(call, "invalid arguments: they are not a JSON object")
+        meter = ToolMeter(tool.name)
         try:
             result = await self._invoke(tool, call)
         except BaseException as error:
+            meter.ended("failed")
             # The model reads whatever a user's function raises, and the turn continues.
             stop_if_asked(error)
             if isinstance(error, TurnVetoed):
                 raise
             return self._refusal(call, self._shortened(explain(error)))
+        meter.ended(OK)
         if isinstance(result, Delegation):
             return self._children(call, result)
         handoff = tool.target if isinstance(tool, Handoff) else None

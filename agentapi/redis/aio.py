@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -9,6 +10,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import SCRIPT_DURATION
 from agentapi.redis.connection import (
     SENTINEL_TIMEOUTS,
     bad_url,
@@ -81,8 +84,13 @@ class AsyncScripts:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
+        metrics = recorder()
+        began = time.perf_counter() if metrics.on else 0.0
         with translate_errors(self._url):
-            return await self._scripts[name](keys=keys, args=args)
+            answer = await self._scripts[name](keys=keys, args=args)
+        if metrics.on:
+            metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+        return answer
 
     async def run(self, run: ScriptRun[T]) -> T:
         """Run a script and read its answer; raises like `call`."""

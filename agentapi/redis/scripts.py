@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,9 @@ from importlib.resources import files
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import redis
+
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import SCRIPT_DURATION
 
 COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
@@ -84,8 +88,13 @@ class Scripts:
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
+        metrics = recorder()
+        began = time.perf_counter() if metrics.on else 0.0
         try:
-            return self._scripts[name](keys=keys, args=args, client=self._client_here())
+            answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
+            if metrics.on:
+                metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+            return answer
         except (redis.ConnectionError, redis.TimeoutError):
             self._let_go()
             raise
@@ -106,7 +115,12 @@ class Scripts:
                 pipeline.eval(self._set.source(name), len(keys), *keys, *args)
             else:
                 pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
-        return pipeline.execute()
+        metrics = recorder()
+        began = time.perf_counter() if metrics.on else 0.0
+        answers = pipeline.execute()
+        if metrics.on:
+            metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+        return answers
 
     def _client_here(self) -> redis.Redis:
         if not self._keep:

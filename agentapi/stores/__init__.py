@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         Cancellation,
         CancelOutcome,
         Claim,
+        ClaimCause,
         Election,
         Ending,
         NewEvent,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Renewal,
         Unreadable,
     )
+    from agentapi.stores.backlog import Backlog, BacklogStore
     from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
     from agentapi.stores.conversations import (
         ConversationRecord,
@@ -65,10 +67,13 @@ __all__ = [
     "FROM_START",
     "MAX_PAGE",
     "Accepted",
+    "Backlog",
+    "BacklogStore",
     "CallStore",
     "CancelOutcome",
     "Cancellation",
     "Claim",
+    "ClaimCause",
     "ConversationQuery",
     "ConversationRecord",
     "ConversationStore",
@@ -125,6 +130,7 @@ __getattr__, __dir__ = lazily(
             "CancelOutcome",
             "Cancellation",
             "Claim",
+            "ClaimCause",
             "Election",
             "Ending",
             "NewEvent",
@@ -135,6 +141,10 @@ __getattr__, __dir__ = lazily(
             "Refused",
             "Renewal",
             "Unreadable",
+        ),
+        "agentapi.stores.backlog": (
+            "Backlog",
+            "BacklogStore",
         ),
         "agentapi.stores.calls": (
             "CallStore",

@@ -52,6 +52,20 @@ class Accepted:
     created: bool
 
 
+class ClaimCause(StrEnum):
+    """Why a turn was claimed."""
+
+    FIRST = "first"
+    LEASE_EXPIRED = "lease_expired"
+    """It lost its worker."""
+    WORKER_STOPPED = "worker_stopped"
+    """A worker handed it back."""
+    WOKEN = "woken"
+    """What it waited for without a worker has come."""
+    RETRIED = "retried"
+    """It had failed, and was retried."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A won claim: the lease, the turn, and what the agent loop starts from.
@@ -67,6 +81,8 @@ class Claim:
         contexts: How many tokens models accept, as the conversation has learned; by
             ``provider:model``.
         now: The store's time.
+        cause: Why it was claimed; None when this answer repeats an earlier one.
+        waited: Seconds for which the turn could have run before; None like `cause`.
     """
 
     lease: Lease
@@ -80,6 +96,9 @@ class Claim:
     calibration: float = 1.0
     contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
+    # Not compared: they are for metrics, and a repeat does not know them.
+    cause: ClaimCause | None = field(default=None, compare=False)
+    waited: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from agentapi.stores.answers import (
     Renewal,
     Unreadable,
 )
+from agentapi.stores.backlog import BacklogStore
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.conversations import ConversationStore
 from agentapi.stores.lease import Lease, Wakeup
@@ -408,7 +409,7 @@ class HistoryStore(Protocol):
         ...
 
 
-class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, Protocol):
+class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogStore, Protocol):
     """Conversations and turns, and every transition between their states.
 
     Attributes:

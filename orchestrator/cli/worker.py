@@ -89,6 +89,7 @@ def _run_fleet(commands: Mapping[str, list[str]], settings: Settings, *, reload:
     import asyncio
 
     from agentapi.logs import configure_logging
+    from orchestrator.stack.worker_command import metrics_ports
     from orchestrator.stack.worker_fleet import WorkerFleet
 
     configure_logging(settings.log_level, settings.log_format)
@@ -97,6 +98,7 @@ def _run_fleet(commands: Mapping[str, list[str]], settings: Settings, *, reload:
         env=os.environ,
         kill_after=settings.shutdown_grace + _KILL_MARGIN,
         changes=_changes_in(Path.cwd()) if reload else None,
+        own=metrics_ports(list(commands), settings.metrics_port),
     )
     return asyncio.run(fleet.run())
 

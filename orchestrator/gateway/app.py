@@ -17,6 +17,7 @@ from orchestrator.gateway import health, start_page
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
 from orchestrator.gateway.http.openapi import ALWAYS, errors
 from orchestrator.gateway.http.unknown_routes import explain_method, explain_path
+from orchestrator.gateway.measuring import count_refusal
 from orchestrator.gateway.native import approvals
 from orchestrator.gateway.native import lists as native_lists
 from orchestrator.gateway.native import turns as native
@@ -79,6 +80,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 def _answer(problem: Problem) -> JSONResponse:
+    count_refusal(problem.status, problem.code)
     return JSONResponse(problem.body(), problem.status, headers=dict(problem.headers))
 
 

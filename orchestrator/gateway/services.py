@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
-from agentapi.supervision import Supervisor
+from agentapi.supervision import Supervisor, TaskService
 from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.ends import EndsBell
@@ -17,6 +17,7 @@ from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
 from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
+from orchestrator.gateway.measuring import measure_lag, metrics_server
 from orchestrator.gateway.openai.item_reader import Positions
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.auditor import Auditor
@@ -79,6 +80,8 @@ class Gateway:
         self.positions = Positions()
         self.census = WorkerCensus(settings)
         self.agents = AgentDirectory(settings, self.census)
+        self.metrics = metrics_server(settings, self.orchestrator.store, self.stream_slots.open)
+        self._lag: TaskService | None = None
 
     async def call(self, function: Callable[[Orchestrator], T]) -> T:
         """Run a short blocking call of the producer in a thread."""
@@ -89,6 +92,10 @@ class Gateway:
         self.follower.start()
         self.auditor.start()
         self.census.refresh()
+        if self.metrics is not None:
+            self.metrics.start()
+            self._lag = self.supervisor.task("agentapi-gateway-lag", measure_lag)
+            self._lag.start()
 
     def stop_streams(self) -> None:
         """End every wait, and every stream with a place to resume from."""
@@ -97,6 +104,10 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Close everything: first what reads, last the connections that it uses."""
+        if self._lag is not None:
+            await self._lag.stop()
+        if self.metrics is not None:
+            await self._call(self.metrics.stop)
         # It writes through `redis`, which is closed last.
         await self.auditor.aclose()
         self.follower.stop()

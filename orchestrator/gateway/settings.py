@@ -86,6 +86,13 @@ class GatewaySettings(Settings):
         ge=1,
         description="Largest history that previous_response_id copies, images and files included.",
     )
+    gateway_metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="Where the gateway serves metrics for Prometheus, those of the whole fleet "
+        "included; 0 for a free port; not at all when not set.",
+    )
     gateway_addresses: Literal["none", "public", "any"] = Field(
         default="public",
         description="Which URLs of images and files go to providers: none (data only), public, "

@@ -141,10 +141,15 @@ class Stack:
             name,
             worker_command(name),
             log=self.folder / "logs" / f"{name}.log",
-            env=self._environment(),
+            env={**self._environment(), **self._metrics_port()},
         )
         self.workers.append(child)
         return child
+
+    def _metrics_port(self) -> dict[str, str]:
+        """The newest worker's own port for metrics, if workers have some."""
+        first = self.settings.metrics_port
+        return {"AGENTAPI_METRICS_PORT": str(first + self._started - 1)} if first else {}
 
     def _environment(self) -> dict[str, str]:
         variables = {

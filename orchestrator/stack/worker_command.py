@@ -15,6 +15,8 @@ _PACKAGES: Final = ("agentapi", "workers", "orchestrator")
 _HOME: Final = Path(__file__).parents[2]
 """The folder that our packages are installed in, side by side."""
 
+_LAST_PORT: Final = 65_535
+
 _OWN_FLAGS: Final = {
     "-n": "use --name",
     "--hostname": "use --name",
@@ -46,6 +48,27 @@ def worker_names(name: str, count: int) -> list[str]:
         return [name]
     own, at, host = name.partition("@")
     return [f"{own}-{number}{at}{host}" for number in range(1, count + 1)]
+
+
+def metrics_ports(names: Sequence[str], first: int | None) -> dict[str, dict[str, str]]:
+    """The variables that give each of several processes a port of its own for metrics.
+
+    Args:
+        names: The names of the processes.
+        first: The port of the first one; the others get the ones after it. 0 leaves the choice to
+            each process, and None gives them none.
+
+    Raises:
+        ConfigurationError: There are not so many ports.
+    """
+    if not first:
+        return {}
+    if first + len(names) - 1 > _LAST_PORT:
+        raise ConfigurationError(
+            f"AGENTAPI_METRICS_PORT is {first}: {len(names)} processes need as many ports from "
+            f"there on, and the last one is {_LAST_PORT}"
+        )
+    return {name: {"AGENTAPI_METRICS_PORT": str(first + place)} for place, name in enumerate(names)}
 
 
 def refuse_own_flags(flags: Sequence[str]) -> None:

@@ -50,6 +50,7 @@ class WorkerFleet:
         env: Mapping[str, str],
         kill_after: float,
         changes: Changes | None = None,
+        own: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Describe the fleet; `run` starts it.
 
@@ -60,9 +61,11 @@ class WorkerFleet:
                 killed.
             changes: Restart all processes each time this yields. A process that fails is then
                 left until the next change.
+            own: Further variables of single processes, by their names.
         """
         self._commands = commands
         self._env = env
+        self._own = own or {}
         self._kill_after = kill_after
         self._changes = changes
         self._running: dict[str, asyncio.subprocess.Process] = {}
@@ -149,7 +152,7 @@ class WorkerFleet:
             # On Linux it gets SIGTERM if this process dies without a chance to send one.
             *(sys.executable, str(LAUNCH), str(os.getpid()), *self._commands[name]),
             stdin=asyncio.subprocess.DEVNULL,
-            env=self._env,
+            env={**self._env, **self._own.get(name, {})},
             # Ctrl-C reaches only this process, which passes it on once.
             start_new_session=True,
         )

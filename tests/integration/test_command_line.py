@@ -106,6 +106,7 @@ def test_a_message_with_everything(command: Run, tmp_path: Path) -> None:
     ask = (
         *("enqueue", "plan", "--file", str(tmp_path / "question.txt"), "--conversation", "all:1"),
         *("--attach", str(tmp_path / "picture.png"), "--attach", "https://example.com/plan.pdf"),
+        *("--context", '{"name": "Ada"}'),
         *("--metadata", '{"source": "test"}', "--user", "u1", "--tenant", "t1"),
         *("--idempotency-key", "k1", "--deadline", "300", "--on-busy", "enqueue"),
         *("--on-abort", "keep", "--json"),
@@ -118,6 +119,7 @@ def test_a_message_with_everything(command: Run, tmp_path: Path) -> None:
     assert "[image image/png]" in result["text"]
     [turn] = command("turn", result["turn_id"], "--json").lines
     assert turn["metadata"] == {"source": "test"}
+    assert turn["context"] == {"name": "Ada"}
     assert (turn["user_id"], turn["tenant_id"], turn["on_abort"]) == ("u1", "t1", "keep")
     assert turn["deadline_at"] > turn["created_at"]
     assert [each["kind"] for each in turn["attachments"]] == ["image", "file"]

@@ -27,9 +27,9 @@ BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {"blobs", "check_protocol", "children", "claimed", "close", "events", "find", "history"}
-    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "steps"}
-    | {"hear_cancel", "summary", "tell_cancel", "turn", "untold"}
+    {"backlog", "blobs", "check_protocol", "children", "claimed", "close", "events", "find"}
+    | {"history", "interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep"}
+    | {"hear_cancel", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 
@@ -113,6 +113,10 @@ def _same(outcome: Any) -> Any:
             return (outcome.turn_id, outcome.wakeup)
         case [b"accepted", *more]:
             return [b"known", *more]
+        case [b"claimed", *more]:
+            # Last why, and how long the turn had waited: for metrics, which count a claim once.
+            assert (more[-4], more[-2]) == (b"cause", b"waited")
+            return [b"claimed", *more[:-4]]
         case list():
             return [_same(each) for each in outcome]
         case _:

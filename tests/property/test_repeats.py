@@ -308,6 +308,7 @@ def _the_sweep(bench: Bench) -> None:
     for conversation in ("swept", "gone"):
         bench.overdue_now(conversation)
     assert "swept" in store.overdue()
+    assert store.backlog().ready
     assert [w.conversation_id for w in store.redispatch(["swept", "gone"], {})] == ["swept"]
     bench.overdue_now("swept")
     store.redispatch(["swept"], dict.fromkeys(range(256), 0))

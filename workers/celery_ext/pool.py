@@ -22,6 +22,8 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
 
 from agentapi.broker.wire import TASK_NAME
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import TURN_SLOTS, TURNS_IN_FLIGHT
 from agentapi.supervision import Service
 from workers.celery_ext.outcomes import broken, told, told_of_refusal
 from workers.turns.claimed import ClaimedTurn
@@ -82,6 +84,8 @@ class TurnPool(BasePool):
         self._changed = threading.Condition()
         # Logs and counts failures, and restarts nothing: each failure concerns one job.
         self._faults = Service("agentapi-pool", fatal=None)
+        recorder().watch(TURN_SLOTS, lambda: self.limit)
+        recorder().watch(TURNS_IN_FLIGHT, lambda: self._in_flight)
 
     def room(self) -> int:
         """How many more tasks can begin now. The consumer takes no more from the broker."""

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
+from agentapi.metrics import recorder
+from agentapi.metrics.relay import RELAYED, replay
 from agentapi.stores import SweepStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
@@ -194,6 +196,7 @@ class IsolatedTurns:
         for message in self._lines.feed(data):
             match message:
                 case Answered(job=job, result=result):
+                    replay(result.pop(RELAYED, ()), recorder())
                     self._ended(job, result)
                 case Died(job=job, code=code):
                     self._in_thread(job, partial(self._count, code=code))

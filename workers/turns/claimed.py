@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
@@ -20,12 +21,14 @@ class ClaimedTurn:
         claim: What the store gave with the lease.
         running: By which it is stopped from outside.
         progress: Its steps so far; grows while it runs.
+        began: When it was claimed, by `time.monotonic`.
     """
 
     work: Work
     claim: Claim
     running: RunningTurn
     progress: TurnProgress
+    began: float = field(default_factory=time.monotonic)
 
 
 def claim_line(action: str, claim: Claim, **more: object) -> LogLine:

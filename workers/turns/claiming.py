@@ -19,6 +19,7 @@ from agentapi.stores import Claim, Refusal, RefusalReason, Unreadable, Wakeup, W
 from agentapi.turns.kinds import kind_of
 from workers.dispatch import Dispatcher
 from workers.outage import Outage, ride_out
+from workers.turns import measuring
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.running import RunningTurn, RunningTurns
 from workers.turns.summary import Summary, of_turn
@@ -43,6 +44,7 @@ class TurnClaimer:
             its leases.
         stopping: Whether the worker is ending.
         isolates: Whether suspect turns can be run in processes of their own.
+        queues: How many queues the fleet has.
     """
 
     works: Works
@@ -57,6 +59,7 @@ class TurnClaimer:
     outage: Outage
     stopping: Callable[[], bool]
     isolates: Callable[[], bool]
+    queues: int
 
     def claim(
         self, wakeup: Wakeup, *, owner: str, job: int = 0
@@ -144,6 +147,7 @@ class TurnClaimer:
             left = self.unknown.leave(claim)
             if left is not None:
                 return left
+        measuring.claimed(claim, self.queues)
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
         # From here on the heartbeat renews the lease, until the closer removes the turn.
         self.running.add(running)

@@ -12,6 +12,7 @@ from agentapi.turns import HeldCalls, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage, ride_out
+from workers.turns import measuring
 from workers.turns.claimed import ClaimedTurn, claim_line
 from workers.turns.decision import (
     Abandon,
@@ -56,7 +57,9 @@ class TurnCloser:
         again.
         """
         try:
-            return self._close(turn, decision)
+            summary = self._close(turn, decision)
+            measuring.attempt_ended(turn, summary)
+            return summary
         finally:
             # Last: until now the heartbeat renews the lease.
             self.running.remove(turn.running)
@@ -101,6 +104,7 @@ class TurnCloser:
         """End the turn, and wake the conversation's next one."""
         claim, stored = turn.claim, turn.claim.turn
         wakeup = self.writer.write(turn.running, lambda: self.store.commit(claim.lease, ending))
+        measuring.turn_ended(turn, ending)
         if ending.status is TurnStatus.FAILED:
             log.warning(
                 claim_line("turn.failed", claim, steps=ending.steps, **failure(claim.turn, ending))

@@ -13,6 +13,7 @@ from agentapi.turns import TurnError, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage, ride_out
+from workers.turns import measuring
 from workers.turns.summary import Summary, written
 
 log = logging.getLogger("agentapi.turn")
@@ -73,6 +74,7 @@ class UnreadableTurns:
             )
         )
         wakeup = ride_out(lambda: self.store.commit(fault.lease, ending), outage=self.outage)
+        measuring.unreadable_ended(fault, ending)
         self.dispatcher.send(wakeup)
         if fault.turn is not None and fault.turn.parent_id is not None:
             self.errands.of_turn(ErrandKind.DELIVER, fault.turn.turn_id)

@@ -8,6 +8,8 @@ import threading
 from typing import Any, Final
 
 from agentapi.logs import line
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import LOOP_LAG
 from agentapi.providers import providers
 from agentapi.supervision import Service, Supervisor, stack_of_thread
 from agentapi.tools.mcp.server import close_sessions
@@ -79,8 +81,11 @@ class LoopThread:
             self._tick(service)
         self.loop.run_forever()
 
-    def _tick(self, service: Service) -> None:
-        self.loop.call_later(TICK, self._tick, service)
+    def _tick(self, service: Service, due: float | None = None) -> None:
+        now = self.loop.time()
+        if due is not None:
+            recorder().observe(LOOP_LAG, now - due)
+        self.loop.call_at(now + TICK, self._tick, service, now + TICK)
         service.progress()
 
 

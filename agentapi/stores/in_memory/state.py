@@ -111,6 +111,7 @@ class StoredTurn:
     following: Wakeup | None = None
     dispatches: int = 0
     in_line: float | None = None
+    ready: float | None = None
     failures_at: int = 0
     parked: str | None = None
     kept: bool = False

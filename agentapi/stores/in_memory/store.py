@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from agentapi.settings import Settings
+from agentapi.stores.in_memory.backlog import InMemoryBacklog
 from agentapi.stores.in_memory.calls import InMemoryCalls
 from agentapi.stores.in_memory.conversations import InMemoryConversations
 from agentapi.stores.in_memory.histories import InMemoryHistories
@@ -24,7 +25,12 @@ from agentapi.stores.protocol import TurnStore
 
 
 class InMemoryTurnStore(
-    InMemoryProducer, InMemoryWorker, InMemorySweep, InMemoryHistories, TurnStore
+    InMemoryProducer,
+    InMemoryWorker,
+    InMemorySweep,
+    InMemoryHistories,
+    InMemoryBacklog,
+    TurnStore,
 ):
     """The `TurnStore` of eager mode. Nothing is kept beyond the process."""
 

@@ -160,6 +160,9 @@ class InMemorySweep(InMemoryPart, SweepStore):
             conversation.due = now + max(grace, waited)
             return None
         entry.in_line = None
+        if entry.ready is None:
+            first_wait = entry.never_claimed and entry.dispatches == 0
+            entry.ready = waits_since - grace if first_wait else waits_since
         entry.dispatches += 1
         sent_before = entry.dispatches - (1 if entry.turn.attempt else 0)
         conversation.due = now + min(grace * 2**sent_before, LONGEST_GRACE)

@@ -22,6 +22,7 @@ from agentapi.stores.answers import (
     Unreadable,
 )
 from agentapi.stores.in_memory.calls import take_calls
+from agentapi.stores.in_memory.causes import cause_of_claim, ready_since
 from agentapi.stores.in_memory.part import InMemoryPart
 from agentapi.stores.in_memory.state import Conversation, HeldLease, StoredTurn
 from agentapi.stores.lease import Lease, Wakeup
@@ -62,20 +63,18 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
             if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
+            cause, waited = None, None
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
+                cause = cause_of_claim(entry, conversation)
+                waited = max(
+                    0.0, now - ready_since(entry, conversation, self._settings.dispatch_grace)
+                )
                 if self._kept_from(entry, conversation, isolated):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
-                if entry.never_claimed and entry.dispatches == 0:
-                    due = conversation.due if entry.in_line is None else entry.in_line
-                    self._state.claimed[partition_of(conversation_id)] = due or 0
-                conversation.epoch = self._state.next_epoch(conversation)
-                expires = now + self._settings.lease_ttl
-                lease = HeldLease(token, turn_id, conversation.epoch, expires)
-                conversation.lease, conversation.due = lease, expires
-                self._start(entry, owner, now)
+                lease = self._take(entry, conversation, token, owner, now)
             return Claim(
                 lease=Lease(
                     conversation_id=conversation_id,
@@ -94,7 +93,24 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 calibration=conversation.calibration,
                 contexts=conversation.contexts,
                 now=now,
+                cause=cause,
+                waited=waited,
             )
+
+    def _take(
+        self, entry: StoredTurn, conversation: Conversation, token: str, owner: str, now: float
+    ) -> HeldLease:
+        """Give the conversation's lease to a claim."""
+        turn = entry.turn
+        if entry.never_claimed and entry.dispatches == 0:
+            due = conversation.due if entry.in_line is None else entry.in_line
+            self._state.claimed[partition_of(turn.conversation_id)] = due or 0
+        conversation.epoch = self._state.next_epoch(conversation)
+        expires = now + self._settings.lease_ttl
+        lease = HeldLease(token, turn.turn_id, conversation.epoch, expires)
+        conversation.lease, conversation.due = lease, expires
+        self._start(entry, owner, now)
+        return lease
 
     def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
         """Whether a turn that lost its worker must not run in this process."""
@@ -107,7 +123,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
-        entry.dispatches = 0
+        entry.dispatches, entry.ready = 0, None
         same_call = entry.failures_at == len(entry.steps)
         waits = entry.turn.waiting_for if same_call else None
         entry.turn = replace(

@@ -7,7 +7,8 @@
 -- Returns {'claimed', name, value, ...}: epoch, attempt, generation, turn (flat hash), journal (steps),
 --      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
 --      spent (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its
---      text, messages that it covers), total (number of all messages), now;
+--      text, messages that it covers), total (number of all messages), now, and unless it repeats a claim: cause
+--      (first, lease_expired, worker_stopped, woken, retried) and waited (since the turn could run);
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
 --      suspect
 -- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
@@ -20,7 +21,7 @@ local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_b
   max_deaths, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line', 'suspect', 'deaths', 'created')
+  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released')
 local status = turn[1]
 if not status then
   head_of(KEYS[2])
@@ -41,14 +42,19 @@ if status == 'parked' and not turn[3] and not (turn[2] and stored(turn[2]) <= no
 end
 local lease = redis.call('HMGET', KEYS[3], 'token', 'expires', 'epoch')
 local epoch, attempt = lease[3], turn[5]
+local cause, waited = false, false
 if lease[1] ~= token then
   if stored(lease[2]) > now then
     return refuse('leased')
   end
+  local due = turn[7] or redis.call('ZSCORE', KEYS[8], conversation_id) or 0
   if status == 'queued' and not turn[5] and not turn[6] then
     -- How far the queue has come, for redispatch.lua.
-    redis.call('SET', KEYS[10], turn[7] or redis.call('ZSCORE', KEYS[8], conversation_id) or 0)
+    redis.call('SET', KEYS[10], due)
   end
+  local ready = ready_since(turn[11], status, turn[5], turn[2], due, tonumber(grace))
+  waited = int(math.max(0, now - ready))
+  cause = cause_of_claim(status, turn[5], turn[8], turn[12], KEYS[4])
   local suspect = turn[8] or status == 'running'
   if status == 'running' then
     -- It was not handed back: its worker was killed, or was silent for too long.
@@ -71,6 +77,9 @@ if lease[1] ~= token then
   redis.call('HSETNX', KEYS[1], 'started', int(now))
   if attempt == '1' then
     move_turn(KEYS[1], turn_id, turn[10], 'queued', 'begun')
+  end
+  if turn[11] then
+    redis.call('HDEL', KEYS[1], 'ready')
   end
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
@@ -100,4 +109,6 @@ return {
   'summary', { meta[7], meta[8] },
   'total', total,
   'now', int(now),
+  'cause', cause,
+  'waited', waited,
 }

@@ -209,6 +209,37 @@ local function agent_of(prefix, turn_id)
   return turn_id ~= '' and redis.call('HGET', prefix .. turn_id, 'agent') or ''
 end
 
+-- Since when a turn could run. As long as its wake-up is not late, its entry in due says so, and
+-- otherwise its field 'ready' (redispatch.lua).
+local function ready_since(ready, status, attempt, wake, due, grace)
+  if ready then
+    return stored(ready)
+  end
+  if status == 'parked' then
+    return wake and stored(wake) or stored(due)
+  end
+  -- A new head is due when its wake-up should have been claimed.
+  return (status == 'queued' and not attempt) and stored(due) - grace or stored(due)
+end
+
+-- Why a turn is claimed: the fence of the claim before says how that one ended.
+local function cause_of_claim(status, attempt, suspect, released, meta_key)
+  if not attempt then
+    return 'first'
+  end
+  if status == 'running' then
+    return 'lease_expired'
+  end
+  if status == 'parked' then
+    return 'woken'
+  end
+  local epoch = redis.call('HGET', meta_key, 'epoch')
+  if released and epoch and string.match(released, '^%d+') == epoch then
+    return 'worker_stopped'
+  end
+  return suspect and 'lease_expired' or 'retried'
+end
+
 -- The first turn of an inbox, or nothing. Turns without a hash (after a failover, an eviction or a
 -- deletion by hand) would never end, so they are removed. The turn behind such a head is due now.
 local function head_of(inbox_key)

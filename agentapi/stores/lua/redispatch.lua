@@ -52,6 +52,9 @@ local function look(conversation_id)
     return
   end
   redis.call('HDEL', turn_key, 'in_line')
+  -- From here on due does not say any more since when the turn could run.
+  local first_wait = turn[5] == 'queued' and not turn[2] and not turn[3]
+  redis.call('HSETNX', turn_key, 'ready', int(first_wait and waits_since - grace or waits_since))
   redis.call('HSET', turn_key, 'look', look_name)
   local dispatches = count_up(turn_key, 'dispatches')
   -- A turn that nobody has claimed yet was dispatched once already, when it became the head.

@@ -32,10 +32,10 @@ from agentapi.stores.redis.calls_codec import (
 )
 from agentapi.stores.redis.codec import continuation_to_fields, pairs, turn_from_hash
 from agentapi.stores.redis.due import member_of
+from agentapi.stores.redis.part import refused
 from agentapi.stores.refusals import (
     answered_otherwise,
     decided_otherwise,
-    lost,
     no_call,
     no_turn,
     unexpected,
@@ -87,7 +87,7 @@ class RedisCalls(CallStore):
             case [b"cancel"]:
                 return Suspended.CANCELLED
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("suspend", lease)
             case _:
                 raise unexpected("suspend", reply)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import loads
 from agentapi.errors import UnreadableRecord
-from agentapi.stores.answers import Claim, Refusal, RefusalReason, Unreadable
+from agentapi.stores.answers import Claim, ClaimCause, Refusal, RefusalReason, Unreadable
 from agentapi.stores.lease import Lease
 from agentapi.stores.redis.calls_codec import call_book
 from agentapi.stores.redis.codec import (
@@ -84,4 +84,6 @@ def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
         calibration=calibration_from(found["calibration"]),
         contexts=contexts_from(found["contexts"]),
         now=int(found["now"]) / 1000,
+        cause=ClaimCause(found["cause"].decode()) if found["cause"] else None,
+        waited=int(found["waited"]) / 1000 if found["waited"] else None,
     )

@@ -7,12 +7,22 @@ from typing import Any, cast
 
 import redis
 
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import WRITES_REFUSED
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import turn_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
+from agentapi.signals import LeaseLost
+from agentapi.stores.lease import Lease
 from agentapi.stores.redis.values import milliseconds
-from agentapi.stores.refusals import no_turn
+from agentapi.stores.refusals import lost, no_turn
+
+
+def refused(script: str, lease: Lease) -> LeaseLost:
+    """The error of a write that a script refused."""
+    recorder().count(WRITES_REFUSED, script)
+    return lost(lease)
 
 
 class RedisPart:

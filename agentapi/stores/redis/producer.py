@@ -11,6 +11,8 @@ import redis
 from typing_extensions import override
 
 from agentapi.ids import PARTITIONS
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import TURNS_ACCEPTED, TURNS_ENDED, UNKNOWN
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
@@ -51,7 +53,11 @@ class RedisProducer(RedisPart, ProducerStore):
         with translate_errors(self._settings.redis_url):
             replies = self._scripts.call_many("enqueue", [self._enqueueing(t) for t in turns])
             self._tell([reply[4] for reply in replies if len(reply) > 4 and reply[4]])
-        return [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
+        answers = [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
+        for turn, answer in zip(turns, answers, strict=True):
+            if isinstance(answer, Accepted) and answer.created:
+                recorder().count(TURNS_ACCEPTED, turn.agent)
+        return answers
 
     def _enqueueing(self, turn: NewTurn) -> Call:
         keys = conversation_keys(turn.conversation_id)
@@ -123,11 +129,14 @@ class RedisProducer(RedisPart, ProducerStore):
         match reply:
             case [b"missing"]:
                 raise no_turn(turn_id)
-            case [outcome, head, agent, process]:
+            case [done, head, agent, process]:
+                outcome = CancelOutcome(done.decode())
+                if outcome is CancelOutcome.CANCELLED:
+                    recorder().count(TURNS_ENDED, UNKNOWN, outcome.value, "not_running")
                 with translate_errors(self._settings.redis_url):
                     self._tell([process] if process else [])
                 return Cancellation(
-                    outcome=CancelOutcome(outcome.decode()),
+                    outcome=outcome,
                     wakeup=wakeup_of(conversation_id, head, agent),
                 )
             case [outcome]:

@@ -11,6 +11,7 @@ from agentapi.redis.keys import PROTOCOL_KEY
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 from agentapi.stores.protocol import TurnStore
+from agentapi.stores.redis.backlog import RedisBacklog
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.conversations import RedisConversations
 from agentapi.stores.redis.histories import RedisHistories
@@ -23,7 +24,9 @@ from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
 
-class RedisTurnStore(RedisProducer, RedisWorker, RedisSweep, RedisHistories, TurnStore):
+class RedisTurnStore(
+    RedisProducer, RedisWorker, RedisSweep, RedisHistories, RedisBacklog, TurnStore
+):
     """The `TurnStore` of workers and producers. Safe to share between threads."""
 
     def __init__(

@@ -13,6 +13,8 @@ from typing_extensions import override
 
 from agentapi.errors import TurnNotFound
 from agentapi.ids import PARTITIONS, partition_of
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import TURNS_ENDED, UNKNOWN
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import (
     ELECTION_KEY,
@@ -85,6 +87,7 @@ class RedisSweep(RedisPart, SweepStore):
         )
         match reply:
             case [b"expired", *wake]:
+                recorder().count(TURNS_ENDED, UNKNOWN, ending.status.value, error.code)
                 return wakeup_of(conversation_id, *wake)
             case [b"left"]:
                 return None

@@ -36,9 +36,9 @@ from agentapi.stores.redis.codec import (
     step_event,
     waits_to_json,
 )
-from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.part import RedisPart, refused
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
-from agentapi.stores.refusals import behind, lost, unexpected
+from agentapi.stores.refusals import behind, unexpected
 from agentapi.turns import Step, UserStep, WaitKind, step_from_json, step_to_json
 
 WAITING_MEMORY: Final = 3600.0
@@ -103,7 +103,7 @@ class RedisWorker(RedisPart, WorkerStore):
             case [b"recorded", cancel, steered]:
                 return Recorded(cancel=bool(cancel), steered=bool(steered))
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("record", lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
@@ -126,7 +126,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 read = map(step_from_json, steps)
                 return [step for step in read if isinstance(step, UserStep)]
             case [b"fenced"]:
-                raise lost(lease)
+                raise refused("steer", lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
@@ -171,7 +171,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("commit", lease)
         return wakeup_of(lease.conversation_id, *reply[1:])
 
     @override
@@ -183,7 +183,7 @@ class RedisWorker(RedisPart, WorkerStore):
             [lease.turn_id, lease.conversation_id, lease.fence, milliseconds(delay)],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("release", lease)
 
     @override
     def park(
@@ -220,7 +220,7 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         if reply[0] == b"fenced":
-            raise lost(lease)
+            raise refused("park", lease)
         return bool(reply[0] == b"parked")
 
     @override

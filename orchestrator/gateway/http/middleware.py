@@ -18,6 +18,7 @@ from agentapi.logs import line
 from orchestrator.gateway.http.authentication import PUBLIC_PATHS, Authenticator
 from orchestrator.gateway.http.errors import Problem, problem_of
 from orchestrator.gateway.http.request_body import BodyReader
+from orchestrator.gateway.measuring import count_refusal, count_request
 from orchestrator.gateway.tenants.concurrency import RequestSlot
 
 log = logging.getLogger("agentapi.gateway")
@@ -126,6 +127,7 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, problem: Problem) -> None:
+        count_refusal(problem.status, problem.code)
         body = orjson.dumps(problem.body())
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         start: Message = {
@@ -142,13 +144,15 @@ class _Exchange:
     def log(self) -> None:
         """Log the route, not the path: ids of conversations may be personal."""
         route = getattr(self._scope.get("route"), "path", "-")
+        seconds = time.monotonic() - self._began
+        count_request(self._scope["method"], route, self.status, seconds)
         log.info(
             line(
                 "request",
                 method=self._scope["method"],
                 route=route,
                 status=self.status or "-",
-                ms=round((time.monotonic() - self._began) * 1000),
+                ms=round(seconds * 1000),
                 request_id=self._request_id,
                 tenant=self._scope["state"].get("tenant", "-"),
             )

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentapi.conversation.messages import to_dict
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import STREAM_RESUMES
 from agentapi.stores import CancelOutcome
 from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
 from agentapi.turns import (
@@ -263,6 +265,8 @@ async def turn_events(
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
         await view.check_events(turn, seen)
+        if seen >= 0:
+            recorder().count(STREAM_RESUMES)
         return EventStream(
             native_stream(view, turn, seen),
             stall=view.gateway.settings.gateway_stall,

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from agentapi.errors import TurnNotFound
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import STREAM_RESUMES
 from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.conversations.deletion import (
     after_reply,
@@ -107,6 +109,8 @@ async def get_response(
         held.enter_context(view.stream_slot())
         # Sequence numbers depend on all events, whichever of them the client wants.
         await view.check_events(turn, -1)
+        if starting_after is not None:
+            recorder().count(STREAM_RESUMES)
         after = -1 if starting_after is None else starting_after
         return _stream(view, turn, part.number, after, held.pop_all())
 

@@ -21,6 +21,11 @@ class StreamSlots:
         # Without a lock: only the event loop uses it, and nothing is awaited in between.
         self._taken: dict[str, int] = {}
 
+    def open(self) -> int:
+        """How many slots are taken."""
+        # A copy: another thread asks.
+        return sum(list(self._taken.values()))
+
     @contextmanager
     def hold(self, tenant: str) -> Iterator[None]:
         """Hold a slot.

@@ -1,0 +1,143 @@
+"""The port on which a process serves its metrics."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections.abc import Callable, Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from typing_extensions import override
+
+from agentapi.errors import ConfigurationError
+from agentapi.extras import needs_extra
+from agentapi.logs import line
+from agentapi.metrics.recorder import NoMetrics, Recorder, install
+from agentapi.supervision import Service, Supervisor
+
+log = logging.getLogger("agentapi.metrics")
+
+PATIENCE: Final = 5.0
+"""Seconds that a client may take to send its request or to read the answer."""
+
+LOOK: Final = 0.5
+"""Seconds between checks whether the server must stop."""
+
+
+class MetricsServer:
+    """Serves ``GET /metrics`` in a thread, and nothing else.
+
+    It has no authentication, so it listens on loopback unless told otherwise. It never ends the
+    process, whatever happens to it.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        setting: str,
+        collectors: Callable[[], Iterable[Any]] = tuple,
+    ) -> None:
+        """Take the port.
+
+        Args:
+            host: Address to listen on.
+            port: The port; 0 for a free one.
+            setting: The variable that gave the port, for errors.
+            collectors: Returns further collectors of prometheus_client.
+
+        Raises:
+            ConfigurationError: The port cannot be taken, or the extra is not installed.
+        """
+        with needs_extra("metrics", "serving metrics"):
+            from prometheus_client import (
+                GC_COLLECTOR,
+                PLATFORM_COLLECTOR,
+                PROCESS_COLLECTOR,
+                CollectorRegistry,
+                make_wsgi_app,
+            )
+        from agentapi.metrics.prometheus import PrometheusRecorder
+
+        registry = CollectorRegistry(auto_describe=False)
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *collectors()):
+            registry.register(collector)
+        self.recorder: Recorder = PrometheusRecorder(registry)
+        metrics: Any = make_wsgi_app(registry)
+
+        def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/metrics" and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+                found: Iterable[bytes] = metrics(environ, start_response)
+                return found
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"metrics are at /metrics\n"]
+
+        try:
+            self._server = make_server(
+                host, port, serve, server_class=_server_class(host), handler_class=_Handler
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot serve metrics on {host}:{port} ({setting}): {error.strerror}; each "
+                "process on a machine needs a port of its own"
+            ) from error
+        self.host, self.port = host, self._server.server_port
+        # A supervisor of its own: neither the process nor its health depends on its metrics.
+        self._service = Supervisor(fatal=None).thread("agentapi-metrics", self._run)
+
+    def start(self) -> None:
+        """Install the recorder of this process, and serve."""
+        install(self.recorder)
+        self._service.start()
+        log.info(line("metrics.listening", host=self.host, port=self.port))
+
+    def stop(self) -> None:
+        """Free the port. The process records nothing more."""
+        install(NoMetrics())
+        self._service.stop()
+        self._server.server_close()
+
+    def _run(self, service: Service) -> None:
+        while not service.stopping:
+            ready, _, _ = select.select([self._server], [], [], LOOK)
+            if ready:
+                self._server.handle_request()
+            service.progress()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request: a slow client does not keep others waiting."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    @override
+    def server_bind(self) -> None:
+        # Not the superclass's, which asks a name server for this machine's name.
+        self.allow_reuse_address = True
+        TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+        self.setup_environ()
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # The default prints a traceback. A client that goes away is no news.
+        log.debug(line("metrics.request_failed"))
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not logged."""
+
+
+def _server_class(host: str) -> type[_Server]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return type("_MetricsServer", (_Server,), {"address_family": family})

@@ -1,0 +1,37 @@
+"""What the turns of the whole fleet wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+SAMPLE: Final = 200
+"""Conversations of a partition that are looked at, of those due soon and of those due later. Where
+there are more, the numbers are estimates."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backlog:
+    """The first turns of all inboxes. Turns behind them wait for their own conversation.
+
+    Attributes:
+        ready: How many could run and have no worker, by partition.
+        running: How many have a worker.
+        parked: How many wait without a worker, by what for: ``provider``,
+            ``tool_server``, ``approval``, ``children``, or ``other``.
+        oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
+    """
+
+    ready: Mapping[int, int] = field(default_factory=dict)
+    running: int = 0
+    parked: Mapping[str, int] = field(default_factory=dict)
+    oldest_ready: float = 0.0
+
+
+class BacklogStore(Protocol):
+    """For those who watch the fleet."""
+
+    def backlog(self) -> Backlog:
+        """What turns wait for now."""
+        ...

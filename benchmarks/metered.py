@@ -1,0 +1,61 @@
+"""What metrics cost a turn."""
+
+from __future__ import annotations
+
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Final
+
+from benchmarks.alone import Running, runtime
+from benchmarks.contest import Servers
+from benchmarks.results import Metric, Results
+from orchestrator.stack.processes import free_port
+
+WITHOUT: Final = "without metrics"
+WITH: Final = "with metrics"
+CASE: Final = "metrics"
+COST: Final = "processor time of workers, a turn"
+
+BLOCKS: Final = 10
+"""How often the two take turns."""
+
+_MS: Final = 1000
+
+
+def metrics(results: Results, servers: Servers, *, turns: int) -> None:
+    """Turns with a tool call on two stacks that take turns: one of them serves metrics.
+
+    Args:
+        results: Get the processor time of a turn.
+        servers: The second stack uses another database of the same Redis.
+        turns: Of each stack.
+    """
+    port = free_port()
+    with ExitStack() as stack:
+        first = stack.enter_context(runtime(servers))
+        beside = replace(servers, redis_url=servers.redis_url.rpartition("/")[0] + "/1")
+        second = stack.enter_context(runtime(beside, metrics_port=port))
+        spent = {WITHOUT: 0.0, WITH: 0.0}
+        few = max(1, turns // BLOCKS)
+        for block in range(-1, BLOCKS):
+            pairs = [(WITHOUT, first), (WITH, second)]
+            # Whoever comes second finds a warmer machine, so they take turns in that too.
+            for name, running in pairs if block % 2 else reversed(pairs):
+                cost = _block(running, f"{block}", few)
+                # The first block warms up.
+                spent[name] += cost if block >= 0 else 0.0
+            # As often as Prometheus would, or oftener.
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as served:
+                assert b"agentapi_turns_ended_total" in served.read()
+    metric = Metric(case=CASE, name=COST, unit="ms", base=WITHOUT)
+    for name, seconds in spent.items():
+        results.add(metric, name, seconds / (few * BLOCKS) * _MS)
+
+
+def _block(running: Running, name: str, turns: int) -> float:
+    """Seconds of processor time that some turns cost."""
+    before = running.cpu()
+    conversations = [f"m{name}-{number}" for number in range(turns)]
+    running.run_all("looker", conversations, '/look {"what": "the order"}')
+    return running.cpu() - before

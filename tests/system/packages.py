@@ -1,0 +1,71 @@
+"""Programs of Debian packages, installed or unpacked into the repository's cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+ENABLED: Final = "AGENTAPI_SYSTEM_TESTS"
+"""The variable with which these tests are collected."""
+
+_UNPACKED: Final = Path(__file__).parents[2] / ".tools" / "debian"
+
+_TIMEOUT: Final = 300
+
+
+class Missing(RuntimeError):
+    """A program is not there; says what to install."""
+
+
+def promtool() -> Path:
+    """The program that checks Prometheus's rules.
+
+    Raises:
+        Missing: It is not installed, and its package cannot be downloaded.
+    """
+    installed = shutil.which("promtool")
+    if installed is not None:
+        return Path(installed)
+    unpacked = _UNPACKED / "usr" / "bin" / "promtool"
+    if not unpacked.exists():
+        _unpack("prometheus", "./usr/bin/promtool")
+    return unpacked
+
+
+def _unpack(package: str, member: str) -> None:
+    """Take one file out of a package. It is not installed, so no service of it starts."""
+    wanted = f"make test-system needs {member.rpartition('/')[2]}: apt-get install {package}"
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise Missing(wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        if not _download(package, folder):
+            # Without lists of packages there is nothing to download. Only root may fetch them.
+            _run(["apt-get", "update"], folder)
+            if not _download(package, folder):
+                raise Missing(wanted)
+        [archive] = Path(folder).glob("*.deb")
+        _UNPACKED.mkdir(parents=True, exist_ok=True)
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as p:
+            done = subprocess.run(
+                ["tar", "-x", "-C", str(_UNPACKED), member], stdin=p.stdout, check=False
+            )
+        if done.returncode:
+            raise Missing(wanted)
+
+
+def _download(package: str, folder: str) -> bool:
+    return _run(["apt-get", "download", package], folder) == 0
+
+
+def _run(command: list[str], folder: str) -> int:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=_TIMEOUT,
+        check=False,
+    ).returncode
