@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AttachmentRefused,
         BrokerUnavailable,
         CallNotPending,
+        ClientToolRefused,
         ConfigurationError,
         ContextTooLong,
         ConversationBusy,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         tool,
     )
     from agentapi.turns import (
+        ClientTool,
         Event,
         EventType,
         OnAbort,
@@ -143,6 +145,8 @@ __all__ = [
     "ApprovalRequired",
     "BrokerUnavailable",
     "CallNotPending",
+    "ClientTool",
+    "ClientToolRefused",
     "ConfigurationError",
     "AttachmentRefused",
     "ContextTooLong",
@@ -201,6 +205,7 @@ __getattr__, __dir__ = lazily(
             "AttachmentRefused",
             "BrokerUnavailable",
             "CallNotPending",
+            "ClientToolRefused",
             "ConfigurationError",
             "ContextTooLong",
             "ConversationBusy",
@@ -255,6 +260,7 @@ __getattr__, __dir__ = lazily(
             "tool",
         ),
         "agentapi.turns": (
+            "ClientTool",
             "Event",
             "EventType",
             "OnAbort",

@@ -275,6 +275,12 @@ class ToolsFailed(AgentAPIError):
     code = "tools_failed"
 
 
+class ClientToolRefused(InvalidInput):
+    """A client tool is not valid, or has the name of one of the agent's own tools."""
+
+    code = "client_tool_refused"
+
+
 class InvalidOutput(AgentAPIError):
     """The model's replies do not match the agent's `output_type`, even after retries."""
 

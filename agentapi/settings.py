@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         default=None,
         description="How long a tool call waits for an approval; without a limit when not set.",
     )
+    client_tool_timeout: Seconds = Field(
+        default=3_600,
+        description="How long a turn waits for the output of a client tool; then the model is told "
+        "that there is none.",
+    )
     max_attachment_bytes: int = Field(
         default=10_485_760,
         ge=0,
@@ -146,7 +151,7 @@ class Settings(BaseSettings):
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
         description="What a new message does when its conversation is busy: enqueue, reject, "
-        "interrupt, replace or merge.",
+        "interrupt, replace, merge or steer.",
     )
     on_abort: OnAbort | None = Field(
         default=None,

@@ -215,7 +215,7 @@ class AsyncTurnHandle:
         await self._orchestrator.retry(self.turn_id)
 
     async def pending(self) -> list[PendingCall]:
-        """Tool calls that wait for a decision; see `TurnHandle.pending`."""
+        """Tool calls that wait; see `TurnHandle.pending`."""
         return await self._orchestrator.call(self._handle.pending)
 
     async def approve(
@@ -231,6 +231,12 @@ class AsyncTurnHandle:
     ) -> None:
         """Refuse a tool call; see `TurnHandle.reject`."""
         await self._orchestrator.call(lambda: self._handle.reject(call_id, reason, by=by))
+
+    async def answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
+        """Give the output of a client tool's call; see `TurnHandle.answer`."""
+        await self._orchestrator.call(
+            lambda: self._handle.answer(call_id, output, is_error=is_error)
+        )
 
     async def children(self) -> list[AsyncTurnHandle]:
         """The turns that this one delegated to; see `TurnHandle.children`."""
@@ -256,16 +262,17 @@ class AsyncTurnHandle:
     ) -> TurnResult[Any]:
         """Wait until the turn has ended; see `TurnHandle.result`."""
         turn = await self.info()
-        if not turn.status.ended:
-            try:
-                async with asyncio.timeout(timeout):
+        try:
+            async with asyncio.timeout(timeout):
+                # More than once if the message joins another turn meanwhile, which then answers it.
+                while not turn.status.ended:
                     # From the newest event the turn knew of: whatever ends it later has a higher
                     # number.
-                    async for _ in self._follow(turn.last_event):
+                    async for _ in self._follow(turn.turn_id, turn.last_event):
                         pass
-            except TimeoutError:
-                raise still_running(self.turn_id) from None
-            turn = await self.info()
+                    turn = await self.info()
+        except TimeoutError:
+            raise still_running(self.turn_id) from None
         return result_of(turn, self._orchestrator.sync.output_of(turn, output_type))
 
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
@@ -278,12 +285,12 @@ class AsyncTurnHandle:
         for event in past:
             yield event
         if more:
-            async for event in self._follow(past[-1].number if past else after):
+            async for event in self._follow(self.turn_id, past[-1].number if past else after):
                 yield event
 
-    async def _follow(self, after: int) -> AsyncIterator[Event]:
+    async def _follow(self, turn_id: str, after: int) -> AsyncIterator[Event]:
         following = self._orchestrator.follower.follow(
-            self.turn_id, after, max_wait=LOOK_AGAIN, fresh=True
+            turn_id, after, max_wait=LOOK_AGAIN, fresh=True
         )
         async with aclosing(following):
             async for found in following:
@@ -302,7 +309,7 @@ class AsyncTurnHandle:
                 # Nothing came for long: events may have been lost in a failover, so the turn is
                 # read.
                 last = await self._orchestrator.call(
-                    partial(last_events, self._orchestrator.sync.store, self.turn_id, after)
+                    partial(last_events, self._orchestrator.sync.store, turn_id, after)
                 )
                 if last is not None:
                     for event in last:

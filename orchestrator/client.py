@@ -35,7 +35,8 @@ class Orchestrator(Lists):
             agent: Name of a registered agent, or the agent itself.
             message: What the user says: text, or a list of texts, `Image` and `File`.
             options: `conversation_id`, `user_id`, `tenant_id`, `idempotency_key`, `metadata`,
-                `stream`, `on_busy`, `on_abort`, `deadline`, `context`; see `TurnRequest`.
+                `stream`, `on_busy`, `on_abort`, `deadline`, `context`, `client_tools`; see
+                `TurnRequest`.
 
         Raises:
             InvalidInput: An argument is not valid (see `TurnRequest` and its subclasses

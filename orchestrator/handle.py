@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, overload
 from agentapi.errors import AgentAPIError, TurnFailed, TurnNotFound
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
+    Answers,
+    ClientOutput,
     Decision,
     Event,
     EventType,
@@ -61,13 +63,15 @@ class TurnHandle:
         return self.info().status
 
     def cancel(self) -> CancelOutcome:
-        """Cancel the turn: immediately if it waits, at its worker's next heartbeat if it runs.
+        """Cancel the turn: immediately if it waits, within a moment if it runs.
 
-        Async tools are cancelled at their next await; the result of a sync tool is dropped. What
-        stays in the history depends on `on_abort`.
+        Its worker is told at once, and at its next heartbeat should that get lost. Async tools are
+        cancelled at their next await; the result of a sync tool is dropped. What stays in the
+        history depends on `on_abort`.
 
         Returns:
-            `CANCELLED`, `REQUESTED` for a running turn, or `ENDED` if there was nothing to cancel.
+            `CANCELLED`; `REQUESTED` for a running turn, which may still complete first (`result`
+            tells); or `ENDED` if the cancellation came too late (`info` tells how it ended).
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -89,7 +93,9 @@ class TurnHandle:
         self._producer.retry(self.turn_id)
 
     def pending(self) -> list[PendingCall]:
-        """Tool calls that wait for a decision, with those of turns that this one waits for.
+        """Calls that wait: for a decision, or for the output of a client tool; see `PendingCall`.
+
+        Calls of turns that this one waits for are among them.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -130,6 +136,25 @@ class TurnHandle:
             StoreUnavailable: Redis is out of reach.
         """
         self._decide(call_id, Decision(verdict=Verdict.REJECTED, reason=reason, by=by))
+
+    def answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
+        """Give the output of a client tool's call. Repeating the call changes nothing.
+
+        The turn continues when none of its calls waits for its client any more.
+
+        Args:
+            call_id: The id that `pending` shows.
+            output: The output, for the model; at most `max_tool_result_bytes`.
+            is_error: Whether the call failed, and the output says why.
+
+        Raises:
+            CallNotPending: The call does not wait for an output, or has another one.
+            InvalidInput: The output is not text, or is too long.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        answers = Answers(outputs={call_id: ClientOutput(text=output, is_error=is_error)})
+        self._producer.answer(self.turn_id, answers)
 
     def _decide(self, call_id: str, decision: Decision) -> None:
         self._producer.decide(self.turn_id, call_id, decision)
@@ -183,8 +208,9 @@ class TurnHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         turn = self.info()
-        if not turn.status.ended:
-            for _ in self._follow(turn.last_event, deadline):
+        # More than once if the message joins another turn meanwhile, which then answers it.
+        while not turn.status.ended:
+            for _ in self._follow(turn.turn_id, turn.last_event, deadline):
                 pass
             turn = self.info()
         return result_of(turn, self._producer.output_of(turn, output_type))
@@ -206,9 +232,9 @@ class TurnHandle:
         past, more = past_events(self._producer.store, self.turn_id, after)
         yield from past
         if more:
-            yield from self._follow(past[-1].number if past else after, deadline)
+            yield from self._follow(self.turn_id, past[-1].number if past else after, deadline)
 
-    def _follow(self, after: int, deadline: float | None) -> Iterator[Event]:
+    def _follow(self, turn_id: str, after: int, deadline: float | None) -> Iterator[Event]:
         # Filled in the follower's thread, which must never wait for a slow reader; so it has no
         # limit.
         arrived: SimpleQueue[Delivery] = SimpleQueue()
@@ -218,7 +244,7 @@ class TurnHandle:
             for _, delivery in batch:
                 arrived.put(delivery)
 
-        subscription = follower.subscribe(self.turn_id, after, take)
+        subscription = follower.subscribe(turn_id, after, take)
         try:
             while True:
                 remaining = math.inf if deadline is None else deadline - time.monotonic()
@@ -229,7 +255,7 @@ class TurnHandle:
                         raise still_running(self.turn_id) from None
                     # Nothing came for long: events may have been lost in a failover, so the turn is
                     # read.
-                    last = last_events(self._producer.store, self.turn_id, after)
+                    last = last_events(self._producer.store, turn_id, after)
                     if last is None:
                         continue
                     yield from last

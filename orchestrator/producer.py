@@ -18,7 +18,7 @@ from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.ids import check_conversation_id
 from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
-from agentapi.turns import Decision, PendingCall, Turn
+from agentapi.turns import Answers, Decision, PendingCall, Turn
 from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.arguments import check_arguments
@@ -26,7 +26,13 @@ from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
 from orchestrator.flows import Link, check_flow_context, checked_asks
-from orchestrator.turn_request import FlowOptions, TurnRequest, check_decision, new_turn
+from orchestrator.turn_request import (
+    FlowOptions,
+    TurnRequest,
+    check_decision,
+    check_outputs,
+    new_turn,
+)
 
 if TYPE_CHECKING:
     from agentapi import Agent
@@ -142,7 +148,7 @@ class Producer:
         self._send(self.store.retry(turn_id, uuid.uuid4().hex))
 
     def pending(self, turn_id: str) -> list[PendingCall]:
-        """Tool calls that wait for a decision, with those of turns that the turn waits for.
+        """Tool calls that wait, with those of turns that the turn waits for; see `PendingCall`.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -173,6 +179,20 @@ class Producer:
         # A call that nobody waits for belongs to this turn, whose answer says what is wrong.
         owner = turn_id if asked is None else asked.turn_id
         self._send(self.store.calls.decide(owner, call_id, decision))
+
+    def answer(self, turn_id: str, answers: Answers) -> None:
+        """Answer calls of a turn together, all or none.
+
+        Raises:
+            InvalidInput: An output is not text, or is too long.
+            CallNotPending: One of the calls does not wait, or has another answer.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach.
+        """
+        check_outputs(answers.outputs, self.settings.max_tool_result_bytes)
+        for call_id, decision in answers.decisions.items():
+            check_decision(call_id, decision)
+        self._send(self.store.calls.answer(turn_id, answers))
 
     def _send(self, wakeup: Wakeup | None) -> None:
         self._wakeups.send([wakeup] if wakeup is not None else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, TypeVar
@@ -11,6 +11,7 @@ import orjson
 
 from agentapi.agents.context_type import stored_context
 from agentapi.agents.names import is_agent_name, is_internal, unknown_agent
+from agentapi.conversation.messages import Message
 from agentapi.conversation.user_input import UserInput, check_message, content_of
 from agentapi.decoding.plain import clean_text
 from agentapi.decoding.shown import shown
@@ -23,7 +24,17 @@ from agentapi.ids import (
     create_turn_id,
 )
 from agentapi.settings import Settings
-from agentapi.turns import Decision, NewTurn, OnAbort, OnBusy, RequestOptions, Verdict
+from agentapi.tools.client_tools import NewClientTools, client_tools_of
+from agentapi.turns import (
+    ClientOutput,
+    ClientTools,
+    Decision,
+    NewTurn,
+    OnAbort,
+    OnBusy,
+    RequestOptions,
+    Verdict,
+)
 from agentapi.turns.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -57,6 +68,7 @@ class TurnOptions(FlowOptions, total=False):
     stream: bool
     on_busy: OnBusy | str | None
     on_abort: OnAbort | str | None
+    client_tools: NewClientTools | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +86,20 @@ class TurnRequest:
         metadata: The caller's own JSON object, returned with the turn.
         stream: Whether the turn's events contain the reply's text while it arrives.
         on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
-            ``reject``, ``interrupt``, ``replace`` or ``merge``; the setting when not given. A
-            message is merged only into a turn that no worker has begun and that has the same
-            agent, user, metadata, context, stream and on_abort, if both fit into one message.
+            ``reject``, ``interrupt``, ``replace``, ``merge`` or ``steer``; the setting when not
+            given. A message is merged only into a turn that no worker has begun and that has the
+            same agent, user, metadata, context, stream and on_abort, if both fit into one message.
+            It steers only a turn that a worker has begun and that has the same agent, user and
+            context, and only without attachments and deadline; otherwise it waits for its turn.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
             ``keep`` (the user's message and the finished steps); the setting when not given. When
             that is not set either, a failed turn keeps them and a cancelled one drops them.
         deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
             it has not ended. Time spent waiting counts, for approvals too.
+        client_tools: Functions that the caller runs itself: the turn parks when the model calls
+            one, and `TurnHandle.answer` gives its output.
+        prior: For gateways: messages after the user's that the caller brings, model responses with
+            the outputs of their calls.
         options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
         idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
             when not given.
@@ -101,6 +119,8 @@ class TurnRequest:
     on_busy: OnBusy | str | None = None
     on_abort: OnAbort | str | None = None
     deadline: float | None = None
+    client_tools: NewClientTools | None = None
+    prior: Sequence[Message] = ()
     options: RequestOptions | None = None
     idle_time: float | None = None
     context: object | None = None
@@ -128,6 +148,7 @@ def new_turn(
         InvalidConversationId: The conversation's id is not valid.
         InvalidContext: The context does not match the agent's `context_type`.
         InvalidInput: The key, an id, the metadata or a policy is not valid.
+        ClientToolRefused: A client tool is not valid, or has the name of one of the agent's own.
     """
     agent = named(request.agent) if is_agent(request.agent) else request.agent
     if not is_agent_name(agent):
@@ -168,7 +189,23 @@ def new_turn(
         context=_context(request, agent, known),
         options=_options(request.options, settings),
         idle_time=request.idle_time,
+        client_tools=_client_tools(request.client_tools, known.get(agent)),
+        prior=tuple(request.prior),
     )
+
+
+def _client_tools(
+    value: NewClientTools | None, agent: AgentDefinition | None
+) -> ClientTools | None:
+    tools = client_tools_of(value)
+    # Tools of functions, of MCP servers, and of agents that are not known here, are checked by the
+    # worker.
+    if tools is not None and agent is not None:
+        # A producer without agents does not need the agent loop.
+        from agentapi.engine.client_calls import check_names
+
+        check_names(tools, [each.name for each in agent.tools])
+    return tools
 
 
 def is_agent(value: object) -> TypeGuard[str | Agent]:
@@ -243,6 +280,27 @@ def check_decision(call_id: object, decision: Decision) -> None:
         if not isinstance(text, str) or clean_text(text) != text or len(text) > MAX_REASON:
             raise InvalidInput(
                 f"{name} is {shown(text)}: expected Unicode text of at most {MAX_REASON} characters"
+            )
+
+
+def check_outputs(outputs: Mapping[str, ClientOutput], longest: int) -> None:
+    """Check that outputs of client tools can be stored.
+
+    Args:
+        outputs: The outputs by call id.
+        longest: Bytes that one may have.
+
+    Raises:
+        InvalidInput: One of them is not text, or too long.
+    """
+    for call_id, output in outputs.items():
+        for name, text in (("call_id", call_id), ("output", output.text)):
+            if not isinstance(text, str) or clean_text(text) != text:
+                raise InvalidInput(f"{name} is {shown(text)}: expected Unicode text")
+        if (size := len(output.text.encode())) > longest:
+            raise InvalidInput(
+                f"the output of a call has {size} bytes, the limit is {longest} "
+                "(AGENTAPI_MAX_TOOL_RESULT_BYTES): shorten it"
             )
 
 

@@ -36,6 +36,7 @@ from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
+from workers.upkeep.cancellations import Cancellations
 from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
 from workers.upkeep.liveness import Liveness, Probe, StoreThreads, bound, threads_probe
@@ -112,6 +113,9 @@ class Runtime:
         self._events = EventLog(store, self.supervisor)
         self._gate = self._make_gate()
         self._heartbeat = self._make_heartbeat()
+        self._cancellations = Cancellations(
+            store, self.process, self._heartbeat.beat, self.outage, supervisor=self.supervisor
+        )
         self.self_check = SelfCheck(settings, agents, self._loop.loop, supervisor=self.supervisor)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
@@ -253,6 +257,7 @@ class Runtime:
                 self._hooks.start(looks=not self._settings.eager)
             if not self._settings.eager:
                 self._heartbeat.start()
+                self._cancellations.start()
                 self.liveness.start()
             # A process for one suspect turn runs nothing else, so that its death accuses only that
             # turn.
@@ -412,6 +417,7 @@ class Runtime:
         self.self_check.stop()
         self.liveness.stop()
         # Until here the leases of turns that were being closed were renewed.
+        self._cancellations.stop()
         self._heartbeat.stop()
         # Flushes what the last turns said, so it comes before the store is closed.
         self._events.stop()

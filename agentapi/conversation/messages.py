@@ -40,12 +40,14 @@ class ToolCall:
         arguments: The arguments by parameter name.
         malformed: The raw text when the arguments are not a JSON object; `arguments` is then
             empty. None otherwise.
+        client: Whether the client makes the call, and not the agent.
     """
 
     id: str
     name: str
     arguments: Mapping[str, Any]
     malformed: str | None = None
+    client: bool = False
 
 
 class AttachmentKind(StrEnum):
@@ -175,6 +177,8 @@ def _call_to_dict(call: ToolCall) -> dict[str, Any]:
     }
     if call.malformed is not None:
         data["malformed"] = call.malformed
+    if call.client:
+        data["client"] = True
     return data
 
 
@@ -186,6 +190,7 @@ def _call_from_dict(data: Mapping[str, Any]) -> ToolCall:
         name=text_in(data, "name"),
         arguments=data["arguments"],
         malformed=some_text_in(data, "malformed"),
+        client=bool(data.get("client")),
     )
 
 

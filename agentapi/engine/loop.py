@@ -16,6 +16,7 @@ from agentapi.conversation.compaction import with_summary
 from agentapi.conversation.finish import COMPLETE, FinishReason, OnIncomplete
 from agentapi.conversation.joining import joined
 from agentapi.conversation.messages import AssistantMessage, Message, ToolCall, UserMessage
+from agentapi.engine.client_calls import is_last_word, marked, offered
 from agentapi.engine.continuing import CUT_OUTPUT, check_complete, goes_on
 from agentapi.engine.measuring import count_cost
 from agentapi.engine.model_call import call_model
@@ -43,6 +44,7 @@ from agentapi.tools.base import Toolbox
 from agentapi.tools.context import ToolContext
 from agentapi.turns.budget import Limits, priced
 from agentapi.turns.calls import CallBook
+from agentapi.turns.client_tools import NOT_ANSWERED, ClientTools
 from agentapi.turns.model import TurnResult
 from agentapi.turns.steps import ModelStep
 
@@ -86,6 +88,7 @@ class TurnRun:
         book: What has become of calls that waited.
         rules: How far the turn may go.
         agents: Agents that the turn may be handed over to, by name.
+        client: The client's tools, if the turn has any.
         requested: What the turn's request decides.
         adopt: Takes the agents to which tools of a function hand over; without it they must be
             among `agents` already.
@@ -102,6 +105,7 @@ class TurnRun:
     book: CallBook = _NOTHING_WAITED
     rules: TurnRules = _DEFAULT_RULES
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
+    client: ClientTools | None = None
     requested: Requested = NOTHING_REQUESTED
     adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
@@ -134,6 +138,7 @@ class TurnRun:
             ToolsFailed: A function given as `tools` failed.
             InvalidContext: The turn was handed over to an agent that wants another context.
             InvalidOutput: Too many replies were not valid structured output.
+            ClientToolRefused: A client tool has the name of one of the agent's own tools.
             IncompleteReply: The model did not complete its reply, and the agent insists.
             ProviderError: The provider refused, or failed more often than `retry` allows.
             TurnParked: The provider is to be tried again later than `retry` waits.
@@ -176,7 +181,11 @@ class TurnRun:
         resumed = True
         while True:
             if calls := progress.open_calls():
+                if is_last_word(self.client, calls, self.book):
+                    return self._unanswered()
                 suspension = await self._call_tools(calls, resumed=resumed)
+                if is_last_word(self.client, progress.open_calls(), self.book):
+                    return self._unanswered()
                 if suspension is not None:
                     return suspension
                 self._hand_over(progress.handed_to)
@@ -188,6 +197,9 @@ class TurnRun:
             # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
             # budget.
             self._check_limits()
+            if response is None or response.tool_calls:
+                # A reply that goes on is finished first.
+                progress.steps += await self.log.joined()
             try:
                 await self._call_model()
             except ContextTooLong:
@@ -252,8 +264,20 @@ class TurnRun:
             resumed=resumed,
             hooks=self._active.hooks,
             limits=self._limits,
+            client=self.client,
         )
         return await runner.run(calls, self.progress.held)
+
+    def _unanswered(self) -> TurnResult:
+        """The result of a turn that completes with calls of its client."""
+        response = self.progress.last_response
+        return TurnResult(
+            text=response.content if response else "",
+            messages=tuple(self.progress.messages(unfinished=NOT_ANSWERED.text)),
+            usage=self.progress.usage,
+            steps=len(self.progress.steps),
+            agent=self._active.name,
+        )
 
     def _result(self, response: AssistantMessage) -> TurnResult:
         agent = self._active
@@ -297,12 +321,17 @@ class TurnRun:
         """Call the model; its response is the next step."""
         agent, progress = self._active, self.progress
         messages = [*self._window, *progress.for_model()]
-        call = _Call(self._offer, self._provider, messages, self.history.summary, self._blobs)
+        call = _Call(self, messages)
         call.history = len(self._window)
         # Structured output is shown once it is valid, in the form in which it is stored.
         shown = self.log if self._offer.request.reply is None else NoLog()
         answer = await call_model(
-            self._provider, call.prepare, shown, stream=self.stream, retry=self.retry
+            self._provider,
+            call.prepare,
+            shown,
+            stream=self.stream,
+            retry=self.retry,
+            calls_shown=self.client.names if self.client else frozenset(),
         )
         # The failures of an earlier attempt belonged to the call that has just succeeded.
         if self.retry.failures or self.retry.failing_for:
@@ -314,6 +343,8 @@ class TurnRun:
             model=answer.model,
             finish_reason=answer.finish,
         )
+        if self.client is not None and message.tool_calls:
+            message = marked(message, self.client, call.tools)
         # Runs before the response is recorded: another attempt must continue from the hook's
         # version.
         message = await agent.hooks.on_step(self._offer.context, message)
@@ -363,21 +394,15 @@ class TurnRun:
 class _Call:
     """One model call and the tools that it offers."""
 
-    def __init__(
-        self,
-        offer: Offer,
-        provider: Provider,
-        messages: Sequence[Message],
-        summary: str,
-        blobs: Fetch,
-    ) -> None:
-        self._offer = offer
-        self._provider = provider
+    def __init__(self, run: TurnRun, messages: Sequence[Message]) -> None:
+        self._run = run
+        self._offer = run._offer
+        self._provider = run._provider
         self._messages = messages
-        self._summary = summary
-        self._blobs = blobs
+        self._summary = run.history.summary
+        self._blobs = run._blobs
         self.history = 0
-        self.tools = Toolbox(offer.agent.name, ())
+        self.tools = Toolbox(self._offer.agent.name, ())
 
     async def prepare(self) -> ModelRequest:
         agent, request = self._offer.agent, self._offer.request
@@ -386,7 +411,7 @@ class _Call:
         names = blobs_of(self._messages)
         blobs = await self._blobs(names) if names else {}
         prompt = with_summary(await self._offer.prompt(), self._summary)
-        return ModelRequest(
+        made = ModelRequest(
             model=agent.model or self._provider.default_model,
             system_prompt=prompt,
             messages=self._messages,
@@ -397,6 +422,8 @@ class _Call:
             history=self.history,
             sampling=request.sampling,
         )
+        client = self._run.client
+        return made if client is None else offered(made, client, self._run.progress)
 
     def calibration(self, answer: ModelResponse) -> float | None:
         """The provider's count of tokens divided by our estimate; None if it did not count.
@@ -433,12 +460,7 @@ def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[To
     """Make call ids unique in the turn, or one call would take another's result."""
     if not message.tool_calls:
         return ()
-    seen = {
-        call.id
-        for step in progress.steps
-        if isinstance(step, ModelStep)
-        for call in step.message.tool_calls
-    }
+    seen = progress.call_ids
     calls: list[ToolCall] = []
     for number, call in enumerate(message.tool_calls):
         unique = call.id

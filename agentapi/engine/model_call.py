@@ -10,7 +10,14 @@ from agentapi.decoding.plain import Pieces, clean_text
 from agentapi.engine.patience import RetryPolicy, ride_out
 from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import ProviderUnavailable
-from agentapi.providers.base import ModelRequest, ModelResponse, Provider, TextDelta, TextReset
+from agentapi.providers.base import (
+    CallDelta,
+    ModelRequest,
+    ModelResponse,
+    Provider,
+    TextDelta,
+    TextReset,
+)
 
 
 async def call_model(
@@ -20,6 +27,7 @@ async def call_model(
     *,
     stream: bool,
     retry: RetryPolicy,
+    calls_shown: frozenset[str] = frozenset(),
 ) -> ModelResponse:
     """Call the model.
 
@@ -29,6 +37,7 @@ async def call_model(
         log: Gets the deltas, and a reset when shown text is produced again.
         stream: Whether to stream.
         retry: How to retry.
+        calls_shown: Names of the tools whose calls' arguments are shown while they arrive.
 
     Raises:
         ProviderError: The last failure.
@@ -48,6 +57,8 @@ async def call_model(
                     response = part
                 case TextDelta():
                     await shown.delta(part.text, refusal=part.refusal)
+                case CallDelta() if part.name in calls_shown:
+                    await shown.call(part)
                 case TextReset():
                     await shown.reset()
         if response is None:
@@ -82,6 +93,12 @@ class _Shown:
     async def delta(self, text: str, *, refusal: bool) -> None:
         self._refusal = refusal
         await self._show(self._pieces.add(text))
+
+    async def call(self, part: CallDelta) -> None:
+        arguments = clean_text(part.arguments)
+        if arguments:
+            self._any = True
+            await self._log.call_delta(part.index, part.name, arguments)
 
     async def end(self) -> None:
         await self._show(self._pieces.end())

@@ -47,7 +47,7 @@ def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
     for step in steps:
         if isinstance(step, ToolStep):
             answering = step.handoff or answering
-        elif answering == agent:
+        elif isinstance(step, ModelStep) and answering == agent:
             here = Journaled(prompt=step.prompt, offered=step.offered, policy=step.policy)
             found = found if here == Journaled() else here
     return found

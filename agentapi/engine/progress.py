@@ -17,7 +17,7 @@ from agentapi.conversation.messages import (
 )
 from agentapi.turns.budget import Spent
 from agentapi.turns.model import TurnResult
-from agentapi.turns.steps import ModelStep, Step, ToolStep
+from agentapi.turns.steps import ModelStep, Step, ToolStep, UserStep
 
 
 @dataclass(kw_only=True)
@@ -25,6 +25,7 @@ class TurnProgress:
     """A turn so far: its user message and its steps.
 
     Attributes:
+        prior: Messages between the user's and the steps, which the caller brought.
         calibration: The provider's count of tokens divided by our estimate.
         contexts: What the conversation has learned of its models' contexts, if that is new.
         announced: Whether hooks have seen the start of this attempt.
@@ -32,6 +33,7 @@ class TurnProgress:
 
     user: UserMessage
     steps: list[Step] = field(default_factory=list)
+    prior: Sequence[Message] = ()
     calibration: float | None = None
     contexts: Mapping[str, int] | None = None
     announced: bool = False
@@ -53,6 +55,27 @@ class TurnProgress:
     def model_calls(self) -> int:
         """How many model calls were made."""
         return sum(isinstance(step, ModelStep) for step in self.steps)
+
+    @property
+    def responses(self) -> int:
+        """How many responses the model gave, rejected ones left out."""
+        return len(self._given())
+
+    def client_responses(self, since: int) -> int:
+        """How many responses called client tools, from response number `since` on."""
+        return sum(any(call.client for call in m.tool_calls) for m in self._given()[since:])
+
+    def _given(self) -> list[AssistantMessage]:
+        """The model's responses, those of several steps as one."""
+        messages = self._messages(rejected=False)[1 + len(self.prior) :]
+        return [message for message in messages if isinstance(message, AssistantMessage)]
+
+    @property
+    def call_ids(self) -> set[str]:
+        """Ids of all calls so far."""
+        messages = [step.message for step in self.steps if isinstance(step, ModelStep)]
+        messages += [message for message in self.prior if isinstance(message, AssistantMessage)]
+        return {call.id for message in messages for call in message.tool_calls}
 
     @property
     def last_response(self) -> AssistantMessage | None:
@@ -146,7 +169,7 @@ class TurnProgress:
         return messages
 
     def _messages(self, *, rejected: bool) -> list[Message]:
-        messages: list[Message] = [self.user]
+        messages: list[Message] = [self.user, *self.prior]
         results = {s.message.call_id: s.message for s in self.steps if isinstance(s, ToolStep)}
         for step, following in zip_longest(self.steps, self.steps[1:]):
             if isinstance(following, ModelStep) and following.continued:
@@ -159,6 +182,8 @@ class TurnProgress:
             # The model needs to see its mistake; the history does not keep it.
             elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
                 messages += [step.message, UserMessage(content=step.rejected)]
+            elif isinstance(step, UserStep):
+                messages.append(step.message)
         return messages
 
     def result(self) -> TurnResult:

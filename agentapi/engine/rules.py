@@ -20,6 +20,7 @@ class TurnRules:
         max_message_bytes: Longest message to another agent.
         max_tool_result_bytes: Longer results of tools are cut off.
         approval_timeout: Seconds to wait for an approval; None waits without a limit.
+        client_tool_timeout: Seconds to wait for the output of a client tool.
         prompt_timeout: Seconds that functions given as `system_prompt` or `tools` may take.
         prices: By ``provider:model`` or model.
         budget: What the turn may spend besides its agent's own limits.
@@ -32,6 +33,7 @@ class TurnRules:
     max_message_bytes: int = 262_144
     max_tool_result_bytes: int = 1_048_576
     approval_timeout: float | None = None
+    client_tool_timeout: float = 3_600
     prompt_timeout: float = 30.0
     prices: Mapping[str, Price] = field(default_factory=dict)
     budget: Limits | None = None
@@ -49,6 +51,7 @@ def turn_rules(
         max_message_bytes=settings.max_message_bytes,
         max_tool_result_bytes=settings.max_tool_result_bytes,
         approval_timeout=settings.approval_timeout,
+        client_tool_timeout=settings.client_tool_timeout,
         prompt_timeout=settings.prompt_timeout,
         prices=settings.prices,
         budget=budget,

@@ -30,6 +30,8 @@ from agentapi.turns import (
     CallBook,
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientTools,
     HeldCalls,
     Question,
     ToolStep,
@@ -75,7 +77,7 @@ async def calls_to_hold(
     return tuple(held)
 
 
-_Waiting: TypeAlias = Question | tuple[ChildTurn, ...]
+_Waiting: TypeAlias = Question | ClientCall | tuple[ChildTurn, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ class CallRunner:
         resumed: Whether an earlier attempt may have begun the calls.
         hooks: Run around each call.
         limits: What the turn may spend; child turns share the rest.
+        client: The client's tools, if the turn has any.
         context_type: The type of the turn's context, for the agent that made the calls.
         agents: The agents that are known here, by name.
     """
@@ -105,6 +108,7 @@ class CallRunner:
     resumed: bool
     hooks: HookChain
     limits: Limits
+    client: ClientTools | None = None
     context_type: ContextType[Any] | None = None
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -152,9 +156,12 @@ class CallRunner:
     async def _suspension(self, waiting: Sequence[tuple[ToolCall, _Waiting]]) -> Suspension | None:
         questions: list[Question] = []
         children: list[ChildTurn] = []
+        client: list[ClientCall] = []
         for call, what in waiting:
             if isinstance(what, Question):
                 questions.append(what)
+            elif isinstance(what, ClientCall):
+                client.append(what)
             elif len(children) + len(what) > self.rules.max_children:
                 await self._record(
                     self._refusal(
@@ -170,9 +177,15 @@ class CallRunner:
             # of it.
             share = self.limits.share(self.progress.spent, len(children))
             children = [replace(child, budget=share) for child in children]
-        if not questions and not children:
+        if not questions and not children and not client:
             return None
-        held = HeldCalls(questions=questions, children=children)
+        held = HeldCalls(
+            questions=questions,
+            children=children,
+            client=client,
+            responses=self.progress.responses,
+            usage=self.progress.usage,
+        )
         return Suspension(held=held, agents=self._asked)
 
     async def _record(self, step: ToolStep) -> None:
@@ -184,6 +197,8 @@ class CallRunner:
 
     async def _resolve(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
         """The call's result, or what it must wait for."""
+        if call.client:
+            return self._from_client(call)
         # The tool itself has run already, in this attempt or an earlier one: it is not called
         # again.
         children = self.book.children.get(call.id)
@@ -211,6 +226,22 @@ class CallRunner:
             gone = f" {self._gone(call.name)}" if call.name in self.tools.missing else ""
             return self._refusal(call, UNKNOWN_OUTCOME + gone)
         return await self._make(call)
+
+    def _from_client(self, call: ToolCall) -> ToolStep | ClientCall:
+        if call.malformed is not None:
+            return self._refusal(call, "invalid arguments: they are not a JSON object")
+        output = self.book.outputs.get(call.id)
+        if output is not None:
+            text = self._shortened(output.text)
+            return ToolStep(message=self._message(call, text, is_error=output.is_error))
+        own = self.client.timeout if self.client else None
+        return ClientCall(
+            call_id=call.id,
+            tool=call.name,
+            arguments=call.arguments,
+            timeout=self.rules.client_tool_timeout if own is None else own,
+            number=self._place(call),
+        )
 
     def _question(self, call: ToolCall) -> Question:
         tool = self.tools.get(call.name)

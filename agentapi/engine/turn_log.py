@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from agentapi.turns.steps import Step
+from agentapi.turns.steps import Step, UserStep
 
 
 class TurnLog(Protocol):
@@ -22,8 +23,20 @@ class TurnLog(Protocol):
         """A piece of text arrived, or a piece of a refusal to answer."""
         ...
 
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        """A piece of the arguments of a client tool's call arrived."""
+        ...
+
     async def reset(self) -> None:
         """The text since the last step will be produced again."""
+        ...
+
+    async def joined(self) -> Sequence[UserStep]:
+        """Take the messages that wait to join the turn; they are recorded as its next steps.
+
+        Raises:
+            LeaseLost: Another process owns the turn now.
+        """
         ...
 
 
@@ -36,5 +49,12 @@ class NoLog:
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""
 
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        """Nobody listens."""
+
     async def reset(self) -> None:
         """Nobody listens."""
+
+    async def joined(self) -> Sequence[UserStep]:
+        """Nobody can send any."""
+        return ()

@@ -6,6 +6,7 @@ from agentapi.lazy import lazily
 
 if TYPE_CHECKING:
     from agentapi.providers.base import (
+        CallDelta,
         CheckedProvider,
         FinishReason,
         ModelRequest,
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
         TextDelta,
         TextReset,
         ToolSpec,
+        ToolUse,
     )
     from agentapi.providers.builtin import providers, register_provider
     from agentapi.providers.choice import ModelChoice, check_options, model_choices, options_for
 
 __all__ = [
+    "CallDelta",
     "CheckedProvider",
     "FinishReason",
     "ModelChoice",
@@ -34,6 +37,7 @@ __all__ = [
     "TextDelta",
     "TextReset",
     "ToolSpec",
+    "ToolUse",
     "check_options",
     "model_choices",
     "options_for",
@@ -45,6 +49,7 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "agentapi.providers.base": (
+            "CallDelta",
             "CheckedProvider",
             "FinishReason",
             "ModelRequest",
@@ -56,6 +61,7 @@ __getattr__, __dir__ = lazily(
             "TextDelta",
             "TextReset",
             "ToolSpec",
+            "ToolUse",
         ),
         "agentapi.providers.builtin": (
             "providers",

@@ -28,11 +28,16 @@ from agentapi.turns.request_options import NO_SAMPLING, SAMPLING, Sampling
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolSpec:
-    """A tool as a model sees it: name, description and the JSON schema of its arguments."""
+    """A tool as a model sees it: name, description and the JSON schema of its arguments.
+
+    Attributes:
+        strict: Whether the provider is asked to keep to the schema exactly, if it can.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,6 +56,22 @@ class OutputSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ToolUse:
+    """How a model may use the tools of a request.
+
+    Attributes:
+        required: Whether it must call one.
+        name: The one that it must call; None leaves the choice to it.
+        parallel: Whether one response may have several calls. The agent loop keeps only the first
+            call of providers that do not support this.
+    """
+
+    required: bool = False
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRequest:
     """One call of a model.
 
@@ -62,6 +83,7 @@ class ModelRequest:
         options: Added to the provider's request body unchanged, such as ``{"temperature": 0.2}``.
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
+        tool_use: How the model may use the tools; None leaves it to the model.
         history: How many of the messages, from the first, are of earlier turns. They may be left
             out if the request is too long.
         sampling: What the turn's request decides; the provider takes of it what it supports
@@ -75,6 +97,7 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     output: OutputSpec | None = None
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    tool_use: ToolUse | None = None
     history: int = 0
     sampling: Sampling = NO_SAMPLING
 
@@ -110,11 +133,26 @@ class TextDelta:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CallDelta:
+    """A piece of a tool call's arguments, as it arrives. Providers need not send any.
+
+    Attributes:
+        index: The call's place among the calls of the response, from 0.
+        name: Name of the tool.
+        arguments: The piece of JSON text.
+    """
+
+    index: int
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TextReset:
-    """Discard the text so far: another provider starts over."""
+    """Discard the text and calls so far: another provider starts over."""
 
 
-StreamPart: TypeAlias = TextDelta | TextReset | ModelResponse
+StreamPart: TypeAlias = TextDelta | CallDelta | TextReset | ModelResponse
 
 
 class Provider(Protocol):

@@ -23,6 +23,7 @@ from agentapi.conversation.messages import (
 from agentapi.environment import variable
 from agentapi.errors import ProviderMisconfigured
 from agentapi.providers.base import (
+    CallDelta,
     FinishReason,
     ModelRequest,
     ModelResponse,
@@ -51,6 +52,8 @@ class OfflineProvider:
     - "What did I say?" is answered from the user's messages in the history.
     - With an `output_type`, the reply is the JSON object in the user's message, or else the
       smallest valid one, with the message as the value of its text fields.
+    - If a tool must be called, that tool is called: with the JSON object in the user's message, or
+      else with the smallest valid arguments.
     - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
 
@@ -121,6 +124,10 @@ class OfflineProvider:
         for piece in re.findall(r"\S+\s*|\s+", response.message.content):
             yield TextDelta(text=piece)
             await asyncio.sleep(self._chunk_delay)
+        for index, call in enumerate(response.message.tool_calls):
+            for piece in re.findall(r".{1,16}", _arguments(call), re.S):
+                yield CallDelta(index=index, name=call.name, arguments=piece)
+                await asyncio.sleep(self._chunk_delay)
         yield response
 
     async def aclose(self) -> None:
@@ -146,7 +153,7 @@ def _answer(request: ModelRequest) -> ModelResponse:
     last = asked.messages[-1]
     calls: tuple[ToolCall, ...] = ()
     if isinstance(last, UserMessage):
-        calls = _calls(last.content, asked)
+        calls = _calls(last.content, asked) or _forced(last.content, asked)
     content = "" if calls else _until_stop(_reply(asked), request.sampling.stop)
     content = content.removeprefix(begun)
     finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
@@ -224,12 +231,32 @@ def _calls(text: str, request: ModelRequest) -> tuple[ToolCall, ...]:
     )
 
 
+def _forced(text: str, request: ModelRequest) -> tuple[ToolCall, ...]:
+    """The call that the request demands, if it demands one."""
+    use = request.tool_use
+    if use is None or not use.required:
+        return ()
+    tool = next((t for t in request.tools if t.name == use.name), request.tools[-1])
+    given = _OBJECT.search(text)
+    schema = tool.parameters
+    arguments = (
+        given[0]
+        if given is not None
+        else orjson.dumps(_smallest(schema, schema.get("$defs", {}), text)).decode()
+    )
+    return (_call(tool.name, arguments, f"call_{len(request.messages)}_0"),)
+
+
 def _call(name: str, text: str | None, call_id: str) -> ToolCall:
     try:
         arguments: Any = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return ToolCall(id=call_id, name=name, arguments={}, malformed=text)
     return ToolCall(id=call_id, name=name, arguments=arguments)
+
+
+def _arguments(call: ToolCall) -> str:
+    return call.malformed or orjson.dumps(dict(call.arguments)).decode()
 
 
 def _text(request: ModelRequest) -> str:

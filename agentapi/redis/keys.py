@@ -115,6 +115,15 @@ def due_key_of_turn(turn_id: str) -> str:
     return due_key(partition_of_turn(turn_id))
 
 
+CANCELS_TTL = 60
+"""Seconds after which a word to a process that does not read it is deleted."""
+
+
+def cancels_key(process: str) -> str:
+    """Name of the list by which a worker process is told that a turn of it is cancelled."""
+    return f"agentapi:cancels:{{{process}}}"
+
+
 PROTOCOL_KEY = "agentapi:{protocol}"
 """The version of the turn protocol that the fleet writes."""
 

@@ -202,9 +202,10 @@ class CancelOutcome(StrEnum):
     CANCELLED = "cancelled"
     """The turn is cancelled."""
     REQUESTED = "requested"
-    """It is running: its worker stops it at the next heartbeat, or the next worker does."""
+    """It is running: its worker is told to stop it, or the next worker does. It may still complete
+    first."""
     ENDED = "ended"
-    """It had ended already."""
+    """Too late: it had ended already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,6 +214,19 @@ class Cancellation:
 
     outcome: CancelOutcome
     wakeup: Wakeup | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """The answer to a recorded step.
+
+    Attributes:
+        cancel: Whether somebody asked to cancel the turn.
+        steered: Whether messages wait to join the turn.
+    """
+
+    cancel: bool = False
+    steered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
+    Answers,
     CallBook,
     ChildReply,
     ChildTurn,
@@ -79,8 +80,19 @@ class CallStore(Protocol):
         """
         ...
 
+    def answer(self, turn_id: str, answers: Answers) -> Wakeup | None:
+        """Answer calls of a turn, all or none; returns the wake-up to send now.
+
+        The turn goes on when no call waits for its client any more.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+            CallNotPending: One of the calls does not wait, or has a different answer.
+        """
+        ...
+
     def pending(self, turn_id: str) -> list[PendingCall]:
-        """The turn's unanswered questions, in the order in which they were asked.
+        """The turn's unanswered calls, in the order in which they were asked.
 
         Raises:
             TurnNotFound: There is no such turn.

@@ -20,6 +20,7 @@ from agentapi.stores.answers import (
     Ending,
     NewEvent,
     Perished,
+    Recorded,
     Refusal,
     Refused,
     Renewal,
@@ -36,6 +37,7 @@ from agentapi.turns import (
     NewTurn,
     Step,
     Turn,
+    UserStep,
 )
 
 
@@ -84,6 +86,14 @@ class ProducerStore(Protocol):
 
         Raises:
             TurnNotFound: There is no such turn.
+        """
+        ...
+
+    def steps(self, turn_id: str) -> list[Step]:
+        """The recorded steps of a turn: until it ends, and longer if it asked its client.
+
+        Raises:
+            UnreadableRecord: One of them cannot be read.
         """
         ...
 
@@ -138,16 +148,46 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def record(self, lease: Lease, index: int, step: Step) -> bool:
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         """Record step number `index`, counted from 0.
 
         Returns:
-            Whether somebody asked to cancel the turn.
+            What its worker should know: whether to cancel the turn, whether messages wait for it.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
             JournalBehind: Steps before this one are missing.
         """
+        ...
+
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        """Let the messages that wait to join the turn join it, as its steps from `index` on.
+
+        Returns:
+            The steps, in the order in which the messages were accepted.
+
+        Raises:
+            LeaseLost: Another worker owns the conversation.
+            JournalBehind: Steps before this one are missing.
+        """
+        ...
+
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        """Wait until somebody cancels a turn that a process runs.
+
+        Words may be lost: `renew` tells the same.
+
+        Args:
+            process: What the process's claim tokens begin with.
+            timeout: The longest wait in seconds.
+
+        Returns:
+            Whether there is something to look for.
+        """
+        ...
+
+    def tell_cancel(self, process: str) -> None:
+        """End a process's `hear_cancel`, or its next one."""
         ...
 
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:

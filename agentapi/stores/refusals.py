@@ -95,6 +95,15 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     )
 
 
+def answered_otherwise(turn_id: str, call_id: str) -> CallNotPending:
+    """A second output of the same call."""
+    return CallNotPending(
+        f"call {shown(call_id)} of turn {turn_id} has another output already: an output is final, "
+        "and a call whose time is up has an error as its output",
+        turn_id=turn_id,
+    )
+
+
 def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExceeded:
     """A turn that did not end by its deadline.
 

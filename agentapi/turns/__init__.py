@@ -1,7 +1,9 @@
 """Turns: their data, states, steps and events."""
 
 from agentapi.turns.calls import (
+    Answers,
     CallBook,
+    CallKind,
     ChildReply,
     ChildTurn,
     Decision,
@@ -9,6 +11,16 @@ from agentapi.turns.calls import (
     PendingCall,
     Question,
     Verdict,
+)
+from agentapi.turns.client_tools import (
+    ClientCall,
+    ClientOutput,
+    ClientTool,
+    ClientTools,
+    Continuation,
+    LastWord,
+    Segment,
+    ToolChoice,
 )
 from agentapi.turns.context import TurnContext
 from agentapi.turns.kinds import TurnKind
@@ -28,31 +40,48 @@ from agentapi.turns.model import (
 )
 from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
 from agentapi.turns.request_policy import RequestPolicy, RequestRefused
-from agentapi.turns.steps import ModelStep, Step, ToolStep, step_from_json, step_to_json
+from agentapi.turns.steps import (
+    ModelStep,
+    Step,
+    ToolStep,
+    UserStep,
+    step_from_json,
+    step_to_json,
+)
 from agentapi.turns.waiting import WaitingFor, WaitKind
 
 __all__ = [
     "TERMINAL",
     "TRANSITIONS",
+    "Answers",
     "CallBook",
+    "CallKind",
     "ChildReply",
     "ChildTurn",
+    "ClientCall",
+    "ClientOutput",
+    "ClientTool",
+    "ClientTools",
+    "Continuation",
     "Decision",
     "Event",
     "EventType",
     "HeldCalls",
+    "LastWord",
     "ModelStep",
     "NewTurn",
     "OnAbort",
     "OnBusy",
     "PendingCall",
     "Question",
+    "Segment",
     "RequestOptions",
     "RequestPolicy",
     "RequestRefused",
     "RequestedOutput",
     "Sampling",
     "Step",
+    "ToolChoice",
     "ToolStep",
     "Turn",
     "TurnContext",
@@ -61,6 +90,7 @@ __all__ = [
     "TurnResult",
     "TurnSpec",
     "TurnStatus",
+    "UserStep",
     "Verdict",
     "WaitKind",
     "WaitingFor",

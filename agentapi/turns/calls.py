@@ -10,6 +10,7 @@ from typing import Any
 from agentapi.conversation.finish import CUT, FinishReason
 from agentapi.conversation.messages import Usage
 from agentapi.turns.budget import Limits
+from agentapi.turns.client_tools import ClientCall, ClientOutput, Continuation, Segment
 from agentapi.turns.model import TurnError, TurnStatus
 
 
@@ -67,15 +68,28 @@ class Question:
     schema: Mapping[str, Any] | None = None
 
 
+class CallKind(StrEnum):
+    """What a call waits for."""
+
+    APPROVAL = "approval"
+    """Somebody's decision whether it may be made (`TurnHandle.approve`, `reject`)."""
+    CLIENT = "client"
+    """The output of a client tool (`TurnHandle.answer`)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingCall:
-    """An unanswered question, for the people who decide. Times are seconds since 1970.
+    """A call that waits for people or for a client. Times are seconds since 1970.
 
     Attributes:
         turn_id: The turn that waits: the requested one, or one that it delegated to.
         agent: The agent that wants to make the call.
-        expires_at: When `default` becomes the decision; None for never.
-        schema: JSON schema of the tool's arguments; None if an older release asked the question.
+        expires_at: When `default` becomes the decision, or the call of a client tool gets an error
+            as its output; None for never.
+        default: The decision if nobody decides in time; without meaning for client tools.
+        schema: JSON schema of the tool's arguments; None if an older release asked the question,
+            and for client tools.
+        kind: What it waits for.
     """
 
     turn_id: str
@@ -87,6 +101,7 @@ class PendingCall:
     expires_at: float | None
     default: Verdict
     schema: Mapping[str, Any] | None = None
+    kind: CallKind = CallKind.APPROVAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,10 +161,48 @@ class ChildReply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldCalls:
-    """What a turn's calls wait for when it is suspended."""
+    """What a turn's calls wait for when it is suspended.
+
+    Attributes:
+        questions: Calls that wait for a decision.
+        children: Turns whose replies are awaited.
+        client: Calls that the client makes.
+        responses: How many responses the model has given in the turn, rejected ones left out.
+        usage: Tokens of the turn so far.
+    """
 
     questions: Sequence[Question] = ()
     children: Sequence[ChildTurn] = ()
+    client: Sequence[ClientCall] = ()
+    responses: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def segment(self) -> Segment | None:
+        """The end of a part of the turn; None when it asks neither its client nor people."""
+        if not self.client and not self.questions:
+            return None
+        return Segment(
+            responses=self.responses,
+            client=tuple(call.call_id for call in self.client),
+            approvals=tuple(question.call_id for question in self.questions),
+            usage=self.usage,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Answers to calls of a turn, given together.
+
+    Attributes:
+        outputs: Outputs of client tools by call id.
+        decisions: Decisions by call id.
+        continuation: What changes for the rest of the turn.
+    """
+
+    outputs: Mapping[str, ClientOutput] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    continuation: Continuation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,12 +215,14 @@ class CallBook:
             them.
         children: Child turns by call id, in the order of their replies.
         replies: Replies by the child's turn id.
+        outputs: Outputs of client tools by call id.
     """
 
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     begun_before: frozenset[str] = frozenset()
     children: Mapping[str, Sequence[ChildTurn]] = field(default_factory=dict)
     replies: Mapping[str, ChildReply] = field(default_factory=dict)
+    outputs: Mapping[str, ClientOutput] = field(default_factory=dict)
 
     def answered(self, call_id: str) -> bool:
         """Whether all children of a call have replied."""

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import AssistantMessage, Attachment, Message, Usage
 from agentapi.turns.budget import Limits
+from agentapi.turns.client_tools import ClientTools, Segment
 from agentapi.turns.kinds import TurnKind
 from agentapi.turns.request_options import RequestOptions
 from agentapi.turns.waiting import WaitingFor
@@ -83,6 +84,8 @@ class OnBusy(StrEnum):
     """The first turn is cancelled and leaves nothing; the others stay."""
     MERGE = "merge"
     """The message joins the newest turn if no worker has begun it, and waits otherwise."""
+    STEER = "steer"
+    """The message joins the turn that runs, before its next model call, and waits otherwise."""
 
 
 class OnAbort(StrEnum):
@@ -117,6 +120,9 @@ class TurnSpec:
         depth: How many turns are above it.
         budget: What it may spend, with all that it delegates, besides its agent's own limits.
         attachments: Images and files of the message.
+        client_tools: Functions that the client calls.
+        prior: Messages after the user's that the caller brings: the model's earlier responses and
+            the outputs of its calls.
         options: What the request decides besides; None for nothing.
         context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
     """
@@ -137,6 +143,8 @@ class TurnSpec:
     depth: int = 0
     budget: Limits | None = None
     attachments: Sequence[Attachment] = ()
+    client_tools: ClientTools | None = None
+    prior: Sequence[Message] = ()
     context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
 
@@ -188,6 +196,9 @@ class Turn(TurnSpec):
         answered_by: The agent that replied, once completed.
         structured: Whether `text` is JSON of that agent's `output_type`.
         last_event: Number of its newest event, -1 before the first.
+        segments: Where it parked to ask its client.
+        parts: What requests that answered its calls stored with its parts, by the part's number.
+        steered: Whether messages wait to join it.
     """
 
     status: TurnStatus
@@ -211,6 +222,9 @@ class Turn(TurnSpec):
     structured: bool = False
     cancel_requested: bool = False
     last_event: int = -1
+    segments: Sequence[Segment] = ()
+    parts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    steered: bool = False
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -273,11 +287,18 @@ class EventType(StrEnum):
     """A step was recorded [index, kind, the tools' names, their calls' ids, failed; for a model's
     response the model, whether it was rejected, and the finish reason of one that was not complete.
     A reply with the finish reason ``length`` goes on in the next step]."""
+    CALL_DELTA = "call_delta"
+    """A piece of the arguments of a client tool's call [index, tool, arguments]."""
     PARKED = "parked"
-    """The turn waits without a worker [seconds, reason; for decisions and child turns the calls'
-    ids and tools; for a provider or server of tools its names in waits_for, and failures]."""
+    """The turn waits without a worker [seconds, reason; for decisions, client tools and child turns
+    the calls' ids and tools; for a provider or server of tools its names in waits_for, and
+    failures]."""
     DECIDED = "decided"
     """Somebody decided about a call [call, verdict]."""
+    ANSWERED = "answered"
+    """The client gave the output of a call [call, failed]."""
+    JOINED = "joined"
+    """The message joined a turn that ran; that turn answers it [turn]."""
     REPLIED = "replied"
     """A turn that this one waits for has ended [turn, status]."""
     RETRIED = "retried"
@@ -294,7 +315,12 @@ class EventType(StrEnum):
     @property
     def ends(self) -> bool:
         """Whether no event follows, unless the turn is retried."""
-        return self in (EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED)
+        return self in (
+            EventType.COMPLETED,
+            EventType.FAILED,
+            EventType.CANCELLED,
+            EventType.JOINED,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

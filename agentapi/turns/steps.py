@@ -8,7 +8,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
-from agentapi.conversation.messages import AssistantMessage, ToolMessage, Usage, from_dict, to_dict
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    ToolMessage,
+    Usage,
+    UserMessage,
+    from_dict,
+    to_dict,
+)
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
 from agentapi.turns.request_policy import RequestPolicy
 
@@ -61,13 +68,30 @@ class ToolStep:
     kind: Literal["tool"] = field(default="tool", init=False)
 
 
-Step: TypeAlias = ModelStep | ToolStep
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserStep:
+    """A message that joined the turn while it ran (steering).
+
+    Attributes:
+        usage: Nothing; every step has one.
+    """
+
+    message: UserMessage
+    usage: Usage = field(default_factory=Usage)
+    kind: Literal["user"] = field(default="user", init=False)
+
+
+Step: TypeAlias = ModelStep | ToolStep | UserStep
+
+USER_STEP_VERSION: Final = 2
+"""Version of user steps: releases that do not know them leave the turn to newer ones."""
 
 
 def step_to_json(step: Step) -> bytes:
     """The step as it is recorded."""
-    data: dict[str, Any] = {"v": PROTOCOL, "kind": step.kind, "message": to_dict(step.message)}
-    if isinstance(step, ModelStep) or step.usage != Usage():
+    version = USER_STEP_VERSION if isinstance(step, UserStep) else PROTOCOL
+    data: dict[str, Any] = {"v": version, "kind": step.kind, "message": to_dict(step.message)}
+    if isinstance(step, ModelStep) or (isinstance(step, ToolStep) and step.usage != Usage()):
         data["usage"] = step.usage
     if isinstance(step, ModelStep) and step.held:
         data["held"] = step.held
@@ -96,7 +120,8 @@ def step_from_json(data: bytes | str) -> Step:
     """
     with reading("a recorded step", remedy=_REMEDY):
         value = orjson.loads(data)
-        check_version("a recorded step", value.get("v", PROTOCOL), PROTOCOL)
+        newest = USER_STEP_VERSION if value.get("kind") == "user" else PROTOCOL
+        check_version("a recorded step", value.get("v", PROTOCOL), newest)
         return _step_of(value)
 
 
@@ -123,5 +148,7 @@ def _step_of(value: Mapping[str, Any]) -> Step:
             usage = record_of(Usage, value.get("usage", {}))
             steps, handoff = int(value.get("steps", 0)), some_text_in(value, "handoff")
             return ToolStep(message=message, usage=usage, steps=steps, handoff=handoff)
+        case "user", UserMessage():
+            return UserStep(message=message)
         case _:
             raise ValueError("kind and message do not fit")

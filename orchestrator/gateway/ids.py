@@ -12,11 +12,13 @@ from orchestrator.gateway.http.errors import NotFound
 
 _TURN = re.compile(r"\d{3}-[0-9a-f]{32}")
 _ITEM = re.compile(
-    r"(?:msg|mcp)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<position>\d{1,15}))_\w+",
+    r"(?:msg|mcp|mcpr|fc|fco)_(?:(?P<begin>\d{3}|item)(?P<rest>[0-9a-f]{32})|at(?P<position>\d{1,15}))_\w+",
     re.ASCII,
 )
-_CHAT = re.compile(r"chatcmpl-(\d{3})([0-9a-f]{32})")
-_RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})")
+_CHAT = re.compile(r"chatcmpl-(\d{3})([0-9a-f]{32})(?:_([1-9]\d{0,4}))?")
+_RESPONSE = re.compile(r"resp_(\d{3})([0-9a-f]{32})(?:_([1-9]\d{0,4}))?")
+_CALL = re.compile(r"call_(\d{3})([0-9a-f]{32})_(\d{1,5})_(\d{1,5})", re.ASCII)
+_APPROVAL = re.compile(r"mcpr_(\d{3})([0-9a-f]{32})_[0-9a-f]{12}", re.ASCII)
 
 
 def turn_key(turn_id: str) -> str:
@@ -24,9 +26,15 @@ def turn_key(turn_id: str) -> str:
     return turn_id.replace("-", "")
 
 
-def response_id(turn_id: str) -> str:
-    """The id of a turn as a response."""
-    return f"resp_{turn_key(turn_id)}"
+def response_id(turn_id: str, part: int = 0) -> str:
+    """The id of a turn as a response, or of one of the responses that continue it.
+
+    Args:
+        turn_id: The turn.
+        part: Number of the turn's part, counted from 0: a part ends where the turn asks its client.
+    """
+    more = f"_{part}" if part else ""
+    return f"resp_{turn_key(turn_id)}{more}"
 
 
 def turn_id_of(response: str) -> str:
@@ -39,6 +47,50 @@ def turn_id_of(response: str) -> str:
     if match is None:
         raise NotFound(f"there is no response {response!r}", code="response_not_found")
     return f"{match[1]}-{match[2]}"
+
+
+def part_of_chat(completion: str) -> int:
+    """The number of the part of its turn that a chat completion is; see `response_id`."""
+    match = _CHAT.fullmatch(completion)
+    return int(match[3] or 0) if match is not None else 0
+
+
+def part_of(response: str) -> int:
+    """The number of the part of its turn that a response is; see `response_id`."""
+    match = _RESPONSE.fullmatch(response)
+    return int(match[3] or 0) if match is not None else 0
+
+
+def function_call_id(turn_id: str, response: int, place: int) -> str:
+    """What a client calls one of a turn's calls of its functions.
+
+    Args:
+        turn_id: The turn, or the key of a message.
+        response: Number of the response with the call among those of the turn, from 0.
+        place: The call's place among the calls of the response, from 0.
+    """
+    return f"call_{turn_key(turn_id)}_{response}_{place}"
+
+
+def turn_of_call(call_id: str) -> str | None:
+    """The turn that a call of a function, or a request for approval, names; None for others."""
+    match = _CALL.fullmatch(call_id) or _APPROVAL.fullmatch(call_id)
+    return f"{match[1]}-{match[2]}" if match is not None else None
+
+
+def function_item_id(call_id: str) -> str:
+    """The id of a call of a function as an item, by `function_call_id`."""
+    return f"fc_{call_id.removeprefix('call_')}"
+
+
+def output_item_id(call_id: str) -> str:
+    """The id of the output of a call of a function as an item, by `function_call_id`."""
+    return f"fco_{call_id.removeprefix('call_')}"
+
+
+def approval_id(turn_id: str, call_id: str) -> str:
+    """The id of the request to approve a turn's call."""
+    return f"mcpr_{turn_key(turn_id)}_{hashlib.sha256(call_id.encode()).hexdigest()[:12]}"
 
 
 def turn_id_from(text: str) -> str:

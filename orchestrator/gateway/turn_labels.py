@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from agentapi.decoding.records import reading, record_of
@@ -28,6 +28,16 @@ class Labels:
         user: The request's `user`.
         safety_identifier: The request's `safety_identifier`.
         digest: Digest of the request if it had a key: a repeat must have the same.
+        approvals_elsewhere: Whether others than the client decide about calls, so that a response
+            goes on while they wait.
+        opening: Digest of what the request said, if it brought functions: a request that says the
+            same and more may be the turn's continuation.
+        said: How many messages and items that was.
+        streamed: For a request that continues a turn: whether the part before was streamed.
+        stream: For a request that continues a turn: whether it is.
+        at: For a request that continues a turn: when it came, in seconds since 1970.
+        before: For a request that continues a turn: what counted until then and is different now,
+            as JSON (`client_tools`, `options`).
     """
 
     background: bool = False
@@ -37,6 +47,13 @@ class Labels:
     user: str | None = None
     safety_identifier: str | None = None
     digest: str | None = None
+    approvals_elsewhere: bool = False
+    opening: str | None = None
+    said: int = 0
+    streamed: bool = False
+    stream: bool = False
+    at: int = 0
+    before: Mapping[str, str] = field(default_factory=dict)
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -56,7 +73,12 @@ def labels_of(turn: Turn) -> Labels:
 
     A gateway of another release may have stored more labels, or fewer.
     """
-    stored = turn.metadata.get(RESERVED)
+    return labels_in(turn, turn.metadata)
+
+
+def labels_in(turn: Turn, metadata: Mapping[str, Any]) -> Labels:
+    """The labels in metadata of a turn: its own, or those of one of its parts."""
+    stored = metadata.get(RESERVED)
     known = stored if isinstance(stored, Mapping) else {}
     with reading(f"turn {turn.turn_id}", remedy="delete it"):
         return record_of(Labels, known)
@@ -64,4 +86,9 @@ def labels_of(turn: Turn) -> Labels:
 
 def metadata_of(turn: Turn) -> dict[str, Any]:
     """The caller's own metadata."""
-    return {name: value for name, value in turn.metadata.items() if name != RESERVED}
+    return own_metadata(turn.metadata)
+
+
+def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's own among stored metadata."""
+    return {name: value for name, value in metadata.items() if name != RESERVED}

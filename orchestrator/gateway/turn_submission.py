@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from agentapi.conversation.messages import Message, dumps
 from agentapi.conversation.user_input import File, Image
 from agentapi.errors import AgentAPIError, ServerUnavailable
-from agentapi.turns import NewTurn, OnAbort, OnBusy, RequestOptions
+from agentapi.turns import ClientTools, NewTurn, OnAbort, OnBusy, RequestOptions
 from orchestrator.gateway.http.errors import KeyReused
 from orchestrator.gateway.openai.attachments import check_addresses
 from orchestrator.gateway.tenants.ledger import OVERHEAD, Admission
@@ -102,6 +102,8 @@ class NewMessage:
         deadline: See `TurnRequest`.
         options: What the request decides; None for nothing.
         idle_time: See `TurnRequest`.
+        client_tools: See `TurnRequest`.
+        prior: See `TurnRequest`.
         context: See `TurnRequest`.
     """
 
@@ -119,6 +121,8 @@ class NewMessage:
     deadline: float | None = None
     options: RequestOptions | None = None
     idle_time: float | None = None
+    client_tools: ClientTools | None = None
+    prior: Sequence[Message] = ()
     context: Mapping[str, Any] | None = None
 
 
@@ -218,6 +222,8 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
         deadline=message.deadline,
         options=message.options,
         idle_time=message.idle_time,
+        client_tools=message.client_tools,
+        prior=message.prior,
         context=message.context,
     )
 
@@ -225,6 +231,8 @@ def _request(view: TenantView, message: NewMessage, conversation_id: str) -> Tur
 def _admission(turn: NewTurn, destination: Destination) -> Admission:
     size = len(turn.input.encode())
     decided = len(turn.options.to_json()) if turn.options is not None else 0
+    decided += len(turn.client_tools.to_json()) if turn.client_tools is not None else 0
+    decided += sum(len(dumps(message)) for message in turn.prior)
     if turn.context is not None:
         size += len(orjson.dumps(dict(turn.context)))
     return Admission(

@@ -7,13 +7,24 @@ objects that never existed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, suppress
 
 from agentapi.errors import InvalidInput, StoreUnavailable, TurnNotFound
-from agentapi.turns import Decision, Event, PendingCall, Turn, Verdict
+from agentapi.stores import CancelOutcome
+from agentapi.turns import (
+    Answers,
+    Decision,
+    Event,
+    EventType,
+    PendingCall,
+    Step,
+    Turn,
+    Verdict,
+)
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
+from orchestrator.gateway.ids import turn_id_from
 from orchestrator.gateway.tenants.names import public_id
 from orchestrator.gateway.view_conversations import TenantConversations
 from orchestrator.gateway.view_lists import TenantLists
@@ -36,14 +47,15 @@ class TenantView(TenantConversations):
         return self.gateway.stream_slots.hold(self.tenant)
 
     async def turn(self, turn_id: str) -> Turn:
-        """A turn of this tenant.
+        """A turn of this tenant, by its id or by the id of a response.
 
         Raises:
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
+        asked = turn_id_from(turn_id)
         try:
-            turn = await self.gateway.call(lambda o: o.store.turn(turn_id))
+            turn = await self.gateway.call(lambda o: o.store.turn(asked))
         # One answer for all cases: another one would tell which ids other tenants have.
         except (TurnNotFound, InvalidInput):
             turn = None
@@ -59,25 +71,45 @@ class TenantView(TenantConversations):
         named = public_id(self.tenant, turn.conversation_id) is not None
         return named and turn.tenant_id == self.tenant
 
-    async def cancel(self, turn_id: str) -> None:
+    async def cancel(self, turn_id: str) -> CancelOutcome:
         """Cancel a turn of this tenant. A waiting turn ends immediately, a running one soon.
 
         Raises:
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        await self.turn(turn_id)
-        await self.gateway.call(lambda orchestrator: orchestrator.cancel(turn_id))
+        turn = await self.turn(turn_id)
+        return await self.gateway.call(lambda orchestrator: orchestrator.cancel(turn.turn_id))
 
     async def pending(self, turn_id: str) -> list[PendingCall]:
-        """Tool calls of a turn of this tenant that wait for a decision.
+        """Calls of a turn of this tenant that wait; see `TurnHandle.pending`.
 
         Raises:
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        await self.turn(turn_id)
-        return await self.gateway.call(lambda orchestrator: orchestrator.pending(turn_id))
+        turn = await self.turn(turn_id)
+        return await self.gateway.call(lambda orchestrator: orchestrator.pending(turn.turn_id))
+
+    async def steps(self, turn: Turn) -> list[Step]:
+        """The recorded steps of a turn of this tenant.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        return await self.gateway.call(lambda orchestrator: orchestrator.store.steps(turn.turn_id))
+
+    async def answer(self, turn_id: str, answers: Answers) -> None:
+        """Answer calls of a turn of this tenant together, all or none.
+
+        Raises:
+            TurnNotFound: The turn does not exist, or is another tenant's.
+            CallNotPending: One of the calls does not wait, or has another answer.
+            InvalidInput: An output is too long.
+            StoreUnavailable: Redis is out of reach.
+        """
+        turn = await self.turn(turn_id)
+        await self.gateway.call(lambda orchestrator: orchestrator.answer(turn.turn_id, answers))
 
     async def decide(
         self, turn_id: str, call_id: str, verdict: Verdict, *, reason: str | None, by: str | None
@@ -89,11 +121,11 @@ class TenantView(TenantConversations):
             CallNotPending: The call does not wait for a decision, or was decided otherwise.
             StoreUnavailable: Redis is out of reach.
         """
-        await self.turn(turn_id)
+        turn = await self.turn(turn_id)
         told = reason if verdict is Verdict.REJECTED else None
         decision = Decision(verdict=verdict, reason=told, by=by)
         await self.gateway.call(
-            lambda orchestrator: orchestrator.decide(turn_id, call_id, decision)
+            lambda orchestrator: orchestrator.decide(turn.turn_id, call_id, decision)
         )
 
     async def check_events(self, turn: Turn, after: int) -> None:
@@ -141,8 +173,15 @@ class TenantView(TenantConversations):
                     raise _events_gone()
                 ended = now.status.ended
 
-    async def wait(self, turn_id: str, seconds: float) -> Turn:
+    async def wait(
+        self, turn_id: str, seconds: float, enough: Callable[[Turn], bool] = lambda turn: False
+    ) -> Turn:
         """Wait for a turn's end.
+
+        Args:
+            turn_id: The turn.
+            seconds: The longest wait.
+            enough: Whether a turn that has parked need not be waited for any more.
 
         Returns:
             The turn. It may still run when the time is up or the gateway shuts down.
@@ -152,19 +191,29 @@ class TenantView(TenantConversations):
             StoreUnavailable: Redis is out of reach.
         """
         turn = await self.turn(turn_id)
-        if not turn.status.ended:
+        if not turn.status.ended and not enough(turn):
             # The tenant's other requests go on while this one waits.
             if self.request_slot is not None:
                 self.request_slot.release()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    # Only the end matters here, so the turn's past need not be read.
-                    async with aclosing(self.follow(turn, turn.last_event, fresh=True)) as events:
-                        async for _ in events:
-                            pass
-            except TimeoutError:
-                pass
+                    turn = await self._wait(turn, enough)
             turn = await self.turn(turn_id)
+        return turn
+
+    async def _wait(self, turn: Turn, enough: Callable[[Turn], bool]) -> Turn:
+        while not turn.status.ended and not enough(turn):
+            stopped = False
+            # Only what is to come matters here, so the turn's past need not be read.
+            async with aclosing(self.follow(turn, turn.last_event, fresh=True)) as events:
+                async for found in events:
+                    stopped = isinstance(found, Closed)
+                    parked = not stopped and any(e.type is EventType.PARKED for e in found)  # type: ignore[union-attr]
+                    if parked and enough(await self.turn(turn.turn_id)):
+                        break
+            turn = await self.turn(turn.turn_id)
+            if stopped:
+                break
         return turn
 
 

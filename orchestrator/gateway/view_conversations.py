@@ -126,6 +126,15 @@ class TenantConversations:
         internal = self.existing(conversation_id)
         return ItemReader(self.history_of(internal), internal, self.gateway.positions)
 
+    async def head(self, conversation_id: str) -> str | None:
+        """The turn of a conversation that has not ended and is the next to; None if there is none.
+
+        Raises:
+            NotFound: The id is not valid.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return await self.gateway.conversations.head(self.existing(conversation_id))
+
     async def append(
         self,
         conversation_id: str,

@@ -80,6 +80,8 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         message["content"], finish = " ".join(words[:limit]), "length"
     if not body.get("stream"):
         choice = {"index": 0, "message": message, "finish_reason": finish}
+        if "slowly" in _last_user(body["messages"]):
+            await asyncio.sleep(10 * SLOW)
         return web.json_response(_envelope("chat.completion", [choice], _usage(body)))
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)

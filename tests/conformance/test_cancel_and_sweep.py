@@ -42,7 +42,7 @@ def test_a_running_turn_is_asked_to_stop(bench: Bench) -> None:
     assert bench.store.cancel(turn_id).outcome is CancelOutcome.REQUESTED
     assert bench.store.cancel(turn_id).outcome is CancelOutcome.REQUESTED
     assert bench.store.renew([lease]) == [Renewal(held=True, cancel=True)]
-    assert bench.store.record(lease, 0, model_step()) is True
+    assert bench.store.record(lease, 0, model_step()).cancel
     bench.complete(lease)
     assert bench.store.cancel(turn_id) == Cancellation(outcome=CancelOutcome.ENDED)
 

@@ -8,7 +8,7 @@ from agentapi.conversation.messages import UserMessage
 from agentapi.conversation.window import Window
 from agentapi.errors import JournalBehind, LeaseLost
 from agentapi.ids import create_turn_id
-from agentapi.stores import Ending, NewEvent, Refusal, RefusalReason, Renewal
+from agentapi.stores import Ending, NewEvent, Recorded, Refusal, RefusalReason, Renewal
 from agentapi.turns import EventType, TurnStatus
 from tests.conformance.stores import Bench, C, completed, model_step, tool_step
 
@@ -51,7 +51,7 @@ def test_conversations_do_not_wait_for_each_other(bench: Bench) -> None:
 def test_a_takeover_continues_behind_the_last_recorded_step(bench: Bench) -> None:
     turn_id = bench.enqueue()
     old = bench.claim(turn_id)
-    assert bench.store.record(old.lease, 0, model_step()) is False
+    assert bench.store.record(old.lease, 0, model_step()) == Recorded()
     bench.expire_lease(C)
     new = bench.claim(turn_id)
     assert new.lease.epoch > old.lease.epoch

@@ -7,16 +7,25 @@ from typing import Any
 
 import pytest
 
-from agentapi.conversation.messages import Attachment, AttachmentKind
+from agentapi.conversation.messages import (
+    AssistantMessage,
+    Attachment,
+    AttachmentKind,
+    ToolCall,
+    ToolMessage,
+)
 from agentapi.errors import ConversationBusy, TenantMismatch, TurnNotFound
 from agentapi.ids import create_turn_id
 from agentapi.stores import Accepted, Wakeup
 from agentapi.turns import (
+    ClientTool,
+    ClientTools,
     NewTurn,
     OnAbort,
     RequestedOutput,
     RequestOptions,
     Sampling,
+    ToolChoice,
     TurnKind,
     TurnSpec,
     TurnStatus,
@@ -131,6 +140,20 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
         "parent_id": parent,
         "depth": 2,
         "budget": Limits(steps=3, cost=0.5),
+        "client_tools": ClientTools(
+            tools=(ClientTool(name="paint", parameters={"type": "object"}, strict=True),),
+            choice=ToolChoice.REQUIRED,
+            only=("paint",),
+            parallel=False,
+            timeout=60.0,
+            since=1,
+        ),
+        "prior": (
+            AssistantMessage(
+                content="", tool_calls=(ToolCall(id="c", name="paint", arguments={}, client=True),)
+            ),
+            ToolMessage(call_id="c", name="paint", content="done"),
+        ),
         "context": {"plan": "free", "tags": ["a"], "shop": {"open": True}},
         "attachments": (Attachment(kind=AttachmentKind.FILE, url="https://example.org/a.pdf"),),
         "options": RequestOptions(

@@ -31,7 +31,7 @@ def test_an_agent_that_is_not_there(client: openai.OpenAI) -> None:
     [
         ({"top_logprobs": 3}, "top_logprobs", "unsupported_parameter"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt", "unsupported_parameter"),
-        ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported_parameter"),
         ({"store": False, "background": True}, "store", "mutually_exclusive_parameters"),
         ({"include": ["flavours"]}, "include", "invalid_value"),
         ({"flavour": "mint"}, "flavour", "unknown_parameter"),
@@ -49,7 +49,7 @@ def test_an_agent_that_is_not_there(client: openai.OpenAI) -> None:
             "input[0].content[0].type",
             "unsupported_parameter",
         ),
-        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].type", None),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id", None),
         ({"metadata": {"agentapi:gateway": "x"}}, "metadata", "invalid_value"),
         ({"metadata": {"a": 1}}, "metadata", "invalid_value"),
         ({"conversation": "c", "previous_response_id": "r"}, "previous_response_id", None),

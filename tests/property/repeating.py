@@ -27,19 +27,9 @@ BEGAN: Final = 1_800_000_000.0
 """Seconds; the time at which the clocks of these stores start."""
 
 READS: Final = frozenset(
-    {
-        "backlog",
-        "blobs",
-        "check_protocol",
-        "children",
-        "claimed",
-        "close",
-        "events",
-        "find",
-        "history",
-    }
-    | {"interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep", "slice", "summary"}
-    | {"turn", "untold"}
+    {"backlog", "blobs", "check_protocol", "children", "claimed", "close", "events", "find"}
+    | {"history", "interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep"}
+    | {"hear_cancel", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 

@@ -27,9 +27,12 @@ from agentapi.errors import CallNotPending, LeaseLost
 from agentapi.ids import create_turn_id
 from agentapi.stores import Lease, Refusal, Suspended
 from agentapi.turns import (
+    Answers,
     CallBook,
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientOutput,
     Decision,
     HeldCalls,
     Question,
@@ -49,6 +52,12 @@ CHILDREN = tuple(
     )
     for call_id, number in (("k1", 0), ("k1", 1), ("k2", 0))
 )
+CLIENT = tuple(
+    ClientCall(call_id=call_id, tool="t", arguments={}, number=10 + number)
+    for number, call_id in enumerate(("f1", "f2"))
+)
+FUNCTIONS = tuple(call.call_id for call in CLIENT)
+OUTPUTS = (ClientOutput(text="one"), ClientOutput(text="two", is_error=True))
 DECISIONS = (
     Decision(verdict=Verdict.APPROVED),
     Decision(verdict=Verdict.REJECTED),
@@ -71,6 +80,8 @@ class Calls(RuleBasedStateMachine):
         self.decided: dict[str, Decision] = {}
         self.given: dict[str, int] = {}
         self.replied: dict[str, ChildReply] = {}
+        self.outputs: dict[str, ClientOutput] = {}
+        self.heard: set[str] = set()
         self.awake = True
 
     def teardown(self) -> None:
@@ -93,6 +104,8 @@ class Calls(RuleBasedStateMachine):
         assert dict(book.decisions) == self.decided
         assert book.begun_before == {c for c, given in self.given.items() if given != epoch}
         assert dict(book.replies) == self.replied
+        assert dict(book.outputs) == self.outputs
+        self.heard = set(self.outputs)
 
     @precondition(lambda self: self.lease is not None)
     @rule(repeats=st.integers(1, 3))
@@ -104,8 +117,10 @@ class Calls(RuleBasedStateMachine):
             if call_id not in self.decided or call_id not in self.given
         ]
         children = [child for child in CHILDREN if child.turn_id not in self.replied]
+        client = [call for call in CLIENT if call.call_id not in self.heard]
         news = any(call_id not in self.given for call_id in self.decided)
-        held = HeldCalls(questions=questions, children=children)
+        news = news or (bool(client) and all(c.call_id in self.outputs for c in client))
+        held = HeldCalls(questions=questions, children=children, client=client, responses=1)
         answer, *again = (self.calls.suspend(self.lease, held) for _ in range(repeats))
         assert all(repeat == answer for repeat in again)
         self.asked = True
@@ -130,6 +145,21 @@ class Calls(RuleBasedStateMachine):
         self.decided[call_id] = decision
         assert (wakeup is not None) == (self.lease is None)
         self.awake = self.awake or self.lease is None
+
+    @precondition(lambda self: self.asked)
+    @rule(outputs=st.dictionaries(st.sampled_from(FUNCTIONS), st.sampled_from(OUTPUTS), min_size=1))
+    def answer(self, outputs: dict[str, ClientOutput]) -> None:
+        answers = Answers(outputs=outputs)
+        if any(self.outputs.get(c, o) != o for c, o in outputs.items()):
+            # All or none.
+            with pytest.raises(CallNotPending):
+                self.calls.answer(self.turn_id, answers)
+            return
+        wakeup = self.calls.answer(self.turn_id, answers)
+        self.outputs |= outputs
+        whole = len(self.outputs) == len(CLIENT)
+        assert (wakeup is not None) == (whole and self.lease is None)
+        self.awake = self.awake or (whole and self.lease is None)
 
     @precondition(lambda self: self.asked)
     @rule(child=st.sampled_from(CHILDREN))
@@ -175,7 +205,11 @@ class Calls(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         waiting = [call.call_id for call in self.calls.pending(self.turn_id)]
-        assert waiting == [call_id for call_id in ASKED if call_id not in self.decided]
+        assert waiting == [
+            *(call_id for call_id in ASKED if call_id not in self.decided),
+            *(call.call_id for call in CLIENT if call.call_id not in self.outputs),
+        ]
+        assert [s.responses for s in self.bench.store.turn(self.turn_id).segments] in ([], [1])
         awaited = {child.turn_id for child, waits in self.calls.children(self.turn_id) if waits}
         assert awaited == {child.turn_id for child in CHILDREN} - set(self.replied)
 

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from agentapi.conversation.messages import Attachment, AttachmentKind, UserMessage, dumps
 from agentapi.errors import AgentAPIError, ConversationBusy
+from agentapi.ids import create_turn_id
 from agentapi.redis.keys import conversation_keys
 from agentapi.signals import LeaseLost
 from agentapi.stores import (
@@ -40,6 +41,7 @@ from agentapi.stores import (
     RedisTurnStore,
     Search,
     SearchOn,
+    Suspended,
     Telling,
     TurnQuery,
     TurnStore,
@@ -48,8 +50,14 @@ from agentapi.stores import (
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
+    Answers,
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientOutput,
+    ClientTool,
+    ClientTools,
+    Continuation,
     Decision,
     EventType,
     HeldCalls,
@@ -67,6 +75,8 @@ from tests.property.test_turn_protocol import TurnProtocol
 
 YES = Decision(verdict=Verdict.APPROVED)
 
+TOOLS = ClientTools(tools=[ClientTool(name="t", parameters={"type": "object"})])
+
 EXAMPLES = settings(
     max_examples=15,
     stateful_step_count=40,
@@ -83,6 +93,8 @@ def walk(bench: Bench) -> None:
         _a_turn_and_its_ends,
         _what_a_busy_conversation_does,
         _waiting_calls,
+        _client_calls,
+        _steering,
         _lost_workers,
         _deadlines,
         _refusals,
@@ -169,6 +181,66 @@ def _waiting_calls(bench: Bench) -> None:
     store.commit(lease, Ending(status=TurnStatus.CANCELLED))
     bench.store.cancel(child.turn_id)
     store.calls.settle([e for e in store.overdue() if not isinstance(e, str)])
+
+
+def _client_calls(bench: Bench) -> None:
+    store, turn_id = bench.store, bench.enqueue("client", client_tools=TOOLS)
+    calls = [ClientCall(call_id=c, tool="t", arguments={}, timeout=60) for c in "cd"]
+    question = Question(call_id="q", tool="t", arguments={})
+    held = HeldCalls(client=calls, questions=[question], responses=1)
+    lease = bench.claim(turn_id, "client").lease
+    assert store.calls.suspend(lease, held) is Suspended.PARKED
+    one = Answers(outputs={"c": ClientOutput(text="one")})
+    assert store.calls.answer(turn_id, one) is None
+    changed = Continuation(
+        part=1,
+        metadata={"a": "b"},
+        stream=True,
+        client_tools=TOOLS,
+        options=RequestOptions(instructions="Be brief."),
+    )
+    both = Answers(
+        outputs={**one.outputs, "d": ClientOutput(text="two")},
+        decisions={"q": YES},
+        continuation=changed,
+    )
+    assert store.calls.answer(turn_id, both) is not None
+    for other in (
+        Answers(outputs={"c": ClientOutput(text="other")}),
+        Answers(outputs={"none": ClientOutput(text="other")}),
+        Answers(decisions={"q": Decision(verdict=Verdict.REJECTED)}),
+    ):
+        with pytest.raises(AgentAPIError):
+            store.calls.answer(turn_id, other)
+    lease = bench.claim(turn_id, "client").lease
+    store.calls.suspend(lease, HeldCalls(client=calls, responses=1))
+    store.commit(lease, Ending(status=TurnStatus.CANCELLED))
+    for gone in (turn_id, create_turn_id("client")):
+        with pytest.raises(AgentAPIError):
+            store.calls.answer(gone, one)
+
+
+def _steering(bench: Bench) -> None:
+    store, turn_id = bench.store, bench.enqueue("steered")
+    lease = bench.claim(turn_id, "steered").lease
+    late = bench.enqueue("steered", "late")
+    steers = [
+        bench.enqueue("steered", text, on_busy=OnBusy.STEER) for text in ("a", '"\\/%1 \u00e9')
+    ]
+    assert store.record(lease, 0, model_step()).steered
+    with pytest.raises(AgentAPIError):
+        store.steer(lease, 2)
+    joined = store.steer(lease, 1)
+    assert [step.message.content for step in joined] == ["a", '"\\/%1 \u00e9']
+    assert {step.message.turn_id for step in joined} == {turn_id}
+    assert store.steer(lease, 1) == joined
+    assert store.steer(lease, 3) == []
+    assert store.turn(steers[0]).turn_id == turn_id
+    bench.expire_lease("steered")
+    bench.claim(turn_id, "steered")
+    with pytest.raises(LeaseLost):
+        store.steer(lease, 3)
+    store.cancel(late)
 
 
 def _lost_workers(bench: Bench) -> None:

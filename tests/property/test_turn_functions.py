@@ -34,6 +34,7 @@ from agentapi.turns import (
     Step,
     TurnResult,
     TurnStatus,
+    UserStep,
     Verdict,
 )
 from tests.conformance.stores import Bench, in_memory, on_redis
@@ -188,8 +189,15 @@ class Journal:
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""
 
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        """Nobody listens."""
+
     async def reset(self) -> None:
         """Nobody listens."""
+
+    async def joined(self) -> Sequence[UserStep]:
+        """Nobody sends any."""
+        return ()
 
 
 async def attempt(bench: Bench, world: World, claim: Claim, life: Life) -> Any:

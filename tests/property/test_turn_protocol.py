@@ -216,7 +216,7 @@ class TurnProtocol(RuleBasedStateMachine):
             return
         for _ in range(2 if repeat else 1):
             asked = self.store.record(lease, index, step)
-            assert asked == (lease.turn_id in expected.cancel_asked)
+            assert asked.cancel == (lease.turn_id in expected.cancel_asked)
         steps.append(step)
         expected.recorded[lease.turn_id] += 1
 

@@ -23,6 +23,7 @@ from orchestrator.gateway.native.stream import native_stream
 from orchestrator.gateway.native.turns import turn_view
 from orchestrator.gateway.openai.chat_stream import ChatStream
 from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.streams import chat_stream, response_stream
 from orchestrator.gateway.settings import load_gateway_settings
 from orchestrator.gateway.view import TenantView
@@ -153,10 +154,11 @@ def test_what_a_failed_turn_says(caplog: pytest.LogCaptureFixture) -> None:
     why = TurnError(code="vetoed", message=f"no more for {INTERNAL}")
     turn = replace(TURN, status=TurnStatus.FAILED, error=why)
     view = TenantView(None, TENANT)  # type: ignore[arg-type]
+    part = Part(turn=turn, number=0, begins=None, ends=None, made=())
     shown: list[Any] = [
         turn_view(view, turn).error,
-        response_object(turn, PUBLIC)["error"],
-        *ChatStream(turn, include_usage=False).ending(turn),
+        response_object(part, PUBLIC)["error"],
+        *ChatStream(turn, include_usage=False).ending(part),
     ]
     with pytest.raises(AgentAPIError) as caught:
         raise_if_failed(turn)

@@ -16,6 +16,7 @@ from agentapi.turns import Event, EventType, Turn, TurnError, TurnStatus
 from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.openai.chat_stream import ChatStream
 from orchestrator.gateway.openai.objects import chat_object, response_object
+from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.response_stream import ResponseStream
 from orchestrator.results import raise_if_failed
 
@@ -53,6 +54,11 @@ TOOL_STEP = (EventType.STEP, {"index": 1, "kind": "tool", "tools": ["look"], "ca
 RESET: tuple[EventType, dict[str, Any]] = (EventType.RESET, {})
 
 
+def whole(turn: Turn) -> Part:
+    """The only part of a turn that has not asked its client."""
+    return Part(turn=turn, number=0, begins=None, ends=None, made=turn.messages)
+
+
 def delta(text: str) -> tuple[EventType, dict[str, Any]]:
     return EventType.DELTA, {"text": text}
 
@@ -64,7 +70,7 @@ def respond(
     out = list(stream.opening())
     for number, (kind, data) in enumerate(events):
         out += stream.feed(Event(number=number, type=kind, data=data))
-    out += stream.ending(ended)
+    out += stream.ending(whole(ended))
     assert [event["sequence_number"] for event in out] == list(range(len(out)))
     check_items(out)
     return out
@@ -170,7 +176,7 @@ def chat(events: Sequence[tuple[EventType, dict[str, Any]]], ended: Turn) -> tup
     chunks = [stream.opening()]
     for number, (kind, data) in enumerate(events):
         chunks += stream.feed(Event(number=number, type=kind, data=data))
-    chunks += stream.ending(ended)
+    chunks += stream.ending(whole(ended))
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if "choices" in c)
     return text, stream.broken
 
@@ -234,7 +240,7 @@ def test_a_reply_that_is_not_complete(stream: bool, reason: FinishReason, told: 
     [done] = [e["item"] for e in seen if e["type"] == "response.output_item.done"]
     assert done["status"] == "incomplete"
     assert [done] == final["output"]
-    assert chat_object(ended)["choices"][0]["finish_reason"] == reason.value
+    assert chat_object(whole(ended))["choices"][0]["finish_reason"] == reason.value
     assert chat_finish([delta("it is ")], ended) == reason.value
 
 
@@ -290,7 +296,7 @@ def test_a_refusal_is_a_part_of_its_own(
     shown = [e for e in seen if e["type"] == "response.refusal.delta"]
     assert "".join(e["delta"] for e in shown) == "I will not."
     assert [e["refusal"] for e in seen if e["type"] == "response.refusal.done"] == ["I will not."]
-    message = chat_object(ended)["choices"][0]
+    message = chat_object(whole(ended))["choices"][0]
     assert (message["finish_reason"], message["message"]["content"]) == ("stop", None)
     assert message["message"]["refusal"] == "I will not."
 
@@ -300,7 +306,7 @@ def chat_finish(events: Sequence[tuple[EventType, dict[str, Any]]], ended: Turn)
     chunks = [stream.opening()]
     for number, (kind, data) in enumerate(events):
         chunks += stream.feed(Event(number=number, type=kind, data=data))
-    chunks += stream.ending(ended)
+    chunks += stream.ending(whole(ended))
     reason: str | None = chunks[-1]["choices"][0]["finish_reason"]
     return reason
 
@@ -339,13 +345,16 @@ def test_errors_have_the_codes_that_are_true(
     error: TurnError, code: str, status: int, kind: str | None
 ) -> None:
     failed = replace(QUEUED, status=TurnStatus.FAILED, error=error)
-    assert response_object(failed, "c")["error"] == {"code": code, "message": f"{error.code}: x"}
+    assert response_object(whole(failed), "c")["error"] == {
+        "code": code,
+        "message": f"{error.code}: x",
+    }
     with pytest.raises(TurnFailed) as caught:
         raise_if_failed(failed)
     problem = problem_of(caught.value)
     assert (problem.status, problem.code) == (status, error.code)
     assert problem.headers == {"x-should-retry": "false"}
-    [chunk] = ChatStream(QUEUED, include_usage=False).ending(failed)
+    [chunk] = ChatStream(QUEUED, include_usage=False).ending(whole(failed))
     assert (chunk["error"]["type"], chunk["error"]["code"]) == (problem.kind, error.code)
     assert kind in (None, problem.kind)
 

@@ -27,7 +27,15 @@ from agentapi.errors import (
 from agentapi.providers import ModelResponse, providers
 from agentapi.stores.redis.calls_codec import call_book, reply_to_json
 from agentapi.testing import ScriptedProvider, assert_valid_history, call, calls, says
-from agentapi.turns import ChildReply, ModelStep, Step, TurnStatus, step_from_json, step_to_json
+from agentapi.turns import (
+    ChildReply,
+    ModelStep,
+    Step,
+    TurnStatus,
+    UserStep,
+    step_from_json,
+    step_to_json,
+)
 from agentapi.turns.model import EventType
 from agentapi.turns.request_options import RequestedOutput, RequestOptions, Sampling
 from orchestrator import Orchestrator
@@ -60,6 +68,12 @@ class Log:
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         (self.refused if refusal else self.shown).append(text)
+
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        raise AssertionError("no client tools")
+
+    async def joined(self) -> Sequence[UserStep]:
+        return ()
 
     async def reset(self) -> None:
         self.shown.append("<reset>")

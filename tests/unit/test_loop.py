@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
 from agentapi.errors import LeaseLost, MaxStepsExceeded, ProviderRejected, ProviderUnavailable
 from agentapi.providers import Provider
 from agentapi.testing import ScriptedProvider, call, calls, says
-from agentapi.turns import ModelStep, Step, ToolStep, TurnResult
+from agentapi.turns import ModelStep, Step, ToolStep, TurnResult, UserStep
 
 CONTEXT = ToolContext(conversation_id="c", turn_id="t")
 
@@ -39,6 +40,7 @@ class Log:
     steps: list[Step] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
     lost_at: int | None = None
+    waiting: list[UserStep] = field(default_factory=list)
 
     async def record(self, step: Step) -> None:
         if len(self.steps) == self.lost_at:
@@ -48,8 +50,16 @@ class Log:
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         self.shown.append(text)
 
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        self.shown.append(f"{index}:{tool}:{arguments}")
+
     async def reset(self) -> None:
         self.shown.append("<reset>")
+
+    async def joined(self) -> Sequence[UserStep]:
+        joined, self.waiting = self.waiting, []
+        self.steps += joined
+        return joined
 
 
 finished: list[str] = []

@@ -22,6 +22,8 @@ NAMES: Final = {
         "AttachmentRefused",
         "BrokerUnavailable",
         "CallNotPending",
+        "ClientTool",
+        "ClientToolRefused",
         "Compaction",
         "ConfigurationError",
         "ContextTooLong",

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agentapi.conversation.messages import UserMessage
@@ -140,6 +140,7 @@ class TurnClaimer:
                 content=turn.input, attachments=tuple(turn.attachments), turn_id=turn.turn_id
             ),
             steps=list(claim.steps),
+            prior=[replace(message, turn_id=turn.turn_id) for message in turn.prior],
         )
         # After the claim, since only the journal says which agent must continue the turn.
         if work.lacks_agent(claim, progress):

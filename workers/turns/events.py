@@ -29,12 +29,20 @@ class _Pending:
 
     def add(self, kind: EventType, data: Mapping[str, Any]) -> None:
         last = self.events[-1] if self.events else None
-        joins = kind is EventType.DELTA and last is not None and last.type is kind
-        if last is not None and joins and last.data.keys() == data.keys():
-            text = last.data["text"] + data["text"]
-            self.events[-1] = NewEvent(type=kind, data={**data, "text": text})
+        joined = _joined(last, data) if last is not None and last.type is kind else None
+        if joined is not None:
+            self.events[-1] = NewEvent(type=kind, data=joined)
         else:
             self.events.append(NewEvent(type=kind, data=data))
+
+
+def _joined(last: NewEvent, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The data of two pieces of the same text; None if they do not belong together."""
+    if last.type is EventType.DELTA and last.data.keys() == data.keys():
+        return {**data, "text": last.data["text"] + data["text"]}
+    if last.type is EventType.CALL_DELTA and last.data["index"] == data["index"]:
+        return {**data, "arguments": last.data["arguments"] + data["arguments"]}
+    return None
 
 
 class EventLog:

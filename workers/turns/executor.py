@@ -126,6 +126,7 @@ class TurnExecutor:
             journal=list(turn.progress.steps),
             attempt=claim.turn.attempt,
             outage=self.outage,
+            steered=claim.turn.steered,
         )
         # The last attempt may have shown text of a step that it never recorded; readers drop it.
         if claim.turn.stream and claim.turn.attempt > 1:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from agentapi.errors import JournalBehind
-from agentapi.stores import WorkerStore
-from agentapi.turns import EventType, Step
+from agentapi.stores import Recorded, WorkerStore
+from agentapi.turns import EventType, Step, UserStep
 from workers.outage import Outage, ride_out
 from workers.turns.events import EventLog
 from workers.turns.running import RunningTurn, StopReason
@@ -22,6 +22,7 @@ class WorkerLog:
 
     Attributes:
         journal: The recorded steps of the turn.
+        steered: Whether messages wait to join the turn.
     """
 
     running: RunningTurn
@@ -30,6 +31,7 @@ class WorkerLog:
     journal: list[Step]
     attempt: int
     outage: Outage
+    steered: bool = False
 
     async def record(self, step: Step) -> None:
         """See `TurnLog.record`. The store's answer also says whether the turn was cancelled."""
@@ -37,7 +39,7 @@ class WorkerLog:
         index = len(self.journal)
         self.journal.append(step)
 
-        def write() -> bool:
+        def write() -> Recorded:
             # First the text of the step, since the script adds the event of its end (promise 10).
             self.events.flush()
             try:
@@ -49,8 +51,30 @@ class WorkerLog:
                 return self.store.record(self.running.lease, index, step)
 
         # Cancelled only after the step is recorded, so that its cost is not lost.
-        if await self.call(write):
+        recorded = await self.call(write)
+        self.steered = recorded.steered
+        if recorded.cancel:
             self.running.stop(StopReason.CANCELLED)
+
+    async def joined(self) -> Sequence[UserStep]:
+        """See `TurnLog.joined`. Costs nothing unless the store has said that messages wait."""
+        if not self.steered:
+            return ()
+        index = len(self.journal)
+
+        def take() -> list[UserStep]:
+            self.events.flush()
+            try:
+                return self.store.steer(self.running.lease, index)
+            except JournalBehind as gap:
+                for missing in range(gap.length, index):
+                    self.store.record(self.running.lease, missing, self.journal[missing])
+                return self.store.steer(self.running.lease, index)
+
+        steps = await self.call(take)
+        self.steered = False
+        self.journal += steps
+        return steps
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call Redis in a thread, and wait while it is unreachable."""
@@ -64,6 +88,11 @@ class WorkerLog:
         """See `TurnLog.delta`."""
         data = {"text": text, "refusal": True} if refusal else {"text": text}
         self.events.add(self.running.lease, EventType.DELTA, data)
+
+    async def call_delta(self, index: int, tool: str, arguments: str) -> None:
+        """See `TurnLog.call_delta`."""
+        data = {"index": index, "tool": tool, "arguments": arguments}
+        self.events.add(self.running.lease, EventType.CALL_DELTA, data)
 
     async def reset(self) -> None:
         """See `TurnLog.reset`."""

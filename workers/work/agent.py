@@ -84,6 +84,7 @@ class AgentWork:
             book=attempt.book,
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
+            client=turn.client_tools,
             requested=Requested(
                 options=turn.options, agent=turn.agent, default=self.settings.request_policy
             ),

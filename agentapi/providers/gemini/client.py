@@ -39,6 +39,7 @@ from agentapi.providers.gemini.format import (
     day_is_spent,
     in_words,
     retry_delay,
+    tool_config,
     tools,
     usage_from,
     with_sampling,
@@ -325,6 +326,8 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
     body: dict[str, Any] = {"contents": contents(request.messages, request.blobs)}
     if request.tools:
         body["tools"] = tools(request.tools)
+        if use := tool_config(request.tool_use):
+            body["toolConfig"] = use
     prompt = request.system_prompt
     generation = with_sampling(request.options, request.sampling)
     if request.output is not None and request.tools and _TOOLS_OR_JSON.search(request.model):

@@ -19,7 +19,7 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.providers.answers import count
-from agentapi.providers.base import OutputSpec, ToolSpec
+from agentapi.providers.base import OutputSpec, ToolSpec, ToolUse
 from agentapi.turns.request_options import Sampling
 
 PROVIDER: Final = "gemini"
@@ -114,6 +114,14 @@ def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
             ]
         }
     ]
+
+
+def tool_config(use: ToolUse | None) -> dict[str, Any] | None:
+    """Convert how tools may be used; None where the model decides."""
+    if use is None or not (use.required or use.name):
+        return None
+    names = {"allowedFunctionNames": [use.name]} if use.name else {}
+    return {"functionCallingConfig": {"mode": "ANY", **names}}
 
 
 def in_words(output: OutputSpec) -> str:

@@ -10,7 +10,7 @@ import orjson
 from agentapi.conversation.finish import COMPLETE, FinishReason
 from agentapi.conversation.messages import AssistantMessage, ToolCall, Usage
 from agentapi.providers.answers import LONGEST_ANSWER, count
-from agentapi.providers.base import ModelResponse
+from agentapi.providers.base import CallDelta, ModelResponse
 from agentapi.providers.openai.format import finish_reason, tool_call
 
 
@@ -81,6 +81,7 @@ class Gathered:
         self._calls: dict[int, _Fragments] = {}
         self._usage = Usage()
         self._size = 0
+        self._pieces: list[CallDelta] = []
 
     @property
     def complete(self) -> bool:
@@ -111,6 +112,11 @@ class Gathered:
         self._grow(text + refusal)
         return text, refusal
 
+    def pieces(self) -> list[CallDelta]:
+        """The pieces of calls in the chunks since the last look."""
+        found, self._pieces = self._pieces, []
+        return found
+
     def _add_choice(self, value: object) -> tuple[str, str]:
         choice = _object(value)
         delta = _object(choice.get("delta") or {})
@@ -134,6 +140,9 @@ class Gathered:
         piece = _arguments(function.get("arguments"))
         call.arguments.append(piece)
         self._grow(piece)
+        if piece and call.name:
+            place = sorted(self._calls).index(index)
+            self._pieces.append(CallDelta(index=place, name=call.name, arguments=piece))
 
     def _grow(self, piece: str) -> None:
         self._size += len(piece)

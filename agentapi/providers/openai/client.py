@@ -143,6 +143,8 @@ class OpenAIProvider:
                         yield TextDelta(text=text)
                     if refusal:
                         yield TextDelta(text=refusal, refusal=True)
+                    for piece in gathered.pieces():
+                        yield piece
             finally:
                 # Also when the turn is stopped: an open stream would go on costing tokens.
                 await stream.response.aclose()

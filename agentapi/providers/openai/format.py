@@ -22,7 +22,7 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from agentapi.decoding.plain import clean_text
-from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec
+from agentapi.providers.base import FinishReason, ModelRequest, OutputSpec, ToolSpec, ToolUse
 from agentapi.providers.openai.strict_schema import strict
 from agentapi.turns.request_options import Sampling
 
@@ -43,17 +43,8 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
     """Build the body of a chat completion request."""
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": dict(tool.parameters),
-                },
-            }
-            for tool in request.tools
-        ]
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body |= _tool_use(request.tool_use)
     if (output := request.output) is not None and output.free:
         body["response_format"] = {"type": "json_object"}
     elif output is not None:
@@ -81,6 +72,30 @@ def _with_sampling(options: Mapping[str, Any], sampling: Sampling) -> Mapping[st
         own = options.get(name)
         asked[name] = min(most, own) if isinstance(own, int) else most
     return {**options, **asked}
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    # Not sent otherwise: some servers do not know it.
+    return {
+        "type": "function",
+        "function": {**function, "strict": True} if tool.strict else function,
+    }
+
+
+def _tool_use(use: ToolUse | None) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if use is not None and use.name is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": use.name}}
+    elif use is not None and use.required:
+        body["tool_choice"] = "required"
+    if use is not None and not use.parallel:
+        body["parallel_tool_calls"] = False
+    return body
 
 
 @lru_cache(maxsize=256)

@@ -13,18 +13,32 @@ from agentapi.settings import Settings
 from agentapi.stores.calls import CallStore, Errand, ErrandKind, Suspended
 from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Lease, Wakeup
-from agentapi.stores.redis.calls_codec import NOBODY, decided_event, held_event, replied_event
-from agentapi.stores.refusals import decided_otherwise, no_call, no_turn
+from agentapi.stores.redis.calls_codec import (
+    NOBODY,
+    answered_event,
+    decided_event,
+    held_event,
+    replied_event,
+)
+from agentapi.stores.refusals import answered_otherwise, decided_otherwise, no_call, no_turn
 from agentapi.turns import (
+    Answers,
     CallBook,
+    CallKind,
     ChildReply,
     ChildTurn,
+    ClientCall,
+    Continuation,
     Decision,
     EventType,
     HeldCalls,
     PendingCall,
+    Question,
+    Turn,
     TurnStatus,
+    Verdict,
 )
+from agentapi.turns.client_tools import NOT_IN_TIME
 
 
 class InMemoryCalls(CallStore):
@@ -47,7 +61,8 @@ class InMemoryCalls(CallStore):
             _note(entry.calls, held, now)
             book = take_calls(entry, lease.epoch, now)
             ready = any(question.call_id in book.decisions for question in held.questions)
-            if ready or (held.children and not entry.calls.awaited):
+            outputs = held.client and all(c.call_id in entry.calls.outputs for c in held.client)
+            if ready or outputs or (held.children and not entry.calls.awaited):
                 return book
             self._park(entry, conversation, lease, held)
             return Suspended.PARKED
@@ -56,19 +71,26 @@ class InMemoryCalls(CallStore):
         self, entry: StoredTurn, conversation: Conversation, lease: Lease, held: HeldCalls
     ) -> None:
         turn, calls = entry.turn, entry.calls
-        expiries = (calls.expires.get(q.call_id, math.inf) for q in held.questions)
+        asked: list[Question | ClientCall] = [*held.questions, *held.client]
+        expiries = (calls.expires.get(each.call_id, math.inf) for each in asked)
         deadline = math.inf if turn.deadline_at is None else turn.deadline_at
         wake = min([deadline, *expiries])
         if calls.awaited:
             self._state.leave(ErrandKind.START, turn.turn_id, turn.turn_id, self._grace)
         conversation.lease, conversation.due = None, wake
         entry.parked = lease.fence
+        segments = turn.segments
+        end = held.segment
+        if end is not None and (not segments or segments[-1].responses != held.responses):
+            # A part of the turn ends here, once for each response of the model.
+            segments = (*segments, replace(end, at=self._state.now()))
         entry.turn = replace(
             turn,
             status=TurnStatus.PARKED,
             wakes_at=wake if wake < math.inf else None,
             waiting_for=None,
             parks=turn.parks + 1,
+            segments=segments,
         )
         self._state.emit(entry, EventType.PARKED, held_event(held))
 
@@ -95,25 +117,53 @@ class InMemoryCalls(CallStore):
             return self._wake(entry)
 
     @override
+    def answer(self, turn_id: str, answers: Answers) -> Wakeup | None:
+        with self._state.changed:
+            entry = self._entry(turn_id)
+            calls = entry.calls
+            if entry.turn.status.ended:
+                raise no_call(turn_id, next(iter(answers.outputs), ""), entry.turn.status)
+            _settle_expired(calls, self._state.now())
+            _check(turn_id, calls, answers)
+            news = False
+            for call_id, output in answers.outputs.items():
+                if call_id not in calls.outputs:
+                    news = True
+                    calls.outputs[call_id] = output
+                    self._state.emit(entry, EventType.ANSWERED, answered_event(call_id, output))
+            for call_id, decision in answers.decisions.items():
+                if call_id not in calls.decisions:
+                    news = True
+                    calls.decisions[call_id] = decision
+                    self._state.emit(entry, EventType.DECIDED, decided_event(call_id, decision))
+            if news and answers.continuation is not None:
+                entry.turn = _continued(entry.turn, answers.continuation)
+            return None if calls.client_waits else self._wake(entry)
+
+    @override
     def pending(self, turn_id: str) -> list[PendingCall]:
         with self._state.changed:
             entry = self._state.joined(turn_id)
             turn, calls = entry.turn, entry.calls
-            turn_id = turn.turn_id
+            if turn.status.ended:
+                return []
+            asked: list[Question | ClientCall] = []
+            asked += [q for q in calls.questions.values() if q.call_id not in calls.decisions]
+            asked += [c for c in calls.client.values() if c.call_id not in calls.outputs]
             return [
                 PendingCall(
-                    turn_id=turn_id,
+                    turn_id=turn.turn_id,
                     conversation_id=turn.conversation_id,
                     agent=turn.agent,
-                    call_id=question.call_id,
-                    tool=question.tool,
-                    arguments=question.arguments,
-                    expires_at=calls.expires.get(question.call_id),
-                    default=question.default,
-                    schema=question.schema,
+                    call_id=each.call_id,
+                    tool=each.tool,
+                    arguments=each.arguments,
+                    expires_at=calls.expires.get(each.call_id),
+                    default=each.default if isinstance(each, Question) else Verdict.REJECTED,
+                    schema=each.schema if isinstance(each, Question) else None,
+                    kind=CallKind.APPROVAL if isinstance(each, Question) else CallKind.CLIENT,
                 )
-                for question in calls.questions.values()
-                if question.call_id not in calls.decisions and not turn.status.ended
+                for each in sorted(asked, key=lambda each: each.number)
             ]
 
     @override
@@ -177,6 +227,11 @@ def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
             calls.questions[question.call_id] = question
             if question.timeout is not None:
                 calls.expires[question.call_id] = now + question.timeout
+    for call in held.client:
+        if call.call_id not in calls.client:
+            calls.client[call.call_id] = call
+            if call.timeout is not None:
+                calls.expires[call.call_id] = now + call.timeout
     for call_id, children in groupby(held.children, lambda child: child.call_id):
         group = calls.children.setdefault(call_id, tuple(children))
         calls.awaited |= {child.turn_id for child in group} - set(calls.replies)
@@ -184,9 +239,35 @@ def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
 
 def _settle_expired(calls: StoredCalls, now: float) -> None:
     for call_id, expires in calls.expires.items():
-        if expires <= now:
+        if expires <= now and call_id in calls.client:
+            calls.outputs.setdefault(call_id, NOT_IN_TIME)
+        elif expires <= now:
             default = Decision(verdict=calls.questions[call_id].default, by=NOBODY)
             calls.decisions.setdefault(call_id, default)
+
+
+def _check(turn_id: str, calls: StoredCalls, answers: Answers) -> None:
+    """Raises an error if one of the calls does not wait for its answer."""
+    for call_id, output in answers.outputs.items():
+        if call_id not in calls.client:
+            raise no_call(turn_id, call_id)
+        if calls.outputs.get(call_id, output) != output:
+            raise answered_otherwise(turn_id, call_id)
+    for call_id, decision in answers.decisions.items():
+        if call_id not in calls.questions:
+            raise no_call(turn_id, call_id)
+        if (known := calls.decisions.get(call_id, decision)) != decision:
+            raise decided_otherwise(turn_id, call_id, known)
+
+
+def _continued(turn: Turn, continuation: Continuation) -> Turn:
+    return replace(
+        turn,
+        parts={**turn.parts, continuation.part: dict(continuation.metadata)},
+        stream=turn.stream if continuation.stream is None else continuation.stream,
+        client_tools=continuation.client_tools or turn.client_tools,
+        options=continuation.options or turn.options,
+    )
 
 
 def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
@@ -200,4 +281,5 @@ def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
         begun_before=frozenset(c for c, given in calls.given.items() if given != epoch),
         children=dict(calls.children),
         replies=dict(calls.replies),
+        outputs=dict(calls.outputs),
     )

@@ -59,7 +59,8 @@ class Endings:
         by_worker = committed not in (BY_CANCEL, BY_DEADLINE)
         self._state.leave_errands(entry, self._settings.dispatch_grace if by_worker else 0)
         if status is not TurnStatus.FAILED:
-            entry.steps.clear()
+            if status is TurnStatus.COMPLETED or not entry.turn.segments:
+                entry.steps.clear()
             entry.calls = StoredCalls()
         if not leaves:
             self._drop_blobs(entry, conversation, kept=status is TurnStatus.FAILED)
@@ -95,6 +96,8 @@ class Endings:
         mine = lease is not None and lease.turn_id == entry.turn.turn_id
         if lease is not None and mine and lease.expires > now:
             entry.turn = replace(entry.turn, cancel_requested=True)
+            self._state.told.add(lease.token.partition(":")[0])
+            self._state.changed.notify_all()
             return Cancellation(outcome=CancelOutcome.REQUESTED)
         if by_worker:
             entry.turn = replace(entry.turn, cancel_requested=True)

@@ -28,6 +28,7 @@ from agentapi.stores.merging import TOP, Match, Place, check_limit, decoded, enc
 from agentapi.stores.redis.lists import lowered
 from agentapi.stores.refusals import lists_are_off
 from agentapi.turns import PendingCall, TurnStatus
+from agentapi.turns.calls import CallKind
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class InMemoryLists(ListStore):
             found = [
                 Match(_milliseconds(entry.turn.created_at), turn_id, summary_of(entry))
                 for turn_id, entry in self._state.turns.items()
-                if _matches(entry, query)
+                if turn_id not in self._state.merged and _matches(entry, query)
             ]
         return _page(found, limit, cursor)
 
@@ -90,6 +91,7 @@ class InMemoryLists(ListStore):
         with self._state.changed:
             page = self.turns(asking, limit, cursor)
             calls = [call for turn in page.items for call in self._calls.pending(turn.turn_id)]
+            calls = [call for call in calls if call.kind is CallKind.APPROVAL]
         return Paged(items=calls, cursor=page.cursor)
 
     @override

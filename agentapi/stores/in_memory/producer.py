@@ -18,7 +18,7 @@ from agentapi.stores.in_memory.state import Conversation, State, StoredTurn
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
 from agentapi.stores.refusals import busy, not_failed, other_tenant, rejected
-from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Turn, TurnStatus
+from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
 
 
 class InMemoryProducer(InMemoryPart, ProducerStore):
@@ -55,6 +55,8 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             delay = deadline - now
             self._state.leave(ErrandKind.EXPIRE, new.turn_id, new.turn_id, delay)
         conversation.memory.keep(new.blobs)
+        if length and new.on_busy is OnBusy.STEER:
+            self._steer(new, conversation.inbox[0])
         conversation.inbox.append(new.turn_id)
         wakeup = None
         if length == 0:
@@ -68,6 +70,19 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             wakeup = self._endings.cancel(head, conversation, by_worker=interrupts).wakeup
             self._state.turns[new.turn_id].woken = wakeup.turn_id if wakeup else None
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
+
+    def _steer(self, new: NewTurn, head_id: str) -> None:
+        """Mark the message for the turn that runs, if it may join it."""
+        head = self._state.turns[head_id]
+        begun = head.turn.attempt > 0 and not head.turn.cancel_requested
+        alike = (head.turn.agent, head.turn.user_id) == (new.agent, new.user_id)
+        for name in ("context", "options", "client_tools"):
+            given = getattr(new, name)
+            alike = alike and (given is None or given == getattr(head.turn, name))
+        undated = not new.timeout and not new.deadline_at
+        if begun and alike and undated and not new.attachments and not new.prior:
+            self._state.turns[new.turn_id].steers = head_id
+            head.turn = replace(head.turn, steered=True)
 
     def _known(self, new: NewTurn, known: StoredTurn) -> Accepted | Refused:
         """The answer to a repeat, whatever has become of the conversation."""
@@ -96,9 +111,12 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         waits = turn.status is TurnStatus.QUEUED and not turn.attempt and not turn.cancel_requested
         alike = (turn.agent, turn.user_id, turn.metadata, turn.stream, turn.context) == (
             *(new.agent, new.user_id, dict(new.metadata), new.stream, new.context),
-        ) and (turn.on_abort, turn.on_failure) == (new.on_abort, new.on_failure)
+        ) and (turn.on_abort, turn.on_failure, turn.client_tools) == (
+            *(new.on_abort, new.on_failure, new.client_tools),
+        )
         joined = f"{turn.input}\n\n{new.input}"
-        plain = not turn.attachments and not new.attachments
+        plain = not (turn.attachments or new.attachments or turn.prior or new.prior)
+        plain = plain and entry.steers is None
         alike = alike and turn.options == new.options
         fits = len(joined.encode()) <= self._settings.max_message_bytes
         undated = turn.deadline_at is None and not new.timeout and not new.deadline_at
@@ -186,6 +204,12 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
     def turn(self, turn_id: str) -> Turn:
         with self._state.changed:
             return self._state.joined(turn_id).turn
+
+    @override
+    def steps(self, turn_id: str) -> list[Step]:
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            return list(entry.steps) if entry is not None else []
 
     @override
     def events(

@@ -22,6 +22,8 @@ from agentapi.stores.refusals import lost, no_turn
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientOutput,
     Decision,
     Event,
     EventType,
@@ -86,6 +88,13 @@ class StoredCalls:
     children: dict[str, tuple[ChildTurn, ...]] = field(default_factory=dict)
     awaited: set[str] = field(default_factory=set)
     replies: dict[str, ChildReply] = field(default_factory=dict)
+    client: dict[str, ClientCall] = field(default_factory=dict)
+    outputs: dict[str, ClientOutput] = field(default_factory=dict)
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether a call waits for its client."""
+        return not self.client.keys() <= self.outputs.keys()
 
 
 @dataclass
@@ -112,6 +121,7 @@ class StoredTurn:
     untold: int = 0
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
+    steers: str | None = None
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Bytes of a failed turn's images and files, for its retry."""
 
@@ -150,6 +160,7 @@ class State:
         self.left: dict[str, list[Message | None]] = {}
         self.answers: dict[tuple[str, str], tuple[float, Any]] = {}
         self.claimed: dict[int, float] = {}
+        self.told: set[str] = set()
         self.waiting: dict[str, set[str]] = {}
         self.elected: tuple[str, float] = ("", 0.0)
         self.swept: float | None = None

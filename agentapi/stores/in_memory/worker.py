@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from agentapi.conversation.messages import AssistantMessage
+from agentapi.conversation.messages import AssistantMessage, UserMessage
 from agentapi.conversation.window import Window
 from agentapi.ids import partition_of
 from agentapi.stores.answers import (
     Claim,
     Ending,
     NewEvent,
+    Recorded,
     Refusal,
     RefusalReason,
     Renewal,
@@ -28,7 +29,7 @@ from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
-from agentapi.turns import EventType, OnAbort, Step, TurnStatus, WaitingFor, WaitKind
+from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -138,7 +139,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         self._state.emit(entry, EventType.STARTED, {"attempt": attempt, "worker": owner})
 
     @override
-    def record(self, lease: Lease, index: int, step: Step) -> bool:
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         with self._state.changed:
             entry, _, _ = self._state.owned(lease)
             if index > len(entry.steps):
@@ -147,7 +148,48 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 entry.steps.append(step)
                 entry.turn = replace(entry.turn, steps=index + 1, waiting_for=None)
                 self._state.emit(entry, EventType.STEP, step_event(index, step))
-            return entry.turn.cancel_requested
+            return Recorded(cancel=entry.turn.cancel_requested, steered=entry.turn.steered)
+
+    @override
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        with self._state.changed:
+            entry, conversation, _ = self._state.owned(lease)
+            if index > len(entry.steps):
+                raise behind(lease, index, len(entry.steps))
+            if index < len(entry.steps):
+                return [step for step in entry.steps[index:] if isinstance(step, UserStep)]
+            entry.turn = replace(entry.turn, steered=False)
+            found = []
+            for other_id in conversation.inbox[1:]:
+                other = self._state.turns.get(other_id)
+                if other is not None and other.steers == lease.turn_id:
+                    found.append(self._join(entry, other))
+                    conversation.inbox.remove(other_id)
+            return found
+
+    def _join(self, entry: StoredTurn, other: StoredTurn) -> UserStep:
+        """Let the message of a turn that waits become a step of one that runs."""
+        turn_id, index = entry.turn.turn_id, len(entry.steps)
+        step = UserStep(message=UserMessage(content=other.turn.input, turn_id=turn_id))
+        entry.steps.append(step)
+        entry.turn = replace(entry.turn, steps=index + 1)
+        self._state.emit(other, EventType.JOINED, {"turn": turn_id})
+        self._state.emit(entry, EventType.STEP, step_event(index, step))
+        self._state.merged[other.turn.turn_id] = turn_id
+        return step
+
+    @override
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        with self._state.changed:
+            heard = self._state.changed.wait_for(lambda: process in self._state.told, timeout)
+            self._state.told.discard(process)
+            return heard
+
+    @override
+    def tell_cancel(self, process: str) -> None:
+        with self._state.changed:
+            self._state.told.add(process)
+            self._state.changed.notify_all()
 
     @override
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:

@@ -1,21 +1,24 @@
 -- Accept a turn: none -> queued.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
 --      6 lease (hash), 7 blobs (hash)
--- ARGV 1 turn id, 2 on_busy (enqueue|reject|interrupt|replace|merge), 3 inbox limit, 4 dispatch grace,
+-- ARGV 1 turn id, 2 on_busy (enqueue|reject|interrupt|replace|merge|steer), 3 inbox limit, 4 dispatch grace,
 --      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
 --      none), 11 the most entries in each list of the partition (0 lists nothing), 12 the most ends to
 --      keep, 13 how long to keep them, 14 number of fields, 15... name and value of each field to store
 --      (v, kind, conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they
---      apply on_failure, parent, depth, budget, attachments, context, options, unstored, idle), then
---      name and bytes of each blob
--- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or
---      '', ''}, {'busy', length}, {'rejected', length} or {'tenant'}
+--      apply on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools,
+--      prior, idle), then name and bytes of each blob
+-- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
+--      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
+--      {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
 -- A repeat finds the turn by its id, whatever became of its conversation, and answers 'known' (or
 -- 'merged' as before). It neither cancels nor merges a second time. Its caller dispatches the turn
 -- if it still waits at the head, or the turn that it woke, since the first caller may have died
 -- before it could. A merged message is remembered as long as the turn that it joined.
+-- A message that is to steer the turn that runs keeps its place in the inbox until that turn takes it
+-- (steer.lua): if the turn ends first, the message is a turn like any other.
 -- A deadline is kept by an errand, since due has no entry for a turn behind others.
 
 local turn_id, on_busy, inbox_limit, grace_time, prefix, turn_retention, events_retention, max_input,
@@ -64,12 +67,12 @@ local function trim_lists()
 end
 
 -- The turn comes before the conversation, which may have been forgotten and begun by somebody else.
-local known = redis.call('HMGET', KEYS[1], 'status', 'into', 'tenant', 'woken')
+local known = redis.call('HMGET', KEYS[1], 'status', 'into', 'tenant', 'woken', 'told')
 if known[3] and known[3] ~= new.tenant then
   return { 'tenant' }
 end
 if known[1] == 'merged' then
-  return { 'merged', known[2], '', '' }
+  return { 'merged', known[2], '', '', '' }
 end
 if known[1] then
   local waits = known[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
@@ -77,7 +80,7 @@ if known[1] then
   if wake ~= '' and ended(redis.call('HGET', prefix .. wake, 'status') or 'cancelled') then
     wake = ''
   end
-  return { 'known', turn_id, wake, agent_of(prefix, wake) }
+  return { 'known', turn_id, wake, agent_of(prefix, wake), known[5] or '' }
 end
 local listed = tonumber(list_limit) > 0
 local theirs, expires = open_conversation(KEYS[3], new.user, new.tenant, new.idle or '0',
@@ -97,21 +100,23 @@ if on_busy == 'merge' and length > 0 then
   local newest = redis.call('LINDEX', KEYS[2], -1)
   local turn = named(prefix .. newest, 'status', 'attempt', 'cancel', 'input', 'agent', 'user',
     'metadata', 'stream', 'on_abort', 'on_failure', 'attachments', 'merged', 'deadline', 'context',
-    'options')
+    'options', 'steers', 'client_tools', 'prior')
   local waits = turn.status == 'queued' and not turn.attempt and not turn.cancel
   local alike = turn.agent == new.agent and turn.user == new.user and turn.metadata == new.metadata
     and turn.stream == new.stream and turn.on_abort == new.on_abort
     and turn.on_failure == (new.on_failure or false)
     and (turn.context or '') == (new.context or '')
     and (turn.options or '') == (new.options or '')
-  local plain = not turn.attachments and not new.attachments
+    and (turn.client_tools or '') == (new.client_tools or '')
+  local plain = not turn.attachments and not new.attachments and not turn.steers
+    and not turn.prior and not new.prior
   local undated = not turn.deadline and timeout == 0 and deadline == 0
   if waits and alike and plain and undated
     and #turn.input + 2 + #new.input <= tonumber(max_input) then
     local merged = (turn.merged and turn.merged .. ' ' or '') .. turn_id
     redis.call('HSET', prefix .. newest, 'input', turn.input .. '\n\n' .. new.input, 'merged', merged)
     redis.call('HSET', KEYS[1], 'status', 'merged', 'into', newest, 'tenant', new.tenant)
-    return { 'merged', newest, '', '' }
+    return { 'merged', newest, '', '', '' }
   end
 end
 if length >= tonumber(inbox_limit) then
@@ -128,6 +133,20 @@ if timeout > 0 or deadline > 0 then
   redis.call('HSET', KEYS[1], 'deadline', ends)
   redis.call('ZADD', KEYS[5], ends, errand('expire', turn_id))
 end
+if on_busy == 'steer' and length > 0 then
+  local head = redis.call('LINDEX', KEYS[2], 0)
+  local turn = named(prefix .. head, 'attempt', 'cancel', 'agent', 'user', 'context', 'options',
+    'client_tools')
+  local begun = turn.attempt and not turn.cancel
+  for _, name in ipairs({ 'context', 'options', 'client_tools' }) do
+    begun = begun and (not new[name] or new[name] == turn[name])
+  end
+  local plain = not new.attachments and not new.prior and timeout == 0 and deadline == 0
+  if begun and plain and turn.agent == new.agent and turn.user == new.user then
+    redis.call('HSET', KEYS[1], 'steers', head)
+    redis.call('HSET', prefix .. head, 'steered', 1)
+  end
+end
 redis.call('RPUSH', KEYS[2], turn_id)
 if listed then
   redis.pcall('ZADD', list_key(KEYS[1], 'queued'), int(now_ms()), turn_id)
@@ -140,10 +159,10 @@ if length == 0 then
     redis.call('PERSIST', KEYS[7])
   end
   redis.call('ZADD', KEYS[5], int(now_ms() + grace), new.conversation)
-  return { 'accepted', turn_id, turn_id, new.agent }
+  return { 'accepted', turn_id, turn_id, new.agent, '' }
 end
 if on_busy ~= 'interrupt' and on_busy ~= 'replace' then
-  return { 'accepted', turn_id, '', '' }
+  return { 'accepted', turn_id, '', '', '' }
 end
 -- The head is cancelled whether or not a worker has begun it: what it leaves behind must not depend
 -- on that race.
@@ -151,7 +170,7 @@ local head = redis.call('LINDEX', KEYS[2], 0)
 local head_key = prefix .. head
 redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')
 redis.call('HDEL', head_key, 'on_failure')
-local _, wake = cancel_turn(
+local _, wake, process = cancel_turn(
   {
     turn = head_key, journal = head_key .. ':journal', events = head_key .. ':events',
     calls = head_key .. ':calls',
@@ -162,5 +181,5 @@ local _, wake = cancel_turn(
   { grace = grace, turn = turn_retention, events = events_retention },
   on_busy == 'interrupt'
 )
-redis.call('HSET', KEYS[1], 'woken', wake)
-return { 'accepted', turn_id, wake, agent_of(prefix, wake) }
+redis.call('HSET', KEYS[1], 'woken', wake, 'told', process)
+return { 'accepted', turn_id, wake, agent_of(prefix, wake), process }

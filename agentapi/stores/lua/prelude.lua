@@ -47,14 +47,14 @@ end
 
 -- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token', and
 -- the turn exists: a write must not create a hash in the place of one that was deleted. Also
--- returns whether somebody asked to cancel the turn (0|1).
+-- returns whether somebody asked to cancel the turn (0|1), and whether messages wait to join it (0|1).
 local function owns(turn_key, lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
   if lease[1] ~= turn_id or (lease[2] or '') .. ':' .. (lease[3] or '') ~= fence then
     return false
   end
-  local turn = redis.call('HMGET', turn_key, 'status', 'cancel')
-  return turn[1], turn[2] and 1 or 0
+  local turn = redis.call('HMGET', turn_key, 'status', 'cancel', 'steered')
+  return turn[1], turn[2] and 1 or 0, turn[3] and 1 or 0
 end
 
 -- The epoch of a new owner. It grows with every claim and with the clock, so it is also new when
@@ -290,7 +290,7 @@ end
 
 -- The calls of a turn that wait without a worker are a hash: q:<call> the question, x:<call> when it
 -- expires, d:<call> the decision in that case, a:<call> the decision, s:<call> the epoch that it was
--- handed to; k:<call> the children of a call, w:<child> that the parent waits for the child,
+-- handed to; f:<call> a call that the client makes, with x: and d: as above, o:<call> its output; k:<call> the children of a call, w:<child> that the parent waits for the child,
 -- r:<child> the child's reply, open how many children it waits for.
 
 -- Give expired questions their default decision.
@@ -299,9 +299,21 @@ local function settle_expired(calls_key, now)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 2) == 'x:' and tonumber(fields[i + 1]) <= now then
       local call = string.sub(fields[i], 3)
-      redis.call('HSETNX', calls_key, 'a:' .. call, redis.call('HGET', calls_key, 'd:' .. call))
+      local answer = redis.call('HEXISTS', calls_key, 'f:' .. call) == 1 and 'o:' or 'a:'
+      redis.call('HSETNX', calls_key, answer .. call, redis.call('HGET', calls_key, 'd:' .. call))
     end
   end
+end
+
+-- Whether a call waits for its client.
+local function client_waits(calls_key)
+  for _, field in ipairs(redis.call('HKEYS', calls_key)) do
+    local waits = string.sub(field, 1, 2) == 'f:'
+    if waits and redis.call('HEXISTS', calls_key, 'o:' .. string.sub(field, 3)) == 0 then
+      return true
+    end
+  end
+  return false
 end
 
 -- Hand the decisions to the worker of an epoch, and note the epoch: a later worker must know that
@@ -410,7 +422,19 @@ local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
   redis.call('PEXPIRE', events_key, times.events)
   for merged in string.gmatch(joined or '', '%S+') do
-    redis.call('PEXPIRE', partition_prefix(turn_key) .. 't:' .. merged, times.turn)
+    local merged_key = partition_prefix(turn_key) .. 't:' .. merged
+    redis.call('PEXPIRE', merged_key, times.turn)
+    redis.call('PEXPIRE', merged_key .. ':events', times.events)
+  end
+end
+
+-- Delete the journal of a turn that has ended. A turn that has asked its client keeps it as long as
+-- itself: its earlier parts stay readable.
+local function drop_journal(turn_key, journal_key, retention)
+  if redis.call('HEXISTS', turn_key, 'segments') == 1 then
+    redis.call('PEXPIRE', journal_key, retention)
+  else
+    redis.call('DEL', journal_key)
   end
 end
 
@@ -421,7 +445,8 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   local ended_turn = redis.call('HMGET', keys.turn, 'merged', 'unstored')
   local kept = retention(times, ended_turn[2])
   leave_errands(keys.turn, turn_id, keys.calls, keys.due, 0)
-  redis.call('DEL', keys.journal, keys.calls)
+  drop_journal(keys.turn, keys.journal, times.turn)
+  redis.call('DEL', keys.calls)
   local following = leave_inbox(keys.inbox, keys.due, turn_id, conversation_id, times.grace)
   redis.call('HSET', keys.turn, 'status', how.status, 'ended', int(now_ms()), 'committed',
     how.committed, 'next', following)
@@ -442,19 +467,20 @@ end
 -- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages, due,
 -- calls. times: grace, turn (retention), events (retention). by_worker: whether a worker must end it,
 -- because it leaves messages and only workers write messages.
--- Returns 'requested' or 'cancelled', and the id of the turn to dispatch now, or ''.
+-- Returns 'requested' or 'cancelled', the id of the turn to dispatch now, or '', and the process that
+-- runs the turn and is to be told, or ''.
 local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   local now = now_ms()
-  local lease = redis.call('HMGET', keys.lease, 'turn', 'expires')
+  local lease = redis.call('HMGET', keys.lease, 'turn', 'expires', 'token')
   local mine = lease[1] == turn_id
   if mine and stored(lease[2]) > now then
     redis.call('HSET', keys.turn, 'cancel', int(now))
-    return 'requested', ''
+    return 'requested', '', string.match(lease[3] or '', '^[^:]*')
   end
   if by_worker then
     redis.call('HSET', keys.turn, 'cancel', int(now))
     redis.call('ZADD', keys.due, int(now + times.grace), conversation_id)
-    return 'requested', turn_id
+    return 'requested', turn_id, ''
   end
   if mine then
     -- A new epoch fences the worker that is presumed dead.
@@ -462,7 +488,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
     redis.call('DEL', keys.lease)
   end
   local how = { status = 'cancelled', committed = 'cancel', data = '{}' }
-  return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how)
+  return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how), ''
 end
 
 -- Open a conversation for a tenant. It belongs to the tenant that began it. agent: the agent that its
@@ -523,7 +549,8 @@ local function forget_turn(turn_key, conversation_id)
   redis.pcall('ZREM', list_key(turn_key, turn[1]),
     string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
   for merged in string.gmatch(turn[4] or '', '%S+') do
-    redis.call('UNLINK', partition_prefix(turn_key) .. 't:' .. merged)
+    local merged_key = partition_prefix(turn_key) .. 't:' .. merged
+    redis.call('UNLINK', merged_key, merged_key .. ':events')
   end
   redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
     turn_key .. ':calls', turn_key .. ':blobs')

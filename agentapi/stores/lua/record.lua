@@ -1,12 +1,12 @@
 -- Record a step of a running turn; it never runs again.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream)
 -- ARGV 1 turn id, 2 fence, 3 index of the step, 4 step (JSON), 5 event data (JSON)
--- Returns {'recorded', cancel_requested (0|1)}, {'fenced'} or {'gap', length}
+-- Returns {'recorded', cancel_requested (0|1), steered (0|1)}, {'fenced'} or {'gap', length}
 -- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
 
 local turn_id, fence, position, step, event = unpack(ARGV)
 
-local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
+local mine, cancel, steered = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
   return { 'fenced' }
 end
@@ -20,4 +20,4 @@ if index == length then
   redis.call('HSET', KEYS[1], 'steps', int(index + 1))
   emit(KEYS[1], KEYS[4], 'step', event)
 end
-return { 'recorded', cancel }
+return { 'recorded', cancel, steered }

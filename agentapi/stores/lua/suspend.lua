@@ -1,8 +1,8 @@
--- Let a turn wait without a worker for decisions or children: running -> parked.
+-- Let a turn wait without a worker for decisions, its client or children: running -> parked.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question,
---      timeout or nothing, default), children (call, list, turns), 5 event data (JSON),
---      6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
+--      timeout or nothing, default), children (call, list, turns), client (call, record, timeout or
+--      nothing, default), segment (JSON, or null), responses (of the model so far), 5 event data (JSON), 6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
 -- Returns {'parked'}, {'ready', calls (flat hash)} (something it waits for is there already, and the
 --      turn continues), {'cancel'} (nothing changes: somebody asked to cancel) or {'fenced'}
 -- Promises 3, 5, 6: questions are stored before anybody can answer them. Children are enqueued after
@@ -31,6 +31,16 @@ for _, asked in ipairs(held.questions) do
   local expires = redis.call('HGET', KEYS[5], 'x:' .. asked.call)
   wake = math.min(wake, tonumber(expires or '') or math.huge)
 end
+for _, asked in ipairs(held.client) do
+  if redis.call('HSETNX', KEYS[5], 'f:' .. asked.call, asked.record) == 1 then
+    redis.call('HSET', KEYS[5], 'd:' .. asked.call, asked.default)
+    if asked.timeout then
+      redis.call('HSET', KEYS[5], 'x:' .. asked.call, int(now + asked.timeout))
+    end
+  end
+  local expires = redis.call('HGET', KEYS[5], 'x:' .. asked.call)
+  wake = math.min(wake, tonumber(expires or '') or math.huge)
+end
 for _, asked in ipairs(held.children) do
   redis.call('HSETNX', KEYS[5], 'k:' .. asked.call, asked.list)
   for _, child in ipairs(asked.turns) do
@@ -47,8 +57,21 @@ local ready = false
 for _, asked in ipairs(held.questions) do
   ready = ready or redis.call('HEXISTS', KEYS[5], 'a:' .. asked.call) == 1
 end
-if ready or (#held.children > 0 and open == 0) then
+local outputs = #held.client > 0
+for _, asked in ipairs(held.client) do
+  outputs = outputs and redis.call('HEXISTS', KEYS[5], 'o:' .. asked.call) == 1
+end
+if ready or outputs or (#held.children > 0 and open == 0) then
   return { 'ready', calls }
+end
+if type(held.segment) == 'string' then
+  -- A part of the turn ends here, once for each response of the model.
+  local segments = redis.call('HGET', KEYS[1], 'segments')
+  local last = segments and string.match(segments, '{"responses":(%d+)[^\n]*$')
+  if last ~= int(held.responses) then
+    local segment = string.sub(held.segment, 1, -2) .. ',"at":' .. int(now) .. '}'
+    redis.call('HSET', KEYS[1], 'segments', (segments and segments .. '\n' or '') .. segment)
+  end
 end
 if open > 0 then
   wake = math.min(wake, now + tonumber(look_again))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final, cast
 
 import orjson
@@ -16,6 +17,7 @@ from agentapi.settings import Settings
 from agentapi.stores.calls import CallStore, Errand, Suspended
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.redis.calls_codec import (
+    answered_event,
     call_book,
     children_of,
     decided_event,
@@ -23,15 +25,30 @@ from agentapi.stores.redis.calls_codec import (
     decision_to_json,
     held_event,
     held_to_json,
+    output_to_json,
     pending_calls,
     replied_event,
     reply_to_json,
 )
-from agentapi.stores.redis.codec import pairs, turn_from_hash
+from agentapi.stores.redis.codec import continuation_to_fields, pairs, turn_from_hash
 from agentapi.stores.redis.due import member_of
 from agentapi.stores.redis.part import refused
-from agentapi.stores.refusals import decided_otherwise, no_call, no_turn, unexpected
-from agentapi.turns import CallBook, ChildReply, ChildTurn, Decision, HeldCalls, PendingCall
+from agentapi.stores.refusals import (
+    answered_otherwise,
+    decided_otherwise,
+    no_call,
+    no_turn,
+    unexpected,
+)
+from agentapi.turns import (
+    Answers,
+    CallBook,
+    ChildReply,
+    ChildTurn,
+    Decision,
+    HeldCalls,
+    PendingCall,
+)
 
 LOOK_AGAIN: Final = 3600.0
 """Seconds after which a turn that waits for children is checked, should a reply get lost."""
@@ -100,6 +117,38 @@ class RedisCalls(CallStore):
                 raise no_turn(turn_id)
             case _:
                 raise unexpected("decide", reply)
+
+    @override
+    def answer(self, turn_id: str, answers: Answers) -> Wakeup | None:
+        turn = turn_keys(turn_id)
+        given: list[Any] = []
+        for call_id, output in answers.outputs.items():
+            event = orjson.dumps(answered_event(call_id, output))
+            given += [call_id, "o", output_to_json(output), event]
+        for call_id, decision in answers.decisions.items():
+            event = orjson.dumps(decided_event(call_id, decision))
+            given += [call_id, "a", decision_to_json(decision), event]
+        changed = continuation_to_fields(answers.continuation) if answers.continuation else {}
+        reply = self._call(
+            "answer",
+            [turn.turn, turn.calls, due_key_of_turn(turn_id), turn.events],
+            [self._grace, len(given) // 4, *given, *chain.from_iterable(changed.items())],
+        )
+        match reply:
+            case [b"answered", conversation, agent]:
+                return _wakeup(turn_id, conversation, agent)
+            case [b"other", call_id, other] if call_id.decode() in answers.decisions:
+                raise decided_otherwise(turn_id, call_id.decode(), decision_from_json(other))
+            case [b"other", call_id, _]:
+                raise answered_otherwise(turn_id, call_id.decode())
+            case [b"unknown", call_id]:
+                raise no_call(turn_id, call_id.decode())
+            case [b"ended", status]:
+                raise no_call(turn_id, next(iter(answers.outputs), ""), status.decode())
+            case [b"missing"]:
+                raise no_turn(turn_id)
+            case _:
+                raise unexpected("answer", reply)
 
     @override
     def pending(self, turn_id: str) -> list[PendingCall]:

@@ -14,8 +14,11 @@ from agentapi.decoding.records import reading, record_of
 from agentapi.stores.lists import TurnSummary
 from agentapi.turns import (
     CallBook,
+    CallKind,
     ChildReply,
     ChildTurn,
+    ClientCall,
+    ClientOutput,
     Decision,
     HeldCalls,
     PendingCall,
@@ -26,11 +29,16 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.budget import Limits
+from agentapi.turns.client_tools import NOT_IN_TIME
 
 NOBODY = "expiry"
 """Who decided, when nobody did in time."""
 
 _REMEDY: Final = "cancel the turn and enqueue its message again"
+
+
+_ANSWERS: Final = {CallKind.APPROVAL: "a", CallKind.CLIENT: "o"}
+"""What the fields of answers begin with."""
 
 
 def held_to_json(held: HeldCalls) -> bytes:
@@ -49,8 +57,31 @@ def held_to_json(held: HeldCalls) -> bytes:
                 }
                 for call_id, group in children.items()
             ],
+            "client": [_client_call(call) for call in held.client],
+            "segment": segment.to_json().decode() if (segment := held.segment) else None,
+            "responses": held.responses,
         }
     )
+
+
+def _client_call(call: ClientCall) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "call": call.call_id,
+        "record": orjson.dumps(asdict(call)).decode(),
+        "default": output_to_json(NOT_IN_TIME).decode(),
+    }
+    if call.timeout is not None:
+        asked["timeout"] = round(call.timeout * 1000)
+    return asked
+
+
+def output_to_json(output: ClientOutput) -> bytes:
+    """The output of a client's call as it is stored."""
+    return orjson.dumps(asdict(output))
+
+
+def _output_from_json(data: bytes) -> ClientOutput:
+    return record_of(ClientOutput, orjson.loads(data))
 
 
 def _child_to_dict(child: ChildTurn) -> dict[str, Any]:
@@ -126,11 +157,12 @@ def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
             begun_before=frozenset(key for key, value in _of("s", fields) if int(value) != epoch),
             children={key: _children(value) for key, value in _of("k", fields)},
             replies={key: _reply_from_json(value) for key, value in _of("r", fields)},
+            outputs={key: _output_from_json(value) for key, value in _of("o", fields)},
         )
 
 
 def pending_calls(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
-    """The questions that wait.
+    """The calls that wait for decisions or for the client.
 
     Raises:
         UnreadableRecord: No release wrote one of them.
@@ -141,7 +173,12 @@ def pending_calls(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list
 
 def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[PendingCall]:
     # A hash has no order.
-    asked = [(orjson.loads(value), call_id) for call_id, value in _of("q", fields)]
+    asked = [
+        (orjson.loads(value), call_id, kind)
+        for mark, kind in (("q", CallKind.APPROVAL), ("f", CallKind.CLIENT))
+        for call_id, value in _of(mark, fields)
+        if f"{_ANSWERS[kind]}:{call_id}" not in fields
+    ]
     asked.sort(key=lambda found: found[0]["number"])
     return [
         PendingCall(
@@ -152,11 +189,11 @@ def _pending(turn: Turn | TurnSummary, fields: Mapping[str, bytes]) -> list[Pend
             tool=question["tool"],
             arguments=question["arguments"],
             expires_at=int(fields[f"x:{call_id}"]) / 1000 if f"x:{call_id}" in fields else None,
-            default=Verdict(question["default"]),
+            default=Verdict(question.get("default", Verdict.REJECTED)),
             schema=question.get("schema"),
+            kind=kind,
         )
-        for question, call_id in asked
-        if f"a:{call_id}" not in fields
+        for question, call_id, kind in asked
     ]
 
 
@@ -187,17 +224,30 @@ def _of(kind: str, fields: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
 
 
 def held_event(held: HeldCalls) -> dict[str, Any]:
-    """Data of the event of a turn that waits for decisions or children."""
+    """Data of the event of a turn that waits for decisions, its client or children.
+
+    Old releases read only the reason, and the calls of decisions.
+    """
+    if held.client:
+        client = [{"call": call.call_id, "tool": call.tool} for call in held.client]
+        asked = [{"call": asked.call_id, "tool": asked.tool} for asked in held.questions]
+        more = {"approvals": asked} if asked else {}
+        return {"reason": "client", "calls": client, **more, "responses": held.responses}
     if not held.questions:
         turns = [{"agent": child.agent, "turn": child.turn_id} for child in held.children]
         return {"reason": "children", "turns": turns}
     calls = [{"call": question.call_id, "tool": question.tool} for question in held.questions]
-    return {"reason": "approval", "calls": calls}
+    return {"reason": "approval", "calls": calls, "responses": held.responses}
 
 
 def decided_event(call_id: str, decision: Decision) -> dict[str, Any]:
     """Data of the event of a decision."""
     return {"call": call_id, "verdict": decision.verdict.value}
+
+
+def answered_event(call_id: str, output: ClientOutput) -> dict[str, Any]:
+    """Data of the event of a client's output."""
+    return {"call": call_id, "failed": output.is_error}
 
 
 def replied_event(reply: ChildReply) -> dict[str, Any]:

@@ -22,22 +22,29 @@ from agentapi.decoding.records import PROTOCOL, check_version, reading, record_o
 from agentapi.errors import UnreadableRecord
 from agentapi.stores.answers import Ending
 from agentapi.turns import (
+    ClientTools,
+    Continuation,
     Event,
     EventType,
     ModelStep,
     OnAbort,
+    Segment,
     Step,
     Turn,
     TurnError,
     TurnKind,
     TurnSpec,
     TurnStatus,
+    UserStep,
     WaitingFor,
     WaitKind,
 )
 from agentapi.turns.budget import Limits, Spent
 from agentapi.turns.kinds import kind_of
 from agentapi.turns.request_options import RequestOptions
+
+_WITH_CLIENT_TOOLS: Final = 2
+"""Version of a turn that brings client tools."""
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -54,7 +61,8 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
-        check_version(what, int(fields.get("v", PROTOCOL)), PROTOCOL)
+        newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
+        check_version(what, int(fields.get("v", PROTOCOL)), newest)
         return _turn(turn_id, fields)
 
 
@@ -81,6 +89,11 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["budget"] = spec.budget.to_json()
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
+    if spec.client_tools is not None:
+        # Older releases would ignore the tools: they leave the turn to newer ones.
+        fields |= {"v": _WITH_CLIENT_TOOLS, "client_tools": spec.client_tools.to_json()}
+    if spec.prior:
+        fields["prior"] = orjson.dumps([to_dict(message) for message in spec.prior])
     if spec.options is not None and not spec.options.empty:
         fields["options"] = spec.options.to_json()
     if spec.context is not None:
@@ -109,6 +122,10 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "attachments": tuple(
             map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
         ),
+        "client_tools": ClientTools.from_json(fields["client_tools"])
+        if "client_tools" in fields
+        else None,
+        "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
         "context": _object(fields["context"]) if "context" in fields else None,
     }
@@ -158,10 +175,40 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
         structured=bool(outcome.get("structured")),
         cancel_requested="cancel" in fields,
         last_event=int(fields.get("events", 0)) - 1,
+        segments=_segments(fields.get("segments")),
+        parts=_parts(fields) if "segments" in fields else {},
+        steered="steered" in fields,
         created_at=int(fields["created"]) / 1000,
         started_at=_seconds(fields.get("started")),
         ended_at=_seconds(fields.get("ended")),
     )
+
+
+def _segments(stored: bytes | None) -> tuple[Segment, ...]:
+    """Read where a turn asked its client or people, one a line."""
+    return tuple(map(Segment.from_json, (stored or b"").splitlines()))
+
+
+def _parts(fields: Mapping[str, bytes]) -> dict[int, dict[str, Any]]:
+    prefix = "part:"
+    return {
+        int(name.removeprefix(prefix)): _object(data)
+        for name, data in fields.items()
+        if name.startswith(prefix)
+    }
+
+
+def continuation_to_fields(continuation: Continuation) -> dict[str, bytes | int]:
+    """The fields of a turn's hash that a request changes when it answers calls."""
+    name = f"part:{continuation.part}"
+    fields: dict[str, bytes | int] = {name: orjson.dumps(dict(continuation.metadata))}
+    if continuation.stream is not None:
+        fields["stream"] = int(continuation.stream)
+    if continuation.client_tools is not None:
+        fields["client_tools"] = continuation.client_tools.to_json()
+    if continuation.options is not None:
+        fields["options"] = continuation.options.to_json()
+    return fields
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -294,12 +341,18 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
     if isinstance(step, ModelStep):
         event["tools"] = [call.name for call in step.message.tool_calls]
         event["calls"] = [call.id for call in step.message.tool_calls]
+        if client := [call.id for call in step.message.tool_calls if call.client]:
+            event["client"] = client
+        if step.held:
+            event["held"] = list(step.held)
         if step.message.model is not None:
             event["model"] = step.message.model
         if step.rejected is not None:
             event["rejected"] = True
         if step.message.finish_reason not in COMPLETE:
             event["finish_reason"] = step.message.finish_reason
+    elif isinstance(step, UserStep):
+        event |= {"tools": [], "calls": []}
     else:
         event["tools"] = [step.message.name]
         event["calls"] = [step.message.call_id]

@@ -31,6 +31,7 @@ from agentapi.stores.redis.ends import EndsReader
 from agentapi.stores.redis.lists_codec import conversation_summary, turn_summary
 from agentapi.stores.refusals import lists_are_off
 from agentapi.turns import PendingCall, TurnStatus
+from agentapi.turns.calls import CallKind
 
 LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
     TurnStatus.QUEUED: ("queued", "begun"),
@@ -112,6 +113,8 @@ class RedisLists(ListStore):
             call
             for turn, fields in zip(page.items, hashes, strict=True)
             for call in pending_calls(turn, {name.decode(): v for name, v in fields.items()})
+            # Calls of client tools have their client to answer them.
+            if call.kind is CallKind.APPROVAL
         ]
         return Paged(items=calls, cursor=page.cursor)
 

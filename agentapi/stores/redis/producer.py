@@ -20,6 +20,7 @@ from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
+from agentapi.stores.redis.cancels import leave_word
 from agentapi.stores.redis.codec import spec_to_fields, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
@@ -32,7 +33,7 @@ from agentapi.stores.refusals import (
     rejected,
     unexpected,
 )
-from agentapi.turns import Event, NewTurn, Turn
+from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json
 
 
 class RedisProducer(RedisPart, ProducerStore):
@@ -51,6 +52,7 @@ class RedisProducer(RedisPart, ProducerStore):
     def enqueue(self, turns: Sequence[NewTurn]) -> list[Accepted | Refused]:
         with translate_errors(self._settings.redis_url):
             replies = self._scripts.call_many("enqueue", [self._enqueueing(t) for t in turns])
+            self._tell([reply[4] for reply in replies if len(reply) > 4 and reply[4]])
         answers = [self._accepted(turn, reply) for turn, reply in zip(turns, replies, strict=True)]
         for turn, answer in zip(turns, answers, strict=True):
             if isinstance(answer, Accepted) and answer.created:
@@ -100,10 +102,10 @@ class RedisProducer(RedisPart, ProducerStore):
                 return other_tenant(turn.conversation_id)
             case [b"rejected", length]:
                 return rejected(turn.conversation_id, length)
-            case [how, turn_id, *wake]:
+            case [how, turn_id, head, agent, _]:
                 return Accepted(
                     turn_id=turn_id.decode(),
-                    wakeup=wakeup_of(turn.conversation_id, *wake),
+                    wakeup=wakeup_of(turn.conversation_id, head, agent),
                     created=how == b"accepted",
                 )
             case _:
@@ -127,16 +129,28 @@ class RedisProducer(RedisPart, ProducerStore):
         match reply:
             case [b"missing"]:
                 raise no_turn(turn_id)
-            case [done, *wake]:
+            case [done, head, agent, process]:
                 outcome = CancelOutcome(done.decode())
                 if outcome is CancelOutcome.CANCELLED:
                     recorder().count(TURNS_ENDED, UNKNOWN, outcome.value, "not_running")
+                with translate_errors(self._settings.redis_url):
+                    self._tell([process] if process else [])
                 return Cancellation(
                     outcome=outcome,
-                    wakeup=wakeup_of(conversation_id, *wake) if wake else None,
+                    wakeup=wakeup_of(conversation_id, head, agent),
                 )
+            case [outcome]:
+                return Cancellation(outcome=CancelOutcome(outcome.decode()))
             case _:
                 raise unexpected("cancel", reply)
+
+    def _tell(self, processes: Sequence[bytes]) -> None:
+        """Tell worker processes that turns of theirs are cancelled.
+
+        If this is lost, they learn it with their next heartbeat.
+        """
+        for process in processes:
+            leave_word(self._client, process.decode())
 
     @override
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
@@ -191,6 +205,12 @@ class RedisProducer(RedisPart, ProducerStore):
         if not fields:
             raise no_turn(turn_id)
         return fields
+
+    @override
+    def steps(self, turn_id: str) -> list[Step]:
+        with translate_errors(self._settings.redis_url):
+            found = cast("list[bytes]", self._client.lrange(turn_keys(turn_id).journal, 0, -1))
+        return [step_from_json(step) for step in found]
 
     @override
     def events(

@@ -11,6 +11,7 @@ READERS: Final = ("backlog", "list", "load", "measure", "overdue", "page", "seek
 
 TRANSITIONS: Final = (
     "agree",
+    "answer",
     "append",
     "cancel",
     "claim",
@@ -40,6 +41,7 @@ TRANSITIONS: Final = (
     "resign",
     "retry",
     "rouse",
+    "steer",
     "summarise",
     "suspend",
     "tell",

@@ -69,6 +69,7 @@ class RedisTurnStore(
     @override
     def close(self) -> None:
         self._reader.close()
+        self._cancels.close()
         self.lists.close()
         self._client.close()
         self._client.connection_pool.disconnect()

@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
+import redis
 from typing_extensions import override
 
-from agentapi.conversation.messages import dumps
+from agentapi.conversation.messages import UserMessage, dumps
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.ids import partition_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys, waiting_key
-from agentapi.redis.scripts import Call
-from agentapi.stores.answers import Claim, Ending, NewEvent, Refusal, Renewal, Unreadable
+from agentapi.redis.scripts import Call, Scripts
+from agentapi.settings import Settings
+from agentapi.stores.answers import (
+    Claim,
+    Ending,
+    NewEvent,
+    Recorded,
+    Refusal,
+    Renewal,
+    Unreadable,
+)
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.protocol import WorkerStore
+from agentapi.stores.redis.cancels import CancelReader, leave_word
 from agentapi.stores.redis.claim_codec import ClaimCall
 from agentapi.stores.redis.codec import (
     ending_event,
@@ -28,7 +39,7 @@ from agentapi.stores.redis.codec import (
 from agentapi.stores.redis.part import RedisPart, refused
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import behind, unexpected
-from agentapi.turns import Step, WaitKind, step_to_json
+from agentapi.turns import Step, UserStep, WaitKind, step_from_json, step_to_json
 
 WAITING_MEMORY: Final = 3600.0
 """Seconds beyond its wait for which a turn's wait for a provider is remembered. A turn whose worker
@@ -37,6 +48,10 @@ dies is parked again within that time."""
 
 class RedisWorker(RedisPart, WorkerStore):
     """The `WorkerStore` in Redis."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+        super().__init__(settings, client, scripts)
+        self._cancels = CancelReader(settings)
 
     @override
     def claim(
@@ -71,7 +86,7 @@ class RedisWorker(RedisPart, WorkerStore):
         return call.answer(reply)
 
     @override
-    def record(self, lease: Lease, index: int, step: Step) -> bool:
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         turn = turn_keys(lease.turn_id)
         reply = self._call(
             "record",
@@ -85,14 +100,46 @@ class RedisWorker(RedisPart, WorkerStore):
             ],
         )
         match reply:
-            case [b"recorded", cancel]:
-                return bool(cancel)
+            case [b"recorded", cancel, steered]:
+                return Recorded(cancel=bool(cancel), steered=bool(steered))
             case [b"fenced"]:
                 raise refused("record", lease)
             case [b"gap", length]:
                 raise behind(lease, index, length)
             case _:
                 raise unexpected("record", reply)
+
+    @override
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        turn, keys = turn_keys(lease.turn_id), conversation_keys(lease.conversation_id)
+        text = UserMessage(content="$input", turn_id=lease.turn_id)
+        reply = self._call(
+            "steer",
+            [turn.turn, keys.lease, turn.journal, turn.events, keys.inbox],
+            [
+                *(lease.turn_id, lease.fence, index, keys.turns),
+                step_to_json(UserStep(message=text)),
+            ],
+        )
+        match reply:
+            case [b"steered", steps]:
+                read = map(step_from_json, steps)
+                return [step for step in read if isinstance(step, UserStep)]
+            case [b"fenced"]:
+                raise refused("steer", lease)
+            case [b"gap", length]:
+                raise behind(lease, index, length)
+            case _:
+                raise unexpected("steer", reply)
+
+    @override
+    def hear_cancel(self, process: str, timeout: float) -> bool:
+        return self._cancels.wait(process, timeout)
+
+    @override
+    def tell_cancel(self, process: str) -> None:
+        with translate_errors(self._settings.redis_url):
+            leave_word(self._client, process)
 
     @override
     def commit(self, lease: Lease, ending: Ending) -> Wakeup | None:

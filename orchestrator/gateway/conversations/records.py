@@ -100,6 +100,17 @@ class Conversations:
             fields = await self._client.hmget(meta, FIELDS)
         return found_for(tenant, cast("list[bytes | None]", fields))
 
+    async def head(self, conversation_id: str) -> str | None:
+        """The turn of a conversation that runs, waits for something, or is the next to run.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached.
+        """
+        inbox = conversation_keys(conversation_id).inbox
+        with translate_errors(self._settings.redis_url):
+            found = cast("bytes | None", await self._client.lindex(inbox, 0))
+        return found.decode() if found is not None else None
+
     async def remove(
         self, conversation_id: str, tenant: str, message: StoredMessage, operation: str
     ) -> bool:

@@ -22,6 +22,7 @@ from agentapi.errors import (
     UnknownAgent,
 )
 from agentapi.logs import line
+from agentapi.turns import Turn
 from orchestrator.gateway.tenants.names import has_internal_id, public_id
 
 log = logging.getLogger("agentapi.gateway")
@@ -112,6 +113,16 @@ class Conflict(GatewayError):
     code = "conflict"
 
 
+def too_late(turn: Turn) -> Conflict:
+    """The error of a cancellation that came when the turn had ended, or had asked its client."""
+    how = turn.status.value if turn.status.ended else "complete: it asks its client"
+    return Conflict(
+        f"the cancellation came too late: turn {turn.turn_id} is {how}; GET it for its result",
+        code="cancelled_too_late",
+        retry=False,
+    )
+
+
 class KeyReused(GatewayError):
     """The idempotency key was used for another request."""
 
@@ -182,6 +193,7 @@ _TURN_FAILURES: Final[Mapping[str, tuple[int, str]]] = {
     "unknown_agent": (404, _INVALID),
     "invalid_input": (400, _INVALID),
     "request_refused": (400, _INVALID),
+    "client_tool_refused": (400, _INVALID),
     "invalid_message": (400, _INVALID),
     "cancelled": (409, _INVALID),
     "deadline": (504, _SERVER),

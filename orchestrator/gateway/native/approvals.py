@@ -1,4 +1,4 @@
-"""Approvals in the native API: tool calls that wait for a person's decision."""
+"""Calls that wait, in the native API: for a person's decision, or for a client's output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentapi.turns import PendingCall, Verdict
+from agentapi.turns import Answers, ClientOutput, PendingCall, Verdict
 from orchestrator.gateway.dependencies import TurnId, View
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
@@ -30,8 +30,17 @@ class DecideCall(BaseModel):
     )
 
 
+class CallOutput(BaseModel):
+    """The output of a call of a client tool. It is final; a repeat of the same changes nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    output: Annotated[str, Field(description="For the model.")]
+    is_error: Annotated[bool, Field(description="Whether the call failed.")] = False
+
+
 class PendingCallView(BaseModel):
-    """A tool call that waits for a decision. Times are seconds since 1970."""
+    """A call that waits. Times are seconds since 1970."""
 
     call_id: str
     turn_id: Annotated[str, Field(description="The turn itself, or one that it waits for.")]
@@ -40,6 +49,7 @@ class PendingCallView(BaseModel):
     arguments: dict[str, Any]
     expires_at: float | None
     default: Annotated[str, Field(description="The decision if nobody decides in time.")]
+    kind: Annotated[str, Field(description="What it waits for: `approval` or `client`.")]
 
 
 class PendingCalls(BaseModel):
@@ -59,12 +69,13 @@ def call_view(call: PendingCall) -> PendingCallView:
         arguments=dict(call.arguments),
         expires_at=call.expires_at,
         default=call.default.value,
+        kind=call.kind.value,
     )
 
 
 @router.get("/turns/{turn_id}/calls", responses=errors(404))
 async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
-    """Tool calls that wait for a decision: the turn's own, and those of turns it waits for."""
+    """Calls that wait: the turn's own, and those of turns that it waits for."""
     calls = await view.pending(turn_id)
     return PendingCalls(turn_id=turn_id, calls=[call_view(call) for call in calls])
 
@@ -73,4 +84,12 @@ async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
 async def decide_call(turn_id: TurnId, call_id: str, body: DecideCall, view: View) -> TurnView:
     """Approve or reject a tool call. The turn continues immediately."""
     await view.decide(turn_id, call_id, Verdict(body.verdict), reason=body.reason, by=body.by)
+    return turn_view(view, await view.turn(turn_id))
+
+
+@router.post("/turns/{turn_id}/calls/{call_id}/output", responses=errors(404, 409))
+async def answer_call(turn_id: str, call_id: str, body: CallOutput, view: View) -> TurnView:
+    """Give the output of a client tool's call. The turn continues when no such call waits."""
+    output = ClientOutput(text=body.output, is_error=body.is_error)
+    await view.answer(turn_id, Answers(outputs={call_id: output}))
     return turn_view(view, await view.turn(turn_id))

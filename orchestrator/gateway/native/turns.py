@@ -12,10 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentapi.conversation.messages import to_dict
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import STREAM_RESUMES
-from agentapi.turns import OnAbort, OnBusy, Turn, WaitingFor
+from agentapi.stores import CancelOutcome
+from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
+from agentapi.turns import (
+    ClientTool,
+    ClientTools,
+    OnAbort,
+    OnBusy,
+    Turn,
+    TurnStatus,
+    WaitingFor,
+)
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.dependencies import Key, TurnId, View
-from orchestrator.gateway.http.errors import InvalidRequest, public_text
+from orchestrator.gateway.http.errors import InvalidRequest, public_text, too_late
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
 from orchestrator.gateway.http.request_body import StrictRoute
@@ -32,6 +42,19 @@ _PAGE_BYTES: Final = 524_288
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
+class ClientToolBody(BaseModel):
+    """A function that the caller runs itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str = ""
+    parameters: Annotated[
+        dict[str, Any], Field(description="JSON schema of the arguments, an object.")
+    ] = {}
+    strict: bool = False
+
+
 class CreateTurn(BaseModel):
     """A message to an agent."""
 
@@ -45,7 +68,7 @@ class CreateTurn(BaseModel):
         bool, Field(description="Whether the turn's events include the text as it arrives.")
     ] = False
     on_busy: Annotated[
-        Literal["enqueue", "reject", "interrupt", "replace", "merge"] | None,
+        Literal["enqueue", "reject", "interrupt", "replace", "merge", "steer"] | None,
         Field(description="What to do if the conversation has turns that have not ended."),
     ] = None
     on_abort: Annotated[
@@ -59,6 +82,11 @@ class CreateTurn(BaseModel):
     context: Annotated[
         dict[str, Any] | None,
         Field(description="For the agent's prompts, tools and hooks; of its context_type."),
+    ] = None
+
+    client_tools: Annotated[
+        list[ClientToolBody] | None,
+        Field(max_length=MAX_CLIENT_TOOLS, description="Functions that the caller runs itself."),
     ] = None
 
 
@@ -196,6 +224,7 @@ async def create_turn(
             stream=body.stream,
             on_busy=OnBusy(body.on_busy) if body.on_busy else None,
             on_abort=OnAbort(body.on_abort) if body.on_abort else None,
+            client_tools=_client_tools(body),
             deadline=body.deadline,
             context=body.context,
         ),
@@ -245,6 +274,11 @@ async def turn_events(
         )
 
 
+def _client_tools(body: CreateTurn) -> ClientTools | None:
+    tools = [ClientTool(**tool.model_dump()) for tool in body.client_tools or ()]
+    return client_tools_of(tools)
+
+
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise InvalidRequest(
@@ -254,11 +288,17 @@ def _number(text: str) -> int:
     return int(text)
 
 
-@router.post("/turns/{turn_id}/cancel", responses=errors(404))
+@router.post("/turns/{turn_id}/cancel", responses=errors(404, 409))
 async def cancel_turn(turn_id: TurnId, view: View) -> TurnView:
-    """Cancel a turn: a waiting one immediately, a running one at its worker's next heartbeat."""
-    await view.cancel(turn_id)
-    return turn_view(view, await view.turn(turn_id))
+    """Cancel a turn: a waiting one immediately, a running one within a moment.
+
+    A repeat changes nothing. 409 says that the turn had completed or failed before.
+    """
+    outcome = await view.cancel(turn_id)
+    turn = await view.turn(turn_id)
+    if outcome is CancelOutcome.ENDED and turn.status is not TurnStatus.CANCELLED:
+        raise too_late(turn)
+    return turn_view(view, turn)
 
 
 @router.get(

@@ -45,16 +45,22 @@ async def create_chat(body: CreateChat, view: View, key: Key) -> Response:
             await view.check_events(turn, -1)
             options = body.stream_options
             return EventStream(
-                chat_stream(view, turn, include_usage=bool(options and options.include_usage)),
+                chat_stream(
+                    view,
+                    turn,
+                    include_usage=bool(options and options.include_usage),
+                    number=made.part,
+                ),
                 stall=view.gateway.settings.gateway_stall,
                 held=held.pop_all(),
                 headers=made.headers,
                 background=after_stream(view, turn),
             )
-        turn = await wait_for_end(view, made.turn_id, key)
-    if turn.status is not TurnStatus.COMPLETED:
+        part = await wait_for_end(view, made, key)
+    turn = part.turn
+    if part.status is not TurnStatus.COMPLETED:
         await forget_unstored(view, turn)
-    raise_if_failed(turn)
+        raise_if_failed(turn)
     return OrjsonResponse(
-        chat_object(turn), headers=made.headers, background=after_reply(view, turn)
+        chat_object(part), headers=made.headers, background=after_reply(view, turn)
     )

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from agentapi.conversation.compaction import PROMPT, transcript
 from agentapi.conversation.messages import Message
+from agentapi.providers import ToolSpec
 from agentapi.providers.estimate import estimate_request
 from agentapi.turns import RequestOptions
 from orchestrator.gateway.conversations.deletion import after_reply
@@ -22,20 +23,20 @@ from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.ids import new_conversation_id, turn_id_of, turn_key
-from orchestrator.gateway.openai.decisions import IGNORED
+from orchestrator.gateway.openai.decisions import IGNORED, Decided
+from orchestrator.gateway.openai.function_tools import Choice, Tools, tools_of
 from orchestrator.gateway.openai.given_back import messages_of
 from orchestrator.gateway.openai.input import Input, from_input
 from orchestrator.gateway.openai.items import compaction_item
 from orchestrator.gateway.openai.objects import response_usage
 from orchestrator.gateway.openai.option_fields import Reasoning, TextOptions
 from orchestrator.gateway.openai.request_bodies import (
-    TOOLS,
     CacheOptions,
     ConversationRef,
     OpenAIRequest,
 )
 from orchestrator.gateway.openai.schemas import CompactedObject, TokenCount
-from orchestrator.gateway.openai.submission import wait_for_end
+from orchestrator.gateway.openai.submission import Enqueued, wait_for_end
 from orchestrator.gateway.turn_labels import Labels
 from orchestrator.gateway.turn_submission import NewMessage, Unnamed, accept
 from orchestrator.gateway.view import TenantView
@@ -64,7 +65,11 @@ class CountTokens(OpenAIRequest):
     text: TextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
-    unsupported: ClassVar = TOOLS
+    tools: Annotated[Tools | None, Field(description="Counted as far as they are functions.")] = (
+        None
+    )
+    tool_choice: Annotated[Choice | None, Field(description="Changes nothing.")] = None
+    parallel_tool_calls: Annotated[bool | None, Field(description="Changes nothing.")] = None
 
 
 class CompactConversation(CacheOptions):
@@ -95,6 +100,11 @@ async def count_input_tokens(body: CountTokens, view: View) -> OrjsonResponse:
         instructions.insert(0, agent.system_prompt)
     prompt = "\n\n".join(text for text in instructions if text)
     tools = [] if agent is None else [tool.spec for tool in agent.tools]
+    client = tools_of(body.tools, None, None, nested=False).client
+    for tool in client.tools if client is not None else ():
+        tools.append(
+            ToolSpec(name=tool.name, description=tool.description, parameters=tool.parameters)
+        )
     count = estimate_request(prompt, messages, tools)
     return OrjsonResponse(
         {"object": "response.input_tokens", "input_tokens": count}, headers={ESTIMATE: "true"}
@@ -137,7 +147,10 @@ async def compact_conversation(body: CompactConversation, view: View) -> OrjsonR
         idle_time=idle,
     )
     with view.stream_slot():
-        turn = await wait_for_end(view, await accept(view, message, place), None)
+        made = Enqueued(
+            turn_id=await accept(view, message, place), decided=Decided(options=options)
+        )
+        turn = (await wait_for_end(view, made, None)).turn
     after = after_reply(view, turn)
     if turn.error is not None and after is not None:
         await after()

@@ -24,6 +24,12 @@ from agentapi.errors import TurnNotFound
 from agentapi.turns import Turn, TurnStatus
 from orchestrator.gateway.http.errors import NotFound
 from orchestrator.gateway.ids import call_item_id, is_turn_id, name_of_item, new_message_key
+from orchestrator.gateway.openai.function_items import (
+    ApprovalDecision,
+    FunctionCall,
+    FunctionOutput,
+    FunctionRound,
+)
 from orchestrator.gateway.openai.input import Entry, GivenCall, InputMessage, Reference
 from orchestrator.gateway.openai.items import items_of
 from orchestrator.gateway.view import TenantView
@@ -165,6 +171,11 @@ def _as_given(entries: Sequence[Entry]) -> Iterator[Message]:
                 )
             case GivenCall():
                 yield from _given_pair(entry)
+            case FunctionRound():
+                yield from entry.messages()
+            case FunctionCall() | FunctionOutput() | ApprovalDecision():
+                # `rounds` has made whole rounds of those that belong to the history.
+                continue
 
 
 def _given_pair(given: GivenCall) -> Iterator[Message]:

@@ -17,10 +17,23 @@ from agentapi.conversation.user_input import File, Image
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.ids import new_message_key
 from orchestrator.gateway.openai.attachments import attachment_of
+from orchestrator.gateway.openai.function_items import (
+    ApprovalDecision,
+    FunctionCall,
+    FunctionOutput,
+    FunctionRound,
+    approval,
+    chat_calls,
+    chat_output,
+    function_call,
+    function_output,
+)
 from orchestrator.gateway.openai.items import summary_in
 
 _ITEM_FIELDS: Final = frozenset({"type", "role", "content", "id", "status", "phase", "name"})
-_CHAT_FIELDS: Final = frozenset({"role", "content", "refusal", "annotations", "name"})
+_CHAT_FIELDS: Final = frozenset(
+    {"role", "content", "refusal", "annotations", "name", "tool_calls", "tool_call_id"}
+)
 _NOTHING: Final[tuple[Any, ...]] = (None, [], {})
 """Values of fields that say nothing, as clients send back what they got."""
 
@@ -105,7 +118,15 @@ class Reference:
     place: str
 
 
-Entry: TypeAlias = InputMessage | GivenCall | Reference
+Entry: TypeAlias = (
+    InputMessage
+    | GivenCall
+    | Reference
+    | FunctionCall
+    | FunctionOutput
+    | ApprovalDecision
+    | FunctionRound
+)
 """An entry of a request's input, besides its instructions."""
 
 
@@ -160,6 +181,15 @@ def from_items(items: Sequence[Any], name: str) -> Input:
                 _add_message(fields, place, entries, instructions)
             case "mcp_call":
                 entries.append(_call(fields, place))
+            case "function_call":
+                entries.append(function_call(fields, place))
+            case "function_call_output":
+                entries.append(function_output(fields, place))
+            case "mcp_approval_response":
+                entries.append(approval(fields, place))
+            case "mcp_approval_request":
+                # What was asked stands in the turn.
+                continue
             case "item_reference":
                 entries.append(Reference(id=_text(fields, "id", place), place=place))
             case "compaction":
@@ -185,23 +215,43 @@ def from_chat(messages: Sequence[Any]) -> Input:
         place = f"messages[{number}]"
         fields = _object(message, place)
         _refuse_others(fields, _CHAT_FIELDS, place)
-        _add_message(fields, place, entries, instructions)
+        if fields.get("role") == "tool":
+            entries.append(chat_output(fields, place))
+            continue
+        calls = chat_calls(fields.get("tool_calls") or [], place)
+        if not calls or fields.get("content"):
+            _add_message(fields, place, entries, instructions)
+        entries += calls
     return Input(entries=entries, instructions=instructions)
 
 
-def split(entries: Sequence[Entry], param: str) -> tuple[Sequence[Entry], InputMessage]:
-    """The earlier entries, and the user's message to be answered.
+def split(
+    entries: Sequence[Entry], param: str
+) -> tuple[Sequence[Entry], InputMessage, Sequence[Entry]]:
+    """The earlier entries, the user's message to be answered, and what was done about it already.
 
     Raises:
-        InvalidRequest: The last entry is not a message of the user.
+        InvalidRequest: The last entry is neither a message of the user nor the output of a
+            function.
     """
-    last = entries[-1] if entries else None
-    if not isinstance(last, InputMessage) or last.role != "user":
+    at, message = next(
+        (
+            (at, entry)
+            for at, entry in reversed(list(enumerate(entries)))
+            if isinstance(entry, InputMessage) and entry.role == "user"
+        ),
+        (-1, None),
+    )
+    since = entries[at + 1 :]
+    done = any(isinstance(entry, FunctionRound) and entry.outputs for entry in since)
+    done = done and isinstance(since[-1], FunctionRound | GivenCall)
+    if message is None or (since and not done):
         raise InvalidRequest(
-            f"{param} must end with a message of the user, which the agent answers",
+            f"{param} must end with a message of the user, which the agent answers, or with the "
+            "outputs of functions that it called",
             param=param,
         )
-    return entries[:-1], last
+    return entries[:at], message, since
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:

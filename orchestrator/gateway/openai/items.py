@@ -18,12 +18,21 @@ from agentapi.conversation.messages import (
     UserMessage,
 )
 from orchestrator.gateway.http.errors import InvalidRequest
-from orchestrator.gateway.ids import call_item_id, key_of, text_item_id, user_item_id
+from orchestrator.gateway.ids import (
+    approval_id,
+    call_item_id,
+    function_call_id,
+    function_item_id,
+    key_of,
+    output_item_id,
+    text_item_id,
+    user_item_id,
+)
 from orchestrator.gateway.openai.endings import is_cut
 
 SERVER_LABEL: Final = "agentapi"
-"""Tools run in the workers. Clients see them as calls to a remote MCP server. With `function_call`
-items a client would have to run them."""
+"""The agent's own tools run in the workers. Clients see them as calls to a remote MCP server. A
+`function_call` item is a call that the client makes."""
 
 _SUMMARY: Final = "agentapi:1:"
 
@@ -57,35 +66,97 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
     """
     results = {m.call_id: m for m in messages if isinstance(m, ToolMessage)}
     responses: dict[str, int] = {}
+    said: dict[str, int] = {}
+    functions: dict[str, str] = {}
     for position, message in enumerate(messages, first):
         key = key_of(message, position)
         match message:
             case UserMessage():
-                item = user_item(key, message.content)
+                # A turn has more than one if messages have joined it.
+                number = said[key] = said.get(key, -1) + 1
+                item = user_item(key, message.content, number)
                 yield Item(item=item, message=message, position=position)
             case AssistantMessage():
                 number = responses[key] = responses.get(key, -1) + 1
                 if message.content:
                     item = reply_item(text_item_id(key, number), message)
                     yield Item(item=item, message=message, position=position)
-                for call in message.tool_calls:
-                    item = call_item(key, call, results.get(call.id))
+                for place, call in enumerate(message.tool_calls):
+                    if call.client:
+                        call_id = functions[call.id] = function_call_id(key, number, place)
+                        item = function_item(call_id, call)
+                    else:
+                        item = call_item(key, call, results.get(call.id))
                     yield Item(item=item, message=message, position=position)
+            case ToolMessage(call_id=call_id) if call_id in functions:
+                item = output_item(functions[call_id], message.content)
+                yield Item(item=item, message=message, position=position)
             case ToolMessage():
                 pass
 
 
-def output_items(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The output of a turn: its items without the user's message."""
-    return [
-        found.item for found in items_of(messages) if not isinstance(found.message, UserMessage)
-    ]
-
-
-def user_item(key: str, text: str) -> dict[str, Any]:
-    """A user's message."""
+def function_item(call_id: str, call: ToolCall) -> dict[str, Any]:
+    """A call of a function that the client makes."""
     return {
-        "id": user_item_id(key),
+        **bare_function_item(call_id, call.name, "completed"),
+        "arguments": arguments_of(call),
+    }
+
+
+def bare_function_item(call_id: str, name: str, status: str) -> dict[str, Any]:
+    """A call of a function without its arguments."""
+    return {
+        "id": function_item_id(call_id),
+        "type": "function_call",
+        "status": status,
+        "call_id": call_id,
+        "name": name,
+        "arguments": "",
+    }
+
+
+def output_item(call_id: str, text: str) -> dict[str, Any]:
+    """The output of a call of a function."""
+    return {
+        "id": output_item_id(call_id),
+        "type": "function_call_output",
+        "status": "completed",
+        "call_id": call_id,
+        "output": text,
+    }
+
+
+def approval_item(turn_id: str, call: ToolCall) -> dict[str, Any]:
+    """A request to approve a call."""
+    return {
+        "id": approval_id(turn_id, call.id),
+        "type": "mcp_approval_request",
+        "name": call.name,
+        "server_label": SERVER_LABEL,
+        "arguments": arguments_of(call),
+    }
+
+
+def arguments_of(call: ToolCall) -> str:
+    """The arguments of a call as JSON text."""
+    if call.malformed is not None:
+        return call.malformed
+    return orjson.dumps(dict(call.arguments)).decode()
+
+
+def same_json(text: str, other: str) -> bool:
+    """Whether two texts are the same JSON, perhaps with other spaces."""
+    try:
+        return bool(text == other or orjson.loads(text) == orjson.loads(other))
+    except orjson.JSONDecodeError:
+        return False
+
+
+def user_item(key: str, text: str, number: int = 0) -> dict[str, Any]:
+    """A user's message; `number` counts those of its turn, from 0."""
+    more = str(number) if number else ""
+    return {
+        "id": user_item_id(key) + more,
         "type": "message",
         "status": "completed",
         "role": "user",
@@ -123,14 +194,11 @@ def text_part(text: str, *, refusal: bool = False) -> dict[str, Any]:
 def call_item(key: str, call: ToolCall, result: ToolMessage | None) -> dict[str, Any]:
     """A tool call, with its result if it has one."""
     failed = result is not None and result.is_error
-    arguments = call.malformed
-    if arguments is None:
-        arguments = orjson.dumps(dict(call.arguments)).decode()
     error = {"type": "mcp_tool_execution_error", "content": result.content} if failed else None  # type: ignore[union-attr]
     status = "incomplete" if result is None else "failed" if failed else "completed"
     return {
         **bare_call_item(call_item_id(key, call.id), call.name, status),
-        "arguments": arguments,
+        "arguments": arguments_of(call),
         "output": None if result is None or failed else result.content,
         "error": error,
     }

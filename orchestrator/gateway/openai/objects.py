@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import Usage
-from agentapi.turns import RequestOptions, Turn, TurnStatus
+from agentapi.turns import RequestOptions, TurnStatus
 from orchestrator.gateway.ids import response_id, turn_key
 from orchestrator.gateway.openai.endings import (
     chat_finish_reason,
@@ -14,54 +15,59 @@ from orchestrator.gateway.openai.endings import (
     response_error,
     response_status,
 )
-from orchestrator.gateway.openai.items import output_items
+from orchestrator.gateway.openai.function_tools import shown_tools
+from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.request_options import shown_format
-from orchestrator.gateway.turn_labels import labels_of, metadata_of
 
 _NOTHING: Final = RequestOptions()
 
 
-def response_object(turn: Turn, conversation_id: str) -> dict[str, Any]:
-    """A turn as a response, in its present state.
+def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
+    """A part of a turn as a response, in its present state.
 
     Args:
-        turn: The turn.
+        part: The part.
         conversation_id: The public id of its conversation.
     """
-    labels, options = labels_of(turn), turn.options or _NOTHING
+    turn, labels = part.turn, part.labels
+    options = part.options or _NOTHING
     sampling = options.sampling
-    replied = turn.status is TurnStatus.COMPLETED
-    status = response_status(turn)
-    ended_at = turn.ended_at if status == "completed" else None
+    replied = part.status is TurnStatus.COMPLETED
+    status = response_status(turn) if part.ends is None else "completed"
+    ended_at = part.ended_at if status == "completed" else None
     return {
-        "id": response_id(turn.turn_id),
+        "id": response_id(turn.turn_id, part.number),
         "object": "response",
-        "created_at": int(turn.created_at),
+        "created_at": int(part.created_at),
         "completed_at": int(ended_at) if ended_at else None,
         "status": status,
         "background": labels.background,
-        "error": None if turn.error is None else response_error(turn.error),
-        "incomplete_details": incomplete_details(turn),
+        "error": response_error(turn.error) if turn.error and part.ends is None else None,
+        "incomplete_details": incomplete_details(turn) if part.ends is None else None,
         "instructions": options.instructions,
         "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
-        "output": output_items(turn.messages) if replied else [],
-        "parallel_tool_calls": True,
-        "previous_response_id": response_id(labels.previous) if labels.previous else None,
+        "output": part.output() if replied else [],
+        "previous_response_id": _previous(part),
         "conversation": None if labels.implicit else {"id": conversation_id},
         "reasoning": {"effort": sampling.reasoning_effort, "summary": None},
         "store": options.store,
         "temperature": sampling.temperature,
         "text": _text(options),
-        "tool_choice": "auto",
-        "tools": [],
+        **shown_tools(part.client_tools),
         "top_p": sampling.top_p,
         "truncation": "disabled",
-        "usage": response_usage(turn.usage) if turn.status.ended else None,
+        "usage": response_usage(part.usage) if part.status.ended else None,
         "user": labels.user,
         "safety_identifier": labels.safety_identifier,
-        "metadata": metadata_of(turn),
+        "metadata": part.metadata,
     }
+
+
+def _previous(part: Part) -> str | None:
+    if part.number:
+        return response_id(part.turn.turn_id, part.number - 1)
+    return response_id(part.labels.previous) if part.labels.previous else None
 
 
 def _text(options: RequestOptions) -> dict[str, Any]:
@@ -92,25 +98,42 @@ def chat_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def chat_object(turn: Turn) -> dict[str, Any]:
-    """A completed turn as a chat completion."""
-    refused = turn.finish_reason is FinishReason.REFUSAL
-    message = {
+def chat_finish(part: Part) -> str:
+    """The finish reason of a completed part as a chat completion."""
+    if part.calls():
+        return "tool_calls"
+    return chat_finish_reason(part.turn) if part.ends is None else "stop"
+
+
+def chat_object(part: Part) -> dict[str, Any]:
+    """A completed part of a turn as a chat completion."""
+    calls = [chat_call(item) for item in part.calls()]
+    refused = part.finish_reason is FinishReason.REFUSAL
+    message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if refused else turn.text or "",
-        "refusal": turn.text if refused else None,
+        "content": None if refused else part.text,
+        "refusal": part.text if refused else None,
     }
-    finish = chat_finish_reason(turn)
+    if calls:
+        message |= {"content": part.text or None, "tool_calls": calls}
+    finish = chat_finish(part)
     return {
-        "id": chat_id(turn.turn_id),
+        "id": chat_id(part.turn.turn_id, part.number),
         "object": "chat.completion",
-        "created": int(turn.created_at),
-        "model": turn.agent,
+        "created": int(part.created_at),
+        "model": part.turn.agent,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-        "usage": chat_usage(turn.usage),
+        "usage": chat_usage(part.usage),
     }
 
 
-def chat_id(turn_id: str) -> str:
-    """The id of a turn as a chat completion."""
-    return f"chatcmpl-{turn_key(turn_id)}"
+def chat_call(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of a function as chat completions show it."""
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
+def chat_id(turn_id: str, part: int = 0) -> str:
+    """The id of a part of a turn as a chat completion."""
+    more = f"_{part}" if part else ""
+    return f"chatcmpl-{turn_key(turn_id)}{more}"

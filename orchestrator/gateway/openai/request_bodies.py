@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
+from orchestrator.gateway.openai.function_tools import Choice, Tools
 from orchestrator.gateway.openai.option_fields import (
     ChatFormat,
     Effort,
@@ -29,14 +30,7 @@ Metadata = Annotated[
 UserId = Annotated[str, Field(min_length=1, max_length=512)]
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
-TOOLS: Final[Mapping[str, tuple[Any, ...]]] = {
-    "parallel_tool_calls": (True, False),
-    "tool_choice": ("auto", "none"),
-    "tools": ([],),
-}
-
 _BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
-    **TOOLS,
     "moderation": (),
     "top_logprobs": (0,),
 }
@@ -113,6 +107,9 @@ class ResponseStreamOptions(BaseModel):
 class CacheOptions(OpenAIRequest):
     """Parameters that change nothing, or only what a request costs."""
 
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
     prompt_cache_key: Annotated[str | None, Field(description="Changes nothing.")] = None
     prompt_cache_options: Annotated[
         dict[str, Any] | None, Field(description="Changes nothing.")

@@ -6,22 +6,29 @@ stream again from any number, through any gateway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentapi.conversation.finish import FinishReason
-from agentapi.conversation.messages import AssistantMessage
 from agentapi.turns import Event, EventType, Turn, TurnStatus
-from orchestrator.gateway.ids import call_item_id, text_item_id
+from orchestrator.gateway.ids import (
+    call_item_id,
+    function_call_id,
+    function_item_id,
+    text_item_id,
+)
 from orchestrator.gateway.openai.endings import goes_on, is_cut
 from orchestrator.gateway.openai.items import (
     bare_call_item,
-    output_items,
+    bare_function_item,
+    same_json,
     text_item,
     text_part,
 )
 from orchestrator.gateway.openai.objects import response_object
+from orchestrator.gateway.openai.part_bounds import PartBounds, is_response
+from orchestrator.gateway.openai.parts import Part, ends_of, first_response, was_streamed
 from orchestrator.gateway.turn_labels import labels_of
 
 
@@ -31,6 +38,13 @@ class _Call:
     index: int
     name: str
     status: str = "incomplete"
+
+
+@dataclass(kw_only=True)
+class _Function:
+    item: dict[str, Any]
+    index: int
+    shown: str = ""
 
 
 @dataclass(kw_only=True)
@@ -48,23 +62,35 @@ class ResponseStream:
         sequence: Number of the newest event; -1 before the first.
     """
 
-    def __init__(self, turn: Turn, conversation_id: str) -> None:
+    def __init__(self, turn: Turn, conversation_id: str, number: int = 0) -> None:
         """Begin before the first event.
 
         Args:
             turn: The turn, in any state: only its constant fields are used.
             conversation_id: The public id of its conversation.
+            number: The part of the turn that is the response.
         """
         self._turn = turn
+        self._bounds = PartBounds(turn, number)
+        self._number = number
+        self._streamed = was_streamed(turn, number)
+        self._elsewhere = labels_of(turn).approvals_elsewhere
+        self._functions: dict[str, _Function] = {}
+        self._later: set[str] = set()
         self._conversation_id = conversation_id
         self.sequence = -1
         self._begun = False
         self._texts = 0
-        self._responses = 0
+        self._responses = first_response(turn)
         self._items = 0
         self._open: _Text | None = None
         self._part = ""
         self._calls: dict[str, _Call] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether the part has ended because the turn asks its client."""
+        return self._bounds.passed > self._number
 
     def opening(self) -> Iterator[dict[str, Any]]:
         """The first events of every stream."""
@@ -74,6 +100,10 @@ class ResponseStream:
 
     def feed(self, event: Event) -> Iterator[dict[str, Any]]:
         """The events for an event that does not end the turn."""
+        if not self._bounds.within(event):
+            if event.type is EventType.STEP and is_response(event):
+                self._responses += 1
+            return
         match event.type:
             # Once: each attempt of a turn starts it again.
             case EventType.STARTED if not self._begun:
@@ -86,29 +116,33 @@ class ResponseStream:
                 # The text sent so far is discarded: its item ends as incomplete and is not part of
                 # the response. The text that replaces it gets an item of its own.
                 yield from self._close("incomplete")
-            case EventType.STEP if self._turn.stream:
+                yield from self._discard_functions()
+            case EventType.CALL_DELTA if self._streamed:
+                yield from self._function_delta(event.data)
+            case EventType.STEP if self._streamed:
                 yield from self._step(event.data)
             case _:
                 pass
 
-    def ending(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        """The events for the turn's end.
+    def ending(self, part: Part) -> Iterator[dict[str, Any]]:
+        """The events for the part's end.
 
         Args:
-            turn: The turn as it ended.
+            part: The part as it ended.
         """
-        final = response_object(turn, self._conversation_id)
-        if turn.status is TurnStatus.COMPLETED:
-            yield from self._rest(turn)
-            kind = "incomplete" if is_cut(turn.finish_reason) else "completed"
+        final = response_object(part, self._conversation_id)
+        if part.status is TurnStatus.COMPLETED:
+            yield from self._rest(part)
+            kind = "incomplete" if is_cut(part.finish_reason) else "completed"
             yield self._event(f"response.{kind}", response=final)
             return
         yield from self._close("incomplete")
+        yield from self._discard_functions()
         for call in self._calls.values():
             item = bare_call_item(call.item_id, call.name, call.status)
             yield self._event("response.output_item.done", output_index=call.index, item=item)
         # OpenAI has no event for a cancelled response.
-        kind = "failed" if turn.status is TurnStatus.FAILED else "incomplete"
+        kind = "failed" if part.status is TurnStatus.FAILED else "incomplete"
         yield self._event(f"response.{kind}", response=final)
 
     def _delta(self, text: str, *, refusal: bool = False) -> Iterator[dict[str, Any]]:
@@ -184,39 +218,100 @@ class ResponseStream:
             yield from self._close("incomplete" if data.get("finish_reason") else "completed")
             self._texts, self._part = 0, ""
             self._responses += 1
+            # The client's own calls, and those to approve, are shown when the turn asks.
+            self._later = set() if self._elsewhere else {*data.get("held", ())}
             for call_id, name in calls:
-                index = self._next_index()
-                item_id = call_item_id(self._turn.turn_id, call_id)
-                self._calls[item_id] = _Call(item_id=item_id, index=index, name=name)
-                item = bare_call_item(item_id, name, "in_progress")
-                yield self._event("response.output_item.added", output_index=index, item=item)
-                yield self._call_event("in_progress", item_id, index)
+                if call_id not in data.get("client", ()) and call_id not in self._later:
+                    yield from self._open_call(call_id, name)
             return
         kind = "failed" if data.get("failed") else "completed"
-        for call_id, _ in calls:
+        for call_id, name in calls:
+            if call_id in self._bounds.approvals or call_id in self._later:
+                yield from self._open_call(call_id, name)
             call = self._calls.get(call_item_id(self._turn.turn_id, call_id))
             if call is not None:
                 call.status = kind
                 yield self._call_event(kind, call.item_id, call.index)
 
+    def _open_call(self, call_id: str, name: str) -> Iterator[dict[str, Any]]:
+        index = self._next_index()
+        item_id = call_item_id(self._turn.turn_id, call_id)
+        self._calls[item_id] = _Call(item_id=item_id, index=index, name=name)
+        item = bare_call_item(item_id, name, "in_progress")
+        yield self._event("response.output_item.added", output_index=index, item=item)
+        yield self._call_event("in_progress", item_id, index)
+
+    def _function_delta(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        call_id = function_call_id(self._turn.turn_id, self._responses, int(data["index"]))
+        function = self._functions.get(function_item_id(call_id))
+        if function is None:
+            yield from self._close("completed")
+            function = yield from self._open_function(call_id, str(data["tool"]))
+        yield from self._function_piece(function, str(data["arguments"]))
+
+    def _open_function(self, call_id: str, name: str) -> Generator[dict[str, Any], None, _Function]:
+        item = bare_function_item(call_id, name, "in_progress")
+        function = _Function(item=item, index=self._next_index())
+        self._functions[item["id"]] = function
+        yield self._event("response.output_item.added", output_index=function.index, item=item)
+        return function
+
+    def _function_piece(self, function: _Function, piece: str) -> Iterator[dict[str, Any]]:
+        function.shown += piece
+        yield self._event(
+            "response.function_call_arguments.delta",
+            item_id=function.item["id"],
+            output_index=function.index,
+            delta=piece,
+        )
+
+    def _close_function(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The rest of a call of a function."""
+        function = self._functions.pop(item["id"], None)
+        if function is None:
+            function = yield from self._open_function(item["call_id"], item["name"])
+            del self._functions[item["id"]]
+        if same_json(function.shown, item["arguments"]):
+            item = {**item, "arguments": function.shown}
+        arguments = item["arguments"]
+        # A hook may have changed them: then the last event has them as they are.
+        if arguments.startswith(function.shown) and len(arguments) > len(function.shown):
+            yield from self._function_piece(function, arguments[len(function.shown) :])
+        yield self._event(
+            "response.function_call_arguments.done",
+            item_id=item["id"],
+            output_index=function.index,
+            name=item["name"],
+            arguments=arguments,
+        )
+        yield self._event("response.output_item.done", output_index=function.index, item=item)
+
+    def _discard_functions(self) -> Iterator[dict[str, Any]]:
+        for function in self._functions.values():
+            item = {**function.item, "status": "incomplete", "arguments": function.shown}
+            yield self._event("response.output_item.done", output_index=function.index, item=item)
+        self._functions.clear()
+
     def _call_event(self, kind: str, item_id: str, index: int) -> dict[str, Any]:
         return self._event(f"response.mcp_call.{kind}", item_id=item_id, output_index=index)
 
-    def _rest(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        """The output of a completed turn that has not been sent yet."""
-        if turn.stream:
+    def _rest(self, part: Part) -> Iterator[dict[str, Any]]:
+        """The output of a completed part that has not been sent yet."""
+        responses = part.responses()
+        if self._streamed and responses and responses[-1][0] >= self._responses:
             # The reply is not a recorded step, so no event has ended its text.
-            yield from self._last_text(turn)
-        for item in output_items(turn.messages):
+            yield from self._last_text(part)
+        for item in part.output():
             if call := self._calls.get(item["id"]):
                 yield self._event("response.output_item.done", output_index=call.index, item=item)
-            elif not turn.stream:
+            elif item["type"] == "function_call":
+                yield from self._close_function(item)
+            elif not self._streamed or item["type"] == "mcp_approval_request":
                 yield from self._whole(item)
 
-    def _last_text(self, turn: Turn) -> Iterator[dict[str, Any]]:
-        last = turn.messages[-1] if turn.messages else None
-        text = last.content if isinstance(last, AssistantMessage) else ""
-        refusal = turn.finish_reason is FinishReason.REFUSAL
+    def _last_text(self, part: Part) -> Iterator[dict[str, Any]]:
+        text = part.text
+        refusal = part.finish_reason is FinishReason.REFUSAL
         shown = self._open.shown if self._open is not None else ""
         other = self._open is not None and self._open.refusal is not refusal
         # What was shown is not how the turn ended, for example after a hook changed the text.
@@ -226,7 +321,7 @@ class ResponseStream:
         self._part = ""
         if len(text) > len(shown):
             yield from self._delta(text[len(shown) :], refusal=refusal)
-        yield from self._close("incomplete" if is_cut(turn.finish_reason) else "completed")
+        yield from self._close("incomplete" if is_cut(part.finish_reason) else "completed")
 
     def _whole(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """All events of an item whose text was not streamed."""
@@ -244,7 +339,9 @@ class ResponseStream:
             yield from self._delta(content["refusal" if refusal else "text"], refusal=refusal)
             yield from self._close(item["status"])
             return
-        bare = bare_call_item(item["id"], item["name"], "in_progress")
+        bare = item
+        if item["type"] == "mcp_call":
+            bare = bare_call_item(item["id"], item["name"], "in_progress")
         yield self._event("response.output_item.added", output_index=index, item=bare)
         yield self._event("response.output_item.done", output_index=index, item=item)
 
@@ -260,7 +357,15 @@ class ResponseStream:
             "error": None,
             "completed_at": None,
         }
-        return {**response_object(self._turn, self._conversation_id), **blank}
+        ends = ends_of(self._turn)
+        part = Part(
+            turn=self._turn,
+            number=self._number,
+            begins=ends[self._number - 1] if self._number else None,
+            ends=None,
+            made=(),
+        )
+        return {**response_object(part, self._conversation_id), **blank}
 
     def _event(self, kind: str, **data: Any) -> dict[str, Any]:
         self.sequence += 1

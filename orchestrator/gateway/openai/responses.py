@@ -19,15 +19,16 @@ from orchestrator.gateway.conversations.deletion import (
     forget_unstored,
 )
 from orchestrator.gateway.dependencies import Key, View
-from orchestrator.gateway.http.errors import InvalidRequest, NotFound
+from orchestrator.gateway.http.errors import InvalidRequest, NotFound, too_late
 from orchestrator.gateway.http.json_response import OrjsonResponse
 from orchestrator.gateway.http.openapi import SSE, errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.http.sse import EventStream
-from orchestrator.gateway.ids import response_id, turn_id_of
+from orchestrator.gateway.ids import part_of, response_id, turn_id_of
 from orchestrator.gateway.openai.items import items_of, page, user_item
 from orchestrator.gateway.openai.objects import response_object
 from orchestrator.gateway.openai.option_fields import Include as Includable
+from orchestrator.gateway.openai.parts import Part, read_part
 from orchestrator.gateway.openai.request_bodies import CreateResponse
 from orchestrator.gateway.openai.schemas import (
     DeletedResponse,
@@ -37,7 +38,6 @@ from orchestrator.gateway.openai.schemas import (
 )
 from orchestrator.gateway.openai.streams import response_stream
 from orchestrator.gateway.openai.submission import enqueue_response, wait_for_end
-from orchestrator.gateway.turn_labels import labels_of
 from orchestrator.gateway.view import TenantView
 from orchestrator.results import raise_if_failed
 
@@ -76,18 +76,17 @@ async def create_response(body: CreateResponse, view: View, key: Key) -> Respons
         made = await enqueue_response(view, body, key)
         if body.stream:
             turn = await view.turn(made.turn_id)
-            fresh = turn.last_event < 0
             await view.check_events(turn, -1)
             # The slot goes with the stream, which outlives this function.
-            return _stream(view, turn, -1, held.pop_all(), fresh=fresh, headers=made.headers)
+            return _stream(view, turn, made.part, -1, held.pop_all(), headers=made.headers)
         if body.background:
-            turn = await view.turn(made.turn_id)
-            return OrjsonResponse(_to_json(view, turn), headers=made.headers)
-        turn = await wait_for_end(view, made.turn_id, key)
-    if turn.status is not TurnStatus.COMPLETED:
-        await forget_unstored(view, turn)
-    raise_if_failed(turn)
-    return _delivered(view, turn, made.headers)
+            part = await read_part(view, await view.turn(made.turn_id), made.part)
+            return OrjsonResponse(_to_json(view, part), headers=made.headers)
+        part = await wait_for_end(view, made, key)
+    if part.status is not TurnStatus.COMPLETED:
+        await forget_unstored(view, part.turn)
+        raise_if_failed(part.turn)
+    return _delivered(view, part, made.headers)
 
 
 @router.get("/{response}", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 410)})
@@ -103,8 +102,9 @@ async def get_response(
     if starting_after is not None and not stream:
         raise InvalidRequest("starting_after needs stream=true", param="starting_after")
     turn = await _turn(view, response)
+    part = await read_part(view, turn, part_of(response))
     if not stream:
-        return _delivered(view, turn, {})
+        return _delivered(view, part, {})
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
         # Sequence numbers depend on all events, whichever of them the client wants.
@@ -112,27 +112,33 @@ async def get_response(
         if starting_after is not None:
             recorder().count(STREAM_RESUMES)
         after = -1 if starting_after is None else starting_after
-        return _stream(view, turn, after, held.pop_all())
+        return _stream(view, turn, part.number, after, held.pop_all())
 
 
 @router.post(
     "/{response}/cancel",
     response_model=None,
-    responses={200: {"model": ResponseObject}, **errors(404)},
+    responses={200: {"model": ResponseObject}, **errors(404, 409)},
 )
 async def cancel_response(response: str, view: View) -> dict[str, Any]:
-    """Cancel a background response."""
+    """Cancel a background response. A repeat changes nothing; 409 if it came too late."""
     turn = await _turn(view, response)
-    if not labels_of(turn).background:
+    part = await read_part(view, turn, part_of(response))
+    if not part.labels.background:
         raise InvalidRequest(
             "only a response made with background=true can be cancelled; POST "
             f"/turns/{turn.turn_id}/cancel cancels any turn",
             param="response_id",
             code="not_background",
         )
+    if part.ends is not None:
+        raise too_late(turn)
     await view.cancel(turn.turn_id)
     seconds = view.gateway.settings.heartbeat + _CANCEL_MARGIN
-    return _to_json(view, await view.wait(turn.turn_id, seconds))
+    turn = await view.wait(turn.turn_id, seconds)
+    if turn.status.ended and turn.status is not TurnStatus.CANCELLED:
+        raise too_late(turn)
+    return _to_json(view, await read_part(view, turn, part.number))
 
 
 @router.delete(
@@ -161,8 +167,12 @@ async def list_input_items(
 ) -> dict[str, Any]:
     """List the input items of a response."""
     turn = await _turn(view, response)
-    before = [found.item for found in items_of(await view.seeds(turn))]
-    items = [*before, user_item(turn.turn_id, turn.input)]
+    part = await read_part(view, turn, part_of(response))
+    if part.begins is not None:
+        items = part.input()
+    else:
+        seeds = [found.item for found in items_of(await view.seeds(turn))]
+        items = [*seeds, user_item(turn.turn_id, turn.input)]
     return page(items, after=after, limit=limit, order=order)
 
 
@@ -177,30 +187,30 @@ async def _turn(view: TenantView, response: str) -> Turn:
         ) from None
 
 
-def _to_json(view: TenantView, turn: Turn) -> dict[str, Any]:
-    return response_object(turn, view.public(turn.conversation_id))
+def _to_json(view: TenantView, part: Part) -> dict[str, Any]:
+    return response_object(part, view.public(part.turn.conversation_id))
 
 
-def _delivered(view: TenantView, turn: Turn, headers: Mapping[str, str]) -> OrjsonResponse:
+def _delivered(view: TenantView, part: Part, headers: Mapping[str, str]) -> OrjsonResponse:
     """The response as it stands. Once it was sent, nothing is kept that is not to be stored."""
     return OrjsonResponse(
-        _to_json(view, turn), headers=dict(headers), background=after_reply(view, turn)
+        _to_json(view, part), headers=dict(headers), background=after_reply(view, part.turn)
     )
 
 
 def _stream(
     view: TenantView,
     turn: Turn,
+    number: int,
     after: int,
     held: ExitStack,
     *,
-    fresh: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> EventStream:
     return EventStream(
-        response_stream(view, turn, after, fresh=fresh),
+        response_stream(view, turn, after, number=number, fresh=turn.last_event < 0),
         stall=view.gateway.settings.gateway_stall,
         held=held,
-        headers={"x-response-id": response_id(turn.turn_id), **(headers or {})},
+        headers={"x-response-id": response_id(turn.turn_id, number), **(headers or {})},
         background=after_stream(view, turn),
     )

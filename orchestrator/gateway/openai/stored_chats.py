@@ -16,9 +16,10 @@ from orchestrator.gateway.dependencies import View
 from orchestrator.gateway.http.errors import InvalidRequest, NotFound
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
-from orchestrator.gateway.ids import turn_id_from, turn_id_of_chat
+from orchestrator.gateway.ids import part_of_chat, turn_id_from, turn_id_of_chat
 from orchestrator.gateway.openai.items import list_object
 from orchestrator.gateway.openai.objects import chat_id, chat_object
+from orchestrator.gateway.openai.parts import Part, ends_of, read_part
 from orchestrator.gateway.openai.responses import After, Limit, Order
 from orchestrator.gateway.openai.schemas import ChatObject, DeletedChat, ListOf, StoredMessage
 from orchestrator.gateway.turn_labels import metadata_of
@@ -78,7 +79,7 @@ async def list_chats(
             searched += 1
             turn = await _completed(view, turn_id)
             if turn is not None and model in (None, turn.agent) and _has(turn, wanted):
-                found.append(_to_json(turn))
+                found.append(_to_json(await read_part(view, turn, len(ends_of(turn)))))
     return list_object(found, more=False)
 
 
@@ -89,7 +90,8 @@ async def list_chats(
 )
 async def get_chat(completion: str, view: View) -> dict[str, Any]:
     """Retrieve a stored chat completion."""
-    return _to_json(await _stored(view, completion))
+    turn = await _stored(view, completion)
+    return _to_json(await read_part(view, turn, part_of_chat(completion)))
 
 
 @router.get(
@@ -157,8 +159,8 @@ def _has(turn: Turn, wanted: dict[str, str]) -> bool:
     return all(metadata.get(name) == value for name, value in wanted.items())
 
 
-def _to_json(turn: Turn) -> dict[str, Any]:
-    return {**chat_object(turn), "metadata": metadata_of(turn)}
+def _to_json(part: Part) -> dict[str, Any]:
+    return {**chat_object(part), "metadata": part.metadata}
 
 
 def _message(message_id: str, message: UserMessage | AssistantMessage) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from orchestrator.gateway.http.sse import SIGN_OF_LIFE, comment, frame
 from orchestrator.gateway.http.stream_errors import CLOSED, stream_problem
 from orchestrator.gateway.ids import response_id
 from orchestrator.gateway.openai.chat_stream import ChatStream
+from orchestrator.gateway.openai.parts import read_part
 from orchestrator.gateway.openai.response_stream import ResponseStream
 from orchestrator.gateway.view import TenantView
 from orchestrator.wording import wait_of
@@ -23,10 +24,10 @@ _DONE: Final = b"data: [DONE]\n\n"
 
 
 async def response_stream(
-    view: TenantView, turn: Turn, after: int, *, fresh: bool = False
+    view: TenantView, turn: Turn, after: int, *, number: int = 0, fresh: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """A turn as the events of a response, those after a sequence number."""
-    stream = ResponseStream(turn, view.public(turn.conversation_id))
+    """A part of a turn as the events of a response, those after a sequence number."""
+    stream = ResponseStream(turn, view.public(turn.conversation_id), number)
 
     def frames(events: Iterator[dict[str, Any]]) -> bytes:
         return b"".join(
@@ -39,7 +40,7 @@ async def response_stream(
         # Not an event of the response: it repeats the sequence number to resume from.
         last = max(after, stream.sequence)
         message = (
-            f"{why}; the response goes on: GET /v1/responses/{response_id(turn.turn_id)}"
+            f"{why}; the response goes on: GET /v1/responses/{response_id(turn.turn_id, number)}"
             f"?stream=true&starting_after={last}"
         )
         data = {
@@ -59,42 +60,58 @@ async def response_stream(
                 if isinstance(found, Closed):
                     yield interrupted("stream_interrupted", CLOSED[found])
                     return
-                chunks = [
-                    frames(stream.feed(event)) + _told(event)
-                    for event in found
-                    if not event.type.ends
-                ]
-                if found and found[-1].type.ends:
+                fed, ends = _fed(stream, found)
+                chunks = [frames(iter(made)) + _told(event) for event, made in fed]
+                if ends:
                     # The turn itself: its last event does not have all that a final object shows.
-                    chunks.append(frames(stream.ending(await view.turn(turn.turn_id))))
+                    now = await view.turn(turn.turn_id)
+                    chunks.append(frames(stream.ending(await read_part(view, now, number))))
                 if chunk := b"".join(chunks):
                     yield chunk
                 elif not found:
                     yield SIGN_OF_LIFE
+                if ends:
+                    return
     except Exception as error:
         problem = stream_problem(error, view.tenant, turn.turn_id)
         yield interrupted(problem.code or "internal", problem.message)
 
 
+def _fed(
+    stream: ResponseStream | ChatStream, events: Sequence[Event]
+) -> tuple[list[tuple[Event, list[dict[str, Any]]]], bool]:
+    """What a stream makes of each event, up to the end of its part; and whether that was there."""
+    made: list[tuple[Event, list[dict[str, Any]]]] = []
+    for event in events:
+        if event.type.ends:
+            return made, True
+        made.append((event, list(stream.feed(event))))
+        if stream.ended:
+            return made, True
+    return made, False
+
+
 async def chat_stream(
-    view: TenantView, turn: Turn, *, include_usage: bool
+    view: TenantView, turn: Turn, *, include_usage: bool, number: int = 0
 ) -> AsyncGenerator[bytes, None]:
-    """A turn as the chunks of a chat completion."""
-    stream = ChatStream(turn, include_usage=include_usage)
+    """A part of a turn as the chunks of a chat completion."""
+    stream = ChatStream(turn, include_usage=include_usage, number=number)
     yield frame(stream.opening())
     try:
-        async with aclosing(view.follow(turn, -1, fresh=True)) as following:
+        async with aclosing(view.follow(turn, -1, fresh=not number)) as following:
             async for found in following:
                 if isinstance(found, Closed):
                     yield frame(_error("stream_interrupted", f"{CLOSED[found]}; {_where(turn)}"))
                     return
+                fed, ends = _fed(stream, found)
                 chunks = []
-                for event in found:
-                    chunks += [*(frame(chunk) for chunk in stream.feed(event)), _told(event)]
-                if found and found[-1].type.ends and not stream.broken:
-                    ended = await view.turn(turn.turn_id)
-                    chunks += [frame(chunk) for chunk in stream.ending(ended)]
-                    if ended.status is TurnStatus.COMPLETED and not stream.broken:
+                for event, made in fed:
+                    chunks += [*(frame(chunk) for chunk in made), _told(event)]
+                if ends and not stream.broken:
+                    now = await view.turn(turn.turn_id)
+                    part = await read_part(view, now, number)
+                    chunks += [frame(chunk) for chunk in stream.ending(part)]
+                    if part.status is TurnStatus.COMPLETED and not stream.broken:
                         # Only a completed turn: clients take it for the sign that the text is
                         # whole.
                         chunks.append(_DONE)
@@ -103,6 +120,8 @@ async def chat_stream(
                 if stream.broken:
                     why = f"the new text differs from the text sent so far; {_where(turn)}"
                     yield frame(_error("stream_restarted", why))
+                    return
+                if ends:
                     return
     except Exception as error:
         yield frame(stream_problem(error, view.tenant, turn.turn_id).body())

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from agentapi.turns import Turn
 from orchestrator.gateway.conversations.forks import continue_turn
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Stopping
 from orchestrator.gateway.ids import new_conversation_id, response_id, turn_id_of
+from orchestrator.gateway.openai.answering import (
+    Following,
+    answered_by,
+    go_on,
+    opening_of,
+    refuse_unanswered,
+    rounds,
+)
 from orchestrator.gateway.openai.decisions import Decided, decide
+from orchestrator.gateway.openai.function_tools import AskedTools, ending_at_once, tools_of
 from orchestrator.gateway.openai.given_back import messages_of, not_in
 from orchestrator.gateway.openai.input import Entry, from_chat, from_input, split
+from orchestrator.gateway.openai.parts import Part, ends_of, read_part
 from orchestrator.gateway.openai.request_bodies import CreateChat, CreateResponse
 from orchestrator.gateway.openai.request_options import asked_by_chat, asked_by_response
 from orchestrator.gateway.turn_labels import Labels
@@ -33,15 +42,20 @@ CONVERSATION: Final = "conversation_id"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enqueued:
-    """A turn that was accepted, and what of its request does not count."""
+    """A turn that was accepted, or goes on, and what of its request does not count.
+
+    Attributes:
+        part: The part of the turn that is the request's response.
+    """
 
     turn_id: str
     decided: Decided
+    part: int = 0
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every response to the request."""
-        return {"x-response-id": response_id(self.turn_id), **self.decided.headers}
+        return {"x-response-id": response_id(self.turn_id, self.part), **self.decided.headers}
 
 
 async def enqueue_response(view: TenantView, body: CreateResponse, key: str | None) -> Enqueued:
@@ -51,9 +65,34 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
         AgentAPIError: It is refused, or cannot be stored now.
     """
     said = from_input(body.input)
-    before, message = split(said.entries, "input")
+    tools = tools_of(body.tools, body.tool_choice, body.parallel_tool_calls, nested=False)
     asked = asked_by_response(body, said.instructions)
     decided = await decide(view.gateway.agents, body.model, asked)
+    previous, named = _previous(body), body.previous_response_id or body.conversation_id
+    labels = Labels(
+        background=bool(body.background),
+        implicit=body.conversation_id is None,
+        previous=previous,
+        user=body.user,
+        safety_identifier=body.safety_identifier,
+        approvals_elsewhere=tools.approvals_elsewhere,
+    )
+    head = previous
+    if body.conversation_id is not None:
+        head = await view.head(body.conversation_id)
+    if (answered := await answered_by(view, said.entries, named=head, whole=not named)) is not None:
+        following = Following(
+            agent=body.model,
+            metadata=body.metadata or {},
+            labels=labels,
+            stream=bool(body.stream),
+            tools=tools,
+            options=decided.options,
+        )
+        if (part := await go_on(view, answered, following)) is not None:
+            return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
+    refuse_unanswered(named is not None, said.entries)
+    before, message, after = split(rounds(said.entries), "input")
     operation = key or uuid.uuid4().hex
     user = body.safety_identifier or body.user
     destination = await _destination(view, body, before, operation)
@@ -71,16 +110,11 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
             digest=digest_of(body, key),
             user_id=user,
             metadata=body.metadata or {},
-            labels=Labels(
-                background=bool(body.background),
-                implicit=body.conversation_id is None,
-                previous=_previous(body),
-                seeded=seeded,
-                user=body.user,
-                safety_identifier=body.safety_identifier,
-            ),
+            labels=replace(labels, seeded=seeded, **_opening(tools, said.entries)),
             stream=bool(body.stream),
             options=decided.options,
+            client_tools=tools.client,
+            prior=await messages_of(view, after),
             idle_time=_idle_time(view, body) if body.conversation_id is None else None,
         ),
         destination,
@@ -127,11 +161,33 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
         AgentAPIError: It is refused, or cannot be stored now.
     """
     said = from_chat(body.messages)
-    before, message = split(said.entries, "messages")
+    tools = ending_at_once(
+        tools_of(body.tools, body.tool_choice, body.parallel_tool_calls, nested=True)
+    )
     decided = await decide(view.gateway.agents, body.model, asked_by_chat(body, said.instructions))
     operation = key or uuid.uuid4().hex
     metadata: Mapping[str, str] = body.metadata or {}
     named = CONVERSATION in metadata
+    labels = Labels(
+        implicit=not named,
+        user=body.user,
+        safety_identifier=body.safety_identifier,
+        # A chat completion has no words for them.
+        approvals_elsewhere=True,
+    )
+    head = await view.head(metadata[CONVERSATION]) if named else None
+    if (answered := await answered_by(view, said.entries, named=head, whole=not named)) is not None:
+        following = Following(
+            agent=body.model,
+            metadata=metadata,
+            labels=labels,
+            stream=bool(body.stream),
+            tools=tools,
+            options=decided.options,
+        )
+        if (part := await go_on(view, answered, following)) is not None:
+            return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
+    before, message, after = split(rounds(said.entries), "messages")
     destination: Destination
     seeded = 0
     if named:
@@ -150,14 +206,11 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
             digest=digest_of(body, key),
             user_id=body.safety_identifier or body.user,
             metadata=metadata,
-            labels=Labels(
-                implicit=not named,
-                seeded=seeded,
-                user=body.user,
-                safety_identifier=body.safety_identifier,
-            ),
+            labels=replace(labels, seeded=seeded, **_opening(tools, said.entries)),
             stream=bool(body.stream),
             options=decided.options,
+            client_tools=tools.client,
+            prior=await messages_of(view, after),
             idle_time=None if named else _idle_time(view, body),
         ),
         destination,
@@ -166,6 +219,13 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
         # Behind the turn: without an answer the client repeats the request, with its key.
         await view.gateway.stored_chats.add(view.tenant, turn_id)
     return Enqueued(turn_id=turn_id, decided=decided)
+
+
+def _opening(tools: AskedTools, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Labels by which a later request is known as the turn's continuation."""
+    if tools.client is None:
+        return {}
+    return {"opening": opening_of(entries), "said": len(entries)}
 
 
 async def _unnamed(
@@ -195,17 +255,20 @@ def _name(view: TenantView, route: str, key: str | None) -> str:
     return new_conversation_id(None if key is None else f"{view.tenant}:{route}:{key}")
 
 
-async def wait_for_end(view: TenantView, turn_id: str, key: str | None) -> Turn:
-    """Wait for a turn's end.
+async def wait_for_end(view: TenantView, made: Enqueued, key: str | None) -> Part:
+    """Wait until a turn ends or asks its client.
 
     Raises:
         Stopping: The gateway shuts down in the meantime.
         Unfinished: The turn takes longer than a request may.
     """
-    turn = await view.wait(turn_id, view.gateway.settings.gateway_wait)
-    if turn.status.ended:
-        return turn
-    where = f"the turn goes on: GET /v1/responses/{response_id(turn_id)} has its result"
+    seconds = view.gateway.settings.gateway_wait
+    turn = await view.wait(made.turn_id, seconds, lambda turn: len(ends_of(turn)) > made.part)
+    part = await read_part(view, turn, made.part)
+    if part.status.ended:
+        return part
+    response = response_id(made.turn_id, made.part)
+    where = f"the turn goes on: GET /v1/responses/{response} has its result"
     if view.gateway.follower.stopping:
         # With a key, a repeat finds this turn. Without one, it would start another.
         raise Stopping(f"the gateway is shutting down; {where}", retry=key is not None)

@@ -245,16 +245,22 @@ class Ledger:
         with translate_errors(self._settings.redis_url):
             pipeline = self._client.pipeline(transaction=False)
             for turn_id in turns:
-                pipeline.hget(turn_keys(turn_id).turn, "status")
+                pipeline.hmget(turn_keys(turn_id).turn, ["status", "segments"])
             found = await pipeline.execute()
         return [
             turn_id
-            for turn_id, age, status in zip(turns, ages, found, strict=True)
-            if (status not in _IN_FLIGHT if status is not None else age > _MAX_ENQUEUE)
+            for turn_id, age, (status, segments) in zip(turns, ages, found, strict=True)
+            if (not _in_flight(status, segments) if status is not None else age > _MAX_ENQUEUE)
         ]
 
     async def _call(self, name: str, keys: list[str], args: list[Any]) -> Any:
         return await self._scripts.call(name, keys, args)
+
+
+def _in_flight(status: bytes, segments: bytes | None) -> bool:
+    # A turn that waits for its client may wait for ever: it counts again when the client goes on.
+    waits = status == TurnStatus.PARKED.value.encode() and segments is not None
+    return status in _IN_FLIGHT and not waits
 
 
 def _prefix(tenant: str) -> str:
