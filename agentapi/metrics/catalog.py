@@ -71,7 +71,7 @@ ATTEMPTS: Final = _counter(
     "cause",
     begins=(
         *("first", "lease_expired", "worker_stopped", "provider_wait", "approval", "children"),
-        *("retried", "repeated"),
+        *("client", "retried", "repeated"),
     ),
 )
 ATTEMPT_DURATION: Final = _seconds(

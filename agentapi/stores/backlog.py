@@ -19,7 +19,7 @@ class Backlog:
         ready: How many could run and have no worker, by partition.
         running: How many have a worker.
         parked: How many wait without a worker, by what for: ``provider``,
-            ``tool_server``, ``approval``, ``children``, or ``other``.
+            ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
         oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
     """
 

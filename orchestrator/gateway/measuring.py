@@ -45,7 +45,7 @@ log = logging.getLogger("agentapi.gateway")
 REMEMBERED: Final = 5.0
 """Seconds for which the gauges of the fleet are remembered."""
 
-REASONS: Final = ("provider", "tool_server", "approval", "children")
+REASONS: Final = ("provider", "tool_server", "approval", "client", "children")
 """What parked turns may wait for; what a newer release adds is ``other``."""
 
 TICK: Final = 1.0

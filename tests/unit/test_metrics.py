@@ -29,8 +29,10 @@ from agentapi.metrics.labels import MAX_VALUES, OTHER, LabelValues
 from agentapi.metrics.prometheus import FOLD_AT, PrometheusRecorder
 from agentapi.metrics.relay import MOST_BYTES, Relay, replay
 from agentapi.metrics.server import MetricsServer
-from agentapi.stores import ClaimCause
+from agentapi.stores import Claim, ClaimCause, Lease
+from agentapi.turns import CallBook, Decision, Turn, TurnStatus, Verdict
 from orchestrator.stack.worker_command import metrics_ports
+from workers.turns.measuring import cause_of
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +186,28 @@ def test_a_histogram_has_its_buckets(
         for bound in ("0.005", "0.025", "300.0", "+Inf")
     }
     assert counts == {"0.005": 1, "0.025": 2, "300.0": 2, "+Inf": 3}
+
+
+def test_a_woken_turn_says_what_it_waited_for() -> None:
+    def cause(book: CallBook, failures: int = 0) -> str:
+        turn = Turn(
+            turn_id="t",
+            conversation_id="c",
+            agent="a",
+            input="hi",
+            status=TurnStatus.RUNNING,
+            failures=failures,
+        )
+        lease = Lease(conversation_id="c", turn_id="t", epoch=1, token="x", generation=0)
+        return cause_of(
+            Claim(lease=lease, turn=turn, steps=(), history=(), calls=book, cause=ClaimCause.WOKEN)
+        )
+
+    allowed = {"c": Decision(verdict=Verdict.APPROVED)}
+    assert cause(CallBook()) == "provider_wait"
+    assert cause(CallBook(decisions=allowed)) == "approval"
+    assert cause(CallBook(decisions=allowed), failures=1) == "provider_wait"
+    assert cause(CallBook(children={"c": ()})) == "children"
 
 
 def test_a_relay_fits_into_a_pipe() -> None:

@@ -54,6 +54,8 @@ def cause_of(claim: Claim) -> str:
             return "provider_wait"
         case ClaimCause.WOKEN if claim.calls.children:
             return "children"
+        case ClaimCause.WOKEN if claim.calls.outputs:
+            return "client"
         case ClaimCause.WOKEN if claim.calls.decisions:
             return "approval"
         case ClaimCause.WOKEN:
