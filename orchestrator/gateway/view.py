@@ -20,7 +20,6 @@ from agentapi.turns import (
     PendingCall,
     Step,
     Turn,
-    Verdict,
 )
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
@@ -111,19 +110,16 @@ class TenantView(TenantConversations):
         turn = await self.turn(turn_id)
         await self.gateway.call(lambda orchestrator: orchestrator.answer(turn.turn_id, answers))
 
-    async def decide(
-        self, turn_id: str, call_id: str, verdict: Verdict, *, reason: str | None, by: str | None
-    ) -> None:
+    async def decide(self, turn_id: str, call_id: str, decision: Decision) -> None:
         """Decide about a tool call of a turn of this tenant, or of a turn that it waits for.
 
         Raises:
+            InvalidInput: The arguments of the decision do not fit the tool's schema.
             TurnNotFound: The turn does not exist, or is another tenant's.
             CallNotPending: The call does not wait for a decision, or was decided otherwise.
             StoreUnavailable: Redis is out of reach.
         """
         turn = await self.turn(turn_id)
-        told = reason if verdict is Verdict.REJECTED else None
-        decision = Decision(verdict=verdict, reason=told, by=by)
         await self.gateway.call(
             lambda orchestrator: orchestrator.decide(turn.turn_id, call_id, decision)
         )

@@ -32,6 +32,19 @@ def test_a_call_is_approved(http: httpx2.Client) -> None:
     assert [(d["call"], d["verdict"]) for d in decided] == [(call["call_id"], "approved")]
 
 
+def test_a_call_is_approved_with_other_arguments(http: httpx2.Client) -> None:
+    turn_id, [call] = waiting(http, '/sign {"paper": "d"}')
+    url = f"/turns/{turn_id}/calls/{call['call_id']}"
+    wrong = http.post(url, json={"verdict": "approved", "arguments": {"paper": 7}})
+    assert wrong.status_code == 400, wrong.text
+    assert "paper" in wrong.json()["error"]["message"]
+    mixed = http.post(url, json={"verdict": "rejected", "arguments": {"paper": "a"}})
+    assert mixed.status_code == 400, mixed.text
+    edited = {"verdict": "approved", "arguments": {"paper": "the other form"}, "by": "ann"}
+    assert http.post(url, json=edited).status_code == 200
+    assert "signed the other form" in ended(http, turn_id)["text"]
+
+
 def test_a_call_is_rejected_and_the_decision_is_final(http: httpx2.Client) -> None:
     turn_id, [call] = waiting(http, '/sign {"paper": "b"}')
     url = f"/turns/{turn_id}/calls/{call['call_id']}"

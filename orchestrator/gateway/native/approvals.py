@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentapi.turns import Answers, ClientOutput, PendingCall, Verdict
+from agentapi.turns.calls import Decision
 from orchestrator.gateway.dependencies import TurnId, View
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
@@ -28,6 +29,27 @@ class DecideCall(BaseModel):
     by: Annotated[str | None, Field(max_length=512, description="Who decided, for the record.")] = (
         None
     )
+    arguments: Annotated[
+        dict[str, Any] | None,
+        Field(description="All arguments of an approved call, in place of the model's."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _approved(self) -> DecideCall:
+        if self.arguments is not None and self.verdict != "approved":
+            raise ValueError("arguments are for an approved call only")
+        return self
+
+    @property
+    def decision(self) -> Decision:
+        """The decision as it is stored."""
+        edited = self.arguments is not None
+        return Decision(
+            verdict=Verdict.EDITED if edited else Verdict(self.verdict),
+            reason=self.reason if self.verdict == "rejected" else None,
+            by=self.by,
+            arguments=self.arguments,
+        )
 
 
 class CallOutput(BaseModel):
@@ -82,8 +104,8 @@ async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
 
 @router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))
 async def decide_call(turn_id: TurnId, call_id: str, body: DecideCall, view: View) -> TurnView:
-    """Approve or reject a tool call. The turn continues immediately."""
-    await view.decide(turn_id, call_id, Verdict(body.verdict), reason=body.reason, by=body.by)
+    """Approve a tool call, with other arguments if given, or reject it. The turn continues."""
+    await view.decide(turn_id, call_id, body.decision)
     return turn_view(view, await view.turn(turn_id))
 
 
