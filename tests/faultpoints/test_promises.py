@@ -149,7 +149,7 @@ def leave_an_end_untold(scene: Scene) -> None:
 
 def join_twice(scene: Scene) -> None:
     steered(scene)
-    scene.history.insert(3, scene.history[2])
+    scene.history.insert(3, scene.history[3])
 
 
 def join_one_that_is_gone(scene: Scene) -> None:
