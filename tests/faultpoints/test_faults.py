@@ -19,6 +19,9 @@ from tests.faultpoints.runner import Runner
 
 pytestmark = pytest.mark.timeout(300)
 
+EVERY_SECOND = ("liveness", "Runtime._probes", "step agentapi-loop")
+"""Parts of the names of points that a worker passes by the clock: it may stop before it does."""
+
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
 
@@ -91,6 +94,7 @@ def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
         plan
         for plan in _plans(traces, kills=False, scenario="stop")
         if plan.faults[0].point not in known[plan.role]
+        and not any(part in plan.faults[0].point for part in EVERY_SECOND)
     ]
     _kept(runner, sample(plans, 8, SEED))
 
