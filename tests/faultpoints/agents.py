@@ -11,12 +11,14 @@ import functools
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from agentapi import (
     Agent,
+    AssistantMessage,
     Compaction,
     Delegate,
     Hooks,
@@ -29,7 +31,13 @@ from agentapi import (
     tool,
 )
 from agentapi.errors import ProviderMisconfigured, ProviderUnavailable
-from agentapi.providers import ModelRequest, ModelResponse, StreamPart, TextDelta
+from agentapi.providers import (
+    FinishReason,
+    ModelRequest,
+    ModelResponse,
+    StreamPart,
+    TextDelta,
+)
 from agentapi.providers.offline import OfflineProvider
 from agentapi.tools import BaseTool
 
@@ -52,12 +60,14 @@ class LedgerProvider(OfflineProvider):
     name = "ledger"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        first = max(
-            number
+        users = [
+            (number, message.turn_id)
             for number, message in enumerate(request.messages)
             if isinstance(message, UserMessage)
-        )
-        turn = request.messages[first].turn_id
+        ]
+        turn = users[-1][1]
+        # The turn's own message: those that steer it are among its steps.
+        first = next(number for number, asked in users if asked == turn)
         note(kind="model", turn=turn, step=len(request.messages) - first - 1)
         await asyncio.sleep(0)
         return await super().complete(request)
@@ -101,9 +111,26 @@ class RefusingProvider(LedgerProvider):
         await self.complete(request)
 
 
+class PrimProvider(LedgerProvider):
+    """Refuses to answer."""
+
+    name = "prim"
+
+    async def complete(self, request: ModelRequest) -> ModelResponse:
+        response = await super().complete(request)
+        message = AssistantMessage(content="I will not.")
+        return replace(response, message=message, finish=FinishReason.REFUSAL)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[StreamPart]:
+        response = await self.complete(request)
+        yield TextDelta(text=response.message.content, refusal=True)
+        yield response
+
+
 register_provider("ledger", LedgerProvider)
 register_provider("flaky", FlakyProvider)
 register_provider("refusing", RefusingProvider)
+register_provider("prim", PrimProvider)
 
 
 @tool(idempotent=True)
@@ -171,7 +198,7 @@ async def lead_tools(turn: TurnContext) -> Sequence[BaseTool]:
 
 
 class Rest(BaseModel):
-    """What the agent `beside` replies."""
+    """What the agents `beside` and `prim` are to reply."""
 
     text: str
 
@@ -188,5 +215,7 @@ AGENTS = [
     Agent(name="helper", provider=["refusing", "ledger"]),
     Agent(name="after", provider="flaky"),
     Agent(name="beside", provider=["refusing", "ledger"], tools=[nap], output_type=Rest),
+    Agent(name="painter", provider="ledger"),
+    Agent(name="prim", provider="prim", output_type=Rest),
     Agent(name="doomed", provider="ledger", tools=[nap], max_steps=1, hooks=[Watching()]),
 ]

@@ -157,10 +157,14 @@ class Witness:
         if not whole([message for message in messages if message["turn_id"] not in failed]):
             found.append(f"half a turn is in the history of {conversation}")
         said = [message["turn_id"] for message in messages if message["role"] == "user"]
+        # Messages that steered a turn are its own from then on.
+        joined = Counter(fields.get("into") for fields in state.turns.values())
         due = [
-            turn
-            for name, turn in expected.accepted
+            told
+            # Whoever repeats a message that has joined a turn is told of that turn.
+            for name, turn in dict.fromkeys(expected.accepted)
             if name == conversation and _leaves(state.turns.get(turn, {}))
+            for told in [turn] * (1 + joined[turn])
         ]
         if said != due:
             found.append(f"the history of {conversation} has turns {said}, expected {due}")
@@ -188,6 +192,8 @@ class Witness:
         if numbers != list(range(1, len(numbers) + 1)):
             found.append(f"events of {turn} have gaps")
         types = [fields["type"] for _, fields in entries]
+        if state.turns[turn]["status"] == "merged":
+            return [*found, *([] if types == ["joined"] else [f"{turn} joined one, with {types}"])]
         retried = [(now, then) for now, then in pairwise(types) if now in ENDED]
         if types[-1] not in ENDED or any(pair != ("failed", "retried") for pair in retried):
             found.append(f"events of {turn} end more than once, or not: {types}")
@@ -211,6 +217,9 @@ def _endings(state: State, expected: Expected, story: Mapping[str, Any]) -> list
         if status == "failed":
             code = json.loads(fields.get("outcome", "{}")).get("error", {}).get("code")
             failed.append(f"{fields['agent']} failed: {code}")
+        elif status == "merged":
+            if fields.get("into") not in state.turns:
+                found.append(f"{turn} joined a turn that is gone")
         elif status not in ENDED or (status == "cancelled" and not _may_be(fields, expected)):
             found.append(f"{turn} of {fields.get('agent')} is {status}")
     if len(failed) > expected.may_fail:
@@ -219,7 +228,8 @@ def _endings(state: State, expected: Expected, story: Mapping[str, Any]) -> list
         if turn not in state.turns:
             found.append(f"{turn} in {conversation} is gone")
     for turn, outcome in story.get("outcomes", {}).items():
-        status = state.turns.get(turn, {}).get("status", "gone")
+        into = state.turns.get(turn, {}).get("into", turn)
+        status = state.turns.get(into, {}).get("status", "gone")
         if outcome.partition(" ")[0] != status:
             found.append(f"the caller was told that {turn} is {outcome}, and it is {status}")
     return found + [f"the caller gave up: {what}" for what in story.get("gave_up", ())]

@@ -27,10 +27,11 @@ UNREACHED: Final[Mapping[str, str]] = {
     **{
         f"script {name}": "the gateway's"
         for name in (
-            *("continue_from", "drop", "forget", "fork", "measure"),
+            *("backlog", "continue_from", "drop", "forget", "fork", "measure"),
             *("open", "page", "remove", "seek", "wipe"),
         )
     },
+    "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",
     "script decide": "a producer's",

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import httpx2
 
-from agentapi import File, Image, Settings
+from agentapi import ClientTool, File, Image, PendingCall, Settings
 from agentapi.errors import (
     AgentAPIError,
     CallNotPending,
@@ -49,6 +49,12 @@ MAIN: Final = "\n".join(
         '/ask_helper {"question": "More than one may not be asked."}',
         '/sign {"paper": "the refund"}',
     )
+)
+
+PAINT: Final = ClientTool(
+    name="paint",
+    description="Paint a wall.",
+    parameters={"type": "object", "properties": {"colour": {"type": "string"}}},
 )
 
 
@@ -140,7 +146,7 @@ class Player:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._orchestrator = Orchestrator(settings)
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside")
 
     def play(self, request: dict[str, Any]) -> dict[str, Any]:
         story = Story(request["run"])
@@ -156,8 +162,11 @@ class Player:
         return asdict(story)
 
     def _turn(self, story: Story) -> None:
-        """Tools, a child, an approval, a stream, the next turn; an innocent turn beside it."""
-        beside = self._beside.submit(asyncio.run, self._innocent(story))
+        """Tools, a child, an approval, a stream, the next turn; innocent turns beside it."""
+        beside = (
+            self._beside.submit(asyncio.run, self._innocent(story)),
+            self._beside.submit(self._painted, story),
+        )
         before = self._enqueue(story, "lead", "Hello.", "main", "b")
         main = self._enqueue(story, "lead", MAIN, "main", "m", stream=True)
         after = self._enqueue(story, "after", "And now?", "main", "a", stream=True)
@@ -165,7 +174,30 @@ class Player:
         self._follow(story, main)
         for handle in (before, main, after):
             self._result(story, handle)
-        beside.result()
+        for others in beside:
+            others.result()
+
+    def _painted(self, story: Story) -> None:
+        """A turn whose tool the caller runs and that the caller steers meanwhile, and a refusal."""
+        painted = self._enqueue(
+            *(story, "painter", '/paint {"colour": "red"}', "painted", "p"),
+            stream=True,
+            client_tools=[PAINT],
+        )
+        refused = self._enqueue(story, "prim", "Do harm.", "refused", "r", stream=True)
+        calls: list[PendingCall] = []
+        while story.patient("paint") and not story.insist("info", painted.status).ended:
+            if calls := story.insist("pending", painted.pending):
+                break
+            time.sleep(0.01)
+        steers = self._enqueue(story, "painter", "Now dry it.", "painted", "s", on_busy="steer")
+        for call in calls:
+            # Refused when the turn has failed meanwhile.
+            with suppress(CallNotPending):
+                story.insist("answer", lambda c=call: painted.answer(c.call_id, "done"))  # type: ignore[misc]
+        self._follow(story, painted)
+        for handle in (painted, steers, refused):
+            self._result(story, handle)
 
     def _stop(self, story: Story, worker: int) -> None:
         """Turns that are cancelled while they run and while they wait, one that waits too long and

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 import pytest
 
@@ -16,23 +19,43 @@ from tests.faultpoints.runner import Runner
 
 pytestmark = pytest.mark.timeout(300)
 
+EVERY_SECOND = ("liveness", "Runtime._probes", "step agentapi-loop")
+"""Parts of the names of points that a worker passes by the clock: it may stop before it does."""
+
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
-Traces = Mapping[str, Mapping[str, Counter[str]]]
+
+@dataclass(frozen=True)
+class Trace:
+    """How often each process passes each point in a scenario without faults.
+
+    Attributes:
+        most: In the run that passed it most often.
+        least: In the run that passed it least often. Some points are passed only now and then,
+            such as those of the checks at a worker's start: no fault in them can be relied on.
+    """
+
+    most: Mapping[str, Counter[str]]
+    least: Mapping[str, Counter[str]]
+
+
+Traces = Mapping[str, Trace]
 
 
 @pytest.fixture(scope="module")
 def traces(runner: Runner) -> Traces:
-    """How often each process passes each point, by scenario."""
+    """Those of all scenarios."""
     found = {}
     for scenario in SCENARIOS:
-        found[scenario], results = runner.trace(scenario)
+        most, results = runner.trace(scenario)
         assert not list(report([r for r in results if r.broken]))
+        least = {role: reduce(and_, (r.passed[role] for r in results)) for role in most}
+        found[scenario] = Trace(most, least)
     return found
 
 
 def test_every_point_of_a_workers_way_is_passed(traces: Traces) -> None:
-    passed = {point for roles in traces.values() for point in roles.get("worker", ())}
+    passed = {point for trace in traces.values() for point in trace.most.get("worker", ())}
     missing = points_of_a_worker() - passed - {*UNREACHED, *SOMETIMES}
     assert not missing, "have a scenario pass them, or say in `UNREACHED` why none can"
     stale = set(UNREACHED) - (points_of_a_worker() - passed)
@@ -42,7 +65,7 @@ def test_every_point_of_a_workers_way_is_passed(traces: Traces) -> None:
 def _plans(traces: Traces, *, kills: bool, scenario: str, occurrences: int = 1) -> list[Planned]:
     return [
         plan
-        for role, passed in traces[scenario].items()
+        for role, passed in traces[scenario].least.items()
         for plan in singles(scenario, role, passed, occurrences)
         if plan.faults[0].effect.kills is kills
     ]
@@ -52,8 +75,8 @@ def _kept(runner: Runner, plans: list[Planned]) -> None:
     results = runner.run(plans)
     broken = [result for result in results if result.broken]
     assert not broken, "\n".join(["", *report(broken)])
-    hit = sum(bool(result.fired) for result in results)
-    assert hit > len(plans) * 0.8, f"only {hit} of {len(plans)} faults happened"
+    missed = [str(result.planned) for result in results if not result.fired]
+    assert len(missed) < len(plans) * 0.2, "\n".join(["these faults did not happen:", *missed])
 
 
 def test_errors_hangs_and_lost_answers(runner: Runner, traces: Traces) -> None:
@@ -66,11 +89,12 @@ def test_kills(runner: Runner, traces: Traces) -> None:
 
 
 def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
-    known = {role: set(passed) for role, passed in traces["turn"].items()}
+    known = {role: set(passed) for role, passed in traces["turn"].most.items()}
     plans = [
         plan
         for plan in _plans(traces, kills=False, scenario="stop")
         if plan.faults[0].point not in known[plan.role]
+        and not any(part in plan.faults[0].point for part in EVERY_SECOND)
     ]
     _kept(runner, sample(plans, 8, SEED))
 
@@ -81,5 +105,5 @@ def test_faults_of_the_gateway(runner: Runner, traces: Traces) -> None:
 
 def test_pairs(runner: Runner, traces: Traces) -> None:
     plans = _plans(traces, kills=False, scenario="turn", occurrences=2)
-    behind = triggered(traces["turn"]["worker"])
+    behind = triggered(traces["turn"].least["worker"])
     _kept(runner, [*pairs(plans, 15, SEED), *sample(behind, 2, SEED)])

@@ -14,7 +14,7 @@ from tests.chaos.checker import conversation_key, turn_key
 from tests.faultpoints.promises import Expected, Witness
 
 C = "r1:main"
-FIRST, SECOND = "042-" + "1" * 32, "042-" + "2" * 32
+FIRST, SECOND, THIRD = "042-" + "1" * 32, "042-" + "2" * 32, "042-" + "3" * 32
 DUE = conversation_key(C, "").rpartition(":c:")[0] + ":due"
 
 
@@ -80,7 +80,7 @@ class Scene:
 
 
 def lose(scene: Scene) -> None:
-    scene.accepted.append((C, "042-" + "3" * 32))
+    scene.accepted.append((C, THIRD))
 
 
 def disorder(scene: Scene) -> None:
@@ -147,13 +147,49 @@ def leave_an_end_untold(scene: Scene) -> None:
     scene.client.zadd(DUE.replace(":due", ":untold"), {f"{FIRST}:4:lead": 1})
 
 
+def join_twice(scene: Scene) -> None:
+    steered(scene)
+    scene.history.insert(3, scene.history[3])
+
+
+def join_one_that_is_gone(scene: Scene) -> None:
+    steered(scene)
+    scene.client.hset(turn_key(THIRD), "into", "042-" + "4" * 32)
+
+
+def join_and_run(scene: Scene) -> None:
+    steered(scene)
+    key = f"{turn_key(THIRD)}:events"
+    scene.client.xadd(key, {"type": "started", "data": "{}"}, id="2-0")
+
+
 def look_again(scene: Scene) -> None:
     scene.steps.insert(3, ("started", {}))
     scene.runs.append({"kind": "look", "turn": FIRST, "call": "c1", "attempt": 2})
 
 
+def steered(scene: Scene) -> None:
+    """A third message joins the first turn."""
+    key = turn_key(THIRD)
+    scene.client.hset(key, mapping={"status": "merged", "into": FIRST})
+    scene.client.xadd(f"{key}:events", {"type": "joined", "data": "{}"}, id="1-0")
+    scene.client.expire(f"{key}:events", 60)
+    scene.client.expire(key, 60)
+    scene.accepted.append((C, THIRD))
+    # The caller may have repeated it, and was told of the turn that it had joined.
+    scene.accepted.append((C, FIRST))
+    scene.story["outcomes"][THIRD] = "completed"
+    scene.history.insert(3, {"role": "user", "content": "go on", "turn_id": FIRST})
+
+
 def test_all_is_well(redis_url: str, tmp_path: Path) -> None:
     assert Scene(redis_url, tmp_path).broken() == []
+
+
+def test_all_is_well_with_a_turn_that_was_steered(redis_url: str, tmp_path: Path) -> None:
+    scene = Scene(redis_url, tmp_path)
+    steered(scene)
+    assert scene.broken() == []
 
 
 @pytest.mark.parametrize(
@@ -176,6 +212,9 @@ def test_all_is_well(redis_url: str, tmp_path: Path) -> None:
         (charge_twice, "was made 2 times"),
         (tell_no_hook, "no hook was told"),
         (leave_an_end_untold, "never told"),
+        (join_twice, "has turns"),
+        (join_one_that_is_gone, "joined a turn that is gone"),
+        (join_and_run, "joined one, with"),
         (look_again, "ran again behind its recorded result"),
     ],
 )
