@@ -51,7 +51,7 @@ Timeout = Annotated[
 
 # The values of enumerations of agentapi, whose import takes longer than all of `agentapi --help`.
 # tests/unit/test_cli.py compares them.
-OnBusyChoice: TypeAlias = Literal["enqueue", "reject", "interrupt", "replace", "merge"]
+OnBusyChoice: TypeAlias = Literal["enqueue", "reject", "interrupt", "replace", "merge", "steer"]
 OnAbortChoice: TypeAlias = Literal["drop", "keep"]
 
 OnBusyOption = Annotated[
