@@ -86,8 +86,9 @@ def run(client: Client, served: Gateway, cases: Sequence[str] = ()) -> Iterator[
         Each case as it ends. A client that dies gives one outcome that says so.
     """
     log = served.folder / f"{client.name}.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
             [*command(client), *cases],
             cwd=served.folder,
             env=variables({"GATEWAY_URL": served.url, "GATEWAY_KEY": served.key}),
@@ -95,7 +96,8 @@ def run(client: Client, served: Gateway, cases: Sequence[str] = ()) -> Iterator[
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-        )
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -104,7 +106,6 @@ def run(client: Client, served: Gateway, cases: Sequence[str] = ()) -> Iterator[
             code = process.wait(LIMIT)
         finally:
             process.kill()
-            process.wait()
     if code != 0:
         end = log.read_text(errors="replace")[-500:]
         error = f"the client ended with exit code {code}: {end}"
