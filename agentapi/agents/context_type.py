@@ -56,7 +56,7 @@ class ContextType(Generic[ContextT]):
         self._owner = f"a {self._name}, the context_type of agent {agent!r}"
         self._lacking = (
             f"agent {agent!r} needs a context, and the turn has none: enqueue it "
-            f"with context={self._name}(...); OpenAI's API cannot send one"
+            f"with context={self._name}(...); OpenAI's API has no field for it"
         )
         try:
             self._adapter: TypeAdapter[ContextT] = _adapter_of(kind)
