@@ -98,6 +98,8 @@ def test_calls_are_approved_rejected_and_edited(stack: Stack, orchestrator: Orch
         terminal.type("\x15" + '{"paper": "d"}')
         terminal.wait_for("sign: A person changed the arguments of this call before approving it")
         terminal.wait_for("signed d\n")
+        # A key that comes before the prompt is not the end of the input, but a null character.
+        terminal.wait_for("\nyou> ")
         terminal.press(CTRL_D)
         assert terminal.wait() == 0
     asked = [m for m in orchestrator.history("sign:1") if m["role"] == "assistant"]
