@@ -115,7 +115,7 @@ def test_a_decision_can_wait_and_a_child_turn_can_ask(
         terminal.wait_for("waits for 1 other turn")
         terminal.wait_for(r'tools wants to call sign\(\{"paper": "x"\}\)')
         terminal.type("l")
-        turn_id = terminal.wait_for("later: agentapi pending (\\S+)\nyou> ")[1]
+        turn_id = terminal.wait_for("asks again, or: agentapi pending (\\S+)\nyou> ")[1]
         [call] = orchestrator.turn(turn_id).pending()
         assert call.turn_id != turn_id
         terminal.type("/quit")
