@@ -24,7 +24,6 @@ from agentapi.ids import (
     create_turn_id,
 )
 from agentapi.settings import Settings
-from agentapi.tools.client_tools import NewClientTools, client_tools_of
 from agentapi.turns import (
     ClientOutput,
     ClientTools,
@@ -35,6 +34,7 @@ from agentapi.turns import (
     RequestOptions,
     Verdict,
 )
+from agentapi.turns.client_tool_input import NewClientTools, client_tools_of
 from agentapi.turns.kinds import kind_of
 
 if TYPE_CHECKING:

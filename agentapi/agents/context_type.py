@@ -55,8 +55,8 @@ class ContextType(Generic[ContextT]):
         self._name = _name_of(kind)
         self._owner = f"a {self._name}, the context_type of agent {agent!r}"
         self._lacking = (
-            f"agent {agent!r} needs a context, and the turn has none: pass "
-            f"context={self._name}(...) when you enqueue the turn"
+            f"agent {agent!r} needs a context, and the turn has none: enqueue it "
+            f"with context={self._name}(...); OpenAI's API cannot send one"
         )
         try:
             self._adapter: TypeAdapter[ContextT] = _adapter_of(kind)

@@ -199,7 +199,7 @@ class TurnRun:
             self._check_limits()
             if response is None or response.tool_calls:
                 # A reply that goes on is finished first.
-                progress.steps += await self.log.joined()
+                await self.log.joined(progress.steps)
             try:
                 await self._call_model()
             except ContextTooLong:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-from agentapi.turns.steps import Step, UserStep
+from agentapi.turns.steps import Step
 
 
 class TurnLog(Protocol):
@@ -31,8 +30,12 @@ class TurnLog(Protocol):
         """The text since the last step will be produced again."""
         ...
 
-    async def joined(self) -> Sequence[UserStep]:
+    async def joined(self, steps: list[Step]) -> None:
         """Take the messages that wait to join the turn; they are recorded as its next steps.
+
+        Args:
+            steps: The turn's steps. They get the new ones as soon as those are recorded, even if
+                the caller is cancelled meanwhile.
 
         Raises:
             LeaseLost: Another process owns the turn now.
@@ -55,6 +58,5 @@ class NoLog:
     async def reset(self) -> None:
         """Nobody listens."""
 
-    async def joined(self) -> Sequence[UserStep]:
+    async def joined(self, steps: list[Step]) -> None:
         """Nobody can send any."""
-        return ()

@@ -43,7 +43,8 @@ def loaded(code: str, cache: Path, **variables: str) -> tuple[set[str], float]:
     """The modules that a fresh process has loaded after some code, and its memory in megabytes."""
     ends = "\nimport sys; print(*sys.modules); print(open('/proc/self/statm').read().split()[1])"
     environment = {
-        **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        # Measuring coverage takes memory of its own.
+        **{k: v for k, v in os.environ.items() if not k.startswith(("COVERAGE", "PYTHONDONT"))},
         # As an installation has it: compiling takes memory, which is not given back.
         "PYTHONPYCACHEPREFIX": str(cache),
         **variables,

@@ -7,7 +7,7 @@ the conversation knows at its end how long a request may be.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from agentapi.providers import ModelRequest, ModelResponse, StreamPart, provider
 from agentapi.providers.estimate import estimate_request
 from agentapi.stores import Claim
 from agentapi.testing import assert_valid_history, says
-from agentapi.turns import Step, TurnStatus, UserStep
+from agentapi.turns import Step, TurnStatus
 from tests.conformance.stores import Bench, C, in_memory, on_redis
 from workers.turns.endings import completed
 
@@ -126,8 +126,8 @@ class Log:
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:
         raise AssertionError("no client tools")
 
-    async def joined(self) -> Sequence[UserStep]:
-        return ()
+    async def joined(self, steps: list[Step]) -> None:
+        pass
 
     async def reset(self) -> None:
         raise AssertionError("not a stream")

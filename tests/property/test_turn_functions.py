@@ -34,7 +34,6 @@ from agentapi.turns import (
     Step,
     TurnResult,
     TurnStatus,
-    UserStep,
     Verdict,
 )
 from tests.conformance.stores import Bench, in_memory, on_redis
@@ -195,9 +194,8 @@ class Journal:
     async def reset(self) -> None:
         """Nobody listens."""
 
-    async def joined(self) -> Sequence[UserStep]:
+    async def joined(self, steps: list[Step]) -> None:
         """Nobody sends any."""
-        return ()
 
 
 async def attempt(bench: Bench, world: World, claim: Claim, life: Life) -> Any:

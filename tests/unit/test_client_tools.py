@@ -13,8 +13,8 @@ from agentapi.providers import ModelRequest, ToolSpec, ToolUse
 from agentapi.providers.gemini.format import tool_config
 from agentapi.providers.openai.format import request_body
 from agentapi.testing import ScriptedProvider, call, calls, says, scripted
-from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
 from agentapi.turns import CallBook, ClientOutput, ClientTools, LastWord, ToolChoice
+from agentapi.turns.client_tool_input import MAX_CLIENT_TOOLS, client_tools_of
 from agentapi.turns.client_tools import NOT_IN_TIME
 from orchestrator import Orchestrator, TurnHandle
 

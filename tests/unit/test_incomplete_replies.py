@@ -32,7 +32,6 @@ from agentapi.turns import (
     ModelStep,
     Step,
     TurnStatus,
-    UserStep,
     step_from_json,
     step_to_json,
 )
@@ -72,8 +71,8 @@ class Log:
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:
         raise AssertionError("no client tools")
 
-    async def joined(self) -> Sequence[UserStep]:
-        return ()
+    async def joined(self, steps: list[Step]) -> None:
+        pass
 
     async def reset(self) -> None:
         self.shown.append("<reset>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +55,10 @@ class Log:
     async def reset(self) -> None:
         self.shown.append("<reset>")
 
-    async def joined(self) -> Sequence[UserStep]:
+    async def joined(self, steps: list[Step]) -> None:
         joined, self.waiting = self.waiting, []
         self.steps += joined
-        return joined
+        steps += joined
 
 
 finished: list[str] = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from agentapi.errors import JournalBehind
 from agentapi.stores import Recorded, WorkerStore
-from agentapi.turns import EventType, Step, UserStep
+from agentapi.turns import EventType, Step
 from workers.outage import Outage, ride_out
 from workers.turns.events import EventLog
 from workers.turns.running import RunningTurn, StopReason
@@ -56,25 +56,27 @@ class WorkerLog:
         if recorded.cancel:
             self.running.stop(StopReason.CANCELLED)
 
-    async def joined(self) -> Sequence[UserStep]:
+    async def joined(self, steps: list[Step]) -> None:
         """See `TurnLog.joined`. Costs nothing unless the store has said that messages wait."""
         if not self.steered:
-            return ()
+            return
         index = len(self.journal)
 
-        def take() -> list[UserStep]:
+        def take() -> None:
             self.events.flush()
             try:
-                return self.store.steer(self.running.lease, index)
+                taken = self.store.steer(self.running.lease, index)
             except JournalBehind as gap:
                 for missing in range(gap.length, index):
                     self.store.record(self.running.lease, missing, self.journal[missing])
-                return self.store.steer(self.running.lease, index)
+                taken = self.store.steer(self.running.lease, index)
+            # Here and not after the await: if the turn is stopped meanwhile, its ending must have
+            # these messages, which are no turns of their own any more (promise 3).
+            self.journal += taken
+            steps.extend(taken)
 
-        steps = await self.call(take)
+        await self.call(take)
         self.steered = False
-        self.journal += steps
-        return steps
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call Redis in a thread, and wait while it is unreachable."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from agentapi.conversation.finish import FinishReason
-from agentapi.errors import StoreUnavailable
+from agentapi.errors import InvalidContext, StoreUnavailable
 from agentapi.logs import line
 from agentapi.signals import LeaseLost
 from agentapi.stores import Ending, Lease
@@ -48,6 +48,9 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
 def failure(turn: Turn, ending: Ending) -> dict[str, str]:
     """What the log says of a turn that failed: its code, and what to do."""
     code = ending.error.code if ending.error else ""
+    # The context is stored with the turn: it would fail again.
+    if code == InvalidContext.code:
+        return {"error": code}
     return {"error": code, "retry_with": f"agentapi retry {turn.turn_id}"}
 
 

@@ -85,5 +85,5 @@ def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
         contexts=contexts_from(found["contexts"]),
         now=int(found["now"]) / 1000,
         cause=ClaimCause(found["cause"].decode()) if found["cause"] else None,
-        waited=int(found["waited"]) / 1000 if found["waited"] else None,
+        waited=_number(found["waited"]) / 1000 if found["waited"] else None,
     )

@@ -13,7 +13,6 @@ from agentapi.conversation.messages import to_dict
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import STREAM_RESUMES
 from agentapi.stores import CancelOutcome
-from agentapi.tools.client_tools import MAX_CLIENT_TOOLS, client_tools_of
 from agentapi.turns import (
     ClientTool,
     ClientTools,
@@ -23,6 +22,7 @@ from agentapi.turns import (
     TurnStatus,
     WaitingFor,
 )
+from agentapi.turns.client_tool_input import MAX_CLIENT_TOOLS, client_tools_of
 from orchestrator.gateway.conversations import deletion
 from orchestrator.gateway.dependencies import Key, TurnId, View
 from orchestrator.gateway.http.errors import InvalidRequest, public_text, too_late

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from agentapi.errors import ClientToolRefused
-from agentapi.tools.client_tools import client_tools_of
 from agentapi.turns import ClientTool, ClientTools, LastWord, ToolChoice
+from agentapi.turns.client_tool_input import client_tools_of
 from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParameter
 from orchestrator.gateway.openai.items import SERVER_LABEL
 

@@ -1,0 +1,57 @@
+"""What a worker's log leaves to a turn that is stopped while the log writes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from agentapi import UserMessage
+from agentapi.stores.lease import Lease
+from agentapi.turns import Step, UserStep
+from workers.turns.log import WorkerLog
+from workers.turns.running import RunningTurn, StopReason
+
+JOINED = UserStep(message=UserMessage(content="to the left", turn_id="t"))
+
+
+class Store:
+    """Lets messages join, and answers only when told."""
+
+    def __init__(self) -> None:
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def steer(self, lease: Lease, index: int) -> list[UserStep]:
+        self.asked.set()
+        assert self.answer.wait(10)
+        return [JOINED]
+
+
+class Events:
+    def flush(self) -> None:
+        pass
+
+
+async def test_messages_that_joined_are_steps_of_a_turn_that_is_stopped_meanwhile() -> None:
+    store, nothing = Store(), None
+    parts: dict[str, Any] = {"store": store, "events": Events(), "outage": nothing}
+    lease = Lease(conversation_id="c", turn_id="t", epoch=1, token="t", generation=0)
+    with ThreadPoolExecutor(1) as threads:
+        loop = asyncio.get_running_loop()
+        running = RunningTurn(lease=lease, loop=loop, threads=threads)
+        log = WorkerLog(running=running, journal=[], attempt=1, steered=True, **parts)
+        steps: list[Step] = []
+        turn = asyncio.create_task(running.run(lambda: log.joined(steps)))
+        assert await asyncio.to_thread(store.asked.wait, 10)
+        running.stop(StopReason.CANCELLED)
+        # The cancellation reaches the turn before the store answers.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        store.answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+    assert steps == [JOINED]
+    assert log.journal == [JOINED]
