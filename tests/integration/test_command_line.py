@@ -158,11 +158,11 @@ def test_what_waits_is_listed_and_decided(command: Run, monkeypatch: pytest.Monk
         assert '{"order_id": "7", "amount": 80}' in shown
     monkeypatch.setattr(real(console), "width", 40)
     for listing in (("pending", turn_id), ("approvals",)):
-        shown = command(*listing).out.splitlines()
-        assert f"turn  {turn_id}" in shown
-        assert f"call  {call['call_id']}" in shown
-        assert 'refund({"order_id": "7", "amount": 80})' in shown
-        assert f"agentapi approve {turn_id} {call['call_id']}" in shown
+        blocks = command(*listing).out.splitlines()
+        assert f"turn  {turn_id}" in blocks
+        assert f"call  {call['call_id']}" in blocks
+        assert 'refund({"order_id": "7", "amount": 80})' in blocks
+        assert f"agentapi approve {turn_id} {call['call_id']}" in blocks
     told = command("follow", turn_id, "--timeout", "1")
     assert told.code == 5
     assert told.err.count("waits for approval: agentapi pending") == 1
