@@ -16,6 +16,7 @@ from agentapi.errors import (
 )
 from agentapi.stores import TurnQuery, TurnSummary
 from agentapi.turns import TurnStatus
+from orchestrator.wording import either
 
 OPEN: Final = frozenset(status for status in TurnStatus if not status.ended)
 FAILED: Final = frozenset({TurnStatus.FAILED})
@@ -39,8 +40,13 @@ class BulkResult:
     dry_run: bool = False
 
 
-def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus]) -> TurnQuery:
+def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus], *, done: str) -> TurnQuery:
     """The query for turns that an operation can be applied to.
+
+    Args:
+        query: What was asked for.
+        allowed: Statuses of the turns that it can be applied to.
+        done: What it does to a turn, such as `retried`, for errors.
 
     Raises:
         InvalidInput: There is no filter, or it asks for other turns only.
@@ -51,10 +57,14 @@ def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus]) -> TurnQuery:
         )
     if not query.statuses & allowed:
         raise InvalidInput(
-            f"no turn with status {', '.join(sorted(query.statuses))} can be changed so: expected "
-            f"{', '.join(sorted(allowed))}"
+            f"only {_either(allowed)} turns can be {done}; the filter asks for "
+            f"{_either(query.statuses)} turns"
         )
     return replace(query, statuses=query.statuses & allowed)
+
+
+def _either(statuses: frozenset[TurnStatus]) -> str:
+    return either([status.value for status in TurnStatus if status in statuses])
 
 
 def apply(

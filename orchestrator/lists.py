@@ -78,7 +78,7 @@ class Lists(Producer):
             InvalidInput: A filter is not valid, or there is none.
             StoreUnavailable: Redis is out of reach; some turns may have been retried.
         """
-        query = narrowed(turn_query(filters), FAILED)
+        query = narrowed(turn_query(filters), FAILED, done="retried")
         # A turn that fails again meanwhile keeps its place, so it is retried once.
         found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
         return apply(found, self.retry, dry_run=dry_run, limit=limit)
@@ -97,7 +97,7 @@ class Lists(Producer):
             InvalidInput: A filter is not valid, or there is none.
             StoreUnavailable: Redis is out of reach; some turns may have been cancelled.
         """
-        query = narrowed(turn_query(filters), OPEN)
+        query = narrowed(turn_query(filters), OPEN, done="cancelled")
         found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
         return apply(found, self.cancel, dry_run=dry_run, limit=limit)
 

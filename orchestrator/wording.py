@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: The noun's plural, if it is not the noun with an s.
     """
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
+
+
+def either(words: Sequence[str]) -> str:
+    """Words as alternatives: ``queued, running or parked``."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def wait_of(event: Event) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,9 @@ import typer
 from orchestrator.cli.console import console, note, print_json, printable
 from orchestrator.cli.messages import json_object
 from orchestrator.cli.options import DECIDE, By, CallId, Json, TurnId
-from orchestrator.cli.views import call_json, iso
+from orchestrator.cli.tables import fits, print_table
+from orchestrator.cli.times import clock
+from orchestrator.cli.views import call_json
 
 if TYPE_CHECKING:
     from agentapi import PendingCall
@@ -41,22 +44,42 @@ def print_calls(calls: Iterable[PendingCall], *, as_json: bool) -> None:
         for call in calls:
             print_json(call_json(call))
         return
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    # The turn's id is needed to decide, so it is never cut off.
-    turn = Column("turn", no_wrap=True, min_width=36)
-    table = Table(turn, "call", "agent", "tool", "arguments", "expires", "default")
-    for call in calls:
-        expires = iso(call.expires_at)
-        arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-        default = "" if expires is None else call.default.value
-        row = [call.turn_id, call.call_id, call.agent, call.tool, arguments, expires or "never"]
-        table.add_row(*(Text(printable(cell)) for cell in [*row, default]))
-    if table.row_count:
-        console.print(table)
-    else:
+    found = list(calls)
+    if not found:
         note("no calls wait for a decision")
+        return
+    rows = [_row(call) for call in found]
+    names = list(rows[0])
+    if fits(rows, names, "arguments"):
+        print_table(rows, names, "arguments")
+        return
+    for number, call in enumerate(found):
+        text = f"\n{_block(call)}" if number else _block(call)
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def _row(call: PendingCall) -> dict[str, str]:
+    row = {
+        "turn": call.turn_id,
+        "call": call.call_id,
+        "agent": call.agent,
+        "tool": call.tool,
+        "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
+        "expires": clock(call.expires_at) or "never",
+        "default": "" if call.expires_at is None else call.default.value,
+    }
+    return {name: printable(text) for name, text in row.items()}
+
+
+def _block(call: PendingCall) -> str:
+    """A call in a few lines, with the command that allows it."""
+    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    lines = [f"turn  {call.turn_id}", f"call  {call.call_id}", f"{call.tool}({arguments})"]
+    if call.expires_at is not None:
+        lines.insert(2, f"until {clock(call.expires_at)}, then {call.default.value}")
+    if call.kind == "approval":
+        lines.append(f"agentapi approve {call.turn_id} {quote(call.call_id)}")
+    return "\n".join(lines)
 
 
 def approve(

@@ -62,7 +62,10 @@ class Decider:
                     if self._edit(handle, call):
                         return True
                 case "l" | "later":
-                    note(f"not decided; later: agentapi pending {handle.turn_id}")
+                    note(
+                        "Not decided. Messages that you send now wait for it; /follow asks again, "
+                        f"or: agentapi pending {handle.turn_id}"
+                    )
                     return False
                 case _:
                     note(_HELP)

@@ -55,17 +55,18 @@ class TextDisplay(Display):
             self._remark("the reply does not have the expected form; the model is asked again")
 
     @override
-    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
+    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
         self._printer.end_line()
         for call in calls:
             note(call_text(call))
         note(f"waits for approval: agentapi pending {turn_id}")
+        return True
 
     @override
     def wait_for_start(self) -> None:
         note(
             "(not started yet: an earlier turn of the conversation has not ended, or no worker is "
-            "free; agentapi doctor looks)"
+            "free; `agentapi doctor` tells which)"
         )
 
     @override
@@ -101,8 +102,9 @@ class ResultDisplay(Display):
         """Nothing: only the result counts."""
 
     @override
-    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
+    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
         """Nothing: whoever waits learns it when the time is over."""
+        return False
 
     @override
     def wait_for_start(self) -> None:
@@ -125,9 +127,10 @@ class JsonDisplay(Display):
         print_json(event_json(event))
 
     @override
-    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
+    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
         for call in calls:
             print_json({"type": "approval", **call_json(call)})
+        return False
 
     @override
     def wait_for_start(self) -> None:

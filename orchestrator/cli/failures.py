@@ -84,10 +84,17 @@ def interrupted(turn_id: str) -> CommandFailed:
     )
 
 
-def waits_for_approval(turn_id: str) -> CommandFailed:
-    """The error of a wait that ended before somebody has decided."""
+def waits_for_approval(turn_id: str, *, told: bool) -> CommandFailed:
+    """The error of a wait that ended before somebody has decided.
+
+    Args:
+        turn_id: The turn.
+        told: Whether it was said already what it waits for, and how to see it.
+    """
     return CommandFailed(
-        f"turn {turn_id} waits for approval: agentapi pending {turn_id}",
+        "nobody has decided within the timeout; the turn still waits"
+        if told
+        else f"turn {turn_id} waits for approval: agentapi pending {turn_id}",
         code="approval_required",
         exit_code=ExitCode.APPROVAL,
         turn_id=turn_id,

@@ -25,13 +25,12 @@ from orchestrator.cli.filters import (
     newest,
 )
 from orchestrator.cli.options import DECIDE, LOOK, Json
-from orchestrator.cli.times import moment
+from orchestrator.cli.tables import print_rows
+from orchestrator.cli.times import clock, moment
 from orchestrator.cli.views import iso, record_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from rich.table import Table
 
     from agentapi.turns import TurnError
     from orchestrator import ConversationSummary, TurnEnd, TurnSummary
@@ -83,16 +82,21 @@ def _print_turns(found: Iterable[TurnSummary], *, as_json: bool) -> None:
         for turn in found:
             print_json(record_json(turn))
         return
-    from rich.table import Column, Table
-
-    id_column = Column("turn", no_wrap=True, min_width=36)
-    table = Table(id_column, "status", "agent", "conversation", "accepted", "error")
-    for turn in found:
-        conversation, accepted = turn.conversation_id, iso(turn.created_at)
-        _add_row(
-            table, turn.turn_id, turn.status, _who(turn), conversation, accepted, _said(turn.error)
-        )
-    _print_table(table, "turns")
+    rows = [
+        {
+            "turn": turn.turn_id,
+            "status": turn.status,
+            "accepted": clock(turn.created_at),
+            "agent": _who(turn),
+            "conversation": turn.conversation_id,
+            "error": _said(turn.error),
+        }
+        for turn in found
+    ]
+    if rows:
+        print_rows(rows, head=3, long="error")
+    else:
+        note("no turns")
 
 
 def _who(turn: TurnSummary) -> str:
@@ -102,19 +106,6 @@ def _who(turn: TurnSummary) -> str:
 
 def _said(error: TurnError | None) -> str:
     return f"{error.code}: {error.message}" if error else ""
-
-
-def _add_row(table: Table, *cells: object) -> None:
-    from rich.text import Text
-
-    table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in cells))
-
-
-def _print_table(table: Table, what: str) -> None:
-    if table.row_count:
-        console.print(table)
-    else:
-        note(f"no {what}")
 
 
 def conversations(
@@ -166,14 +157,22 @@ def _print_conversations(found: Iterable[ConversationSummary], *, as_json: bool)
         for each in found:
             print_json(record_json(each))
         return
-    from rich.table import Table
-
-    table = Table("conversation", "agent", "user", "turns", "open", "messages", "changed")
-    for each in found:
-        changed = iso(each.updated_at)
-        counts = (each.turns, each.open_turns, each.messages)
-        _add_row(table, each.conversation_id, each.agent, each.user_id, *counts, changed)
-    _print_table(table, "conversations")
+    rows = [
+        {
+            "conversation": each.conversation_id,
+            "changed": clock(each.updated_at),
+            "agent": each.agent,
+            "user": each.user_id,
+            "turns": each.turns,
+            "open": each.open_turns,
+            "messages": each.messages,
+        }
+        for each in found
+    ]
+    if rows:
+        print_rows(rows, head=2)
+    else:
+        note("no conversations")
 
 
 def approvals(

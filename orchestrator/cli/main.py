@@ -26,7 +26,7 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.console import print_json
 from orchestrator.cli.failures import report, wants_json
-from orchestrator.cli.options import CHECK, Json
+from orchestrator.cli.options import CHECK, Json, paragraphs
 
 commands = typer.Typer(
     name="agentapi",
@@ -57,6 +57,10 @@ def version(as_json: Json = False) -> None:
         print_json({"version": found})
     else:
         typer.echo(found)
+
+
+for registered in commands.registered_commands:
+    registered.help = paragraphs(registered.callback)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
@@ -62,3 +65,9 @@ OnAbortOption = Annotated[
     OnAbortChoice | None,
     typer.Option("--on-abort", help="What a cancelled or failed turn leaves in the history."),
 ]
+
+
+def paragraphs(command: Callable[..., object] | None) -> str:
+    """The help of a command: its docstring, without the line breaks inside of paragraphs, which
+    Typer would keep."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")

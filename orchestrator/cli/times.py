@@ -1,4 +1,4 @@
-"""Times as people type them."""
+"""Times as people type and read them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from orchestrator.cli.failures import usage_error
 
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def clock(seconds: float | None) -> str | None:
+    """A time for people, in this machine's time zone: ``03:26:14``, with the date if it is not
+    today's."""
+    if seconds is None:
+        return None
+    then = datetime.fromtimestamp(seconds)
+    today = then.date() == datetime.fromtimestamp(time.time()).date()
+    return f"{then:%H:%M:%S}" if today else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
 def moment(option: str, text: str | None) -> float | None:

@@ -40,8 +40,8 @@ class Display(Protocol):
         """Show an event."""
         ...
 
-    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> None:
-        """Show calls that wait for a decision."""
+    def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
+        """Show calls that wait for a decision; returns whether a person has seen them."""
         ...
 
     def wait_for_start(self) -> None:
@@ -150,11 +150,12 @@ def follow_to_end(
     """
     from agentapi.errors import TurnTimeout
 
+    told = False
     try:
         for found in Watch(handle, after).run(timeout):
             match found:
                 case Approvals():
-                    display.ask(handle.turn_id, found.calls)
+                    told = display.ask(handle.turn_id, found.calls) or told
                 case NotStarted():
                     display.wait_for_start()
                 case _:
@@ -164,7 +165,7 @@ def follow_to_end(
         return result
     except TurnTimeout:
         if handle.pending():
-            raise waits_for_approval(handle.turn_id) from None
+            raise waits_for_approval(handle.turn_id, told=told) from None
         raise
     except KeyboardInterrupt:
         raise interrupted(handle.turn_id) from None

@@ -132,7 +132,8 @@ class TenantLists:
         async def cancel(turn: TurnSummary) -> None:
             await self._gateway.call(lambda o: o.cancel(turn.turn_id))
 
-        return await self._change(narrowed(query, OPEN), limit, None if dry_run else cancel)
+        found = narrowed(query, OPEN, done="cancelled")
+        return await self._change(found, limit, None if dry_run else cancel)
 
     async def retry(self, query: TurnQuery, limit: int, *, dry_run: bool) -> Changed:
         """Retry failed turns of the tenant that match, as far as its limits allow.
@@ -142,7 +143,7 @@ class TenantLists:
             StoreUnavailable: Redis is out of reach; some turns may have been retried.
         """
         change = None if dry_run else self._retry
-        return await self._change(narrowed(query, FAILED), limit, change)
+        return await self._change(narrowed(query, FAILED, done="retried"), limit, change)
 
     async def _retry(self, turn: TurnSummary) -> None:
         ledger = self._gateway.ledger

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import watching
+from orchestrator.cli.console import console, real
 from orchestrator.cli.main import app
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
@@ -139,7 +141,7 @@ def test_a_stream_for_programs(command: Run) -> None:
     assert again == lines[2:]
 
 
-def test_what_waits_is_listed_and_decided(command: Run) -> None:
+def test_what_waits_is_listed_and_decided(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = ("enqueue", "support", '/refund {"order_id": "7", "amount": 80}', "--json")
     waited = command(*ask, "--wait", "--timeout", "3")
     assert (waited.code, waited.out) == (5, "")
@@ -154,6 +156,17 @@ def test_what_waits_is_listed_and_decided(command: Run) -> None:
         shown = command(*listing).out
         assert turn_id in shown
         assert '{"order_id": "7", "amount": 80}' in shown
+    monkeypatch.setattr(real(console), "width", 40)
+    for listing in (("pending", turn_id), ("approvals",)):
+        blocks = command(*listing).out.splitlines()
+        assert f"turn  {turn_id}" in blocks
+        assert f"call  {call['call_id']}" in blocks
+        assert 'refund({"order_id": "7", "amount": 80})' in blocks
+        assert f"agentapi approve {turn_id} {call['call_id']}" in blocks
+    told = command("follow", turn_id, "--timeout", "1")
+    assert told.code == 5
+    assert told.err.count("waits for approval: agentapi pending") == 1
+    assert told.err.endswith("nobody has decided within the timeout; the turn still waits\n")
     decide = ("approve", turn_id, call["call_id"], "--by", "ann", "--json")
     wrong = command(*decide, "--arguments", '{"amount": "much"}')
     assert (wrong.code, wrong.error["code"]) == (2, "invalid_input")
@@ -168,7 +181,7 @@ def test_what_waits_is_listed_and_decided(command: Run) -> None:
     assert command("approvals").err == "no calls wait for a decision\n"
 
 
-def test_lists_and_changes_of_many_turns(command: Run) -> None:
+def test_lists_and_changes_of_many_turns(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ids: list[str] = []
     for number in range(3):
         text = '/refund {"order_id": "7", "amount": 900}'
@@ -184,8 +197,21 @@ def test_lists_and_changes_of_many_turns(command: Run) -> None:
     listed = command("conversations", "--user", "many", "--busy", "--json").lines
     assert {each["conversation_id"] for each in listed} == {"many:0", "many:1", "many:2"}
     assert "many:1" in command("conversations", "--active-since", "1h").out
+    with monkeypatch.context() as narrow:
+        narrow.setattr(real(console), "width", 60)
+        shown = command("turns", "--user", "many")
+        for number, turn_id in enumerate(reversed(ids)):
+            assert re.search(f"^{turn_id}  parked +\\d\\d:\\d\\d:\\d\\d$", shown.out, re.MULTILINE)
+            assert f"  agent support  conversation many:{number}\n" in shown.out
+        shown = command("conversations", "--user", "many")
+        assert re.search(r"^many:1  \d\d:\d\d:\d\d$", shown.out, re.MULTILINE)
     many = ("cancel", "--user", "many")
-    assert command(*many).code == 2, "nobody can be asked"
+    unsure = command(*many)
+    assert (unsure.code, unsure.err) == (2, "there is no terminal to ask on: add --yes\n")
+    wrong = command("retry", "--user", "many", "--status", "completed", "--yes")
+    assert "only failed turns can be retried; the filter asks for completed turns" in wrong.err
+    wrong = command(*many, "--status", "completed", "--yes")
+    assert "only queued, running or parked turns can be cancelled; " in wrong.err
     [dry] = command(*many, "--dry-run", "--json").lines
     assert (dry["turn_ids"], dry["dry_run"]) == (ids, True)
     assert statuses(command, "parked") == ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from agentapi import OnAbort, OnBusy, TurnStatus, errors
 from orchestrator.cli.completion import STATUSES, agent_names
-from orchestrator.cli.console import printable
+from orchestrator.cli.console import console, printable, real
 from orchestrator.cli.failures import (
     MEANINGS,
     CommandFailed,
@@ -23,8 +24,10 @@ from orchestrator.cli.failures import (
     report,
     wants_json,
 )
+from orchestrator.cli.main import commands
 from orchestrator.cli.options import OnAbortChoice, OnBusyChoice
-from orchestrator.cli.times import moment
+from orchestrator.cli.tables import print_rows
+from orchestrator.cli.times import clock, moment
 from orchestrator.wording import counted
 
 
@@ -97,6 +100,46 @@ def test_times_as_people_type_them() -> None:
     for wrong in ("yesterday", "3 days", "2h30m", ""):
         with pytest.raises(CommandFailed, match=r"--since is .* expected how long ago"):
             moment("--since", wrong)
+
+
+def test_times_for_people_have_a_date_unless_it_is_today() -> None:
+    now = time.time()
+    then = datetime(2026, 1, 31, 3, 26, 14).timestamp()
+    assert clock(None) is None
+    assert clock(then) == "2026-01-31 03:26:14"
+    assert clock(now) == datetime.fromtimestamp(now).strftime("%H:%M:%S")
+
+
+def test_help_has_no_line_breaks_inside_of_paragraphs() -> None:
+    texts = [each.help for each in commands.registered_commands]
+    assert all(texts)
+    assert not [text for text in texts if re.search(r"[^\n]\n[^\n]", str(text))]
+    [enqueue] = [text for text in texts if str(text).startswith("Give an agent a message.\n\n")]
+    assert "Ctrl-C ends a wait; the turn continues." in str(enqueue)
+
+
+def listed(capsys: pytest.CaptureFixture[str], error: str) -> list[str]:
+    row = {"turn": "t" * 36, "status": "failed", "user": None, "agent": "support", "error": error}
+    print_rows([row], head=2, long="error")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_lists_cut_nothing_in_narrow_terminals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real(console), "width", 50)
+    error = "model_error: " + "word " * 10 + "\x1b[31m"
+    safe = error.replace("\x1b", "\\x1b")
+    assert listed(capsys, error) == [
+        f"{'t' * 36}  failed",
+        "  agent support",
+        f"  error {safe}",
+    ]
+    monkeypatch.setattr(real(console), "width", 100)
+    wide = listed(capsys, error)
+    assert wide[3].startswith(f"│ {'t' * 36} │ failed │ support │ model_error: ")
+    assert "user" not in wide[1]
+    assert all(len(line) <= 100 for line in wide)
 
 
 @pytest.fixture
