@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
@@ -76,17 +75,6 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Type without a line's end."""
         os.write(self._terminal, keys.encode())
-
-    def interrupt_prompt(self) -> None:
-        """Press Ctrl-C at a prompt, and a key.
-
-        Python's readline notices a signal that came just before it began to wait when the next key
-        is pressed.
-        """
-        self.press(CTRL_C)
-        # The command may have ended.
-        with contextlib.suppress(OSError):
-            self.press(" ")
 
     def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
         """Wait until something is printed, behind what was waited for before."""
