@@ -76,6 +76,16 @@ class Terminal:
         """Type without a line's end."""
         os.write(self._terminal, keys.encode())
 
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C at a prompt, and wait for what it prints. Python's `input` may notice a
+        signal between its prompt and its read only at the next key, so it is pressed again."""
+        self.press(CTRL_C)
+        try:
+            self.wait_for(pattern, timeout=5.0)
+        except AssertionError:
+            self.press(CTRL_C)
+            self.wait_for(pattern)
+
     def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
         """Wait until something is printed, behind what was waited for before."""
         deadline = time.monotonic() + timeout

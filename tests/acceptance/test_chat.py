@@ -148,10 +148,8 @@ def test_ctrl_c_cancels_the_turn_and_a_second_one_ends_the_chat(
         terminal.type("still there?")
         terminal.wait_for("You said: still there\\?\n")
         terminal.wait_for("you> ")
-        terminal.press(CTRL_C)
-        # A signal between two prompts waits for the next key.
-        terminal.wait_for("Ctrl-C again, Ctrl-D or /quit ends the chat\nyou> ")
-        terminal.press(CTRL_C)
+        terminal.interrupt("Ctrl-C again, Ctrl-D or /quit ends the chat\nyou> ")
+        terminal.interrupt("Ctrl-C again, Ctrl-D or /quit ends the chat")
         assert terminal.wait() == 130
 
 
