@@ -27,6 +27,9 @@ _MAX_AGE_WITHOUT_WORKERS: Final = 1.0
 
 _REPLY_TIMEOUT: Final = 1.0
 
+_QUESTIONS: Final = 3
+"""Attempts before nobody is taken to be there."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Census:
@@ -34,8 +37,8 @@ class Census:
 
     Attributes:
         workers: The names of the agents of each worker.
-        accepted: What requests may decide about each agent; None if a worker of another release
-            serves it, which does not say.
+        accepted: What requests may decide about each agent, from the last answers; None if a
+            worker of another release serves it, which does not say.
         fault: Why the workers could not be asked, or None.
         taken: When, by the event loop's clock.
     """
@@ -81,7 +84,9 @@ class WorkerCensus:
                 # Another request may have taken it while this one waited for the lock.
                 if self._is_old(asked, max_age):
                     census = await loop.run_in_executor(self._thread, self._ask)
-                    self._last = replace(census, taken=loop.time())
+                    # Workers under load may miss a question: their agents' policies stay known.
+                    accepted = {**self._last.accepted, **census.accepted}
+                    self._last = replace(census, taken=loop.time(), accepted=accepted)
         return self._last
 
     def _is_old(self, now: float, max_age: float) -> bool:
@@ -94,8 +99,9 @@ class WorkerCensus:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-                # A worker or a gateway that is just starting may miss the first question.
-                replies = self._broadcast(connection) or self._broadcast(connection)
+                # A worker or a gateway that is just starting, or busy, may miss a question.
+                rounds = (self._broadcast(connection) for _ in range(_QUESTIONS))
+                replies = next(filter(None, rounds), [])
         except (OperationalError, OSError, redis.RedisError) as error:
             return Census(fault=broker_unavailable(self._settings, error))
         answers = [said for reply in replies for said in reply.items()]
