@@ -41,6 +41,7 @@ def test_services_are_told_as_plain_json(
     told = ask(fleet)
     assert json.loads(json.dumps(told)) == told
     assert {service["name"]: service["running"] for service in told["services"]} == {
+        "agentapi-cancellations": True,
         "agentapi-checks": True,
         "agentapi-loop": True,
         "agentapi-liveness": True,
