@@ -20,7 +20,8 @@ class Book(BaseModel):
     pages: int
 
 
-@server.tool()
+# A call that began before its server died may be made again.
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
 def read(title: str) -> str:
     """Read a book."""
     return f"{title}, by {os.environ.get('SHELF_OWNER', 'nobody')}"

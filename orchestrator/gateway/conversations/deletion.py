@@ -36,11 +36,13 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     loop = asyncio.get_running_loop()
     # A worker that died holds its turn until its lease ends, so waiting less could be in vain.
     deadline = loop.time() + view.gateway.settings.lease_ttl + _MAX_WAIT
+    cancelled: set[str] = set()
     dropped = await store.drop(internal, view.tenant, operation)
     while isinstance(dropped, Unended):
         # Newest first: otherwise the end of each would start the next.
         for turn_id in reversed(dropped.turn_ids):
             await _cancel_and_forget(view, internal, turn_id)
+        cancelled.update(dropped.turn_ids)
         if loop.time() > deadline:
             raise Conflict(
                 "a turn of the conversation is cancelled and has not stopped yet: delete the "
@@ -53,6 +55,9 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
             await asyncio.sleep(_PAUSE)
     if dropped is None:
         raise no_conversation(conversation_id)
+    # A running turn could not be forgotten when it was cancelled, and is in no history.
+    for turn_id in cancelled:
+        await _forget(view, internal, turn_id)
     await _wipe(view, dropped)
 
 
