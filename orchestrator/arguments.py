@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from agentapi.decoding.json_schema import CAREFUL, faults_of
 from agentapi.errors import InvalidInput
 
 _MOST: Final = 5
@@ -33,17 +34,10 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
     # As JSON, which is what the tool gets: a tuple is an array.
     plain = orjson.loads(orjson.dumps(dict(arguments)))
     try:
-        # Errors may be logged, so they do not quote the arguments.
-        validator = jsonschema_rs.validator_for(
-            dict(schema), offline=True, validate_formats=False, mask="the value"
-        )
+        validator = jsonschema_rs.validator_for(dict(schema), **CAREFUL)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError):
         return
-    faults = [
-        f"{'.'.join(map(str, fault.instance_path)) or 'arguments'}: {fault.message}"
-        for fault in islice(validator.iter_errors(plain), _MOST)
-    ]
-    if faults:
+    if faults := list(islice(faults_of(validator, plain, "arguments"), _MOST)):
         raise InvalidInput(
             f"the arguments do not fit the schema of tool {tool!r}: {'; '.join(faults)}"
         )

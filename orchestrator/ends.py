@@ -8,14 +8,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
-from agentapi.decoding.shown import shown
-from agentapi.errors import InvalidInput
 from agentapi.stores import Ends, ListStore, TurnEnd
 from agentapi.turns import TurnStatus
 from orchestrator.blocking import BlockingCalls
-from orchestrator.listing import seconds, statuses_of
+from orchestrator.listing import checked, seconds, statuses_of
 
 AT_ONCE: Final = 256
 """Ends of one read."""
@@ -47,21 +45,18 @@ class EndFilters(TypedDict, total=False):
     status: str | TurnStatus | Iterable[str | TurnStatus]
 
 
+_ENDS: Final = frozenset(EndFilters.__annotations__)
+
+
 def wanted_end(filters: EndFilters) -> Callable[[TurnEnd], bool]:
     """Which ends are wanted.
 
     Raises:
         InvalidInput: A filter is unknown or not valid.
     """
-    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
-    if unknown := sorted(set(given) - set(EndFilters.__annotations__)):
-        known = ", ".join(sorted(EndFilters.__annotations__))
-        raise InvalidInput(f"there is no filter {unknown[0]}: expected {known}")
+    given = checked(dict(filters), _ENDS)
     status = given.pop("status", None)
     statuses = None if status is None else statuses_of(status)
-    for name, value in given.items():
-        if not isinstance(value, str):
-            raise InvalidInput(f"{name} is {shown(value)}: expected text")
 
     def wanted(end: TurnEnd) -> bool:
         alike = all((getattr(end, name) or "") == value for name, value in given.items())

@@ -87,7 +87,7 @@ def turn_query(filters: TurnFilters | WhoseTurns) -> TurnQuery:
     Raises:
         InvalidInput: A filter is unknown or not valid.
     """
-    given = _checked(dict(filters), _TURNS)
+    given = checked(dict(filters), _TURNS)
     status = given.pop("status", None)
     if "conversation_id" in given:
         check_conversation_id(given["conversation_id"])
@@ -98,15 +98,23 @@ def turn_query(filters: TurnFilters | WhoseTurns) -> TurnQuery:
 
 def conversation_query(filters: ConversationFilters) -> ConversationQuery:
     """Check the filters of a list of conversations; raises like `turn_query`."""
-    given = _checked(dict(filters), _CONVERSATIONS)
+    given = checked(dict(filters), _CONVERSATIONS)
     busy = given.get("busy")
     if busy is not None and not isinstance(busy, bool):
         raise InvalidInput(f"busy is {shown(busy)}: expected True or False")
     return ConversationQuery(**given)
 
 
-def _checked(filters: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """The filters that are given, with times as seconds."""
+def checked(filters: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The filters that are given, with times as seconds.
+
+    Args:
+        filters: By name; None for one that is not given.
+        known: Names of filters that there are.
+
+    Raises:
+        InvalidInput: A filter is unknown, or has another type.
+    """
     if unknown := sorted(set(filters) - known):
         raise InvalidInput(f"there is no filter {unknown[0]}: expected {', '.join(sorted(known))}")
     given = {name: value for name, value in filters.items() if value is not None}

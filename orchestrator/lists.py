@@ -7,7 +7,7 @@ from datetime import datetime
 
 from typing_extensions import Unpack
 
-from agentapi.stores import ConversationSummary, TurnEnd, TurnSummary
+from agentapi.stores import ConversationSummary, TurnEnd, TurnQuery, TurnSummary
 from agentapi.turns import PendingCall
 from orchestrator.bulk import FAILED, OPEN, BulkResult, apply, narrowed
 from orchestrator.ends import EndFilters, follow, position_of, wanted_end
@@ -35,7 +35,9 @@ class Lists(Producer):
         Raises:
             InvalidInput: A filter is not valid.
         """
-        query = turn_query(filters)
+        return self._turns(turn_query(filters))
+
+    def _turns(self, query: TurnQuery) -> Listing[TurnSummary]:
         return Listing(lambda limit, cursor: self.store.lists.turns(query, limit, cursor))
 
     def conversations(self, **filters: Unpack[ConversationFilters]) -> Listing[ConversationSummary]:
@@ -80,8 +82,7 @@ class Lists(Producer):
         """
         query = narrowed(turn_query(filters), FAILED, done="retried")
         # A turn that fails again meanwhile keeps its place, so it is retried once.
-        found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
-        return apply(found, self.retry, dry_run=dry_run, limit=limit)
+        return apply(self._turns(query), self.retry, dry_run=dry_run, limit=limit)
 
     def cancel_all(
         self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
@@ -98,8 +99,7 @@ class Lists(Producer):
             StoreUnavailable: Redis is out of reach; some turns may have been cancelled.
         """
         query = narrowed(turn_query(filters), OPEN, done="cancelled")
-        found = Listing(lambda size, cursor: self.store.lists.turns(query, size, cursor))
-        return apply(found, self.cancel, dry_run=dry_run, limit=limit)
+        return apply(self._turns(query), self.cancel, dry_run=dry_run, limit=limit)
 
     def ends(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import jsonschema_rs
@@ -11,6 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from agentapi.agents.output import OutputType, explain_output, without_fences
+from agentapi.decoding.json_schema import CAREFUL, faults_of
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.providers.base import OutputSpec
 from agentapi.turns.request_options import RequestedOutput
@@ -103,10 +105,7 @@ class _Wanted:
         if requested.description is not None:
             shown.setdefault("description", requested.description)
         self.spec = OutputSpec(name=requested.name, schema=shown, free=schema is None)
-        # Faults are stored and shown, so they must not quote the reply.
-        self._validator = jsonschema_rs.Draft202012Validator(
-            dict(self.spec.schema), offline=True, validate_formats=False, mask="the value"
-        )
+        self._validator = jsonschema_rs.Draft202012Validator(dict(self.spec.schema), **CAREFUL)
 
     def read(self, text: str) -> str:
         bare = without_fences(text)
@@ -116,13 +115,8 @@ class _Wanted:
             raise InvalidReply(f"Your reply is not valid JSON: {error}. {_AGAIN}") from None
         if is_deeper(value, _MAX_DEPTH):
             raise InvalidReply(f"Your reply is nested more than {_MAX_DEPTH} deep. {_AGAIN}")
-        problems = []
-        for fault in self._validator.iter_errors(value):
-            place = ".".join(map(str, fault.instance_path)) or "reply"
-            problems.append(f"{place}: {fault.message}"[:500])
-            if len(problems) == _SHOWN_PROBLEMS:
-                break
-        if problems:
+        faults = islice(faults_of(self._validator, value, "reply"), _SHOWN_PROBLEMS)
+        if problems := [fault[:500] for fault in faults]:
             raise InvalidReply(
                 f"Your reply does not match the required JSON schema: {'; '.join(problems)}. "
                 f"{_AGAIN}"

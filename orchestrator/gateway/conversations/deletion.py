@@ -36,13 +36,15 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     loop = asyncio.get_running_loop()
     # A worker that died holds its turn until its lease ends, so waiting less could be in vain.
     deadline = loop.time() + view.gateway.settings.lease_ttl + _MAX_WAIT
-    cancelled: set[str] = set()
+    stopping: set[str] = set()
     dropped = await store.drop(internal, view.tenant, operation)
     while isinstance(dropped, Unended):
         # Newest first: otherwise the end of each would start the next.
         for turn_id in reversed(dropped.turn_ids):
-            await _cancel_and_forget(view, internal, turn_id)
-        cancelled.update(dropped.turn_ids)
+            if await _cancel_and_forget(view, internal, turn_id):
+                stopping.discard(turn_id)
+            else:
+                stopping.add(turn_id)
         if loop.time() > deadline:
             raise Conflict(
                 "a turn of the conversation is cancelled and has not stopped yet: delete the "
@@ -55,8 +57,8 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
             await asyncio.sleep(_PAUSE)
     if dropped is None:
         raise no_conversation(conversation_id)
-    # A running turn could not be forgotten when it was cancelled, and is in no history.
-    for turn_id in cancelled:
+    # Turns that still ran when they were cancelled. No history names them.
+    for turn_id in stopping:
         await _forget(view, internal, turn_id)
     await _wipe(view, dropped)
 
@@ -138,12 +140,13 @@ async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int |
     return count
 
 
-async def _cancel_and_forget(view: TenantView, conversation_id: str, turn_id: str) -> None:
+async def _cancel_and_forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
+    """Returns whether nothing of the turn is left."""
     try:
         await view.gateway.call(lambda orchestrator: orchestrator.cancel(turn_id))
     except TurnNotFound:
-        return
-    await _forget(view, conversation_id, turn_id)
+        return True
+    return await _forget(view, conversation_id, turn_id)
 
 
 async def _forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
