@@ -21,7 +21,7 @@ def offered(request: ModelRequest, client: ClientTools, progress: TurnProgress) 
         ClientToolRefused: A client tool has the name of one of the agent's own tools.
     """
     check_names(client, [spec.name for spec in request.tools])
-    # The choice is for the next calls only: it would otherwise force the model for ever.
+    # The choice is for the next calls only: otherwise every later call would be forced too.
     chosen = progress.client_responses(client.since) == 0
     choice = client.choice if chosen else ToolChoice.AUTO
     if choice is ToolChoice.NONE:

@@ -146,7 +146,7 @@ class _Tries:
         # A provider that was held has not been asked, so it may still answer.
         held = [isinstance(cause, ProviderHeld) for cause in causes]
         self._failures += not all(held)
-        # Room in the fleet's own budget comes for certain: waiting for it is no outage.
+        # The fleet's own budget frees up by itself, so waiting for it is not an outage.
         budgets = [isinstance(cause, ProviderHeld) and cause.budget for cause in causes]
         if self._first is None and not all(budgets):
             self._first = time.monotonic()

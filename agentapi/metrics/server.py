@@ -126,7 +126,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # The default prints a traceback. A client that goes away is no news.
+        # The default prints a traceback, even when a client has just disconnected.
         log.debug(line("metrics.request_failed"))
 
 

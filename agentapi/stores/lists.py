@@ -73,7 +73,7 @@ class ConversationQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnSummary:
-    """A turn in a list: everything but what was said. Times are seconds since 1970.
+    """A turn in a list, without its messages. Times are seconds since 1970.
 
     Attributes:
         attempt: How often it was claimed; 0 while it waits for its first worker.
@@ -149,11 +149,11 @@ class Paged(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnEnd:
-    """The end of a turn, without what was said.
+    """The end of a turn, without its messages.
 
     Attributes:
-        id: Names this end for ever, and is the same each time it is told. A turn that is retried
-            ends again, with another id.
+        id: Identifies this end. It never changes, and is the same each time it is told. A turn that
+            is retried ends again, with another id.
         position: Where to continue after this end.
         turn_id: The turn.
         status: How it ended.

@@ -83,7 +83,7 @@ def test_the_wait_goes_on_when_the_wake_up_is_sent_again(make_bench: MakeBench) 
     assert bench.store.redispatch([C], {})
     claim = bench.claim(turn_id)
     assert claim.waited == pytest.approx(35, abs=2)
-    # The next attempt begins to wait anew.
+    # The next attempt starts its waits again.
     bench.store.release(claim.lease)
     assert waited(bench, turn_id) == pytest.approx(0, abs=2)
 

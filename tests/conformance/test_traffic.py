@@ -209,7 +209,7 @@ def test_a_probe_that_fails_opens_it_again(bench: TrafficBench) -> None:
         bench.clock.advance(11)
         probe = bench.ask(alone=False)
         assert bench.traffic.admit(probe) is None
-        # Calls from before end late; theirs is no news.
+        # Earlier calls end late, and say nothing new.
         late = bench.fail()
         assert (late.open or 0) < 0
         assert not late.probes

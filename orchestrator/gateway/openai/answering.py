@@ -163,7 +163,7 @@ def _round_of(found: Sequence[Entry], call_id: str) -> int | None:
 async def answered_by(
     view: TenantView, entries: Sequence[Entry], *, named: str | None, whole: bool
 ) -> Answered | None:
-    """The turn whose calls a request answers; None if it is no turn's continuation.
+    """The turn whose calls a request answers; None if it continues no turn.
 
     Args:
         view: The caller's view.

@@ -1,7 +1,7 @@
 """Items of earlier responses that a client gives back, as the messages that they were.
 
 What the items say is looked up in the tenant's own turns, so that a history has the calls and
-results that really were, with all that providers need back. Where the turn is no longer kept, what
+real results, with everything that providers need back. Where the turn is no longer kept, what
 the client says is taken, as whole pairs of a call and its result.
 """
 

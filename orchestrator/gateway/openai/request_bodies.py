@@ -97,7 +97,7 @@ class ConversationRef(BaseModel):
 
 
 class ResponseStreamOptions(BaseModel):
-    """Options of a response's stream. The gateway never obfuscates; asking for it is no error."""
+    """Options of a response's stream. The gateway never obfuscates, but accepts the option."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

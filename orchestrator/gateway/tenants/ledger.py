@@ -258,7 +258,7 @@ class Ledger:
 
 
 def _in_flight(status: bytes, segments: bytes | None) -> bool:
-    # A turn that waits for its client may wait for ever: it counts again when the client goes on.
+    # A turn may wait for its client indefinitely: it counts again when the client goes on.
     waits = status == TurnStatus.PARKED.value.encode() and segments is not None
     return status in _IN_FLIGHT and not waits
 
