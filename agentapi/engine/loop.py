@@ -380,9 +380,9 @@ class TurnRun:
         # rejected one is, so that another attempt does not get all its retries back; and the part
         # of a reply that goes on.
         if message.tool_calls or not valid or more:
-            await self.log.record(step)
-        # Appended only after the log accepted it: a step that was refused must not count as done.
-        self.progress.steps.append(step)
+            await self.log.record(step, self.progress.steps)
+        else:
+            self.progress.steps.append(step)
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "

@@ -192,8 +192,7 @@ class CallRunner:
         # The lock makes tools record one at a time: a step's index is its place in the journal, and
         # two tools may end together.
         async with self._recording:
-            await self.log.record(step)
-            self.progress.steps.append(step)
+            await self.log.record(step, self.progress.steps)
 
     async def _resolve(self, call: ToolCall, *, held: bool) -> ToolStep | _Waiting:
         """The call's result, or what it must wait for."""

@@ -10,8 +10,13 @@ from agentapi.turns.steps import Step
 class TurnLog(Protocol):
     """Hears what happens in a turn, as it happens."""
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         """Store a step; returns when it is safe.
+
+        Args:
+            step: The turn's next step.
+            steps: The turn's steps. They get the new one as soon as it is stored, even if the
+                caller is cancelled meanwhile, but not if it was refused.
 
         Raises:
             LeaseLost: Another process owns the turn now.
@@ -46,8 +51,9 @@ class TurnLog(Protocol):
 class NoLog:
     """A log for turns that nobody else will continue or follow."""
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         """Nothing to store."""
+        steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""

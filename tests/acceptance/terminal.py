@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import select
@@ -45,6 +46,8 @@ class Terminal:
         env = {"AGENTAPI_REDIS_URL": redis_url, "TERM": "dumb", "COLUMNS": str(columns)}
         self.shown = ""
         self._seen = 0
+        # A read may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._terminal, inside = os.openpty()
         self._process = subprocess.Popen(
             [*command, *arguments],
@@ -121,5 +124,5 @@ class Terminal:
         except OSError:
             # Linux's answer when the last process has closed the terminal.
             return False
-        self.shown += data.decode(errors="replace").replace("\r\n", "\n")
+        self.shown = (self.shown + self._decoder.decode(data)).replace("\r\n", "\n")
         return bool(data)

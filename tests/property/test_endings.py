@@ -115,10 +115,11 @@ class Log:
     fate: Fate
     length: int
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         write = partial(self.bench.store.record, self.claim.lease, self.length, step)
         self.fate.survive(write)
         self.length += 1
+        steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         raise AssertionError("not a stream")

@@ -177,13 +177,14 @@ class Journal:
     life: Life
     index: int
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         self.life.point()
         self.bench.store.record(self.claim.lease, self.index, step)
         self.index += 1
         if isinstance(step, ModelStep):
             self.world.recorded.append((self.world.shown[-1].agent, step))
         self.life.point()
+        steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         """Nobody listens."""

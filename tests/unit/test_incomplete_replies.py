@@ -61,9 +61,10 @@ class Log:
     shown: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         # As a worker does: what is not stored is lost.
         self.steps.append(step_from_json(step_to_json(step)))
+        steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         (self.refused if refusal else self.shown).append(text)

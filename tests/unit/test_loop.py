@@ -41,10 +41,11 @@ class Log:
     lost_at: int | None = None
     waiting: list[UserStep] = field(default_factory=list)
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         if len(self.steps) == self.lost_at:
             raise LeaseLost("gone")
         self.steps.append(step)
+        steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
         self.shown.append(text)

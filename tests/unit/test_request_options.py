@@ -191,10 +191,11 @@ async def test_a_takeover_keeps_the_policy_of_the_first_attempt(script: Script) 
     journal: list[Step] = []
 
     class Journal(NoLog):
-        async def record(self, step: Step) -> None:
+        async def record(self, step: Step, steps: list[Step]) -> None:
             journal.append(step_from_json(step_to_json(step)))
             if len(journal) == 1 and stops:
                 raise LeaseLost
+            steps.append(step)
 
     async def attempt(default: RequestPolicy) -> object:
         progress = TurnProgress(user=UserMessage(content="hi"))

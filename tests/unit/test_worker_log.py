@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from agentapi import UserMessage
+from agentapi.stores import Recorded
 from agentapi.stores.lease import Lease
 from agentapi.turns import Step, UserStep
 from workers.turns.log import WorkerLog
 from workers.turns.running import RunningTurn, StopReason
 
-JOINED = UserStep(message=UserMessage(content="to the left", turn_id="t"))
+STEP = UserStep(message=UserMessage(content="to the left", turn_id="t"))
 
 
 class Store:
@@ -24,10 +25,15 @@ class Store:
     def __init__(self) -> None:
         self.asked, self.answer = threading.Event(), threading.Event()
 
+    def record(self, lease: Lease, index: int, step: Step) -> Recorded:
+        self.asked.set()
+        assert self.answer.wait(10)
+        return Recorded(cancel=False, steered=False)
+
     def steer(self, lease: Lease, index: int) -> list[UserStep]:
         self.asked.set()
         assert self.answer.wait(10)
-        return [JOINED]
+        return [STEP]
 
 
 class Events:
@@ -35,7 +41,8 @@ class Events:
         pass
 
 
-async def test_messages_that_joined_are_steps_of_a_turn_that_is_stopped_meanwhile() -> None:
+@pytest.mark.parametrize("writes", ["record", "joined"])
+async def test_what_was_written_is_a_step_of_a_turn_that_is_stopped_meanwhile(writes: str) -> None:
     store, nothing = Store(), None
     parts: dict[str, Any] = {"store": store, "events": Events(), "outage": nothing}
     lease = Lease(conversation_id="c", turn_id="t", epoch=1, token="t", generation=0)
@@ -44,7 +51,11 @@ async def test_messages_that_joined_are_steps_of_a_turn_that_is_stopped_meanwhil
         running = RunningTurn(lease=lease, loop=loop, threads=threads)
         log = WorkerLog(running=running, journal=[], attempt=1, steered=True, **parts)
         steps: list[Step] = []
-        turn = asyncio.create_task(running.run(lambda: log.joined(steps)))
+
+        async def run() -> None:
+            await (log.record(STEP, steps) if writes == "record" else log.joined(steps))
+
+        turn = asyncio.create_task(running.run(run))
         assert await asyncio.to_thread(store.asked.wait, 10)
         running.stop(StopReason.CANCELLED)
         # The cancellation reaches the turn before the store answers.
@@ -53,5 +64,5 @@ async def test_messages_that_joined_are_steps_of_a_turn_that_is_stopped_meanwhil
         store.answer.set()
         with pytest.raises(asyncio.CancelledError):
             await turn
-    assert steps == [JOINED]
-    assert log.journal == [JOINED]
+    assert steps == [STEP]
+    assert log.journal == [STEP]

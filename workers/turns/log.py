@@ -33,7 +33,7 @@ class WorkerLog:
     outage: Outage
     steered: bool = False
 
-    async def record(self, step: Step) -> None:
+    async def record(self, step: Step, steps: list[Step]) -> None:
         """See `TurnLog.record`. The store's answer also says whether the turn was cancelled."""
         # The index makes a repeat safe: the store answers without writing when it is taken.
         index = len(self.journal)
@@ -43,12 +43,16 @@ class WorkerLog:
             # First the text of the step, since the script adds the event of its end (promise 10).
             self.events.flush()
             try:
-                return self.store.record(self.running.lease, index, step)
+                recorded = self.store.record(self.running.lease, index, step)
             except JournalBehind as gap:
                 # A failover kept the lease but lost steps recorded under it: record them again.
                 for missing in range(gap.length, index):
                     self.store.record(self.running.lease, missing, self.journal[missing])
-                return self.store.record(self.running.lease, index, step)
+                recorded = self.store.record(self.running.lease, index, step)
+            # Here and not after the await: readers have seen the step's event, so a turn that is
+            # stopped meanwhile must keep the step.
+            steps.append(step)
+            return recorded
 
         # Cancelled only after the step is recorded, so that its cost is not lost.
         recorded = await self.call(write)
