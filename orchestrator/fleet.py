@@ -22,7 +22,7 @@ from agentapi.admission import RedisTraffic, Traffic
 from agentapi.broker.wire import queue_names, queue_of_partition
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from agentapi.metrics.activity import COMMAND, ProviderUse, WorkerActivity
-from agentapi.metrics.pace import Done
+from agentapi.metrics.pace import WINDOW, Done
 from agentapi.stores import Backlog, TurnQuery, TurnStore, TurnSummary
 from agentapi.stores.backlog import ReadyTurn
 from agentapi.turns import TurnStatus
@@ -142,6 +142,7 @@ class FleetSnapshot:
 
     Attributes:
         taken_at: When, in seconds since 1970 by this machine's clock.
+        asked: Whether the workers have ever been asked; until then none is known.
         workers: By name: those that answered, and those that did until a short while ago.
         turns: None while Redis is out of reach.
         providers: Those of the workers' agents; empty while Redis is out of reach.
@@ -152,6 +153,7 @@ class FleetSnapshot:
     """
 
     taken_at: float
+    asked: bool = True
     workers: Sequence[FleetWorker] = ()
     turns: FleetTurns | None = None
     providers: Sequence[FleetProvider] = ()
@@ -179,6 +181,11 @@ class FleetSnapshot:
         """What the workers that answered did in the last minute. What a worker that is gone did is
         not known any more."""
         return sum((now.minute for now in self._answered()), start=Done())
+
+    @property
+    def rate(self) -> float:
+        """Turns that ended a second, over the last minute or since the workers started."""
+        return sum(now.minute.ended / min(max(now.uptime, 1.0), WINDOW) for now in self._answered())
 
     def _answered(self) -> Iterator[WorkerActivity]:
         for worker in self.workers:
@@ -232,7 +239,10 @@ class FleetReader:
         with self._lock:
             fault = self._ask_workers() if ask_workers else None
             snapshot = FleetSnapshot(
-                taken_at=time.time(), workers=self._workers(), broker_fault=fault
+                taken_at=time.time(),
+                asked=self._question > 0,
+                workers=self._workers(),
+                broker_fault=fault,
             )
             try:
                 return self._with_store(snapshot)
@@ -269,7 +279,9 @@ class FleetReader:
             if self._app is None:
                 self._app = producer_app(self._settings)
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
+                connection.ensure_connection(
+                    max_retries=1, interval_start=0.1, timeout=self._settings.redis_timeout
+                )
                 replies = self._app.control.broadcast(
                     COMMAND, reply=True, timeout=ANSWER_TIMEOUT, connection=connection
                 )

@@ -21,6 +21,7 @@ from orchestrator.cli import (
     inspect,
     lists,
     local,
+    top,
     turns,
     worker,
 )
@@ -40,6 +41,7 @@ enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
 lists.register(commands)
+top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
 approvals.register(commands)
