@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,16 +21,16 @@ from orchestrator.fleet import FleetProvider, FleetSnapshot, FleetTurns, FleetWo
 ID = "042-0123456789abcdef0123456789abcd{:02}"
 
 
-def turn(number: int, seconds: float, agent: str = "shop", **more: object) -> RunningNow:
+def turn(number: int, seconds: float, agent: str = "shop", **more: Any) -> RunningNow:
     turn_id = ID.format(number)
     return RunningNow(
         turn_id=turn_id, conversation_id=f"user:{number}", agent=agent, seconds=seconds, **more
-    )  # type: ignore[arg-type]
+    )
 
 
-def worker(name: str, *turns: RunningNow, silent: float = 0.0, **more: object) -> FleetWorker:
+def worker(name: str, *turns: RunningNow, silent: float = 0.0, **more: Any) -> FleetWorker:
     said = {"slots": 4, "used": len(turns), "uptime": 90.0, "version": "1.2.3", **more}
-    activity = WorkerActivity(turns=turns, **said)  # type: ignore[arg-type]
+    activity = WorkerActivity(turns=turns, **said)
     return FleetWorker(name=name, activity=activity, silent=silent)
 
 
@@ -75,10 +76,10 @@ FULL = FleetSnapshot(
 )
 
 
-def drawn(snapshot: FleetSnapshot, width: int = 200, **more: object) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, height=more.get("height"))  # type: ignore[arg-type]
+def drawn(snapshot: FleetSnapshot, width: int = 200, **more: Any) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=more.get("height"))
     with console.capture() as capture:
-        console.print(frame(snapshot, width=width, **more))  # type: ignore[arg-type]
+        console.print(frame(snapshot, width=width, **more))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
