@@ -114,6 +114,26 @@ def test_one_picture_for_programs(stack: Stack, orchestrator: Orchestrator) -> N
     assert "\x1b" not in plain.stdout
 
 
+def test_from_the_fleet_to_a_log_line(stack: Stack, orchestrator: Orchestrator) -> None:
+    """The way that docs/guides/operate.md describes."""
+    handle = orchestrator.enqueue("faulty", "a secret of the user", conversation_id="top:way")
+    until(lambda: handle.status().ended)
+    failures = json.loads(top("--once", "--json", redis_url=stack.redis_url).stdout)["failures"]
+    assert failures[0]["turn_id"] == handle.turn_id
+    code = failures[0]["error"]["code"]
+    listed = orchestrator.turns(status="failed", error_code=code).page(1).items
+    assert [turn.turn_id for turn in listed] == [handle.turn_id]
+    info = handle.info()
+    assert (info.status, info.attempt, info.steps) == (TurnStatus.FAILED, 1, 0)
+    log = worker_of(stack, info.worker).log
+    until(lambda: f"turn_id={handle.turn_id}" in log.read_text())
+    [line] = [each for each in log.read_text().splitlines() if "turn.failed" in each
+              and handle.turn_id in each]  # fmt: skip
+    assert f"conversation_id=top:way turn_id={handle.turn_id} attempt=1" in line
+    assert f"error={code}" in line
+    assert "secret" not in line
+
+
 def test_json_goes_on_until_it_is_ended(stack: Stack) -> None:
     with Terminal("top", "--json", "--interval", "1", redis_url=stack.redis_url) as terminal:
         for _ in range(2):
