@@ -152,7 +152,7 @@ def test_what_takes_long_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> 
         now[0] += 0.5
         return reads[-1]
 
-    monkeypatch.setattr(fleet.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     kept = fleet._Kept(read)
     assert (kept.get(), kept.get()) == (100.0, 100.0)
     now[0] = 109.9
