@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RefusalReason,
         Refused,
         Renewal,
+        TurnPast,
         Unreadable,
     )
     from agentapi.stores.backlog import Backlog, BacklogStore
@@ -112,6 +113,7 @@ __all__ = [
     "SweepStore",
     "Telling",
     "TurnEnd",
+    "TurnPast",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
@@ -140,6 +142,7 @@ __getattr__, __dir__ = lazily(
             "RefusalReason",
             "Refused",
             "Renewal",
+            "TurnPast",
             "Unreadable",
         ),
         "agentapi.stores.backlog": (

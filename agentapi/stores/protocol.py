@@ -24,6 +24,7 @@ from agentapi.stores.answers import (
     Refusal,
     Refused,
     Renewal,
+    TurnPast,
     Unreadable,
 )
 from agentapi.stores.backlog import BacklogStore
@@ -94,6 +95,15 @@ class ProducerStore(Protocol):
 
         Raises:
             UnreadableRecord: One of them cannot be read.
+        """
+        ...
+
+    def past(self, turn_id: str) -> TurnPast:
+        """A turn with its log, its journal and its calls that wait.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+            UnreadableRecord: Something of it cannot be read.
         """
         ...
 

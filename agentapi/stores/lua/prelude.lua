@@ -31,6 +31,52 @@ local function count_up(key, field)
   return count
 end
 
+-- A turn's log says, for people, what happened to it and when. It is a field of the turn's hash: a JSON
+-- array a line, [ms since the turn's acceptance, kind, ...]; agentapi/turns/marks.py reads it. When it
+-- gets long, its beginning is dropped.
+local LONGEST_LOG, SHORTENED_LOG = 16384, 12288
+
+-- Add a line to a turn's log. mark: the kind and what follows it, as JSON.
+local function note(turn_key, at, mark)
+  local turn = redis.call('HMGET', turn_key, 'created', 'log')
+  if not turn[1] then
+    return
+  end
+  local log = '[' .. int(at - stored(turn[1])) .. ',' .. mark .. ']'
+  if turn[2] then
+    log = turn[2] .. '\n' .. log
+  end
+  if #log > LONGEST_LOG then
+    log = string.match(log, '\n(.*)$', #log - SHORTENED_LOG) or ''
+  end
+  redis.call('HSET', turn_key, 'log', log)
+end
+
+-- Note that a write was refused whose worker had lost the turn, once for each kind of write. Answers
+-- the script's caller.
+local function refuse_write(turn_key, fence, script)
+  local turn = redis.call('HMGET', turn_key, 'created', 'log')
+  local epoch = string.match(fence, '^%d+')
+  if turn[1] and epoch then
+    local mark = '"f","' .. script .. '",' .. int(tonumber(epoch) - stored(turn[1]))
+    if not string.find(turn[2] or '', mark .. ']', 1, true) then
+      note(turn_key, now_ms(), mark)
+    end
+  end
+  return { 'fenced' }
+end
+
+-- Note who decided about a call. A long decision is noted without its reason and arguments.
+local function note_decision(turn_key, at, call_id, given)
+  local LONGEST_DECISION = 2048
+  if #given > LONGEST_DECISION then
+    local decision = cjson.decode(given)
+    local by = type(decision.by) == 'string' and decision.by or nil
+    given = cjson.encode({ verdict = decision.verdict, by = by, cut = true })
+  end
+  note(turn_key, at, '"d",' .. cjson.encode(call_id) .. ',' .. given)
+end
+
 -- Append an event. Its number is the turn's count of events; its stream id is that plus one, since
 -- 0-0 is not a valid stream id. Returns the number.
 local function emit(turn_key, events_key, kind, data)
@@ -295,12 +341,19 @@ end
 
 -- Give expired questions their default decision.
 local function settle_expired(calls_key, now)
+  local turn_key = string.sub(calls_key, 1, -#':calls' - 1)
   local fields = redis.call('HGETALL', calls_key)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 2) == 'x:' and tonumber(fields[i + 1]) <= now then
       local call = string.sub(fields[i], 3)
-      local answer = redis.call('HEXISTS', calls_key, 'f:' .. call) == 1 and 'o:' or 'a:'
-      redis.call('HSETNX', calls_key, answer .. call, redis.call('HGET', calls_key, 'd:' .. call))
+      local default = redis.call('HGET', calls_key, 'd:' .. call)
+      if redis.call('HEXISTS', calls_key, 'f:' .. call) == 1 then
+        if redis.call('HSETNX', calls_key, 'o:' .. call, default) == 1 then
+          note(turn_key, tonumber(fields[i + 1]), '"a",' .. cjson.encode(call) .. ',true')
+        end
+      elseif redis.call('HSETNX', calls_key, 'a:' .. call, default) == 1 then
+        note_decision(turn_key, tonumber(fields[i + 1]), call, default)
+      end
     end
   end
 end

@@ -79,6 +79,7 @@ for i = 1, #aside, 2 do
   redis.call('HSET', blobs_key(KEYS[4]), aside[i], aside[i + 1])
 end
 redis.call('DEL', KEYS[1] .. ':blobs')
+note(KEYS[1], now_ms(), '"r"')
 emit(KEYS[1], KEYS[7], 'retried', '{}')
 move_turn(KEYS[1], turn_id, turn[9], 'failed', turn[10] and 'begun' or 'queued')
 redis.call('RPUSH', KEYS[2], turn_id)

@@ -53,6 +53,11 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
+def texts(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """A hash as Redis's client returns it, with the names of its fields as text."""
+    return {name.decode(errors="replace"): value for name, value in fields.items()}
+
+
 def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """Read a turn's hash.
 
