@@ -27,6 +27,7 @@ from orchestrator.events.follower import Delivery, Subscription
 from orchestrator.flows import replies_of
 from orchestrator.producer import Producer
 from orchestrator.results import last_events, past_events, result_of, still_running
+from orchestrator.timeline import Timeline
 
 LOOK_AGAIN: Final = 30.0
 """Seconds without an event after which the turn's status is read: events may be lost in a failover,
@@ -61,6 +62,10 @@ class TurnHandle:
     def status(self) -> TurnStatus:
         """The turn's status; raises as `info`."""
         return self.info().status
+
+    def timeline(self) -> Timeline:
+        """What happened to the turn, and when; see `Orchestrator.timeline`."""
+        return self._producer.timeline(self.turn_id)
 
     def cancel(self) -> CancelOutcome:
         """Cancel the turn: immediately if it waits, within a moment if it runs.

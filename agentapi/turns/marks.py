@@ -31,7 +31,8 @@ class MarkKind(StrEnum):
     """A worker took the turn [attempt, worker, cause, ms that the turn could have run, epoch]."""
     MODEL = "m"
     """A model answered [ms, model, input, output and cached tokens, cost, ``rejected`` or the
-    finish reason of a response that was not complete, number of calls]."""
+    finish reason of a response that was not complete, number of calls; 1 if it is not recorded,
+    because the turn ended with it]."""
     TOOL = "t"
     """A tool call has its result [ms, tool, call, failed (0|1), agent that it handed over to]."""
     USER = "u"
@@ -53,7 +54,7 @@ class MarkKind(StrEnum):
     ANSWERED = "a"
     """The client gave the output of a call [call, whether its time was up]."""
     RETRIED = "r"
-    """The failed turn was queued again."""
+    """The failed turn was queued again [ms at which it had ended]."""
     REFUSED = "f"
     """A write of a worker that had lost the turn was refused [script, epoch]."""
 
@@ -72,8 +73,14 @@ class Mark:
     data: Sequence[Any] = ()
 
 
+def last_mark(step: Step) -> tuple[MarkKind, list[Any]]:
+    """The mark of a response that was not recorded, because the turn ended with it."""
+    kind, data = step_mark(step)
+    return kind, [*data, 1]
+
+
 def step_mark(step: Step) -> tuple[MarkKind, list[Any]]:
-    """The mark of a step."""
+    """The mark of a recorded step."""
     if isinstance(step, ModelStep):
         message, usage = step.message, step.usage
         went = "" if message.finish_reason in COMPLETE else message.finish_reason.value
@@ -122,7 +129,9 @@ def marks_of(log: bytes | str, created_at: float) -> list[Mark]:
     for line in log.splitlines():
         try:
             at, kind, *data = orjson.loads(line)
-            found.append(Mark(at=created_at + at / 1000, kind=MarkKind(kind), data=data))
+            # Rounded as the store's own times are: to milliseconds.
+            moment = round(created_at + at / 1000, 3)
+            found.append(Mark(at=moment, kind=MarkKind(kind), data=data))
         except (ValueError, TypeError):
             continue
     # A question that expires is noted when somebody looks, with the time at which it expired.

@@ -187,7 +187,8 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             deferrals=0,
             ended_at=None,
         )
-        entry.note(self._state.now(), MarkKind.RETRIED)
+        ended = int(((turn.ended_at or 0.0) - turn.created_at) * 1000)
+        entry.note(self._state.now(), MarkKind.RETRIED, ended)
         self._state.emit(entry, EventType.RETRIED, {})
         if not conversation.inbox:
             conversation.due = self._state.now() + self._settings.dispatch_grace

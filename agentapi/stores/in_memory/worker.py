@@ -31,7 +31,7 @@ from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
 from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
-from agentapi.turns.marks import MarkKind, step_mark
+from agentapi.turns.marks import MarkKind, last_mark, step_mark
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -234,7 +234,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 conversation.contexts = dict(ending.contexts)
             conversation.lease = None
             if ending.last_step is not None:
-                kind, data = step_mark(ending.last_step)
+                kind, data = last_mark(ending.last_step)
                 entry.note(self._state.now(), kind, *data)
             conversation.updated_at = self._state.now()
             conversation.turns += 1
