@@ -21,6 +21,7 @@ from orchestrator.cli import (
     inspect,
     lists,
     local,
+    timeline,
     turns,
     worker,
 )
@@ -39,6 +40,7 @@ local.register(commands)
 enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
+timeline.register(commands)
 lists.register(commands)
 bulk.register(commands)
 conversations.register(commands)
