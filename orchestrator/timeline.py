@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from agentapi.turns import TurnError, TurnStatus, Verdict
+from agentapi.turns import ForkOrigin, TurnError, TurnStatus, Verdict
 
 
 class AttemptEnd(StrEnum):
@@ -173,6 +173,7 @@ class Timeline:
     Attributes:
         now: When it was read.
         parent_id: The turn that waits for this one.
+        forked_from: The turn that this one runs again.
         complete: Whether it has everything since the beginning; the log of a long turn loses its
             oldest entries.
         cost: Of all model calls that are listed.
@@ -188,6 +189,7 @@ class Timeline:
     now: float
     deadline_at: float | None = None
     parent_id: str | None = None
+    forked_from: ForkOrigin | None = None
     complete: bool = True
     error: TurnError | None = None
     attempts: Sequence[Attempt] = ()

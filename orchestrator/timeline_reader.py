@@ -234,6 +234,7 @@ class _Reader:
             now=past.now,
             deadline_at=turn.deadline_at,
             parent_id=turn.parent_id,
+            forked_from=turn.forked_from,
             complete=self.complete,
             error=turn.error,
             attempts=self.attempts,

@@ -11,6 +11,7 @@ from agentapi.conversation.compaction import Summary
 from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
+from agentapi.stores.conversations import Place
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
     CallBook,
@@ -210,6 +211,8 @@ class TurnPast:
         steps: Its recorded steps, for as long as its journal is kept.
         pending: Its calls that wait.
         now: The store's time, in seconds since 1970.
+        place: The last message of the history when the turn ended, if it left nothing there;
+            at position -1 when there was none.
     """
 
     turn: Turn
@@ -217,6 +220,7 @@ class TurnPast:
     steps: Sequence[Step]
     pending: Sequence[PendingCall]
     now: float
+    place: Place | None = None
 
 
 class CancelOutcome(StrEnum):

@@ -396,6 +396,10 @@ class HistoryStore(Protocol):
         """Bytes of a conversation's images and files by name; missing names are left out."""
         ...
 
+    def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of a failed turn's images and files that its conversation does not keep."""
+        ...
+
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         """Messages by position, from `start` to `stop`, both included."""
         ...

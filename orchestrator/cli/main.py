@@ -16,6 +16,7 @@ from orchestrator.cli import (
     conversations,
     doctor,
     enqueue,
+    fork,
     gateway,
     init,
     inspect,
@@ -41,6 +42,7 @@ enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
 timeline.register(commands)
+fork.register(commands)
 lists.register(commands)
 bulk.register(commands)
 conversations.register(commands)

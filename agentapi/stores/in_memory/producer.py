@@ -168,7 +168,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         if entry.kept:
             self._take_back(turn.turn_id, conversation)
         conversation.memory.keep(entry.blobs)
-        entry.blobs, entry.kept = {}, False
+        entry.blobs, entry.kept, entry.place = {}, False, None
         entry.committed = entry.perished = entry.woken = None
         entry.following = None
         entry.dispatches = 0
@@ -225,6 +225,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
                 steps=tuple(entry.steps),
                 pending=pending_of(entry),
                 now=self._state.now(),
+                place=entry.place,
             )
 
     @override

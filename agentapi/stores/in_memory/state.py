@@ -17,6 +17,7 @@ from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
 from agentapi.stores.calls import Errand, ErrandKind
+from agentapi.stores.conversations import Place
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.lists import TurnEnd
 from agentapi.stores.refusals import lost, no_turn
@@ -124,6 +125,7 @@ class StoredTurn:
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     steers: str | None = None
+    place: Place | None = None
     log: str = ""
     """See `agentapi.turns.marks`."""
     blobs: dict[str, bytes] = field(default_factory=dict)

@@ -81,6 +81,7 @@ list_end(
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
+  note_place(KEYS[1], KEYS[5])
 end
 retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }

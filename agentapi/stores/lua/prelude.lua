@@ -458,6 +458,14 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
+-- Note where a turn that leaves nothing in the history ended: the position of the last message, and its
+-- SHA-1. A fork of the turn begins there.
+local function note_place(turn_key, messages_key)
+  local last = redis.call('LINDEX', messages_key, -1)
+  local position = int(redis.call('LLEN', messages_key) - 1)
+  redis.call('HSET', turn_key, 'place', position .. ':' .. (last and redis.sha1hex(last) or ''))
+end
+
 -- How long an ended turn and its events are kept (ms). unstored: how long those of a turn that is not
 -- to be stored are kept, false for other turns.
 local function retention(times, unstored)
@@ -510,6 +518,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   list_end(keys.turn, turn_id,
     named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
+  note_place(keys.turn, keys.messages)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
@@ -545,7 +554,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
 end
 
 -- Open a conversation for a tenant. It belongs to the tenant that began it. agent: the agent that its
--- newest turn is for, or nothing.
+-- newest turn is for, or nothing. ttl: its idle time from now on (0 leaves it as it is, less: none).
 -- Returns whether it is this tenant's, and whether it expires when idle.
 local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   local now = int(now_ms())
@@ -559,6 +568,8 @@ local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   end
   if tonumber(ttl) > 0 then
     fields[#fields + 1], fields[#fields + 2] = 'ttl', ttl
+  elseif tonumber(ttl) < 0 then
+    redis.call('HDEL', meta_key, 'ttl')
   end
   if agent then
     fields[#fields + 1], fields[#fields + 2] = 'agent', agent

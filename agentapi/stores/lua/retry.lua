@@ -62,7 +62,7 @@ if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept')
+  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept', 'place')
 if turn[3] == '1' then
   take_back(KEYS[4], KEYS[3], turn_id)
 end

@@ -22,7 +22,7 @@ from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
 from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.cancels import leave_word
-from agentapi.stores.redis.codec import spec_to_fields, texts, turn_from_hash
+from agentapi.stores.redis.codec import place_from, spec_to_fields, texts, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -229,6 +229,7 @@ class RedisProducer(RedisPart, ProducerStore):
             steps=[step_from_json(step) for step in steps],
             pending=[] if found.status.ended else pending_calls(found, texts(calls)),
             now=clock[0] + clock[1] / 1_000_000,
+            place=place_from(turn.get(b"place")),
         )
 
     def _read_past(
