@@ -6,6 +6,22 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from orchestrator.gateway.console import assets, fleet, sign_in
+from orchestrator.gateway.console import (
+    assets,
+    conversation,
+    conversation_list,
+    fleet,
+    sending,
+    sign_in,
+    turn_list,
+)
 
-CONSOLE: Final[tuple[APIRouter, ...]] = (assets.router, sign_in.router, fleet.router)
+CONSOLE: Final[tuple[APIRouter, ...]] = (
+    assets.router,
+    sign_in.router,
+    fleet.router,
+    conversation_list.router,
+    conversation.router,
+    sending.router,
+    turn_list.router,
+)
