@@ -46,7 +46,7 @@ test: $(READY) ## Run all tests, with real servers and worker processes; fails b
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-system: $(READY) ## Run the tests that need a Debian package, which is downloaded where that is possible
+test-system: $(READY) ## Run the tests that need a Debian package: the console in Chromium, the alerts in promtool
 	$(BIN)/python -m tests.system
 
 newest: $(READY) ## Run unit and conformance tests and the demo on the newest Python that this machine has
