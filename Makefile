@@ -11,6 +11,7 @@ PROVIDER ?= offline
 WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
+KEEP ?=
 CHAOS ?=
 FAULTS ?=
 SOAK ?=
@@ -25,7 +26,7 @@ JOBS ?= 2
 help: ## Explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
-	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
+	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5 KEEP=1"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
@@ -34,8 +35,8 @@ help: ## Explain every target
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
-demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
-	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
+demo: $(READY) ## Run overlapping conversations on a stack of its own, and check them; KEEP=1 leaves it running
+	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS) $(if $(KEEP),--keep)
 
 up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; Ctrl-C stops them
 	$(BIN)/agentapi up --workers $(WORKERS)

@@ -44,7 +44,9 @@ def test_another_user_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(tmp_path, monkeypatch, root=False, ends_with=BROWSER)
-    with pytest.raises(Missing, match="^make test-system needs chromium: apt-get install chromium"):
+    with pytest.raises(
+        Missing, match=r"^make test-system needs chromium: apt-get install chromium"
+    ):
         chromium()
     assert not (tmp_path / "calls").exists()
 
@@ -53,5 +55,5 @@ def test_a_machine_that_has_no_such_package_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(tmp_path, monkeypatch, root=True, ends_with="exit 100")
-    with pytest.raises(Missing, match="apt-get install chromium$"):
+    with pytest.raises(Missing, match=r"apt-get install chromium$"):
         chromium()
