@@ -15,13 +15,14 @@ KEEP ?=
 CHAOS ?=
 FAULTS ?=
 SOAK ?=
+BROWSERS ?=
 FUZZ ?=
 CLIENTS ?=
 BENCH ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-system newest chaos faults fuzz soak clients bench docs check format lock clean
+.PHONY: help demo up test test-system browsers screenshots newest chaos faults fuzz soak clients bench docs check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +34,7 @@ help: ## Explain every target
 	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'
 	@echo '  make clients CLIENTS="--client langchain --case agent"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
+	@echo '  make browsers BROWSERS="--minutes 60 --browsers 10"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
 demo: $(READY) ## Run overlapping conversations on a stack of its own, and check them; KEEP=1 leaves it running
@@ -49,6 +51,12 @@ test: $(READY) ## Run all tests, with real servers and worker processes; fails b
 
 test-system: $(READY) ## Run the tests that need a Debian package: the console in Chromium, the alerts in promtool
 	$(BIN)/python -m tests.system
+
+browsers: $(READY) ## Keep browsers open on the console while turns run, and fail when anything grows
+	$(BIN)/python -m tests.system.live $(BROWSERS)
+
+screenshots: $(READY) ## Take the pictures of the console that are in docs/images
+	$(BIN)/python -m tests.system.pictures
 
 newest: $(READY) ## Run unit and conformance tests and the demo on the newest Python that this machine has
 	$(BIN)/python -m tests.newest
