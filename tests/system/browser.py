@@ -171,7 +171,13 @@ def launch(playwright: Playwright) -> Browser:
     """Start Chromium. As root it needs to be told that it has no sandbox."""
     return playwright.chromium.launch(
         executable_path=chromium(),
-        args=["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
+        args=[
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--force-color-profile=srgb",
+            # Names that an attacker has made to lead to this machine.
+            "--host-resolver-rules=MAP *.test 127.0.0.1",
+        ],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,12 +43,18 @@ class World:
     failed: TurnHandle
 
 
-def shop(folder: Path) -> Stack:
-    """The shop's stack, not started."""
+def shop(folder: Path, *, agents: Sequence[str] = (), workers: int = WORKERS) -> Stack:
+    """The shop's stack, not started.
+
+    Args:
+        folder: For data and logs.
+        agents: Further modules with agents.
+        workers: Worker processes.
+    """
     return Stack(
         folder,
-        agents=("tests.system.pictures.agents",),
-        workers=WORKERS,
+        agents=("tests.system.pictures.agents", *agents),
+        workers=workers,
         flower=False,
         gateway=True,
         lease_ttl=3,
@@ -118,7 +125,7 @@ def _lose_a_worker(stack: Stack, orchestrator: Orchestrator) -> TurnHandle:
     victim.kill()
     stack.workers.remove(victim)
     stack.start_worker()
-    stack.wait_for_workers(WORKERS)
+    stack.wait_for_workers(len(stack.workers))
     turn.result(timeout=60)
     return turn
 
