@@ -68,7 +68,7 @@ def _paths(orchestrator: Orchestrator) -> dict[str, str]:
     )
     orchestrator.enqueue("support", '/refund {"order_id": "7", "amount": 80}')
     turn.result(timeout=120)
-    address = f"/console/conversations/{quote(conversation, safe='')}"
+    address = f"/console/conversation?id={quote(conversation, safe='')}"
     return {
         "fleet": "/console",
         "turns": "/console/turns",

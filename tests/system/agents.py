@@ -43,11 +43,17 @@ def echo(text: str) -> str:
 
 
 @tool
+def unroll(text: str, times: int) -> str:
+    """Say it many times."""
+    return text * times
+
+
+@tool
 def fan_out(messages: list[str]) -> list[Delegate]:
     """Ask the agent `desk` each of these."""
     return [delegate("desk", message, timeout=60) for message in messages]
 
 
-desk = Agent(name="desk", provider="offline", tools=[refund, nap, echo, fan_out])
+desk = Agent(name="desk", provider="offline", tools=[refund, nap, echo, unroll, fan_out])
 slow = Agent(name="slow", provider="slow")
 faulty = Agent(name="faulty", provider="faulty")

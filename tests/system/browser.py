@@ -13,6 +13,7 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Dialog,
     Page,
     Playwright,
     Request,
@@ -87,8 +88,8 @@ class Visit:
     Attributes:
         url: The gateway's address.
         context: The profile.
-        faults: Script errors, violations of the content security policy, server errors, and
-            requests to other servers. `expect` takes out what a test provoked.
+        faults: Script errors, violations of the content security policy, server errors, dialogs,
+            and requests to other servers. `expect` takes out what a test provoked.
     """
 
     url: str
@@ -102,9 +103,14 @@ class Visit:
         page.on("pageerror", lambda error: self.faults.append(f"script error: {error}"))
         page.on("request", self._request)
         page.on("response", self._response)
+        page.on("dialog", self._dialog)
         if path is not None:
             page.goto(f"{self.url}{path}")
         return page
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

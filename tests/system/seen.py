@@ -58,4 +58,4 @@ def turn_page(turn_id: str) -> str:
 
 def conversation_page(conversation_id: str) -> str:
     """The path of a conversation's page."""
-    return f"/console/conversations/{quote(conversation_id, safe='')}"
+    return f"/console/conversation?id={quote(conversation_id, safe='')}"

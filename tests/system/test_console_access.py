@@ -115,12 +115,11 @@ def test_a_name_that_leads_here_by_rebinding_is_refused(
     visits: Visits, seen: Seen, place: str
 ) -> None:
     port = urlsplit(seen.url).port
-    with visits.visit(f"http://rebound.test:{port}") as visit:
+    with visits.visit(f"http://rebound.test:{port}", check=False) as visit:
         page = visit.page()
         answer = page.goto(f"{visit.url}{place}")
         assert answer is not None
         assert answer.status == 421
-        visit.expect("421")
         assert "worker" not in page.content().lower()
 
 
@@ -154,7 +153,8 @@ def test_another_page_cannot_decide(
             )
             assert sent in ("opaque", "TypeError")
             read = page.evaluate(
-                "(url) => fetch(url, {credentials: 'include'}).then((a) => a.text(), (e) => e.name)",
+                """(url) => fetch(url, {credentials: 'include'})
+                  .then((answer) => answer.text(), (error) => error.name)""",
                 f"{url}/console/approvals",
             )
             assert read == "TypeError"

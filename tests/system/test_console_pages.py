@@ -98,5 +98,5 @@ def test_a_keyboard_is_enough_to_get_around(visits: Visits, seen: Seen) -> None:
         page.wait_for_url("**/console/conversations")
         tab_to(page, re.escape(seen.world.chat))
         page.keyboard.press("Enter")
-        page.wait_for_url("**/console/conversations/**")
+        page.wait_for_url("**/console/conversation?**")
         assert "It should arrive on Thursday" in page.inner_text("main")

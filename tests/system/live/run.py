@@ -22,6 +22,7 @@ from tests.soak.gauges import MEGABYTE, Series
 from tests.soak.trend import Bound, Trend
 from tests.system.browser import Visit, Visits
 from tests.system.live.load import LiveLoad
+from tests.system.seen import conversation_page, turn_page
 
 LONG: Final = 300.0
 """Seconds from which on a run shows whether something grows: pools and caches are full then."""
@@ -203,8 +204,8 @@ class _Live:
         if not newest:
             return None
         if what == NEWEST_TURN:
-            return f"/console/turns/{newest[0].turn_id}"
-        return f"/console/conversations/{newest[0].conversation_id}"
+            return turn_page(newest[0].turn_id)
+        return conversation_page(newest[0].conversation_id)
 
     def _measure(self) -> None:
         series = self._series

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
@@ -16,6 +15,7 @@ from orchestrator import Orchestrator
 from tests.system.browser import Scheme, Visits, launch
 from tests.system.packages import Missing, chromium
 from tests.system.pictures.world import World, populate, shop
+from tests.system.seen import conversation_page, turn_page
 
 FOLDER: Final = Path(__file__).parents[3] / "docs" / "images"
 WIDTH: Final = 1200
@@ -46,19 +46,16 @@ class Picture:
 
 def pictures(world: World) -> Iterable[Picture]:
     """The pictures of a world."""
-    chat = quote(world.chat, safe="")
     return (
         Picture(name="console-fleet", path="/console", height=900),
         Picture(name="console-turns", path="/console/turns", scheme="dark"),
-        Picture(name="console-conversation", path=f"/console/conversations/{chat}", height=900),
-        Picture(
-            name="console-turn", path=f"/console/turns/{world.taken_over.turn_id}", height=1000
-        ),
-        Picture(name="console-children", path=f"/console/turns/{world.delegating.turn_id}"),
+        Picture(name="console-conversation", path=conversation_page(world.chat), height=900),
+        Picture(name="console-turn", path=turn_page(world.taken_over.turn_id), height=1000),
+        Picture(name="console-children", path=turn_page(world.delegating.turn_id)),
         Picture(name="console-approvals", path="/console/approvals", scheme="dark", height=820),
         Picture(
             name="console-narrow",
-            path=f"/console/turns/{world.asking.turn_id}",
+            path=turn_page(world.asking.turn_id),
             width=360,
             height=740,
         ),
