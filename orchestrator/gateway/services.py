@@ -16,6 +16,7 @@ from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
 from orchestrator.gateway.console.sessions import Sessions
+from orchestrator.gateway.console.shared import SharedReads
 from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
 from orchestrator.gateway.measuring import measure_lag, metrics_server
@@ -72,6 +73,7 @@ class Gateway:
         self.stopping = False
         self.keys = KeyStore(settings, self.redis)
         self.sessions = Sessions(settings, self.redis, self.keys)
+        self.shared = SharedReads()
         self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)

@@ -6,6 +6,18 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from orchestrator.gateway.console import assets, fleet, sign_in
+from orchestrator.gateway.console import (
+    assets,
+    conversation_list,
+    fleet,
+    sign_in,
+    turn_list,
+)
 
-CONSOLE: Final[tuple[APIRouter, ...]] = (assets.router, sign_in.router, fleet.router)
+CONSOLE: Final[tuple[APIRouter, ...]] = (
+    assets.router,
+    sign_in.router,
+    fleet.router,
+    conversation_list.router,
+    turn_list.router,
+)

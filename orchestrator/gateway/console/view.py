@@ -6,7 +6,9 @@ viewers of all tenants and of one alike, so that addresses can be shared.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
+from typing import Final, TypeVar
 
 from agentapi.errors import InvalidInput, TurnNotFound
 from agentapi.stores import (
@@ -21,6 +23,11 @@ from orchestrator.gateway.console.viewer import Viewer
 from orchestrator.gateway.http.errors import NotFound, public_text
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.names import internal_id, public_id
+
+T = TypeVar("T")
+
+MAX_AGE: Final = 1.0
+"""Seconds that the answer for a part of a page that is asked for again and again may be old."""
 
 
 class ConsoleView:
@@ -74,9 +81,15 @@ class ConsoleView:
         return found
 
     async def turns(
-        self, query: TurnQuery, limit: int, cursor: str | None = None
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
     ) -> Paged[TurnSummary]:
         """A page of the turns that the viewer sees, newest first.
+
+        Args:
+            query: Which turns.
+            limit: The most turns.
+            cursor: From the page before.
+            fresh: Whether an answer that another browser got a moment ago will not do.
 
         Raises:
             InvalidInput: The cursor is not valid.
@@ -84,14 +97,23 @@ class ConsoleView:
             StoreUnavailable: Redis is out of reach.
         """
         own = self._own(query)
-        return await self.gateway.call(lambda o: o.store.lists.turns(own, limit, cursor))
+
+        async def read() -> Paged[TurnSummary]:
+            return await self.gateway.call(lambda o: o.store.lists.turns(own, limit, cursor))
+
+        return await self._shared((own, limit, cursor), fresh, read)
 
     async def conversations(
-        self, query: ConversationQuery, limit: int, cursor: str | None = None
+        self, query: ConversationQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
     ) -> Paged[ConversationSummary]:
         """A page of the conversations that the viewer sees, newest first; raises like `turns`."""
         own = query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
-        return await self.gateway.call(lambda o: o.store.lists.conversations(own, limit, cursor))
+
+        async def read() -> Paged[ConversationSummary]:
+            lists = self.gateway.orchestrator.store.lists
+            return await self.gateway.call(lambda _: lists.conversations(own, limit, cursor))
+
+        return await self._shared((own, limit, cursor), fresh, read)
 
     async def approvals(
         self, query: TurnQuery, limit: int, cursor: str | None = None
@@ -99,6 +121,10 @@ class ConsoleView:
         """A page of tool calls that wait for a decision; raises like `turns`."""
         own = self._own(query)
         return await self.gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
+
+    async def _shared(self, key: Hashable, fresh: bool, read: Callable[[], Awaitable[T]]) -> T:
+        # The key has the tenant in it: no answer for one viewer reaches another who sees less.
+        return await self.gateway.shared.get(key, 0.0 if fresh else MAX_AGE, read)
 
     def _own(self, query: TurnQuery) -> TurnQuery:
         return query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
