@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Final
 
 from fastapi import Query, Request, Response
@@ -40,6 +41,9 @@ async def conversation_list(
         filters=filters,
         busy=BUSY,
         conversations=[conversation_entry(view, each) for each in found.items],
+        agents=view.gateway.agents.known,
+        operation=uuid.uuid4().hex,
+        may_change=view.viewer.may(Scope.TURNS, Scope.OPERATE),
         here=filters.address(PATH),
         first=filters.address(PATH, cursor=None) if filters.cursor else None,
         next=filters.address(PATH, cursor=found.cursor) if found.cursor else None,

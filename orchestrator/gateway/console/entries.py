@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ class TurnEntry:
         short_id: The beginning of its id.
         conversation: What its conversation is called.
         conversation_address: The page of its conversation.
-        seconds: How long it has run, or ran; None before it began.
+        seconds: From its first claim to its end, or to now; None before it began.
         error_code: The code of its error, if it failed.
         error_text: The text of the error, for viewers who may see it.
     """
@@ -93,8 +94,8 @@ def turn_entry(view: ConsoleView, turn: TurnSummary) -> TurnEntry:
     error = turn.error
     text = view.public(error.message, error.code) if error and view.viewer.content else None
     ran = None
-    if turn.started_at is not None and turn.ended_at is not None:
-        ran = turn.ended_at - turn.started_at
+    if turn.started_at is not None and turn.status is not TurnStatus.QUEUED:
+        ran = (turn.ended_at or time.time()) - turn.started_at
     return TurnEntry(
         address=turn_address(turn.turn_id),
         turn_id=turn.turn_id,

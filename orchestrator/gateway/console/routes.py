@@ -8,8 +8,10 @@ from fastapi import APIRouter
 
 from orchestrator.gateway.console import (
     assets,
+    conversation,
     conversation_list,
     fleet,
+    sending,
     sign_in,
     turn_list,
 )
@@ -19,5 +21,7 @@ CONSOLE: Final[tuple[APIRouter, ...]] = (
     sign_in.router,
     fleet.router,
     conversation_list.router,
+    conversation.router,
+    sending.router,
     turn_list.router,
 )

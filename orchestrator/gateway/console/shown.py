@@ -85,7 +85,9 @@ def ago(seconds: float | None) -> str:
         return ""
     past = time.time() - seconds
     # The clocks of this machine and of Redis differ a little.
-    return "now" if past < 1 else f"{duration(float(int(past)))} ago"
+    if past < 1:
+        return "now"
+    return f"{past:.0f} s ago" if past < 59.5 else f"{duration(past)} ago"
 
 
 def number(value: float | None) -> str:
@@ -93,6 +95,11 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+
+
+def rate(value: float) -> str:
+    """A rate, to three digits."""
+    return number(round(value)) if value >= 100 else f"{value:.3g}"
 
 
 def cost(value: float | None) -> str:
@@ -121,6 +128,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "duration": duration,
     "ago": ago,
     "number": number,
+    "rate": rate,
     "cost": cost,
     "pretty": pretty,
 }
