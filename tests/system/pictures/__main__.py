@@ -14,13 +14,14 @@ from playwright.sync_api import sync_playwright
 from orchestrator import Orchestrator
 from tests.system.browser import Scheme, Visits, launch
 from tests.system.packages import Missing, chromium
+from tests.system.pictures.past import store_past
 from tests.system.pictures.world import World, populate, shop
 from tests.system.seen import conversation_page, turn_page
 
 FOLDER: Final = Path(__file__).parents[3] / "docs" / "images"
 WIDTH: Final = 1200
-LOAD: Final = 75.0
-"""Seconds of load: the curves show minutes."""
+LOAD: Final = 30.0
+"""Seconds of load before the pictures are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,7 @@ def main() -> None:
         shop(Path(folder)) as stack,
         Orchestrator(stack.settings) as orchestrator,
     ):
+        store_past(stack.redis_url)
         world = populate(stack, orchestrator, seconds=LOAD)
         with sync_playwright() as playwright:
             browser = launch(playwright)

@@ -15,9 +15,9 @@ from orchestrator.handle import TurnHandle
 from orchestrator.stack import Stack
 from tests.faults import until
 from tests.system.pictures.agents import MODEL, PROVIDER
+from tests.system.pictures.past import USERS
 
 WORKERS: Final = 3
-_USERS: Final = ("ada", "grace", "alan", "edsger", "barbara", "donald", "hedy", "tim")
 _SMALL_TALK: Final = ("Hello!", "Thank you.", "Do you ship to Norway?", "Where is my parcel?")
 _PRICES: Final = f'{{"{PROVIDER}:{MODEL}": {{"input": 2.5, "output": 10, "cached": 0.25}}}}'
 
@@ -139,6 +139,6 @@ def _load(orchestrator: Orchestrator, seconds: float) -> None:
             chance.choice(("support", "writer", "billing")),
             chance.choice(_SMALL_TALK),
             f"customer:{1000 + number}",
-            _USERS[number % len(_USERS)],
+            USERS[number % len(USERS)],
         )
         time.sleep(chance.uniform(0.05, 0.5))
