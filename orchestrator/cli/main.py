@@ -16,11 +16,13 @@ from orchestrator.cli import (
     conversations,
     doctor,
     enqueue,
+    fork,
     gateway,
     init,
     inspect,
     lists,
     local,
+    timeline,
     turns,
     worker,
 )
@@ -39,6 +41,8 @@ local.register(commands)
 enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
+timeline.register(commands)
+fork.register(commands)
 lists.register(commands)
 bulk.register(commands)
 conversations.register(commands)
