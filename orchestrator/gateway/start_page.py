@@ -28,7 +28,7 @@ code{{overflow-wrap:anywhere}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}
 <li><code>{base}v1</code>: the <code>base_url</code> for OpenAI's clients. A model is an agent:
 <a href="v1/models">/v1/models</a> lists them.</li>
 <li><code>POST /conversations/ID/turns</code>: the native API.</li>
-<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI document.</li>
+{console}<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI document.</li>
 <li><a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>: whether this process lives, and
 whether it can serve.</li>
 </ul>
@@ -40,6 +40,10 @@ whether it can serve.</li>
 </html>
 """
 
+_CONSOLE: Final = """\
+<li><a href="console">/console</a>: what the fleet does, for people.</li>
+"""
+
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
     "x-content-type-options": "nosniff",
@@ -49,5 +53,10 @@ _HEADERS: Final = {
 @router.get("/", response_class=HTMLResponse)
 async def start_page(request: Request) -> HTMLResponse:
     """A page that says what is here."""
-    page = _PAGE.format(version=escape(version("agentapi")), base=escape(str(request.base_url)))
+    served = request.app.state.gateway.settings.gateway_console
+    page = _PAGE.format(
+        version=escape(version("agentapi")),
+        base=escape(str(request.base_url)),
+        console=_CONSOLE if served else "",
+    )
     return HTMLResponse(page, headers=_HEADERS)

@@ -61,7 +61,7 @@ def _given(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str | None, BeforeValidator(_given), Field(max_length=600)]
+Text = Annotated[Annotated[str, Field(max_length=600)] | None, BeforeValidator(_given)]
 
 
 class Filters(BaseModel):

@@ -79,7 +79,7 @@ class WorkerEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderEntry:
-    """A provider. `level` is ``ok``, ``warn`` or ``bad``; shares are 0 to 100, None for no limit."""
+    """A provider. `level` is ``ok``, ``warn`` or ``bad``; shares are 0 to 100, or None."""
 
     name: str
     state: str
