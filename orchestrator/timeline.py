@@ -220,3 +220,11 @@ class Timeline:
                 replace(asked, arguments=None, reason=None, edited=None) for asked in self.approvals
             ],
         )
+
+    def without_workers(self) -> Timeline:
+        """The timeline without the names of workers, for who uses the fleet but does not run it."""
+        return replace(
+            self,
+            attempts=[replace(attempt, worker="") for attempt in self.attempts],
+            refused=[replace(refused, worker=None) for refused in self.refused],
+        )

@@ -100,7 +100,7 @@ def _attempt(attempt: Attempt) -> Row:
     cause = _CAUSES.get(attempt.cause, attempt.cause)
     return Row(
         kind="attempt",
-        label=f"{attempt.number} {attempt.worker}",
+        label=f"{attempt.number} {attempt.worker}".rstrip(),
         detail=f"{cause}, {how}" if cause else how,
         tone=tone,  # type: ignore[arg-type]
         started_at=attempt.started_at,
@@ -179,7 +179,8 @@ def _approval(asked: Approval) -> Row:
 
 def _refused(timeline: Timeline) -> Iterator[Row]:
     for refused in timeline.refused:
-        whose = f"attempt {refused.attempt} {refused.worker}" if refused.attempt else "a worker"
+        whose = f"attempt {refused.attempt} {refused.worker or ''}".rstrip()
+        whose = whose if refused.attempt else "a worker"
         yield Row(
             kind="refused write",
             label=refused.write,

@@ -16,7 +16,7 @@ from orchestrator.gateway.http.errors import public_text
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.native.turns import TurnView, turn_view
-from orchestrator.gateway.turn_forks import fork_turn
+from orchestrator.gateway.turn_changes import fork_turn
 from orchestrator.timeline import Timeline
 
 router = APIRouter(tags=["native"], route_class=StrictRoute)
@@ -47,7 +47,8 @@ async def get_timeline(turn_id: TurnId, view: View) -> Timeline:
         message=public_text(found.error.message, found.error.code),
         status=found.error.status,
     )
-    return replace(found, conversation_id=view.public(found.conversation_id), error=error)
+    named = replace(found, conversation_id=view.public(found.conversation_id), error=error)
+    return named.without_workers()
 
 
 @router.post("/turns/{turn_id}/fork", status_code=202, responses=errors(404, 409, 422))

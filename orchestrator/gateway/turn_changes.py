@@ -1,4 +1,4 @@
-"""Forks of turns within a tenant's limits."""
+"""Turns that run again, within their tenant's limits: retries and forks."""
 
 from __future__ import annotations
 
@@ -56,4 +56,37 @@ async def fork_turn(gateway: Gateway, tenant: str | None, request: ForkRequest) 
         # If Redis did not answer, the turn may have been accepted: it stays counted.
         if new and not isinstance(refusal, ServerUnavailable):
             await gateway.ledger.withdraw(tenant, admission)
+        raise
+
+
+async def retry_turn(
+    gateway: Gateway, tenant: str | None, turn_id: str, conversation_id: str
+) -> None:
+    """Run a failed turn again.
+
+    Args:
+        gateway: The process's services.
+        tenant: Whose turn it is; see `fork_turn`.
+        turn_id: The turn.
+        conversation_id: Its conversation, by its id in Redis.
+
+    Raises:
+        TurnNotRetryable: It has not failed.
+        ConversationBusy: The conversation has too many turns that have not ended.
+        TurnNotFound: The turn does not exist any more.
+        RateLimited: The tenant has too many turns in flight.
+        StoreUnavailable: Redis is out of reach.
+    """
+    if tenant is None or public_id(tenant, conversation_id) is None:
+        await gateway.call(lambda o: o.retry(turn_id))
+        return
+    # Its bytes are counted already; it is in flight once more.
+    admission = Admission(turn_id=turn_id, conversation_id=conversation_id, bytes=0, turn_bytes=0)
+    new = await gateway.ledger.admit(tenant, admission)
+    try:
+        await gateway.call(lambda o: o.retry(turn_id))
+    except AgentAPIError as refusal:
+        # If Redis did not answer, the turn may be in flight: it stays counted.
+        if new and not isinstance(refusal, ServerUnavailable):
+            await gateway.ledger.withdraw(tenant, admission, stored=False)
         raise
