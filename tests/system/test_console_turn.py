@@ -74,7 +74,7 @@ def test_a_conversation_is_started_over(visits: Visits, seen: Seen) -> None:
     seen.orchestrator.enqueue("desk", "Hello", conversation_id=conversation).result(timeout=60)
     with visits.visit(seen.url) as visit:
         page = visit.page(conversation_page(conversation))
-        page.get_by_text("Delete the history").click()
+        page.locator("summary", has_text="Delete the history").click()
         page.get_by_role("button", name=re.compile("Delete")).click()
         until(lambda: seen.orchestrator.history(conversation) == [])
         expect(page.get_by_role("status").first).to_be_visible()
