@@ -50,6 +50,16 @@ def worker_names(name: str, count: int) -> list[str]:
     return [f"{own}-{number}{at}{host}" for number in range(1, count + 1)]
 
 
+def other_name(name: str) -> str:
+    """The name of a worker's replacement, which starts while the worker still runs.
+
+    Args:
+        name: The worker's name, from `worker_names`.
+    """
+    own, at, host = name.partition("@")
+    return f"{own}-b{at}{host}"
+
+
 def metrics_ports(names: Sequence[str], first: int | None) -> dict[str, dict[str, str]]:
     """The variables that give each of several processes a port of its own for metrics.
 
