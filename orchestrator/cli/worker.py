@@ -95,13 +95,15 @@ def worker(
     if as_json:
         os.environ["AGENTAPI_LOG_FORMAT"] = "json"
     settings = _settings(agents, concurrency, log_level)
-    commands = {each: worker_command(each, flags) for each in worker_names(name, processes)}
+
+    def command(node: str) -> list[str]:
+        return worker_command(node, flags, log_format=settings.log_format)
+
+    commands = {each: command(each) for each in worker_names(name, processes)}
     if processes == 1 and not (reload or supervise or ready_file):
         # The worker takes this process's place, so that signals and its exit code need no help.
         os.execv(sys.executable, commands[name])  # noqa: S606
-    others = {
-        each: (other_name(each), worker_command(other_name(each), flags)) for each in commands
-    }
+    others = {each: (other_name(each), command(other_name(each))) for each in commands}
     raise typer.Exit(_run_fleet(commands, others, settings, reload=reload, ready_file=ready_file))
 
 

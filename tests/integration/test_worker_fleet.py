@@ -380,6 +380,8 @@ def test_names_and_flags() -> None:
     assert [other_name(name) for name in ("w-1", "w@here")] == ["w-1-b", "w-b@here"]
     assert worker_command("w", ["-E"])[-3:] == ["-n", "w@%h", "-E"]
     assert worker_command("w@here")[-1] == "w@here"
+    assert "--quiet" not in worker_command("w")
+    assert "--quiet" in worker_command("w", log_format="json")
     refuse_own_flags(["-E", "--queues=n", "-Q", "--name"])
     for flag in ("-n", "-nw", "--hostname=w", "-D"):
         with pytest.raises(ConfigurationError, match="cannot be passed to Celery"):

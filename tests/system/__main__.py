@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, promtool
+from tests.system.packages import ENABLED, Missing, containers, promtool, systemd_analyze
 
 
 def main() -> int:
     """Run the tests; returns pytest's exit code."""
     try:
         promtool()
+        systemd_analyze()
+        containers()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1
