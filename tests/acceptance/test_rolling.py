@@ -76,6 +76,7 @@ def serves(port: int) -> bool:
         return False
 
 
+@pytest.mark.timeout(400)
 def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None:
     settings = load_settings(redis_url=redis_url)
     first = free_port()

@@ -13,6 +13,9 @@ import yaml
 from tests.deploy.files import DEPLOY, OVERLAYS, check, compose, overlay, tools
 from tests.deploy.image import DOCKERFILE
 
+# The first test downloads the programs.
+pytestmark = pytest.mark.timeout(600)
+
 COMPOSE: Final = str(DEPLOY / "compose.yaml")
 LOGIN: Final = {"FLOWER_BASIC_AUTH": "me:a-password"}
 NEWEST: Final = "1.37.0"

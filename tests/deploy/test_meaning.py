@@ -22,6 +22,9 @@ from tests.deploy.files import DEPLOY, OVERLAYS, compose, overlay
 from tests.deploy.image import DOCKERFILE, final_image
 from tests.documents.commands import check_command, check_variable
 
+# The first test downloads the programs.
+pytestmark = pytest.mark.timeout(600)
+
 IMAGE: Final = final_image(DOCKERFILE.read_text())
 GRACE: Final = float(Settings.model_fields["shutdown_grace"].default)
 MARGIN: Final = 5.0

@@ -23,6 +23,9 @@ from tests.deploy.image import DOCKERFILE, Container, Image, Workshop, context_f
 from tests.documents.blocks import blocks_of
 from tests.faults import until
 
+# The first test builds the image.
+pytestmark = pytest.mark.timeout(900)
+
 AGENTS = """
 import time
 
