@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -81,30 +81,38 @@ def worker(
     back to other workers immediately. With --supervise or several processes, SIGHUP replaces the
     processes one by one.
     """
-    from orchestrator.stack.worker_command import (
-        other_name,
-        refuse_own_flags,
-        refuse_shadowed_packages,
-        worker_command,
-        worker_names,
-    )
-
-    flags = celery_flags or []
-    refuse_own_flags(flags)
-    refuse_shadowed_packages(Path.cwd())
+    flags = _checked(celery_flags or [])
     if as_json:
         os.environ["AGENTAPI_LOG_FORMAT"] = "json"
     settings = _settings(agents, concurrency, log_level)
+    commands, others = _commands(name, processes, flags, settings)
+    if processes == 1 and not (reload or supervise or ready_file):
+        # The worker takes this process's place, so that signals and its exit code need no help.
+        os.execv(sys.executable, commands[name])  # noqa: S606
+    raise typer.Exit(_run_fleet(commands, others, settings, reload=reload, ready_file=ready_file))
+
+
+def _checked(flags: list[str]) -> list[str]:
+    """The flags for Celery, if this command can be run with them and in this folder."""
+    from orchestrator.stack.worker_command import refuse_own_flags, refuse_shadowed_packages
+
+    refuse_own_flags(flags)
+    refuse_shadowed_packages(Path.cwd())
+    return flags
+
+
+def _commands(
+    name: str, processes: int, flags: Sequence[str], settings: Settings
+) -> tuple[dict[str, list[str]], dict[str, tuple[str, list[str]]]]:
+    """The commands of the processes by name, and those of their replacements with their names."""
+    from orchestrator.stack.worker_command import other_name, worker_command, worker_names
 
     def command(node: str) -> list[str]:
         return worker_command(node, flags, log_format=settings.log_format)
 
-    commands = {each: command(each) for each in worker_names(name, processes)}
-    if processes == 1 and not (reload or supervise or ready_file):
-        # The worker takes this process's place, so that signals and its exit code need no help.
-        os.execv(sys.executable, commands[name])  # noqa: S606
-    others = {each: (other_name(each), command(other_name(each))) for each in commands}
-    raise typer.Exit(_run_fleet(commands, others, settings, reload=reload, ready_file=ready_file))
+    names = worker_names(name, processes)
+    others = {each: (other_name(each), command(other_name(each))) for each in names}
+    return {each: command(each) for each in names}, others
 
 
 def _run_fleet(
