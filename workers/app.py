@@ -8,7 +8,13 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from kombu.entity import Queue
 
 from agentapi import Settings, load_settings
@@ -19,6 +25,7 @@ from agentapi.errors import ConfigurationError
 from agentapi.logs import configure_logging
 from agentapi.metrics.server import MetricsServer
 from agentapi.providers.builtin import preload
+from agentapi.readiness import replaces_another, report_ready
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import TurnFailed
@@ -138,7 +145,10 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
         return None
     try:
         server = MetricsServer(
-            settings.metrics_host, settings.metrics_port, setting="AGENTAPI_METRICS_PORT"
+            settings.metrics_host,
+            settings.metrics_port,
+            setting="AGENTAPI_METRICS_PORT",
+            waits=replaces_another(),
         )
     except ConfigurationError as error:
         raise SystemExit(f"agentapi worker cannot start: {error}") from error
@@ -174,6 +184,10 @@ def _connect_signals(app: WorkerApp) -> None:
             app.metrics = serve_metrics(app.settings)
             app.runtime.start(sender.hostname)
 
+    def ready(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            report_ready()
+
     def stop(sender: Any, **_: Any) -> None:
         if sender.app is app:
             app.runtime.stop()
@@ -188,6 +202,7 @@ def _connect_signals(app: WorkerApp) -> None:
         configure_logging(app.settings.log_level, app.settings.log_format)
 
     worker_init.connect(start, weak=False)
+    worker_ready.connect(ready, weak=False)
     worker_shutting_down.connect(stopping, weak=False)
     worker_shutdown.connect(stop, weak=False)
     setup_logging.connect(logs, weak=False)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, chromium, promtool
+from tests.system.packages import (
+    ENABLED,
+    Missing,
+    chromium,
+    containers,
+    promtool,
+    systemd_analyze,
+)
 
 
 def main() -> int:
@@ -16,6 +23,8 @@ def main() -> int:
     try:
         promtool()
         chromium()
+        systemd_analyze()
+        containers()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1

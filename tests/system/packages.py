@@ -74,6 +74,31 @@ def _install(package: str) -> None:
         _run(install, "/")
 
 
+def systemd_analyze() -> Path:
+    """The program that checks systemd's units. It needs its package's libraries.
+
+    Raises:
+        Missing: It is not installed.
+    """
+    installed = shutil.which("systemd-analyze")
+    if installed is None:
+        raise Missing("make test-system needs systemd-analyze: apt-get install systemd")
+    return Path(installed)
+
+
+def containers() -> None:
+    """What takes the place of Docker: namespaces, and overlays of file systems.
+
+    Raises:
+        Missing: A program is not installed, or this user may not do it.
+    """
+    for program in ("chroot", "mount", "nsenter", "setpriv", "unshare"):
+        if shutil.which(program) is None:
+            raise Missing(f"make test-system needs {program}: apt-get install util-linux")
+    if _run(["unshare", "--mount", "--pid", "--fork", "true"], "/"):
+        raise Missing("make test-system needs namespaces: run it as root, on Linux")
+
+
 def _unpack(package: str, member: str) -> None:
     """Take one file out of a package. It is not installed, so no service of it starts."""
     wanted = _wanted(member.rpartition("/")[2], package)
