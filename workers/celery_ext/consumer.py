@@ -13,6 +13,7 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
+from agentapi.broker.wire import on_rabbitmq
 from agentapi.logs import line
 
 log = logging.getLogger("agentapi.consumer")
@@ -25,14 +26,32 @@ EVENTS_AT_ONCE: Final = 1000
 """This many events are sent without waiting that long."""
 
 
+QUEUE_PREFETCH: Final = 2
+"""Messages of each queue that RabbitMQ delivers to a worker before the worker starts one of them.
+Few, since those that wait in a full worker wait although others are idle."""
+
+
 class TurnConsumer(Consumer):
     """The consumer of a worker that runs turns."""
+
+    class Blueprint(Consumer.Blueprint):
+        """Without queues for delayed tasks: no turn has an ETA, and on RabbitMQ they are 28."""
+
+        default_steps = [  # noqa: RUF012
+            step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step
+        ]
 
     event_dispatcher: Any
     task_consumer: Any
     pool: Any
     _pipe: tuple[int, int] | None = None
     _flush_planned = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        if on_rabbitmq(self.app.settings):
+            # RabbitMQ counts the messages of each queue by itself: quorum queues know no other way.
+            self.initial_prefetch_count = QUEUE_PREFETCH
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let signals and free places end the loop's wait, and take only as many tasks as fit.
@@ -49,7 +68,7 @@ class TurnConsumer(Consumer):
         hub.add_reader(reader, os.read, reader, 64)
         self.app.runtime.wake_consumer = partial(_write, writer)
         # Again after each reconnection: the new channel has a new QoS.
-        qos = self.task_consumer.channel.qos
+        qos = getattr(self.task_consumer.channel, "qos", None)
         if isinstance(qos, Places):
             qos.room = self.pool.room
 
