@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, promtool
+from tests.system.packages import ENABLED, Missing, chromium, promtool
 
 
 def main() -> int:
     """Run the tests; returns pytest's exit code."""
     try:
         promtool()
+        chromium()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1
