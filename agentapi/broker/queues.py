@@ -19,6 +19,6 @@ def queue_arguments(settings: Settings) -> dict[str, Any] | None:
 
 
 def turn_queues(settings: Settings) -> list[Queue]:
-    """All queues, the same for producers, workers and Flower; on RabbitMQ they are quorum queues."""
+    """All queues, the same in every process; on RabbitMQ they are quorum queues."""
     arguments = queue_arguments(settings)
     return [Queue(name, queue_arguments=arguments) for name in queue_names(settings.queues)]

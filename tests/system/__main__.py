@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, chromium, promtool
+from tests.system.packages import ENABLED, Missing, chromium, promtool, rabbitmq
 
 
 def main() -> int:
@@ -16,6 +16,7 @@ def main() -> int:
     try:
         promtool()
         chromium()
+        rabbitmq()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1
