@@ -14,6 +14,7 @@ from tests.system.packages import (
     chromium,
     containers,
     promtool,
+    rabbitmq,
     systemd_analyze,
 )
 
@@ -25,6 +26,7 @@ def main() -> int:
         chromium()
         systemd_analyze()
         containers()
+        rabbitmq()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -19,6 +19,9 @@ _TIMEOUT: Final = 600
 
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
+_RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+"""Where Debian puts the programs themselves; those in /usr/sbin change the user first."""
+
 
 class Missing(RuntimeError):
     """A program is not there; says what to install."""
@@ -52,6 +55,19 @@ def chromium() -> Path:
     if installed is None:
         raise Missing(_wanted("chromium", "chromium"))
     return installed
+
+
+def rabbitmq() -> Path:
+    """The folder with RabbitMQ's programs. The package's service is not started.
+
+    Raises:
+        Missing: It is not installed, and this user or machine cannot install Debian's package.
+    """
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        _install("rabbitmq-server")
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        raise Missing(_wanted("RabbitMQ", "rabbitmq-server"))
+    return _RABBITMQ
 
 
 def _browser() -> Path | None:
@@ -129,7 +145,13 @@ def _run(command: list[str], folder: str) -> int:
         return subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            # The last two keep a package from starting its service.
+            env={
+                **os.environ,
+                "DEBIAN_FRONTEND": "noninteractive",
+                "SYSTEMD_OFFLINE": "1",
+                "RUNLEVEL": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
