@@ -40,15 +40,15 @@ class Queues:
         self._queues[queue].append(turn)
         self.length += 1
 
-    def take(self) -> int | None:
-        """The next wake-up of the first queue that has one, or None."""
+    def take(self) -> int:
+        """The next wake-up, of the first queue that has one; there is one (see `length`)."""
         for step in range(len(self._queues)):
             queue = (self._next + step) % len(self._queues)
             if self._queues[queue]:
                 self._next = queue + 1
                 self.length -= 1
                 return self._queues[queue].popleft()
-        return None
+        raise LookupError("no wake-up")
 
 
 class Slots:

@@ -205,9 +205,7 @@ class Simulation:
             worker = self._slots.take()
             if worker is None:
                 break
-            number = self._queues.take()
-            assert number is not None
-            self._begin(self._turns[number], worker, self._worker_half)
+            self._begin(self._turns[self._queues.take()], worker, self._worker_half)
         while self._suspects:
             worker = self._places.take()
             if worker is None:

@@ -60,6 +60,4 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(median=0.0, p99=0.0, longest=0.0)
     ordered = sorted(values)
     last = len(ordered) - 1
-    return Spread(
-        median=ordered[last // 2], p99=ordered[round(last * 0.99)], longest=ordered[last]
-    )
+    return Spread(median=ordered[last // 2], p99=ordered[round(last * 0.99)], longest=ordered[last])

@@ -133,7 +133,9 @@ def _print_plan(planned: Plan, load: Load) -> None:
     table.add_row("a month", f"${planned.month:,.0f}", "cores and memory, without the models")
     console.print(table)
     if planned.worker_bound == "slots" and planned.worker_cores < 0.1 * fleet.workers:
-        note("The workers mostly wait: a larger AGENTAPI_CONCURRENCY (--slots) needs fewer of them.")
+        note(
+            "The workers mostly wait: a larger AGENTAPI_CONCURRENCY (--slots) needs fewer of them."
+        )
 
 
 def _simulate(
@@ -146,7 +148,9 @@ def _simulate(
     lost = max(fleet.workers // 5, 1) if fleet.workers > 1 else 0
     cases: list[tuple[str, float, dict[str, Any]]] = [("load", seconds, {})]
     if lost:
-        cases.append((f"{lost:,} workers die", seconds, {"lost": Lost(at=seconds / 2, workers=lost)}))
+        cases.append(
+            (f"{lost:,} of {fleet.workers:,} workers die", seconds, {"lost": Lost(at=seconds / 2, workers=lost)})
+        )
     if outage:
         away = Outage(at=seconds / 2, seconds=outage)
         cases.append((f"provider away {outage:g} s", seconds + outage, {"outage": away}))
@@ -186,12 +190,16 @@ def _print_outcomes(outcomes: list[tuple[str, Outcome]]) -> None:
         ("busiest shard", [f"{o.hottest_shard:.0%}" for _, o in outcomes]),
         ("busiest worker", [f"{o.hottest_worker:.0%}" for _, o in outcomes]),
         ("turns taken over", [f"{o.taken_over:,}" for _, o in outcomes]),
-        ("until they run again", [_time(o.recovery and o.recovery.longest) for _, o in outcomes]),
+        ("until they run again", [_time(_longest(o)) for _, o in outcomes]),
         ("after the outage", [_time(o.backlog) for _, o in outcomes]),
     ]
     for name, values in rows:
         table.add_row(name, *values)
     console.print(table)
+
+
+def _longest(outcome: Outcome) -> float | None:
+    return outcome.recovery.longest if outcome.recovery else None
 
 
 def _time(seconds: float | None) -> str:
