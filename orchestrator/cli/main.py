@@ -12,6 +12,7 @@ from orchestrator.cli import (
     agents,
     approvals,
     bulk,
+    capacity,
     chat,
     conversations,
     doctor,
@@ -53,6 +54,7 @@ agents.register(commands)
 inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
+capacity.register(commands)
 
 
 @commands.command(rich_help_panel=CHECK)
