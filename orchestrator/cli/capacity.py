@@ -148,9 +148,8 @@ def _simulate(
     lost = max(fleet.workers // 5, 1) if fleet.workers > 1 else 0
     cases: list[tuple[str, float, dict[str, Any]]] = [("load", seconds, {})]
     if lost:
-        cases.append(
-            (f"{lost:,} of {fleet.workers:,} workers die", seconds, {"lost": Lost(at=seconds / 2, workers=lost)})
-        )
+        died = Lost(at=seconds / 2, workers=lost)
+        cases.append((f"{lost:,} of {fleet.workers:,} workers die", seconds, {"lost": died}))
     if outage:
         away = Outage(at=seconds / 2, seconds=outage)
         cases.append((f"provider away {outage:g} s", seconds + outage, {"outage": away}))
