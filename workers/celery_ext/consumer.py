@@ -14,6 +14,7 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
+from agentapi.broker.wire import on_rabbitmq
 from agentapi.settings import without_password
 from workers.celery_ext.broker_outage import HELD, BrokerOutage, quiet
 
@@ -27,8 +28,20 @@ EVENTS_AT_ONCE: Final = 1000
 """This many events are sent without waiting that long."""
 
 
+QUEUE_PREFETCH: Final = 2
+"""Messages of each queue that RabbitMQ delivers to a worker before the worker starts one of them.
+Few, since those that wait in a full worker wait although others are idle."""
+
+
 class TurnConsumer(Consumer):
     """The consumer of a worker that runs turns."""
+
+    class Blueprint(Consumer.Blueprint):
+        """Without queues for delayed tasks: no turn has an ETA, and on RabbitMQ they are 28."""
+
+        default_steps = [  # noqa: RUF012
+            step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step
+        ]
 
     event_dispatcher: Any
     task_consumer: Any
@@ -40,6 +53,9 @@ class TurnConsumer(Consumer):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._outage = BrokerOutage(without_password(self.app.settings.broker_url))
         logging.getLogger(CELERYS).addFilter(quiet)
+        if on_rabbitmq(self.app.settings):
+            # RabbitMQ counts the messages of each queue by itself: quorum queues know no other way.
+            self.initial_prefetch_count = QUEUE_PREFETCH
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let signals and free places end the loop's wait, and take only as many tasks as fit.
@@ -56,7 +72,7 @@ class TurnConsumer(Consumer):
         hub.add_reader(reader, os.read, reader, 64)
         self.app.runtime.wake_consumer = partial(_write, writer)
         # Again after each reconnection: the new channel has a new QoS.
-        qos = self.task_consumer.channel.qos
+        qos = getattr(self.task_consumer.channel, "qos", None)
         if isinstance(qos, Places):
             qos.room = self.pool.room
         if self._outage.lasts:
