@@ -76,8 +76,10 @@ def capacity(
     )
     if not 0 <= spare <= 0.9:
         raise typer.BadParameter(f"--spare is {spare:g}: expected 0 to 0.9")
-    measured = read_costs(costs)
-    rules = Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention)
+    measured, rules = (
+        read_costs(costs),
+        Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention),
+    )
     planned = plan(load, measured, rules, slots=slots)
     if as_json:
         print_json(_as_json(planned))
