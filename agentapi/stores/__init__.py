@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RefusalReason,
         Refused,
         Renewal,
+        TurnPast,
         Unreadable,
     )
     from agentapi.stores.backlog import Backlog, BacklogStore
@@ -114,6 +115,7 @@ __all__ = [
     "Telling",
     "TurnCount",
     "TurnEnd",
+    "TurnPast",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
@@ -142,6 +144,7 @@ __getattr__, __dir__ = lazily(
             "RefusalReason",
             "Refused",
             "Renewal",
+            "TurnPast",
             "Unreadable",
         ),
         "agentapi.stores.backlog": (

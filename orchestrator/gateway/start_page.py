@@ -18,7 +18,10 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>agentapi gateway</title>
-<style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}</style>
+<style>:root{{color-scheme:light dark;background:Canvas;color:CanvasText}}
+body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+code{{overflow-wrap:anywhere}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>
+<main>
 <h1>agentapi gateway {version}</h1>
 <p>LLM agents behind OpenAI's API, and a native one. This is what is here:</p>
 <ul>
@@ -33,6 +36,7 @@ whether it can serve.</li>
   -d '{{"model": "AGENT", "input": "Hello!"}}'</pre>
 <p>Once there are keys, requests need <code>Authorization: Bearer KEY</code>:
 <code>agentapi keys create TENANT</code> makes one.</p>
+</main>
 </html>
 """
 

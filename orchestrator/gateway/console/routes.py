@@ -7,12 +7,14 @@ from typing import Final
 from fastapi import APIRouter
 
 from orchestrator.gateway.console import (
+    approvals,
     assets,
     conversation,
     conversation_list,
     fleet,
     sending,
     sign_in,
+    turn,
     turn_list,
 )
 
@@ -24,4 +26,6 @@ CONSOLE: Final[tuple[APIRouter, ...]] = (
     conversation.router,
     sending.router,
     turn_list.router,
+    turn.router,
+    approvals.router,
 )

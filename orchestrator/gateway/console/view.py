@@ -23,6 +23,7 @@ from orchestrator.gateway.console.viewer import Viewer
 from orchestrator.gateway.http.errors import NotFound, public_text
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.names import internal_id, public_id
+from orchestrator.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -116,11 +117,31 @@ class ConsoleView:
         return await self._shared((own, limit, cursor), fresh, read)
 
     async def approvals(
-        self, query: TurnQuery, limit: int, cursor: str | None = None
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
     ) -> Paged[PendingCall]:
         """A page of tool calls that wait for a decision; raises like `turns`."""
         own = self._own(query)
-        return await self.gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
+
+        async def read() -> Paged[PendingCall]:
+            return await self.gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
+
+        return await self._shared(("approvals", own, limit, cursor), fresh, read)
+
+    async def timeline(self, turn_id: str, *, fresh: bool = True) -> Timeline:
+        """What happened to a turn that `turn` has shown, as far as the viewer may see it.
+
+        Raises:
+            TurnNotFound: It does not exist any more.
+            UnreadableRecord: A newer release has written it.
+            StoreUnavailable: Redis is out of reach.
+        """
+
+        async def read() -> Timeline:
+            return await self.gateway.call(lambda o: o.timeline(turn_id))
+
+        found = await self._shared(("timeline", turn_id), fresh, read)
+        found = found if self.viewer.content else found.without_content()
+        return found if self.viewer.operates else found.without_workers()
 
     async def _shared(self, key: Hashable, fresh: bool, read: Callable[[], Awaitable[T]]) -> T:
         # The key has the tenant in it: no answer for one viewer reaches another who sees less.
