@@ -15,12 +15,12 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
-from kombu.entity import Queue
 
 from agentapi import Settings, load_settings
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.registry import by_name, find_agents
-from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
+from agentapi.broker.queues import turn_queues
+from agentapi.broker.wire import TASK_NAME, celery_settings, transport_of
 from agentapi.errors import ConfigurationError
 from agentapi.logs import configure_logging
 from agentapi.metrics.server import MetricsServer
@@ -90,7 +90,7 @@ def create_app(
         worker_consumer="workers.celery_ext.consumer:TurnConsumer",
         # Nor by annotations: a token bucket would hold turns back in one worker.
         worker_disable_rate_limits=True,
-        task_queues=[Queue(name) for name in queue_names(settings.queues)],
+        task_queues=turn_queues(settings),
         broker_transport=transport_of(settings, "agentapi.broker.consumer_transport"),
     )
     app.settings = settings

