@@ -27,7 +27,7 @@ from orchestrator.timeline import Timeline
 
 T = TypeVar("T")
 
-MAX_AGE: Final = 1.0
+MAX_AGE: Final = 2.0
 """Seconds that the answer for a part of a page that is asked for again and again may be old."""
 
 
