@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import redis
 from kombu.exceptions import OperationalError
@@ -22,14 +22,19 @@ from agentapi.admission import RedisTraffic, Traffic
 from agentapi.broker.wire import queue_names, queue_of_partition
 from agentapi.errors import AgentAPIError, BrokerUnavailable
 from agentapi.metrics.activity import COMMAND, ProviderUse, WorkerActivity
-from agentapi.metrics.pace import Done
+from agentapi.metrics.pace import WINDOW, Done
 from agentapi.stores import Backlog, TurnQuery, TurnStore, TurnSummary
 from agentapi.stores.backlog import ReadyTurn
 from agentapi.turns import TurnStatus
 from orchestrator.broker import broker_unavailable, producer_app
 
+T = TypeVar("T")
+
 ANSWER_TIMEOUT: Final = 1.0
 """Seconds that workers get to answer."""
+
+SHARE: Final = 0.05
+"""Of the time, at most, that a reader keeps Redis busy: what took long is read again later."""
 
 REMEMBERED: Final = 60.0
 """Seconds for which a worker that no longer answers is shown."""
@@ -142,6 +147,7 @@ class FleetSnapshot:
 
     Attributes:
         taken_at: When, in seconds since 1970 by this machine's clock.
+        asked: Whether the workers have ever been asked; until then none is known.
         workers: By name: those that answered, and those that did until a short while ago.
         turns: None while Redis is out of reach.
         providers: Those of the workers' agents; empty while Redis is out of reach.
@@ -152,6 +158,7 @@ class FleetSnapshot:
     """
 
     taken_at: float
+    asked: bool = True
     workers: Sequence[FleetWorker] = ()
     turns: FleetTurns | None = None
     providers: Sequence[FleetProvider] = ()
@@ -180,6 +187,11 @@ class FleetSnapshot:
         not known any more."""
         return sum((now.minute for now in self._answered()), start=Done())
 
+    @property
+    def rate(self) -> float:
+        """Turns that ended a second, over the last minute or since the workers started."""
+        return sum(now.minute.ended / min(max(now.uptime, 1.0), WINDOW) for now in self._answered())
+
     def _answered(self) -> Iterator[WorkerActivity]:
         for worker in self.workers:
             if worker.activity is not None and not worker.silent:
@@ -195,10 +207,28 @@ class _Seen:
     at: float
 
 
+class _Kept(Generic[T]):
+    """Something whose reading takes no more than a `SHARE` of the time."""
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self._kept: tuple[T, float] | None = None
+
+    def get(self) -> T:
+        """Read it, or return what was read before."""
+        began = time.monotonic()
+        if self._kept is None or began >= self._kept[1]:
+            found = self._read()
+            ended = time.monotonic()
+            self._kept = found, ended + (ended - began) * (1 / SHARE - 1)
+        return self._kept[0]
+
+
 class FleetReader:
     """Reads snapshots. Safe to share between threads, whose readings then follow each other.
 
-    It blocks: call it in a thread.
+    It blocks: call it in a thread. Where Redis takes long to count what waits, because very many
+    turns do, a snapshot has the counts of some seconds ago.
     """
 
     def __init__(
@@ -217,6 +247,8 @@ class FleetReader:
         self._app: Any = None
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], _Seen] = {}
+        self._turns = _Kept(self._read_turns)
+        self._failures = _Kept(self._read_failures)
         self._question = 0
 
     def read(self, *, ask_workers: bool = True) -> FleetSnapshot:
@@ -232,7 +264,10 @@ class FleetReader:
         with self._lock:
             fault = self._ask_workers() if ask_workers else None
             snapshot = FleetSnapshot(
-                taken_at=time.time(), workers=self._workers(), broker_fault=fault
+                taken_at=time.time(),
+                asked=self._question > 0,
+                workers=self._workers(),
+                broker_fault=fault,
             )
             try:
                 return self._with_store(snapshot)
@@ -269,7 +304,9 @@ class FleetReader:
             if self._app is None:
                 self._app = producer_app(self._settings)
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
+                connection.ensure_connection(
+                    max_retries=1, interval_start=0.1, timeout=self._settings.redis_timeout
+                )
                 replies = self._app.control.broadcast(
                     COMMAND, reply=True, timeout=ANSWER_TIMEOUT, connection=connection
                 )
@@ -299,16 +336,16 @@ class FleetReader:
         return seen.question == self._question
 
     def _with_store(self, snapshot: FleetSnapshot) -> FleetSnapshot:
-        backlog = self._store.backlog()
-        turns = replace(
-            turns_of(backlog, self._settings.queues), since_sweep=self._store.since_sweep()
-        )
+        since_sweep = self._store.since_sweep()
         return replace(
             snapshot,
-            turns=turns,
+            turns=replace(self._turns.get(), since_sweep=since_sweep),
             providers=self._providers(snapshot.workers),
-            failures=self._failures(),
+            failures=self._failures.get(),
         )
+
+    def _read_turns(self) -> FleetTurns:
+        return turns_of(self._store.backlog(), self._settings.queues)
 
     def _providers(self, workers: Sequence[FleetWorker]) -> list[FleetProvider]:
         limits: dict[str, ProviderUse] = {}
@@ -332,7 +369,7 @@ class FleetReader:
             for name in names
         ]
 
-    def _failures(self) -> list[TurnSummary] | None:
+    def _read_failures(self) -> list[TurnSummary] | None:
         if not self._settings.list_limit:
             return None
         query = TurnQuery(statuses=frozenset({TurnStatus.FAILED}))

@@ -12,6 +12,7 @@ from orchestrator.cli import (
     agents,
     approvals,
     bulk,
+    capacity,
     chat,
     conversations,
     doctor,
@@ -23,6 +24,7 @@ from orchestrator.cli import (
     lists,
     local,
     timeline,
+    top,
     turns,
     worker,
 )
@@ -44,6 +46,7 @@ turns.register(commands)
 timeline.register(commands)
 fork.register(commands)
 lists.register(commands)
+top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
 approvals.register(commands)
@@ -51,6 +54,7 @@ agents.register(commands)
 inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
+capacity.register(commands)
 
 
 @commands.command(rich_help_panel=CHECK)

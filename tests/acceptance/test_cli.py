@@ -101,6 +101,7 @@ def test_every_command_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
         ["enqueue", "plan", "hello", "--conversation", "term:plan", "--wait"],
         ["enqueue", "plan", "hello", "--conversation", "term:plan", "--stream"],
         ["turns"],
+        ["top", "--once"],
         ["turn", waits[0]],
         ["conversations"],
         ["approvals"],

@@ -143,6 +143,25 @@ def test_providers(reader: FleetReader, answers: Answers, redis_url: str) -> Non
     assert plain.open is not None
 
 
+def test_what_takes_long_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    reads: list[float] = []
+
+    def read() -> float:
+        reads.append(now[0])
+        now[0] += 0.5
+        return reads[-1]
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    kept = fleet._Kept(read)
+    assert (kept.get(), kept.get()) == (100.0, 100.0)
+    now[0] = 109.9
+    assert kept.get() == 100.0
+    now[0] = 110.0
+    assert kept.get() == 110.0
+    assert reads == [100.0, 110.0]
+
+
 def test_without_lists_there_are_no_failures(
     settings_for: Callable[..., Settings], bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

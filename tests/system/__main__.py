@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, chromium, promtool
+from tests.system.packages import (
+    ENABLED,
+    Missing,
+    chromium,
+    containers,
+    promtool,
+    rabbitmq,
+    systemd_analyze,
+)
 
 
 def main() -> int:
@@ -16,6 +24,9 @@ def main() -> int:
     try:
         promtool()
         chromium()
+        systemd_analyze()
+        containers()
+        rabbitmq()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1

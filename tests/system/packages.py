@@ -19,6 +19,9 @@ _TIMEOUT: Final = 600
 
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
+_RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+"""Where Debian puts the programs themselves; those in /usr/sbin change the user first."""
+
 
 class Missing(RuntimeError):
     """A program is not there; says what to install."""
@@ -54,6 +57,19 @@ def chromium() -> Path:
     return installed
 
 
+def rabbitmq() -> Path:
+    """The folder with RabbitMQ's programs. The package's service is not started.
+
+    Raises:
+        Missing: It is not installed, and this user or machine cannot install Debian's package.
+    """
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        _install("rabbitmq-server")
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        raise Missing(_wanted("RabbitMQ", "rabbitmq-server"))
+    return _RABBITMQ
+
+
 def _browser() -> Path | None:
     found = (shutil.which(name) for name in _BROWSERS)
     return next((Path(path) for path in found if path), None)
@@ -72,6 +88,31 @@ def _install(package: str) -> None:
         # Without lists of packages, or with old ones, there is nothing to install.
         _run(["apt-get", "update"], "/")
         _run(install, "/")
+
+
+def systemd_analyze() -> Path:
+    """The program that checks systemd's units. It needs its package's libraries.
+
+    Raises:
+        Missing: It is not installed.
+    """
+    installed = shutil.which("systemd-analyze")
+    if installed is None:
+        raise Missing("make test-system needs systemd-analyze: apt-get install systemd")
+    return Path(installed)
+
+
+def containers() -> None:
+    """What takes the place of Docker: namespaces, and overlays of file systems.
+
+    Raises:
+        Missing: A program is not installed, or this user may not do it.
+    """
+    for program in ("chroot", "mount", "nsenter", "setpriv", "unshare"):
+        if shutil.which(program) is None:
+            raise Missing(f"make test-system needs {program}: apt-get install util-linux")
+    if _run(["unshare", "--mount", "--pid", "--fork", "true"], "/"):
+        raise Missing("make test-system needs namespaces: run it as root, on Linux")
 
 
 def _unpack(package: str, member: str) -> None:
@@ -104,7 +145,13 @@ def _run(command: list[str], folder: str) -> int:
         return subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            # The last two keep a package from starting its service.
+            env={
+                **os.environ,
+                "DEBIAN_FRONTEND": "noninteractive",
+                "SYSTEMD_OFFLINE": "1",
+                "RUNLEVEL": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
