@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agentapi import AgentAPIError
 from benchmarks import alone, lists, metered, versus
+from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -37,6 +38,7 @@ CASES = (
     "metrics",
     "idle",
     "lists",
+    "memory",
 )
 
 
@@ -177,6 +179,8 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         once.append(("idle", partial(_idle, plan, servers, results)))
     if "lists" in plan.cases:
         once.append(("lists", partial(_lists, plan, servers, results)))
+    if "memory" in plan.cases:
+        once.append(("memory", partial(kept.memory, results, servers, turns=2 * plan.turns)))
     _carry_out(once, "once", results, progress)
 
 

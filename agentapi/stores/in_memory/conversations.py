@@ -106,7 +106,7 @@ class InMemoryConversations(ConversationStore):
             if expected is not None and len(messages) != expected:
                 return None
             # An empty history leaves something too, so that a repeat finds it.
-            self._state.left[dropped.left] = [*messages, None]
+            self._state.left[dropped.left] = [*messages, *conversation.was.values(), None]
             del self._state.conversations[conversation_id]
             return dropped
 

@@ -64,6 +64,9 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
             waiting = [e.turn for t in conversation.inbox if (e := self._state.turns.get(t))]
             needed = [a.blob for turn in waiting for a in turn.attachments if a.blob]
             kept = conversation.memory.blobs(needed)
+            for message in conversation.memory.load(Window()):
+                if message.turn_id is not None:
+                    conversation.was[message.turn_id] = message
             conversation.memory.reset()
             conversation.memory.keep(kept)
             conversation.answering.clear()

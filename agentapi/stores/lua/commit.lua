@@ -1,14 +1,15 @@
 -- End a running turn: running -> completed|failed|cancelled.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
 --      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON without messages), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
 --      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
 --      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
---      models' contexts (JSON, '' for no change), 21... messages for the history
+--      models' contexts (JSON, '' for no change), 21 the outcome's usage as numbers, 22 what the outcome
+--      has besides usage (JSON, '' for nothing), 23... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -16,17 +17,21 @@
 -- spending out of the new totals. Messages of a turn without a reply enter the history only if its
 -- on_abort, or for a failed one its on_failure, is keep, which may have changed since the claim. A
 -- failed turn's journal is kept as long as the turn, for retry.lua. Messages of a turn that is not to
--- be stored never enter the history.
+-- be stored never enter the history. A turn whose producer reads such records refers to the messages that
+-- the history has (see whole_turn), so they are kept once.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, refused, contexts = unpack(ARGV, 1, 20)
-local FIRST_MESSAGE = 21
+  spent_cost, calibration, refused, contexts, usage, besides = unpack(ARGV, 1, 22)
+local FIRST_MESSAGE = 23
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created')
-if before[1] == fence then
-  return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
+  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created',
+  'compact', 'parent')
+local short_fence = string.sub(redis.sha1hex(fence), 1, 16)
+if before[1] == fence or before[1] == short_fence then
+  local woken = before[2] or ''
+  return { 'committed', woken, agent_of(turns_prefix, woken) }
 end
 if not owns(KEYS[1], KEYS[3], turn_id, fence) then
   return { 'fenced' }
@@ -39,7 +44,7 @@ end
 local keeps = (status == 'completed' or leaves == 'keep') and not before[10]
 local says = #ARGV >= FIRST_MESSAGE
 local times = retention({ turn = turn_retention, events = events_retention }, before[10])
-local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
+local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost', 'ttl')
 local same_history = (meta[1] or '0') == generation
 if keeps and same_history then
   for i = FIRST_MESSAGE, #ARGV do
@@ -64,6 +69,11 @@ else
     redis.call('DEL', KEYS[6])
   end
 end
+if status == 'completed' then
+  outcome = '{"messages":[' .. table.concat(ARGV, ',', FIRST_MESSAGE) .. '],' .. string.sub(outcome, 2)
+else
+  outcome = '{"messages":[],' .. string.sub(outcome, 2)
+end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
   'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
@@ -77,6 +87,46 @@ list_end(
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
+end
+-- Whether the messages are in the history, and stay there as long as the turn is kept.
+local function in_history()
+  if status ~= 'completed' or not (keeps and same_history and says) then
+    return false
+  end
+  local ttl = stored(meta[6] or idle)
+  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
+  return (ttl == 0 or ttl >= tonumber(turn_retention)) and read
+    and message.content == redis.call('HGET', KEYS[1], 'input')
+end
+-- Write the turn anew without its messages, and without fields that say nothing about a turn that has
+-- ended well. Redis keeps a hash in one piece as long as no value is longer than 64 bytes.
+local function refer()
+  local LEFT_OUT = { v = '*', input = '*', outcome = '*', committed = '*', compact = '*', dispatches = '*',
+    kept = '*', released = '*', parked = '*', perished = '*', in_line = '*', ready = '*', wake = '*',
+    failing = '*', failures = '*', failures_at = '*', waits_for = '*', user = '', ['next'] = '',
+    kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
+  local count = #ARGV - FIRST_MESSAGE + 1
+  local place = int(stored(meta[1])) .. ':' .. int(redis.call('LLEN', KEYS[5]) - count) .. ':' .. int(count)
+  local fields = { 'v', '3', 'committed', short_fence, 'place', place, 'usage', usage,
+    'size', redis.call('HSTRLEN', KEYS[1], 'input') }
+  -- Without it, the agent that was asked has answered.
+  if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
+    fields[#fields + 1], fields[#fields + 2] = 'outcome', besides
+  end
+  local turn = redis.call('HGETALL', KEYS[1])
+  for i = 1, #turn, 2 do
+    local left = LEFT_OUT[turn[i]]
+    if left ~= '*' and left ~= turn[i + 1] then
+      fields[#fields + 1], fields[#fields + 2] = turn[i], turn[i + 1]
+    end
+  end
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], unpack(fields))
+  redis.call('HSET', KEYS[4], 'refers', int(now + tonumber(turn_retention)))
+end
+-- The worker of a parent may be of an older release, which cannot read such a turn.
+if before[14] and not before[15] and in_history() then
+  refer()
 end
 retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }

@@ -183,6 +183,9 @@ end
 -- Repeats come within seconds: from Redis's client, from a producer, or from the producer's client.
 local OPERATION_TTL = 3600000
 
+-- Marks a name of a history that was reset, among what a dropped conversation has left.
+local WAS = '\1was:'
+
 -- The key that remembers an operation on a conversation. It is hashed: ids are users' own text.
 local function operation_key(meta_key, operation)
   return partition_prefix(meta_key) .. 'op:' .. redis.sha1hex(meta_key .. '\0' .. operation)
@@ -417,10 +420,24 @@ local function retention(times, unstored)
   }
 end
 
+-- Let an ended turn's events expire. Redis gives a stream four kilobytes in advance; one that it reads
+-- from a dump has as many bytes as it needs. Those who read it notice nothing. Where a user of Redis
+-- may not restore, the stream stays as it is.
+local function retire_events(events_key, time)
+  local SMALL = 100
+  if redis.call('XLEN', events_key) <= SMALL then
+    local dump = redis.call('DUMP', events_key)
+    if dump then
+      redis.pcall('RESTORE', events_key, time, dump, 'REPLACE')
+    end
+  end
+  redis.call('PEXPIRE', events_key, time)
+end
+
 -- Let an ended turn expire after its retention, with its events and the messages that joined it.
 local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
-  redis.call('PEXPIRE', events_key, times.events)
+  retire_events(events_key, times.events)
   for merged in string.gmatch(joined or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('PEXPIRE', merged_key, times.turn)
@@ -534,18 +551,78 @@ local function turn_of(message)
   return read and type(data) == 'table' and data.turn_id
 end
 
+-- The messages that a turn has left in a history, or nothing if they are gone. They are next to each
+-- other, at the given position or before it: a history only loses messages that come before others.
+local function messages_of(messages_key, turn_id, position, count)
+  local ending = ',"turn_id":"' .. turn_id .. '"}'
+  local last = position + count - 1
+  while last >= 0 do
+    local first = math.max(0, last - math.max(count, 64) + 1)
+    if last == position + count - 1 then
+      first = position
+    end
+    local piece = redis.call('LRANGE', messages_key, first, last)
+    for i = #piece, 1, -1 do
+      if string.sub(piece[i], -#ending) == ending then
+        local start = first + i - count
+        local found = start >= 0 and redis.call('LRANGE', messages_key, start, start + count - 1) or {}
+        local whole = #found == count and string.sub(found[1], -#ending) == ending
+        return whole and found or nil
+      end
+    end
+    last = first - 1
+  end
+end
+
+-- The messages of a turn that refers to its conversation's history, as a JSON list; or nothing if they
+-- are gone. turn: its fields by name. A history that was reset is kept for them (reset.lua).
+local function text_of(turn_key, turn)
+  local generation, position, count = string.match(turn.place, '^(%d+):(%d+):(%d+)$')
+  if not generation then
+    return nil
+  end
+  local partition = partition_prefix(turn_key)
+  local conversation = partition .. 'c:' .. (turn.conversation or '')
+  local messages_key = conversation .. ':messages'
+  if (redis.call('HGET', conversation .. ':meta', 'generation') or '0') ~= generation then
+    messages_key = messages_key .. ':was:' .. generation
+  end
+  local turn_id = string.sub(turn_key, #partition + #'t:' + 1)
+  local found = messages_of(messages_key, turn_id, tonumber(position), tonumber(count))
+  return found and '[' .. table.concat(found, ',') .. ']'
+end
+
+-- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages';
+-- if the history has lost them, the turn is gone as well.
+local function whole_turn(turn_key)
+  local fields, turn = redis.call('HGETALL', turn_key), {}
+  for i = 1, #fields, 2 do
+    turn[fields[i]] = fields[i + 1]
+  end
+  if not turn.place or turn.messages then
+    return fields
+  end
+  local text = text_of(turn_key, turn)
+  if not text then
+    return {}
+  end
+  fields[#fields + 1], fields[#fields + 2] = 'messages', text
+  return fields
+end
+
 -- Delete an ended turn of a conversation, with the messages that were merged into it.
 -- Returns when it was accepted (ms) and the bytes of its input; or nothing, and whether it was kept
 -- because it has not ended.
 local function forget_turn(turn_key, conversation_id)
-  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged')
+  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged', 'size')
   if not turn[1] or turn[2] ~= conversation_id then
     return nil, false
   end
   if not ended(turn[1]) then
     return nil, true
   end
-  local size = redis.call('HSTRLEN', turn_key, 'input') + redis.call('HSTRLEN', turn_key, 'options')
+  local size = stored(turn[5]) + redis.call('HSTRLEN', turn_key, 'input')
+    + redis.call('HSTRLEN', turn_key, 'options')
   redis.pcall('ZREM', list_key(turn_key, turn[1]),
     string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
   for merged in string.gmatch(turn[4] or '', '%S+') do

@@ -4,7 +4,8 @@
 -- Returns {'reset', number of messages dropped} or {'tenant'}
 -- Promise 4. A turn that is running ends, but its messages belong to the old history (see generation
 -- in commit.lua). Turns that still wait run on the new history and keep the bytes of their images and
--- files. A repeat finds its operation id and drops nothing that came since.
+-- files. Turns that refer to the old history keep it until they expire. A repeat finds its operation id
+-- and drops nothing that came since.
 
 local operation_id, tenant_id, turns_prefix = unpack(ARGV)
 
@@ -18,6 +19,20 @@ if before then
   return { 'reset', tonumber(before) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
+local refers = redis.call('HMGET', KEYS[2], 'refers', 'generation', 'was')
+local left = stored(refers[1]) - now_ms()
+if dropped > 0 and left > 0 then
+  local was = {}
+  for generation in string.gmatch(refers[3] or '', '%S+') do
+    if redis.call('EXISTS', KEYS[1] .. ':was:' .. generation) == 1 then
+      was[#was + 1] = generation
+    end
+  end
+  was[#was + 1] = refers[2] or '0'
+  redis.call('RENAME', KEYS[1], KEYS[1] .. ':was:' .. was[#was])
+  redis.call('PEXPIRE', KEYS[1] .. ':was:' .. was[#was], int(left))
+  redis.call('HSET', KEYS[2], 'was', table.concat(was, ' '))
+end
 redis.call('DEL', KEYS[1])
 local needed = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do

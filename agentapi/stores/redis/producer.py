@@ -10,18 +10,18 @@ from typing import Any, cast
 import redis
 from typing_extensions import override
 
-from agentapi.ids import PARTITIONS
+from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import TURNS_ACCEPTED, TURNS_ENDED, UNKNOWN
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys, turns_prefix
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
 from agentapi.stores.redis.cancels import leave_word
-from agentapi.stores.redis.codec import spec_to_fields, turn_from_hash
+from agentapi.stores.redis.codec import pairs, spec_to_fields, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -46,6 +46,9 @@ class RedisProducer(RedisPart, ProducerStore):
             math.ceil(settings.list_limit / PARTITIONS),
             math.ceil(settings.ends_limit / PARTITIONS),
             milliseconds(settings.ends_retention),
+            math.ceil(max(settings.turn_limit, settings.list_limit) / PARTITIONS)
+            if settings.turn_limit
+            else 0,
         )
 
     @override
@@ -65,6 +68,8 @@ class RedisProducer(RedisPart, ProducerStore):
         idle = milliseconds(turn.idle_time or self._settings.memory_ttl or 0)
         if idle:
             fields["idle"] = idle
+        if self._settings.compact_turns and turn.stored:
+            fields["compact"] = 1
         if not turn.stored:
             fields["unstored"] = milliseconds(self._settings.unstored_retention)
         return (
@@ -193,18 +198,11 @@ class RedisProducer(RedisPart, ProducerStore):
 
     @override
     def turn(self, turn_id: str) -> Turn:
-        fields = self._fields_of(turn_id)
-        if b"into" in fields:
-            turn_id = fields[b"into"].decode()
-            fields = self._fields_of(turn_id)
-        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
-
-    def _fields_of(self, turn_id: str) -> dict[bytes, bytes]:
-        with translate_errors(self._settings.redis_url):
-            fields = cast("dict[bytes, bytes]", self._client.hgetall(turn_keys(turn_id).turn))
+        prefix = turns_prefix(partition_of_turn(turn_id))
+        found, fields = self._call("read", [turn_keys(turn_id).turn], [turn_id, prefix])
         if not fields:
-            raise no_turn(turn_id)
-        return fields
+            raise no_turn(found.decode())
+        return turn_from_hash(found.decode(), pairs(fields))
 
     @override
     def steps(self, turn_id: str) -> list[Step]:
