@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
     from orchestrator.bulk import BulkResult
     from orchestrator.client import Orchestrator
+    from orchestrator.data.forgetting import ForgottenUser
+    from orchestrator.data.importing import ImportResult
     from orchestrator.handle import GatherHandle, TurnHandle
     from orchestrator.listing import AsyncListing, Listing
     from orchestrator.turn_request import TurnRequest
@@ -29,7 +31,9 @@ __all__ = [
     "BulkResult",
     "CancelOutcome",
     "ConversationSummary",
+    "ForgottenUser",
     "GatherHandle",
+    "ImportResult",
     "Listing",
     "Orchestrator",
     "Paged",
@@ -57,6 +61,8 @@ __getattr__, __dir__ = lazily(
         ),
         "orchestrator.bulk": ("BulkResult",),
         "orchestrator.client": ("Orchestrator",),
+        "orchestrator.data.forgetting": ("ForgottenUser",),
+        "orchestrator.data.importing": ("ImportResult",),
         "orchestrator.handle": (
             "GatherHandle",
             "TurnHandle",

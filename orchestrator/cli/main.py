@@ -14,6 +14,7 @@ from orchestrator.cli import (
     bulk,
     chat,
     conversations,
+    data,
     doctor,
     enqueue,
     gateway,
@@ -42,6 +43,7 @@ turns.register(commands)
 lists.register(commands)
 bulk.register(commands)
 conversations.register(commands)
+data.register(commands)
 approvals.register(commands)
 agents.register(commands)
 inspect.register(commands)

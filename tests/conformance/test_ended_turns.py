@@ -9,8 +9,8 @@ import pytest
 
 from agentapi.conversation.messages import AssistantMessage, Message, Usage, UserMessage
 from agentapi.errors import TurnNotFound
-from agentapi.stores import Dropped, Ending, ForgottenTurn, OpenConversation, Reading
-from agentapi.turns import EventType, OnAbort, OnBusy, Turn, TurnStatus
+from agentapi.stores import Dropped, Ending, ForgottenTurn, OpenConversation, Reading, Unended
+from agentapi.turns import EventType, OnAbort, OnBusy, Turn, TurnError, TurnStatus
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, completed
 
@@ -79,14 +79,7 @@ def test_a_deletion_after_a_reset_deletes_the_turns_before_it(bench: Bench) -> N
     turns += [run(bench, "two")]
     bench.store.reset(C)
     turns += [run(bench, "three")]
-    dropped = bench.store.conversations.drop(C, None, "op")
-    assert isinstance(dropped, Dropped)
-    left = 1
-    deleted: list[ForgottenTurn] = []
-    while left:
-        wiped = bench.store.conversations.wipe(dropped, f"step {left} {len(deleted)}")
-        left = wiped.left
-        deleted += wiped.turns
+    deleted = wipe(bench)
     assert sorted(turn.input_bytes for turn in deleted) == [3, 5, 5, 5, 5]
     for turn_id in turns:
         with pytest.raises(TurnNotFound):
@@ -156,3 +149,36 @@ def test_it_keeps_its_messages_where_the_history_goes_first(make_bench: MakeBenc
     turn_id = run(bench, "hi", "yo")
     bench.forget(C)
     assert texts(bench.store.turn(turn_id)) == ["hi", "yo"]
+
+
+def wipe(bench: Bench) -> list[ForgottenTurn]:
+    dropped = bench.store.conversations.drop(C, None, "op")
+    assert isinstance(dropped, Dropped)
+    left = 1
+    deleted: list[ForgottenTurn] = []
+    while left:
+        wiped = bench.store.conversations.wipe(dropped, f"step {left} {len(deleted)}")
+        left = wiped.left
+        deleted += wiped.turns
+    return deleted
+
+
+def test_a_deletion_deletes_turns_that_left_nothing_too(bench: Bench) -> None:
+    cancelled = bench.enqueue(C, "one")
+    bench.store.cancel(cancelled)
+    stopped = bench.enqueue(C, "two")
+    lease = bench.claim(stopped).lease
+    bench.store.cancel(stopped)
+    # It still runs: its record must not stay when it ends before the next attempt.
+    busy = bench.store.conversations.drop(C, None, "first")
+    assert isinstance(busy, Unended)
+    bench.store.commit(lease, Ending(status=TurnStatus.CANCELLED, messages=[], steps=0))
+    failed = bench.enqueue(C, "three")
+    error = TurnError(code="broken", message="it broke")
+    ending = Ending(status=TurnStatus.FAILED, messages=[], steps=0, error=error)
+    bench.store.commit(bench.claim(failed).lease, ending)
+    done = run(bench, "four")
+    assert len(wipe(bench)) == 4
+    for turn_id in (cancelled, stopped, failed, done):
+        with pytest.raises(TurnNotFound):
+            bench.store.turn(turn_id)

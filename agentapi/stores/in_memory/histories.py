@@ -26,7 +26,8 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
     @override
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
         with self._state.changed:
-            return self._state.conversations[conversation_id].memory.blobs(names)
+            conversation = self._state.conversations.get(conversation_id)
+            return conversation.memory.blobs(names) if conversation else {}
 
     @override
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
@@ -64,9 +65,6 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
             waiting = [e.turn for t in conversation.inbox if (e := self._state.turns.get(t))]
             needed = [a.blob for turn in waiting for a in turn.attachments if a.blob]
             kept = conversation.memory.blobs(needed)
-            for message in conversation.memory.load(Window()):
-                if message.turn_id is not None:
-                    conversation.was[message.turn_id] = message
             conversation.memory.reset()
             conversation.memory.keep(kept)
             conversation.answering.clear()

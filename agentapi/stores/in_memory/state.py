@@ -71,8 +71,6 @@ class Conversation:
     summary: Summary = field(default_factory=Summary)
     calibration: float = 1.0
     contexts: Mapping[str, int] = field(default_factory=dict)
-    was: dict[str, Message] = field(default_factory=dict)
-    """A message of each turn whose messages a reset has deleted."""
 
     def summary_now(self) -> Summary:
         """The summary, with the number of messages that there are."""

@@ -87,6 +87,7 @@ list_end(
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
+  note_stray(KEYS[5], turn_id, times.turn)
 end
 -- Whether the messages are in the history, and stay there as long as the turn is kept.
 local function in_history()

@@ -372,6 +372,21 @@ local function blobs_of(turn_key)
   return names
 end
 
+-- The turns of a conversation that its history does not name: those that failed, or were cancelled,
+-- and left nothing. drop.lua needs them.
+local function strays_key(messages_key)
+  return string.sub(messages_key, 1, -#':messages' - 1) .. ':strays'
+end
+
+-- Remember a turn that leaves nothing in the history, for as long as it is kept.
+local function note_stray(messages_key, turn_id, time)
+  local key = strays_key(messages_key)
+  redis.pcall('SADD', key, turn_id)
+  if redis.call('PTTL', key) < tonumber(time) then
+    redis.pcall('PEXPIRE', key, time)
+  end
+end
+
 -- Delete the images and files of a turn that leaves nothing in the history, unless the history or a
 -- waiting turn refers to the same bytes. Those of a failed turn are set aside for retry.lua, for as
 -- long as the turn itself is kept.
@@ -474,6 +489,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   list_end(keys.turn, turn_id,
     named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
+  note_stray(keys.messages, turn_id, kept.turn)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
@@ -549,6 +565,66 @@ local function turn_of(message)
   end
   local read, data = pcall(cjson.decode, message)
   return read and type(data) == 'table' and data.turn_id
+end
+
+-- Take a turn's messages out of a history, and out of its summary's count. They are next to each
+-- other, since they came together. meta_key: nothing for a history without a summary. Returns how many,
+-- and the position of the first.
+local function take_back(messages_key, meta_key, turn_id)
+  local ending = ',"turn_id":"' .. turn_id .. '"}'
+  local last, found, first_found = redis.call('LLEN', messages_key) - 1, 0, 0
+  while last >= 0 do
+    local first = math.max(0, last - 999)
+    local page = redis.call('LRANGE', messages_key, first, last)
+    for i = #page, 1, -1 do
+      if string.sub(page[i], -#ending) == ending then
+        found, first_found = found + 1, first + i - 1
+        redis.call('LSET', messages_key, first_found, 'removed')
+      elseif found > 0 then
+        first = 0
+        break
+      end
+    end
+    last = first - 1
+  end
+  if found == 0 then
+    return 0, 0
+  end
+  redis.call('LREM', messages_key, -found, 'removed')
+  local covered = meta_key and stored(redis.call('HGET', meta_key, 'covered')) or 0
+  if covered > first_found then
+    redis.call('HSET', meta_key, 'covered', int(covered - math.min(found, covered - first_found)))
+  end
+  return found, first_found
+end
+
+-- The histories of a conversation that were reset and to which turns still refer: names of keys.
+local function set_aside_before(meta_key, messages_key)
+  local found = {}
+  for generation in string.gmatch(redis.call('HGET', meta_key, 'was') or '', '%S+') do
+    local key = messages_key .. ':was:' .. generation
+    if redis.call('EXISTS', key) == 1 then
+      found[#found + 1] = { key = key, generation = generation }
+    end
+  end
+  return found
+end
+
+-- Take away a history: set it aside for the turns that refer to it, or delete it if there are none.
+local function set_aside(meta_key, messages_key)
+  local refers = redis.call('HMGET', meta_key, 'refers', 'generation')
+  local left = stored(refers[1]) - now_ms()
+  if left > 0 and redis.call('EXISTS', messages_key) == 1 then
+    local was, generation = {}, refers[2] or '0'
+    for _, before in ipairs(set_aside_before(meta_key, messages_key)) do
+      was[#was + 1] = before.generation
+    end
+    was[#was + 1] = generation
+    redis.call('RENAME', messages_key, messages_key .. ':was:' .. generation)
+    redis.call('PEXPIRE', messages_key .. ':was:' .. generation, int(left))
+    redis.call('HSET', meta_key, 'was', table.concat(was, ' '))
+  end
+  redis.call('DEL', messages_key)
 end
 
 -- The messages that a turn has left in a history, or nothing if they are gone. They are next to each
@@ -629,6 +705,8 @@ local function forget_turn(turn_key, conversation_id)
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('UNLINK', merged_key, merged_key .. ':events')
   end
+  local conversation = partition_prefix(turn_key) .. 'c:' .. conversation_id
+  redis.pcall('SREM', conversation .. ':strays', string.sub(turn_key, #partition_prefix(turn_key) + 3))
   redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
     turn_key .. ':calls', turn_key .. ':blobs')
   return int(stored(turn[3])), size

@@ -19,21 +19,7 @@ if before then
   return { 'reset', tonumber(before) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
-local refers = redis.call('HMGET', KEYS[2], 'refers', 'generation', 'was')
-local left = stored(refers[1]) - now_ms()
-if dropped > 0 and left > 0 then
-  local was = {}
-  for generation in string.gmatch(refers[3] or '', '%S+') do
-    if redis.call('EXISTS', KEYS[1] .. ':was:' .. generation) == 1 then
-      was[#was + 1] = generation
-    end
-  end
-  was[#was + 1] = refers[2] or '0'
-  redis.call('RENAME', KEYS[1], KEYS[1] .. ':was:' .. was[#was])
-  redis.call('PEXPIRE', KEYS[1] .. ':was:' .. was[#was], int(left))
-  redis.call('HSET', KEYS[2], 'was', table.concat(was, ' '))
-end
-redis.call('DEL', KEYS[1])
+set_aside(KEYS[2], KEYS[1])
 local needed = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
   for name in pairs(blobs_of(turns_prefix .. turn_id)) do
