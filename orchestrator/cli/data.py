@@ -95,7 +95,10 @@ def _written(output: Path | None) -> Iterator[IO[bytes]]:
         return
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     # It has what people have said.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise usage_error(f"cannot write {output}: {error.strerror}") from None
     try:
         with open(descriptor, "wb") as file:
             yield file
@@ -112,7 +115,8 @@ def _progress(done: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=real(errors), transient=True) as progress:
+    hidden = not sys.stderr.isatty()
+    with Progress(*columns, console=real(errors), transient=True, disable=hidden) as progress:
         task = progress.add_task("")
 
         def show(conversations: int) -> None:
