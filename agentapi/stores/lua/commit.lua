@@ -46,9 +46,10 @@ local says = #ARGV >= FIRST_MESSAGE
 local times = retention({ turn = turn_retention, events = events_retention }, before[10])
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost', 'ttl')
 local same_history = (meta[1] or '0') == generation
+local length
 if keeps and same_history then
   for i = FIRST_MESSAGE, #ARGV do
-    redis.call('RPUSH', KEYS[5], ARGV[i])
+    length = redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if answering == before[4] then
     redis.call('HDEL', KEYS[4], 'active:' .. (before[4] or ''))
@@ -69,14 +70,64 @@ else
     redis.call('DEL', KEYS[6])
   end
 end
-if status == 'completed' then
-  outcome = '{"messages":[' .. table.concat(ARGV, ',', FIRST_MESSAGE) .. '],' .. string.sub(outcome, 2)
-else
-  outcome = '{"messages":[],' .. string.sub(outcome, 2)
-end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
-redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
-  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
+-- The fields of a turn that has completed and whose messages the history has, as long as the turn is
+-- kept: those that say something about it, with short values. Redis keeps a hash in one piece as long as
+-- no value is longer than 64 bytes. Returns nothing if the turn must keep its messages itself. So must one
+-- that another turn waits for: the worker of that one may be of an older release.
+local function referring_fields()
+  local ttl = stored(meta[6] or idle)
+  if status ~= 'completed' or not length or not before[14] or before[15]
+    or ttl > 0 and ttl < tonumber(turn_retention) then
+    return nil
+  end
+  local LEFT_OUT = { v = '*', input = '*', compact = '*', dispatches = '*', released = '*', parked = '*',
+    perished = '*', in_line = '*', ready = '*', wake = '*', failing = '*', failures = '*',
+    failures_at = '*', waits_for = '*', status = '*', steps = '*', outcome = '*', ended = '*',
+    committed = '*', ['next'] = '*', kept = '*', user = '',
+    kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
+  local count = #ARGV - FIRST_MESSAGE + 1
+  local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
+  local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
+    'place', place, 'usage', usage }
+  local function add(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if following ~= '' then
+    add('next', following)
+  end
+  -- Without it, the agent that was asked has answered.
+  if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
+    add('outcome', besides)
+  end
+  local turn, input = redis.call('HGETALL', KEYS[1]), nil
+  for i = 1, #turn, 2 do
+    local name, value = turn[i], turn[i + 1]
+    local left = LEFT_OUT[name]
+    if name == 'input' then
+      input = value
+    end
+    if left ~= '*' and left ~= value then
+      add(name, value)
+    end
+  end
+  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
+  if not read or message.content ~= input then
+    return nil
+  end
+  add('size', #input)
+  return fields
+end
+local refers = referring_fields()
+if refers then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], unpack(refers))
+else
+  local left = status == 'completed' and table.concat(ARGV, ',', FIRST_MESSAGE) or ''
+  outcome = '{"messages":[' .. left .. '],' .. string.sub(outcome, 2)
+  redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
+    'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
+end
 list_end(
   KEYS[1],
   turn_id,
@@ -88,46 +139,6 @@ list_end(
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
   note_stray(KEYS[5], turn_id, times.turn)
-end
--- Whether the messages are in the history, and stay there as long as the turn is kept.
-local function in_history()
-  if status ~= 'completed' or not (keeps and same_history and says) then
-    return false
-  end
-  local ttl = stored(meta[6] or idle)
-  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
-  return (ttl == 0 or ttl >= tonumber(turn_retention)) and read
-    and message.content == redis.call('HGET', KEYS[1], 'input')
-end
--- Write the turn anew without its messages, and without fields that say nothing about a turn that has
--- ended well. Redis keeps a hash in one piece as long as no value is longer than 64 bytes.
-local function refer()
-  local LEFT_OUT = { v = '*', input = '*', outcome = '*', committed = '*', compact = '*', dispatches = '*',
-    kept = '*', released = '*', parked = '*', perished = '*', in_line = '*', ready = '*', wake = '*',
-    failing = '*', failures = '*', failures_at = '*', waits_for = '*', user = '', ['next'] = '',
-    kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
-  local count = #ARGV - FIRST_MESSAGE + 1
-  local place = int(stored(meta[1])) .. ':' .. int(redis.call('LLEN', KEYS[5]) - count) .. ':' .. int(count)
-  local fields = { 'v', '3', 'committed', short_fence, 'place', place, 'usage', usage,
-    'size', redis.call('HSTRLEN', KEYS[1], 'input') }
-  -- Without it, the agent that was asked has answered.
-  if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
-    fields[#fields + 1], fields[#fields + 2] = 'outcome', besides
-  end
-  local turn = redis.call('HGETALL', KEYS[1])
-  for i = 1, #turn, 2 do
-    local left = LEFT_OUT[turn[i]]
-    if left ~= '*' and left ~= turn[i + 1] then
-      fields[#fields + 1], fields[#fields + 2] = turn[i], turn[i + 1]
-    end
-  end
-  redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], unpack(fields))
-  redis.call('HSET', KEYS[4], 'refers', int(now + tonumber(turn_retention)))
-end
--- The worker of a parent may be of an older release, which cannot read such a turn.
-if before[14] and not before[15] and in_history() then
-  refer()
 end
 retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
@@ -150,6 +161,9 @@ if calibration ~= '' then
 end
 if contexts ~= '' and same_history then
   change('contexts', contexts)
+end
+if refers then
+  change('refers', int(now + tonumber(turn_retention)))
 end
 redis.call('HSET', KEYS[4], unpack(changes))
 if status == 'failed' then

@@ -440,13 +440,11 @@ end
 -- may not restore, the stream stays as it is.
 local function retire_events(events_key, time)
   local SMALL = 100
-  if redis.call('XLEN', events_key) <= SMALL then
-    local dump = redis.call('DUMP', events_key)
-    if dump then
-      redis.pcall('RESTORE', events_key, time, dump, 'REPLACE')
-    end
+  local dump = redis.call('XLEN', events_key) <= SMALL and redis.call('DUMP', events_key)
+  local restored = dump and redis.pcall('RESTORE', events_key, time, dump, 'REPLACE')
+  if not restored or restored.err then
+    redis.call('PEXPIRE', events_key, time)
   end
-  redis.call('PEXPIRE', events_key, time)
 end
 
 -- Let an ended turn expire after its retention, with its events and the messages that joined it.
