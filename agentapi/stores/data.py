@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from agentapi.stores.conversations import Dropped
+
 STAGED_TTL: Final = 3600.0
 """Seconds after which what an import has brought expires, should it not come to its end."""
+
+
+FORGET: Final = "forget-"
+
+
+def forget_operation() -> str:
+    """A name for the deletion of a conversation that `DataStore.remains` finds again."""
+    return f"{FORGET}{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +142,11 @@ class DataStore(Protocol):
 
     def turns(self, whose: Whose) -> Iterator[OwnedTurn]:
         """Turns that somebody has enqueued. One may come twice."""
+        ...
+
+    def remains(self) -> Iterator[Dropped]:
+        """Conversations that were dropped with an operation named by `forget_operation`, and whose
+        remains nobody has wiped to the end."""
         ...
 
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:

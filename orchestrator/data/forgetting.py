@@ -11,7 +11,7 @@ from typing import Final
 
 from agentapi.errors import InvalidInput, TurnNotFound
 from agentapi.stores import Dropped, TurnStore, Unended
-from agentapi.stores.data import OwnedConversation, Whose
+from agentapi.stores.data import OwnedConversation, Whose, forget_operation
 
 _PAUSE: Final = 0.1
 
@@ -103,6 +103,9 @@ class Forgetting:
 
     def run(self) -> ForgottenUser:
         """Delete everything; returns when turns that run have stopped, or have not in time."""
+        # What a deletion has left that died in the middle; it may have been this person's.
+        for dropped in self._store.data.remains():
+            self._wipe(dropped)
         for conversation in self._store.data.conversations(self._whose):
             self._conversation(conversation)
         # Turns in conversations of others, and those that no conversation knows any more.
@@ -125,7 +128,7 @@ class Forgetting:
         )
 
     def _conversation(self, conversation: OwnedConversation) -> None:
-        store, operation = self._store.conversations, uuid.uuid4().hex
+        store, operation = self._store.conversations, forget_operation()
         while True:
             snapshot = self._store.data.snapshot(conversation.conversation_id)
             dropped = store.drop(conversation.conversation_id, conversation.tenant_id, operation)

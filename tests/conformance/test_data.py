@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -312,6 +313,50 @@ def test_a_turn_that_runs_is_cancelled_and_named(bench: Bench) -> None:
         with pytest.raises(TurnNotFound):
             bench.store.turn(turn_id)
     assert bench.store.history(C) == []
+
+
+class Dies(BaseException):
+    """The process that deletes dies."""
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_deletion_that_dies_in_the_middle_is_repeated(
+    bench: Bench, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [run(bench, f"mine {n}", "anna", f"mine {n % 2}") for n in range(4)]
+    turns.append(run(bench, "bob's in anna's", "bob", "mine 0"))
+    kept = run(bench, "bob's", "bob", "bobs")
+    turns.append(run(bench, "anna's in bob's", "anna", "bobs"))
+    calls = 0
+
+    def dying(method: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                raise Dies
+            return method(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, contextlib.suppress(Dies):
+        for store, name in (
+            (bench.store.conversations, "drop"),
+            (bench.store.conversations, "wipe"),
+            (bench.store.data, "erase"),
+            (bench.store.data, "erase_ends"),
+        ):
+            patch.setattr(store, name, dying(getattr(store, name)))
+        forget(bench)
+    assert not forget(bench).left
+    for turn_id in turns:
+        with pytest.raises(TurnNotFound):
+            bench.store.turn(turn_id)
+    assert list(bench.store.data.remains()) == []
+    assert [m.content for m in bench.store.history("bobs")] == ["bob's", "re: bob's"]
+    assert bench.store.turn(kept).text == "re: bob's"
+    ends = bench.store.lists.ends("start", 100).ends
+    assert "anna" not in {end.user_id for end in ends}
 
 
 def test_a_guest_is_forgotten_before_a_reset_too(bench: Bench) -> None:

@@ -13,9 +13,10 @@ from agentapi.conversation.compaction import Summary
 from agentapi.conversation.messages import dumps, loads
 from agentapi.conversation.window import Window
 from agentapi.memory.in_memory import InMemoryMemory
-from agentapi.stores.conversations import ConversationStore
+from agentapi.stores.conversations import ConversationStore, Dropped
 from agentapi.stores.data import (
     ACTIVE,
+    FORGET,
     DataStore,
     OwnedConversation,
     OwnedTurn,
@@ -60,6 +61,15 @@ class InMemoryData(DataStore):
                 if whose.fits(entry.turn.user_id or "", entry.turn.tenant_id or "")
             ]
         yield from found
+
+    @override
+    def remains(self) -> Iterator[Dropped]:
+        with self._state.changed:
+            found = [left.rpartition(f":{FORGET}") for left in self._state.left]
+        for conversation_id, mark, operation in found:
+            if mark:
+                left = f"{conversation_id}{mark}{operation}"
+                yield Dropped(conversation_id=conversation_id, left=left)
 
     @override
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:

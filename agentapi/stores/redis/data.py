@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
@@ -11,7 +12,9 @@ from typing_extensions import override
 from agentapi.ids import PARTITIONS
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
+from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import (
+    FORGET,
     STAGED_TTL,
     DataStore,
     OwnedConversation,
@@ -32,6 +35,10 @@ _SCAN: Final = 1000
 
 _TURNS: Final = "agentapi:{*}:t:" + "?" * len("000-") + "?" * 32
 """The keys of turns. Those of what belongs to a turn are longer."""
+
+_REMAINS: Final = re.compile(
+    rf"agentapi:\{{\d{{3}}\}}:c:(.+):messages:dropped:{FORGET}[0-9a-f]{{32}}", re.S
+)
 
 _TAGGED: Final = len("agentapi:{000}:c:")
 
@@ -68,19 +75,37 @@ class RedisData(RedisPart, DataStore):
 
     def _found(self, pattern: str, names: Sequence[str]) -> Iterator[_Found]:
         """Keys that match, with some of their fields, step by step."""
+        for keys in self._pieces(pattern):
+            with translate_errors(self._settings.redis_url):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.hmget(key, list(names))
+                found = pipeline.execute(raise_on_error=False)
+            for key, fields in zip(keys, found, strict=True):
+                # A key of another type is not what its name says.
+                if isinstance(fields, list):
+                    yield key, fields
+
+    def _keys(self, pattern: str) -> Iterator[bytes]:
+        return chain.from_iterable(self._pieces(pattern))
+
+    def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
+        """Keys that match, a few at a time: Redis serves others in between."""
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
                 cursor, keys = self._client.scan(cursor, pattern, _SCAN)
-                pipeline = self._client.pipeline(transaction=False)
-                for key in keys:
-                    pipeline.hmget(key, list(names))
-                found = pipeline.execute(raise_on_error=False) if keys else []
-            for key, fields in zip(keys, found, strict=True):
-                if isinstance(fields, list):
-                    yield cast("_Found", (key, fields))
+            if keys:
+                yield cast("Sequence[bytes]", keys)
             if cursor == 0:
                 return
+
+    @override
+    def remains(self) -> Iterator[Dropped]:
+        for key in self._keys(f"agentapi:{{*}}:c:*:messages:dropped:{FORGET}*"):
+            found = _REMAINS.fullmatch(key.decode())
+            if found is not None:
+                yield Dropped(conversation_id=found[1], left=found[0])
 
     @override
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:
