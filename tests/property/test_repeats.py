@@ -47,6 +47,7 @@ from agentapi.stores import (
     TurnStore,
     Unended,
 )
+from agentapi.stores.data import DataStore, Restored, Staging, Whose
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
@@ -103,6 +104,7 @@ def walk(bench: Bench) -> None:
         _conversations,
         _forks,
         _deletions,
+        _data,
         _lists,
         _hooks,
     ):
@@ -413,6 +415,42 @@ def _deletions(bench: Bench) -> None:
     assert sum(len(step.turns) for step in steps) == 2
 
 
+def _data(bench: Bench) -> None:
+    """Conversations are copied out and brought back, and a person's data deleted."""
+    data, acme = bench.store.data, {"created": "1000", "tenant": "acme"}
+    said = [dumps(message) for message in _said(3)]
+    first = Staging(conversation_id="brought", operation="first")
+    assert data.stage(first, 0, said[:2], {"name": b"bytes"})
+    assert data.stage(first, 2, said[2:])
+    assert not data.stage(first, 9, said)
+
+    def restore(staging: Staging, **more: Any) -> Restored:
+        options = {"messages": 3, "digest": "digest", "replace": False, **more}
+        return data.restore(staging, {**acme, **options.pop("fields", {})}, **options)
+
+    assert restore(first) is Restored.IMPORTED
+    other = Staging(conversation_id="brought", operation="other")
+    assert restore(other) is Restored.KNOWN
+    assert restore(other, digest="another") is Restored.EXISTS
+    assert restore(other, digest="another", fields={"tenant": "evil"}) is Restored.TENANT
+    assert restore(other, digest="another", replace=True) is Restored.LOST
+    turn_id = bench.enqueue("brought", tenant_id="acme", user_id="anna")
+    assert restore(other, digest="another", replace=True) is Restored.BUSY
+    [turn] = data.turns(Whose(user_id="anna"))
+    assert data.erase(turn, "early") is None
+    bench.complete(bench.claim(turn_id, "brought").lease)
+    assert data.stage(other, 0, said[:1])
+    assert restore(other, messages=1, digest="another", replace=True) is Restored.IMPORTED
+    # One store keeps the history that was replaced for the turns that refer to it.
+    assert data.erase(turn, "op") in (0, 2)
+    again = bench.enqueue("brought", tenant_id="acme", user_id="anna")
+    bench.complete(bench.claim(again, "brought").lease)
+    [turn] = data.turns(Whose(user_id="anna"))
+    assert data.erase(turn, "now") == 2
+    assert data.erase_ends(Whose(user_id="anna")) in (0, 2)
+    assert len(bench.store.history("brought")) == 1
+
+
 def _lists(bench: Bench) -> None:
     """A list removes entries whose records are gone."""
     lists = bench.store.lists
@@ -463,7 +501,7 @@ def test_every_transition_in_memory() -> None:
     walk(in_memory_twice(repeats))
     methods = {
         name
-        for protocol in (TurnStore, CallStore, ConversationStore, HookStore)
+        for protocol in (TurnStore, CallStore, ConversationStore, DataStore, HookStore)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     }
