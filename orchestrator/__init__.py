@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.data.importing import ImportResult
     from orchestrator.handle import GatherHandle, TurnHandle
     from orchestrator.listing import AsyncListing, Listing
+    from orchestrator.timeline import Timeline
     from orchestrator.turn_request import TurnRequest
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Listing",
     "Orchestrator",
     "Paged",
+    "Timeline",
     "TurnEnd",
     "TurnHandle",
     "TurnRequest",
@@ -68,6 +70,7 @@ __getattr__, __dir__ = lazily(
             "TurnHandle",
         ),
         "orchestrator.listing": ("AsyncListing", "Listing"),
+        "orchestrator.timeline": ("Timeline",),
         "orchestrator.turn_request": ("TurnRequest",),
     },
 )

@@ -12,16 +12,20 @@ from orchestrator.cli import (
     agents,
     approvals,
     bulk,
+    capacity,
     chat,
     conversations,
     data,
     doctor,
     enqueue,
+    fork,
     gateway,
     init,
     inspect,
     lists,
     local,
+    timeline,
+    top,
     turns,
     worker,
 )
@@ -40,7 +44,10 @@ local.register(commands)
 enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
+timeline.register(commands)
+fork.register(commands)
 lists.register(commands)
+top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
 data.register(commands)
@@ -49,6 +56,7 @@ agents.register(commands)
 inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
+capacity.register(commands)
 
 
 @commands.command(rich_help_panel=CHECK)

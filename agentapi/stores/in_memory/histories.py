@@ -30,6 +30,13 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
             return conversation.memory.blobs(names) if conversation else {}
 
     @override
+    def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            kept = entry.blobs if entry is not None else {}
+            return {name: kept[name] for name in names if name in kept}
+
+    @override
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         return self.history(conversation_id)[start : stop + 1]
 

@@ -8,8 +8,9 @@
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
 --      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
---      models' contexts (JSON, '' for no change), 21 the outcome's usage as numbers, 22 what the outcome
---      has besides usage (JSON, '' for nothing), 23... messages for the history
+--      models' contexts (JSON, '' for no change), 21 line of the log for a response that was not recorded
+--      ('' for none), 22 the outcome's usage as numbers, 23 what the outcome has besides usage (JSON, ''
+--      for nothing), 24... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -22,8 +23,8 @@
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, refused, contexts, usage, besides = unpack(ARGV, 1, 22)
-local FIRST_MESSAGE = 23
+  spent_cost, calibration, refused, contexts, mark, usage, besides = unpack(ARGV, 1, 23)
+local FIRST_MESSAGE = 24
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created',
@@ -34,7 +35,7 @@ if before[1] == fence or before[1] == short_fence then
   return { 'committed', woken, agent_of(turns_prefix, woken) }
 end
 if not owns(KEYS[1], KEYS[3], turn_id, fence) then
-  return { 'fenced' }
+  return refuse_write(KEYS[1], fence, 'commit')
 end
 local now = now_ms()
 local leaves = before[3]
@@ -58,6 +59,9 @@ if keeps and same_history then
   end
 end
 redis.call('DEL', KEYS[3])
+if mark ~= '' then
+  note(KEYS[1], now, mark)
+end
 leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
   redis.call('PEXPIRE', KEYS[6], times.turn)
@@ -89,7 +93,7 @@ local function referring_fields()
   local count = #ARGV - FIRST_MESSAGE + 1
   local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
   local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
-    'place', place, 'usage', usage }
+    'at', place, 'usage', usage }
   local function add(name, value)
     fields[#fields + 1], fields[#fields + 2] = name, value
   end
@@ -138,6 +142,7 @@ list_end(
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
+  note_place(KEYS[1], KEYS[5])
   note_stray(KEYS[5], turn_id, times.turn)
 end
 retire(KEYS[1], KEYS[7], times, before[8])

@@ -21,11 +21,13 @@ from agentapi.conversation.messages import (
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
 from agentapi.errors import UnreadableRecord
 from agentapi.stores.answers import Ending
+from agentapi.stores.conversations import Place
 from agentapi.turns import (
     ClientTools,
     Continuation,
     Event,
     EventType,
+    ForkOrigin,
     ModelStep,
     OnAbort,
     Segment,
@@ -56,6 +58,11 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
+def texts(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """A hash as Redis's client returns it, with the names of its fields as text."""
+    return {name.decode(errors="replace"): value for name, value in fields.items()}
+
+
 def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """Read a turn's hash.
 
@@ -65,7 +72,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
         newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
-        if "place" in fields:
+        if "at" in fields:
             newest = _REFERRING
             fields = _spelled_out(fields)
         check_version(what, int(fields.get("v", PROTOCOL)), newest)
@@ -137,6 +144,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["options"] = spec.options.to_json()
     if spec.context is not None:
         fields["context"] = orjson.dumps(dict(spec.context))
+    if spec.forked_from is not None:
+        fields["forked"] = orjson.dumps(spec.forked_from)
     return fields
 
 
@@ -167,6 +176,9 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
         "context": _object(fields["context"]) if "context" in fields else None,
+        "forked_from": record_of(ForkOrigin, _object(fields["forked"]))
+        if "forked" in fields
+        else None,
     }
 
 
@@ -255,6 +267,12 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("it is not an object")
     return value
+
+
+def place_from(stored: bytes | None) -> Place | None:
+    """Read where a turn ended that left nothing in the history."""
+    position, _, digest = (stored or b"").decode().partition(":")
+    return Place(position=int(position), digest=digest) if position else None
 
 
 def spent_from(fields: Sequence[bytes | None]) -> Spent:

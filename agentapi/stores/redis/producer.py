@@ -17,11 +17,18 @@ from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys, turns_prefix
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
-from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
+from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused, TurnPast
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
+from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.cancels import leave_word
-from agentapi.stores.redis.codec import pairs, spec_to_fields, turn_from_hash
+from agentapi.stores.redis.codec import (
+    pairs,
+    place_from,
+    spec_to_fields,
+    texts,
+    turn_from_hash,
+)
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -34,6 +41,7 @@ from agentapi.stores.refusals import (
     unexpected,
 )
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json
+from agentapi.turns.marks import marks_of
 
 
 class RedisProducer(RedisPart, ProducerStore):
@@ -198,17 +206,42 @@ class RedisProducer(RedisPart, ProducerStore):
 
     @override
     def turn(self, turn_id: str) -> Turn:
+        return turn_from_hash(*self._whole(turn_id))
+
+    def _whole(self, turn_id: str) -> tuple[str, dict[str, bytes]]:
+        """A turn's id and fields, with its messages; for a merged message, of the turn that it
+        joined."""
         prefix = turns_prefix(partition_of_turn(turn_id))
         found, fields = self._call("read", [turn_keys(turn_id).turn], [turn_id, prefix])
         if not fields:
             raise no_turn(found.decode())
-        return turn_from_hash(found.decode(), pairs(fields))
+        return found.decode(), pairs(fields)
 
     @override
     def steps(self, turn_id: str) -> list[Step]:
         with translate_errors(self._settings.redis_url):
             found = cast("list[bytes]", self._client.lrange(turn_keys(turn_id).journal, 0, -1))
         return [step_from_json(step) for step in found]
+
+    @override
+    def past(self, turn_id: str) -> TurnPast:
+        turn_id, turn = self._whole(turn_id)
+        keys = turn_keys(turn_id)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.lrange(keys.journal, 0, -1)
+        pipeline.hgetall(keys.calls)
+        with translate_errors(self._settings.redis_url):
+            steps, calls = pipeline.execute()
+            clock = self._client.time()
+        found = turn_from_hash(turn_id, turn)
+        return TurnPast(
+            turn=found,
+            marks=marks_of(turn.get("log", b""), found.created_at),
+            steps=[step_from_json(step) for step in steps],
+            pending=[] if found.status.ended else pending_calls(found, texts(calls)),
+            now=clock[0] + clock[1] / 1_000_000,
+            place=place_from(turn.get("place")),
+        )
 
     @override
     def events(
