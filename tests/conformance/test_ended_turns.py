@@ -54,6 +54,9 @@ def test_it_has_all_that_it_had(bench: Bench) -> None:
     assert (turn.stream, turn.on_abort, turn.attempt, turn.steps) == (True, OnAbort.KEEP, 1, 1)
     assert (turn.usage, turn.answered_by, turn.structured) == (usage, "b", True)
     assert turn.worker == "w"
+    past = bench.store.past(turn_id)
+    assert past.turn == turn
+    assert [mark.kind for mark in past.marks][:1] == ["c"]
     assert turn.ended_at
     [event] = bench.store.events({turn_id: turn.last_event - 1}, 0)[turn_id]
     assert event.type is EventType.COMPLETED

@@ -15,8 +15,8 @@ from agentapi.stores import NewEvent
 from agentapi.turns import EventType
 from tests.conformance.stores import Bench, completed, on_redis
 
-RECORD = 512
-"""Bytes of an ended turn beside its messages; 430 when this was written."""
+RECORD = 600
+"""Bytes of an ended turn beside its messages; 470 when this was written."""
 
 EVENTS = 512
 """Bytes of a few events, the name of their key included."""

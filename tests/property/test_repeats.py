@@ -47,7 +47,7 @@ from agentapi.stores import (
     TurnStore,
     Unended,
 )
-from agentapi.stores.data import DataStore, Restored, Staging, Whose
+from agentapi.stores.data import DataStore
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
@@ -70,6 +70,7 @@ from agentapi.turns import (
     Verdict,
 )
 from tests.conformance.stores import Bench, C, beside, completed, model_step
+from tests.property.repeated_data import data_walk
 from tests.property.repeating import READS, Repeats, in_memory_twice, on_redis_twice
 from tests.property.test_calls import Calls
 from tests.property.test_turn_protocol import TurnProtocol
@@ -104,7 +105,7 @@ def walk(bench: Bench) -> None:
         _conversations,
         _forks,
         _deletions,
-        _data,
+        data_walk,
         _lists,
         _hooks,
     ):
@@ -415,42 +416,6 @@ def _deletions(bench: Bench) -> None:
     assert sum(len(step.turns) for step in steps) == 2
 
 
-def _data(bench: Bench) -> None:
-    """Conversations are copied out and brought back, and a person's data deleted."""
-    data, acme = bench.store.data, {"created": "1000", "tenant": "acme"}
-    said = [dumps(message) for message in _said(3)]
-    first = Staging(conversation_id="brought", operation="first")
-    assert data.stage(first, 0, said[:2], {"name": b"bytes"})
-    assert data.stage(first, 2, said[2:])
-    assert not data.stage(first, 9, said)
-
-    def restore(staging: Staging, **more: Any) -> Restored:
-        options = {"messages": 3, "digest": "digest", "replace": False, **more}
-        return data.restore(staging, {**acme, **options.pop("fields", {})}, **options)
-
-    assert restore(first) is Restored.IMPORTED
-    other = Staging(conversation_id="brought", operation="other")
-    assert restore(other) is Restored.KNOWN
-    assert restore(other, digest="another") is Restored.EXISTS
-    assert restore(other, digest="another", fields={"tenant": "evil"}) is Restored.TENANT
-    assert restore(other, digest="another", replace=True) is Restored.LOST
-    turn_id = bench.enqueue("brought", tenant_id="acme", user_id="anna")
-    assert restore(other, digest="another", replace=True) is Restored.BUSY
-    [turn] = data.turns(Whose(user_id="anna"))
-    assert data.erase(turn, "early") is None
-    bench.complete(bench.claim(turn_id, "brought").lease)
-    assert data.stage(other, 0, said[:1])
-    assert restore(other, messages=1, digest="another", replace=True) is Restored.IMPORTED
-    # One store keeps the history that was replaced for the turns that refer to it.
-    assert data.erase(turn, "op") in (0, 2)
-    again = bench.enqueue("brought", tenant_id="acme", user_id="anna")
-    bench.complete(bench.claim(again, "brought").lease)
-    [turn] = data.turns(Whose(user_id="anna"))
-    assert data.erase(turn, "now") == 2
-    assert data.erase_ends(Whose(user_id="anna")) in (0, 2)
-    assert len(bench.store.history("brought")) == 1
-
-
 def _lists(bench: Bench) -> None:
     """A list removes entries whose records are gone."""
     lists = bench.store.lists
@@ -460,6 +425,7 @@ def _lists(bench: Bench) -> None:
     assert len(lists.turns(TurnQuery(), 1000).items) > 10
     assert len(lists.conversations(ConversationQuery(), 1000).items) > 5
     assert lists.ends(FROM_START, 1000).ends
+    assert lists.counts([0, 4e9])[0].accepted > 10
 
 
 def _hooks(bench: Bench) -> None:

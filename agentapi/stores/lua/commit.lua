@@ -90,6 +90,7 @@ local function referring_fields()
     failures_at = '*', waits_for = '*', status = '*', steps = '*', outcome = '*', ended = '*',
     committed = '*', ['next'] = '*', kept = '*', user = '',
     kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
+  local PIECE, PIECES = 60, 16
   local count = #ARGV - FIRST_MESSAGE + 1
   local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
   local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
@@ -111,7 +112,11 @@ local function referring_fields()
     if name == 'input' then
       input = value
     end
-    if left ~= '*' and left ~= value then
+    if name == 'log' and #value <= PIECES * PIECE then
+      for first = 1, #value, PIECE do
+        add('log:' .. math.floor(first / PIECE), string.sub(value, first, first + PIECE - 1))
+      end
+    elseif left ~= '*' and left ~= value then
       add(name, value)
     end
   end

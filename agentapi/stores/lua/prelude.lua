@@ -730,14 +730,27 @@ local function text_of(turn_key, turn)
   return found and '[' .. table.concat(found, ',') .. ']'
 end
 
--- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages';
--- if the history has lost them, the turn is gone as well.
+-- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages',
+-- and its log in one piece; if the history has lost them, the turn is gone as well.
 local function whole_turn(turn_key)
   local fields, turn = redis.call('HGETALL', turn_key), {}
   for i = 1, #fields, 2 do
     turn[fields[i]] = fields[i + 1]
   end
-  if not turn.at or turn.messages then
+  if not turn.at then
+    return fields
+  end
+  local log, number = {}, 0
+  while turn['log:' .. number] do
+    number = number + 1
+    log[number] = turn['log:' .. (number - 1)]
+  end
+  if number > 0 then
+    -- What was noted since the turn has ended stands by itself.
+    local since = turn.log and '\n' .. turn.log or ''
+    fields[#fields + 1], fields[#fields + 2] = 'log', table.concat(log) .. since
+  end
+  if turn.messages then
     return fields
   end
   local text = text_of(turn_key, turn)
