@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, lists, metered, versus
+from benchmarks import alone, gateway_cost, lists, metered, versus
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -37,6 +37,7 @@ CASES = (
     "metrics",
     "idle",
     "lists",
+    "gateway",
 )
 
 
@@ -177,6 +178,9 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         once.append(("idle", partial(_idle, plan, servers, results)))
     if "lists" in plan.cases:
         once.append(("lists", partial(_lists, plan, servers, results)))
+    if "gateway" in plan.cases:
+        measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
+        once.append(("gateway", measure))
     _carry_out(once, "once", results, progress)
 
 

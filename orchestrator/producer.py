@@ -18,7 +18,7 @@ from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.ids import check_conversation_id
 from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
-from agentapi.turns import Answers, Decision, PendingCall, Turn
+from agentapi.turns import Answers, Decision, NewTurn, PendingCall, Turn
 from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.arguments import check_arguments
@@ -101,10 +101,15 @@ class Producer:
             requests: The turns.
             internal: Whether the agents may be agentapi's own.
         """
-        turns = [
-            new_turn(request, self._agents, self.settings, internal=internal)
-            for request in requests
-        ]
+        return self.accept_new(
+            [
+                new_turn(request, self._agents, self.settings, internal=internal)
+                for request in requests
+            ]
+        )
+
+    def accept_new(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
+        """Write turns that `new_turn` has checked, and wake workers for them; see `accept`."""
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
         try:

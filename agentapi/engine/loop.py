@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
@@ -230,7 +231,9 @@ class TurnRun:
                 context=seen_by(agent, self.context),
                 rules=self.rules,
                 begun=begun,
-                met=self.adopt or self._know,
+                # Not a method of this run: a run that refers to itself would be freed only by
+                # the garbage collector, with all that it holds.
+                met=self.adopt or partial(_refuse_unknown, self.agents, agent.name),
             )
         self._offer = self._offers[agent.name]
         self._provider = self.connect(agent)
@@ -240,16 +243,6 @@ class TurnRun:
         own = self._patience if agent.patience is None else agent.patience
         if own != self.retry.patience:
             self.retry = replace(self.retry, patience=own)
-
-    def _know(self, others: Mapping[str, AgentDefinition]) -> None:
-        """Refuse agents that only this process would know: a takeover could not go on."""
-        unknown = ", ".join(sorted(set(others) - set(self.agents)))
-        if unknown:
-            raise ToolsFailed(
-                f"agent {self._active.name!r}: its tools function returned tools for agents that "
-                f"are not registered: {unknown}; add their module to AGENTAPI_AGENTS, on every "
-                "worker"
-            )
 
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
@@ -291,12 +284,14 @@ class TurnRun:
 
     def _goes_on(self, step: ModelStep | None = None) -> bool:
         """Whether the model continues its reply: the latest step's, or that of a new step."""
+        # A request that bounds its reply itself wants no more than that.
+        bounded = self._offer.request.sampling.max_output_tokens is not None
+        if bounded or self._active.on_incomplete is not OnIncomplete.CONTINUE:
+            return False
         progress = self.progress
         if step is not None:
             progress = replace(progress, steps=[*progress.steps, step])
-        # A request that bounds its reply itself wants no more than that.
-        bounded = self._offer.request.sampling.max_output_tokens is not None
-        if bounded or not goes_on(self._active, progress):
+        if not goes_on(self._active, progress):
             return False
         try:
             # The reply stands as it is if the turn may not spend more.
@@ -433,6 +428,18 @@ class _Call:
         if any(isinstance(m, UserMessage) and m.attachments for m in self._messages):
             return None
         return calibrated(answer.usage.input_tokens, answer.estimate or 0)
+
+
+def _refuse_unknown(
+    known: Mapping[str, AgentDefinition], agent: str, others: Mapping[str, AgentDefinition]
+) -> None:
+    """Refuse agents that only this process would know: a takeover could not go on."""
+    unknown = ", ".join(sorted(set(others) - set(known)))
+    if unknown:
+        raise ToolsFailed(
+            f"agent {agent!r}: its tools function returned tools for agents that are not "
+            f"registered: {unknown}; add their module to AGENTAPI_AGENTS, on every worker"
+        )
 
 
 async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from agentapi.decoding.records import reading, record_of
@@ -56,6 +56,9 @@ class Labels:
     before: Mapping[str, str] = field(default_factory=dict)
 
 
+_NAMES: Final = tuple(each.name for each in fields(Labels))
+
+
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """The metadata to store.
 
@@ -64,7 +67,7 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """
     if RESERVED in metadata:
         raise InvalidRequest(f"the name {RESERVED!r} is reserved", param="metadata")
-    known = {name: value for name, value in asdict(labels).items() if value}
+    known = {name: value for name in _NAMES if (value := getattr(labels, name))}
     return {**metadata, RESERVED: known} if known else dict(metadata)
 
 

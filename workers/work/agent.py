@@ -75,7 +75,7 @@ class AgentWork:
             agent=attempt.agent,
             history=self._history(attempt),
             progress=attempt.progress,
-            context=context_of(claim),
+            context=context_of(claim, attempt.agent.name),
             log=attempt.log,
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call, contexts=contexts),
