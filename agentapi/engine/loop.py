@@ -91,6 +91,8 @@ class TurnRun:
         agents: Agents that the turn may be handed over to, by name.
         client: The client's tools, if the turn has any.
         requested: What the turn's request decides.
+        interrupted: Whether an earlier attempt may have ended in the middle of its calls. An
+            attempt that parked has not: it parks before it makes calls, or when they are done.
         adopt: Takes the agents to which tools of a function hand over; without it they must be
             among `agents` already.
     """
@@ -108,6 +110,7 @@ class TurnRun:
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     client: ClientTools | None = None
     requested: Requested = NOTHING_REQUESTED
+    interrupted: bool = True
     adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
@@ -179,7 +182,7 @@ class TurnRun:
         progress = self.progress
         # Open calls belong to the agent that made them, even if the turn was handed over since.
         self._hand_over(progress.responder if progress.open_calls() else progress.handed_to)
-        resumed = True
+        resumed = self.interrupted
         while True:
             if calls := progress.open_calls():
                 if is_last_word(self.client, calls, self.book):

@@ -85,6 +85,8 @@ class AgentWork:
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
             client=turn.client_tools,
+            # This claim and those that ended in a park are all there were.
+            interrupted=turn.attempt != turn.parks + 1,
             requested=Requested(
                 options=turn.options, agent=turn.agent, default=self.settings.request_policy
             ),
