@@ -34,6 +34,7 @@ TRANSITIONS: Final = (
     "perish",
     "record",
     "redispatch",
+    "relabel",
     "release",
     "remove",
     "renew",
