@@ -78,7 +78,12 @@ class Unnamed:
         return OVERHEAD + sum(len(dumps(message)) for message in self.before)
 
     async def make(self, view: TenantView) -> Unnamed:
-        """Create it with its first messages."""
+        """Create it with its first messages; without any, the turn itself creates it.
+
+        So its turn must have the same user and idle time.
+        """
+        if not self.before:
+            return self
         await view.open(
             self.conversation_id,
             make=True,

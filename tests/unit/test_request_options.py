@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -81,6 +82,7 @@ options = st.builds(
 )
 
 
+@hypothesis_settings(deadline=None)
 @given(options)
 def test_options_are_read_as_they_were_stored(kept: RequestOptions) -> None:
     assert RequestOptions.from_json(kept.to_json()) == kept

@@ -4,8 +4,8 @@
 --      turn), 4 its value from now on (JSON)
 -- Returns {'changed'}; or {'missing'} (the turn or the field does not exist, the turn belongs to another
 --      conversation, or it has not ended)
--- The value is written as a whole: a reader never sees a mixture of two. A repeat finds its operation's
--- answer, so that it does not undo what somebody else has changed since.
+-- Promise 4: the value is written as a whole, so a reader never sees half of it. A repeat finds its
+-- operation's answer, so that it does not undo what somebody else has changed since.
 
 local conversation_id, operation_id, field, value = unpack(ARGV)
 
