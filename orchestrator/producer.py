@@ -26,6 +26,9 @@ from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
 from orchestrator.flows import Link, check_flow_context, checked_asks
+from orchestrator.fork import ForkRequest, copy_history, plan_fork
+from orchestrator.timeline import Timeline
+from orchestrator.timeline_reader import timeline_of
 from orchestrator.turn_request import (
     FlowOptions,
     TurnRequest,
@@ -151,6 +154,26 @@ class Producer:
         """Run a failed turn again; see `TurnHandle.retry`."""
         # A name for the operation: Redis's client repeats it when the answer is lost.
         self._send(self.store.retry(turn_id, uuid.uuid4().hex))
+
+    def accept_fork(self, request: ForkRequest) -> AcceptedTurn:
+        """Run a turn again from one of its steps; see `Orchestrator.fork`."""
+        plan = plan_fork(self.store, self.settings, request)
+        # First the copy, then its turn: a turn must not run on half a history. A process that dies
+        # between them leaves a copy that nobody knows, and that is forgotten.
+        copy_history(self.store, self.settings, plan)
+        return self.accept_new([plan.turn])[0]
+
+    def timeline(self, turn_id: str) -> Timeline:
+        """What happened to a turn, and when: waiting, attempts, steps, children, decisions.
+
+        It is kept as long as the turn.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            UnreadableRecord: A newer release has written it.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return timeline_of(self.store.past(turn_id))
 
     def pending(self, turn_id: str) -> list[PendingCall]:
         """Tool calls that wait, with those of turns that the turn waits for; see `PendingCall`.

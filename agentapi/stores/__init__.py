@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RefusalReason,
         Refused,
         Renewal,
+        TurnPast,
         Unreadable,
     )
     from agentapi.stores.backlog import Backlog, BacklogStore
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Ends,
         ListStore,
         Paged,
+        TurnCount,
         TurnEnd,
         TurnQuery,
         TurnSummary,
@@ -111,7 +113,9 @@ __all__ = [
     "Suspended",
     "SweepStore",
     "Telling",
+    "TurnCount",
     "TurnEnd",
+    "TurnPast",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
@@ -140,6 +144,7 @@ __getattr__, __dir__ = lazily(
             "RefusalReason",
             "Refused",
             "Renewal",
+            "TurnPast",
             "Unreadable",
         ),
         "agentapi.stores.backlog": (
@@ -180,6 +185,7 @@ __getattr__, __dir__ = lazily(
             "Ends",
             "ListStore",
             "Paged",
+            "TurnCount",
             "TurnEnd",
             "TurnQuery",
             "TurnSummary",

@@ -20,6 +20,7 @@ from agentapi.stores import Accepted, Wakeup
 from agentapi.turns import (
     ClientTool,
     ClientTools,
+    ForkOrigin,
     NewTurn,
     OnAbort,
     RequestedOutput,
@@ -165,6 +166,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             bare=True,
             decided=True,
         ),
+        "forked_from": ForkOrigin(turn_id=parent, step=2, by="kim"),
     }
     assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"
     bench.store.enqueue([NewTurn(**spec)])

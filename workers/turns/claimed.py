@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
+from agentapi.metrics.activity import RunningNow
 from agentapi.stores import Claim
+from agentapi.turns.kinds import TurnKind
 from workers.turns.running import RunningTurn
 from workers.turns.work import Work
 
@@ -29,6 +31,23 @@ class ClaimedTurn:
     running: RunningTurn
     progress: TurnProgress
     began: float = field(default_factory=time.monotonic)
+
+    def now(self) -> RunningNow:
+        """What the turn does now. May be called in any thread."""
+        turn = self.claim.turn
+        tools = {call.name for call in self.progress.open_calls()}
+        agent = turn.kind is TurnKind.AGENT
+        return RunningNow(
+            turn_id=turn.turn_id,
+            conversation_id=turn.conversation_id,
+            agent=turn.agent,
+            tenant_id=turn.tenant_id,
+            attempt=turn.attempt,
+            steps=len(self.progress.steps),
+            seconds=time.monotonic() - self.began,
+            doing=("tools" if tools else "model") if agent else turn.kind.value,
+            tools=sorted(tools),
+        )
 
 
 def claim_line(action: str, claim: Claim, **more: object) -> LogLine:

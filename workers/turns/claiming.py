@@ -149,6 +149,8 @@ class TurnClaimer:
                 return left
         measuring.claimed(claim, self.queues)
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
+        claimed = ClaimedTurn(work=work, claim=claim, running=running, progress=progress)
+        running.about = claimed.now
         # From here on the heartbeat renews the lease, until the closer removes the turn.
         self.running.add(running)
-        return ClaimedTurn(work=work, claim=claim, running=running, progress=progress)
+        return claimed
