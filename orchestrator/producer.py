@@ -104,13 +104,15 @@ class Producer:
             requests: The turns.
             internal: Whether the agents may be agentapi's own.
         """
-        turns = [
-            new_turn(request, self._agents, self.settings, internal=internal)
-            for request in requests
-        ]
-        return self._accept(turns)
+        return self.accept_new(
+            [
+                new_turn(request, self._agents, self.settings, internal=internal)
+                for request in requests
+            ]
+        )
 
-    def _accept(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
+    def accept_new(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
+        """Write turns that `new_turn` has checked, and wake workers for them; see `accept`."""
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
         try:
@@ -159,7 +161,7 @@ class Producer:
         # First the copy, then its turn: a turn must not run on half a history. A process that dies
         # between them leaves a copy that nobody knows, and that is forgotten.
         copy_history(self.store, self.settings, plan)
-        return self._accept([plan.turn])[0]
+        return self.accept_new([plan.turn])[0]
 
     def timeline(self, turn_id: str) -> Timeline:
         """What happened to a turn, and when: waiting, attempts, steps, children, decisions.

@@ -128,15 +128,15 @@ class ModelChain:
         """Yield text and finally the response, with the name of the model that gave it."""
         name, alone = choice.provider, len(self._choices) == 1
         provider = providers.get(name)
+        messages = request.messages
+        if not getattr(provider, "takes_attachments", False):
+            messages = taken_by(f"provider {name!r}", _nothing, messages)
         asked = replace(
             request,
             model=choice.model or provider.default_model,
+            messages=messages,
             options=options_for(choice, request.options, self._choices),
         )
-        if not getattr(provider, "takes_attachments", False):
-            asked = replace(
-                asked, messages=taken_by(f"provider {name!r}", _nothing, asked.messages)
-            )
         if choice not in fittings:
             fittings[choice] = self._contexts.fitting(name, asked)
         asked = fittings[choice].request

@@ -42,8 +42,9 @@ from agentapi.turns import (
 from agentapi.turns.budget import Limits
 
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
-    "taken effect, and it was not made again. Find out before you repeat it."
+    "The outcome of this call is unknown: an earlier attempt was interrupted before the call had a "
+    "result. It may or may not have taken effect, and it was not made again. Find out before you "
+    "repeat it."
 )
 
 EDITED = (
