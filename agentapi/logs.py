@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
@@ -68,6 +72,29 @@ def line(name: str, /, **fields: object) -> LogLine:
     return LogLine(name, fields)
 
 
+_bound: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
+
+
+def bind(fields: Mapping[str, object]) -> None:
+    """Add fields to all lines that the running task writes from now on, whoever writes them."""
+    _bound.set(fields)
+
+
+@contextmanager
+def binding(fields: Mapping[str, object]) -> Iterator[None]:
+    """Add fields to all lines that are written in the body of this context manager."""
+    token = _bound.set(fields)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_fields() -> Mapping[str, object]:
+    """The fields that every line of the running task has."""
+    return _bound.get()
+
+
 def quoted(value: object) -> str:
     """A value of a log line as one word."""
     text = str(value)
@@ -84,10 +111,28 @@ def _escape(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
 
 
+class TextFormatter(logging.Formatter):
+    """Time, level, logger, and the event with its fields."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Format a record's own line, with the fields that its task has."""
+        more = bound_fields()
+        if more and isinstance(record.msg, LogLine):
+            event = record.msg
+            # Kept apart: other handlers format the same record.
+            fields = event.fields | {n: v for n, v in more.items() if n not in event.fields}
+            record.message = str(LogLine(event.name, fields, event.detail))
+        return super().formatMessage(record)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
 
-    Lines of other libraries have ``message`` instead of ``event``.
+    Lines of other libraries have ``message`` instead of ``event``. Lines of a turn's task have the
+    ids of the turn, whoever writes them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -106,6 +151,8 @@ class JsonFormatter(logging.Formatter):
                     shown["detail"] = _plain(event.detail)
             case _:
                 shown["message"] = _plain(record.getMessage())
+        for name, value in bound_fields().items():
+            shown.setdefault(name, _plain(value))
         if record.exc_info:
             shown["traceback"] = _plain(self.formatException(record.exc_info))
         return orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS).decode()
@@ -129,11 +176,7 @@ def configure_logging(level: str, style: LogFormat = "text") -> None:
         style: ``"text"``, or ``"json"`` for one object a line.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonFormatter()
-        if style == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level)))

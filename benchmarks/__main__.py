@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, lists, metered, versus
+from benchmarks import alone, lists, metered, traced, versus
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -35,6 +35,7 @@ CASES = (
     "tool",
     "streaming",
     "metrics",
+    "traces",
     "idle",
     "lists",
 )
@@ -214,6 +215,8 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
         yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
     if "metrics" in plan.cases:
         yield "metrics", partial(metered.metrics, results, servers, turns=plan.turns)
+    if "traces" in plan.cases:
+        yield "traces", partial(traced.traces, results, servers, turns=plan.turns)
 
 
 def _idle(plan: Plan, servers: Servers, results: Results) -> None:

@@ -20,6 +20,7 @@ from agentapi.logs import configure_logging
 from agentapi.metrics.server import MetricsServer
 from agentapi.providers.builtin import preload
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.tracing import preload_traces, set_up, traces
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import to_tell
@@ -36,7 +37,7 @@ from workers.refusals import (
     refuse_unknown_limits,
 )
 from workers.runtime import Runtime
-from workers.suspect_process import run_suspect
+from workers.suspect_process import SERVICE, TRACES_EXIT, run_suspect
 from workers.turns.summary import Summary
 from workers.turns.suspect import SuspectTurn
 
@@ -146,6 +147,18 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
     return server
 
 
+def trace_worker(settings: Settings) -> None:
+    """Turn this worker's traces on, if they are wanted.
+
+    Raises:
+        SystemExit: OpenTelemetry is not installed, or its variables are not valid.
+    """
+    try:
+        set_up(settings.traces, content=settings.trace_content, service=SERVICE)
+    except ConfigurationError as error:
+        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+
+
 def _connect_signals(app: WorkerApp) -> None:
     """Start and stop the runtime with the worker.
 
@@ -164,6 +177,7 @@ def _connect_signals(app: WorkerApp) -> None:
             # takes a second, which the first turn would wait for.
             agents = app.runtime.agents.values()
             preload({choice.provider for agent in agents for choice in agent.choices})
+            preload_traces(app.settings.traces)
             # Forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
                 run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
@@ -172,6 +186,7 @@ def _connect_signals(app: WorkerApp) -> None:
             spare_tracebacks()
             app.runtime.self_check.twins = partial(twins_of, app, sender.hostname)
             app.metrics = serve_metrics(app.settings)
+            trace_worker(app.settings)
             app.runtime.start(sender.hostname)
 
     def stop(sender: Any, **_: Any) -> None:
@@ -179,6 +194,8 @@ def _connect_signals(app: WorkerApp) -> None:
             app.runtime.stop()
             if app.metrics is not None:
                 app.metrics.stop()
+            # Last: until here turns were closed, and their attempts ended.
+            traces().close(TRACES_EXIT)
 
     def stopping(how: str, **_: Any) -> None:
         # Celery calls this inside its signal handler, so nothing here may block.

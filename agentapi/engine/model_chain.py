@@ -12,6 +12,7 @@ from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
 from agentapi.engine.fitting import Contexts, Fitting
 from agentapi.engine.measuring import ModelCallMeter
+from agentapi.engine.tracing import ChatSpan
 from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
@@ -146,14 +147,17 @@ class ModelChain:
         response: ModelResponse | None = None
         meter = ModelCallMeter(name, asked.model)
         try:
-            async for part in _parts(provider, asked, stream=stream):
-                if isinstance(part, ModelResponse):
-                    response = checked(part, name)
-                else:
-                    meter.shows()
-                    yield part
-            if response is None:
-                raise _no_response(name)
+            with ChatSpan(name, asked) as span:
+                async for part in span.around(_parts(provider, asked, stream=stream)):
+                    if isinstance(part, ModelResponse):
+                        response = checked(part, name)
+                    else:
+                        meter.shows()
+                        span.shows()
+                        yield part
+                if response is None:
+                    raise _no_response(name)
+                span.answered(response)
         except ProviderError as error:
             meter.failed(error.code)
             await self._gate.failed(permit, error, call=self._call)

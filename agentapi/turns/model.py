@@ -125,6 +125,7 @@ class TurnSpec:
             the outputs of its calls.
         options: What the request decides besides; None for nothing.
         context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
+        trace: The span that enqueued it, as `TraceContext.text` writes it; None without traces.
     """
 
     turn_id: str
@@ -147,6 +148,7 @@ class TurnSpec:
     prior: Sequence[Message] = ()
     context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
+    trace: str | None = None
 
     @property
     def stored(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 from typing_extensions import override
 
@@ -13,7 +14,9 @@ from agentapi.conversation.window import Window
 from agentapi.ids import partition_of
 from agentapi.stores.answers import (
     Claim,
+    ClaimCause,
     Ending,
+    LostClaim,
     NewEvent,
     Recorded,
     Refusal,
@@ -30,6 +33,12 @@ from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
 from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
+
+
+class _News(TypedDict, total=False):
+    cause: ClaimCause
+    waited: float
+    lost: LostClaim
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -63,14 +72,11 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
             if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
-            cause, waited = None, None
+            news: _News = {}
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
-                cause = cause_of_claim(entry, conversation)
-                waited = max(
-                    0.0, now - ready_since(entry, conversation, self._settings.dispatch_grace)
-                )
+                news = self._news(entry, conversation, now)
                 if self._kept_from(entry, conversation, isolated):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
@@ -93,9 +99,17 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 calibration=conversation.calibration,
                 contexts=conversation.contexts,
                 now=now,
-                cause=cause,
-                waited=waited,
+                **news,
             )
+
+    def _news(self, entry: StoredTurn, conversation: Conversation, now: float) -> _News:
+        """What only the first answer to a claim says; asked before the claim changes anything."""
+        cause = cause_of_claim(entry, conversation)
+        ready = ready_since(entry, conversation, self._settings.dispatch_grace)
+        news = _News(cause=cause, waited=max(0.0, now - ready))
+        if cause is ClaimCause.LEASE_EXPIRED:
+            news["lost"] = LostClaim(at=entry.claimed_at, worker=entry.turn.worker)
+        return news
 
     def _take(
         self, entry: StoredTurn, conversation: Conversation, token: str, owner: str, now: float
@@ -123,7 +137,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
-        entry.dispatches, entry.ready = 0, None
+        entry.dispatches, entry.ready, entry.claimed_at = 0, None, now
         same_call = entry.failures_at == len(entry.steps)
         waits = entry.turn.waiting_for if same_call else None
         entry.turn = replace(
