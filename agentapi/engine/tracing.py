@@ -25,14 +25,12 @@ from agentapi.tools.context import ToolContext
 from agentapi.tools.delegation import Delegation
 from agentapi.tracing import NO_SPAN, Attributes, Kind, NewSpan, Span, traces
 from agentapi.tracing import names as n
+from agentapi.turns.request_options import NO_SAMPLING
 
 T = TypeVar("T")
 
 _PROVIDERS: Final = {"gemini": "gcp.gemini"}
 """The conventions' names of providers, where ours are others."""
-
-_BOUND: Final = {"conversation_id": n.CONVERSATION, "turn_id": n.TURN, "attempt": n.ATTEMPT}
-"""What a span has from the turn to which it belongs."""
 
 CANCELLED: Final = "cancelled"
 INTERNAL: Final = "internal"
@@ -127,13 +125,14 @@ class ToolSpan(_Traced):
         if not made.on:
             super().__init__(NO_SPAN)
         else:
-            attributes = {
-                n.OPERATION: n.EXECUTE_TOOL,
-                n.TOOL: tool,
-                n.TOOL_TYPE: "function",
-                n.CALL: call.id,
-                **_of_turn(),
-            }
+            attributes = _with_conversation(
+                {
+                    n.OPERATION: n.EXECUTE_TOOL,
+                    n.TOOL: tool,
+                    n.TOOL_TYPE: "function",
+                    n.CALL: call.id,
+                }
+            )
             super().__init__(
                 made.start(NewSpan(name=f"{n.EXECUTE_TOOL} {tool}", attributes=attributes))
             )
@@ -210,8 +209,12 @@ async def _around(span: Span, parts: AsyncIterator[T]) -> AsyncIterator[T]:
         yield part
 
 
-def _of_turn() -> dict[str, Any]:
-    return {_BOUND[name]: value for name, value in bound_fields().items() if name in _BOUND}
+def _with_conversation(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The same, and the conversation. The turn and its attempt are in the span around it."""
+    found = bound_fields().get("conversation_id")
+    if found is not None:
+        attributes[n.CONVERSATION] = found
+    return attributes
 
 
 def _asked(provider: str, request: ModelRequest) -> Attributes:
@@ -220,16 +223,17 @@ def _asked(provider: str, request: ModelRequest) -> Attributes:
         n.OPERATION: n.CHAT,
         n.PROVIDER: _PROVIDERS.get(provider, provider),
         n.MODEL: request.model,
-        n.OUTPUT_TYPE: "text" if request.output is None else "json",
-        **_of_turn(),
     }
-    wanted = {
-        n.MAX_TOKENS: sampling.max_output_tokens,
-        n.TEMPERATURE: sampling.temperature,
-        n.TOP_P: sampling.top_p,
-    }
-    attributes |= {name: value for name, value in wanted.items() if value is not None}
-    return attributes
+    if request.output is not None:
+        attributes[n.OUTPUT_TYPE] = "json"
+    if sampling is not NO_SAMPLING:
+        wanted = {
+            n.MAX_TOKENS: sampling.max_output_tokens,
+            n.TEMPERATURE: sampling.temperature,
+            n.TOP_P: sampling.top_p,
+        }
+        attributes |= {name: value for name, value in wanted.items() if value is not None}
+    return _with_conversation(attributes)
 
 
 def _said(request: ModelRequest) -> Attributes:

@@ -69,20 +69,23 @@ class OpenTelemetryTraces:
         elif new.own is not None:
             # Nothing that happens to be current here is its parent.
             context = contexts.Context()
-        if new.own is not None and self._ids is not None:
-            self._ids.choose(new.own)
+        if new.own is None or self._ids is None:
+            return self._begin(new, context)
+        self._ids.choose(new.own)
         try:
-            return self._tracer.start_span(
-                new.name,
-                context,
-                _KINDS[new.kind],
-                new.attributes,
-                [trace.Link(_span_context(link)) for link in new.links],
-                None if new.began is None else round(new.began * _NANO),
-            )
+            return self._begin(new, context)
         finally:
-            if self._ids is not None:
-                self._ids.choose(None)
+            self._ids.choose(None)
+
+    def _begin(self, new: NewSpan, context: contexts.Context | None) -> trace.Span:
+        return self._tracer.start_span(
+            new.name,
+            context,
+            _KINDS[new.kind],
+            new.attributes,
+            [trace.Link(_span_context(link)) for link in new.links] if new.links else None,
+            None if new.began is None else round(new.began * _NANO),
+        )
 
     def flush(self, patience: float) -> None:
         """See `Traces.flush`."""
@@ -129,13 +132,17 @@ class OpenTelemetryTraces:
 class _Span:
     """See `Span`."""
 
-    __slots__ = ("_ended", "_span", "context", "on")
+    __slots__ = ("_ended", "_span", "on")
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
         self._ended = False
         self.on = span.is_recording()
-        self.context = _found(span.get_span_context())
+
+    @property
+    def context(self) -> TraceContext | None:
+        """See `Span.context`."""
+        return _found(self._span.get_span_context())
 
     def set(self, attributes: Attributes) -> None:
         """See `Span.set`."""

@@ -24,7 +24,8 @@ class Kind(StrEnum):
     PRODUCER = "producer"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen, which would cost more than the rest of it: one is made for each span.
+@dataclass(kw_only=True, slots=True)
 class NewSpan:
     """A span to start.
 
@@ -52,11 +53,14 @@ class Span(Protocol):
 
     Attributes:
         on: Whether it is recorded: callers ask before they work out attributes only for it.
-        context: How others refer to it; None if nobody should.
     """
 
     on: bool
-    context: TraceContext | None
+
+    @property
+    def context(self) -> TraceContext | None:
+        """How others refer to it; None if nobody should."""
+        ...
 
     def set(self, attributes: Attributes) -> None:
         """Add attributes."""
@@ -117,7 +121,11 @@ class NoSpan:
     """A span that nobody hears of."""
 
     on = False
-    context: TraceContext | None = None
+
+    @property
+    def context(self) -> TraceContext | None:
+        """Nobody refers to it."""
+        return None
 
     def set(self, attributes: Attributes) -> None:
         """Nobody hears it."""

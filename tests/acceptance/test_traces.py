@@ -81,7 +81,7 @@ def test_a_turn_that_delegates_waits_and_loses_a_worker_is_one_picture(
     with provider.get_tracer("shop").start_as_current_span("checkout"):
         turn = orchestrator.enqueue("boss", message, conversation_id="user:1")
     # Its first spans have left the worker before it dies.
-    collector.wait_for("execute_tool scout", agentapi_attempt=1)
+    collector.wait_for("execute_tool scout")
     kill(stack, worker_of(stack, turn.info().worker))
     until(lambda: len(turn.pending()) == 1 and turn.info().parks == 2, 60, "the approval")
     [asked] = turn.pending()
