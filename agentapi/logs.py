@@ -6,11 +6,14 @@ Every line of the project is logged as ``log.info(line("turn.completed", turn_id
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
@@ -111,7 +114,28 @@ def _escape(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
 
 
-class TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Shows where an exception was raised, and not its text, which may quote what people say."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Format the traceback of a record of another library."""
+        return frames_of(ei[1])
+
+
+def frames_of(error: BaseException | None) -> str:
+    """The traceback of an exception, with the exceptions' types in place of their text."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"{frames}{type(error).__qualname__}")
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+    return "\ncaused the next one\n".join(reversed(parts))
+
+
+class TextFormatter(_Formatter):
     """Time, level, logger, and the event with its fields."""
 
     def __init__(self) -> None:
@@ -128,7 +152,7 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
 
     Lines of other libraries have ``message`` instead of ``event``. Lines of a turn's task have the
@@ -171,6 +195,8 @@ def _plain(value: object) -> Any:
 def configure_logging(level: str, style: LogFormat = "text") -> None:
     """Write this process's log to standard error.
 
+    As JSON, that includes warnings of Python, and exceptions that end the process or a thread.
+
     Args:
         level: The least severe level to write.
         style: ``"text"``, or ``"json"`` for one object a line.
@@ -180,3 +206,28 @@ def configure_logging(level: str, style: LogFormat = "text") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level)))
+    if style == "json":
+        _log_what_python_prints()
+
+
+def _log_what_python_prints() -> None:
+    """Let every line of standard error be one of the log."""
+    logging.captureWarnings(True)
+    log = logging.getLogger("agentapi.process")
+
+    def crashed(name: str, error: BaseException | None, **where: object) -> None:
+        log.critical(LogLine(name, {"error": type(error).__qualname__, **where}, frames_of(error)))
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            crashed("process.crashed", error)
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda ended: crashed(
+        "thread.crashed", ended.exc_value, thread=ended.thread.name if ended.thread else ""
+    )
+    sys.unraisablehook = lambda ignored: crashed("error.ignored", ignored.exc_value)

@@ -24,11 +24,13 @@ from agentapi.tracing import preload_traces, set_up, traces
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import to_tell
+from workers.celery_ext.printing import print_nothing
 from workers.celery_ext.report import twins_of
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
 from workers.isolation.freeing import free_turns
 from workers.refusals import (
+    cannot_start,
     refuse_no_agents,
     refuse_other_fleet,
     refuse_other_pools,
@@ -142,7 +144,7 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
             settings.metrics_host, settings.metrics_port, setting="AGENTAPI_METRICS_PORT"
         )
     except ConfigurationError as error:
-        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+        raise cannot_start(str(error)) from error
     server.start()
     return server
 
@@ -156,7 +158,7 @@ def trace_worker(settings: Settings) -> None:
     try:
         set_up(settings.traces, content=settings.trace_content, service=SERVICE)
     except ConfigurationError as error:
-        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+        raise cannot_start(str(error)) from error
 
 
 def _connect_signals(app: WorkerApp) -> None:
@@ -167,6 +169,10 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            # Celery itself does so only after this.
+            configure_logging(app.settings.log_level, app.settings.log_format)
+            if app.settings.log_format == "json":
+                print_nothing(sender)
             refuse_other_pools(sender)
             refuse_no_agents(app.runtime.agents)
             refuse_other_queues(app.settings, app.amqp.queues.consume_from)

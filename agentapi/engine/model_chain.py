@@ -23,6 +23,7 @@ from agentapi.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
 )
+from agentapi.logs import line
 from agentapi.providers import (
     ModelChoice,
     ModelRequest,
@@ -257,6 +258,4 @@ def _log_failure(choice: ModelChoice, error: ProviderError) -> None:
         level = logging.WARNING
     elif isinstance(error, ProviderHeld | ProviderAway):
         level = logging.DEBUG
-    log.log(
-        level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status
-    )
+    log.log(level, line("provider.failed", provider=choice, error=error.code, status=error.status))

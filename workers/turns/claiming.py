@@ -119,7 +119,8 @@ class TurnClaimer:
     def _refused(
         self, refusal: Refusal, wakeup: Wakeup, owner: str, job: int
     ) -> SuspectTurn | Summary:
-        log.debug(line("turn.refused", turn_id=wakeup.turn_id, reason=refusal.reason))
+        ids = {"conversation_id": wakeup.conversation_id, "turn_id": wakeup.turn_id}
+        log.debug(line("turn.refused", **ids, reason=refusal.reason))
         if refusal.reason is RefusalReason.SUSPECT:
             return SuspectTurn(
                 job=job,
