@@ -11,31 +11,34 @@ PROVIDER ?= offline
 WORKERS ?= 2
 CONVERSATIONS ?= 40
 TURNS ?= 5
+KEEP ?=
 CHAOS ?=
 FAULTS ?=
 SOAK ?=
+BROWSERS ?=
 FUZZ ?=
 CLIENTS ?=
 BENCH ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-system newest chaos faults fuzz soak clients bench docs check format lock clean
+.PHONY: help demo up test test-system browsers screenshots newest chaos faults fuzz soak clients bench docs check format lock clean
 
 help: ## Explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
-	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5"
+	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5 KEEP=1"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
 	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'
 	@echo '  make clients CLIENTS="--client langchain --case agent"'
 	@echo '  make soak SOAK="--minutes 60 --seed 1"'
+	@echo '  make browsers BROWSERS="--minutes 60 --browsers 10"'
 	@echo '  make bench BENCH="--case throughput --contender celery --contender runtime --rounds 5"'
 
-demo: $(READY) ## Start Valkey, two workers and Flower, run overlapping conversations, check them, stop all
-	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS)
+demo: $(READY) ## Run overlapping conversations on a stack of its own, and check them; KEEP=1 leaves it running
+	$(BIN)/agentapi demo --provider $(PROVIDER) --workers $(WORKERS) --conversations $(CONVERSATIONS) --turns $(TURNS) $(if $(KEEP),--keep)
 
 up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; Ctrl-C stops them
 	$(BIN)/agentapi up --workers $(WORKERS)
@@ -46,8 +49,14 @@ test: $(READY) ## Run all tests, with real servers and worker processes; fails b
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-system: $(READY) ## Run the tests that need a Debian package, which is downloaded where that is possible
+test-system: $(READY) ## Run the tests that need a Debian package: the console in Chromium, the alerts in promtool
 	$(BIN)/python -m tests.system
+
+browsers: $(READY) ## Keep browsers open on the console while turns run, and fail when anything grows
+	$(BIN)/python -m tests.system.live $(BROWSERS)
+
+screenshots: $(READY) ## Take the pictures of the console that are in docs/images
+	$(BIN)/python -m tests.system.pictures
 
 newest: $(READY) ## Run unit and conformance tests and the demo on the newest Python that this machine has
 	$(BIN)/python -m tests.newest

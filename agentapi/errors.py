@@ -186,6 +186,12 @@ class TurnNotRetryable(AgentAPIError):
     code = "turn_not_retryable"
 
 
+class TurnNotForkable(AgentAPIError):
+    """The turn cannot be run again from that step: what it needs is not kept."""
+
+    code = "turn_not_forkable"
+
+
 class CallNotPending(AgentAPIError):
     """The call is not waiting for a decision: it does not exist, is decided, or its turn ended."""
 

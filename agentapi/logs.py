@@ -30,6 +30,8 @@ _QUIET: Final = {
     # We write one line a turn; Celery's two would only repeat it.
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
+    # Our own line says when a worker starts, and when it has its broker back.
+    "celery.worker.consumer.connection": logging.WARNING,
     # HTTP clients log the address of each request, which may hold keys.
     "httpx": logging.WARNING,
     "httpx2": logging.WARNING,

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agentapi import AgentAPIError
 from benchmarks import alone, lists, metered, traced, versus
+from benchmarks import console as pages_of_console
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -38,6 +39,7 @@ CASES = (
     "traces",
     "idle",
     "lists",
+    "console",
 )
 
 
@@ -53,7 +55,8 @@ class Plan:
         at_once: Turns in flight at once.
         delay: Seconds of the model that is not fast.
         workers: That idle.
-        conversations: That idle; and that are listed, with ten times as many turns.
+        conversations: That idle.
+        listed: Conversations in lists, with ten times as many turns.
         seconds: For which they idle.
         minutes: A round that would probably end later than this is not begun.
         processes: Worker processes of the throughput; latency is measured with the first number of
@@ -68,6 +71,7 @@ class Plan:
     delay: float = 2.0
     workers: int = 10
     conversations: int = 100_000
+    listed: int = 10_000
     seconds: float = 10.0
     minutes: float = 13.5
     processes: Sequence[int] = (1, 2)
@@ -83,6 +87,9 @@ def main(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
     turns: Annotated[int, typer.Option(min=20, help="Turns of a round of throughput.")] = 1000,
+    listed: Annotated[
+        int, typer.Option(min=1, help="Conversations in lists, with ten times as many turns.")
+    ] = 10_000,
     minutes: Annotated[
         float, typer.Option(help="No round begins that would end later than this.")
     ] = 13.5,
@@ -101,7 +108,14 @@ def main(
     # In a file a table needs no less room than on a wide screen.
     console = Console(width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
-    plan = Plan(cases=case or CASES, contenders=chosen, rounds=rounds, turns=turns, minutes=minutes)
+    plan = Plan(
+        cases=case or CASES,
+        contenders=chosen,
+        rounds=rounds,
+        turns=turns,
+        listed=listed,
+        minutes=minutes,
+    )
     results = run(plan, console)
     results.show(console)
     if table := targets_table(results):
@@ -178,6 +192,8 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         once.append(("idle", partial(_idle, plan, servers, results)))
     if "lists" in plan.cases:
         once.append(("lists", partial(_lists, plan, servers, results)))
+    if "console" in plan.cases:
+        once.append(("console", partial(_console, plan, servers, results)))
     _carry_out(once, "once", results, progress)
 
 
@@ -233,8 +249,12 @@ def _idle(plan: Plan, servers: Servers, results: Results) -> None:
 def _lists(plan: Plan, servers: Servers, results: Results) -> None:
     """Once: many short rounds of its own."""
     lists.cost(results, servers, turns=2 * plan.turns)
-    count = min(plan.conversations, 10_000)
-    lists.pages(results, servers, turns=10 * count, conversations=count)
+    lists.pages(results, servers, turns=10 * plan.listed, conversations=plan.listed)
+
+
+def _console(plan: Plan, servers: Servers, results: Results) -> None:
+    """Once: each page is asked for many times."""
+    pages_of_console.pages(results, servers, turns=10 * plan.listed, conversations=plan.listed)
 
 
 def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[alone.Running], None]]]:
@@ -261,6 +281,7 @@ def _as_settings(plan: Plan) -> dict[str, object]:
         "delay": plan.delay,
         "workers": plan.workers,
         "conversations": plan.conversations,
+        "listed": plan.listed,
         "seconds": plan.seconds,
         "processes": list(plan.processes),
     }

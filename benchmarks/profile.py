@@ -124,7 +124,7 @@ def _whole(profile: Profile, stack: Stack, turns: int) -> None:
 def _wake_only(profile: Profile, stack: Stack, wakeups: CeleryWakeups, turns: int) -> None:
     """Wake-ups for turns that are not there: Celery's part, and a claim that is refused."""
     pid = stack.workers[0].pid
-    found = [_wakeup(f"none-{number}") for number in range(turns)]
+    found = [lost_wakeup(f"none-{number}") for number in range(turns)]
     before = _claims(profile.client)
     with profile.process("wake-up without a turn, worker process", turns, pid):
         wakeups.send(found)
@@ -138,14 +138,15 @@ def _claims(client: redis.Redis) -> int:
     return int(info["cmdstat_evalsha"]["calls"])
 
 
-def _wakeup(conversation_id: str) -> Wakeup:
+def lost_wakeup(conversation_id: str) -> Wakeup:
+    """A wake-up of a turn that is not there."""
     turn_id = create_turn_id(conversation_id)
     return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent="plain")
 
 
 def _parts(profile: Profile, store: RedisTurnStore, wakeups: CeleryWakeups, turns: int) -> None:
     new = [_new_turn(f"part-{number}") for number in range(-1, turns)]
-    absent = [_wakeup(f"absent-{number}") for number in range(-1, turns)]
+    absent = [lost_wakeup(f"absent-{number}") for number in range(-1, turns)]
     claims: list[Claim] = []
     history: list[Message] = [UserMessage(content=TEXT), ANSWER]
     for turn in new:

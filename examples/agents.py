@@ -35,7 +35,7 @@ async def open_ticket(subject: str, context: ToolContext) -> dict[str, str]:
     return {"ticket": context.idempotency_key[-8:], "subject": subject}
 
 
-@tool(requires_approval=lambda amount: amount > 50)
+@tool(requires_approval=lambda amount: amount > 50, approval_timeout=86_400)
 def refund(order_id: str, amount: float) -> str:
     """Refund money. Large amounts need a colleague's approval.
 

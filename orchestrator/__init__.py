@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Orchestrator
     from orchestrator.handle import GatherHandle, TurnHandle
     from orchestrator.listing import AsyncListing, Listing
+    from orchestrator.timeline import Timeline
     from orchestrator.turn_request import TurnRequest
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Listing",
     "Orchestrator",
     "Paged",
+    "Timeline",
     "TurnEnd",
     "TurnHandle",
     "TurnRequest",
@@ -62,6 +64,7 @@ __getattr__, __dir__ = lazily(
             "TurnHandle",
         ),
         "orchestrator.listing": ("AsyncListing", "Listing"),
+        "orchestrator.timeline": ("Timeline",),
         "orchestrator.turn_request": ("TurnRequest",),
     },
 )

@@ -43,7 +43,8 @@ from orchestrator.listing import (
     WhoseTurns,
 )
 from orchestrator.results import last_events, past_events, result_of, still_running
-from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+from orchestrator.timeline import Timeline
+from orchestrator.turn_request import FlowOptions, ForkOptions, TurnOptions, TurnRequest
 
 if TYPE_CHECKING:
     from agentapi import Agent
@@ -111,6 +112,14 @@ class AsyncOrchestrator:
     async def retry(self, turn_id: str) -> None:
         """Run a failed turn again; see `TurnHandle.retry`."""
         await self.call(lambda: self.sync.retry(turn_id))
+
+    async def fork(self, turn_id: str, **options: Unpack[ForkOptions]) -> AsyncTurnHandle:
+        """Run a turn again from one of its steps, in a copy; see `Orchestrator.fork`."""
+        return AsyncTurnHandle(self, await self.call(lambda: self.sync.fork(turn_id, **options)))
+
+    async def timeline(self, turn_id: str) -> Timeline:
+        """What happened to a turn, and when; see `Orchestrator.timeline`."""
+        return await self.call(lambda: self.sync.timeline(turn_id))
 
     def turns(self, **filters: Unpack[TurnFilters]) -> AsyncListing[TurnSummary]:
         """Turns, newest first; see `Orchestrator.turns`."""
@@ -205,6 +214,14 @@ class AsyncTurnHandle:
     async def status(self) -> TurnStatus:
         """The turn's status."""
         return (await self.info()).status
+
+    async def fork(self, **options: Unpack[ForkOptions]) -> AsyncTurnHandle:
+        """Run the turn again from one of its steps, in a copy; see `Orchestrator.fork`."""
+        return await self._orchestrator.fork(self.turn_id, **options)
+
+    async def timeline(self) -> Timeline:
+        """What happened to the turn, and when; see `Orchestrator.timeline`."""
+        return await self._orchestrator.timeline(self.turn_id)
 
     async def cancel(self) -> CancelOutcome:
         """Cancel the turn; see `TurnHandle.cancel`."""

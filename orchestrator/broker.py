@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
+from agentapi.broker.queues import turn_queues
 from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
 from agentapi.faults import why_unreachable
@@ -37,6 +38,7 @@ def producer_app(settings: Settings) -> Celery:
     app = Celery("agentapi-producer", set_as_current=False)
     app.conf.update(
         celery_settings(settings),
+        task_queues=turn_queues(settings),
         broker_transport=transport_of(settings, "agentapi.broker.producer_transport"),
     )
     return app

@@ -11,7 +11,13 @@ from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
 from orchestrator.lists import Lists
-from orchestrator.turn_request import FlowOptions, TurnOptions, TurnRequest
+from orchestrator.turn_request import (
+    FlowOptions,
+    ForkOptions,
+    TurnOptions,
+    TurnRequest,
+    fork_request,
+)
 
 if TYPE_CHECKING:
     from agentapi import Agent
@@ -57,6 +63,29 @@ class Orchestrator(Lists):
         then been accepted and will run.
         """
         return [TurnHandle(self, *accepted) for accepted in self.accept(requests)]
+
+    def fork(self, turn_id: str, **options: Unpack[ForkOptions]) -> TurnHandle:
+        """Run a turn again from one of its steps, with another message if you like.
+
+        The new turn runs in a copy of the conversation, with what was said before the turn; the
+        original stays as it is. Steps that are taken over are not run again. User, tenant,
+        metadata, context, tools of the client and options are those of the turn. It has no deadline
+        and no parent.
+
+        Args:
+            turn_id: The turn, whether or not it has ended.
+            options: `step` (how many steps to take over, 0 by default; `timeline` shows them),
+                `message` (in place of the user's; text keeps the turn's images and files),
+                `idempotency_key` (a repeat with the same key returns the first fork) and `by` (who
+                asks, kept as `Turn.forked_from`).
+
+        Raises:
+            InvalidInput: A fork cannot begin at that step, or the message is not valid.
+            TurnNotForkable: The steps, the history or the attachments are not kept any more.
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            StoreUnavailable: Redis is out of reach. Repeat the call with an `idempotency_key`.
+        """
+        return TurnHandle(self, *self.accept_fork(fork_request(turn_id, options)))
 
     def gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> GatherHandle:
         """Ask several agents side by side, each in a conversation of its own.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from importlib.metadata import version
 from typing import Any, Final
 
 import redis
@@ -105,7 +106,8 @@ def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
     reports = by_name(answers)
     server = facts.server if facts is not None else None
     address = facts.address if facts is not None else ""
-    yield from fleet_findings(reports, settings.queues, server, address)
+    release = version("agentapi")
+    yield from fleet_findings(reports, settings.queues, server, address, release)
     if facts is not None:
         yield from _sweep(settings)
     yield from own_findings(reports)

@@ -11,6 +11,7 @@ from agentapi.checks.findings import Finding, Level, fail, ok, warn
 from agentapi.checks.queues import queues_remedy
 from agentapi.checks.redis_server import clock_finding
 from agentapi.checks.report import WorkerReport
+from agentapi.decoding.records import PROTOCOL
 
 MAX_SWEEP_AGE: Final = 5.0
 """Seconds since the last complete sweep after which something is wrong."""
@@ -70,7 +71,11 @@ def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Itera
 
 
 def fleet_findings(
-    reports: Reports, queues: int, server: str | None = None, address: str = ""
+    reports: Reports,
+    queues: int,
+    server: str | None = None,
+    address: str = "",
+    release: str = "",
 ) -> Iterator[Finding]:
     """Do the workers fit each other, and this process?
 
@@ -79,11 +84,13 @@ def fleet_findings(
         queues: `AGENTAPI_QUEUES` here.
         server: Identifies the Redis that this process uses; None if it cannot be reached.
         address: Its address.
+        release: That of this process; empty if it is not to be compared.
     """
     if not reports:
         return
     yield from _agents(reports)
-    yield from _releases(reports)
+    yield from _releases(reports, release)
+    yield from _protocols(reports)
     yield from _pools(reports)
     yield from _queues(reports, queues)
     yield from _servers(reports, server, address)
@@ -113,17 +120,42 @@ def _agents(reports: Reports) -> Iterator[Finding]:
         )
 
 
-def _releases(reports: Reports) -> Iterator[Finding]:
+def _releases(reports: Reports, here: str) -> Iterator[Finding]:
     by_version = _grouped({worker: report.version for worker, report in reports.items()})
+    which = "; ".join(
+        f"{version or 'unknown'}: {_listed(names)}" for version, names in sorted(by_version.items())
+    )
     if len(by_version) > 1:
-        which = "; ".join(
-            f"{version}: {_listed(names)}" for version, names in sorted(by_version.items())
-        )
         yield warn(
             "workers.releases",
             f"the workers run different releases of agentapi ({which})",
             "Neighbouring releases work side by side. Complete the upgrade.",
         )
+    if unknown := by_version.get(""):
+        yield warn(
+            "workers.unknown_release",
+            f"{_listed(unknown)} do not say which release they run",
+            "Look what was installed there. Releases that are not neighbours may not fit.",
+        )
+    if here and here not in by_version:
+        yield warn(
+            "releases.differ",
+            f"agentapi here is {here}, and no worker runs that release ({which})",
+            "Neighbouring releases work side by side. Workers are upgraded first.",
+        )
+
+
+def _protocols(reports: Reports) -> Iterator[Finding]:
+    """Can this process read what the workers write?"""
+    for worker, report in sorted(reports.items()):
+        if report.protocol > PROTOCOL:
+            # Turns run: what it writes is what the whole fleet can read.
+            yield warn(
+                "workers.protocol",
+                f"{worker} knows version {report.protocol} of the turn protocol, and this release "
+                f"of agentapi reads versions up to {PROTOCOL}",
+                "Upgrade agentapi here before the fleet begins to write that version.",
+            )
 
 
 def _pools(reports: Reports) -> Iterator[Finding]:
@@ -260,7 +292,7 @@ def own_findings(reports: Reports) -> Iterator[Finding]:
         )
 
 
-_ASKED_HERE: Final = frozenset({"redis", "persistence", "eviction", "clock"})
+_ASKED_HERE: Final = frozenset({"redis", "persistence", "eviction", "clock", "protocol"})
 
 
 def sweep_finding(since: float | None, interval: float) -> Finding:

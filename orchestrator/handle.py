@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, overload
 
+from typing_extensions import Unpack
+
 from agentapi.errors import AgentAPIError, TurnFailed, TurnNotFound
 from agentapi.stores import CancelOutcome
 from agentapi.turns import (
@@ -27,6 +29,8 @@ from orchestrator.events.follower import Delivery, Subscription
 from orchestrator.flows import replies_of
 from orchestrator.producer import Producer
 from orchestrator.results import last_events, past_events, result_of, still_running
+from orchestrator.timeline import Timeline
+from orchestrator.turn_request import ForkOptions, fork_request
 
 LOOK_AGAIN: Final = 30.0
 """Seconds without an event after which the turn's status is read: events may be lost in a failover,
@@ -62,6 +66,10 @@ class TurnHandle:
         """The turn's status; raises as `info`."""
         return self.info().status
 
+    def timeline(self) -> Timeline:
+        """What happened to the turn, and when; see `Orchestrator.timeline`."""
+        return self._producer.timeline(self.turn_id)
+
     def cancel(self) -> CancelOutcome:
         """Cancel the turn: immediately if it waits, within a moment if it runs.
 
@@ -91,6 +99,11 @@ class TurnHandle:
             StoreUnavailable: Redis is out of reach.
         """
         self._producer.retry(self.turn_id)
+
+    def fork(self, **options: Unpack[ForkOptions]) -> TurnHandle:
+        """Run the turn again from one of its steps, in a copy; see `Orchestrator.fork`."""
+        accepted = self._producer.accept_fork(fork_request(self.turn_id, options))
+        return TurnHandle(self._producer, *accepted)
 
     def pending(self) -> list[PendingCall]:
         """Calls that wait: for a decision, or for the output of a client tool; see `PendingCall`.

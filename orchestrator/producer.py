@@ -20,7 +20,7 @@ from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
 from agentapi.stores.enqueueing import enqueue_traced
 from agentapi.tracing import set_up, traces
-from agentapi.turns import Answers, Decision, PendingCall, Turn
+from agentapi.turns import Answers, Decision, NewTurn, PendingCall, Turn
 from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
 from orchestrator.arguments import check_arguments
@@ -28,6 +28,9 @@ from orchestrator.broker import CeleryWakeups, Wakeups
 from orchestrator.eager import eager_backend
 from orchestrator.events.follower import EventFollower
 from orchestrator.flows import Link, check_flow_context, checked_asks
+from orchestrator.fork import ForkRequest, copy_history, plan_fork
+from orchestrator.timeline import Timeline
+from orchestrator.timeline_reader import timeline_of
 from orchestrator.turn_request import (
     FlowOptions,
     TurnRequest,
@@ -114,6 +117,9 @@ class Producer:
             new_turn(request, self._agents, self.settings, internal=internal)
             for request in requests
         ]
+        return self._accept(turns)
+
+    def _accept(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
         try:
@@ -155,6 +161,26 @@ class Producer:
         """Run a failed turn again; see `TurnHandle.retry`."""
         # A name for the operation: Redis's client repeats it when the answer is lost.
         self._send(self.store.retry(turn_id, uuid.uuid4().hex))
+
+    def accept_fork(self, request: ForkRequest) -> AcceptedTurn:
+        """Run a turn again from one of its steps; see `Orchestrator.fork`."""
+        plan = plan_fork(self.store, self.settings, request)
+        # First the copy, then its turn: a turn must not run on half a history. A process that dies
+        # between them leaves a copy that nobody knows, and that is forgotten.
+        copy_history(self.store, self.settings, plan)
+        return self._accept([plan.turn])[0]
+
+    def timeline(self, turn_id: str) -> Timeline:
+        """What happened to a turn, and when: waiting, attempts, steps, children, decisions.
+
+        It is kept as long as the turn.
+
+        Raises:
+            TurnNotFound: It ended longer than `turn_retention` ago.
+            UnreadableRecord: A newer release has written it.
+            StoreUnavailable: Redis is out of reach.
+        """
+        return timeline_of(self.store.past(turn_id))
 
     def pending(self, turn_id: str) -> list[PendingCall]:
         """Tool calls that wait, with those of turns that the turn waits for; see `PendingCall`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,7 @@ from agentapi.turns import (
 )
 from agentapi.turns.client_tool_input import NewClientTools, client_tools_of
 from agentapi.turns.kinds import kind_of
+from orchestrator.fork import ForkRequest
 
 if TYPE_CHECKING:
     from agentapi import Agent
@@ -59,6 +61,15 @@ class FlowOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     deadline: float | None
     context: object | None
+
+
+class ForkOptions(TypedDict, total=False):
+    """Options of `Orchestrator.fork`; see there."""
+
+    step: int
+    message: UserInput | None
+    idempotency_key: str | None
+    by: str | None
 
 
 class TurnOptions(FlowOptions, total=False):
@@ -306,6 +317,21 @@ def check_outputs(outputs: Mapping[str, ClientOutput], longest: int) -> None:
 
 C = TypeVar("C", bound=StrEnum)
 D = TypeVar("D", bound=StrEnum | None)
+
+
+def fork_request(turn_id: str, options: ForkOptions) -> ForkRequest:
+    """Check the options of a fork.
+
+    Raises:
+        InvalidInput: The key or the name of who asks is not valid.
+    """
+    return ForkRequest(
+        turn_id=turn_id,
+        step=options.get("step", 0),
+        message=options.get("message"),
+        key=_short_text("idempotency_key", options.get("idempotency_key")) or uuid.uuid4().hex,
+        by=_short_text("by", options.get("by")),
+    )
 
 
 def _choice(name: str, choices: type[C], value: object, default: D) -> C | D:

@@ -8,17 +8,24 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
-from kombu.entity import Queue
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from agentapi import Settings, load_settings
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.agents.registry import by_name, find_agents
-from agentapi.broker.wire import TASK_NAME, celery_settings, queue_names, transport_of
+from agentapi.broker.queues import turn_queues
+from agentapi.broker.wire import TASK_NAME, celery_settings, transport_of
 from agentapi.errors import ConfigurationError
 from agentapi.logs import configure_logging
 from agentapi.metrics.server import MetricsServer
 from agentapi.providers.builtin import preload
+from agentapi.readiness import replaces_another, report_ready
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
 from agentapi.tracing import preload_traces, set_up, traces
 from workers.celery_ext import control as control
@@ -86,7 +93,7 @@ def create_app(
         worker_consumer="workers.celery_ext.consumer:TurnConsumer",
         # Nor by annotations: a token bucket would hold turns back in one worker.
         worker_disable_rate_limits=True,
-        task_queues=[Queue(name) for name in queue_names(settings.queues)],
+        task_queues=turn_queues(settings),
         broker_transport=transport_of(settings, "agentapi.broker.consumer_transport"),
     )
     app.settings = settings
@@ -141,7 +148,10 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
         return None
     try:
         server = MetricsServer(
-            settings.metrics_host, settings.metrics_port, setting="AGENTAPI_METRICS_PORT"
+            settings.metrics_host,
+            settings.metrics_port,
+            setting="AGENTAPI_METRICS_PORT",
+            waits=replaces_another(),
         )
     except ConfigurationError as error:
         raise cannot_start(str(error)) from error
@@ -195,6 +205,10 @@ def _connect_signals(app: WorkerApp) -> None:
             trace_worker(app.settings)
             app.runtime.start(sender.hostname)
 
+    def ready(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            report_ready()
+
     def stop(sender: Any, **_: Any) -> None:
         if sender.app is app:
             app.runtime.stop()
@@ -211,6 +225,7 @@ def _connect_signals(app: WorkerApp) -> None:
         configure_logging(app.settings.log_level, app.settings.log_format)
 
     worker_init.connect(start, weak=False)
+    worker_ready.connect(ready, weak=False)
     worker_shutting_down.connect(stopping, weak=False)
     worker_shutdown.connect(stop, weak=False)
     setup_logging.connect(logs, weak=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
+from agentapi.broker.queues import queue_arguments
 from agentapi.broker.wire import task_message
 from agentapi.logs import line
 from agentapi.settings import Settings
@@ -82,8 +83,13 @@ class Dispatcher:
             with self._app.producer_or_acquire() as producer:
                 # The declaration returns how many messages the queue holds. It is not passive: on
                 # Redis a passive one fails with a global_keyprefix, which its EXISTS omits
-                # (kombu 5.7).
-                declared = producer.channel.queue_declare(queue, durable=True, auto_delete=False)
+                # (kombu 5.7), and on RabbitMQ the queue may be gone.
+                declared = producer.channel.queue_declare(
+                    queue,
+                    durable=True,
+                    auto_delete=False,
+                    arguments=queue_arguments(self._settings),
+                )
         except self._errors as error:
             # The sweep then treats no wake-up as waiting in line, and sends one too many at worst.
             self._note(error)

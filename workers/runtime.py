@@ -87,6 +87,7 @@ class Runtime:
         self._settings = settings
         self._store = store
         self._owner = "eager"
+        self.began = time.monotonic()
         # Part of each claim and of the candidacy. By it the watchdog tells this process's leases
         # from those of a new worker with the same name.
         self.process = process or uuid.uuid4().hex
@@ -324,6 +325,11 @@ class Runtime:
     def close(self, turn: ClaimedTurn, decision: TurnDecision) -> Summary:
         """In a thread: see `TurnCloser.close`."""
         return self._closer.close(turn, decision)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is shutting down."""
+        return self._stopping
 
     def accepting(self) -> bool:
         """Whether the worker takes further turns."""

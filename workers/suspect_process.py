@@ -12,10 +12,12 @@ from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import configure_logging
 from agentapi.metrics import install
+from agentapi.metrics.pace import pace
 from agentapi.metrics.relay import RELAYED, Relay
 from agentapi.stores import RedisTurnStore
 from agentapi.tracing import set_up, traces
 from workers.dispatch import Dispatcher
+from workers.isolation.messages import DONE
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
 from workers.runtime import Runtime
 from workers.turns.suspect import SuspectTurn
@@ -89,7 +91,8 @@ def run_suspect(
     if not result:
         raise RuntimeError("the turn gave no result")
     runtime.stop()
+    # The worker counts these among its own: this process ends before anybody could ask it.
+    result[DONE] = pace.total().to_json()
     if relay is not None:
-        # The worker counts them among its own: this process ends before anybody could ask it.
         result[RELAYED] = relay.heard()
     return result

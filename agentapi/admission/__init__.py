@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Reason,
         Standing,
         Traffic,
+        Used,
         Wait,
     )
     from agentapi.admission.gate import Caller, Permit, ProviderGate, here
@@ -31,6 +32,7 @@ __all__ = [
     "RedisTraffic",
     "Standing",
     "Traffic",
+    "Used",
     "Wait",
     "here",
     "local_gate",
@@ -46,6 +48,7 @@ __getattr__, __dir__ = lazily(
             "Reason",
             "Standing",
             "Traffic",
+            "Used",
             "Wait",
         ),
         "agentapi.admission.gate": (

@@ -105,6 +105,19 @@ class Standing:
     probes: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Used:
+    """What is charged to the budget of a provider that has a limit.
+
+    Attributes:
+        requests: Requests of the last minute.
+        tokens: Their tokens, for calls that run as reserved.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+
+
 class Traffic(Protocol):
     """The shared state. Safe to share between threads.
 
@@ -140,6 +153,10 @@ class Traffic(Protocol):
 
     def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:
         """The state of several providers, in one round trip."""
+        ...
+
+    def used(self, names: Sequence[str]) -> Mapping[str, Used]:
+        """What is charged to the budgets of several providers, in one round trip."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentapi.admission.base import MINUTE, Ask, BreakerRule, Reason, Standing, Wait
+from agentapi.admission.base import MINUTE, Ask, BreakerRule, Reason, Standing, Used, Wait
 
 _RULE: Final = BreakerRule()
 
@@ -173,6 +173,21 @@ class InMemoryTraffic:
         with self._lock:
             now = self._clock()
             return {name: self._providers[name].standing(now) for name in names}
+
+    def used(self, names: Sequence[str]) -> Mapping[str, Used]:
+        """See `Traffic.used`."""
+        with self._lock:
+            now = self._clock()
+            for name in names:
+                self._providers[name].slide(now, self._window)
+            charges = {name: self._providers[name].charges.values() for name in names}
+            return {
+                name: Used(
+                    requests=sum(charge.requests for charge in found),
+                    tokens=sum(charge.tokens for charge in found),
+                )
+                for name, found in charges.items()
+            }
 
     def close(self) -> None:
         """Nothing to close."""

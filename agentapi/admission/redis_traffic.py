@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import redis
 
-from agentapi.admission.base import MEMORY, MINUTE, Ask, BreakerRule, Reason, Standing, Wait
+from agentapi.admission.base import MEMORY, MINUTE, Ask, BreakerRule, Reason, Standing, Used, Wait
 from agentapi.admission.scripts import SCRIPTS
 from agentapi.redis.connection import connect, translate_errors
-from agentapi.redis.scripts import Scripts
+from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 
 _RULE: Final = BreakerRule()
@@ -105,6 +105,18 @@ class RedisTraffic:
                 open=None if opens is None else (int(opens) - now) / 1000,
             )
             for name, (hold, opens) in zip(names, states, strict=True)
+        }
+
+    def used(self, names: Sequence[str]) -> Mapping[str, Used]:
+        """See `Traffic.used`."""
+        calls: list[Call] = [
+            ([_key(name, "times"), _key(name, "charges")], [self._window]) for name in names
+        ]
+        with translate_errors(self._url):
+            replies = self._scripts.call_many("used", calls) if calls else []
+        return {
+            name: Used(requests=int(requests), tokens=int(tokens))
+            for name, (requests, tokens) in zip(names, replies, strict=True)
         }
 
     def close(self) -> None:

@@ -6,5 +6,5 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-SCRIPTS: Final = ScriptSet("agentapi.admission", ("admit", "answer", "fail", "settle"))
-"""All scripts, one per change of state."""
+SCRIPTS: Final = ScriptSet("agentapi.admission", ("admit", "answer", "fail", "settle", "used"))
+"""All scripts: one for each change of state, and one that reads."""

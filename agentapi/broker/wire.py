@@ -40,6 +40,11 @@ def on_redis(settings: Settings) -> bool:
     return settings.broker_url.partition("://")[0] in ("redis", "rediss", "sentinel")
 
 
+def on_rabbitmq(settings: Settings) -> bool:
+    """Whether the broker is RabbitMQ."""
+    return settings.broker_url.partition("://")[0] in ("amqp", "amqps", "pyamqp")
+
+
 def transport_of(settings: Settings, module: str) -> str | None:
     """Which of a module's transports the broker needs; None for a broker other than Redis.
 
@@ -66,7 +71,7 @@ def task_message(
         "args": (conversation_id, turn_id, agent),
         "task_id": f"{turn_id}.{secrets.token_hex(4)}",
         "queue": queue_of(turn_id, settings.queues),
-        "priority": LOW_PRIORITY if kind_of(agent) is TurnKind.COMPACTION else 0,
+        "priority": _priority(agent, settings),
         "shadow": agent,
         "argsrepr": repr((conversation_id, turn_id, agent)),
         "kwargsrepr": "{}",
@@ -81,6 +86,15 @@ def task_message(
             "interval_max": 0.5,
         },
     }
+
+
+def _priority(agent: str, settings: Settings) -> int:
+    low = kind_of(agent) is TurnKind.COMPACTION
+    if on_rabbitmq(settings):
+        # There the highest number is taken first. Quorum queues know two levels from version 4 on,
+        # and none before.
+        return 0 if low else LOW_PRIORITY
+    return LOW_PRIORITY if low else 0
 
 
 def turn_of_task(task_id: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Final, cast
 import redis
 
 from agentapi.checks.findings import Finding, fail, ok, warn
+from agentapi.decoding.records import PROTOCOL
 from agentapi.redis.connection import connect, translate_errors
-from agentapi.redis.keys import QUEUES_KEY
+from agentapi.redis.keys import PROTOCOL_KEY, QUEUES_KEY
 from agentapi.settings import Settings, without_password
 
 CLOCK_TOLERANCE: Final = 2.0
@@ -36,6 +37,8 @@ class RedisFacts:
         persistence: The section of INFO.
         memory: The section of INFO.
         queues: The fleet's number of queues; None if no worker has started yet.
+        protocol: The version of the turn protocol that the fleet writes, as it is stored; None if
+            no worker has started yet.
     """
 
     address: str
@@ -45,6 +48,7 @@ class RedisFacts:
     persistence: Mapping[str, Any]
     memory: Mapping[str, Any]
     queues: int | None
+    protocol: str | None = None
 
 
 def ask_redis(settings: Settings) -> RedisFacts:
@@ -71,6 +75,7 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
     # Redis read its clock some time between the two.
     here = (before + time.time()) / 2
     queues = cast("bytes | None", client.hget(QUEUES_KEY, "queues"))
+    protocol = cast("bytes | None", client.get(PROTOCOL_KEY))
     name = "Valkey" if "valkey_version" in server else "Redis"
     version = server.get("valkey_version", server["redis_version"])
     database = client.connection_pool.connection_kwargs.get("db", 0)
@@ -82,15 +87,32 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
         persistence=client.info("persistence"),
         memory=client.info("memory"),
         queues=int(queues) if queues is not None and queues.isdigit() else None,
+        protocol=protocol.decode(errors="replace") if protocol is not None else None,
     )
 
 
 def redis_findings(facts: RedisFacts) -> Iterator[Finding]:
     """Everything about Redis."""
     yield ok("redis.reachable", f"{facts.product} at {facts.address}")
+    yield from protocol_findings(facts.protocol)
     yield persistence_finding(facts.persistence)
     yield eviction_finding(facts.memory)
     yield memory_finding(facts.memory)
+
+
+def protocol_findings(stored: str | None) -> Iterator[Finding]:
+    """Can this release read what the fleet writes?
+
+    Args:
+        stored: See `RedisFacts.protocol`.
+    """
+    if stored is not None and not (stored.isdigit() and int(stored) <= PROTOCOL):
+        yield fail(
+            "protocol.unknown",
+            f"the fleet writes version {stored[:20]!r} of the turn protocol, and this release of "
+            f"agentapi reads versions up to {PROTOCOL}",
+            "Upgrade agentapi here.",
+        )
 
 
 def persistence_finding(info: Mapping[str, Any]) -> Finding:

@@ -7,6 +7,7 @@ through a `TurnLog` before the next step begins.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -325,6 +326,7 @@ class TurnRun:
         call.history = len(self._window)
         # Structured output is shown once it is valid, in the form in which it is stored.
         shown = self.log if self._offer.request.reply is None else NoLog()
+        began = time.perf_counter()
         answer = await call_model(
             self._provider,
             call.prepare,
@@ -333,6 +335,7 @@ class TurnRun:
             retry=self.retry,
             calls_shown=self.client.names if self.client else frozenset(),
         )
+        seconds = time.perf_counter() - began
         # The failures of an earlier attempt belonged to the call that has just succeeded.
         if self.retry.failures or self.retry.failing_for:
             self.retry = replace(self.retry, failures=0, failing_for=0.0)
@@ -360,7 +363,7 @@ class TurnRun:
         continued = before is not None and not before.tool_calls
         if before is not None and continued:
             message = joined(before, message)
-        step = ModelStep(message=message, usage=usage, continued=continued)
+        step = ModelStep(message=message, usage=usage, continued=continued, seconds=seconds)
         more = self._goes_on(step)
         step = step if more else await _checked(self._offer, call.tools, step)
         await self._take(self._offer.sign(step, progress.steps, self.agent.name), more=more)
@@ -383,6 +386,7 @@ class TurnRun:
             await self.log.record(step, self.progress.steps)
         else:
             self.progress.steps.append(step)
+            self.progress.reply = step
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
                 f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "

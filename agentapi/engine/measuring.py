@@ -15,6 +15,7 @@ from agentapi.metrics.catalog import (
     TOOL_CALLS,
     TOOL_DURATION,
 )
+from agentapi.metrics.pace import pace
 
 OK = "ok"
 
@@ -38,6 +39,7 @@ class ModelCallMeter:
 
     def answered(self, usage: Usage) -> None:
         """The response is complete."""
+        pace.add(model_calls=1, tokens=usage.total_tokens)
         if not self._metrics.on:
             return
         self._metrics.count(MODEL_CALLS, *self._labels, OK)
@@ -67,6 +69,7 @@ def count_cost(model: str | None, cost: float) -> None:
         cost: 0 for a model without a price.
     """
     if cost > 0 and model is not None:
+        pace.add(cost=cost)
         provider, _, name = model.partition(":")
         recorder().count(COST, provider, name, by=cost)
 

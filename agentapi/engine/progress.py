@@ -29,6 +29,7 @@ class TurnProgress:
         calibration: The provider's count of tokens divided by our estimate.
         contexts: What the conversation has learned of its models' contexts, if that is new.
         announced: Whether hooks have seen the start of this attempt.
+        reply: The latest step if it is not recorded, because the turn ends with it.
     """
 
     user: UserMessage
@@ -37,6 +38,7 @@ class TurnProgress:
     calibration: float | None = None
     contexts: Mapping[str, int] | None = None
     announced: bool = False
+    reply: ModelStep | None = None
 
     @property
     def usage(self) -> Usage:

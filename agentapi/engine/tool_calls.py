@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -225,7 +226,11 @@ class CallRunner:
         if begun and not (tool and tool.idempotent):
             gone = f" {self._gone(call.name)}" if call.name in self.tools.missing else ""
             return self._refusal(call, UNKNOWN_OUTCOME + gone)
-        return await self._make(call)
+        began = time.perf_counter()
+        done = await self._make(call)
+        if isinstance(done, ToolStep):
+            return replace(done, seconds=time.perf_counter() - began)
+        return done
 
     def _from_client(self, call: ToolCall) -> ToolStep | ClientCall:
         if call.malformed is not None:

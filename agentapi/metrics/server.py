@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from typing_extensions import override
@@ -20,6 +22,9 @@ from agentapi.supervision import Service, Supervisor
 
 log = logging.getLogger("agentapi.metrics")
 
+Page: TypeAlias = tuple[str, bytes]
+"""The status and the JSON of an answer."""
+
 PATIENCE: Final = 5.0
 """Seconds that a client may take to send its request or to read the answer."""
 
@@ -28,7 +33,7 @@ LOOK: Final = 0.5
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` in a thread, and nothing else.
+    """Serves ``GET /metrics`` in a thread, and pages of JSON that it is given.
 
     It has no authentication, so it listens on loopback unless told otherwise. It never ends the
     process, whatever happens to it.
@@ -41,6 +46,8 @@ class MetricsServer:
         *,
         setting: str,
         collectors: Callable[[], Iterable[Any]] = tuple,
+        pages: Mapping[str, Callable[[], Page]] | None = None,
+        waits: bool = False,
     ) -> None:
         """Take the port.
 
@@ -49,6 +56,8 @@ class MetricsServer:
             port: The port; 0 for a free one.
             setting: The variable that gave the port, for errors.
             collectors: Returns further collectors of prometheus_client.
+            pages: What answers other paths. It is called in the thread of the request.
+            waits: Whether another process may still have the port, for which this one then waits.
 
         Raises:
             ConfigurationError: The port cannot be taken, or the extra is not installed.
@@ -73,19 +82,29 @@ class MetricsServer:
             if environ["PATH_INFO"] == "/metrics" and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
                 found: Iterable[bytes] = metrics(environ, start_response)
                 return found
+            if (page := (pages or {}).get(environ["PATH_INFO"])) is not None:
+                status, body = page()
+                start_response(status, [("Content-Type", "application/json")])
+                return [body]
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"metrics are at /metrics\n"]
 
+        self.host, self.port = host, port
+        self._server: WSGIServer | None = None
+        self._bind = partial(
+            make_server,
+            *(host, port, serve),
+            server_class=_server_class(host),
+            handler_class=_Handler,
+        )
         try:
-            self._server = make_server(
-                host, port, serve, server_class=_server_class(host), handler_class=_Handler
-            )
+            self._listen()
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot serve metrics on {host}:{port} ({setting}): {error.strerror}; each "
-                "process on a machine needs a port of its own"
-            ) from error
-        self.host, self.port = host, self._server.server_port
+            if not (waits and error.errno == errno.EADDRINUSE):
+                raise ConfigurationError(
+                    f"cannot serve metrics on {host}:{port} ({setting}): {error.strerror}; each "
+                    "process on a machine needs a port of its own"
+                ) from error
         # A supervisor of its own: neither the process nor its health depends on its metrics.
         self._service = Supervisor(fatal=None).thread("agentapi-metrics", self._run)
 
@@ -93,20 +112,40 @@ class MetricsServer:
         """Install the recorder of this process, and serve."""
         install(self.recorder)
         self._service.start()
-        log.info(line("metrics.listening", host=self.host, port=self.port))
 
     def stop(self) -> None:
         """Free the port. The process records nothing more."""
         install(NoMetrics())
         self._service.stop()
-        self._server.server_close()
+        if self._server is not None:
+            self._server.server_close()
+
+    def _listen(self) -> WSGIServer:
+        server = self._server = self._bind()
+        self.port = server.server_port
+        return server
 
     def _run(self, service: Service) -> None:
+        server = self._server or self._wait_for_the_port(service)
+        if server is None:
+            return
+        log.info(line("metrics.listening", host=self.host, port=self.port))
         while not service.stopping:
-            ready, _, _ = select.select([self._server], [], [], LOOK)
+            ready, _, _ = select.select([server], [], [], LOOK)
             if ready:
-                self._server.handle_request()
+                server.handle_request()
             service.progress()
+
+    def _wait_for_the_port(self, service: Service) -> WSGIServer | None:
+        """Take the port when the process that has it ends; None if this one stops before."""
+        while not service.wait(LOOK):
+            service.progress()
+            try:
+                return self._listen()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        return None
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RefusalReason,
         Refused,
         Renewal,
+        TurnPast,
         Unreadable,
     )
     from agentapi.stores.backlog import Backlog, BacklogStore
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Ends,
         ListStore,
         Paged,
+        TurnCount,
         TurnEnd,
         TurnQuery,
         TurnSummary,
@@ -113,7 +115,9 @@ __all__ = [
     "Suspended",
     "SweepStore",
     "Telling",
+    "TurnCount",
     "TurnEnd",
+    "TurnPast",
     "TurnQuery",
     "TurnStore",
     "TurnSummary",
@@ -143,6 +147,7 @@ __getattr__, __dir__ = lazily(
             "RefusalReason",
             "Refused",
             "Renewal",
+            "TurnPast",
             "Unreadable",
         ),
         "agentapi.stores.backlog": (
@@ -183,6 +188,7 @@ __getattr__, __dir__ = lazily(
             "Ends",
             "ListStore",
             "Paged",
+            "TurnCount",
             "TurnEnd",
             "TurnQuery",
             "TurnSummary",

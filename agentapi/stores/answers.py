@@ -11,16 +11,19 @@ from agentapi.conversation.compaction import Summary
 from agentapi.conversation.finish import FinishReason
 from agentapi.conversation.messages import AssistantMessage, Message, Usage
 from agentapi.errors import ConversationBusy, TenantMismatch, UnreadableRecord
+from agentapi.stores.conversations import Place
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.turns import (
     CallBook,
     EventType,
+    PendingCall,
     Step,
     Turn,
     TurnError,
     TurnStatus,
 )
 from agentapi.turns.budget import Spent
+from agentapi.turns.marks import Mark
 
 LONGEST_IN_LINE: Final = 60.0
 """Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
@@ -188,6 +191,7 @@ class Ending:
         structured: Whether the reply is JSON of the agent's `output_type`.
         refused: Whether the turn's own messages are at fault. Then they enter the history only if
             `on_abort` is ``keep``, whatever `on_failure` is.
+        last_step: The response that ended the turn, if it was not recorded; for the turn's log.
     """
 
     status: TurnStatus
@@ -202,6 +206,7 @@ class Ending:
     handed_over: bool = False
     structured: bool = False
     refused: bool = False
+    last_step: Step | None = None
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -209,6 +214,28 @@ class Ending:
         last = self.messages[-1] if self.messages else None
         replied = self.status is TurnStatus.COMPLETED and isinstance(last, AssistantMessage)
         return last.finish_reason if replied else None  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnPast:
+    """What is known of a turn's past.
+
+    Attributes:
+        turn: The turn as it stands.
+        marks: Its log, oldest first.
+        steps: Its recorded steps, for as long as its journal is kept.
+        pending: Its calls that wait.
+        now: The store's time, in seconds since 1970.
+        place: The last message of the history when the turn ended, if it left nothing there;
+            at position -1 when there was none.
+    """
+
+    turn: Turn
+    marks: Sequence[Mark]
+    steps: Sequence[Step]
+    pending: Sequence[PendingCall]
+    now: float
+    place: Place | None = None
 
 
 class CancelOutcome(StrEnum):

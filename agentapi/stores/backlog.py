@@ -12,6 +12,19 @@ there are more, the numbers are estimates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyTurn:
+    """A turn that could run.
+
+    Attributes:
+        agent: The agent that it was enqueued for.
+    """
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Backlog:
     """The first turns of all inboxes. Turns behind them wait for their own conversation.
 
@@ -21,12 +34,14 @@ class Backlog:
         parked: How many wait without a worker, by what for: ``provider``,
             ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
         oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
+        first_ready: That turn; None if there is none.
     """
 
     ready: Mapping[int, int] = field(default_factory=dict)
     running: int = 0
     parked: Mapping[str, int] = field(default_factory=dict)
     oldest_ready: float = 0.0
+    first_ready: ReadyTurn | None = None
 
 
 class BacklogStore(Protocol):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from agentapi.conversation.messages import Message
+from agentapi.conversation.messages import Message, dumps
 
 END: Final = 2**53
 """A position behind every message."""
@@ -105,6 +106,11 @@ class Place:
 
     position: int
     digest: str
+
+
+def digest_of(message: Message) -> str:
+    """SHA-1 of a message as it is stored."""
+    return hashlib.sha1(dumps(message), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -148,6 +148,19 @@ class Paged(Generic[T]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TurnCount:
+    """Turns that were accepted in some time, as they are now.
+
+    Attributes:
+        accepted: How many are still kept.
+        failed: How many of them have failed.
+    """
+
+    accepted: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TurnEnd:
     """The end of a turn, without its messages.
 
@@ -221,6 +234,17 @@ class ListStore(Protocol):
             query: Turns whose calls to list.
             limit: The most turns whose calls are on the page.
             cursor: From the page before; None for the first page.
+        """
+        ...
+
+    def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
+        """How many turns were accepted from each time on, before the next time.
+
+        Args:
+            times: In seconds since 1970, in ascending order.
+
+        Returns:
+            One less than there are times.
         """
         ...
 

@@ -24,6 +24,7 @@ from agentapi.stores.answers import (
     Refusal,
     Refused,
     Renewal,
+    TurnPast,
     Unreadable,
 )
 from agentapi.stores.backlog import BacklogStore
@@ -94,6 +95,15 @@ class ProducerStore(Protocol):
 
         Raises:
             UnreadableRecord: One of them cannot be read.
+        """
+        ...
+
+    def past(self, turn_id: str) -> TurnPast:
+        """A turn with its log, its journal and its calls that wait.
+
+        Raises:
+            TurnNotFound: There is no such turn.
+            UnreadableRecord: Something of it cannot be read.
         """
         ...
 
@@ -384,6 +394,10 @@ class HistoryStore(Protocol):
 
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
         """Bytes of a conversation's images and files by name; missing names are left out."""
+        ...
+
+    def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of a failed turn's images and files that its conversation does not keep."""
         ...
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:

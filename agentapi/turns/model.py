@@ -101,6 +101,21 @@ class OnAbort(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForkOrigin:
+    """What a turn is a fork of.
+
+    Attributes:
+        turn_id: The turn that was run again from one of its steps.
+        step: How many of that turn's steps were taken over.
+        by: Who asked for it, in the caller's own words.
+    """
+
+    turn_id: str
+    step: int = 0
+    by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TurnSpec:
     """What a turn is to do, from its acceptance to its end.
 
@@ -126,6 +141,7 @@ class TurnSpec:
         options: What the request decides besides; None for nothing.
         context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
         trace: The span that enqueued it, as `TraceContext.text` writes it; None without traces.
+        forked_from: The turn that it runs again; None for a turn of its own.
     """
 
     turn_id: str
@@ -149,6 +165,7 @@ class TurnSpec:
     context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
     trace: str | None = None
+    forked_from: ForkOrigin | None = None
 
     @property
     def stored(self) -> bool:
@@ -166,7 +183,7 @@ class NewTurn(TurnSpec):
             `deadline_at` is given too, the earlier of both counts.
         blobs: Bytes of the attachments by name.
         idle_time: Seconds of inactivity after which its conversation is forgotten; the setting
-            when None.
+            when None, never when it is negative.
     """
 
     on_busy: OnBusy = OnBusy.ENQUEUE

@@ -38,6 +38,7 @@ class ModelStep:
             None as `prompt`.
         policy: What the agent let the turn's request decide, where the worker decided that. Only in
             the first recorded step of the agent.
+        seconds: How long the model took, with all retries; for the turn's log, and not recorded.
     """
 
     message: AssistantMessage
@@ -48,6 +49,7 @@ class ModelStep:
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
     policy: RequestPolicy | None = None
+    seconds: float | None = field(default=None, compare=False)
     kind: Literal["model"] = field(default="model", init=False)
 
 
@@ -59,12 +61,14 @@ class ToolStep:
         usage: Tokens of the turns that the call waited for.
         steps: Steps of those turns.
         handoff: The agent that answers from now on, if the call handed the turn over.
+        seconds: How long the tool took; for the turn's log, and not recorded.
     """
 
     message: ToolMessage
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
     handoff: str | None = None
+    seconds: float | None = field(default=None, compare=False)
     kind: Literal["tool"] = field(default="tool", init=False)
 
 

@@ -204,6 +204,7 @@ def exit_code_of(error: Exception) -> ExitCode:
             (
                 known.ConversationBusy,
                 known.CallNotPending,
+                known.TurnNotForkable,
                 known.TurnNotRetryable,
                 known.TenantMismatch,
             ),

@@ -26,7 +26,9 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
     app: Any = producer_app(settings)
     try:
         with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=settings.redis_timeout)
+            connection.ensure_connection(
+                max_retries=1, interval_start=0.1, timeout=settings.redis_timeout
+            )
             # A worker that is just starting may miss the first question.
             replies = _ask(app, connection) or _ask(app, connection)
     except (OperationalError, OSError, redis.RedisError) as error:

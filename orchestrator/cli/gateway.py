@@ -56,10 +56,21 @@ def gateway(
 def create(
     tenant: Annotated[str, typer.Argument(help="The tenant that the key belongs to.")],
     label: Annotated[str, typer.Option(help="A note shown by `agentapi keys list`.")] = "",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the key allows, may be repeated: turns (the APIs; the default), or the "
+            "console with read (what there is), content (what was said), operate (cancel, retry, "
+            "approve, all tenants)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create a key and print it, this one time."""
-    key, secret = _run(lambda store: store.create(tenant, label))
+    from orchestrator.gateway.tenants.scopes import scopes_of
+
+    scopes = scopes_of(scope or ())
+    key, secret = _run(lambda store: store.create(tenant, label, scopes))
     if as_json:
         print_json({**_key_json(key), "secret": secret})
         return
@@ -82,10 +93,13 @@ def list_keys(as_json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("key", "tenant", "label", "created", "revoked")
+    from orchestrator.gateway.tenants.scopes import listed
+
+    table = Table("key", "tenant", "scopes", "label", "created", "revoked")
     for key in found:
         created, revoked = iso(key.created), iso(key.revoked) or ""
-        table.add_row(key.key_id, key.tenant, Text(key.label), created, revoked)
+        scopes = ", ".join(listed(key.scopes))
+        table.add_row(key.key_id, key.tenant, scopes, Text(key.label), created, revoked)
     console.print(table)
 
 
@@ -110,7 +124,14 @@ def revoke(
 
 
 def _key_json(key: ApiKey) -> dict[str, Any]:
-    return {**asdict(key), "created": iso(key.created), "revoked": iso(key.revoked)}
+    from orchestrator.gateway.tenants.scopes import listed
+
+    return {
+        **asdict(key),
+        "created": iso(key.created),
+        "revoked": iso(key.revoked),
+        "scopes": listed(key.scopes),
+    }
 
 
 def _run(action: Callable[[KeyStore], Awaitable[T]]) -> T:

@@ -41,6 +41,7 @@ def up(
     """Run Valkey, workers, the gateway and Flower in the foreground, until Ctrl-C.
 
     If AGENTAPI_REDIS_URL is in the environment, that server is used and no Valkey is started.
+    The example agents begin with a few conversations, for the console.
     """
     from agentapi import load_settings
     from orchestrator.stack import Stack
@@ -55,19 +56,41 @@ def up(
         gateway=gateway,
         redis_url=os.environ.get("AGENTAPI_REDIS_URL"),
     )
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stop_signal()
     with errors.status("starting"):
         stack.start()
     try:
+        if modules == EXAMPLES and stack.valkey is not None:
+            _begin_showcase(stack)
         _print_addresses(stack, modules, as_json=as_json)
-        while not stop.wait(0.5):
-            for child in stack.children:
-                child.check()
+        _wait(stack, stop)
     finally:
         errors.print("stopping; running turns may finish within AGENTAPI_SHUTDOWN_GRACE")
         stack.stop()
+
+
+def _stop_signal() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _wait(stack: Stack, stop: threading.Event) -> None:
+    """Wait for the event; fails if a process ends meanwhile."""
+    while not stop.wait(0.5):
+        for child in stack.children:
+            child.check()
+
+
+def _begin_showcase(stack: Stack) -> None:
+    from orchestrator.client import Orchestrator
+    from orchestrator.demo import begin_showcase
+
+    if os.environ.get("AGENTAPI_EXAMPLE_PROVIDER", "offline") == "offline":
+        with Orchestrator(stack.settings) as orchestrator:
+            begin_showcase(orchestrator)
 
 
 def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -> None:
@@ -78,6 +101,7 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
 
     table = Table(show_header=False)
     table.add_row("Redis", stack.redis_url)
+    table.add_row("console", stack.console_url or "not started")
     table.add_row("gateway", f"{stack.gateway_url}/v1" if stack.gateway_url else "not started")
     table.add_row("Flower", stack.flower_for_people or "not started")
     table.add_row("workers", ", ".join(f"{w.name} (pid {w.pid})" for w in stack.workers))
@@ -92,6 +116,7 @@ def _addresses(stack: Stack, modules: tuple[str, ...]) -> dict[str, Any]:
     return {
         "redis_url": stack.redis_url,
         "gateway_url": stack.gateway_url,
+        "console_url": stack.console_url,
         "flower_url": stack.flower_url,
         "flower_auth": f"{user}:{password}" if stack.flower_url else None,
         "workers": [{"name": worker.name, "pid": worker.pid} for worker in stack.workers],
@@ -110,6 +135,14 @@ def demo(
     conversations: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 40,
     turns: Annotated[int, typer.Option(min=1, help="Turns in each conversation.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Start the gateway too, and keep all running until Ctrl-C, to look at the "
+            "conversations in the console.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print whether all is well; the report on stderr.")
     ] = False,
@@ -123,9 +156,18 @@ def demo(
         conversations=conversations,
         turns=turns,
         workers=workers,
+        keep=_keep if keep else None,
     )
     if as_json:
         print_json(
             {"provider": provider, "conversations": conversations, "turns": turns, "ok": well}
         )
     raise typer.Exit(0 if well else 1)
+
+
+def _keep(stack: Stack) -> None:
+    """Leave the demo's stack running, with a few conversations of other kinds besides."""
+    stop = _stop_signal()
+    _begin_showcase(stack)
+    errors.print(f"console {stack.console_url}\nall keeps running until Ctrl-C")
+    _wait(stack, stop)

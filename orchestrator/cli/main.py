@@ -12,15 +12,19 @@ from orchestrator.cli import (
     agents,
     approvals,
     bulk,
+    capacity,
     chat,
     conversations,
     doctor,
     enqueue,
+    fork,
     gateway,
     init,
     inspect,
     lists,
     local,
+    timeline,
+    top,
     turns,
     worker,
 )
@@ -39,7 +43,10 @@ local.register(commands)
 enqueue.register(commands)
 chat.register(commands)
 turns.register(commands)
+timeline.register(commands)
+fork.register(commands)
 lists.register(commands)
+top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
 approvals.register(commands)
@@ -47,6 +54,7 @@ agents.register(commands)
 inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
+capacity.register(commands)
 
 
 @commands.command(rich_help_panel=CHECK)

@@ -23,6 +23,20 @@ def clock(seconds: float | None) -> str | None:
     return f"{then:%H:%M:%S}" if today else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
+def span(seconds: float) -> str:
+    """A length of time for people, in its two largest units: ``0.4s``, ``12s``, ``3m05s``."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}s"
+    for size, unit, smaller, letter in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}{seconds % size // smaller:02.0f}{letter}"
+    return f"{seconds:.0f}s"
+
+
 def moment(option: str, text: str | None) -> float | None:
     """A point in time, in seconds since 1970; None if it is not given.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentapi import Settings
     from orchestrator.stack.worker_fleet import Changes
 
-_KILL_MARGIN: Final = 15.0
+KILL_MARGIN: Final = 15.0
 """Seconds that a process gets beyond its turns' grace, in which it hands them back."""
 
 
@@ -51,6 +51,21 @@ def worker(
             "--reload", help="Restart when a Python file in this folder changes, for development."
         ),
     ] = False,
+    supervise: Annotated[
+        bool,
+        typer.Option(
+            "--supervise",
+            help="Stay beside the worker, even beside a single process: restart it, and replace it "
+            "on SIGHUP. On with several processes.",
+        ),
+    ] = False,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that is touched every second while a process takes turns, for probes. "
+            "Turns --supervise on."
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="Least severe log line to write. [AGENTAPI_LOG_LEVEL]")
     ] = None,
@@ -63,44 +78,76 @@ def worker(
     """Run agents: take turns from the queues and carry them out, until SIGTERM or Ctrl-C.
 
     Running turns then get AGENTAPI_SHUTDOWN_GRACE seconds to finish; a second signal hands them
-    back to other workers immediately.
+    back to other workers immediately. With --supervise or several processes, SIGHUP replaces the
+    processes one by one.
     """
-    from orchestrator.stack.worker_command import (
-        refuse_own_flags,
-        refuse_shadowed_packages,
-        worker_command,
-        worker_names,
-    )
-
-    flags = celery_flags or []
-    refuse_own_flags(flags)
-    refuse_shadowed_packages(Path.cwd())
+    flags = _checked(celery_flags or [])
     if as_json:
         os.environ["AGENTAPI_LOG_FORMAT"] = "json"
     settings = _settings(agents, concurrency, log_level)
-    commands = {each: worker_command(each, flags) for each in worker_names(name, processes)}
-    if processes == 1 and not reload:
+    commands, others = _commands(name, processes, flags, settings)
+    if processes == 1 and not (reload or supervise or ready_file):
         # The worker takes this process's place, so that signals and its exit code need no help.
         os.execv(sys.executable, commands[name])  # noqa: S606
-    raise typer.Exit(_run_fleet(commands, settings, reload=reload))
+    raise typer.Exit(_run_fleet(commands, others, settings, reload=reload, ready_file=ready_file))
 
 
-def _run_fleet(commands: Mapping[str, list[str]], settings: Settings, *, reload: bool) -> int:
+def _checked(flags: list[str]) -> list[str]:
+    """The flags for Celery, if this command can be run with them and in this folder."""
+    from orchestrator.stack.worker_command import refuse_own_flags, refuse_shadowed_packages
+
+    refuse_own_flags(flags)
+    refuse_shadowed_packages(Path.cwd())
+    return flags
+
+
+def _commands(
+    name: str, processes: int, flags: Sequence[str], settings: Settings
+) -> tuple[dict[str, list[str]], dict[str, tuple[str, list[str]]]]:
+    """The commands of the processes by name, and those of their replacements with their names."""
+    from orchestrator.stack.worker_command import other_name, worker_command, worker_names
+
+    def command(node: str) -> list[str]:
+        return worker_command(node, flags, log_format=settings.log_format)
+
+    names = worker_names(name, processes)
+    others = {each: (other_name(each), command(other_name(each))) for each in names}
+    return {each: command(each) for each in names}, others
+
+
+def _run_fleet(
+    commands: Mapping[str, list[str]],
+    others: Mapping[str, tuple[str, list[str]]],
+    settings: Settings,
+    *,
+    reload: bool,
+    ready_file: Path | None,
+) -> int:
     import asyncio
 
     from agentapi.logs import configure_logging
+    from orchestrator.stack.announcer import Announcer, without_notify
     from orchestrator.stack.worker_command import metrics_ports
     from orchestrator.stack.worker_fleet import WorkerFleet
 
     configure_logging(settings.log_level, settings.log_format)
-    fleet = WorkerFleet(
-        commands,
-        env=os.environ,
-        kill_after=settings.shutdown_grace + _KILL_MARGIN,
-        changes=_changes_in(Path.cwd()) if reload else None,
-        own=metrics_ports(list(commands), settings.metrics_port),
-    )
-    return asyncio.run(fleet.run())
+    own = metrics_ports(list(commands), settings.metrics_port)
+    announcer = Announcer(ready_file, os.environ)
+    changes = _changes_in(Path.cwd()) if reload else None
+
+    async def run() -> int:
+        fleet = WorkerFleet(
+            commands,
+            env=without_notify(os.environ),
+            kill_after=settings.shutdown_grace + KILL_MARGIN,
+            changes=changes,
+            own=own,
+            others=others,
+            announcer=announcer,
+        )
+        return await fleet.run()
+
+    return asyncio.run(run())
 
 
 def _settings(agents: list[str] | None, concurrency: int | None, log_level: str | None) -> Settings:

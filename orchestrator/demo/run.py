@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx2
@@ -36,6 +36,7 @@ def run_demo(
     workers: int = 2,
     folder: Path = Path(".agentapi/demo"),
     timeout: float = 300.0,
+    keep: Callable[[Stack], None] | None = None,
 ) -> bool:
     """Start a stack, run overlapping conversations, print a report, stop everything.
 
@@ -47,6 +48,8 @@ def run_demo(
         workers: Worker processes.
         folder: For data and logs; deleted first.
         timeout: Longest time in seconds for all turns.
+        keep: Called after the report, with a stack that has a gateway too and still runs; it is
+            stopped when this returns.
 
     Returns:
         Whether every history holds exactly its turns, in order, and every worker served.
@@ -61,6 +64,7 @@ def run_demo(
         folder,
         agents=("examples.agents",),
         workers=workers,
+        gateway=keep is not None,
         env={"AGENTAPI_EXAMPLE_PROVIDER": provider},
         # Few places in each worker, so that even a short run uses all workers.
         concurrency=8,
@@ -72,7 +76,10 @@ def run_demo(
             f"Valkey  {stack.redis_url}\nFlower  {stack.flower_for_people}\nlogs    {folder}/logs"
         )
         with Orchestrator(stack.settings) as orchestrator:
-            return _run(console, stack, orchestrator, _requests(conversations, turns), timeout)
+            well = _run(console, stack, orchestrator, _requests(conversations, turns), timeout)
+        if keep is not None:
+            keep(stack)
+        return well
     finally:
         with console.status("stopping"):
             stack.stop()

@@ -67,6 +67,11 @@ class WorkerCensus:
         if self._refresh is None or self._refresh.done():
             self._refresh = asyncio.create_task(self.take())
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The agents of the workers that answered last, sorted."""
+        return tuple(sorted({name for names in self._last.workers.values() for name in names}))
+
     async def last(self) -> Census:
         """The last census, which may be old; waits only if no worker is known."""
         if not self._last.workers:
@@ -161,6 +166,14 @@ class AgentDirectory:
             load_agents(settings.agents) if settings.agents else {}
         )
         self._fixed = tuple(sorted(self.definitions)) if settings.agents else None
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names that are known without asking anybody, sorted; some may be missing."""
+        if self._fixed is not None:
+            return self._fixed
+        self._census.refresh()
+        return self._census.known
 
     async def names(self, max_age: float | None = None) -> tuple[str, ...]:
         """All names, sorted.

@@ -7,18 +7,19 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agentapi.errors import AgentAPIError
 from orchestrator.gateway import health, start_page
+from orchestrator.gateway.console.routes import CONSOLE
 from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Problem, problem_of
 from orchestrator.gateway.http.openapi import ALWAYS, errors
 from orchestrator.gateway.http.unknown_routes import explain_method, explain_path
 from orchestrator.gateway.measuring import count_refusal
-from orchestrator.gateway.native import approvals
+from orchestrator.gateway.native import approvals, past
 from orchestrator.gateway.native import lists as native_lists
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
@@ -61,6 +62,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         # Before /turns/{turn_id}: the first route that matches is taken.
         native_lists,
         native,
+        past,
         approvals,
         openai_models,
         # Before the responses, whose ids would match these paths.
@@ -71,6 +73,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         openai_stored_chats,
     ):
         app.include_router(module.router, responses=errors(*ALWAYS))
+    if settings.gateway_console:
+        for router in CONSOLE:
+            app.include_router(router)
     app.add_exception_handler(AgentAPIError, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -79,37 +84,41 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     return app
 
 
-def _answer(problem: Problem) -> JSONResponse:
+def _answer(request: Request, problem: Problem) -> Response:
     count_refusal(problem.status, problem.code)
+    # Pages answer with pages.
+    if answer := getattr(request.state, "answer", None):
+        response: Response = answer(problem)
+        return response
     return JSONResponse(problem.body(), problem.status, headers=dict(problem.headers))
 
 
-async def _error(request: Request, error: Exception) -> JSONResponse:
-    return _answer(problem_of(error, getattr(request.state, "tenant", None)))
+async def _error(request: Request, error: Exception) -> Response:
+    return _answer(request, problem_of(error, getattr(request.state, "tenant", None)))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     """A request that does not fit its model: its first fault, in OpenAI's shape."""
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     cause = fault.get("ctx", {}).get("error")
     # A validator of ours refused it, with a better text than pydantic's.
     if isinstance(cause, GatewayError):
-        return _answer(problem_of(cause))
+        return _answer(request, problem_of(cause))
     # Behind the parameter's name come pydantic's names for the types that it tried.
     where, *place = fault.get("loc", ()) or ("body",)
     param = str(place[0]) if place else None
     if fault.get("type") == "json_invalid":
         why = fault.get("ctx", {}).get("error", "it cannot be read")
         message = f"the body is not valid JSON: {why}"
-        return _answer(problem_of(InvalidRequest(message, code="invalid_json")))
+        return _answer(request, problem_of(InvalidRequest(message, code="invalid_json")))
     message = f"{param or where}: {fault.get('msg', 'not valid')}"
-    return _answer(problem_of(InvalidRequest(message, param=param)))
+    return _answer(request, problem_of(InvalidRequest(message, param=param)))
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: unknown routes and methods, a body that ends early."""
     if not isinstance(error, HTTPException):
-        return _answer(problem_of(error))
+        return _answer(request, problem_of(error))
     code, message = "bad_request", str(error.detail)
     method, path = request.method, request.url.path
     if error.status_code == 404:
@@ -124,7 +133,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         message=message,
         headers=dict(error.headers or {}),
     )
-    return _answer(problem)
+    return _answer(request, problem)
 
 
 def _correct_document(app: FastAPI) -> None:

@@ -13,8 +13,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import orjson
 
 from agentapi import AgentAPIError
 from agentapi.broker.wire import queue_names, queue_of_partition
@@ -35,7 +37,7 @@ from agentapi.metrics.catalog import (
     UNKNOWN,
 )
 from agentapi.metrics.recorder import Metric
-from agentapi.metrics.server import MetricsServer
+from agentapi.metrics.server import MetricsServer, Page
 from agentapi.stores import Backlog
 from agentapi.supervision import Service
 from orchestrator.gateway.settings import GatewaySettings
@@ -60,6 +62,14 @@ class _Store(Protocol):
     def since_sweep(self) -> float | None: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """What Redis answered; no backlog if it did not answer."""
+
+    backlog: Backlog | None
+    since_sweep: float | None
+
+
 class FleetGauges:
     """A collector of prometheus_client: the turns of the whole fleet."""
 
@@ -78,24 +88,48 @@ class FleetGauges:
         self._clock = clock
         # Those who ask at the same time wait for one reading.
         self._lock = threading.Lock()
-        self._families: list[Any] = []
+        self._reading: _Reading | None = None
         self._until = 0.0
 
     def collect(self) -> Iterable[Any]:
         """The gauges; without those of turns while Redis does not answer."""
-        with self._lock:
-            now = self._clock()
-            if not self._families or now >= self._until:
-                self._families = self._read()
-                self._until = self._clock() + REMEMBERED
-            return list(self._families)
+        reading = self._read()
+        if reading.backlog is None:
+            return [_family(STORE_UP, {(): 0})]
+        return self._families(reading.backlog, reading.since_sweep)
 
-    def _read(self) -> list[Any]:
+    def demand(self) -> Page:
+        """The turns that need workers, as JSON for autoscalers; 503 if Redis does not answer.
+
+        ``turns`` is the sum of ``turns_ready`` and ``turns_running``.
+        """
+        backlog = self._read().backlog
+        if backlog is None:
+            return "503 Service Unavailable", orjson.dumps({"error": "store_unavailable"})
+        ready = sum(backlog.ready.values())
+        found = {
+            "turns": ready + backlog.running,
+            "turns_ready": ready,
+            "turns_running": backlog.running,
+            "oldest_ready_seconds": backlog.oldest_ready,
+        }
+        return "200 OK", orjson.dumps(found)
+
+    def _read(self) -> _Reading:
+        with self._lock:
+            if self._reading is None or self._clock() >= self._until:
+                self._reading = self._ask()
+                self._until = self._clock() + REMEMBERED
+            return self._reading
+
+    def _ask(self) -> _Reading:
         try:
-            backlog, since_sweep = self._store.backlog(), self._store.since_sweep()
+            return _Reading(backlog=self._store.backlog(), since_sweep=self._store.since_sweep())
         except AgentAPIError as error:
             log.warning(line("metrics.fleet_unknown", error=error.code))
-            return [_family(STORE_UP, {(): 0})]
+            return _Reading(backlog=None, since_sweep=None)
+
+    def _families(self, backlog: Backlog, since_sweep: float | None) -> list[Any]:
         ready = dict.fromkeys(queue_names(self._queues), 0)
         for partition, turns in backlog.ready.items():
             ready[queue_of_partition(partition, self._queues)] += turns
@@ -138,18 +172,16 @@ def metrics_server(
     """
     if settings.gateway_metrics_port is None:
         return None
+    fleet = FleetGauges(store, settings.queues)
     server = MetricsServer(
         settings.metrics_host,
         settings.gateway_metrics_port,
         setting="AGENTAPI_GATEWAY_METRICS_PORT",
-        collectors=partial(_collectors, store, settings.queues),
+        collectors=lambda: [fleet],
+        pages={"/demand": fleet.demand},
     )
     server.recorder.watch(GATEWAY_STREAMS, streams)
     return server
-
-
-def _collectors(store: _Store, queues: int) -> list[FleetGauges]:
-    return [FleetGauges(store, queues)]
 
 
 def count_request(method: str, route: str, status: int | None, seconds: float) -> None:

@@ -16,6 +16,9 @@ from orchestrator.ends import EndsBell
 from orchestrator.events.async_follower import AsyncFollower
 from orchestrator.events.follower import PAGE, EventFollower
 from orchestrator.gateway.agent_directory import AgentDirectory, WorkerCensus
+from orchestrator.gateway.console.fleet_watch import FleetWatch
+from orchestrator.gateway.console.sessions import Sessions
+from orchestrator.gateway.console.shared import SharedReads
 from orchestrator.gateway.conversations.records import Conversations
 from orchestrator.gateway.http.failed_auth_limiter import FailedAuthLimiter
 from orchestrator.gateway.measuring import measure_lag, metrics_server
@@ -73,6 +76,8 @@ class Gateway:
         self.bell = EndsBell(self.orchestrator.store.lists)
         self.stopping = False
         self.keys = KeyStore(settings, self.redis)
+        self.sessions = Sessions(settings, self.redis, self.keys)
+        self.shared = SharedReads()
         self.active_requests = TenantConcurrency(ACTIVE_REQUESTS)
         self.stream_slots = StreamSlots(settings.gateway_streams)
         self.failed_auth = FailedAuthLimiter(settings.gateway_wrong_keys_per_minute)
@@ -82,6 +87,7 @@ class Gateway:
         self.auditor = Auditor(self.ledger, self.supervisor)
         self.positions = Positions()
         self.census = WorkerCensus(settings)
+        self.fleet = FleetWatch(settings, self.orchestrator.store, self.supervisor)
         self.agents = AgentDirectory(settings, self.census)
         self.metrics = metrics_server(settings, self.orchestrator.store, self.stream_slots.open)
         self._lag: TaskService | None = None
@@ -95,6 +101,8 @@ class Gateway:
         self.follower.start()
         self.auditor.start()
         self.census.refresh()
+        if self.settings.gateway_console:
+            self.fleet.start()
         if self.metrics is not None:
             self.metrics.start()
             self._lag = self.supervisor.task("agentapi-gateway-lag", measure_lag)
@@ -115,6 +123,7 @@ class Gateway:
         await self.auditor.aclose()
         self.follower.stop()
         await self.census.aclose()
+        await self.fleet.aclose()
         # In a thread, before the threads end: it waits for the follower's read to end.
         await self.call(lambda orchestrator: orchestrator.close())
         self._call.close()

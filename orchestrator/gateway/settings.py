@@ -86,6 +86,12 @@ class GatewaySettings(Settings):
         ge=1,
         description="Largest history that previous_response_id copies, images and files included.",
     )
+    gateway_console: bool = Field(
+        default=True, description="Whether the gateway serves the console."
+    )
+    gateway_session: Seconds = Field(
+        default=43_200, description="How long somebody stays signed in to the console."
+    )
     gateway_metrics_port: int | None = Field(
         default=None,
         ge=0,

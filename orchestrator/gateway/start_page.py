@@ -18,14 +18,17 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>agentapi gateway</title>
-<style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}</style>
+<style>:root{{color-scheme:light dark;background:Canvas;color:CanvasText}}
+body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+code{{overflow-wrap:anywhere}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>
+<main>
 <h1>agentapi gateway {version}</h1>
 <p>LLM agents behind OpenAI's API, and a native one. This is what is here:</p>
 <ul>
 <li><code>{base}v1</code>: the <code>base_url</code> for OpenAI's clients. A model is an agent:
 <a href="v1/models">/v1/models</a> lists them.</li>
 <li><code>POST /conversations/ID/turns</code>: the native API.</li>
-<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI document.</li>
+{console}<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI document.</li>
 <li><a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>: whether this process lives, and
 whether it can serve.</li>
 </ul>
@@ -33,7 +36,12 @@ whether it can serve.</li>
   -d '{{"model": "AGENT", "input": "Hello!"}}'</pre>
 <p>Once there are keys, requests need <code>Authorization: Bearer KEY</code>:
 <code>agentapi keys create TENANT</code> makes one.</p>
+</main>
 </html>
+"""
+
+_CONSOLE: Final = """\
+<li><a href="console">/console</a>: what the fleet does, for people.</li>
 """
 
 _HEADERS: Final = {
@@ -45,5 +53,10 @@ _HEADERS: Final = {
 @router.get("/", response_class=HTMLResponse)
 async def start_page(request: Request) -> HTMLResponse:
     """A page that says what is here."""
-    page = _PAGE.format(version=escape(version("agentapi")), base=escape(str(request.base_url)))
+    served = request.app.state.gateway.settings.gateway_console
+    page = _PAGE.format(
+        version=escape(version("agentapi")),
+        base=escape(str(request.base_url)),
+        console=_CONSOLE if served else "",
+    )
     return HTMLResponse(page, headers=_HEADERS)

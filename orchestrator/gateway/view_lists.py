@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from agentapi.errors import AgentAPIError, ServerUnavailable, TurnNotFound
+from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.stores import (
     ConversationQuery,
     ConversationSummary,
@@ -21,8 +21,8 @@ from agentapi.turns import PendingCall, Turn
 from orchestrator.bulk import FAILED, OPEN, REFUSALS, narrowed
 from orchestrator.ends import AT_ONCE
 from orchestrator.gateway.http.errors import RateLimited
-from orchestrator.gateway.tenants.ledger import Admission
 from orchestrator.gateway.tenants.names import internal_id, public_id
+from orchestrator.gateway.turn_changes import retry_turn
 
 if TYPE_CHECKING:
     from orchestrator.gateway.services import Gateway
@@ -146,19 +146,7 @@ class TenantLists:
         return await self._change(narrowed(query, FAILED, done="retried"), limit, change)
 
     async def _retry(self, turn: TurnSummary) -> None:
-        ledger = self._gateway.ledger
-        # Its bytes are counted already; it is in flight once more.
-        admission = Admission(
-            turn_id=turn.turn_id, conversation_id=turn.conversation_id, bytes=0, turn_bytes=0
-        )
-        new = await ledger.admit(self._tenant, admission)
-        try:
-            await self._gateway.call(lambda o: o.retry(turn.turn_id))
-        except AgentAPIError as refusal:
-            # If Redis did not answer, the turn may be in flight: it stays counted.
-            if new and not isinstance(refusal, ServerUnavailable):
-                await ledger.withdraw(self._tenant, admission, stored=False)
-            raise
+        await retry_turn(self._gateway, self._tenant, turn.turn_id, turn.conversation_id)
 
     async def _change(self, query: TurnQuery, limit: int, change: Change | None) -> Changed:
         done: list[str] = []

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from celery import Celery
 from flower.options import default_options
-from kombu.entity import Queue
 
 from agentapi import Settings, load_settings
-from agentapi.broker.wire import queue_names
+from agentapi.broker.queues import turn_queues
 from orchestrator.broker import producer_app
 
 
@@ -40,7 +39,7 @@ def flower_app(settings: Settings) -> Celery:
     app = producer_app(settings)
     # Flower derives the kind of broker from the transport's name.
     app.conf.broker_transport = None
-    app.conf.task_queues = [Queue(name) for name in queue_names(settings.queues)]
+    app.conf.task_queues = turn_queues(settings)
     return app
 
 

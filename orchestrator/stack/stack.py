@@ -120,6 +120,11 @@ class Stack:
         return load_settings(**{**servers, **self._overrides})
 
     @property
+    def console_url(self) -> str | None:
+        """The console's address, or None without a gateway."""
+        return f"{self.gateway_url}/console" if self.gateway_url else None
+
+    @property
     def flower_for_people(self) -> str | None:
         """Flower's address and login, or None without Flower."""
         if self.flower_url is None:

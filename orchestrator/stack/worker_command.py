@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agentapi.errors import ConfigurationError
+from agentapi.logs import LogFormat
 
 _PACKAGES: Final = ("agentapi", "workers", "orchestrator")
 
@@ -25,17 +26,21 @@ _OWN_FLAGS: Final = {
 }
 
 
-def worker_command(name: str, flags: Sequence[str] = ()) -> list[str]:
+def worker_command(
+    name: str, flags: Sequence[str] = (), *, log_format: LogFormat = "text"
+) -> list[str]:
     """Program and arguments of one worker process.
 
     Args:
         name: Its name among the workers; the host's name is added where it has none.
         flags: Further flags of `celery worker`; they win over those given here.
+        log_format: How it writes its log. Celery's banner, which is no JSON, is only for text.
     """
     # Celery's node names treat % as the start of a placeholder; %h is the host.
     node = name if "@" in name else f"{name}@%h"
     return [
-        *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
+        *(sys.executable, "-m", "celery", *(["--quiet"] if log_format == "json" else [])),
+        *("-A", "workers", "worker"),
         # Workers agree with each other in Redis, and need neither of Celery's ways to do so.
         *("--without-gossip", "--without-mingle"),
         *("-n", node, *flags),
@@ -48,6 +53,16 @@ def worker_names(name: str, count: int) -> list[str]:
         return [name]
     own, at, host = name.partition("@")
     return [f"{own}-{number}{at}{host}" for number in range(1, count + 1)]
+
+
+def other_name(name: str) -> str:
+    """The name of a worker's replacement, which starts while the worker still runs.
+
+    Args:
+        name: The worker's name, from `worker_names`.
+    """
+    own, at, host = name.partition("@")
+    return f"{own}-b{at}{host}"
 
 
 def metrics_ports(names: Sequence[str], first: int | None) -> dict[str, dict[str, str]]:

@@ -1,19 +1,20 @@
-"""Several worker processes under one command: kept running, and ended in order."""
+"""Several worker processes under one command: kept running, replaced one by one, ended in order."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from agentapi.logs import line
-from orchestrator.stack.processes import LAUNCH
+from orchestrator.stack.announcer import Announcer
+from orchestrator.stack.terminal import has_terminal
+from orchestrator.stack.worker_place import Place
+from orchestrator.stack.worker_process import WorkerProcess
 
 log = logging.getLogger("agentapi.fleet")
 
@@ -25,7 +26,10 @@ MAX_DELAY: Final = 30.0
 SETTLED_AFTER: Final = 15.0
 """Seconds after which a process counts as started well."""
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+READY_WITHIN: Final = 120.0
+"""Seconds in which a replacement must begin to take turns."""
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 Changes: TypeAlias = Callable[[], AsyncIterator[str]]
 """Yields what changed, each time that the processes are to be restarted."""
@@ -39,8 +43,10 @@ class WorkerFleet:
     - A process that fails on its first start ends the fleet: its settings are wrong, and another
       try would not help.
     - SIGINT, SIGTERM and SIGQUIT are passed on as they are, each time, so that a second one has
-      Celery's meaning: hand the turns back immediately. SIGHUP, which a closed terminal sends, is
-      passed on as SIGTERM.
+      Celery's meaning: hand the turns back immediately.
+    - SIGHUP replaces the processes one by one. Each replacement takes turns before the process
+      that it replaces is stopped. If one does not start, the remaining processes are left as they
+      are. When a terminal that is closed sends SIGHUP, it is passed on as SIGTERM.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class WorkerFleet:
         kill_after: float,
         changes: Changes | None = None,
         own: Mapping[str, Mapping[str, str]] | None = None,
+        others: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         """Describe the fleet; `run` starts it.
 
@@ -62,108 +70,130 @@ class WorkerFleet:
             changes: Restart all processes each time this yields. A process that fails is then
                 left until the next change.
             own: Further variables of single processes, by their names.
+            others: Name and command of each process's replacement, by its own name; the same as
+                its own when not given.
+            announcer: Is told how many processes take turns.
         """
-        self._commands = commands
-        self._env = env
-        self._own = own or {}
+        own, others = own or {}, others or {}
+        self._places = [
+            Place(name, command, other=others.get(name), env={**env, **own.get(name, {})})
+            for name, command in commands.items()
+        ]
         self._kill_after = kill_after
         self._changes = changes
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._announcer = announcer
         self._last_signal: signal.Signals | None = None
         self._exit_code = 0
         # Replaced at each change, so that everyone who waits for the next change gets it once.
         self._changed = asyncio.Event()
+        self._roll_wanted = asyncio.Event()
+        self._rolling = False
         self._stopping = asyncio.Event()
+        self._had_terminal = has_terminal()
 
     async def run(self) -> int:
         """Run until all processes have ended; returns the exit code for this one."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in _STOPS:
             loop.add_signal_handler(number, self.pass_on, number)
-        watching = loop.create_task(self._watch(self._changes)) if self._changes else None
+        # Under nohup it is ignored, and stays so.
+        hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        if hangs_up:
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
+        background = [loop.create_task(self._roll())]
+        if self._changes is not None:
+            background.append(loop.create_task(self._watch(self._changes)))
+        if self._announcer is not None:
+            background.append(loop.create_task(self._announcer.run(self.ready)))
         try:
             async with asyncio.TaskGroup() as places:
-                for name in self._commands:
-                    places.create_task(self._keep(name))
+                for place in self._places:
+                    places.create_task(self._keep(place))
+            # Replacements that nobody waits for any more.
+            for process in self._running():
+                await process.ended()
         finally:
-            if watching is not None:
-                watching.cancel()
+            for task in background:
+                task.cancel()
                 with suppress(asyncio.CancelledError):
-                    await watching
-            for number in _SIGNALS:
+                    await task
+            for number in (*_STOPS, *([signal.SIGHUP] if hangs_up else [])):
                 loop.remove_signal_handler(number)
         return self._exit_code
 
+    def ready(self) -> tuple[int, int, bool]:
+        """How many places have a process that takes turns, of how many, and whether it rolls."""
+        taken = sum(any(each.takes_turns for each in place.processes) for place in self._places)
+        return taken, len(self._places), self._rolling
+
+    def hang_up(self) -> None:
+        """Answer SIGHUP: replace all processes, or end because the terminal was closed."""
+        if self._had_terminal and not has_terminal():
+            self.pass_on(signal.SIGTERM)
+        elif self._changes is not None:
+            self._restart_all("SIGHUP")
+        elif not self._stopping.is_set():
+            # During a roll: another one follows, since some processes were replaced too early.
+            self._roll_wanted.set()
+
     def pass_on(self, number: signal.Signals) -> None:
         """Ask all processes to end, with this signal."""
-        if number is signal.SIGHUP:
-            number = signal.SIGTERM
-        if self._last_signal is None:
-            log.info(line("fleet.stopping", signal=number.name, processes=len(self._running)))
+        first = self._last_signal is None
+        if first:
+            processes = len(self._running())
+            log.info(line("fleet.stopping", signal=number.name, processes=processes))
             # Once, at the first signal: further ones must not extend the time.
             asyncio.get_running_loop().call_later(self._kill_after, self._kill)
         self._last_signal = number
         self._stopping.set()
-        self._send(number)
+        for process in self._running():
+            # One that a roll has asked to end would take this for a second signal.
+            if not (first and process.asked is number):
+                process.send(number)
 
-    def _send(self, number: signal.Signals) -> None:
-        for process in self._running.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+    def _running(self) -> list[WorkerProcess]:
+        return [process for place in self._places for process in place.processes]
 
     def _kill(self) -> None:
-        for name, process in self._running.items():
-            log.error(line("fleet.killed", worker=name, after=self._kill_after))
-            with suppress(ProcessLookupError):
-                process.kill()
+        for process in self._running():
+            log.error(line("fleet.killed", worker=process.name, after=self._kill_after))
+            process.kill()
 
-    async def _keep(self, name: str) -> None:
+    async def _keep(self, place: Place) -> None:
         """Keep one process running until the fleet stops."""
         delay, first = FIRST_DELAY, True
         while not self._stopping.is_set():
             # Taken before the start, so that a change during the run is seen after it.
-            changed, started = self._changed, time.monotonic()
-            code = await self._run_once(name)
+            changed = self._changed
+            process = await place.serve()
+            # A signal that came while the process was being started did not reach it.
+            if self._last_signal is not None and process.asked is None:
+                process.send(self._last_signal)
+            code = await process.ended()
+            place.serving = None
             if self._stopping.is_set():
                 return
-            if changed.is_set():
-                delay = FIRST_DELAY
+            if changed.is_set() or place.next is not None:
+                delay, first = FIRST_DELAY, False
                 continue
-            settled = time.monotonic() - started >= SETTLED_AFTER
+            settled = time.monotonic() - process.started >= SETTLED_AFTER
             if code > 0 and self._changes is not None:
-                log.error(line("fleet.ended", worker=name, exit_code=code, waits_for="change"))
+                log.error(
+                    line("fleet.ended", worker=place.name, exit_code=code, waits_for="change")
+                )
                 await self._first_of(changed.wait())
                 continue
             # Only an exit code above 0: a process killed by a signal says nothing about its
             # settings.
             if code > 0 and first and not settled:
-                log.error(line("fleet.failed", worker=name, exit_code=code))
+                log.error(line("fleet.failed", worker=place.name, exit_code=code))
                 self._exit_code = self._exit_code or code
                 self.pass_on(signal.SIGTERM)
                 return
             first, delay = False, FIRST_DELAY if settled else delay
-            log.warning(line("fleet.ended", worker=name, exit_code=code, restart_in=delay))
+            log.warning(line("fleet.ended", worker=place.name, exit_code=code, restart_in=delay))
             await self._first_of(asyncio.sleep(delay), changed.wait())
             delay = min(2 * delay, MAX_DELAY)
-
-    async def _run_once(self, name: str) -> int:
-        """Start a process and wait for its end; returns its exit code, or minus its signal."""
-        process = await asyncio.create_subprocess_exec(
-            # On Linux it gets SIGTERM if this process dies without a chance to send one.
-            *(sys.executable, str(LAUNCH), str(os.getpid()), *self._commands[name]),
-            stdin=asyncio.subprocess.DEVNULL,
-            env={**self._env, **self._own.get(name, {})},
-            # Ctrl-C reaches only this process, which passes it on once.
-            start_new_session=True,
-        )
-        self._running[name] = process
-        # A signal that came while the process was being started did not reach it.
-        if self._last_signal is not None:
-            self._send(self._last_signal)
-        try:
-            return await process.wait()
-        finally:
-            del self._running[name]
 
     async def _first_of(self, *waits: Coroutine[Any, Any, object]) -> None:
         """Wait for the first of these, or for the fleet to stop."""
@@ -174,16 +204,86 @@ class WorkerFleet:
             for task in tasks:
                 task.cancel()
 
+    async def _roll(self) -> None:
+        """Replace all processes, one by one, each time that it is asked for."""
+        while True:
+            await self._roll_wanted.wait()
+            self._roll_wanted.clear()
+            self._rolling = True
+            try:
+                await self._replace_all()
+            except Exception:
+                # The processes run on, and the next SIGHUP tries again.
+                log.exception(line("fleet.roll_failed"))
+            finally:
+                self._rolling = False
+
+    async def _replace_all(self) -> None:
+        count = len(self._places)
+        log.info(line("fleet.rolling", processes=count))
+        for done, place in enumerate(self._places):
+            if not await self._replace(place):
+                if not self._stopping.is_set():
+                    log.error(line("fleet.roll_stopped", replaced=done, processes=count))
+                return
+        log.info(line("fleet.rolled", processes=count))
+
+    async def _replace(self, place: Place) -> bool:
+        """Replace one process; returns whether its replacement takes turns."""
+        if self._stopping.is_set():
+            return False
+        new = await place.start_replacement()
+        if self._last_signal is not None and new.asked is None:
+            new.send(self._last_signal)
+        await self._first_of(new.settled(), asyncio.sleep(READY_WITHIN))
+        if self._stopping.is_set():
+            return False
+        if not new.takes_turns:
+            await self._give_up(place, new)
+            return False
+        old = place.serving
+        # None, or the replacement itself, if the old one has died in the meantime.
+        if old is not None and old is not new:
+            await self._end(old)
+            log.info(line("fleet.replaced", worker=old.name, by=new.name))
+        return True
+
+    async def _give_up(self, place: Place, new: WorkerProcess) -> None:
+        why: dict[str, object] = {"exit_code": new.exit_code}
+        if new.exit_code is None:
+            why = {"not_ready_after": READY_WITHIN}
+        log.error(line("fleet.replacement_failed", worker=place.name, by=new.name, **why))
+        await self._end(new)
+        # Else it serves already, since the old one has died; then it is started again there.
+        if place.next is new:
+            place.next = None
+
+    async def _end(self, process: WorkerProcess) -> None:
+        """Ask a process to end, and kill it if it does not."""
+        if process.exit_code is None:
+            process.send(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self._kill_after):
+                await process.ended()
+        except TimeoutError:
+            log.error(line("fleet.killed", worker=process.name, after=self._kill_after))
+            process.kill()
+            await process.ended()
+
+    def _restart_all(self, what: str) -> None:
+        log.info(line("fleet.restarting", changed=what))
+        # Wake those who wait for this change, then make a new event for the next one.
+        self._changed.set()
+        self._changed = asyncio.Event()
+        # The turns go on after the restart; nobody wants to wait for them here.
+        for process in self._running():
+            process.send(signal.SIGQUIT)
+
     async def _watch(self, changes: Changes) -> None:
         """Restart all processes at each change. Ends the fleet if changes can no longer be seen."""
         try:
             async for what in changes():
-                log.info(line("fleet.restarting", changed=what))
-                # Wake those who wait for this change, then make a new event for the next one.
-                self._changed.set()
-                self._changed = asyncio.Event()
-                # The turns go on after the restart; nobody wants to wait for them here.
-                self._send(signal.SIGQUIT)
+                self._restart_all(what)
         except Exception:
             log.exception(line("fleet.watch_failed"))
             self._exit_code = 1

@@ -18,6 +18,8 @@ from typing import Self
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
 COMMAND = (sys.executable, "-m", "orchestrator.cli.main")
 
 
@@ -32,7 +34,7 @@ class Terminal:
     """A command that runs in a terminal of its own.
 
     Attributes:
-        shown: All that it has printed.
+        shown: All that it has printed, without colours.
     """
 
     def __init__(
@@ -42,8 +44,11 @@ class Terminal:
         cwd: Path | None = None,
         command: Sequence[str] = COMMAND,
         columns: int = 200,
+        lines: int = 50,
+        kind: str = "dumb",
     ) -> None:
-        env = {"AGENTAPI_REDIS_URL": redis_url, "TERM": "dumb", "COLUMNS": str(columns)}
+        env = {"AGENTAPI_REDIS_URL": redis_url, "TERM": kind}
+        env |= {"COLUMNS": str(columns), "LINES": str(lines)}
         self.shown = ""
         self._seen = 0
         # A read may end in the middle of a character.
@@ -51,7 +56,7 @@ class Terminal:
         self._terminal, inside = os.openpty()
         self._process = subprocess.Popen(
             [*command, *arguments],
-            # A terminal without colours and cursor movements.
+            # A dumb terminal has no colours and cursor movements.
             env={**os.environ, **env},
             preexec_fn=lambda: _take(inside),
             cwd=cwd,
@@ -124,5 +129,6 @@ class Terminal:
         except OSError:
             # Linux's answer when the last process has closed the terminal.
             return False
-        self.shown = (self.shown + self._decoder.decode(data)).replace("\r\n", "\n")
+        shown = (self.shown + self._decoder.decode(data)).replace("\r\n", "\n")
+        self.shown = _COLOURS.sub("", shown)
         return bool(data)

@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import httpx2
 import pytest
 
+from agentapi import load_settings
 from agentapi.errors import BrokerUnavailable
 from orchestrator import Orchestrator
 from orchestrator.stack import Stack
@@ -99,6 +101,7 @@ def test_every_command_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
         ["enqueue", "plan", "hello", "--conversation", "term:plan", "--wait"],
         ["enqueue", "plan", "hello", "--conversation", "term:plan", "--stream"],
         ["turns"],
+        ["top", "--once"],
         ["turn", waits[0]],
         ["conversations"],
         ["approvals"],
@@ -267,12 +270,10 @@ def test_up_stops_cleanly_and_takes_its_children_with_it_when_killed(tmp_path: P
             cwd=tmp_path,
         )
         assert process.stdout is not None
-        shown = ""
-        while "AGENTAPI_REDIS_URL=redis://127.0.0.1:" not in shown:
-            line = process.stdout.readline()
-            assert line, process.communicate()
-            shown += line
-        assert "http://127.0.0.1:" in shown
+        shown = read_until(process.stdout, "AGENTAPI_REDIS_URL=redis://127.0.0.1:")
+        assert re.search(r"console *│ http://127.0.0.1:\d+/console ", shown)
+        if end == "terminate":
+            see_showcase(shown)
         getattr(process, end)()
         process.communicate(timeout=40)
         assert process.returncode == (0 if end == "terminate" else -9)
@@ -280,6 +281,59 @@ def test_up_stops_cleanly_and_takes_its_children_with_it_when_killed(tmp_path: P
         while processes_with(str(tmp_path)):
             assert time.monotonic() < deadline, processes_with(str(tmp_path))
             time.sleep(0.1)
+
+
+def see_showcase(shown: str) -> None:
+    """The example conversations have an approval that waits, a turn that fails, and children."""
+    [url] = re.findall(r"AGENTAPI_REDIS_URL=(redis://\S+)", shown)
+    with Orchestrator(load_settings(redis_url=url, broker_url=url)) as orchestrator:
+        until(lambda: len(list(orchestrator.approvals())) == 2)
+        until(lambda: list(orchestrator.turns(status="failed", user_id="donald")))
+        [editor] = orchestrator.turns(agent="editor")
+        assert orchestrator.turn(editor.turn_id).result(timeout=60).text
+        assert orchestrator.history("user:ada")
+
+
+def test_a_demo_that_is_kept_can_be_looked_at(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "orchestrator.cli.main", "demo", "--keep", "--workers", "1"),
+            *("--conversations", "2", "--turns", "1"),
+        ],
+        env={**os.environ, "PYTHONPATH": root, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        report = read_until(process.stdout, "all is well")
+        assert re.search(
+            r"console http://127.0.0.1:\d+/console", read_until(process.stderr, "/console")
+        )
+        [url] = re.findall(r"Valkey +(redis://\S+)", report)
+        with Orchestrator(load_settings(redis_url=url, broker_url=url)) as orchestrator:
+            kept = {summary.conversation_id for summary in orchestrator.conversations()}
+        assert {"demo:000", "demo:001", "user:ada"} <= kept
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_until(pipe: IO[str], text: str) -> str:
+    """What a process prints, up to the line with this text."""
+    shown = ""
+    while text not in shown:
+        line = pipe.readline()
+        assert line, shown
+        shown += line
+    return shown
 
 
 def processes_with(folder: str) -> list[str]:

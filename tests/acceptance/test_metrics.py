@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -109,6 +110,9 @@ def test_the_gateway_counts_requests_and_shows_the_fleet(
     assert value(port, "agentapi_store_up") == 1
     until(lambda: value(port, "agentapi_turns_running") == 1, 20, "a running turn")
     assert value(port, "agentapi_turns_ready") == 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/demand", timeout=10) as response:
+        demand = json.load(response)
+    assert (demand["turns"], demand["turns_ready"], demand["turns_running"]) == (1, 0, 1)
     turn.cancel()
     until(lambda: value(port, "agentapi_turns_running") == 0, 20, "the end of the turn")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -54,6 +56,12 @@ def said(stack: Stack, word: str) -> int:
     return max(worker.log.read_text().count(word) for worker in stack.workers)
 
 
+def connections(client: redis.Redis) -> int:
+    """How many connections the server has taken."""
+    info: Any = client.info("stats")
+    return int(info["total_connections_received"])
+
+
 def restarted(stack: Stack) -> AbstractContextManager[None]:
     return redis_down(stack)
 
@@ -99,6 +107,32 @@ def test_redis_is_full(stack: Stack) -> None:
         assert_all_came_true(orchestrator, handles)
     assert said(stack, "store.away") <= 2
     client.close()
+
+
+def test_a_server_that_refuses_is_one_outage_in_the_log(tmp_path: Path) -> None:
+    """A replica takes connections and refuses the first command: Celery would log each of them."""
+    with (
+        Stack(tmp_path, agents=AGENTS, workers=1, flower=False) as stack,
+        Orchestrator(stack.settings) as orchestrator,
+        redis.Redis.from_url(stack.redis_url) as client,
+    ):
+        orchestrator.enqueue("tools", "hi").result(timeout=60)
+        [worker] = stack.workers
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        until(lambda: said(stack, "broker.lost"))
+        until(lambda: said(stack, "store.away"))
+        # It tries again and again.
+        before = connections(client)
+        until(lambda: connections(client) >= before + 5)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        until(lambda: said(stack, "broker.connected"))
+        orchestrator.enqueue("tools", "hi").result(timeout=60)
+        log = worker.log.read_text()
+    for line in ("broker.lost", "broker.connected", "store.away", "store.back"):
+        assert log.count(line) == 1, log
+    assert "Connection to broker lost" not in log
+    assert "Traceback" not in log
+    assert re.search('broker.lost error="broker at redis://\\S+ refuses to work: ', log)
 
 
 def test_the_broker_is_flushed(stack: Stack) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from agentapi.ids import partition_of
 from agentapi.stores import Backlog, ClaimCause, Ending
+from agentapi.stores.backlog import ReadyTurn
 from agentapi.turns import ChildTurn, HeldCalls, Question, TurnError, TurnStatus
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, beside
@@ -147,6 +148,9 @@ def test_the_backlog_counts_the_first_turn_of_each_conversation(make_bench: Make
     assert backlog.running == 1
     assert backlog.parked == {"provider": 1, "approval": 1}
     assert backlog.oldest_ready == pytest.approx(3, abs=2)
+    assert backlog.first_ready == ReadyTurn(
+        turn_id=turns["lost"], conversation_id="lost", agent="a"
+    )
 
 
 def test_a_parent_waits_for_its_children(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from agentapi.stores import (
     ConversationSummary,
     Ending,
     OpenConversation,
+    TurnCount,
     TurnQuery,
     TurnSummary,
 )
@@ -231,6 +232,25 @@ def test_a_limit_or_a_cursor_that_is_not_valid(bench: Bench) -> None:
             bench.store.lists.ends(position, 1)
 
 
+def test_counts_of_turns_by_when_they_were_accepted(bench: Bench) -> None:
+    began = time.time()
+    bench.complete(bench.claim(bench.enqueue("done"), "done").lease)
+    lease = bench.claim(bench.enqueue("fails"), "fails").lease
+    failed = TurnError(code="boom", message="it broke")
+    bench.store.commit(lease, Ending(status=TurnStatus.FAILED, error=failed))
+    bench.claim(bench.enqueue("runs"), "runs")
+    bench.enqueue("waits")
+    spans = [began - 7200, began - 60, began + 60, began + 7200]
+    nothing, now = TurnCount(), TurnCount(accepted=4, failed=1)
+    assert list(bench.store.lists.counts(spans)) == [nothing, now, nothing]
+    # Each turn is counted once, whatever the spans are.
+    many = [began - 60 + number for number in range(121)]
+    counts = bench.store.lists.counts(many)
+    assert (len(counts), sum(each.accepted for each in counts)) == (120, 4)
+    assert list(bench.store.lists.counts([began])) == []
+    assert list(bench.store.lists.counts([])) == []
+
+
 def test_lists_that_are_off(make_bench: MakeBench) -> None:
     bench = make_bench(list_limit=0)
     bench.complete(bench.claim(bench.enqueue()).lease)
@@ -239,6 +259,7 @@ def test_lists_that_are_off(make_bench: MakeBench) -> None:
         lambda: bench.store.lists.conversations(ConversationQuery(), 1),
         lambda: bench.store.lists.approvals(TurnQuery(), 1),
         lambda: bench.store.lists.ends(None, 1),
+        lambda: bench.store.lists.counts([0.0, 1.0]),
     ):
         with pytest.raises(ConfigurationError, match="AGENTAPI_LIST_LIMIT"):
             call()

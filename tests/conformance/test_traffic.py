@@ -11,12 +11,14 @@ import redis
 
 from agentapi import load_settings
 from agentapi.admission import (
+    Ask,
     BreakerRule,
     InMemoryTraffic,
     Reason,
     RedisTraffic,
     Standing,
     Traffic,
+    Used,
     Wait,
 )
 from tests.conformance.traffic import TrafficBench, memory_traffic, redis_traffic
@@ -66,6 +68,19 @@ def test_tokens_of_a_minute_and_who_waits_for_how_much(bench: TrafficBench) -> N
     assert bench.admit(most_tokens=100, tokens=40) is None
     assert bench.admit(most_tokens=100, tokens=60) == budget(40.001)
     assert bench.admit(most_tokens=100, tokens=61) == budget(60.001)
+
+
+def test_what_is_charged_to_budgets(bench: TrafficBench) -> None:
+    ask = bench.ask(most_tokens=100, tokens=60)
+    assert bench.traffic.admit(ask) is None
+    bench.traffic.settle(ask, 70)
+    bench.clock.advance(30)
+    assert bench.admit(most_tokens=100, tokens=5) is None
+    assert bench.traffic.used(["p"]) == {"p": Used(requests=2, tokens=75)}
+    bench.clock.advance(30.001)
+    assert bench.traffic.used(["p"]) == {"p": Used(requests=1, tokens=5)}
+    bench.clock.advance(30)
+    assert bench.traffic.used(["p"]) == {"p": Used()}
 
 
 def test_an_empty_window_takes_the_largest_call(bench: TrafficBench) -> None:
@@ -255,6 +270,12 @@ def test_how_providers_stand(real: Traffic) -> None:
     assert (found["down"].held, found["busy"].open) == (0, None)
     assert 0 < (found["down"].open or 0) <= RULE.open_for
     assert 0 < found["busy"].held <= 50
+
+
+def test_the_budgets_of_several_providers(real: Traffic) -> None:
+    assert real.used([]) == {}
+    assert real.admit(Ask(call_id="x", provider="p", tokens=7, most_tokens=10)) is None
+    assert real.used(["p", "other"]) == {"p": Used(requests=1, tokens=7), "other": Used()}
 
 
 def test_threads_share_a_budget_exactly(real: Traffic) -> None:

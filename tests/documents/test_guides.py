@@ -18,7 +18,7 @@ import uvicorn
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
 from tests.documents.blocks import blocks_of
-from tests.documents.commands import check_command
+from tests.documents.commands import check_command, commands_of
 from tests.documents.sandbox import Sandbox
 
 BIN = Path(sys.executable).parent
@@ -112,16 +112,20 @@ def test_the_tests_of_the_testing_page(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_image_starts_commands_that_are_there() -> None:
+def test_the_deploy_guide_runs_commands_that_are_there() -> None:
+    """Those that run in containers; tests/deploy checks those of the files."""
+    inside = []
+    for block in blocks_of("docs/guides/deploy.md"):
+        if block.language != "console":
+            continue
+        for words in commands_of(block):
+            for mark in ("cli", "--"):
+                if words[0] in ("docker", "kubectl") and mark in words:
+                    found = words[words.index(mark) + 1 :]
+                    inside.append(found if mark == "--" else ["agentapi", *found])
+    assert len(inside) == 2
+    for command in inside:
+        check_command(command)
     [image] = [b for b in blocks_of("docs/guides/deploy.md") if b.language == "dockerfile"]
-    lines = [line.split(maxsplit=1) for line in image.code.splitlines() if line]
-    assert lines[0][0] == "FROM"
-    [command] = [rest for name, rest in lines if name == "CMD"]
-    check_command(re.findall(r'"([^"]+)"', command))
-    [settings] = [rest for name, rest in lines if name == "ENV"]
-    check_command([settings])
-    [compose] = [b for b in blocks_of("docs/guides/deploy.md") if b.language == "yaml"]
-    check_command(re.findall(r"command: (agentapi .*)", compose.code)[0].split())
-    units = [b for b in blocks_of("docs/guides/deploy.md") if b.language == "ini"]
-    for unit in units:
-        check_command(re.findall(r"ExecStart=(.*)", unit.code)[0].split())
+    [variable] = [line for line in image.code.splitlines() if line.startswith("ENV ")]
+    check_command([variable.removeprefix("ENV ")])

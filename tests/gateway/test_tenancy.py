@@ -12,6 +12,7 @@ from tests.gateway.conftest import Served
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/conversations/{conversation}": {"metadata": {"stolen": "yes"}},
     "/turns/{turn_id}/calls/{call_id}": {"verdict": "approved"},
+    "/turns/{turn_id}/fork": {},
     "/turns/{turn_id}/calls/{call_id}/output": {"output": "planted"},
     "/v1/conversations/{conversation}/items": {
         "items": [{"type": "message", "role": "user", "content": "planted"}]

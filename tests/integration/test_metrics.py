@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -176,6 +177,22 @@ def test_the_gauges_of_the_fleet() -> None:
     assert found["store_up",] == 1
 
 
+def test_the_demand_is_what_waits_and_what_runs() -> None:
+    store = Store()
+    collector = FleetGauges(store, queues=8)
+    status, body = collector.demand()
+    assert status == "200 OK"
+    assert json.loads(body) == {
+        "turns": 10,
+        "turns_ready": 7,
+        "turns_running": 3,
+        "oldest_ready_seconds": 7.5,
+    }
+    # From the same reading.
+    gauges(collector)
+    assert store.reads == 1
+
+
 def test_many_who_ask_cost_redis_one_reading() -> None:
     now, store = 100.0, Store()
     collector = FleetGauges(store, 8, clock=lambda: now)
@@ -196,3 +213,6 @@ def test_an_unreachable_redis_shows_no_old_numbers() -> None:
     gauges(collector)
     store.away, now = True, now + REMEMBERED
     assert gauges(collector) == {("store_up",): 0}
+    # An autoscaler must not take silence for a fleet without work.
+    status, body = collector.demand()
+    assert (status, json.loads(body)) == ("503 Service Unavailable", {"error": "store_unavailable"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 
 from agentapi.errors import ConfigurationError
 from orchestrator.stack import worker_fleet
+from orchestrator.stack.announcer import Announcer, without_notify
 from orchestrator.stack.worker_command import (
+    other_name,
     refuse_own_flags,
     refuse_shadowed_packages,
     worker_command,
@@ -36,6 +39,31 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
     signal.signal(number, note)
 with open(sys.argv[1], "a") as file:
     print("ready", file=file)
+while True:
+    time.sleep(60)
+"""
+
+SERVES = """
+import os, signal, sys, time
+from pathlib import Path
+from agentapi.readiness import report_ready
+folder, name, wants = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+def end(number, frame):
+    log("ends")
+    sys.exit(0)
+def log(what):
+    with (folder / "log").open("a") as file:
+        print(name, what, file=file)
+signal.signal(signal.SIGTERM, end)
+log("starts")
+while not (folder / wants).exists():
+    time.sleep(0.01)
+if (folder / "broken").exists():
+    log("fails")
+    sys.exit(3)
+(folder / f"{name}.pid").write_text(str(os.getpid()))
+log("ready")
+report_ready()
 while True:
     time.sleep(60)
 """
@@ -81,7 +109,7 @@ async def written(path: Path, lines: int) -> None:
 async def test_each_signal_is_passed_on(fleet: Start, tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     _, running = fleet(*(f"{NOTES_SIGNALS}\0{path}\x003" for path in paths))
-    for number, sent in enumerate((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT), start=1):
+    for number, sent in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), start=1):
         for path in paths:
             await written(path, number)
         os.kill(os.getpid(), sent)
@@ -143,12 +171,217 @@ async def test_a_change_restarts_and_a_broken_watch_ends(
     assert "fleet.watch_failed" in caplog.text
 
 
+class Rolling:
+    """A fleet of two programs that say when they are ready, and where they note what they do."""
+
+    def __init__(self, folder: Path, *, kill_after: float = 30.0) -> None:
+        self.folder = folder
+        (folder / "go").touch()
+        (folder / "go-b").touch()
+
+        def command(name: str, wants: str) -> tuple[str, ...]:
+            return (sys.executable, "-c", SERVES, str(folder), name, wants)
+
+        self.announcer = Announcer(folder / "up", {})
+        self.fleet = WorkerFleet(
+            {name: command(name, "go") for name in ("p", "q")},
+            others={name: (f"{name}-b", command(f"{name}-b", "go-b")) for name in ("p", "q")},
+            env=os.environ,
+            kill_after=kill_after,
+            announcer=self.announcer,
+        )
+        self.running = asyncio.create_task(self.fleet.run())
+
+    def log(self) -> list[str]:
+        path = self.folder / "log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    async def until(self, *lines: str) -> None:
+        """Wait until each of these was noted, and is the program's last note."""
+        await asyncio.to_thread(
+            until,
+            lambda: (
+                {note.split()[0]: note for note in self.log()}.items()
+                >= {line.split()[0]: line for line in lines}.items()
+            ),
+            what=f"{lines}",
+        )
+
+    async def ready(self) -> None:
+        await self.until("p ready", "q ready")
+        await asyncio.to_thread(until, lambda: self.fleet.ready()[0] == 2)
+
+    def pid(self, name: str) -> int:
+        return int((self.folder / f"{name}.pid").read_text())
+
+
+@pytest.fixture
+async def rolling(tmp_path: Path) -> AsyncIterator[Rolling]:
+    made = Rolling(tmp_path)
+    await made.ready()
+    yield made
+    if not made.running.done():
+        made.fleet.pass_on(signal.SIGTERM)
+        made.fleet._kill()
+    await made.running
+    assert not (tmp_path / "up").exists()
+
+
+async def message(caplog: pytest.LogCaptureFixture, text: str, times: int = 1) -> None:
+    await asyncio.to_thread(until, lambda: caplog.text.count(text) >= times, what=text)
+
+
+async def test_hangup_replaces_one_after_the_other(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (rolling.folder / "go-b").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await rolling.until("p-b starts")
+    await asyncio.to_thread(until, (rolling.folder / "up").exists)
+    # Nothing is stopped before the replacement is ready.
+    assert rolling.fleet.ready() == (2, 2, True)
+    assert not [note for note in rolling.log() if "ends" in note]
+    (rolling.folder / "go-b").touch()
+    await message(caplog, "fleet.rolled processes=2")
+    order = rolling.log()[4:]
+    assert order == [
+        *("p-b starts", "p-b ready", "p ends"),
+        *("q-b starts", "q-b ready", "q ends"),
+    ]
+    # And back to the first names.
+    os.kill(os.getpid(), signal.SIGHUP)
+    await message(caplog, "fleet.rolled processes=2", 2)
+    assert rolling.log()[10:] == [
+        *("p starts", "p ready", "p-b ends"),
+        *("q starts", "q ready", "q-b ends"),
+    ]
+    # What was replaced is kept running like any other.
+    os.kill(rolling.pid("q"), signal.SIGKILL)
+    await message(caplog, "fleet.ended worker=q exit_code=-9")
+    await asyncio.to_thread(until, lambda: rolling.log()[-1] == "q ready")
+
+
+async def test_a_second_hangup_during_a_roll_makes_another_one_follow(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (rolling.folder / "go-b").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await rolling.until("p-b starts")
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+    (rolling.folder / "go-b").touch()
+    await message(caplog, "fleet.rolled processes=2", 2)
+    assert rolling.log()[-1] == "q-b ends"
+    assert caplog.text.count("fleet.rolling") == 2
+
+
+async def test_a_replacement_that_fails_stops_the_roll_and_the_others_run_on(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (rolling.folder / "broken").touch()
+    before = [rolling.pid("p"), rolling.pid("q")]
+    os.kill(os.getpid(), signal.SIGHUP)
+    await message(caplog, "fleet.roll_stopped replaced=0 processes=2")
+    assert "fleet.replacement_failed worker=p by=p-b exit_code=3" in caplog.text
+    assert rolling.log()[4:] == ["p-b starts", "p-b fails"]
+    assert rolling.fleet.ready() == (2, 2, False)
+    (rolling.folder / "broken").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await message(caplog, "fleet.rolled processes=2")
+    assert before != [rolling.pid("p-b"), rolling.pid("q-b")]
+
+
+async def test_a_replacement_that_never_takes_turns_is_stopped(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_fleet, "READY_WITHIN", 0.5)
+    (rolling.folder / "go-b").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await message(caplog, "fleet.roll_stopped replaced=0 processes=2")
+    assert "fleet.replacement_failed worker=p by=p-b not_ready_after=0.5" in caplog.text
+    assert rolling.fleet.ready() == (2, 2, False)
+
+
+async def test_a_stop_during_a_roll_ends_old_and_new(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    (rolling.folder / "go-b").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await rolling.until("p-b starts")
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(30):
+        assert await rolling.running == 0
+    assert sorted(note for note in rolling.log() if note.endswith("ends")) == [
+        *("p ends", "p-b ends", "q ends"),
+    ]
+    assert "fleet.killed" not in caplog.text
+    assert "roll_stopped" not in caplog.text
+
+
+async def test_an_old_process_that_dies_during_the_roll_is_followed_by_its_replacement(
+    rolling: Rolling, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (rolling.folder / "go-b").unlink()
+    os.kill(os.getpid(), signal.SIGHUP)
+    await rolling.until("p-b starts")
+    os.kill(rolling.pid("p"), signal.SIGKILL)
+    await asyncio.to_thread(until, lambda: rolling.fleet.ready()[0] == 1)
+    (rolling.folder / "go-b").touch()
+    await message(caplog, "fleet.rolled processes=2")
+    assert "p starts" not in rolling.log()[4:]
+    assert rolling.log()[-1] == "q ends"
+
+
+class Unit:
+    """What systemd does for a unit of `Type=notify`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address)
+        self._socket.settimeout(30)
+
+    def said(self) -> list[str]:
+        return self._socket.recv(4096).decode().splitlines()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_the_announcer_speaks_to_systemd(tmp_path: Path) -> None:
+    unit = Unit(tmp_path)
+    announcer = Announcer(None, {"NOTIFY_SOCKET": unit.address})
+    announcer._announce(1, 2, False)
+    assert unit.said() == ["STATUS=1 of 2 processes take turns"]
+    announcer._announce(2, 2, False)
+    assert unit.said()[0] == "READY=1"
+    announcer._announce(2, 2, True)
+    assert (unit.said()[0], announcer._said[:9]) == ("RELOADING=1", "RELOADING")
+    announcer._announce(1, 2, False)
+    assert unit.said() == ["READY=1", "STATUS=1 of 2 processes take turns"]
+    assert without_notify({"NOTIFY_SOCKET": "x", "A": "b"}) == {"A": "b"}
+    unit.close()
+
+
+def test_a_ready_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--ready-file: .* cannot be written"):
+        Announcer(tmp_path / "absent" / "ready", {})
+
+
 def test_names_and_flags() -> None:
     assert worker_names("w", 1) == ["w"]
     assert worker_names("w", 2) == ["w-1", "w-2"]
     assert worker_names("w@here", 2) == ["w-1@here", "w-2@here"]
+    assert [other_name(name) for name in ("w-1", "w@here")] == ["w-1-b", "w-b@here"]
     assert worker_command("w", ["-E"])[-3:] == ["-n", "w@%h", "-E"]
     assert worker_command("w@here")[-1] == "w@here"
+    assert "--quiet" not in worker_command("w")
+    assert "--quiet" in worker_command("w", log_format="json")
     refuse_own_flags(["-E", "--queues=n", "-Q", "--name"])
     for flag in ("-n", "-nw", "--hostname=w", "-D"):
         with pytest.raises(ConfigurationError, match="cannot be passed to Celery"):

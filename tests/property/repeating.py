@@ -28,8 +28,8 @@ BEGAN: Final = 1_800_000_000.0
 
 READS: Final = frozenset(
     {"backlog", "blobs", "check_protocol", "children", "claimed", "close", "events", "find"}
-    | {"history", "interrupt", "measure", "page", "pending", "ping", "seek", "since_sweep"}
-    | {"hear_cancel", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
+    | {"history", "interrupt", "measure", "page", "past", "pending", "ping", "seek", "since_sweep"}
+    | {"hear_cancel", "set_aside", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
 )
 """Methods that change nothing, or only what the process itself keeps."""
 

@@ -8,13 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.packages import ENABLED, Missing, promtool
+from tests.system.packages import (
+    ENABLED,
+    Missing,
+    chromium,
+    containers,
+    promtool,
+    rabbitmq,
+    systemd_analyze,
+)
 
 
 def main() -> int:
     """Run the tests; returns pytest's exit code."""
     try:
         promtool()
+        chromium()
+        systemd_analyze()
+        containers()
+        rabbitmq()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1

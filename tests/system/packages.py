@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +14,13 @@ ENABLED: Final = "AGENTAPI_SYSTEM_TESTS"
 
 _UNPACKED: Final = Path(__file__).parents[2] / ".tools" / "debian"
 
-_TIMEOUT: Final = 300
+_TIMEOUT: Final = 600
+"""Seconds for one command of apt-get."""
+
+_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+
+_RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+"""Where Debian puts the programs themselves; those in /usr/sbin change the user first."""
 
 
 class Missing(RuntimeError):
@@ -35,9 +42,82 @@ def promtool() -> Path:
     return unpacked
 
 
+def chromium() -> Path:
+    """A Chromium that Playwright can drive.
+
+    Raises:
+        Missing: None is installed, and this user or machine cannot install Debian's package.
+    """
+    installed = _browser()
+    if installed is None:
+        _install("chromium")
+        installed = _browser()
+    if installed is None:
+        raise Missing(_wanted("chromium", "chromium"))
+    return installed
+
+
+def rabbitmq() -> Path:
+    """The folder with RabbitMQ's programs. The package's service is not started.
+
+    Raises:
+        Missing: It is not installed, and this user or machine cannot install Debian's package.
+    """
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        _install("rabbitmq-server")
+    if not (_RABBITMQ / "rabbitmq-server").exists():
+        raise Missing(_wanted("RabbitMQ", "rabbitmq-server"))
+    return _RABBITMQ
+
+
+def _browser() -> Path | None:
+    found = (shutil.which(name) for name in _BROWSERS)
+    return next((Path(path) for path in found if path), None)
+
+
+def _wanted(program: str, package: str) -> str:
+    return f"make test-system needs {program}: apt-get install {package}"
+
+
+def _install(package: str) -> None:
+    """Install a package. A browser needs many libraries, so that it cannot be just unpacked."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise Missing(_wanted(package, package))
+    install = ["apt-get", "install", "-y", "--no-install-recommends", package]
+    if _run(install, "/") != 0:
+        # Without lists of packages, or with old ones, there is nothing to install.
+        _run(["apt-get", "update"], "/")
+        _run(install, "/")
+
+
+def systemd_analyze() -> Path:
+    """The program that checks systemd's units. It needs its package's libraries.
+
+    Raises:
+        Missing: It is not installed.
+    """
+    installed = shutil.which("systemd-analyze")
+    if installed is None:
+        raise Missing("make test-system needs systemd-analyze: apt-get install systemd")
+    return Path(installed)
+
+
+def containers() -> None:
+    """What takes the place of Docker: namespaces, and overlays of file systems.
+
+    Raises:
+        Missing: A program is not installed, or this user may not do it.
+    """
+    for program in ("chroot", "mount", "nsenter", "setpriv", "unshare"):
+        if shutil.which(program) is None:
+            raise Missing(f"make test-system needs {program}: apt-get install util-linux")
+    if _run(["unshare", "--mount", "--pid", "--fork", "true"], "/"):
+        raise Missing("make test-system needs namespaces: run it as root, on Linux")
+
+
 def _unpack(package: str, member: str) -> None:
     """Take one file out of a package. It is not installed, so no service of it starts."""
-    wanted = f"make test-system needs {member.rpartition('/')[2]}: apt-get install {package}"
+    wanted = _wanted(member.rpartition("/")[2], package)
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise Missing(wanted)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,11 +141,22 @@ def _download(package: str, folder: str) -> bool:
 
 
 def _run(command: list[str], folder: str) -> int:
-    return subprocess.run(
-        command,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_TIMEOUT,
-        check=False,
-    ).returncode
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            # The last two keep a package from starting its service.
+            env={
+                **os.environ,
+                "DEBIAN_FRONTEND": "noninteractive",
+                "SYSTEMD_OFFLINE": "1",
+                "RUNLEVEL": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1

@@ -35,6 +35,12 @@ def test_the_rules_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_configuration_for_compose_is_valid() -> None:
+    done = run("check", "config", "prometheus.yml", folder=RULES.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rule files found" in done.stdout
+
+
 def test_the_alerts_say_what_they_should(tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     shutil.copy(HERE / "rules_test.yaml", tmp_path)

@@ -58,6 +58,7 @@ def test_every_exit_code_has_a_meaning() -> None:
         (errors.ApprovalRequired("x"), ExitCode.APPROVAL),
         (errors.ConversationBusy("x"), ExitCode.CONFLICT),
         (errors.CallNotPending("x"), ExitCode.CONFLICT),
+        (errors.TurnNotForkable("x"), ExitCode.CONFLICT),
         (errors.TurnNotRetryable("x"), ExitCode.CONFLICT),
         (errors.TenantMismatch("x"), ExitCode.CONFLICT),
         (errors.StoreFault("x"), ExitCode.FAILED),

@@ -18,6 +18,7 @@ from tools import dashboard
 ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules.yaml"
 GUIDE: Final = ROOT / "docs" / "guides" / "metrics.md"
+RUNBOOK: Final = "docs/guides/operate.md"
 
 KINDS: Final = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
 LABELS: Final = {
@@ -134,6 +135,39 @@ def test_every_alert_says_what_to_do_here_and_in_the_guide() -> None:
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["action"].endswith(".")
         assert f"`{rule['alert']}`" in guide
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text below each heading of a page, by the heading's anchor."""
+    _, *parts = re.split(r"^#+ (.+)$", (ROOT / page).read_text(), flags=re.M)
+    names = [re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in parts[::2]]
+    return dict(zip(names, parts[1::2], strict=True))
+
+
+def test_every_alert_has_a_section_that_its_runbook_names() -> None:
+    found = sections(RUNBOOK)
+    for rule in rules():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert (page, anchor) == (RUNBOOK, rule["alert"].lower())
+        text = " ".join(found[anchor].split())
+        # What the alert says to do is said there too.
+        assert rule["annotations"]["action"] in text.replace("`AGENTAPI", "AGENTAPI"), anchor
+        assert re.findall(r"\*\*(\w+)\.\*\*", text) == ["Means", "Look", "Do"], anchor
+    # And no section is left of an alert that is gone.
+    known = {rule["alert"].lower() for rule in rules()}
+    assert {name for name in found if name.startswith("agentapi")} == known
+
+
+def test_the_runbook_names_panels_and_rows_that_exist() -> None:
+    panels = {panel["title"] for panel in dashboard.dashboard()["panels"]}
+    text = " ".join((ROOT / RUNBOOK).read_text().split())
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text))
+    assert named
+    assert named <= panels
+    rows = re.findall(r"^\| ([A-Z][^|]+\?) \|", (ROOT / RUNBOOK).read_text(), re.M)
+    assert set(rows) == {
+        panel["title"] for panel in dashboard.dashboard()["panels"] if panel["type"] == "row"
+    }
 
 
 def test_the_guide_lists_every_metric() -> None:

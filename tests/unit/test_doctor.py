@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agentapi import Settings
 from agentapi.broker.wire import queue_names
 from agentapi.checks.findings import Finding, Level, fail, ok, warn
@@ -16,8 +18,10 @@ from agentapi.checks.redis_server import (
     eviction_finding,
     memory_finding,
     persistence_finding,
+    protocol_findings,
 )
 from agentapi.checks.report import SHARED, WorkerReport, shared_settings
+from agentapi.decoding.records import PROTOCOL
 from agentapi.supervision import ServiceStatus
 from orchestrator.findings import (
     POOL,
@@ -143,6 +147,38 @@ def test_releases() -> None:
     found = faults({"a": report(version="1.0"), "b": report(version="1.1")})
     assert found["workers.releases"].level is Level.WARN
     assert "1.0: a; 1.1: b" in found["workers.releases"].message
+
+
+def test_a_worker_that_does_not_say_its_release() -> None:
+    found = faults({"a": report(version=""), "b": report("2", version="")})
+    assert found["workers.unknown_release"].level is Level.WARN
+    assert "a, b do not say" in found["workers.unknown_release"].message
+    assert "workers.releases" not in found
+
+
+def test_this_process_has_a_release_that_no_worker_has() -> None:
+    reports = {"a": report(version="1.0"), "b": report(version="1.1")}
+    for here, differs in (("1.0", False), ("1.1", False), ("1.2", True), ("", False)):
+        found = {finding.code: finding for finding in fleet_findings(reports, 8, release=here)}
+        assert ("releases.differ" in found) is differs
+    assert found.keys() >= {"workers.releases"}
+
+
+def test_a_worker_with_a_newer_protocol() -> None:
+    found = faults({"a": report(protocol=PROTOCOL + 1), "b": report("2", protocol=PROTOCOL)})
+    assert found["workers.protocol"].level is Level.WARN
+    assert found["workers.protocol"].message.startswith(f"a knows version {PROTOCOL + 1}")
+
+
+@pytest.mark.parametrize(
+    ("stored", "unknown"),
+    [(None, False), ("1", False), (str(PROTOCOL + 1), True), ("x", True), ("", True)],
+)
+def test_a_fleet_that_writes_what_this_release_cannot_read(
+    stored: str | None, unknown: bool
+) -> None:
+    found = [finding.code for finding in protocol_findings(stored)]
+    assert found == (["protocol.unknown"] if unknown else [])
 
 
 def test_a_pool_that_cannot_carry_out_turns() -> None:

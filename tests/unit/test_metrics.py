@@ -32,6 +32,7 @@ from agentapi.metrics.server import MetricsServer
 from agentapi.stores import Claim, ClaimCause, Lease
 from agentapi.turns import CallBook, Decision, Turn, TurnStatus, Verdict
 from orchestrator.stack.worker_command import metrics_ports
+from tests.faults import until
 from workers.turns.measuring import cause_of
 
 
@@ -267,6 +268,35 @@ def test_a_taken_port_says_which_setting_to_change() -> None:
             MetricsServer("127.0.0.1", first.port, setting="AGENTAPI_METRICS_PORT")
     finally:
         first.stop()
+
+
+def test_a_replacement_takes_the_port_when_it_becomes_free() -> None:
+    first = MetricsServer("127.0.0.1", 0, setting="AGENTAPI_METRICS_PORT")
+    first.start()
+    second = MetricsServer("127.0.0.1", first.port, setting="AGENTAPI_METRICS_PORT", waits=True)
+    try:
+        second.start()
+        assert second.port == first.port
+        first.stop()
+
+        def serves() -> bool:
+            try:
+                return _get(second, "/metrics")[0] == 200
+            except OSError:
+                return False
+
+        until(serves)
+    finally:
+        second.stop()
+
+
+def test_a_replacement_may_stop_before_the_port_is_free() -> None:
+    first = MetricsServer("127.0.0.1", 0, setting="AGENTAPI_METRICS_PORT")
+    second = MetricsServer("127.0.0.1", first.port, setting="AGENTAPI_METRICS_PORT", waits=True)
+    second.start()
+    second.stop()
+    first.start()
+    first.stop()
 
 
 def test_each_process_of_a_command_has_a_port_of_its_own() -> None:

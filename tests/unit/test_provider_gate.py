@@ -15,6 +15,7 @@ from agentapi.admission import (
     Permit,
     ProviderGate,
     Standing,
+    Used,
     Wait,
     local_gate,
 )
@@ -89,6 +90,10 @@ class Counted:
     def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:
         self.trips.append("standings")
         return self.inner.standings(names)
+
+    def used(self, names: Sequence[str]) -> Mapping[str, Used]:
+        self.trips.append("used")
+        return self.inner.used(names)
 
     def close(self) -> None:
         self.inner.close()

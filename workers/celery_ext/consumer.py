@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from functools import partial
 from typing import Any, Final
 
@@ -13,10 +14,12 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
-from agentapi.logs import line
+from agentapi.broker.wire import on_rabbitmq
+from agentapi.settings import without_password
+from workers.celery_ext.broker_outage import HELD, BrokerOutage, quiet
 
-log = logging.getLogger("agentapi.consumer")
-
+CELERYS: Final = "celery.worker.consumer.consumer"
+"""Celery's logger of a consumer."""
 
 EVENTS_INTERVAL: Final = 0.25
 """Seconds for which events for Flower are batched: sent singly, they cost a fifth of a turn."""
@@ -25,14 +28,34 @@ EVENTS_AT_ONCE: Final = 1000
 """This many events are sent without waiting that long."""
 
 
+QUEUE_PREFETCH: Final = 2
+"""Messages of each queue that RabbitMQ delivers to a worker before the worker starts one of them.
+Few, since those that wait in a full worker wait although others are idle."""
+
+
 class TurnConsumer(Consumer):
     """The consumer of a worker that runs turns."""
+
+    class Blueprint(Consumer.Blueprint):
+        """Without queues for delayed tasks: no turn has an ETA, and on RabbitMQ they are 28."""
+
+        default_steps = [  # noqa: RUF012
+            step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step
+        ]
 
     event_dispatcher: Any
     task_consumer: Any
     pool: Any
     _pipe: tuple[int, int] | None = None
     _flush_planned = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._outage = BrokerOutage(without_password(self.app.settings.broker_url))
+        logging.getLogger(CELERYS).addFilter(quiet)
+        if on_rabbitmq(self.app.settings):
+            # RabbitMQ counts the messages of each queue by itself: quorum queues know no other way.
+            self.initial_prefetch_count = QUEUE_PREFETCH
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let signals and free places end the loop's wait, and take only as many tasks as fit.
@@ -49,9 +72,12 @@ class TurnConsumer(Consumer):
         hub.add_reader(reader, os.read, reader, 64)
         self.app.runtime.wake_consumer = partial(_write, writer)
         # Again after each reconnection: the new channel has a new QoS.
-        qos = self.task_consumer.channel.qos
+        qos = getattr(self.task_consumer.channel, "qos", None)
         if isinstance(qos, Places):
             qos.room = self.pool.room
+        if self._outage.lasts:
+            # Celery takes this back if the connection is lost before.
+            hub.call_later(HELD, self._outage.held)
 
     def on_send_event_buffered(self) -> None:
         """Send events for Flower a few times a second; Celery would do it in each loop round.
@@ -79,20 +105,28 @@ class TurnConsumer(Consumer):
         that are lost here.
         """
         transport = self.connection.transport if self.connection else None
+        pause = self._outage.failed(exc)
         for channel in getattr(transport, "channels", None) or ():
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)  # type: ignore[no-untyped-call]
+        # A server that refuses each first command lets us connect again and again.
+        time.sleep(pause)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Log the first failure only."""
+        self._outage.failed(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Reconnect within a second of the broker's return; Celery waits up to 30."""
-        if not self.first_connection_attempt:
-            conn.ensure_connection(
-                errback=lambda error, _: log.debug(line("broker.away", error=error)),
-                interval_start=0.2,
-                interval_step=0.2,
-                interval_max=1,
-                callback=maybe_shutdown,
-            )
+        """Connect within a second of the broker's return; Celery waits up to 30."""
+        first = self.first_connection_attempt
+        conn.ensure_connection(
+            errback=lambda error, _: self._outage.failed(error),
+            interval_start=0.2,
+            interval_step=0.2,
+            interval_max=1,
+            callback=maybe_shutdown,
+        )
+        if not first:
             # A broker that was away may have lost wake-ups: the sweep looks for their turns again.
             self.app.dispatcher.returns += 1
         return super().ensure_connected(conn)  # type: ignore[no-untyped-call]

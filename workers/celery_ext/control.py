@@ -21,6 +21,8 @@ from agentapi.broker.wire import turn_of_task
 from agentapi.checks.report import COMMAND
 from agentapi.errors import AgentAPIError, InvalidInput
 from agentapi.logs import line
+from agentapi.metrics.activity import COMMAND as ACTIVITY
+from workers.celery_ext.activity import activity_of
 from workers.celery_ext.report import report_of
 from workers.celery_ext.status import status_of
 from workers.turns.running import StopReason
@@ -138,6 +140,12 @@ def _report(state: Any, check: bool = False, **_: Any) -> dict[str, Any]:
     if check:
         state.app.runtime.self_check.want()
     return report_of(state).to_json()
+
+
+@inspect_command(name=ACTIVITY)  # type: ignore[untyped-decorator]
+def _activity(state: Any, **_: Any) -> dict[str, Any]:
+    """What this worker does now, for `agentapi top` and the console."""
+    return activity_of(state).to_json()
 
 
 # Written into the registry itself, which keeps how the `celery` command parses their arguments.

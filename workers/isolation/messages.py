@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from workers.turns.suspect import SuspectTurn
+
+DONE: Final = "done"
+"""Name of what a turn's process has done, in its result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

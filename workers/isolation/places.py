@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ from typing import Any, TypeAlias
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
 from agentapi.metrics import recorder
+from agentapi.metrics.pace import pace
 from agentapi.metrics.relay import RELAYED, replay
 from agentapi.stores import SweepStore
 from agentapi.supervision import Service
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import (
+    DONE,
     Answered,
     Cancel,
     Died,
@@ -49,6 +52,7 @@ Then: TypeAlias = Callable[[dict[str, Any]], None]
 class _Isolated:
     turn: SuspectTurn
     then: Then
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(kw_only=True)
@@ -112,6 +116,12 @@ class IsolatedTurns:
         """Whether suspect turns can run in processes of their own."""
         # A worker that shuts down, perhaps since its watchdog ended, must not run them itself.
         return self._control is not None or self._closing
+
+    def turns(self) -> list[tuple[SuspectTurn, float]]:
+        """The turns that are here, each with the seconds since it came."""
+        now = time.monotonic()
+        with self._changed:
+            return [(isolated.turn, now - isolated.began) for isolated in self._running.values()]
 
     @property
     def count(self) -> int:
@@ -197,6 +207,7 @@ class IsolatedTurns:
             match message:
                 case Answered(job=job, result=result):
                     replay(result.pop(RELAYED, ()), recorder())
+                    pace.add(**result.pop(DONE, {}))
                     self._ended(job, result)
                 case Died(job=job, code=code):
                     self._in_thread(job, partial(self._count, code=code))

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
+from agentapi.metrics.activity import RunningNow
 from agentapi.stores import Claim
 from agentapi.tracing import NO_SPAN, Span
+from agentapi.turns.kinds import TurnKind
 from workers.turns.running import RunningTurn
 from workers.turns.work import Work
 
@@ -35,6 +37,23 @@ class ClaimedTurn:
     began: float = field(default_factory=time.monotonic)
     span: Span = NO_SPAN
     fields: Mapping[str, object] = field(default_factory=dict)
+
+    def now(self) -> RunningNow:
+        """What the turn does now. May be called in any thread."""
+        turn = self.claim.turn
+        tools = {call.name for call in self.progress.open_calls()}
+        agent = turn.kind is TurnKind.AGENT
+        return RunningNow(
+            turn_id=turn.turn_id,
+            conversation_id=turn.conversation_id,
+            agent=turn.agent,
+            tenant_id=turn.tenant_id,
+            attempt=turn.attempt,
+            steps=len(self.progress.steps),
+            seconds=time.monotonic() - self.began,
+            doing=("tools" if tools else "model") if agent else turn.kind.value,
+            tools=sorted(tools),
+        )
 
 
 def fields_of(claim: Claim, span: Span) -> dict[str, object]:

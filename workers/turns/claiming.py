@@ -154,8 +154,10 @@ class TurnClaimer:
                 return left
         measuring.claimed(claim, self.queues)
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
-        # From here on the heartbeat renews the lease, until the closer removes the turn.
-        self.running.add(running)
-        return ClaimedTurn(
+        claimed = ClaimedTurn(
             work=work, claim=claim, running=running, progress=progress, span=span, fields=fields
         )
+        running.about = claimed.now
+        # From here on the heartbeat renews the lease, until the closer removes the turn.
+        self.running.add(running)
+        return claimed

@@ -35,6 +35,7 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
         spent=progress.spent,
         calibration=progress.calibration,
         contexts=progress.contexts,
+        last_step=progress.reply,
     )
 
 
@@ -54,6 +55,7 @@ def stopped(status: TurnStatus, progress: TurnProgress, error: TurnError | None 
         steps=len(progress.steps),
         spent=progress.spent,
         error=error,
+        last_step=progress.reply,
     )
 
 

@@ -17,8 +17,9 @@ from agentapi.metrics.catalog import (
     TURNS_ENDED,
     UNKNOWN,
 )
+from agentapi.metrics.pace import pace
 from agentapi.stores import Claim, ClaimCause, Ending, Unreadable
-from agentapi.turns import ToolStep
+from agentapi.turns import ToolStep, TurnStatus
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.summary import Summary
 
@@ -84,6 +85,7 @@ def attempt_ended(turn: ClaimedTurn, summary: Summary) -> None:
 
 def turn_ended(turn: ClaimedTurn, ending: Ending) -> None:
     """The end of a turn was written."""
+    _count(ending)
     metrics = recorder()
     if not metrics.on:
         return
@@ -97,8 +99,13 @@ def turn_ended(turn: ClaimedTurn, ending: Ending) -> None:
 
 def unreadable_ended(fault: Unreadable, ending: Ending) -> None:
     """A turn was ended because this release cannot read it."""
+    _count(ending)
     agent = UNKNOWN if fault.turn is None else fault.turn.agent
     recorder().count(TURNS_ENDED, agent, ending.status.value, _reason(ending))
+
+
+def _count(ending: Ending) -> None:
+    pace.add(ended=1, failed=int(ending.status is TurnStatus.FAILED))
 
 
 def _reason(ending: Ending) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from agentapi.metrics.activity import RunningNow
 from agentapi.stores import Lease
 
 T = TypeVar("T")
@@ -27,13 +28,15 @@ class StopReason(StrEnum):
 class RunningTurn:
     """A turn between its claim and its close: a task of the event loop, without a thread.
 
-    Its blocking calls run in `threads`, which all turns of the process share.
+    Its blocking calls run in `threads`, which all turns of the process share. `about` tells those
+    who look at the fleet what it does now.
     """
 
     lease: Lease
     loop: asyncio.AbstractEventLoop
     threads: Executor
     job: int = 0
+    about: Callable[[], RunningNow] | None = None
     reason: StopReason | None = None
     _task: asyncio.Task[Any] | None = None
     _heard: bool = False

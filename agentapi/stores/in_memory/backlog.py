@@ -7,7 +7,7 @@ from collections import Counter
 from typing_extensions import override
 
 from agentapi.ids import partition_of
-from agentapi.stores.backlog import Backlog, BacklogStore
+from agentapi.stores.backlog import Backlog, BacklogStore, ReadyTurn
 from agentapi.stores.in_memory.causes import ready_since
 from agentapi.stores.in_memory.part import InMemoryPart
 from agentapi.stores.in_memory.state import Conversation, StoredTurn
@@ -24,6 +24,7 @@ class InMemoryBacklog(InMemoryPart, BacklogStore):
             ready: Counter[int] = Counter()
             parked: Counter[str] = Counter()
             running, oldest = 0, 0.0
+            first_ready: ReadyTurn | None = None
             for conversation_id, conversation in self._state.conversations.items():
                 if conversation.due is None or not conversation.inbox:
                     continue
@@ -33,13 +34,25 @@ class InMemoryBacklog(InMemoryPart, BacklogStore):
                 since = self._since(entry, conversation, now)
                 if since is not None:
                     ready[partition_of(conversation_id)] += 1
-                    oldest = max(oldest, now - since)
+                    if first_ready is None or now - since > oldest:
+                        oldest, first_ready = (
+                            max(oldest, now - since),
+                            ReadyTurn(
+                                turn_id=entry.turn.turn_id,
+                                conversation_id=conversation_id,
+                                agent=entry.turn.agent,
+                            ),
+                        )
                 elif entry.turn.status is TurnStatus.RUNNING:
                     running += 1
                 else:
                     parked[_reason(entry)] += 1
             return Backlog(
-                ready=dict(ready), running=running, parked=dict(parked), oldest_ready=oldest
+                ready=dict(ready),
+                running=running,
+                parked=dict(parked),
+                oldest_ready=oldest,
+                first_ready=first_ready,
             )
 
     def _since(self, entry: StoredTurn, conversation: Conversation, now: float) -> float | None:

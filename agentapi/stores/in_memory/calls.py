@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import orjson
 from typing_extensions import override
 
 from agentapi.settings import Settings
@@ -17,6 +18,7 @@ from agentapi.stores.redis.calls_codec import (
     NOBODY,
     answered_event,
     decided_event,
+    decision_to_json,
     held_event,
     replied_event,
 )
@@ -39,6 +41,7 @@ from agentapi.turns import (
     Verdict,
 )
 from agentapi.turns.client_tools import NOT_IN_TIME
+from agentapi.turns.marks import LONGEST_DECISION, MarkKind
 
 
 class InMemoryCalls(CallStore):
@@ -54,11 +57,11 @@ class InMemoryCalls(CallStore):
             entry = self._state.entry(lease)
             if entry.parked == lease.fence:
                 return Suspended.PARKED
-            entry, conversation, _ = self._state.owned(lease)
+            entry, conversation, _ = self._state.owned(lease, "suspend")
             if entry.turn.cancel_requested:
                 return Suspended.CANCELLED
             now = self._state.now()
-            _note(entry.calls, held, now)
+            _note(entry, held, now)
             book = take_calls(entry, lease.epoch, now)
             ready = any(question.call_id in book.decisions for question in held.questions)
             outputs = held.client and all(c.call_id in entry.calls.outputs for c in held.client)
@@ -92,6 +95,7 @@ class InMemoryCalls(CallStore):
             parks=turn.parks + 1,
             segments=segments,
         )
+        entry.note(self._state.now(), MarkKind.PARKED, held_event(held))
         self._state.emit(entry, EventType.PARKED, held_event(held))
 
     @property
@@ -104,12 +108,13 @@ class InMemoryCalls(CallStore):
             entry = self._entry(turn_id)
             if entry.turn.status.ended:
                 raise no_call(turn_id, call_id, entry.turn.status)
-            _settle_expired(entry.calls, self._state.now())
+            _settle_expired(entry, self._state.now())
             if call_id not in entry.calls.questions:
                 raise no_call(turn_id, call_id)
             known = entry.calls.decisions.get(call_id)
             if known is None:
                 entry.calls.decisions[call_id] = decision
+                _note_decision(entry, self._state.now(), call_id, decision)
                 event = decided_event(call_id, decision)
                 self._state.emit(entry, EventType.DECIDED, event)
             elif known != decision:
@@ -123,18 +128,20 @@ class InMemoryCalls(CallStore):
             calls = entry.calls
             if entry.turn.status.ended:
                 raise no_call(turn_id, next(iter(answers.outputs), ""), entry.turn.status)
-            _settle_expired(calls, self._state.now())
+            _settle_expired(entry, self._state.now())
             _check(turn_id, calls, answers)
             news = False
             for call_id, output in answers.outputs.items():
                 if call_id not in calls.outputs:
                     news = True
                     calls.outputs[call_id] = output
+                    entry.note(self._state.now(), MarkKind.ANSWERED, call_id)
                     self._state.emit(entry, EventType.ANSWERED, answered_event(call_id, output))
             for call_id, decision in answers.decisions.items():
                 if call_id not in calls.decisions:
                     news = True
                     calls.decisions[call_id] = decision
+                    _note_decision(entry, self._state.now(), call_id, decision)
                     self._state.emit(entry, EventType.DECIDED, decided_event(call_id, decision))
             if news and answers.continuation is not None:
                 entry.turn = _continued(entry.turn, answers.continuation)
@@ -143,28 +150,7 @@ class InMemoryCalls(CallStore):
     @override
     def pending(self, turn_id: str) -> list[PendingCall]:
         with self._state.changed:
-            entry = self._state.joined(turn_id)
-            turn, calls = entry.turn, entry.calls
-            if turn.status.ended:
-                return []
-            asked: list[Question | ClientCall] = []
-            asked += [q for q in calls.questions.values() if q.call_id not in calls.decisions]
-            asked += [c for c in calls.client.values() if c.call_id not in calls.outputs]
-            return [
-                PendingCall(
-                    turn_id=turn.turn_id,
-                    conversation_id=turn.conversation_id,
-                    agent=turn.agent,
-                    call_id=each.call_id,
-                    tool=each.tool,
-                    arguments=each.arguments,
-                    expires_at=calls.expires.get(each.call_id),
-                    default=each.default if isinstance(each, Question) else Verdict.REJECTED,
-                    schema=each.schema if isinstance(each, Question) else None,
-                    kind=CallKind.APPROVAL if isinstance(each, Question) else CallKind.CLIENT,
-                )
-                for each in sorted(asked, key=lambda each: each.number)
-            ]
+            return pending_of(self._state.joined(turn_id))
 
     @override
     def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:
@@ -190,6 +176,7 @@ class InMemoryCalls(CallStore):
                 calls.replies[reply.turn_id] = reply
                 if turn.status.ended:
                     return None
+                entry.note(self._state.now(), MarkKind.REPLIED, replied_event(reply))
                 self._state.emit(entry, EventType.REPLIED, replied_event(reply))
                 return None if calls.awaited else self._wake(entry)
             if reply.turn_id not in calls.replies or calls.awaited:
@@ -220,8 +207,34 @@ class InMemoryCalls(CallStore):
         return entry
 
 
-def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
+def pending_of(entry: StoredTurn) -> list[PendingCall]:
+    """The calls of a turn that wait."""
+    turn, calls = entry.turn, entry.calls
+    if turn.status.ended:
+        return []
+    asked: list[Question | ClientCall] = []
+    asked += [q for q in calls.questions.values() if q.call_id not in calls.decisions]
+    asked += [c for c in calls.client.values() if c.call_id not in calls.outputs]
+    return [
+        PendingCall(
+            turn_id=turn.turn_id,
+            conversation_id=turn.conversation_id,
+            agent=turn.agent,
+            call_id=each.call_id,
+            tool=each.tool,
+            arguments=each.arguments,
+            expires_at=calls.expires.get(each.call_id),
+            default=each.default if isinstance(each, Question) else Verdict.REJECTED,
+            schema=each.schema if isinstance(each, Question) else None,
+            kind=CallKind.APPROVAL if isinstance(each, Question) else CallKind.CLIENT,
+        )
+        for each in sorted(asked, key=lambda each: each.number)
+    ]
+
+
+def _note(entry: StoredTurn, held: HeldCalls, now: float) -> None:
     """Store what a turn waits for, unless it is stored already."""
+    calls = entry.calls
     for question in held.questions:
         if question.call_id not in calls.questions:
             calls.questions[question.call_id] = question
@@ -233,17 +246,36 @@ def _note(calls: StoredCalls, held: HeldCalls, now: float) -> None:
             if call.timeout is not None:
                 calls.expires[call.call_id] = now + call.timeout
     for call_id, children in groupby(held.children, lambda child: child.call_id):
+        new = call_id not in calls.children
         group = calls.children.setdefault(call_id, tuple(children))
+        if new:
+            ids = [child.turn_id for child in group]
+            entry.note(now, MarkKind.DELEGATED, call_id, ids)
         calls.awaited |= {child.turn_id for child in group} - set(calls.replies)
 
 
-def _settle_expired(calls: StoredCalls, now: float) -> None:
+def _settle_expired(entry: StoredTurn, now: float) -> None:
+    calls = entry.calls
     for call_id, expires in calls.expires.items():
-        if expires <= now and call_id in calls.client:
-            calls.outputs.setdefault(call_id, NOT_IN_TIME)
-        elif expires <= now:
+        if expires > now:
+            continue
+        if call_id in calls.client:
+            if call_id not in calls.outputs:
+                calls.outputs[call_id] = NOT_IN_TIME
+                entry.note(expires, MarkKind.ANSWERED, call_id, True)
+        elif call_id not in calls.decisions:
             default = Decision(verdict=calls.questions[call_id].default, by=NOBODY)
-            calls.decisions.setdefault(call_id, default)
+            calls.decisions[call_id] = default
+            _note_decision(entry, expires, call_id, default)
+
+
+def _note_decision(entry: StoredTurn, at: float, call_id: str, decision: Decision) -> None:
+    """Note who decided; a long decision is noted without its reason and arguments."""
+    record = orjson.loads(stored := decision_to_json(decision))
+    if len(stored) > LONGEST_DECISION:
+        by = {} if decision.by is None else {"by": decision.by}
+        record = {"verdict": decision.verdict, **by, "cut": True}
+    entry.note(at, MarkKind.DECIDED, call_id, record)
 
 
 def _check(turn_id: str, calls: StoredCalls, answers: Answers) -> None:
@@ -273,7 +305,7 @@ def _continued(turn: Turn, continuation: Continuation) -> Turn:
 def take_calls(entry: StoredTurn, epoch: int, now: float) -> CallBook:
     """Hand the decisions to the worker of an epoch."""
     calls = entry.calls
-    _settle_expired(calls, now)
+    _settle_expired(entry, now)
     new = [call_id for call_id in calls.decisions if call_id not in calls.given]
     calls.given |= dict.fromkeys(new, epoch)
     return CallBook(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ from agentapi.stores.conversations import (
     StoredMessage,
     Unended,
     Wiped,
+    digest_of,
 )
 from agentapi.stores.in_memory.state import Conversation, State
 
@@ -197,7 +197,7 @@ class InMemoryConversations(ConversationStore):
             if (
                 source is None
                 or last >= len(messages)
-                or _digest(messages[last]) != fork.place.digest
+                or digest_of(messages[last]) != fork.place.digest
             ):
                 return None
             copy = self._state.open(fork.copy, fork.user_id, fork.tenant_id)
@@ -213,6 +213,10 @@ class InMemoryConversations(ConversationStore):
                     copy.memory.append([message], blobs)
                     size += len(dumps(message)) + sum(map(len, blobs.values()))
                     at += 1
+            if at > last:
+                if source.summary.covered <= at:
+                    copy.summary = source.summary
+                copy.calibration = source.calibration
             return at
 
     @override
@@ -250,7 +254,7 @@ class InMemoryConversations(ConversationStore):
             for position in reversed(range(start, min(before, len(messages)))):
                 message = messages[position]
                 if message.turn_id == search.turn_id:
-                    return Place(position=position, digest=_digest(message))
+                    return Place(position=position, digest=digest_of(message))
                 size += len(dumps(message))
             looked, before = looked + before - start, start
         return SearchOn(before=before) if before > 0 else None
@@ -285,10 +289,6 @@ def _record(conversation: Conversation) -> ConversationRecord:
     return ConversationRecord(
         created_at=conversation.created_at, metadata=dict(conversation.metadata)
     )
-
-
-def _digest(message: Message) -> str:
-    return hashlib.sha1(dumps(message), usedforsecurity=False).hexdigest()
 
 
 def _blobs_of(message: Message) -> Sequence[str]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from agentapi.conversation.window import Window
 from agentapi.stores.answers import Cancellation, CancelOutcome
+from agentapi.stores.conversations import Place, digest_of
 from agentapi.stores.in_memory.lists import end_of
 from agentapi.stores.in_memory.state import Conversation, State, StoredCalls, StoredTurn
 from agentapi.stores.lease import Wakeup
@@ -64,6 +66,7 @@ class Endings:
             entry.calls = StoredCalls()
         if not leaves:
             self._drop_blobs(entry, conversation, kept=status is TurnStatus.FAILED)
+            entry.place = _end_of(conversation)
         entry.committed = committed
         entry.turn = replace(
             entry.turn, status=status, waiting_for=None, ended_at=self._state.now()
@@ -109,3 +112,10 @@ class Endings:
             conversation.lease = None
         following = self.end(entry, conversation, TurnStatus.CANCELLED, BY_CANCEL, {})
         return Cancellation(outcome=CancelOutcome.CANCELLED, wakeup=following)
+
+
+def _end_of(conversation: Conversation) -> Place:
+    """The last message of a history; see `note_place` in prelude.lua."""
+    messages = conversation.memory.load(Window())
+    digest = digest_of(messages[-1]) if messages else ""
+    return Place(position=len(messages) - 1, digest=digest)

@@ -26,7 +26,15 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
     @override
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
         with self._state.changed:
-            return self._state.conversations[conversation_id].memory.blobs(names)
+            conversation = self._state.conversations.get(conversation_id)
+            return conversation.memory.blobs(names) if conversation else {}
+
+    @override
+    def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        with self._state.changed:
+            entry = self._state.turns.get(turn_id)
+            kept = entry.blobs if entry is not None else {}
+            return {name: kept[name] for name in names if name in kept}
 
     @override
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from typing_extensions import override
@@ -20,6 +21,7 @@ from agentapi.stores.lists import (
     Ends,
     ListStore,
     Paged,
+    TurnCount,
     TurnEnd,
     TurnQuery,
     TurnSummary,
@@ -93,6 +95,22 @@ class InMemoryLists(ListStore):
             calls = [call for turn in page.items for call in self._calls.pending(turn.turn_id)]
             calls = [call for call in calls if call.kind is CallKind.APPROVAL]
         return Paged(items=calls, cursor=page.cursor)
+
+    @override
+    def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
+        self._check_on()
+        bounds = [_milliseconds(time) for time in times]
+        with self._state.changed:
+            turns = [
+                (_milliseconds(entry.turn.created_at), entry.turn.status is TurnStatus.FAILED)
+                for turn_id, entry in self._state.turns.items()
+                if turn_id not in self._state.merged
+            ]
+        counts = []
+        for start, stop in pairwise(bounds):
+            failures = [failed for created, failed in turns if start <= created < stop]
+            counts.append(TurnCount(accepted=len(failures), failed=sum(failures)))
+        return counts
 
     @override
     def ends(self, after: str | float | None, limit: int, timeout: float = 0) -> Ends:

@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from agentapi.conversation.messages import Usage
 from agentapi.conversation.window import Window
-from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
+from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused, TurnPast
 from agentapi.stores.calls import ErrandKind
+from agentapi.stores.in_memory.calls import pending_of
 from agentapi.stores.in_memory.endings import BY_CANCEL
 from agentapi.stores.in_memory.part import InMemoryPart
 from agentapi.stores.in_memory.state import Conversation, State, StoredTurn
@@ -19,6 +20,7 @@ from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
 from agentapi.stores.refusals import busy, not_failed, other_tenant, rejected
 from agentapi.turns import Event, EventType, NewTurn, OnAbort, OnBusy, Step, Turn, TurnStatus
+from agentapi.turns.marks import MarkKind, marks_of
 
 
 class InMemoryProducer(InMemoryPart, ProducerStore):
@@ -166,7 +168,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         if entry.kept:
             self._take_back(turn.turn_id, conversation)
         conversation.memory.keep(entry.blobs)
-        entry.blobs, entry.kept = {}, False
+        entry.blobs, entry.kept, entry.place = {}, False, None
         entry.committed = entry.perished = entry.woken = None
         entry.following = None
         entry.dispatches = 0
@@ -185,6 +187,8 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             deferrals=0,
             ended_at=None,
         )
+        ended = int(((turn.ended_at or 0.0) - turn.created_at) * 1000)
+        entry.note(self._state.now(), MarkKind.RETRIED, ended)
         self._state.emit(entry, EventType.RETRIED, {})
         if not conversation.inbox:
             conversation.due = self._state.now() + self._settings.dispatch_grace
@@ -210,6 +214,19 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         with self._state.changed:
             entry = self._state.turns.get(turn_id)
             return list(entry.steps) if entry is not None else []
+
+    @override
+    def past(self, turn_id: str) -> TurnPast:
+        with self._state.changed:
+            entry = self._state.joined(turn_id)
+            return TurnPast(
+                turn=entry.turn,
+                marks=marks_of(entry.log, entry.turn.created_at),
+                steps=tuple(entry.steps),
+                pending=pending_of(entry),
+                now=self._state.now(),
+                place=entry.place,
+            )
 
     @override
     def events(

@@ -15,7 +15,9 @@ from agentapi.conversation.window import Window
 from agentapi.ids import partition_of_turn
 from agentapi.memory.in_memory import InMemoryMemory
 from agentapi.settings import Settings
+from agentapi.signals import LeaseLost
 from agentapi.stores.calls import Errand, ErrandKind
+from agentapi.stores.conversations import Place
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.lists import TurnEnd
 from agentapi.stores.refusals import lost, no_turn
@@ -33,6 +35,7 @@ from agentapi.turns import (
     TurnStatus,
 )
 from agentapi.turns.budget import Spent
+from agentapi.turns.marks import MarkKind, added, mark_json
 
 T = TypeVar("T")
 
@@ -123,8 +126,15 @@ class StoredTurn:
     successor: str | None = None
     merged: list[str] = field(default_factory=list)
     steers: str | None = None
+    place: Place | None = None
+    log: str = ""
+    """See `agentapi.turns.marks`."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Bytes of a failed turn's images and files, for its retry."""
+
+    def note(self, at: float, kind: MarkKind, *data: Any) -> None:
+        """Add a line to its log."""
+        self.log = added(self.log, self.turn.created_at, at, mark_json(kind, data))
 
     def lose(self) -> None:
         """Note that it lost its worker, and must run alone from now on."""
@@ -287,14 +297,29 @@ class State:
         """The epoch of a new owner: it grows with every claim, and with the clock."""
         return max(conversation.epoch + 1, int(self.now() * 1000))
 
-    def owned(self, lease: Lease) -> tuple[StoredTurn, Conversation, HeldLease]:
+    def refuse(self, lease: Lease, script: str) -> LeaseLost:
+        """Note that a write of a worker that has lost the turn was refused; returns its error."""
+        entry = self.turns.get(lease.turn_id)
+        if entry is not None:
+            data = [script, round(lease.epoch - entry.turn.created_at * 1000)]
+            if mark_json(MarkKind.REFUSED, data).decode() + "]" not in entry.log:
+                entry.note(self.now(), MarkKind.REFUSED, *data)
+        return lost(lease)
+
+    def owned(
+        self, lease: Lease, script: str | None = None
+    ) -> tuple[StoredTurn, Conversation, HeldLease]:
         """The turn, conversation and lease that a caller's lease stands for.
+
+        Args:
+            lease: The caller's lease.
+            script: The write that is refused if it does not hold it any more, for the turn's log.
 
         Raises:
             LeaseLost: The lease is not held any more.
         """
         if not self.owns(lease):
-            raise lost(lease)
+            raise lost(lease) if script is None else self.refuse(lease, script)
         conversation = self.conversations[lease.conversation_id]
         held = conversation.lease
         if held is None:

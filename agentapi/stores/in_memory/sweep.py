@@ -26,6 +26,7 @@ from agentapi.stores.protocol import SweepStore
 from agentapi.stores.redis.codec import ending_event
 from agentapi.stores.refusals import missed_deadline
 from agentapi.turns import TurnError, TurnStatus
+from agentapi.turns.marks import MarkKind
 
 
 class InMemorySweep(InMemoryPart, SweepStore):
@@ -67,6 +68,7 @@ class InMemorySweep(InMemoryPart, SweepStore):
                 entry.lose()
                 entry.perished = process
                 entry.turn = replace(entry.turn, deaths=entry.turn.deaths + 1)
+                entry.note(self._state.now(), MarkKind.DIED, entry.turn.deaths)
             return Perished(deaths=entry.turn.deaths, wakeup=self._state.wakeup(turn_id))
 
     @override

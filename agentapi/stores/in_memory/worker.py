@@ -33,6 +33,7 @@ from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
 from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
+from agentapi.turns.marks import MarkKind, last_mark, step_mark
 
 
 class _News(TypedDict, total=False):
@@ -81,6 +82,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
                 lease = self._take(entry, conversation, token, owner, now)
+                self._note_claim(entry, lease, news["cause"], news["waited"], now)
             return Claim(
                 lease=Lease(
                     conversation_id=conversation_id,
@@ -105,8 +107,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
     def _news(self, entry: StoredTurn, conversation: Conversation, now: float) -> _News:
         """What only the first answer to a claim says; asked before the claim changes anything."""
         cause = cause_of_claim(entry, conversation)
-        ready = ready_since(entry, conversation, self._settings.dispatch_grace)
-        news = _News(cause=cause, waited=max(0.0, now - ready))
+        news = _News(cause=cause, waited=self._waited(entry, conversation, now))
         if cause is ClaimCause.LEASE_EXPIRED:
             news["lost"] = LostClaim(at=entry.claimed_at, worker=entry.turn.worker)
         return news
@@ -126,11 +127,23 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         self._start(entry, owner, now)
         return lease
 
+    def _waited(self, entry: StoredTurn, conversation: Conversation, now: float) -> float:
+        return max(0.0, now - ready_since(entry, conversation, self._settings.dispatch_grace))
+
+    def _note_claim(
+        self, entry: StoredTurn, lease: HeldLease, cause: ClaimCause, waited: float, now: float
+    ) -> None:
+        turn = entry.turn
+        epoch = round(lease.epoch - turn.created_at * 1000)
+        data = [turn.attempt, turn.worker, cause.value, round(waited * 1000), epoch]
+        entry.note(now, MarkKind.CLAIMED, *data)
+
     def _kept_from(self, entry: StoredTurn, conversation: Conversation, isolated: bool) -> bool:
         """Whether a turn that lost its worker must not run in this process."""
         if entry.turn.status is TurnStatus.RUNNING:
             conversation.lease = None
             entry.lose()
+            entry.note(self._state.now(), MarkKind.LOST)
         turn = entry.turn
         nothing_to_run = turn.cancel_requested or turn.deaths >= self._settings.max_attempts
         return turn.suspect and not isolated and not nothing_to_run
@@ -155,19 +168,21 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
     @override
     def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         with self._state.changed:
-            entry, _, _ = self._state.owned(lease)
+            entry, _, _ = self._state.owned(lease, "record")
             if index > len(entry.steps):
                 raise behind(lease, index, len(entry.steps))
             if index == len(entry.steps):
                 entry.steps.append(step)
                 entry.turn = replace(entry.turn, steps=index + 1, waiting_for=None)
+                kind, data = step_mark(step)
+                entry.note(self._state.now(), kind, *data)
                 self._state.emit(entry, EventType.STEP, step_event(index, step))
             return Recorded(cancel=entry.turn.cancel_requested, steered=entry.turn.steered)
 
     @override
     def steer(self, lease: Lease, index: int) -> list[UserStep]:
         with self._state.changed:
-            entry, conversation, _ = self._state.owned(lease)
+            entry, conversation, _ = self._state.owned(lease, "steer")
             if index > len(entry.steps):
                 raise behind(lease, index, len(entry.steps))
             if index < len(entry.steps):
@@ -186,6 +201,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         turn_id, index = entry.turn.turn_id, len(entry.steps)
         step = UserStep(message=UserMessage(content=other.turn.input, turn_id=turn_id))
         entry.steps.append(step)
+        entry.note(self._state.now(), MarkKind.USER)
         entry.turn = replace(entry.turn, steps=index + 1)
         self._state.emit(other, EventType.JOINED, {"turn": turn_id})
         self._state.emit(entry, EventType.STEP, step_event(index, step))
@@ -211,7 +227,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             entry = self._state.entry(lease)
             if entry.committed == lease.fence:
                 return entry.following
-            entry, conversation, _ = self._state.owned(lease)
+            entry, conversation, _ = self._state.owned(lease, "commit")
             completed = ending.status is TurnStatus.COMPLETED
             leaves_by = entry.turn.on_abort
             if ending.status is TurnStatus.FAILED and not ending.refused:
@@ -231,6 +247,9 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             if ending.contexts is not None and same_history:
                 conversation.contexts = dict(ending.contexts)
             conversation.lease = None
+            if ending.last_step is not None:
+                kind, data = last_mark(ending.last_step)
+                entry.note(self._state.now(), kind, *data)
             conversation.updated_at = self._state.now()
             conversation.turns += 1
             entry.kept = keeps and bool(ending.messages)
@@ -262,10 +281,11 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             entry = self._state.entry(lease)
             if entry.released == lease.fence:
                 return
-            entry, conversation, _ = self._state.owned(lease)
+            entry, conversation, _ = self._state.owned(lease, "release")
             conversation.lease = None
             conversation.due = self._state.now() + delay
             entry.released = lease.fence
+            entry.note(self._state.now(), MarkKind.HANDED_BACK, round(delay * 1000))
             entry.turn = replace(
                 entry.turn,
                 status=TurnStatus.QUEUED,
@@ -289,7 +309,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             entry = self._state.entry(lease)
             if entry.parked == lease.fence:
                 return True
-            entry, conversation, _ = self._state.owned(lease)
+            entry, conversation, _ = self._state.owned(lease, "park")
             if entry.turn.cancel_requested:
                 return False
             deadline, now = entry.turn.deadline_at, self._state.now()
@@ -315,6 +335,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 if failures > 0 and waits.kind is WaitKind.PROVIDER:
                     self._state.waiting.setdefault(name, set()).add(lease.conversation_id)
             event = parked_event(delay, reason, names, failures)
+            entry.note(now, MarkKind.PARKED, event)
             self._state.emit(entry, EventType.PARKED, event)
             return True
 

@@ -38,6 +38,11 @@ for i = 3, first_field - 1, 4 do
   local call_id, kind, given, event = unpack(ARGV, i, i + 3)
   if redis.call('HSETNX', KEYS[2], kind .. ':' .. call_id, given) == 1 then
     news = true
+    if kind == 'a' then
+      note_decision(KEYS[1], now, call_id, given)
+    else
+      note(KEYS[1], now, '"a",' .. cjson.encode(call_id))
+    end
     emit(KEYS[1], KEYS[4], EVENT[kind], event)
   end
 end

@@ -3,8 +3,8 @@
 -- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 dispatch grace, 4 time within which
 --      running and new turns are due, 5 the most entries to look at of those due by then, and of those
 --      due later
--- Returns {ready, running, since when the first of the ready ones could run (0 for none), now, reason,
---      parked for it, ...}
+-- Returns {ready, running, since when the first of the ready ones could run (0 for none), now, id,
+--      conversation and agent of that one ('' for none), reason, parked for it, ...}
 -- Promise 3: it counts what must move, and moves nothing.
 -- Where there are more entries than it may look at, the counts are estimates from those that are due
 -- first: Redis serves nobody else meanwhile.
@@ -14,6 +14,7 @@ local conversations_prefix, turns_prefix, grace_time, near_time, most = unpack(A
 local EVENTS = 5
 local now, grace = now_ms(), tonumber(grace_time)
 local ready, running, first, parked = 0, 0, 0, {}
+local first_turn, first_conversation = '', ''
 
 -- Why a turn is parked: its newest event of that type says so.
 local function reason_of(turn_key)
@@ -28,10 +29,10 @@ local function reason_of(turn_key)
   return 'other'
 end
 
-local function waits(since, weight)
+local function waits(since, weight, turn_id, conversation_id)
   ready = ready + weight
   if since > 0 and (first == 0 or since < first) then
-    first = since
+    first, first_turn, first_conversation = since, turn_id, conversation_id
   end
 end
 
@@ -44,16 +45,17 @@ local function count(conversation_id, due, weight)
   local turn = redis.pcall('HMGET', turn_key, 'status', 'attempt', 'wake', 'ready', 'in_line')
   local status = turn[1]
   if status == 'queued' then
-    waits(ready_since(turn[4], status, turn[2], turn[3], turn[5] or due, grace), weight)
+    waits(ready_since(turn[4], status, turn[2], turn[3], turn[5] or due, grace), weight, head,
+      conversation_id)
   elseif status == 'running' then
     -- Its lease has expired when it is due: the heartbeat puts that off.
     if due <= now then
-      waits(turn[4] and stored(turn[4]) or due, weight)
+      waits(turn[4] and stored(turn[4]) or due, weight, head, conversation_id)
     else
       running = running + weight
     end
   elseif status == 'parked' and turn[3] and stored(turn[3]) <= now then
-    waits(turn[4] and stored(turn[4]) or stored(turn[3]), weight)
+    waits(turn[4] and stored(turn[4]) or stored(turn[3]), weight, head, conversation_id)
   elseif status == 'parked' then
     local reason = reason_of(turn_key)
     parked[reason] = (parked[reason] or 0) + weight
@@ -76,7 +78,8 @@ end
 local near = int(now + tonumber(near_time))
 look('-inf', near)
 look('(' .. near, '+inf')
-local answer = { int(ready), int(running), int(first), int(now) }
+local agent = first > 0 and redis.call('HGET', turns_prefix .. first_turn, 'agent') or ''
+local answer = { int(ready), int(running), int(first), int(now), first_turn, first_conversation, agent }
 for reason, turns in pairs(parked) do
   answer[#answer + 1] = reason
   answer[#answer + 1] = int(turns)

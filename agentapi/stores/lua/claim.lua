@@ -62,6 +62,7 @@ if lease[1] ~= token then
     redis.call('DEL', KEYS[3])
     redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1)
     count_up(KEYS[1], 'losses')
+    note(KEYS[1], now, '"l"')
   end
   if suspect and isolated == '0' and not turn[3] and stored(turn[9]) < tonumber(max_deaths) then
     redis.call('ZADD', KEYS[8], int(now + tonumber(grace)), conversation_id)
@@ -82,6 +83,8 @@ if lease[1] ~= token then
   if turn[11] then
     redis.call('HDEL', KEYS[1], 'ready')
   end
+  note(KEYS[1], now, '"c",' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. cause .. '",'
+    .. waited .. ',' .. int(epoch - stored(turn[10])))
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
 -- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.

@@ -8,7 +8,8 @@
 --      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
 --      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
---      models' contexts (JSON, '' for no change), 21... messages for the history
+--      models' contexts (JSON, '' for no change), 21 line of the log for a response that was not recorded
+--      ('' for none), 22... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -20,8 +21,8 @@
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, refused, contexts = unpack(ARGV, 1, 20)
-local FIRST_MESSAGE = 21
+  spent_cost, calibration, refused, contexts, mark = unpack(ARGV, 1, 21)
+local FIRST_MESSAGE = 22
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created')
@@ -29,7 +30,7 @@ if before[1] == fence then
   return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
 end
 if not owns(KEYS[1], KEYS[3], turn_id, fence) then
-  return { 'fenced' }
+  return refuse_write(KEYS[1], fence, 'commit')
 end
 local now = now_ms()
 local leaves = before[3]
@@ -52,6 +53,9 @@ if keeps and same_history then
   end
 end
 redis.call('DEL', KEYS[3])
+if mark ~= '' then
+  note(KEYS[1], now, mark)
+end
 leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
   redis.call('PEXPIRE', KEYS[6], times.turn)
@@ -77,6 +81,7 @@ list_end(
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
+  note_place(KEYS[1], KEYS[5])
 end
 retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }

@@ -21,6 +21,7 @@ if redis.call('HEXISTS', KEYS[2], 'q:' .. call_id) == 0 then
   return { 'unknown' }
 end
 if redis.call('HSETNX', KEYS[2], 'a:' .. call_id, given) == 1 then
+  note_decision(KEYS[1], now, call_id, given)
   emit(KEYS[1], KEYS[4], 'decided', event)
 else
   local decision = redis.call('HGET', KEYS[2], 'a:' .. call_id)

@@ -25,6 +25,7 @@ if ended(turn[1]) then
   return NOTHING
 end
 if news then
+  note(KEYS[1], now_ms(), '"n",' .. event)
   emit(KEYS[1], KEYS[4], 'replied', event)
 end
 if turn[1] ~= 'parked' or tonumber(redis.call('HGET', KEYS[2], 'open')) > 0 then

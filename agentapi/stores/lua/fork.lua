@@ -36,5 +36,16 @@ while not repeated and at <= last and bytes < tonumber(max_bytes) do
   end
   at = at + #piece
 end
+if at > last then
+  -- What the conversation has learned goes with the messages, as far as it is about them.
+  local meta = redis.call('HMGET', string.sub(KEYS[1], 1, -#':messages' - 1) .. ':meta', 'covered',
+    'summary', 'calibration')
+  if meta[1] and meta[2] and stored(meta[1]) <= at then
+    redis.call('HSET', KEYS[2], 'covered', meta[1], 'summary', meta[2])
+  end
+  if meta[3] then
+    redis.call('HSET', KEYS[2], 'calibration', meta[3])
+  end
+end
 expire_idle(KEYS[2], KEYS[3])
 return { 'copied', at }

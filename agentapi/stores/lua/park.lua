@@ -13,7 +13,10 @@ local turn_id, conversation_id, fence, delay, failures, steps, event, waits_for,
 
 local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
-  return { redis.call('HGET', KEYS[1], 'parked') == fence and 'parked' or 'fenced' }
+  if redis.call('HGET', KEYS[1], 'parked') == fence then
+    return { 'parked' }
+  end
+  return refuse_write(KEYS[1], fence, 'park')
 end
 if cancel == 1 then
   return { 'cancel' }
@@ -37,5 +40,6 @@ for i = 5, #KEYS do
     redis.call('PEXPIRE', KEYS[i], memory_time)
   end
 end
+note(KEYS[1], now, '"p",' .. event)
 emit(KEYS[1], KEYS[4], 'parked', event)
 return { 'parked' }

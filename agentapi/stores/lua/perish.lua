@@ -19,5 +19,6 @@ redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1, 'perished', process)
 local deaths = count_up(KEYS[1], 'deaths')
 count_up(KEYS[1], 'losses')
+note(KEYS[1], now_ms(), '"x",' .. int(deaths))
 redis.call('ZADD', KEYS[3], int(now_ms()), conversation_id)
 return { 'perished', deaths, turn[3] }

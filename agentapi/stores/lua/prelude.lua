@@ -31,6 +31,52 @@ local function count_up(key, field)
   return count
 end
 
+-- A turn's log says, for people, what happened to it and when. It is a field of the turn's hash: a JSON
+-- array a line, [ms since the turn's acceptance, kind, ...]; agentapi/turns/marks.py reads it. When it
+-- gets long, its beginning is dropped.
+local LONGEST_LOG, SHORTENED_LOG = 16384, 12288
+
+-- Add a line to a turn's log. mark: the kind and what follows it, as JSON.
+local function note(turn_key, at, mark)
+  local turn = redis.call('HMGET', turn_key, 'created', 'log')
+  if not turn[1] then
+    return
+  end
+  local log = '[' .. int(at - stored(turn[1])) .. ',' .. mark .. ']'
+  if turn[2] then
+    log = turn[2] .. '\n' .. log
+  end
+  if #log > LONGEST_LOG then
+    log = string.match(log, '\n(.*)$', #log - SHORTENED_LOG) or ''
+  end
+  redis.call('HSET', turn_key, 'log', log)
+end
+
+-- Note that a write was refused whose worker had lost the turn, once for each kind of write. Answers
+-- the script's caller.
+local function refuse_write(turn_key, fence, script)
+  local turn = redis.call('HMGET', turn_key, 'created', 'log')
+  local epoch = string.match(fence, '^%d+')
+  if turn[1] and epoch then
+    local mark = '"f","' .. script .. '",' .. int(tonumber(epoch) - stored(turn[1]))
+    if not string.find(turn[2] or '', mark .. ']', 1, true) then
+      note(turn_key, now_ms(), mark)
+    end
+  end
+  return { 'fenced' }
+end
+
+-- Note who decided about a call. A long decision is noted without its reason and arguments.
+local function note_decision(turn_key, at, call_id, given)
+  local LONGEST_DECISION = 2048
+  if #given > LONGEST_DECISION then
+    local decision = cjson.decode(given)
+    local by = type(decision.by) == 'string' and decision.by or nil
+    given = cjson.encode({ verdict = decision.verdict, by = by, cut = true })
+  end
+  note(turn_key, at, '"d",' .. cjson.encode(call_id) .. ',' .. given)
+end
+
 -- Append an event. Its number is the turn's count of events; its stream id is that plus one, since
 -- 0-0 is not a valid stream id. Returns the number.
 local function emit(turn_key, events_key, kind, data)
@@ -295,12 +341,19 @@ end
 
 -- Give expired questions their default decision.
 local function settle_expired(calls_key, now)
+  local turn_key = string.sub(calls_key, 1, -#':calls' - 1)
   local fields = redis.call('HGETALL', calls_key)
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 2) == 'x:' and tonumber(fields[i + 1]) <= now then
       local call = string.sub(fields[i], 3)
-      local answer = redis.call('HEXISTS', calls_key, 'f:' .. call) == 1 and 'o:' or 'a:'
-      redis.call('HSETNX', calls_key, answer .. call, redis.call('HGET', calls_key, 'd:' .. call))
+      local default = redis.call('HGET', calls_key, 'd:' .. call)
+      if redis.call('HEXISTS', calls_key, 'f:' .. call) == 1 then
+        if redis.call('HSETNX', calls_key, 'o:' .. call, default) == 1 then
+          note(turn_key, tonumber(fields[i + 1]), '"a",' .. cjson.encode(call) .. ',true')
+        end
+      elseif redis.call('HSETNX', calls_key, 'a:' .. call, default) == 1 then
+        note_decision(turn_key, tonumber(fields[i + 1]), call, default)
+      end
     end
   end
 end
@@ -405,6 +458,14 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
+-- Note where a turn that leaves nothing in the history ended: the position of the last message, and its
+-- SHA-1. A fork of the turn begins there.
+local function note_place(turn_key, messages_key)
+  local last = redis.call('LINDEX', messages_key, -1)
+  local position = int(redis.call('LLEN', messages_key) - 1)
+  redis.call('HSET', turn_key, 'place', position .. ':' .. (last and redis.sha1hex(last) or ''))
+end
+
 -- How long an ended turn and its events are kept (ms). unstored: how long those of a turn that is not
 -- to be stored are kept, false for other turns.
 local function retention(times, unstored)
@@ -457,6 +518,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   list_end(keys.turn, turn_id,
     named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
+  note_place(keys.turn, keys.messages)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
@@ -492,7 +554,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
 end
 
 -- Open a conversation for a tenant. It belongs to the tenant that began it. agent: the agent that its
--- newest turn is for, or nothing.
+-- newest turn is for, or nothing. ttl: its idle time from now on (0 leaves it as it is, less: none).
 -- Returns whether it is this tenant's, and whether it expires when idle.
 local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   local now = int(now_ms())
@@ -506,6 +568,8 @@ local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   end
   if tonumber(ttl) > 0 then
     fields[#fields + 1], fields[#fields + 2] = 'ttl', ttl
+  elseif tonumber(ttl) < 0 then
+    redis.call('HDEL', meta_key, 'ttl')
   end
   if agent then
     fields[#fields + 1], fields[#fields + 2] = 'agent', agent

@@ -10,7 +10,10 @@
 local turn_id, conversation_id, fence, delay_time = unpack(ARGV)
 
 if not owns(KEYS[1], KEYS[2], turn_id, fence) then
-  return { redis.call('HGET', KEYS[1], 'released') == fence and 'released' or 'fenced' }
+  if redis.call('HGET', KEYS[1], 'released') == fence then
+    return { 'released' }
+  end
+  return refuse_write(KEYS[1], fence, 'release')
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'status', 'queued', 'released', fence)
@@ -19,5 +22,6 @@ local delay = tonumber(delay_time)
 if delay > 0 then
   count_up(KEYS[1], 'deferrals')
 end
+note(KEYS[1], now_ms(), '"h",' .. int(delay))
 redis.call('ZADD', KEYS[3], int(now_ms() + delay), conversation_id)
 return { 'released' }

@@ -42,7 +42,7 @@ end
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',
-  'tenant', 'idle', 'merged', 'created', 'attempt')
+  'tenant', 'idle', 'merged', 'created', 'attempt', 'ended')
 if not turn[1] then
   return { 'missing' }
 end
@@ -62,7 +62,7 @@ if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
-  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept')
+  'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept', 'place')
 if turn[3] == '1' then
   take_back(KEYS[4], KEYS[3], turn_id)
 end
@@ -79,6 +79,7 @@ for i = 1, #aside, 2 do
   redis.call('HSET', blobs_key(KEYS[4]), aside[i], aside[i + 1])
 end
 redis.call('DEL', KEYS[1] .. ':blobs')
+note(KEYS[1], now_ms(), '"r",' .. int(stored(turn[11]) - stored(turn[9])))
 emit(KEYS[1], KEYS[7], 'retried', '{}')
 move_turn(KEYS[1], turn_id, turn[9], 'failed', turn[10] and 'begun' or 'queued')
 redis.call('RPUSH', KEYS[2], turn_id)

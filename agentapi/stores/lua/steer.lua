@@ -9,7 +9,7 @@
 local turn_id, fence, position, prefix, format = unpack(ARGV)
 
 if not owns(KEYS[1], KEYS[2], turn_id, fence) then
-  return { 'fenced' }
+  return refuse_write(KEYS[1], fence, 'steer')
 end
 local length = redis.call('LLEN', KEYS[3])
 local index = tonumber(position)
@@ -29,6 +29,7 @@ for _, other in ipairs(redis.call('LRANGE', KEYS[5], 1, -1)) do
     local text = string.gsub(cjson.encode(new.input), '%%', '%%%%')
     local step = string.gsub(format, '"%$input"', text)
     redis.call('RPUSH', KEYS[3], step)
+    note(KEYS[1], now_ms(), '"u"')
     redis.call('LREM', KEYS[5], 1, other)
     redis.pcall('ZREM', list_key(KEYS[1], 'queued'), other)
     redis.call('HSET', key, 'status', 'merged', 'into', turn_id)

@@ -13,7 +13,10 @@ local turn_id, conversation_id, fence, waits_for, event, grace, look_again = unp
 
 local mine, cancel = owns(KEYS[1], KEYS[2], turn_id, fence)
 if not mine then
-  return { redis.call('HGET', KEYS[1], 'parked') == fence and 'parked' or 'fenced' }
+  if redis.call('HGET', KEYS[1], 'parked') == fence then
+    return { 'parked' }
+  end
+  return refuse_write(KEYS[1], fence, 'suspend')
 end
 if cancel == 1 then
   return { 'cancel' }
@@ -42,7 +45,9 @@ for _, asked in ipairs(held.client) do
   wake = math.min(wake, tonumber(expires or '') or math.huge)
 end
 for _, asked in ipairs(held.children) do
-  redis.call('HSETNX', KEYS[5], 'k:' .. asked.call, asked.list)
+  if redis.call('HSETNX', KEYS[5], 'k:' .. asked.call, asked.list) == 1 then
+    note(KEYS[1], now, '"k",' .. cjson.encode(asked.call) .. ',' .. cjson.encode(asked.turns))
+  end
   for _, child in ipairs(asked.turns) do
     if redis.call('HEXISTS', KEYS[5], 'r:' .. child) == 0
       and redis.call('HSETNX', KEYS[5], 'w:' .. child, 1) == 1 then
@@ -88,5 +93,6 @@ else
   redis.call('HDEL', KEYS[1], 'wake')
   redis.call('ZADD', KEYS[3], '+inf', conversation_id)
 end
+note(KEYS[1], now, '"p",' .. event)
 emit(KEYS[1], KEYS[4], 'parked', event)
 return { 'parked' }

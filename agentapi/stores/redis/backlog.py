@@ -11,7 +11,7 @@ from agentapi.ids import PARTITIONS
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversations_prefix, due_key, turns_prefix
 from agentapi.redis.scripts import Call
-from agentapi.stores.backlog import SAMPLE, Backlog, BacklogStore
+from agentapi.stores.backlog import SAMPLE, Backlog, BacklogStore, ReadyTurn
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import milliseconds
 
@@ -29,15 +29,30 @@ class RedisBacklog(RedisPart, BacklogStore):
             # An idle fleet costs no script.
             answers = self._scripts.call_many("backlog", [self._look(p) for p in used])
         ready, running, oldest = {}, 0, 0.0
+        first_ready: ReadyTurn | None = None
         parked: Counter[str] = Counter()
-        for partition, [waits, runs, first, now, *reasons] in zip(used, answers, strict=True):
+        for partition, [waits, runs, first, now, *more] in zip(used, answers, strict=True):
             ready[partition] = int(waits)
             running += int(runs)
-            if int(first):
-                oldest = max(oldest, (int(now) - int(first)) / 1000)
-            for reason, turns in zip(reasons[::2], reasons[1::2], strict=True):
+            waited = (int(now) - int(first)) / 1000 if int(first) else 0.0
+            if int(first) and (first_ready is None or waited > oldest):
+                oldest, first_ready = (
+                    max(oldest, waited),
+                    ReadyTurn(
+                        turn_id=_shown(more[0]),
+                        conversation_id=_shown(more[1]),
+                        agent=_shown(more[2]),
+                    ),
+                )
+            for reason, turns in zip(more[3::2], more[4::2], strict=True):
                 parked[_shown(reason)] += int(turns)
-        return Backlog(ready=ready, running=running, parked=dict(parked), oldest_ready=oldest)
+        return Backlog(
+            ready=ready,
+            running=running,
+            parked=dict(parked),
+            oldest_ready=oldest,
+            first_ready=first_ready,
+        )
 
     def _look(self, partition: int) -> Call:
         near = milliseconds(self._settings.lease_ttl + self._settings.dispatch_grace)

@@ -21,11 +21,13 @@ from agentapi.conversation.messages import (
 from agentapi.decoding.records import PROTOCOL, check_version, reading, record_of, some_text_in
 from agentapi.errors import UnreadableRecord
 from agentapi.stores.answers import Ending
+from agentapi.stores.conversations import Place
 from agentapi.turns import (
     ClientTools,
     Continuation,
     Event,
     EventType,
+    ForkOrigin,
     ModelStep,
     OnAbort,
     Segment,
@@ -51,6 +53,11 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A flat list of fields and values as a dict."""
     # A name that is not valid UTF-8 is unknown to every release anyway.
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+def texts(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """A hash as Redis's client returns it, with the names of its fields as text."""
+    return {name.decode(errors="replace"): value for name, value in fields.items()}
 
 
 def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
@@ -100,6 +107,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["context"] = orjson.dumps(dict(spec.context))
     if spec.trace is not None:
         fields["trace"] = spec.trace
+    if spec.forked_from is not None:
+        fields["forked"] = orjson.dumps(spec.forked_from)
     return fields
 
 
@@ -132,6 +141,9 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "context": _object(fields["context"]) if "context" in fields else None,
         # What is broken is no trace, and no reason to fail the turn.
         "trace": fields["trace"].decode(errors="replace") if "trace" in fields else None,
+        "forked_from": record_of(ForkOrigin, _object(fields["forked"]))
+        if "forked" in fields
+        else None,
     }
 
 
@@ -220,6 +232,12 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("it is not an object")
     return value
+
+
+def place_from(stored: bytes | None) -> Place | None:
+    """Read where a turn ended that left nothing in the history."""
+    position, _, digest = (stored or b"").decode().partition(":")
+    return Place(position=int(position), digest=digest) if position else None
 
 
 def spent_from(fields: Sequence[bytes | None]) -> Spent:

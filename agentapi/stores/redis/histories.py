@@ -10,7 +10,7 @@ from typing_extensions import override
 from agentapi.conversation.compaction import Summary
 from agentapi.conversation.messages import Message, loads
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores.protocol import HistoryStore
 from agentapi.stores.redis.codec import summary_from
 from agentapi.stores.redis.part import RedisPart
@@ -29,6 +29,12 @@ class RedisHistories(RedisPart, HistoryStore):
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
         with translate_errors(self._settings.redis_url):
             found = self._client.hmget(conversation_keys(conversation_id).blobs, list(names))
+        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
+
+    @override
+    def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
+        with translate_errors(self._settings.redis_url):
+            found = self._client.hmget(f"{turn_keys(turn_id).turn}:blobs", list(names))
         return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
 
     @override

@@ -22,6 +22,7 @@ from agentapi.stores.lists import (
     Ends,
     ListStore,
     Paged,
+    TurnCount,
     TurnQuery,
     TurnSummary,
 )
@@ -42,6 +43,9 @@ LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
     TurnStatus.CANCELLED: ("cancelled",),
 }
 """The lists that turns of a status are in."""
+
+_ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in names} - {"failed"}))
+"""All lists of turns, that of failed ones first."""
 
 
 class RedisLists(ListStore):
@@ -117,6 +121,22 @@ class RedisLists(ListStore):
             if call.kind is CallKind.APPROVAL
         ]
         return Paged(items=calls, cursor=page.cursor)
+
+    @override
+    def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
+        self._check_on()
+        spans = len(times) - 1
+        if spans < 1:
+            return []
+        bounds = [round(time * 1000) for time in times]
+        calls: list[Call] = [(list_keys(p, _ALL), bounds) for p in range(PARTITIONS)]
+        with translate_errors(self._settings.redis_url):
+            replies = self._scripts.call_many("count", calls)
+        # Sums over all partitions; the numbers of each list follow those of the one before.
+        sums = [sum(numbers) for numbers in zip(*replies, strict=True)]
+        return [
+            TurnCount(accepted=sum(sums[span::spans]), failed=sums[span]) for span in range(spans)
+        ]
 
     @override
     def ends(self, after: str | float | None, limit: int, timeout: float = 0) -> Ends:

@@ -17,11 +17,12 @@ from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
-from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused
+from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused, TurnPast
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
+from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.cancels import leave_word
-from agentapi.stores.redis.codec import spec_to_fields, turn_from_hash
+from agentapi.stores.redis.codec import place_from, spec_to_fields, texts, turn_from_hash
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -34,6 +35,7 @@ from agentapi.stores.refusals import (
     unexpected,
 )
 from agentapi.turns import Event, NewTurn, Step, Turn, step_from_json
+from agentapi.turns.marks import marks_of
 
 
 class RedisProducer(RedisPart, ProducerStore):
@@ -197,7 +199,7 @@ class RedisProducer(RedisPart, ProducerStore):
         if b"into" in fields:
             turn_id = fields[b"into"].decode()
             fields = self._fields_of(turn_id)
-        return turn_from_hash(turn_id, {name.decode(): value for name, value in fields.items()})
+        return turn_from_hash(turn_id, texts(fields))
 
     def _fields_of(self, turn_id: str) -> dict[bytes, bytes]:
         with translate_errors(self._settings.redis_url):
@@ -211,6 +213,37 @@ class RedisProducer(RedisPart, ProducerStore):
         with translate_errors(self._settings.redis_url):
             found = cast("list[bytes]", self._client.lrange(turn_keys(turn_id).journal, 0, -1))
         return [step_from_json(step) for step in found]
+
+    @override
+    def past(self, turn_id: str) -> TurnPast:
+        turn, steps, calls, clock = self._read_past(turn_id)
+        if b"into" in turn:
+            turn_id = turn[b"into"].decode()
+            turn, steps, calls, clock = self._read_past(turn_id)
+        if not turn:
+            raise no_turn(turn_id)
+        found = turn_from_hash(turn_id, texts(turn))
+        return TurnPast(
+            turn=found,
+            marks=marks_of(turn.get(b"log", b""), found.created_at),
+            steps=[step_from_json(step) for step in steps],
+            pending=[] if found.status.ended else pending_calls(found, texts(calls)),
+            now=clock[0] + clock[1] / 1_000_000,
+            place=place_from(turn.get(b"place")),
+        )
+
+    def _read_past(
+        self, turn_id: str
+    ) -> tuple[dict[bytes, bytes], list[bytes], dict[bytes, bytes], tuple[int, int]]:
+        keys = turn_keys(turn_id)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hgetall(keys.turn)
+        pipeline.lrange(keys.journal, 0, -1)
+        pipeline.hgetall(keys.calls)
+        with translate_errors(self._settings.redis_url):
+            turn, steps, calls = pipeline.execute()
+            clock = self._client.time()
+        return turn, steps, calls, clock
 
     @override
     def events(

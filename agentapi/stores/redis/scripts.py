@@ -6,7 +6,9 @@ from typing import Final
 
 from agentapi.redis.scripts import ScriptSet
 
-READERS: Final = ("backlog", "list", "load", "measure", "overdue", "page", "seek", "untold")
+READERS: Final = (
+    *("backlog", "count", "list", "load", "measure", "overdue", "page", "seek", "untold"),
+)
 """Scripts that change nothing that the protocol promises."""
 
 TRANSITIONS: Final = (

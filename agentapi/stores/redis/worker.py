@@ -40,6 +40,7 @@ from agentapi.stores.redis.part import RedisPart, refused
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
 from agentapi.stores.refusals import behind, unexpected
 from agentapi.turns import Step, UserStep, WaitKind, step_from_json, step_to_json
+from agentapi.turns.marks import last_mark, mark_json, step_mark
 
 WAITING_MEMORY: Final = 3600.0
 """Seconds beyond its wait for which a turn's wait for a provider is remembered. A turn whose worker
@@ -97,6 +98,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 index,
                 step_to_json(step),
                 orjson.dumps(step_event(index, step)),
+                mark_json(*step_mark(step)),
             ],
         )
         match reply:
@@ -167,6 +169,7 @@ class RedisWorker(RedisPart, WorkerStore):
                 "" if ending.calibration is None else repr(ending.calibration),
                 int(ending.refused),
                 "" if ending.contexts is None else orjson.dumps(dict(ending.contexts)),
+                "" if ending.last_step is None else mark_json(*last_mark(ending.last_step)),
                 *map(dumps, ending.messages),
             ],
         )

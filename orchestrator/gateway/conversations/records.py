@@ -27,12 +27,19 @@ from agentapi.stores.conversations import (
     StoredMessage,
     Unended,
 )
+from agentapi.stores.lists import ConversationSummary
 from agentapi.stores.redis import conversation_scripts as scripts
 from agentapi.stores.redis.conversations import FIELDS, found_for
+from agentapi.stores.redis.lists_codec import conversation_summary
 from agentapi.stores.redis.scripts import SCRIPTS
 from orchestrator.gateway.tenants.concurrency import TenantConcurrency
 
 T = TypeVar("T")
+
+_SUMMARY: Final = (
+    *("created", "updated", "agent", "tenant", "user", "turns", "tokens", "cost", "metadata"),
+)
+"""Fields of a meta hash that describe a conversation in a list."""
 
 STEPS: Final = 2
 """Steps of long reads and changes that one tenant may run at the same time."""
@@ -99,6 +106,26 @@ class Conversations:
         with translate_errors(self._settings.redis_url):
             fields = await self._client.hmget(meta, FIELDS)
         return found_for(tenant, cast("list[bytes | None]", fields))
+
+    async def summary(self, conversation_id: str) -> ConversationSummary | None:
+        """A conversation of whatever tenant, as in a list; None when it does not exist.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached.
+        """
+        keys = conversation_keys(conversation_id)
+        with translate_errors(self._settings.redis_url):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hmget(keys.meta, _SUMMARY)
+            pipeline.llen(keys.inbox)
+            pipeline.llen(keys.messages)
+            values, waiting, messages = await pipeline.execute()
+        found = {name: value for name, value in zip(_SUMMARY, values, strict=True) if value}
+        if "created" not in found:
+            return None
+        found |= {"waiting": b"%d" % waiting, "messages": b"%d" % messages}
+        flat = [part for name, value in found.items() for part in (name.encode(), value)]
+        return conversation_summary(conversation_id, flat)
 
     async def head(self, conversation_id: str) -> str | None:
         """The turn of a conversation that runs, waits for something, or is the next to run.

@@ -7,10 +7,13 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from orchestrator.gateway.http.errors import NotAuthenticated, RateLimited
+from orchestrator.gateway.console.authentication import ConsoleAuthenticator
+from orchestrator.gateway.console.security import is_console
+from orchestrator.gateway.http.errors import Forbidden, NotAuthenticated, RateLimited
 from orchestrator.gateway.http.local_only import refusal
 from orchestrator.gateway.services import Gateway
 from orchestrator.gateway.tenants.concurrency import RequestSlot
+from orchestrator.gateway.tenants.scopes import Scope as KeyScope
 from orchestrator.gateway.view import TenantView
 
 LOCAL_TENANT: Final = "local"
@@ -27,19 +30,29 @@ class Authenticator:
         settings = gateway.settings
         self._gateway = gateway
         self._keys_optional = settings.is_loopback and not settings.gateway_require_keys
+        self._console = ConsoleAuthenticator(
+            gateway, keys_optional=self._keys_optional, local_tenant=LOCAL_TENANT
+        )
 
     async def authenticate(self, scope: Scope, headers: Headers) -> None:
         """Let a request pass. Its state then has the tenant's view, allowance and a free slot.
 
         Raises:
             Misdirected: There are no keys, and the request is not for a name of this machine.
-            Forbidden: There are no keys, and it came from a web page or through a proxy.
+            Forbidden: There are no keys, and it came from a web page or through a proxy; or the key
+                does not have the scope `turns`; or it is for the console, from another origin.
             NotAuthenticated: The key is missing or not valid.
             RateLimited: Too many requests of the tenant, or without a valid key.
             StoreUnavailable: Redis is out of reach.
         """
+        console = is_console(scope["path"])
+        if console:
+            self._console.prepare(scope)
         await self._require_local_without_keys(headers)
         if scope["path"] in PUBLIC_PATHS:
+            return
+        if console:
+            await self._console.admit(scope, headers)
             return
         tenant = await self._tenant(scope, headers)
         state = scope["state"]
@@ -74,6 +87,13 @@ class Authenticator:
                 retry_after=wait,
             )
         if secret and (key := await keys.find(secret)) is not None:
+            # Whatever route it is: a new one must not open to keys that were made for the console.
+            if KeyScope.TURNS not in key.scopes:
+                raise Forbidden(
+                    "this key is for the console only: the APIs need one with the scope `turns`, "
+                    "from `agentapi keys create TENANT`",
+                    code="scope_needed",
+                )
             return key.tenant
         # `exist` stays true once keys were made: revoking or losing them must not open the gateway.
         if self._keys_optional and not await keys.exist():

@@ -17,7 +17,9 @@ from agentapi.errors import (
     ServerUnavailable,
     TenantMismatch,
     TurnFailed,
+    TurnNotForkable,
     TurnNotFound,
+    TurnNotRetryable,
     TurnTimeout,
     UnknownAgent,
 )
@@ -277,7 +279,7 @@ def _problem_of(error: Exception) -> Problem:
         case TurnNotFound() | TenantMismatch():
             return _plain(error, 404, _INVALID, code="not_found")
         # OpenAI's clients repeat a 409 by themselves, which would not help here.
-        case ConversationBusy() | CallNotPending():
+        case ConversationBusy() | CallNotPending() | TurnNotForkable() | TurnNotRetryable():
             return _plain(error, 409, _INVALID, _retry_headers(False, None))
         case TurnTimeout():
             return _plain(error, 504, _SERVER, _retry_headers(False, None))

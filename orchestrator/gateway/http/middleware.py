@@ -135,6 +135,9 @@ class _Exchange:
 
     async def refuse(self, problem: Problem) -> None:
         count_refusal(problem.status, problem.code)
+        if answer := self._scope["state"].get("answer"):
+            await answer(problem)(self._scope, _nothing, self.send)
+            return
         body = orjson.dumps(problem.body())
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         start: Message = {
@@ -169,6 +172,11 @@ class _Exchange:
 def _answers_head(path: str) -> bool:
     """Whether a path answers HEAD, as monitors and load balancers send it."""
     return path in PUBLIC_PATHS or path == "/v1/models" or path.startswith("/v1/models/")
+
+
+async def _nothing() -> Message:
+    """Of the request of a refused client nothing more is read."""
+    return {"type": "http.disconnect"}
 
 
 def _place(error: Exception) -> str:

@@ -25,7 +25,8 @@ class ErrorBody(BaseModel):
 _MEANING: Final = {
     400: "The request is not valid; `param` names the parameter at fault.",
     401: "The key is missing or not valid.",
-    403: "There are no keys, and the request came from a web page or through a proxy.",
+    403: "The key does not have the scope `turns`; or there are no keys, and the request came from "
+    "a web page or through a proxy.",
     404: "The object does not exist, or is another tenant's.",
     409: "The state of the conversation or turn does not allow it.",
     408: "The body arrived too slowly.",

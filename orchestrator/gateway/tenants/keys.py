@@ -15,9 +15,14 @@ from agentapi import Settings
 from agentapi.errors import InvalidInput
 from agentapi.redis.connection import translate_errors
 from orchestrator.gateway.tenants.names import TENANT
+from orchestrator.gateway.tenants.scopes import DEFAULT, Scope, listed
 
 KEYS: Final = "agentapi:gateway:keys"
 """Hash: SHA-256 of a key -> its record. A plain hash suffices, since a key has 256 random bits."""
+
+CONSOLE_KEYS: Final = "agentapi:gateway:console-keys"
+"""The same for keys without the scope `turns`. Releases without scopes do not look here, so that no
+gateway of theirs takes such a key for one that may do everything."""
 
 KEYED: Final = "agentapi:gateway:keyed"
 """Records that keys were created. Even if the hash is lost, the gateway must not open."""
@@ -36,6 +41,7 @@ class ApiKey:
         label: A note of its creator.
         created: Seconds since 1970 by Redis's clock.
         revoked: When it was revoked, or None.
+        scopes: What it allows.
     """
 
     key_id: str
@@ -43,6 +49,7 @@ class ApiKey:
     label: str
     created: int
     revoked: int | None = None
+    scopes: frozenset[Scope] = DEFAULT
 
 
 def check_tenant(tenant: str) -> str:
@@ -75,8 +82,15 @@ class KeyStore:
         self._valid: OrderedDict[str, None] = OrderedDict()
         self.seen = False
 
-    async def create(self, tenant: str, label: str = "") -> tuple[ApiKey, str]:
+    async def create(
+        self, tenant: str, label: str = "", scopes: frozenset[Scope] = DEFAULT
+    ) -> tuple[ApiKey, str]:
         """Create a key.
+
+        Args:
+            tenant: The tenant that it belongs to.
+            label: A note.
+            scopes: What it allows.
 
         Returns:
             The key, and its secret, which is stored nowhere.
@@ -91,8 +105,9 @@ class KeyStore:
             tenant=check_tenant(tenant),
             label=label,
             created=await self._now(),
+            scopes=scopes,
         )
-        await self._write(_hash(secret), key)
+        await self._write(digest_of(secret), key)
         return key, secret
 
     async def all(self) -> list[ApiKey]:
@@ -123,9 +138,19 @@ class KeyStore:
         Raises:
             StoreUnavailable: Redis is out of reach.
         """
-        digest = _hash(secret)
+        return await self.of_digest(digest_of(secret))
+
+    async def of_digest(self, digest: str) -> ApiKey | None:
+        """The same key by its digest; see `digest_of`.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
         with translate_errors(self._url):
-            found = cast("bytes | None", await self._client.hget(KEYS, digest))
+            pipeline = self._client.pipeline(transaction=False)
+            for name in (KEYS, CONSOLE_KEYS):
+                pipeline.hget(name, digest)
+            found = next(filter(None, await pipeline.execute()), None)
         key = _load(found) if found is not None else None
         self.seen = self.seen or key is not None
         self._valid.pop(digest, None)
@@ -138,7 +163,7 @@ class KeyStore:
 
     def was_valid(self, secret: str) -> bool:
         """Whether a secret was valid when this process last looked."""
-        return bool(secret) and _hash(secret) in self._valid
+        return bool(secret) and digest_of(secret) in self._valid
 
     async def exist(self) -> bool:
         """Whether keys were ever created, including revoked and lost ones.
@@ -160,14 +185,19 @@ class KeyStore:
 
     async def _read(self) -> dict[str, ApiKey]:
         with translate_errors(self._url):
-            found = cast("dict[bytes, bytes]", await self._client.hgetall(KEYS))
-        return {digest.decode(): _load(value) for digest, value in found.items()}
+            pipeline = self._client.pipeline(transaction=False)
+            for name in (KEYS, CONSOLE_KEYS):
+                pipeline.hgetall(name)
+            hashes = cast("list[dict[bytes, bytes]]", await pipeline.execute())
+        return {
+            digest.decode(): _load(value) for found in hashes for digest, value in found.items()
+        }
 
     async def _write(self, digest: str, key: ApiKey) -> None:
         with translate_errors(self._url):
             # Together: a key without the mark would let the gateway open if the hash were lost.
             pipeline = self._client.pipeline(transaction=True)
-            pipeline.hset(KEYS, digest, _dump(key))
+            pipeline.hset(KEYS if Scope.TURNS in key.scopes else CONSOLE_KEYS, digest, _dump(key))
             pipeline.set(KEYED, "1")
             await pipeline.execute()
 
@@ -177,7 +207,8 @@ class KeyStore:
         return int(seconds)
 
 
-def _hash(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """What is stored in place of a key's secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -190,6 +221,7 @@ def _dump(key: ApiKey) -> bytes:
             "label": key.label,
             "created": key.created,
             "revoked": key.revoked,
+            "scopes": listed(key.scopes),
         }
     )
 
@@ -202,4 +234,12 @@ def _load(value: bytes) -> ApiKey:
         label=data["label"],
         created=data["created"],
         revoked=data["revoked"],
+        scopes=_known_scopes(data.get("scopes")),
     )
+
+
+def _known_scopes(names: list[str] | None) -> frozenset[Scope]:
+    """The scopes in a key's record; those of a later release are left out."""
+    if names is None:
+        return DEFAULT
+    return frozenset(scope for scope in Scope if scope.value in names)

@@ -1,0 +1,258 @@
+"""What a turn costs each part of a fleet, measured on real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import psutil
+import redis
+
+from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.turns import Turn
+from benchmarks.processes import usage
+from benchmarks.profile import lost_wakeup
+from orchestrator import Orchestrator, TurnHandle
+from orchestrator.broker import CeleryWakeups
+from orchestrator.capacity import Costs
+from orchestrator.stack import Child, Stack
+
+TEXT: Final = "Where is my order?"
+LOOK: Final = '/look {"what": "it"}'
+WORDS: Final = 200
+
+_MS: Final = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """A stack with one worker, and what its processes have used."""
+
+    stack: Stack
+    orchestrator: Orchestrator
+    client: redis.Redis
+
+    @property
+    def worker(self) -> Child:
+        """The only worker."""
+        return self.stack.workers[0]
+
+    def worker_cpu(self) -> float:
+        """Seconds of processor time of the worker."""
+        return usage([self.worker.pid], children=False).cpu
+
+    def store_cpu(self) -> float:
+        """Seconds of processor time of Valkey."""
+        info: Any = self.client.info("cpu")
+        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    def enqueue(
+        self, agent: str, count: int, message: str, *, stream: bool = False
+    ) -> list[TurnHandle]:
+        """One turn in each of as many conversations."""
+        return [
+            self.orchestrator.enqueue(agent, message, conversation_id=f"{agent}:{n}", stream=stream)
+            for n in range(count)
+        ]
+
+    def drain(
+        self, agent: str, count: int, message: str, *, stream: bool = False
+    ) -> tuple[float, float, list[Turn]]:
+        """Enqueue while the worker is paused, then let it work.
+
+        Returns:
+            Milliseconds of the worker and of Valkey a turn, and the turns.
+        """
+        os.kill(self.worker.pid, signal.SIGSTOP)
+        try:
+            handles = self.enqueue(agent, count, message, stream=stream)
+        finally:
+            worker, store = self.worker_cpu(), self.store_cpu()
+            os.kill(self.worker.pid, signal.SIGCONT)
+        self.wait(handles)
+        used = self.worker_cpu() - worker, self.store_cpu() - store
+        turns = [handle.info() for handle in handles]
+        return used[0] * _MS / count, used[1] * _MS / count, turns
+
+    def wait(self, handles: Sequence[TurnHandle]) -> None:
+        """Wait for the ends without asking for each: the questions would cost Valkey time."""
+        handles[-1].result(120)
+        for handle in handles:
+            handle.result(120)
+
+
+@contextlib.contextmanager
+def bench(**settings: Any) -> Iterator[Bench]:
+    """Start a stack, and stop it at the end."""
+    with tempfile.TemporaryDirectory(prefix="capacity-") as folder:
+        stack = Stack(
+            Path(folder),
+            agents=("benchmarks.agents",),
+            workers=1,
+            flower=False,
+            log_level="WARNING",
+            **settings,
+        )
+        with (
+            stack,
+            Orchestrator(stack.settings) as orchestrator,
+            redis.Redis.from_url(stack.redis_url) as client,
+        ):
+            found = Bench(stack=stack, orchestrator=orchestrator, client=client)
+            found.wait(found.enqueue("plain", 50, TEXT))
+            yield found
+
+
+def measure(turns: int) -> Costs:
+    """Measure all costs."""
+    piece = _piece_cost()
+    with bench(gateway=True, gateway_requests_per_minute=0, gateway_turns_in_flight=0) as running:
+        idle_mib = usage([running.worker.pid], children=False).memory
+        plain, store, ended = running.drain("plain", turns, TEXT)
+        step_worker, step_store, _ = running.drain("looker", turns, LOOK)
+        wakeups = [_wakeup(running) for _ in range(turns // 10)]
+        sizes = _bytes(running, ended[-1])
+        return Costs(
+            measured_on=_machine(),
+            worker_turn_ms=round(plain, 3),
+            worker_step_ms=round(max(step_worker - plain, 0), 3),
+            worker_piece_ms=round(piece[0], 4),
+            store_enqueue_ms=round(_enqueue_cost(running, turns), 3),
+            store_turn_ms=round(store, 3),
+            store_step_ms=round(max(step_store - store, 0), 3),
+            store_piece_ms=round(piece[1], 4),
+            gateway_turn_ms=round(_gateway_cost(running, turns // 4), 3),
+            wakeup_ms=round(statistics.median(wakeups) * _MS, 3),
+            dispatch_ms=round(_dispatch_cost(running, turns), 3),
+            isolated_ms=round(max(_isolated_cost() - plain, 0), 1),
+            worker_mib=round(idle_mib, 1),
+            worker_slot_mib=_slot_memory(),
+            **sizes,
+        )
+
+
+def _machine() -> str:
+    cores = os.cpu_count()
+    python = platform.python_version()
+    today = datetime.now(UTC).date().isoformat()
+    release = version("agentapi")
+    return f"agentapi {release}, Python {python}, {platform.machine()}, {cores} cores, {today}"
+
+
+def _wakeup(running: Bench) -> float:
+    turn = running.orchestrator.enqueue("plain", TEXT)
+    turn.result(60)
+    info = turn.info()
+    return (info.started_at or info.created_at) - info.created_at
+
+
+def _enqueue_cost(running: Bench, turns: int) -> float:
+    os.kill(running.worker.pid, signal.SIGSTOP)
+    try:
+        before = running.store_cpu()
+        handles = running.enqueue("plain", turns, TEXT)
+        used = running.store_cpu() - before
+    finally:
+        os.kill(running.worker.pid, signal.SIGCONT)
+    running.wait(handles)
+    return used * _MS / turns
+
+
+def _gateway_cost(running: Bench, turns: int) -> float:
+    gateway = running.stack.gateway
+    assert gateway is not None
+    body = {"model": "plain", "messages": [{"role": "user", "content": TEXT}]}
+    with httpx2.Client(base_url=running.stack.gateway_url or "", timeout=60) as http:
+
+        def ask(count: int) -> None:
+            for _ in range(count):
+                http.post("/v1/chat/completions", json=body).raise_for_status()
+
+        ask(20)
+        before = usage([gateway.pid]).cpu
+        ask(turns)
+        return (usage([gateway.pid]).cpu - before) * _MS / turns
+
+
+def _dispatch_cost(running: Bench, turns: int) -> float:
+    """Wake-ups of turns that are not there: the producer's half is the sweeper's."""
+    wakeups = CeleryWakeups(running.stack.settings)
+    try:
+        found = [lost_wakeup(f"none-{number}") for number in range(turns)]
+        began = time.process_time()
+        wakeups.send(found)
+        return (time.process_time() - began) * _MS / turns
+    finally:
+        wakeups.close()
+
+
+def _piece_cost(turns: int = 20) -> tuple[float, float]:
+    """Milliseconds of the worker and of Valkey for a word that streams, one each 10 ms."""
+    text = " ".join(["word"] * WORDS)
+    with bench(env={"AGENTAPI_OFFLINE_CHUNK_DELAY": "0.01"}) as running:
+        whole = running.drain("plain", turns, text)
+        streamed = running.drain("plain", turns, text, stream=True)
+        return (streamed[0] - whole[0]) / WORDS, (streamed[1] - whole[1]) / WORDS
+
+
+def _isolated_cost(turns: int = 40) -> float:
+    """Turns whose worker is killed, and which another runs in processes of their own."""
+    with bench(env={"AGENTAPI_OFFLINE_DELAY": "3"}) as running:
+        heir = running.stack.start_worker()
+        running.stack.wait_for_workers(2)
+        handles = running.enqueue("plain", turns, TEXT)
+        while any(handle.info().started_at is None for handle in handles):
+            time.sleep(0.02)
+        # With its watchdog, as a lost machine: nobody hands the turns back.
+        watchdogs = [process.pid for process in psutil.Process(running.worker.pid).children()]
+        for pid in [*watchdogs, running.worker.pid]:
+            os.kill(pid, signal.SIGKILL)
+        running.wait(handles)
+        taken = sum(handle.info().attempt > 1 for handle in handles)
+        [watchdog] = psutil.Process(heir.pid).children()
+        times = watchdog.cpu_times()
+        return (times.children_user + times.children_system) * _MS / taken
+
+
+def _slot_memory(turns: int = 500) -> float:
+    """MiB of a turn in flight."""
+    with bench(concurrency=turns, env={"AGENTAPI_OFFLINE_DELAY": "8"}) as running:
+        idle = usage([running.worker.pid], children=False).memory
+        handles = running.enqueue("plain", turns, TEXT)
+        while any(handle.info().started_at is None for handle in handles[-10:]):
+            time.sleep(0.1)
+        full = usage([running.worker.pid], children=False).memory
+        running.wait(handles)
+        return round(max(full - idle, 0) / turns, 4)
+
+
+def _bytes(running: Bench, turn: Turn) -> dict[str, float]:
+    """What stays in Redis of a conversation and of its newest turn."""
+    keys, own = conversation_keys(turn.conversation_id), turn_keys(turn.turn_id)
+    client: Any = running.client
+    messages = [bytes(each) for each in client.lrange(keys.messages, 0, -1)]
+    stored = _size(client, keys.messages) - sum(map(len, messages))
+    last = sum(map(len, messages[-2:]))
+    return {
+        "conversation_bytes": float(_size(client, keys.meta)),
+        "message_overhead_bytes": round(stored / len(messages), 1),
+        "turn_bytes": float(_size(client, own.turn) - last),
+        "turn_message_factor": 1.0,
+        "events_bytes": float(_size(client, own.events)),
+    }
+
+
+def _size(client: Any, key: str) -> int:
+    return int(client.memory_usage(key) or 0)

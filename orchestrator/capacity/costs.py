@@ -1,0 +1,87 @@
+"""What one turn costs the parts of a fleet, as measured."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agentapi.errors import ConfigurationError
+
+_MEASURED: Final = "costs.json"
+
+
+class Costs(BaseModel):
+    """Measured costs; milliseconds are those of one core's processor time.
+
+    ``python -m benchmarks.capacity --write`` measures them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    measured_on: str
+    """Machine, versions and date."""
+    worker_turn_ms: float
+    """A worker's time for a turn with one model call."""
+    worker_step_ms: float
+    """A worker's time for each further model call, with its tool call."""
+    worker_piece_ms: float
+    """A worker's time for a piece of streamed text."""
+    store_enqueue_ms: float
+    """Redis's time to accept a turn, the broker's message included."""
+    store_turn_ms: float
+    """Redis's time from the claim to the commit of a turn with one model call."""
+    store_step_ms: float
+    """Redis's time for each further model call, with its tool call."""
+    store_piece_ms: float
+    """Redis's time for a piece of streamed text."""
+    gateway_turn_ms: float
+    """A gateway's time for a request that waits for its turn."""
+    wakeup_ms: float
+    """From `enqueue` to the claim, with an idle worker."""
+    dispatch_ms: float
+    """The sweeper's time to send one overdue turn again."""
+    isolated_ms: float
+    """Time for a process of its own, for a turn that lost its worker."""
+    worker_mib: float
+    """Memory of an idle worker process."""
+    worker_slot_mib: float
+    """Memory of a turn in flight."""
+    conversation_bytes: float
+    """Bytes of Redis of a conversation beyond its messages."""
+    message_overhead_bytes: float
+    """Bytes of Redis of a message beyond its JSON."""
+    turn_bytes: float
+    """Bytes of Redis of an ended turn beyond its messages."""
+    turn_message_factor: float
+    """How many times the messages of an ended turn stand in its record."""
+    events_bytes: float
+    """Bytes of Redis of an ended turn's events, when it did not stream."""
+
+
+def read_costs(path: Path | None = None) -> Costs:
+    """Read measured costs.
+
+    Args:
+        path: A file that ``python -m benchmarks.capacity --write`` wrote on your machine; the
+            figures of the release when not given.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or lacks something.
+    """
+    try:
+        text = (path or files(__package__).joinpath(_MEASURED)).read_text(encoding="utf-8")
+        return Costs.model_validate_json(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}; expected a file of measured costs"
+        ) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the file"
+        raise ConfigurationError(
+            f"{path} has no valid measured costs: {place}: {fault['msg']}; "
+            "`python -m benchmarks.capacity --write FILE` writes such a file"
+        ) from error

@@ -1,0 +1,54 @@
+"""The load that a fleet is planned for."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Load(BaseModel):
+    """What users do, in the busiest hour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    turns_per_second: float = Field(gt=0)
+    """Turns that arrive each second."""
+    average: float = Field(default=0.4, gt=0, le=1)
+    """Turns of an average second, as a share of those of the busiest hour."""
+    model_seconds: float = Field(default=3.0, ge=0)
+    """Seconds of one model call."""
+    model_calls: float = Field(default=1.5, ge=1)
+    """Model calls of one turn; each one but the last is followed by a tool call."""
+    tool_seconds: float = Field(default=0.5, ge=0)
+    """Seconds of one tool call."""
+    message_bytes: int = Field(default=500, ge=1)
+    """Bytes of one message, as JSON."""
+    conversations: int = Field(default=100_000, ge=1)
+    """Conversations that are kept."""
+    messages_kept: int = Field(default=40, ge=0)
+    """Messages that a conversation keeps on average."""
+    streamed: float = Field(default=0.0, ge=0, le=1)
+    """Share of the turns that stream their reply."""
+    pieces: int = Field(default=200, ge=0)
+    """Pieces of text of a streamed reply."""
+    through_gateway: float = Field(default=1.0, ge=0, le=1)
+    """Share of the turns that come through the gateway."""
+
+    @property
+    def tool_calls(self) -> float:
+        """Tool calls of one turn."""
+        return self.model_calls - 1
+
+    @property
+    def turn_seconds(self) -> float:
+        """Seconds that models and tools take for one turn."""
+        return self.model_calls * self.model_seconds + self.tool_calls * self.tool_seconds
+
+    @property
+    def in_flight(self) -> float:
+        """Turns that are running at any moment (Little's law)."""
+        return self.turns_per_second * self.turn_seconds
+
+    @property
+    def messages(self) -> float:
+        """Messages that one turn adds."""
+        return 2 * self.model_calls

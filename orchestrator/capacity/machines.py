@@ -1,0 +1,88 @@
+"""What a simulated turn waits for: cores that work off one thing after another, and free slots."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Core:
+    """A core, or a Redis primary: it does one thing at a time, in the order in which it is asked.
+
+    Attributes:
+        busy: Seconds for which it has worked, what is promised included.
+    """
+
+    __slots__ = ("_free_at", "busy")
+
+    def __init__(self) -> None:
+        self.busy = 0.0
+        self._free_at = 0.0
+
+    def work(self, now: float, seconds: float) -> float:
+        """Ask for some seconds of work; returns when it is done."""
+        self.busy += seconds
+        self._free_at = max(now, self._free_at) + seconds
+        return self._free_at
+
+
+class Queues:
+    """The broker: each queue is first in, first out; consumers take from one after the other."""
+
+    __slots__ = ("_next", "_queues", "length")
+
+    def __init__(self, count: int) -> None:
+        self._queues: list[deque[int]] = [deque() for _ in range(count)]
+        self._next = 0
+        self.length = 0
+
+    def put(self, queue: int, turn: int) -> None:
+        """Add a wake-up."""
+        self._queues[queue].append(turn)
+        self.length += 1
+
+    def take(self) -> int:
+        """The next wake-up, of the first queue that has one; there is one (see `length`)."""
+        for step in range(len(self._queues)):
+            queue = (self._next + step) % len(self._queues)
+            if self._queues[queue]:
+                self._next = queue + 1
+                self.length -= 1
+                return self._queues[queue].popleft()
+        raise LookupError("no wake-up")
+
+
+class Slots:
+    """Free slots of workers. Whoever has waited longest is asked next, as with `BRPOP`."""
+
+    __slots__ = ("_free", "_line", "_waits")
+
+    def __init__(self, workers: int, slots: int) -> None:
+        self._free = [slots] * workers
+        self._line = deque(range(workers))
+        self._waits = [True] * workers
+
+    def take(self) -> int | None:
+        """A worker with a free slot, which is taken; or None."""
+        while self._line:
+            worker = self._line.popleft()
+            self._waits[worker] = False
+            if self._free[worker] > 0:
+                self._free[worker] -= 1
+                if self._free[worker]:
+                    self._wait(worker)
+                return worker
+        return None
+
+    def give(self, worker: int) -> None:
+        """A slot of the worker is free again."""
+        self._free[worker] += 1
+        self._wait(worker)
+
+    def lose(self, worker: int) -> None:
+        """The worker is gone for good."""
+        self._free[worker] = -(10**9)
+
+    def _wait(self, worker: int) -> None:
+        if not self._waits[worker] and self._free[worker] > 0:
+            self._waits[worker] = True
+            self._line.append(worker)

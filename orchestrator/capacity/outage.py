@@ -1,0 +1,31 @@
+"""What goes wrong in a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """Machines are lost, with their workers and watchdogs.
+
+    Attributes:
+        at: Seconds after the start.
+        workers: How many worker processes.
+    """
+
+    at: float
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outage:
+    """The provider refuses every call.
+
+    Attributes:
+        at: Seconds after the start.
+        seconds: For how long.
+    """
+
+    at: float
+    seconds: float

@@ -1,0 +1,186 @@
+"""The fleet that a load needs, by formula."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from agentapi.errors import InvalidInput
+from agentapi.ids import PARTITIONS
+from orchestrator.capacity.costs import Costs
+from orchestrator.capacity.load import Load
+from orchestrator.capacity.routing import hottest_share
+
+GIB: Final = 2**30
+
+_HOUR_TO_MONTH: Final = 730
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """What runs.
+
+    Attributes:
+        workers: Worker processes.
+        slots: Turns in flight in each (`AGENTAPI_CONCURRENCY`).
+        shards: Redis primaries.
+        gateways: Gateway processes.
+        balanced: Whether the shards have equally many partitions.
+        queues: Celery queues (`AGENTAPI_QUEUES`).
+    """
+
+    workers: int
+    slots: int = 64
+    shards: int = 1
+    gateways: int = 0
+    balanced: bool = True
+    queues: int = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """How much of what there is may be used.
+
+    Attributes:
+        busy: Share of a core that a process may use, above 0 to 1.
+        full: Share of a worker's slots that turns may take, above 0 to 1.
+        spare: Share of the workers that may be lost at once, 0 to below 1.
+        shard_gib: Memory of one Redis primary, in GiB; half of it is for data, as a copy on write
+            while a file is saved may take the rest.
+        turn_retention: Seconds for which an ended turn is kept.
+        events_retention: Seconds for which an ended turn's events are kept.
+        core_hour: Price of a core for an hour.
+        gib_hour: Price of a GiB of memory for an hour.
+        replicas: Replicas of each Redis primary.
+    """
+
+    busy: float = 0.6
+    full: float = 0.8
+    spare: float = 0.2
+    shard_gib: float = 16.0
+    turn_retention: float = 604_800.0
+    events_retention: float = 3_600.0
+    core_hour: float = 0.04
+    gib_hour: float = 0.005
+    replicas: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a load needs.
+
+    Attributes:
+        fleet: How many of each.
+        in_flight: Turns that run at any moment.
+        worker_cores: Cores that the workers use.
+        store_cores: Cores that all Redis primaries use together.
+        gateway_cores: Cores that the gateways use.
+        worker_bound: What the number of workers follows from: "slots" or "cores".
+        shard_bound: What the number of shards follows from: "memory" or "cores".
+        worker_gib: Memory of all workers.
+        store_gib: Data of all Redis primaries: messages, records of turns, events.
+        messages_gib: The part of it that is messages of conversations.
+        turns_gib: The part of it that is records of ended turns.
+        events_gib: The part of it that is events of ended turns.
+        wakeups_per_second: Messages through the broker.
+        month: Price of a month.
+    """
+
+    fleet: Fleet
+    in_flight: float
+    worker_cores: float
+    store_cores: float
+    gateway_cores: float
+    worker_bound: str
+    shard_bound: str
+    worker_gib: float
+    store_gib: float
+    messages_gib: float
+    turns_gib: float
+    events_gib: float
+    wakeups_per_second: float
+    month: float
+
+
+def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 64) -> Plan:
+    """The smallest fleet that carries a load.
+
+    Args:
+        load: The load.
+        costs: What was measured.
+        rules: How much of what there is may be used.
+        slots: Turns in flight in one worker process.
+
+    Raises:
+        InvalidInput: The load needs more Redis shards than there are partitions.
+    """
+    rules = rules or Rules()
+    rate = load.turns_per_second
+    worker_cores = rate * worker_ms(load, costs) / 1000
+    store_cores = rate * store_ms(load, costs) / 1000
+    gateway_cores = rate * load.through_gateway * costs.gateway_turn_ms / 1000
+    by_cores, by_slots = worker_cores / rules.busy, load.in_flight / (slots * rules.full)
+    workers = math.ceil(max(by_cores, by_slots, 1) / (1 - rules.spare))
+    messages_gib, turns_gib, events_gib = _data(load, costs, rules)
+    store_gib = messages_gib + turns_gib + events_gib
+    shards, bound = _shards(store_cores, store_gib, rules)
+    gateways = math.ceil(gateway_cores / rules.busy)
+    worker_gib = (workers * costs.worker_mib + load.in_flight * costs.worker_slot_mib) / 1024
+    servers = shards * (1 + rules.replicas)
+    # Workers that wait for models share cores; a primary and its replica have one each.
+    cores = (worker_cores + gateway_cores) / rules.busy / (1 - rules.spare) + servers
+    memory = worker_gib + servers * rules.shard_gib
+    return Plan(
+        fleet=Fleet(workers=workers, slots=slots, shards=shards, gateways=gateways),
+        in_flight=load.in_flight,
+        worker_cores=worker_cores,
+        store_cores=store_cores,
+        gateway_cores=gateway_cores,
+        worker_bound="cores" if by_cores > by_slots else "slots",
+        shard_bound=bound,
+        worker_gib=worker_gib,
+        store_gib=store_gib,
+        messages_gib=messages_gib,
+        turns_gib=turns_gib,
+        events_gib=events_gib,
+        wakeups_per_second=rate,
+        month=_HOUR_TO_MONTH * (cores * rules.core_hour + memory * rules.gib_hour),
+    )
+
+
+def worker_ms(load: Load, costs: Costs) -> float:
+    """Milliseconds of a worker's core that one turn takes."""
+    steps = load.tool_calls * costs.worker_step_ms
+    return costs.worker_turn_ms + steps + load.streamed * load.pieces * costs.worker_piece_ms
+
+
+def store_ms(load: Load, costs: Costs) -> float:
+    """Milliseconds of Redis that one turn takes."""
+    once = costs.store_enqueue_ms + costs.store_turn_ms
+    steps = load.tool_calls * costs.store_step_ms
+    return once + steps + load.streamed * load.pieces * costs.store_piece_ms
+
+
+def _data(load: Load, costs: Costs, rules: Rules) -> tuple[float, float, float]:
+    """GiB of messages, of ended turns, and of their events."""
+    message = load.message_bytes + costs.message_overhead_bytes
+    messages = load.conversations * (costs.conversation_bytes + load.messages_kept * message)
+    own = load.messages * load.message_bytes
+    turn = costs.turn_bytes + costs.turn_message_factor * own
+    turns = load.turns_per_second * load.average * rules.turn_retention * turn
+    events = load.turns_per_second * rules.events_retention * costs.events_bytes
+    return messages / GIB, turns / GIB, events / GIB
+
+
+def _shards(cores: float, gib: float, rules: Rules) -> tuple[int, str]:
+    for shards in range(1, PARTITIONS + 1):
+        share = hottest_share(shards, balanced=True)
+        by_cores, by_memory = cores * share / rules.busy, gib * share / (rules.shard_gib / 2)
+        if max(by_cores, by_memory) <= 1:
+            return shards, "memory" if by_memory > by_cores else "cores"
+    raise InvalidInput(
+        f"the load needs {cores:.1f} cores of Redis and {gib:,.0f} GiB, more than {PARTITIONS} "
+        f"shards of {rules.shard_gib:g} GiB carry: expected larger shards, shorter retention, or "
+        "several installations"
+    )

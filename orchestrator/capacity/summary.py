@@ -1,0 +1,63 @@
+"""What a simulation found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Values of many turns.
+
+    Attributes:
+        median: The middle one.
+        p99: The one that one in a hundred exceeds.
+        longest: The largest.
+    """
+
+    median: float
+    p99: float
+    longest: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a simulation found. Times are in seconds.
+
+    Attributes:
+        seconds: The time from the first arrival to the last reply.
+        ended: Turns that ended.
+        most_in_flight: The most turns that ran at once.
+        most_waiting: The most turns that waited for a worker or a provider at once.
+        delay: What turns waited beyond the time of models and tools.
+        hottest_shard: Share of its time for which the busiest shard worked.
+        mean_shard: The same of all shards on average.
+        hottest_worker: Share of its time for which the busiest worker's core worked.
+        taken_over: Turns that lost their worker.
+        recovery: From the loss of machines until each lost turn ran again.
+        backlog: Seconds from the end of the outage until no turn waited for the provider.
+        ended_at: When each turn ended, in the order of arrival.
+    """
+
+    seconds: float
+    ended: int
+    most_in_flight: int
+    most_waiting: int
+    delay: Spread
+    hottest_shard: float
+    mean_shard: float
+    hottest_worker: float
+    taken_over: int = 0
+    recovery: Spread | None = None
+    backlog: float | None = None
+    ended_at: Sequence[float] = ()
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, 99th percentile and maximum; zeros of nothing."""
+    if not values:
+        return Spread(median=0.0, p99=0.0, longest=0.0)
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Spread(median=ordered[last // 2], p99=ordered[round(last * 0.99)], longest=ordered[last])

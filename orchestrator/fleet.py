@@ -1,0 +1,398 @@
+"""What the whole fleet does now: workers, waiting turns, providers, failures.
+
+It costs a few round trips to Redis, however many turns there are, and one question to all workers,
+which nobody answers while nobody asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+import redis
+from kombu.exceptions import OperationalError
+
+from agentapi import Settings
+from agentapi.admission import RedisTraffic, Traffic
+from agentapi.broker.wire import queue_names, queue_of_partition
+from agentapi.errors import AgentAPIError, BrokerUnavailable
+from agentapi.metrics.activity import COMMAND, ProviderUse, WorkerActivity
+from agentapi.metrics.pace import WINDOW, Done
+from agentapi.stores import Backlog, TurnQuery, TurnStore, TurnSummary
+from agentapi.stores.backlog import ReadyTurn
+from agentapi.turns import TurnStatus
+from orchestrator.broker import broker_unavailable, producer_app
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT: Final = 1.0
+"""Seconds that workers get to answer."""
+
+SHARE: Final = 0.05
+"""Of the time, at most, that a reader keeps Redis busy: what took long is read again later."""
+
+REMEMBERED: Final = 60.0
+"""Seconds for which a worker that no longer answers is shown."""
+
+FAILURES: Final = 20
+"""Failed turns of a snapshot."""
+
+_LOOKED_AT: Final = 100
+"""Failed turns out of which these are taken."""
+
+
+class WorkerState(StrEnum):
+    """How a worker is doing."""
+
+    READY = "ready"
+    """It takes turns."""
+    FULL = "full"
+    """All its slots are taken."""
+    STOPPING = "stopping"
+    """It shuts down: it finishes its turns, and takes no more."""
+    STALLED = "stalled"
+    """It takes no turns because a part of it does not answer."""
+    NO_REDIS = "no redis"
+    """It cannot reach Redis."""
+    SILENT = "silent"
+    """It answered before and does not answer now: it has ended, was killed, or is too busy."""
+    UNKNOWN = "unknown"
+    """It is of a release that does not say what it does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetWorker:
+    """A worker process.
+
+    Attributes:
+        name: Its name, as in Flower.
+        activity: What it said when it answered last; None from a release that does not say.
+        silent: Seconds since it answered; 0 if it answered now.
+    """
+
+    name: str
+    activity: WorkerActivity | None
+    silent: float = 0.0
+
+    @property
+    def state(self) -> WorkerState:
+        """How it is doing."""
+        now = self.activity
+        if self.silent:
+            return WorkerState.SILENT
+        if now is None:
+            return WorkerState.UNKNOWN
+        if now.stopping:
+            return WorkerState.STOPPING
+        if now.redis_away:
+            return WorkerState.NO_REDIS
+        if not now.accepting:
+            return WorkerState.STALLED
+        return WorkerState.FULL if now.used >= now.slots else WorkerState.READY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetTurns:
+    """The first turns of all conversations. Turns behind them wait for their own conversation.
+
+    Attributes:
+        ready: How many could run and have no worker.
+        ready_by_queue: The same, by queue.
+        running: How many have a worker.
+        parked: How many wait without a worker, by what for: ``provider``, ``tool_server``,
+            ``approval``, ``client``, ``children``, or ``other``.
+        oldest: The ready turn that waits longest; None if none is ready.
+        oldest_seconds: For how long.
+        since_sweep: Seconds since lost turns were last looked for; None before the first time.
+    """
+
+    ready: int = 0
+    ready_by_queue: Mapping[str, int] = field(default_factory=dict)
+    running: int = 0
+    parked: Mapping[str, int] = field(default_factory=dict)
+    oldest: ReadyTurn | None = None
+    oldest_seconds: float = 0.0
+    since_sweep: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetProvider:
+    """A provider, as the fleet knows it.
+
+    Attributes:
+        held: Seconds for which nobody may call it, because it asked clients to wait.
+        open: None while its breaker is closed; otherwise seconds until a call may probe it, 0 or
+            less if one may now.
+        requests: Requests of the last minute; counted for providers with a limit only.
+        tokens: Their tokens.
+        limit: The fleet's limits, from the workers' settings.
+    """
+
+    name: str
+    held: float = 0.0
+    open: float | None = None
+    requests: int = 0
+    tokens: int = 0
+    limit: ProviderUse = field(default_factory=ProviderUse)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetSnapshot:
+    """The fleet at one time.
+
+    Attributes:
+        taken_at: When, in seconds since 1970 by this machine's clock.
+        asked: Whether the workers have ever been asked; until then none is known.
+        workers: By name: those that answered, and those that did until a short while ago.
+        turns: None while Redis is out of reach.
+        providers: Those of the workers' agents; empty while Redis is out of reach.
+        failures: Failed turns, those that ended last first, out of the newest accepted ones; None
+            if lists are switched off, or while Redis is out of reach.
+        redis_fault: Why Redis could not be asked, or None.
+        broker_fault: Why the workers could not be asked, or None.
+    """
+
+    taken_at: float
+    asked: bool = True
+    workers: Sequence[FleetWorker] = ()
+    turns: FleetTurns | None = None
+    providers: Sequence[FleetProvider] = ()
+    failures: Sequence[TurnSummary] | None = None
+    redis_fault: str | None = None
+    broker_fault: str | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many turns the workers that answered can run at a time."""
+        return sum(now.slots for now in self._answered())
+
+    @property
+    def used(self) -> int:
+        """How many of these slots are taken."""
+        return sum(now.used for now in self._answered())
+
+    @property
+    def answering(self) -> int:
+        """How many workers answered."""
+        return sum(not worker.silent for worker in self.workers)
+
+    @property
+    def minute(self) -> Done:
+        """What the workers that answered did in the last minute. What a worker that is gone did is
+        not known any more."""
+        return sum((now.minute for now in self._answered()), start=Done())
+
+    @property
+    def rate(self) -> float:
+        """Turns that ended a second, over the last minute or since the workers started."""
+        return sum(now.minute.ended / min(max(now.uptime, 1.0), WINDOW) for now in self._answered())
+
+    def _answered(self) -> Iterator[WorkerActivity]:
+        for worker in self.workers:
+            if worker.activity is not None and not worker.silent:
+                yield worker.activity
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """A worker's last answer, to which question, and when."""
+
+    activity: WorkerActivity | None
+    question: int
+    at: float
+
+
+class _Kept(Generic[T]):
+    """Something whose reading takes no more than a `SHARE` of the time."""
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self._kept: tuple[T, float] | None = None
+
+    def get(self) -> T:
+        """Read it, or return what was read before."""
+        began = time.monotonic()
+        if self._kept is None or began >= self._kept[1]:
+            found = self._read()
+            ended = time.monotonic()
+            self._kept = found, ended + (ended - began) * (1 / SHARE - 1)
+        return self._kept[0]
+
+
+class FleetReader:
+    """Reads snapshots. Safe to share between threads, whose readings then follow each other.
+
+    It blocks: call it in a thread. Where Redis takes long to count what waits, because very many
+    turns do, a snapshot has the counts of some seconds ago.
+    """
+
+    def __init__(
+        self, settings: Settings, store: TurnStore, *, traffic: Traffic | None = None
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: Where Redis and the broker are, and how many queues there are.
+            store: Where the turns are; it stays open.
+            traffic: What the fleet shares about its providers; from Redis when not given.
+        """
+        self._settings = settings
+        self._store = store
+        self._traffic = traffic or RedisTraffic(settings)
+        self._app: Any = None
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._turns = _Kept(self._read_turns)
+        self._failures = _Kept(self._read_failures)
+        self._question = 0
+
+    def read(self, *, ask_workers: bool = True) -> FleetSnapshot:
+        """Read a snapshot. It takes about a second, which is what workers get to answer.
+
+        Args:
+            ask_workers: Whether to ask; otherwise it has what they said last, and takes
+                milliseconds.
+
+        Returns:
+            The snapshot. What cannot be reached is missing in it, and it says why.
+        """
+        with self._lock:
+            fault = self._ask_workers() if ask_workers else None
+            snapshot = FleetSnapshot(
+                taken_at=time.time(),
+                asked=self._question > 0,
+                workers=self._workers(),
+                broker_fault=fault,
+            )
+            try:
+                return self._with_store(snapshot)
+            except AgentAPIError as error:
+                return replace(snapshot, redis_fault=str(error))
+
+    def close(self) -> None:
+        """Close its connections; the store stays open."""
+        with self._lock:
+            self._traffic.close()
+            app, self._app = self._app, None
+            if app is not None:
+                app.close()
+
+    def _ask_workers(self) -> str | None:
+        """Ask all workers what they do; returns why that was not possible."""
+        self._question += 1
+        try:
+            replies = self._broadcast()
+        except BrokerUnavailable as error:
+            return str(error)
+        now = time.monotonic()
+        for reply in replies:
+            for name, answer in reply.items():
+                activity = WorkerActivity.from_json(answer)
+                process = activity.process if activity is not None else ""
+                self._seen[name, process] = _Seen(
+                    activity=activity, question=self._question, at=now
+                )
+        return None
+
+    def _broadcast(self) -> list[dict[str, Any]]:
+        try:
+            if self._app is None:
+                self._app = producer_app(self._settings)
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(
+                    max_retries=1, interval_start=0.1, timeout=self._settings.redis_timeout
+                )
+                replies = self._app.control.broadcast(
+                    COMMAND, reply=True, timeout=ANSWER_TIMEOUT, connection=connection
+                )
+        except (OperationalError, OSError, redis.RedisError) as error:
+            raise broker_unavailable(self._settings, error) from error
+        return list(replies or ())
+
+    def _workers(self) -> list[FleetWorker]:
+        now = time.monotonic()
+        answered = {name for (name, _), seen in self._seen.items() if self._is_new(seen)}
+        self._seen = {
+            key: seen
+            for key, seen in self._seen.items()
+            # A worker that was started again under its name takes the place of the one before.
+            if self._is_new(seen) or (key[0] not in answered and now - seen.at < REMEMBERED)
+        }
+        return [
+            FleetWorker(
+                name=name,
+                activity=seen.activity,
+                silent=0.0 if self._is_new(seen) else max(now - seen.at, 0.001),
+            )
+            for (name, _), seen in sorted(self._seen.items(), key=lambda item: item[0])
+        ]
+
+    def _is_new(self, seen: _Seen) -> bool:
+        return seen.question == self._question
+
+    def _with_store(self, snapshot: FleetSnapshot) -> FleetSnapshot:
+        since_sweep = self._store.since_sweep()
+        return replace(
+            snapshot,
+            turns=replace(self._turns.get(), since_sweep=since_sweep),
+            providers=self._providers(snapshot.workers),
+            failures=self._failures.get(),
+        )
+
+    def _read_turns(self) -> FleetTurns:
+        return turns_of(self._store.backlog(), self._settings.queues)
+
+    def _providers(self, workers: Sequence[FleetWorker]) -> list[FleetProvider]:
+        limits: dict[str, ProviderUse] = {}
+        for worker in workers:
+            if worker.activity is not None:
+                limits |= worker.activity.providers
+        names = sorted(limits)
+        if not names:
+            return []
+        limited = [name for name in names if limits[name] != ProviderUse()]
+        standings, used = self._traffic.standings(names), self._traffic.used(limited)
+        return [
+            FleetProvider(
+                name=name,
+                held=standings[name].held,
+                open=standings[name].open,
+                requests=used[name].requests if name in used else 0,
+                tokens=used[name].tokens if name in used else 0,
+                limit=limits[name],
+            )
+            for name in names
+        ]
+
+    def _read_failures(self) -> list[TurnSummary] | None:
+        if not self._settings.list_limit:
+            return None
+        query = TurnQuery(statuses=frozenset({TurnStatus.FAILED}))
+        # Lists are by time of acceptance, which is nearly that of the end.
+        found = self._store.lists.turns(query, _LOOKED_AT).items
+        return sorted(found, key=lambda turn: turn.ended_at or 0.0, reverse=True)[:FAILURES]
+
+
+def turns_of(backlog: Backlog, queues: int) -> FleetTurns:
+    """The turns of a backlog, with the ready ones by queue.
+
+    Args:
+        backlog: What turns wait for.
+        queues: How many queues the fleet has.
+    """
+    ready = Counter(dict.fromkeys(queue_names(queues), 0))
+    for partition, turns in backlog.ready.items():
+        ready[queue_of_partition(partition, queues)] += turns
+    return FleetTurns(
+        ready=ready.total(),
+        ready_by_queue=dict(ready),
+        running=backlog.running,
+        parked=dict(backlog.parked),
+        oldest=backlog.first_ready,
+        oldest_seconds=backlog.oldest_ready,
+    )

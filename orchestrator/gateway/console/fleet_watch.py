@@ -1,0 +1,134 @@
+"""The fleet as the console shows it, read once for all who look, and only while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from agentapi.errors import AgentAPIError
+from agentapi.stores import TurnCount, TurnStore
+from agentapi.supervision import Service, Supervisor
+from orchestrator.fleet import FleetReader, FleetSnapshot
+from orchestrator.gateway.settings import GatewaySettings
+
+PAUSE: Final = 1.0
+"""Seconds between two readings. A reading takes another second, in which the workers answer."""
+
+LOOKED_AT: Final = 20.0
+"""Seconds after somebody looked for which the fleet is watched."""
+
+SPANS: Final = 30
+SPAN: Final = 120.0
+"""How many spans of time the charts have, and their length in seconds."""
+
+_COUNTED: Final = 10.0
+"""Seconds for which counts of turns are remembered."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FleetLook:
+    """What somebody sees who looks at the fleet.
+
+    Attributes:
+        snapshot: The fleet.
+        asked: Whether the workers were asked lately; else they are being asked.
+        counts: Accepted turns, oldest span first; empty if they cannot be counted.
+    """
+
+    snapshot: FleetSnapshot
+    asked: bool
+    counts: Sequence[TurnCount] = ()
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What was counted, and when by the clock of this process."""
+
+    found: Sequence[TurnCount] = ()
+    at: float = field(default=float("-inf"))
+
+
+class FleetWatch:
+    """Watches the fleet while somebody looks at it."""
+
+    def __init__(self, settings: GatewaySettings, store: TurnStore, supervisor: Supervisor) -> None:
+        """Ask nobody yet.
+
+        Args:
+            settings: Where Redis and the broker are.
+            store: Where the turns are.
+            supervisor: Restarts the watching if it fails.
+        """
+        self._store = store
+        self._reader = FleetReader(settings, store)
+        # A thread of its own: asking the workers takes a second, in which others need theirs.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentapi-fleet")
+        self._service = supervisor.task("gateway-fleet", self._run)
+        self._looked = asyncio.Event()
+        self._looked_at = float("-inf")
+        self._first = asyncio.Lock()
+        self._watching = False
+        self._latest: FleetLook | None = None
+        self._counts = _Counts()
+
+    def start(self) -> None:
+        """Wait for somebody who looks."""
+        self._service.start()
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        await self._service.stop()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._reader.close)
+        self._thread.shutdown(wait=False)
+
+    async def look(self) -> FleetLook:
+        """The fleet as it was a moment ago. Whoever looks first does not wait for the workers."""
+        self._looked_at = time.monotonic()
+        async with self._first:
+            look = self._latest
+            if look is None or not self._watching:
+                snapshot = await self._in_thread(partial(self._read, ask_workers=False))
+                look = self._latest = FleetLook(
+                    snapshot=snapshot, asked=False, counts=self._counts.found
+                )
+                self._watching = True
+        self._looked.set()
+        return look
+
+    async def _run(self, service: Service) -> None:
+        while not service.stopping:
+            await self._looked.wait()
+            self._looked.clear()
+            while time.monotonic() - self._looked_at < LOOKED_AT:
+                snapshot = await self._in_thread(partial(self._read, ask_workers=True))
+                self._latest = FleetLook(snapshot=snapshot, asked=True, counts=self._counts.found)
+                service.progress()
+                await asyncio.sleep(PAUSE)
+            self._watching = False
+
+    async def _in_thread(self, read: Callable[[], FleetSnapshot]) -> FleetSnapshot:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+    def _read(self, *, ask_workers: bool) -> FleetSnapshot:
+        """In the thread: ask Redis, and perhaps the workers."""
+        snapshot = self._reader.read(ask_workers=ask_workers)
+        if time.monotonic() - self._counts.at > _COUNTED:
+            self._count()
+        return snapshot
+
+    def _count(self) -> None:
+        now = time.time()
+        times = [now - SPAN * (SPANS - number) for number in range(SPANS)]
+        try:
+            # The last span has no end: the clocks of this machine and of Redis differ a little.
+            found = self._store.lists.counts([*times, now + SPAN])
+        except AgentAPIError:
+            # Redis is away, as the snapshot says; or lists are off.
+            found = ()
+        self._counts = _Counts(found=found, at=time.monotonic())

@@ -1,0 +1,118 @@
+"""Routes of the console: each says which scopes open it, or that it is public."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from agentapi.errors import ConfigurationError
+from orchestrator.gateway.console.security import ROOT
+from orchestrator.gateway.console.view import ConsoleView
+from orchestrator.gateway.console.viewer import SignInNeeded, Viewer
+from orchestrator.gateway.http.errors import InvalidRequest
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.tenants.scopes import Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SCOPES: Final = "console_scopes"
+_MAX_FIELDS: Final = 100
+
+
+def needs(*scopes: Scope) -> Callable[[F], F]:
+    """Open a route to keys with one of some scopes. Stands below the route's own decorator."""
+
+    def mark(endpoint: F) -> F:
+        setattr(endpoint, _SCOPES, frozenset(scopes))
+        return endpoint
+
+    return mark
+
+
+def public(endpoint: F) -> F:
+    """Open a route to everybody who reaches the gateway."""
+    setattr(endpoint, _SCOPES, None)
+    return endpoint
+
+
+class ConsoleRoute(APIRoute):
+    """A route that nobody enters without one of its scopes."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Check that the route says who may enter.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
+        if not hasattr(endpoint, _SCOPES):
+            raise ConfigurationError(
+                f"the route {path} of the console says neither which scopes open it nor that it is "
+                "public: use @needs(...) or @public"
+            )
+        self.scopes: frozenset[Scope] | None = getattr(endpoint, _SCOPES)
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """A handler that checks the viewer first."""
+        handler = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            if self.scopes is not None:
+                viewer_of(request).check(*sorted(self.scopes))
+            return await handler(request)
+
+        return checked
+
+
+def console_router() -> APIRouter:
+    """A router for pages; its paths are below `ROOT`."""
+    return APIRouter(prefix=ROOT, route_class=ConsoleRoute, include_in_schema=False)
+
+
+def viewer_of(request: Request) -> Viewer:
+    """Who sends the request.
+
+    Raises:
+        SignInNeeded: Nobody who has signed in.
+    """
+    viewer: Viewer | None = request.scope["state"].get("viewer")
+    if viewer is None:
+        raise SignInNeeded("sign in with a key that opens the console")
+    return viewer
+
+
+def console_view(request: Request) -> ConsoleView:
+    """What the viewer may see and do."""
+    gateway: Gateway = request.app.state.gateway
+    return ConsoleView(gateway, viewer_of(request))
+
+
+async def form_fields(request: Request) -> dict[str, str]:
+    """The fields of a form that was posted, by name.
+
+    Raises:
+        InvalidRequest: The body is not a form's.
+    """
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared != "application/x-www-form-urlencoded":
+        raise InvalidRequest(
+            f"the body is sent as {declared or 'nothing'!r}: expected the fields of a form",
+            code="unsupported_content_type",
+        )
+    try:
+        text = (await request.body()).decode("ascii")
+        fields = parse_qsl(
+            text, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"
+        )
+    except ValueError as error:
+        raise InvalidRequest("the fields of the form cannot be read: send them again") from error
+    # Browsers send line ends as CR LF.
+    return {name: value.replace("\r\n", "\n") for name, value in fields}
+
+
+View = Annotated[ConsoleView, Depends(console_view)]
+Form = Annotated[dict[str, str], Depends(form_fields)]

@@ -1,0 +1,85 @@
+"""What keeps other web pages away from the console, and the console's pages in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from orchestrator.gateway.http.errors import Forbidden
+
+ROOT: Final = "/console"
+
+SAFE: Final = frozenset({"GET", "HEAD"})
+"""Methods that change nothing."""
+
+HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    # Not `no-referrer`: with it browsers hide the origin of forms, which is checked here.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Headers of every page. They allow no inline script or style: what people say can be neither."""
+
+
+def is_console(path: str) -> bool:
+    """Whether a path is one of the console's."""
+    return path == ROOT or path.startswith(f"{ROOT}/")
+
+
+def check_origin(method: str, headers: Headers) -> None:
+    """Check that a request comes from the console's own pages, or is a link that somebody opened.
+
+    Browsers say it in headers that scripts cannot change. The session's cookie is `SameSite=Strict`
+    besides.
+
+    Args:
+        method: The request's method.
+        headers: The request's headers.
+
+    Raises:
+        Forbidden: It comes from another origin, or changes something and does not say its origin.
+    """
+    site = headers.get("sec-fetch-site")
+    origins = headers.getlist("origin")
+    own = headers.get("host", "")
+    if any(_host_of(origin) != own.lower() for origin in origins):
+        raise _foreign()
+    if method in SAFE:
+        # Links on other pages lead here; their scripts, images and frames do not.
+        opened = headers.get("sec-fetch-mode") == "navigate"
+        if site in ("cross-site", "same-site") and not opened:
+            raise _foreign()
+    elif site not in (None, "same-origin") or not (site or origins):
+        raise _foreign()
+
+
+def _foreign() -> Forbidden:
+    return Forbidden(
+        "the console only answers its own pages: open it in a browser, at the address that the "
+        "browser shows; a proxy in front must pass the header Host on",
+        code="origin_not_allowed",
+    )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
+def own_address(given: str | None) -> str:
+    """Where to go after signing in: an address within the console, its first page for any other."""
+    if given and is_console(given.partition("?")[0]) and "\\" not in given and given.isprintable():
+        return given
+    return ROOT

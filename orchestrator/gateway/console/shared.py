@@ -1,0 +1,50 @@
+"""Reads that several browsers share, so that what a page costs does not grow with its viewers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_MOST: Final = 256
+"""Answers that are remembered. Beyond them the oldest one is forgotten."""
+
+
+class SharedReads:
+    """Remembers what was read for a moment; those who ask at the same time wait for one reading."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answers: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
+
+    async def get(self, key: Hashable, max_age: float, read: Callable[[], Awaitable[T]]) -> T:
+        """An answer that is at most so old, or a new one.
+
+        Args:
+            key: Names the answer, and for whom it is.
+            max_age: Seconds; 0 for a new answer.
+            read: Reads it.
+        """
+        known = self._answers.get(key)
+        if known is not None and self._clock() - known[0] < max_age:
+            # Shielded: the one who reads must not be cancelled with one of those who wait.
+            answer: T = await asyncio.shield(known[1])
+            return answer
+        reading = asyncio.ensure_future(read())
+        self._answers[key] = (self._clock(), reading)
+        self._answers.move_to_end(key)
+        reading.add_done_callback(lambda done: self._done(key, done))
+        if len(self._answers) > _MOST:
+            self._answers.popitem(last=False)
+        return await asyncio.shield(reading)
+
+    def _done(self, key: Hashable, reading: asyncio.Future[Any]) -> None:
+        # Errors are not remembered; whoever waits gets them.
+        failed = reading.cancelled() or reading.exception() is not None
+        known = self._answers.get(key)
+        if failed and known is not None and known[1] is reading:
+            del self._answers[key]

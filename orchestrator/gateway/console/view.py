@@ -1,0 +1,174 @@
+"""What a viewer of the console may see: the one place there that keeps tenants apart.
+
+Pages get a `ConsoleView` and nothing behind it. Conversations have their ids as in Redis, for
+viewers of all tenants and of one alike, so that addresses can be shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from agentapi.errors import InvalidInput, TurnNotFound
+from agentapi.stores import (
+    ConversationQuery,
+    ConversationSummary,
+    Paged,
+    TurnQuery,
+    TurnSummary,
+)
+from agentapi.turns import PendingCall, Turn
+from orchestrator.gateway.console.viewer import Viewer
+from orchestrator.gateway.http.errors import NotFound, public_text
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.tenants.names import internal_id, public_id
+from orchestrator.timeline import Timeline
+
+T = TypeVar("T")
+
+MAX_AGE: Final = 2.0
+"""Seconds that the answer for a part of a page that is asked for again and again may be old."""
+
+
+class ConsoleView:
+    """Everything that a viewer may see: all tenants with `operate`, else the key's own.
+
+    Attributes:
+        gateway: The process's services.
+        viewer: Who looks.
+    """
+
+    def __init__(self, gateway: Gateway, viewer: Viewer) -> None:
+        self.gateway = gateway
+        self.viewer = viewer
+
+    def sees(self, tenant_id: str | None) -> bool:
+        """Whether the viewer sees what belongs to a tenant; None for what belongs to none."""
+        return self.viewer.operates or tenant_id == self.viewer.tenant
+
+    async def turn(self, turn_id: str) -> Turn:
+        """A turn.
+
+        Raises:
+            TurnNotFound: It does not exist, or the viewer does not see its tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        try:
+            turn = await self.gateway.call(lambda o: o.store.turn(turn_id))
+        # One answer for all cases: another one would tell which ids other tenants have.
+        except (TurnNotFound, InvalidInput):
+            turn = None
+        if turn is None or not self.sees(turn.tenant_id):
+            raise TurnNotFound(
+                f"there is no turn {turn_id!r}: it was never accepted, it was deleted, or it "
+                "ended longer than AGENTAPI_TURN_RETENTION ago"
+            )
+        return turn
+
+    async def conversation(self, conversation_id: str) -> ConversationSummary:
+        """A conversation, by its id in Redis.
+
+        Raises:
+            NotFound: It does not exist, or the viewer does not see its tenant.
+            StoreUnavailable: Redis is out of reach.
+        """
+        found = await self.gateway.conversations.summary(conversation_id)
+        if found is None or not self.sees(found.tenant_id):
+            raise NotFound(
+                "there is no such conversation: it was never created, or it was deleted",
+                code="conversation_not_found",
+            )
+        return found
+
+    async def turns(
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
+    ) -> Paged[TurnSummary]:
+        """A page of the turns that the viewer sees, newest first.
+
+        Args:
+            query: Which turns.
+            limit: The most turns.
+            cursor: From the page before.
+            fresh: Whether an answer that another browser got a moment ago will not do.
+
+        Raises:
+            InvalidInput: The cursor is not valid.
+            ConfigurationError: Lists are switched off.
+            StoreUnavailable: Redis is out of reach.
+        """
+        own = self._own(query)
+
+        async def read() -> Paged[TurnSummary]:
+            return await self.gateway.call(lambda o: o.store.lists.turns(own, limit, cursor))
+
+        return await self._shared((own, limit, cursor), fresh, read)
+
+    async def conversations(
+        self, query: ConversationQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
+    ) -> Paged[ConversationSummary]:
+        """A page of the conversations that the viewer sees, newest first; raises like `turns`."""
+        own = query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
+
+        async def read() -> Paged[ConversationSummary]:
+            lists = self.gateway.orchestrator.store.lists
+            return await self.gateway.call(lambda _: lists.conversations(own, limit, cursor))
+
+        return await self._shared((own, limit, cursor), fresh, read)
+
+    async def approvals(
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
+    ) -> Paged[PendingCall]:
+        """A page of tool calls that wait for a decision; raises like `turns`."""
+        own = self._own(query)
+
+        async def read() -> Paged[PendingCall]:
+            return await self.gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
+
+        return await self._shared(("approvals", own, limit, cursor), fresh, read)
+
+    async def timeline(self, turn_id: str, *, fresh: bool = True) -> Timeline:
+        """What happened to a turn that `turn` has shown, as far as the viewer may see it.
+
+        Raises:
+            TurnNotFound: It does not exist any more.
+            UnreadableRecord: A newer release has written it.
+            StoreUnavailable: Redis is out of reach.
+        """
+
+        async def read() -> Timeline:
+            return await self.gateway.call(lambda o: o.timeline(turn_id))
+
+        found = await self._shared(("timeline", turn_id), fresh, read)
+        found = found if self.viewer.content else found.without_content()
+        return found if self.viewer.operates else found.without_workers()
+
+    async def _shared(self, key: Hashable, fresh: bool, read: Callable[[], Awaitable[T]]) -> T:
+        # The key has the tenant in it: no answer for one viewer reaches another who sees less.
+        return await self.gateway.shared.get(key, 0.0 if fresh else MAX_AGE, read)
+
+    def _own(self, query: TurnQuery) -> TurnQuery:
+        return query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
+
+    def name_of(self, conversation_id: str) -> str:
+        """What a conversation is called on pages: for viewers of one tenant as in its API."""
+        if self.viewer.operates:
+            return conversation_id
+        return public_id(self.viewer.tenant, conversation_id) or conversation_id
+
+    async def conversation_id_of(self, name: str) -> str:
+        """The id in Redis of a conversation that somebody typed, also as in the tenant's API.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach.
+        """
+        internal = internal_id(self.viewer.tenant, name)
+        if await self.gateway.conversations.summary(name) is None and (
+            await self.gateway.conversations.summary(internal) is not None
+        ):
+            return internal
+        return name
+
+    def public(self, text: str, code: str | None) -> str:
+        """The text of an error without the ids of other tenants' conversations."""
+        return text if self.viewer.operates else public_text(text, code)

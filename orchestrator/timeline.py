@@ -1,0 +1,230 @@
+"""`Timeline`: a turn's past as a person reads it: waiting, attempts, steps, children, decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from agentapi.turns import ForkOrigin, TurnError, TurnStatus, Verdict
+
+
+class AttemptEnd(StrEnum):
+    """Why a worker does not run a turn any more."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PARKED = "parked"
+    """The turn waits without a worker."""
+    HANDED_BACK = "handed_back"
+    """The worker was stopped, or could not run the turn, and gave it back."""
+    LOST = "lost"
+    """The worker was killed, or silent for longer than its lease."""
+    DIED = "died"
+    """The process died in which the turn ran alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """A worker that ran the turn. Times are seconds since 1970.
+
+    Attributes:
+        number: Counted from 1.
+        cause: Why it began: ``first``, ``lease_expired``, ``worker_stopped``, ``woken`` or
+            ``retried``.
+        waited: Seconds for which the turn could have run before.
+        ended_at: None while it runs. For a lost worker, when that was noticed.
+        end: Why it ended; None while it runs.
+    """
+
+    number: int
+    worker: str
+    cause: str
+    waited: float
+    started_at: float
+    ended_at: float | None = None
+    end: AttemptEnd | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """A time in which no worker had the turn.
+
+    Attributes:
+        reason: ``queue`` (for a worker or for turns before it), ``provider``, ``tool_server``,
+            ``approval``, ``client``, ``children``, ``handed_back``, ``lost`` or ``retried``.
+        names: What it waited for: names of providers, or of tools.
+        ended_at: None while it waits.
+    """
+
+    reason: str
+    started_at: float
+    names: Sequence[str] = ()
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimelineStep:
+    """A model's response, a tool's result, or a message that joined the turn.
+
+    Attributes:
+        index: Its number among the turn's steps, from 0.
+        attempt: Number of the attempt that made it.
+        name: The model or the tool.
+        seconds: How long it took; None when that is not known.
+        calls: How many tools a response calls.
+        outcome: Empty for a response or a result as it should be; otherwise ``rejected``, a finish
+            reason, or ``failed``.
+        call_id: The tool's call.
+        handoff: The agent that answers from then on.
+        repeated: Whether the turn failed with this response, and a retry asked the model again.
+        message: What was said, as in `Orchestrator.history`: content. None when it is not kept.
+    """
+
+    index: int
+    kind: Literal["model", "tool", "user"]
+    attempt: int
+    started_at: float
+    ended_at: float
+    name: str = ""
+    seconds: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float = 0.0
+    calls: int = 0
+    outcome: str = ""
+    call_id: str | None = None
+    handoff: str | None = None
+    repeated: bool = False
+    message: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Child:
+    """A turn that the turn has delegated to.
+
+    Attributes:
+        call_id: The call that delegated.
+        ended_at: When its reply arrived; None before.
+        status: How it ended; None before.
+    """
+
+    turn_id: str
+    call_id: str
+    started_at: float
+    ended_at: float | None = None
+    status: TurnStatus | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """A call that needed a decision.
+
+    Attributes:
+        tool: Its tool; empty when that is not known any more.
+        asked_at: None when that is not known any more.
+        expires_at: When `default` becomes the decision; None for never, and once it is decided.
+        default: The decision if nobody decides in time; None once it is decided.
+        decided_at: When somebody decided; None before.
+        by: Who decided, in their own words; ``expiry`` when nobody did in time.
+        arguments: The model's arguments: content. None when they are not kept.
+        reason: What the model was told of a rejection: content.
+        edited: Arguments that replaced the model's: content.
+    """
+
+    call_id: str
+    tool: str = ""
+    asked_at: float | None = None
+    expires_at: float | None = None
+    default: Verdict | None = None
+    decided_at: float | None = None
+    verdict: Verdict | None = None
+    by: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    reason: str | None = None
+    edited: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedWrite:
+    """A write of a worker that had lost the turn: the store refused it.
+
+    Attributes:
+        write: What it wanted: ``record``, ``commit``, ``park``, ``suspend``, ``steer`` or
+            ``release``.
+        attempt: Number of the worker's attempt; None when that is not known any more.
+    """
+
+    at: float
+    write: str
+    attempt: int | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """A turn's past. Times are seconds since 1970, by the store's clock.
+
+    What was said is in `TimelineStep.message`, in `Approval` and in `error`; all else is metadata.
+
+    Attributes:
+        now: When it was read.
+        parent_id: The turn that waits for this one.
+        forked_from: The turn that this one runs again.
+        complete: Whether it has everything since the beginning; the log of a long turn loses its
+            oldest entries.
+        cost: Of all model calls that are listed.
+        refused: Writes of workers that had lost the turn.
+    """
+
+    turn_id: str
+    conversation_id: str
+    agent: str
+    status: TurnStatus
+    created_at: float
+    ended_at: float | None
+    now: float
+    deadline_at: float | None = None
+    parent_id: str | None = None
+    forked_from: ForkOrigin | None = None
+    complete: bool = True
+    error: TurnError | None = None
+    attempts: Sequence[Attempt] = ()
+    waits: Sequence[Wait] = ()
+    steps: Sequence[TimelineStep] = ()
+    children: Sequence[Child] = ()
+    approvals: Sequence[Approval] = ()
+    refused: Sequence[RefusedWrite] = ()
+
+    @property
+    def until(self) -> float:
+        """When the turn ended, or when the timeline was read."""
+        return self.now if self.ended_at is None else self.ended_at
+
+    @property
+    def cost(self) -> float:
+        """What the listed model calls cost."""
+        return sum(step.cost for step in self.steps)
+
+    def without_content(self) -> Timeline:
+        """The timeline without anything that was said."""
+        error = self.error and TurnError(code=self.error.code, message="", status=self.error.status)
+        return replace(
+            self,
+            error=error,
+            steps=[replace(step, message=None) for step in self.steps],
+            approvals=[
+                replace(asked, arguments=None, reason=None, edited=None) for asked in self.approvals
+            ],
+        )
+
+    def without_workers(self) -> Timeline:
+        """The timeline without the names of workers, for who uses the fleet but does not run it."""
+        return replace(
+            self,
+            attempts=[replace(attempt, worker="") for attempt in self.attempts],
+            refused=[replace(refused, worker=None) for refused in self.refused],
+        )

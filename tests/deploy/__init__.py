@@ -1,0 +1,1 @@
+"""The files in deploy/, read by the programs that they are for."""

@@ -1,0 +1,1 @@
+"""Many browsers that stay open while turns run: nothing may grow. ``make browsers``."""

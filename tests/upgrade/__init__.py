@@ -1,0 +1,1 @@
+"""Two neighbouring releases side by side."""
