@@ -76,13 +76,12 @@ def capacity(
     )
     if not 0 <= spare <= 0.9:
         raise typer.BadParameter(f"--spare is {spare:g}: expected 0 to 0.9")
-    measured = read_costs(costs)
-    rules = Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention)
+    measured, rules = (
+        read_costs(costs),
+        Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention),
+    )
     planned = plan(load, measured, rules, slots=slots)
-    if as_json:
-        print_json(_as_json(planned))
-    else:
-        _print_plan(planned, load)
+    _print_plan(planned, load, as_json=as_json)
     if simulate:
         _simulate(load, planned, measured, seconds, outage, as_json=as_json)
 
@@ -107,7 +106,10 @@ def _as_json(value: object) -> Any:
     return asdict(value)  # type: ignore[call-overload]
 
 
-def _print_plan(planned: Plan, load: Load) -> None:
+def _print_plan(planned: Plan, load: Load, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_as_json(planned))
+        return
     from rich.table import Table
 
     fleet = planned.fleet

@@ -5,6 +5,8 @@
 --      before the next time.
 -- Promise 13. It only reads, and its cost does not depend on how many turns there are.
 
+local times = ARGV
+
 -- Entries of a list from a time on, before another; a key of another type is an empty list.
 local function entries(key, from, to)
   local found = redis.pcall('ZCOUNT', key, from, '(' .. to)
@@ -14,9 +16,9 @@ end
 local counts = {}
 for i = 1, #KEYS do
   -- Most lists of an idle fleet have nothing in all this time.
-  local any = entries(KEYS[i], ARGV[1], ARGV[#ARGV]) > 0
-  for at = 1, #ARGV - 1 do
-    counts[#counts + 1] = any and entries(KEYS[i], ARGV[at], ARGV[at + 1]) or 0
+  local any = entries(KEYS[i], times[1], times[#times]) > 0
+  for at = 1, #times - 1 do
+    counts[#counts + 1] = any and entries(KEYS[i], times[at], times[at + 1]) or 0
   end
 end
 return counts
