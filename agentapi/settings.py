@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi import environment
+from agentapi.decoding.setting_faults import setting_fault
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
 from agentapi.turns.budget import Price
@@ -317,7 +318,7 @@ def load_settings(**overrides: Any) -> Settings:
         overrides: Settings by field name; they take precedence over the environment.
 
     Raises:
-        ConfigurationError: A value is not valid; names the variable, never the value.
+        ConfigurationError: A value is not valid; names the variable, and never a secret.
     """
     return read_settings(Settings, overrides)
 
@@ -330,14 +331,14 @@ def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
         overrides: Settings by field name that win over the environment.
 
     Raises:
-        ConfigurationError: A value is not valid; names the variable, never the value.
+        ConfigurationError: A value is not valid; names the variable, and never a secret.
     """
     try:
         return kind(**overrides)
     except ValidationError as error:
         problems = "; ".join(
-            f"{_variable(problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
+            f"{_variable(problem['loc'])}{setting_fault(problem)}"
+            for problem in error.errors(include_url=False)
             # This default depends on another setting, whose own error is listed already.
             if problem["type"] != "default_factory_not_called"
         )

@@ -401,7 +401,7 @@ class HistoryStore(Protocol):
         ...
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        """Messages by position, from `start` to `stop`, both included."""
+        """Messages by position, from `start` to `stop`, both included; -1 is the newest."""
         ...
 
     def summary(self, conversation_id: str) -> Summary:

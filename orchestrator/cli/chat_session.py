@@ -233,7 +233,7 @@ class ChatSession:
         Raises:
             Leave: At the second Ctrl-C.
         """
-        display: Display = JsonDisplay() if self._as_json else TextDisplay()
+        display: Display = JsonDisplay() if self._as_json else TextDisplay(self.orchestrator)
         watch = Watch(handle, after)
         cancelled = False
         while True:
@@ -260,7 +260,7 @@ class ChatSession:
         for found in watch.run():
             match found:
                 case NotStarted():
-                    display.wait_for_start()
+                    display.wait_for_start(watch.handle)
                 case Approvals():
                     if not self._decide(watch.handle, display, found.calls):
                         return False

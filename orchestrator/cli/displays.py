@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from orchestrator.cli.console import Printer, note, print_json
+from orchestrator.cli.first_in_line import why_not_started
 from orchestrator.cli.views import call_json, call_text, event_json, result_json
 from orchestrator.cli.watching import Display
 from orchestrator.wording import counted, wait_of
 
 if TYPE_CHECKING:
     from agentapi import Event, PendingCall, TurnResult
+    from orchestrator import Orchestrator
     from orchestrator.handle import TurnHandle
 
 
 class TextDisplay(Display):
     """The reply on standard output; what happens meanwhile on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        """Show nothing yet.
+
+        Args:
+            orchestrator: Knows the conversation's other turns.
+        """
+        self._orchestrator = orchestrator
         self._printer = Printer()
         self._shown = ""
 
@@ -63,11 +71,8 @@ class TextDisplay(Display):
         return True
 
     @override
-    def wait_for_start(self) -> None:
-        note(
-            "(not started yet: an earlier turn of the conversation has not ended, or no worker is "
-            "free; `agentapi doctor` tells which)"
-        )
+    def wait_for_start(self, handle: TurnHandle) -> None:
+        note(f"(not started yet: {why_not_started(self._orchestrator, handle)})")
 
     @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
@@ -107,7 +112,7 @@ class ResultDisplay(Display):
         return False
 
     @override
-    def wait_for_start(self) -> None:
+    def wait_for_start(self, handle: TurnHandle) -> None:
         """Nothing."""
 
     @override
@@ -133,7 +138,7 @@ class JsonDisplay(Display):
         return False
 
     @override
-    def wait_for_start(self) -> None:
+    def wait_for_start(self, handle: TurnHandle) -> None:
         """Nothing: a program sees that no event comes."""
 
     @override

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.agent_check import AgentCheck
 from orchestrator.cli.console import console, print_json
 from orchestrator.cli.displays import JsonDisplay, ResultDisplay, TextDisplay
 from orchestrator.cli.messages import attachment_of, json_object, message_of
@@ -25,6 +26,7 @@ from orchestrator.cli.options import (
 from orchestrator.cli.watching import Display, follow_to_end
 
 if TYPE_CHECKING:
+    from orchestrator import Orchestrator
     from orchestrator.handle import TurnHandle
 
 
@@ -93,19 +95,20 @@ def enqueue(
     with Orchestrator() as orchestrator:
         handle = orchestrator.enqueue(agent, [text, *parts] if parts else text, **options)
         if wait or stream:
-            _wait(handle, timeout, stream=stream, as_json=as_json)
+            display = _display(orchestrator, stream=stream, as_json=as_json)
+            if stream and as_json:
+                # Whoever loses the stream can follow the turn by its id.
+                _print_ids(handle, as_json=True, type="accepted")
+            check = AgentCheck(handle, agent, orchestrator.settings)
+            follow_to_end(handle, display, timeout=timeout, check=check.look)
         else:
             _print_ids(handle, as_json=as_json)
 
 
-def _wait(handle: TurnHandle, timeout: float | None, *, stream: bool, as_json: bool) -> None:
-    if stream and as_json:
-        # Whoever loses the stream can follow the turn by its id.
-        _print_ids(handle, as_json=True, type="accepted")
-    display: Display = TextDisplay()
+def _display(orchestrator: Orchestrator, *, stream: bool, as_json: bool) -> Display:
     if as_json:
-        display = JsonDisplay() if stream else ResultDisplay()
-    follow_to_end(handle, display, timeout=timeout)
+        return JsonDisplay() if stream else ResultDisplay()
+    return TextDisplay(orchestrator)
 
 
 def _print_ids(handle: TurnHandle, *, as_json: bool, **more: str) -> None:
@@ -133,5 +136,5 @@ def follow(
 
     with Orchestrator() as orchestrator:
         handle = orchestrator.turn(turn_id)
-        display = JsonDisplay() if as_json else TextDisplay()
+        display = JsonDisplay() if as_json else TextDisplay(orchestrator)
         follow_to_end(handle, display, after=after, timeout=timeout)

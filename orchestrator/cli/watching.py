@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _POLL: Final = 1.0
 """Seconds between two looks for approvals of turns that the followed one waits for: their events
 are not its own."""
+
+_CHECK: Final = 0.5
+"""Seconds without any event before, and between, checks of the turn."""
 
 _PATIENCE: Final = 5.0
 """Seconds without any event after which a person is told."""
@@ -44,8 +47,8 @@ class Display(Protocol):
         """Show calls that wait for a decision; returns whether a person has seen them."""
         ...
 
-    def wait_for_start(self) -> None:
-        """Show that no worker has taken the turn yet."""
+    def wait_for_start(self, handle: TurnHandle) -> None:
+        """Show that no worker has taken the turn yet, and what must happen first."""
         ...
 
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
@@ -65,8 +68,19 @@ class Watch:
         after: Number of the last event that was reported.
     """
 
-    def __init__(self, handle: TurnHandle, after: int = -1) -> None:
+    def __init__(
+        self, handle: TurnHandle, after: int = -1, *, check: Callable[[], bool] | None = None
+    ) -> None:
+        """Watch a turn.
+
+        Args:
+            handle: The turn.
+            after: Number of the last event that was reported.
+            check: Called while nothing happens, as long as it returns true.
+        """
         self.handle = handle
+        self._check = check
+        self._quiet = 0.0
         self.after = after
         self._asked: set[tuple[str, str]] = set()
         self._children = False
@@ -82,19 +96,23 @@ class Watch:
             TurnTimeout: The turn has not ended.
             TurnNotFound: It was deleted.
             StoreUnavailable: Redis is out of reach.
+            Exception: What `check` raised.
         """
         from agentapi.errors import TurnTimeout
 
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = end - time.monotonic()
-            wait = min(left, _POLL if self._children else _PATIENCE if self._idle else math.inf)
+            wait = min(left, self._longest_wait())
             try:
                 yield from self._events(None if wait == math.inf else max(wait, 0.0))
             except TurnTimeout:
                 if time.monotonic() >= end:
                     raise
-                if self._idle:
+                self._quiet += wait
+                if self._check is not None and not self._check():
+                    self._check = None
+                if self._idle and self._quiet >= _PATIENCE:
                     self._idle = False
                     yield NotStarted()
             else:
@@ -102,6 +120,15 @@ class Watch:
                     return
             if self._children:
                 yield from self._approvals()
+
+    def _longest_wait(self) -> float:
+        """Seconds to wait for the next event."""
+        waits = [max(_PATIENCE - self._quiet, 0.0)] if self._idle else []
+        if self._check is not None:
+            waits.append(_CHECK)
+        if self._children:
+            waits.append(_POLL)
+        return min(waits, default=math.inf)
 
     def _events(self, timeout: float | None) -> Iterator[Event | Approvals]:
         """Events until the turn ends, or begins to wait for other turns."""
@@ -133,7 +160,12 @@ class Watch:
 
 
 def follow_to_end(
-    handle: TurnHandle, display: Display, *, after: int = -1, timeout: float | None = None
+    handle: TurnHandle,
+    display: Display,
+    *,
+    after: int = -1,
+    timeout: float | None = None,
+    check: Callable[[], bool] | None = None,
 ) -> TurnResult:
     """Show a turn until it ends; returns its result.
 
@@ -142,6 +174,7 @@ def follow_to_end(
         display: Where to show it.
         after: Number of the last event already seen.
         timeout: Longest time in seconds; no limit when not given.
+        check: Called while nothing happens, as long as it returns true.
 
     Raises:
         TurnFailed: It failed or was cancelled.
@@ -152,12 +185,12 @@ def follow_to_end(
 
     told = False
     try:
-        for found in Watch(handle, after).run(timeout):
+        for found in Watch(handle, after, check=check).run(timeout):
             match found:
                 case Approvals():
                     told = display.ask(handle.turn_id, found.calls) or told
                 case NotStarted():
-                    display.wait_for_start()
+                    display.wait_for_start(handle)
                 case _:
                     display.show(found)
         result = handle.result()

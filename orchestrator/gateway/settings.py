@@ -139,6 +139,6 @@ def load_gateway_settings(**overrides: Any) -> GatewaySettings:
         overrides: Settings by field name that win over the environment.
 
     Raises:
-        ConfigurationError: A value is not valid; names the variable, never the value.
+        ConfigurationError: A value is not valid; names the variable, and never a secret.
     """
     return read_settings(GatewaySettings, overrides)

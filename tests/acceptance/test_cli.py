@@ -135,6 +135,22 @@ def test_every_command_in_a_terminal(stack: Stack, tmp_path: Path) -> None:
     assert max(map(len, tables)) <= 100
 
 
+def test_a_typing_error_in_an_agents_name(tmp_path: Path) -> None:
+    # Workers leave the turn to others for longer than anybody would wait here.
+    with Stack(
+        tmp_path, agents=("examples.agents",), workers=1, flower=False, unknown_agent_wait=600
+    ) as stack:
+        done = agentapi("enqueue", "suport", "hello", "--wait", redis_url=stack.redis_url)
+        assert done.returncode == 3
+        said = "UnknownAgent: no worker serves agent 'suport': did you mean 'support'?"
+        assert said in done.stderr
+        told = agentapi("enqueue", "suport", "hi", "--stream", "--json", redis_url=stack.redis_url)
+        accepted = json.loads(told.stdout.splitlines()[0])
+        assert json.loads(told.stderr)["error"]["code"] == "unknown_agent"
+        with Orchestrator(stack.settings) as orchestrator:
+            assert orchestrator.turn(accepted["turn_id"]).status() == "cancelled"
+
+
 def test_ends_are_followed(stack: Stack) -> None:
     with Terminal("ends", "--follow", "--user", "ends", redis_url=stack.redis_url) as terminal:
         # The first end is only seen by a reader that was there; so turns end until one is.

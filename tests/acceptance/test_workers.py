@@ -114,6 +114,9 @@ def test_a_killed_worker_delays_its_turn_by_seconds(
     # idempotent and is.
     assert result.steps == 3
     assert "counted" in result.text
+    lost, second = handle.timeline().attempts
+    assert (lost.worker, lost.end, second.cause) == (owner, "lost", "lease_expired")
+    assert [step.attempt for step in handle.timeline().steps] == [1, 2, 2]
     stack.start_worker()
     stack.wait_for_workers(2)
 
@@ -143,6 +146,7 @@ def test_a_stopped_worker_hands_its_turns_back_at_once(
     until(lambda: handle.info().attempt == 2, timeout=5)
     assert "counted" in handle.result(timeout=60).text
     assert handle.info().handbacks == 1
+    assert [attempt.end for attempt in handle.timeline().attempts] == ["handed_back", "completed"]
     until(lambda: victim.exit_code is not None, timeout=10)
     assert victim.exit_code == 0
     stack.workers.remove(victim)

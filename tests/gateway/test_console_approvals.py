@@ -50,7 +50,9 @@ def page_of(turn_id: str, call_id: str) -> str:
 
 def decide(browser: Browser, waits: tuple[str, str], verdict: str, **more: str) -> Any:
     turn_id, call_id = waits
-    return browser.post("/console/approval", turn=turn_id, call=call_id, verdict=verdict, **more)
+    return browser.post(
+        "/console/approval/decide", turn=turn_id, call=call_id, verdict=verdict, **more
+    )
 
 
 def test_the_queue_shows_what_waits_and_what_was_answered_vanishes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from agentapi import File, Image
 from agentapi.stores import TurnQuery
 from agentapi.turns import TurnStatus
 from orchestrator import Orchestrator, TurnHandle
@@ -20,6 +22,9 @@ from tests.gateway.console import HOSTILE, Browser, hidden, new_key, text_of
 
 SECRET = "only-the-user-said-this"
 STRANGE = "a/b?c=<i>&\u202e#é"
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 LONG = "x" * 30_000
 
 
@@ -310,6 +315,40 @@ def test_a_conversation_in_pages(people: People, producer: Orchestrator) -> None
     assert re.findall(r'id="message-(\d+)"', page) == [str(n) for n in range(10)]
     assert "Older messages" not in page
     assert "Newest messages" in page
+
+
+def test_images_and_files(people: People, producer: Orchestrator) -> None:
+    page = b"<script>alert(1)</script>"
+    producer.enqueue(
+        "tools",
+        [
+            "look",
+            Image(data=PIXEL, media_type="image/png"),
+            File(data=page, media_type="text/html", name='a;é".html'),
+        ],
+        conversation_id="gw:acme:files",
+        tenant_id="acme",
+    ).result(60)
+    shown = people.insider.get(conversation("gw:acme:files")).text
+    addresses = [
+        address.replace("&amp;", "&")
+        for address in re.findall(r'href="(/console/conversation/attachment[^"]+)"', shown)
+    ]
+    assert len(addresses) == 2
+    assert shown.count("<img") == 1
+    image, file = (people.insider.get(address) for address in addresses)
+    assert (image.content, image.headers["content-type"]) == (PIXEL, "image/png")
+    # A page with a script is never shown as one.
+    assert file.content == page
+    assert file.headers["content-type"] == "application/octet-stream"
+    assert file.headers["content-disposition"].startswith("attachment;")
+    for answer in (image, file):
+        assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert people.stranger.get(addresses[0]).status_code == 404
+    assert people.reader.get(addresses[0]).status_code == 403
+    other = addresses[0].replace("at=0", "at=1")
+    assert people.insider.get(other).status_code == 404
 
 
 def test_a_message_is_sent_once(people: People, producer: Orchestrator, said: object) -> None:

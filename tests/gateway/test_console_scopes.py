@@ -44,16 +44,15 @@ def browsers(served: Served, keys: dict[Scope, str]) -> Iterator[dict[Scope, Bro
         browser.close()
 
 
-def needed(path: str) -> frozenset[Scope] | None:
+def needed(method: str, path: str) -> frozenset[Scope] | None:
     """Scopes of which one opens a route; None if it needs none."""
     if path in PUBLIC_PATHS:
         return None
-    found = [route for _, route in routes() if route.path == path]
-    if path.startswith("/console"):
-        assert all(isinstance(route, ConsoleRoute) for route in found), path
-        scopes = [route.scopes for route in found if isinstance(route, ConsoleRoute)]
-        return None if None in scopes else frozenset().union(*(each or () for each in scopes))
-    return frozenset({Scope.TURNS})
+    if not path.startswith("/console"):
+        return frozenset({Scope.TURNS})
+    [route] = [route for verb, route in routes() if (verb, route.path) == (method, path)]
+    assert isinstance(route, ConsoleRoute), path
+    return route.scopes
 
 
 def filled(path: str) -> str:
@@ -68,7 +67,7 @@ def test_there_are_routes() -> None:
 
 @pytest.mark.parametrize(("method", "path"), [r for r in ROUTES if r[1].startswith("/console")])
 def test_what_changes_something_needs_a_scope_for_it(method: str, path: str) -> None:
-    scopes = needed(path)
+    scopes = needed(method, path)
     if scopes is None:
         assert (method, path) in PUBLIC
     elif method != "GET":
@@ -82,7 +81,7 @@ def test_the_apis_need_the_scope_turns(
     for scope, key in keys.items():
         with served.http(key) as http:
             answer = http.request(method, filled(path))
-        opened = needed(path) is None or scope is Scope.TURNS
+        opened = needed(method, path) is None or scope is Scope.TURNS
         if opened:
             assert answer.status_code not in (401, 403), scope
         else:
@@ -94,7 +93,7 @@ def test_the_apis_need_the_scope_turns(
 def test_the_console_needs_the_scopes_of_its_routes(
     served: Served, browsers: dict[Scope, Browser], method: str, path: str
 ) -> None:
-    scopes = needed(path)
+    scopes = needed(method, path)
     if path == "/console/sign-out":
         return  # It would end the sessions of the other tests.
     for scope, browser in browsers.items():

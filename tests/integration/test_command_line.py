@@ -341,7 +341,14 @@ def test_a_conflict_and_a_timeout(command: Run, monkeypatch: pytest.MonkeyPatch)
     assert (behind.code, behind.error["code"]) == (6, "turn_timeout")
     monkeypatch.setattr(watching, "_PATIENCE", 0.1)
     told = command(*ask[:-1], *busy, "--wait", "--timeout", "0.5")
+    assert (
+        f"(not started yet: turn {turn_id} of the conversation comes first: it waits for a "
+        f"decision: agentapi pending {turn_id})" in told.err
+    )
+    monkeypatch.setenv("AGENTAPI_LIST_LIMIT", "0")
+    told = command(*ask[:-1], *busy, "--wait", "--timeout", "0.5")
     assert "(not started yet: an earlier turn of the conversation has not ended" in told.err
+    monkeypatch.delenv("AGENTAPI_LIST_LIMIT")
     [cancelled] = command("cancel", turn_id, "--json").lines
     assert cancelled["outcome"] == "cancelled"
     followed = command("follow", turn_id, "--json")

@@ -55,6 +55,7 @@ def _budgets(bench: TrafficBench) -> Iterator[Wait | None]:
         bench.clock.advance(0.1)
     yield bench.admit(tokens=10, **limits)
     yield bench.admit(tokens=1, most_requests=2)
+    bench.traffic.used(["p"])
     # Some have left the window, then all.
     bench.clock.advance(MINUTE - 3)
     yield bench.admit(tokens=10, **limits)

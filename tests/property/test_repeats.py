@@ -69,7 +69,7 @@ from agentapi.turns import (
     Verdict,
 )
 from tests.conformance.stores import Bench, C, beside, completed, model_step
-from tests.property.repeating import READS, Repeats, in_memory_twice, on_redis_twice
+from tests.property.repeating import BEGAN, READS, Repeats, in_memory_twice, on_redis_twice
 from tests.property.test_calls import Calls
 from tests.property.test_turn_protocol import TurnProtocol
 
@@ -422,6 +422,8 @@ def _lists(bench: Bench) -> None:
     assert len(lists.turns(TurnQuery(), 1000).items) > 10
     assert len(lists.conversations(ConversationQuery(), 1000).items) > 5
     assert lists.ends(FROM_START, 1000).ends
+    [counted] = lists.counts([BEGAN - 1, 2 * BEGAN])
+    assert counted.accepted > 10
 
 
 def _hooks(bench: Bench) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
+from importlib.resources import files
 
 import pytest
 from starlette.datastructures import Headers
@@ -205,6 +207,14 @@ async def test_reads_are_shared() -> None:
     for key in range(1000):
         await reads.get(key, 1, read)
     assert len(reads._answers) <= 256
+
+
+def test_the_scripts_of_others_are_what_was_published() -> None:
+    """htmx comes from npm's package htmx.org, unchanged, with its licence."""
+    static = files("orchestrator.gateway.console").joinpath("static")
+    digest = hashlib.sha256(static.joinpath("htmx-4.0.1.min.js").read_bytes()).hexdigest()
+    assert digest == "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130"
+    assert "Zero-Clause BSD" in static.joinpath("htmx-LICENSE.txt").read_text()
 
 
 def test_charts() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agentapi import errors
 from agentapi.errors import AgentAPIError, TurnFailed
-from orchestrator.gateway.http.errors import problem_of
+from orchestrator.gateway.http.errors import InvalidRequest, problem_of, public_text
 from orchestrator.gateway.settings import load_gateway_settings
 
 STATUS = {
@@ -72,3 +72,55 @@ def test_of_other_errors_nothing_is_shown() -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert load_gateway_settings(gateway_host=host).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "agent 'a' replied 3 times with what is not the requested JSON: raise "
+            "Agent(output_retries=...), or say in its prompt what is wanted. The last time: 'x' "
+            "is not a number",
+            "agent 'a' replied 3 times with what is not the requested JSON. The last time: 'x' is "
+            "not a number",
+        ),
+        (
+            "the reply of agent 'a' was cut off at a limit of its length: allow more output tokens "
+            "in Agent(options=...), or let the model go on with on_incomplete='continue'",
+            "the reply of agent 'a' was cut off at a limit of its length",
+        ),
+        (
+            "agent 'b' is not registered here; registered are: a. Add its module to "
+            "AGENTAPI_AGENTS, on every worker",
+            "agent 'b' is not registered here; registered are: a",
+        ),
+        (
+            "openai was away for 9 s and tried once (patience: 5 s). When it is back, retry() runs "
+            "the turn again. AGENTAPI_PROVIDER_PATIENCE or Agent(patience=...) sets the patience. "
+            "The last failure: 500",
+            "openai was away for 9 s and tried once (patience: 5 s). The last failure: 500",
+        ),
+        (
+            "Redis at redis://127.0.0.1:6379/0 is out of reach: connection refused; is it running, "
+            "and is AGENTAPI_REDIS_URL right? The turn may have been accepted: repeat it",
+            "Redis is out of reach: connection refused. The turn may have been accepted: repeat it",
+        ),
+        ("it has 9 bytes, at most 5 (AGENTAPI_MAX_MESSAGE_BYTES)", "it has 9 bytes, at most 5"),
+        ("the tool said: nothing; really.", "the tool said: nothing; really."),
+    ],
+)
+def test_a_client_is_not_told_what_only_operators_can_do(said: str, shown: str) -> None:
+    assert public_text(said, "invalid_output") == shown
+
+
+def test_a_text_for_operators_alone_leaves_the_code() -> None:
+    assert public_text("set AGENTAPI_X", "configuration") == "configuration"
+
+
+def test_a_veto_is_told_as_it_is() -> None:
+    assert public_text("say AGENTAPI_X", "vetoed") == "say AGENTAPI_X"
+
+
+def test_the_gateways_own_errors_are_told_as_they_are() -> None:
+    error = InvalidRequest("too large; have AGENTAPI_GATEWAY_STREAMS raised")
+    assert problem_of(error).message == str(error)

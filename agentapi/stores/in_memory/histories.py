@@ -38,7 +38,7 @@ class InMemoryHistories(InMemoryPart, HistoryStore):
 
     @override
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        return self.history(conversation_id)[start : stop + 1]
+        return self.history(conversation_id)[start : stop + 1 or None]
 
     @override
     def summary(self, conversation_id: str) -> Summary:

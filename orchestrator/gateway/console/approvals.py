@@ -200,7 +200,7 @@ async def _thought(view: ConsoleView, turn: Turn) -> str:
     return responses[-1] if responses else ""
 
 
-@router.post("/approval")
+@router.post("/approval/decide")
 @needs(Scope.TURNS, Scope.OPERATE)
 async def decide(request: Request, view: View, form: Form) -> Response:
     """Decide about a call. Whoever comes second is shown who was first."""

@@ -1,4 +1,8 @@
-"""Files that the pages use: a style sheet, and scripts. All are in the package."""
+"""Files that the pages use: a style sheet, and scripts. All are in the package.
+
+htmx is the published file of npm's package ``htmx.org``, whose version is in the file's name; its
+licence is beside it.
+"""
 
 from __future__ import annotations
 

@@ -21,10 +21,12 @@ from agentapi.errors import (
     TurnNotFound,
     TurnNotRetryable,
     TurnTimeout,
+    TurnVetoed,
     UnknownAgent,
 )
 from agentapi.logs import line
 from agentapi.turns import Turn
+from orchestrator.gateway.http.wording import for_clients
 from orchestrator.gateway.tenants.names import has_internal_id, public_id
 
 log = logging.getLogger("agentapi.gateway")
@@ -227,7 +229,11 @@ def problem_of(error: Exception, tenant: str | None = None) -> Problem:
     problem = _problem_of(error)
     if not isinstance(error, AgentAPIError):
         return problem
-    message = public_text(error.without_ids(), problem.code)
+    text, code = error.without_ids(), problem.code
+    # The gateway's own errors are written for its clients.
+    message = (
+        _without_ids(text, code) if isinstance(error, GatewayError) else public_text(text, code)
+    )
     public = public_id(tenant, error.conversation_id or "") if tenant is not None else None
     if public is not None:
         message = f"{message} (conversation_id={public!r})"
@@ -235,7 +241,7 @@ def problem_of(error: Exception, tenant: str | None = None) -> Problem:
 
 
 def public_text(text: str, code: str | None) -> str:
-    """An error's text as clients may see it.
+    """An error's text as clients may see it: without advice that only operators can follow.
 
     Errors name conversations in `conversation_id`, not in their text. If a text contains an
     internal id all the same, such as a hook's veto, the gateway withholds the text.
@@ -244,6 +250,12 @@ def public_text(text: str, code: str | None) -> str:
         text: What the error says.
         code: The error's code.
     """
+    # What a hook says in its veto is meant for the caller.
+    shown = text if code == TurnVetoed.code else for_clients(text)
+    return _without_ids(shown or str(code), code)
+
+
+def _without_ids(text: str, code: str | None) -> str:
     if not has_internal_id(text):
         return text
     log.error(line("error.withheld", code=code))

@@ -1,0 +1,65 @@
+"""Why a turn has not started: what must happen first."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.times import clock
+
+if TYPE_CHECKING:
+    from agentapi.stores import TurnSummary
+    from orchestrator import Orchestrator
+    from orchestrator.handle import TurnHandle
+
+
+def why_not_started(orchestrator: Orchestrator, handle: TurnHandle) -> str:
+    """What a turn waits for before its start, in one sentence for people."""
+    from agentapi.errors import AgentAPIError
+
+    try:
+        first = _first(orchestrator, handle)
+        if first is not None and first.turn_id != handle.turn_id:
+            does = _does(orchestrator, first)
+            return f"turn {first.turn_id} of the conversation comes first: {does}"
+    except AgentAPIError:
+        # Lists may be switched off, and the first turn may end meanwhile.
+        first = None
+    if first is None:
+        return (
+            "an earlier turn of the conversation has not ended, or no worker is free; `agentapi "
+            "doctor` tells which"
+        )
+    return (
+        "nothing of the conversation is before it, and no worker has taken it: `agentapi top` "
+        "shows whether workers answer and have free slots"
+    )
+
+
+def _first(orchestrator: Orchestrator, handle: TurnHandle) -> TurnSummary | None:
+    """The oldest turn of the conversation that has not ended."""
+    open_turns = orchestrator.turns(
+        conversation_id=handle.conversation_id, status=("queued", "running", "parked")
+    )
+    first = None
+    # They come newest first.
+    for turn in open_turns:
+        first = turn
+    return first
+
+
+def _does(orchestrator: Orchestrator, turn: TurnSummary) -> str:
+    from agentapi import TurnStatus
+
+    found = orchestrator.turn(turn.turn_id)
+    if turn.status is TurnStatus.RUNNING:
+        since = f" since {clock(turn.started_at)}" if turn.started_at else ""
+        return f"it runs on {turn.worker}{since}: agentapi follow {turn.turn_id}"
+    if turn.status is TurnStatus.QUEUED:
+        return "it waits for a worker; `agentapi top` shows whether any answers and has free slots"
+    waiting_for = found.info().waiting_for
+    if waiting_for is not None:
+        return f"it is {waiting_for.describe(time.time())}"
+    if found.pending():
+        return f"it waits for a decision: agentapi pending {turn.turn_id}"
+    return f"it waits for other turns or its client: agentapi turn {turn.turn_id}"
