@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from playwright.sync_api import expect
 
@@ -75,6 +73,7 @@ def test_a_conversation_is_started_over(visits: Visits, seen: Seen) -> None:
     with visits.visit(seen.url) as visit:
         page = visit.page(conversation_page(conversation))
         page.locator("summary", has_text="Delete the history").click()
-        page.get_by_role("button", name=re.compile("Delete")).click()
+        page.get_by_role("checkbox").check()
+        page.get_by_role("region", name="Start over").locator("button").click()
         until(lambda: seen.orchestrator.history(conversation) == [])
         expect(page.get_by_role("status").first).to_be_visible()

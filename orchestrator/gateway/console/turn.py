@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -36,9 +36,16 @@ _OPERATION: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventEntry:
-    """An event; `data` is JSON."""
+    """An event, or neighbouring pieces of what a model says.
+
+    Attributes:
+        number: Of the first event.
+        last: Of the last one.
+        data: As JSON.
+    """
 
     number: int
+    last: int
     type: str
     data: str
 
@@ -100,8 +107,9 @@ async def show(
         bars=bars_of(timeline),
         width=WIDTH,
         steps=[_step(step) for step in timeline.steps] if content else [],
+        reply=_reply(turn, timeline, events) if content else "",
         # The newest first: what happens now is what is watched.
-        events=[_event(each, content=content) for each in reversed(events)],
+        events=[_event(each, content=content) for each in reversed(_joined(events))],
         more_events=seen >= 0,
         may_change=view.viewer.may(Scope.TURNS, Scope.OPERATE),
         fork_steps=_fork_steps(timeline),
@@ -135,7 +143,36 @@ _SAID: Final = {EventType.DELTA: "text", EventType.CALL_DELTA: "arguments"}
 """Fields of events in which models speak."""
 
 
-def _event(event: Event, *, content: bool) -> EventEntry:
+def _reply(turn: Turn, timeline: Timeline, events: Sequence[Event]) -> str:
+    """The turn's reply, or what the model has said of it so far."""
+    if turn.status is TurnStatus.COMPLETED:
+        last = timeline.steps[-1] if timeline.steps else None
+        return _step(last).text if last is not None else ""
+    said: list[str] = []
+    for event in events:
+        if event.type is EventType.DELTA:
+            said.append(str(event.data.get("text", "")))
+        else:
+            # It belongs to a step that was recorded, or to an attempt that was lost.
+            said.clear()
+    return "" if turn.status.ended else "".join(said).strip()
+
+
+def _joined(events: Sequence[Event]) -> list[tuple[Event, int]]:
+    """Events, with neighbouring pieces of a text as one; each with the number of its last piece."""
+    found: list[tuple[Event, int]] = []
+    for event in events:
+        before = found[-1][0] if found else None
+        if event.type is EventType.DELTA and before is not None and before.type is event.type:
+            text = str(before.data.get("text", "")) + str(event.data.get("text", ""))
+            found[-1] = replace(before, data={**before.data, "text": text}), event.number
+        else:
+            found.append((event, event.number))
+    return found
+
+
+def _event(joined: tuple[Event, int], *, content: bool) -> EventEntry:
+    event, last = joined
     data = dict(event.data)
     field = _SAID.get(event.type)
     if field in data and not content:
@@ -144,7 +181,8 @@ def _event(event: Event, *, content: bool) -> EventEntry:
         data.pop("message", None)
     if event.type is EventType.STARTED:
         data.pop("worker", None)
-    return EventEntry(number=event.number, type=event.type.value, data=orjson.dumps(data).decode())
+    text = orjson.dumps(data).decode()
+    return EventEntry(number=event.number, last=last, type=event.type.value, data=text)
 
 
 @router.post("/turns/{turn_id}/cancel")

@@ -20,7 +20,7 @@ from tests.system.seen import conversation_page, turn_page
 
 FOLDER: Final = Path(__file__).parents[3] / "docs" / "images"
 WIDTH: Final = 1200
-LOAD: Final = 30.0
+LOAD: Final = 20.0
 """Seconds of load before the pictures are taken."""
 
 
@@ -48,18 +48,11 @@ class Picture:
 def pictures(world: World) -> Iterable[Picture]:
     """The pictures of a world."""
     return (
-        Picture(name="console-fleet", path="/console", height=900),
+        Picture(name="console-fleet", path="/console", height=1020),
         Picture(name="console-turns", path="/console/turns", scheme="dark"),
         Picture(name="console-conversation", path=conversation_page(world.chat), height=900),
         Picture(name="console-turn", path=turn_page(world.taken_over.turn_id), height=1000),
-        Picture(name="console-children", path=turn_page(world.delegating.turn_id)),
         Picture(name="console-approvals", path="/console/approvals", scheme="dark", height=820),
-        Picture(
-            name="console-narrow",
-            path=turn_page(world.asking.turn_id),
-            width=360,
-            height=740,
-        ),
     )
 
 
