@@ -47,8 +47,14 @@ def hostile(seen: Seen) -> list[TurnHandle]:
     return turns
 
 
-def look(visit: Visit, path: str) -> str:
-    """Open a page, and check that nothing on it is more than text; returns what one reads."""
+def look(visit: Visit, path: str, *, watch: bool = False) -> str:
+    """Open a page, and check that nothing on it is more than text; returns what one reads.
+
+    Args:
+        visit: Who looks.
+        path: The page.
+        watch: Whether to stay until its live part was asked for again.
+    """
     page = visit.page()
     answer = page.goto(f"{visit.url}{path}")
     assert answer is not None
@@ -65,7 +71,8 @@ def look(visit: Visit, path: str) -> str:
     assert violations(page) == []
     page.set_viewport_size({"width": NARROW, "height": 640})
     assert too_wide(page) == []
-    page.wait_for_timeout(2_500)
+    if watch:
+        page.wait_for_timeout(3_500)
     page.close()
     return text
 
@@ -75,14 +82,14 @@ def test_what_is_said_stays_text_on_every_page(visits: Visits, seen: Seen) -> No
     with visits.visit(seen.url) as visit:
         for path in ("/console/turns", "/console/conversations", "/console"):
             look(visit, path)
-        conversation = look(visit, conversation_page(CONVERSATION))
+        conversation = look(visit, conversation_page(CONVERSATION), watch=True)
         assert SCRIPT in conversation
         assert TEMPLATE.strip() in conversation
         for turn in turns:
             look(visit, turn_page(turn.turn_id))
-        approvals = look(visit, "/console/approvals")
+        approvals = look(visit, "/console/approvals", watch=True)
         assert SCRIPT in approvals
-        shown = look(visit, turn_page(turns[0].turn_id))
+        shown = look(visit, turn_page(turns[0].turn_id), watch=True)
         assert SCRIPT in shown
         assert IMAGE in shown
     turns[4].cancel()
