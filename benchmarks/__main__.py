@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, gateway_cost, lists, metered, versus
+from benchmarks import alone, gateway_cost, lists, metered, traced, versus
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
@@ -37,6 +37,7 @@ CASES = (
     "tool",
     "streaming",
     "metrics",
+    "traces",
     "idle",
     "lists",
     "console",
@@ -238,6 +239,8 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
         yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
     if "metrics" in plan.cases:
         yield "metrics", partial(metered.metrics, results, servers, turns=plan.turns)
+    if "traces" in plan.cases:
+        yield "traces", partial(traced.traces, results, servers, turns=plan.turns)
 
 
 def _idle(plan: Plan, servers: Servers, results: Results) -> None:

@@ -12,6 +12,7 @@ from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
 from agentapi.engine.fitting import Contexts, Fitting
 from agentapi.engine.measuring import ModelCallMeter
+from agentapi.engine.tracing import ChatSpan
 from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
@@ -22,6 +23,7 @@ from agentapi.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
 )
+from agentapi.logs import line
 from agentapi.providers import (
     ModelChoice,
     ModelRequest,
@@ -146,14 +148,17 @@ class ModelChain:
         response: ModelResponse | None = None
         meter = ModelCallMeter(name, asked.model)
         try:
-            async for part in _parts(provider, asked, stream=stream):
-                if isinstance(part, ModelResponse):
-                    response = checked(part, name)
-                else:
-                    meter.shows()
-                    yield part
-            if response is None:
-                raise _no_response(name)
+            with ChatSpan(name, asked) as span:
+                async for part in span.around(_parts(provider, asked, stream=stream)):
+                    if isinstance(part, ModelResponse):
+                        response = checked(part, name)
+                    else:
+                        meter.shows()
+                        span.shows()
+                        yield part
+                if response is None:
+                    raise _no_response(name)
+                span.answered(response)
         except ProviderError as error:
             meter.failed(error.code)
             await self._gate.failed(permit, error, call=self._call)
@@ -253,6 +258,4 @@ def _log_failure(choice: ModelChoice, error: ProviderError) -> None:
         level = logging.WARNING
     elif isinstance(error, ProviderHeld | ProviderAway):
         level = logging.DEBUG
-    log.log(
-        level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status
-    )
+    log.log(level, line("provider.failed", provider=choice, error=error.code, status=error.status))

@@ -19,6 +19,7 @@ from agentapi.decoding.plain import clean_text, cut
 from agentapi.engine.measuring import OK, ToolMeter
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
+from agentapi.engine.tracing import ToolSpan
 from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import InvalidContext, TurnVetoed
 from agentapi.faults import stop_if_asked
@@ -269,7 +270,9 @@ class CallRunner:
             return self._refusal(call, "invalid arguments: they are not a JSON object")
         meter = ToolMeter(tool.name)
         try:
-            result = await self._invoke(tool, call)
+            with ToolSpan(tool.name, call) as span:
+                result = await self._invoke(tool, call)
+                span.returned(result)
         except BaseException as error:
             meter.ended("failed")
             # The model reads whatever a user's function raises, and the turn continues.

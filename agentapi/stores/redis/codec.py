@@ -144,6 +144,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["options"] = spec.options.to_json()
     if spec.context is not None:
         fields["context"] = orjson.dumps(dict(spec.context))
+    if spec.trace is not None:
+        fields["trace"] = spec.trace
     if spec.forked_from is not None:
         fields["forked"] = orjson.dumps(spec.forked_from)
     return fields
@@ -176,6 +178,8 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "prior": tuple(map(from_dict, orjson.loads(fields["prior"]))) if "prior" in fields else (),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
         "context": _object(fields["context"]) if "context" in fields else None,
+        # What is broken is no trace, and no reason to fail the turn.
+        "trace": fields["trace"].decode(errors="replace") if "trace" in fields else None,
         "forked_from": record_of(ForkOrigin, _object(fields["forked"]))
         if "forked" in fields
         else None,
