@@ -216,6 +216,19 @@ class Settings(BaseSettings):
     turn_retention: Seconds = Field(
         default=7 * 86_400, description="How long an ended turn can be looked up."
     )
+    turn_limit: int = Field(
+        default=4_000_000,
+        ge=0,
+        description="About how many ended turns of each status are kept, as far as they are "
+        "listed. The oldest go before their retention, with the unnamed conversations that were "
+        "made for them alone. 0 for no limit.",
+    )
+    compact_turns: bool = Field(
+        default=True,
+        description="Whether an ended turn refers to the messages in its conversation's history "
+        "instead of keeping them a second time. Switch it off while gateways and producers "
+        "of an older release, which cannot read such turns, run beside.",
+    )
     events_retention: Seconds = Field(
         default=3_600, description="How long an ended turn's events can be read."
     )

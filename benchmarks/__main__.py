@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agentapi import AgentAPIError
 from benchmarks import alone, lists, metered, versus
 from benchmarks import console as pages_of_console
+from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.postgres import postgres
@@ -39,6 +40,7 @@ CASES = (
     "idle",
     "lists",
     "console",
+    "memory",
 )
 
 
@@ -193,6 +195,8 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         once.append(("lists", partial(_lists, plan, servers, results)))
     if "console" in plan.cases:
         once.append(("console", partial(_console, plan, servers, results)))
+    if "memory" in plan.cases:
+        once.append(("memory", partial(kept.memory, results, servers, turns=2 * plan.turns)))
     _carry_out(once, "once", results, progress)
 
 

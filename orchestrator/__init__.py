@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.aio import AsyncGatherHandle, AsyncOrchestrator, AsyncTurnHandle
     from orchestrator.bulk import BulkResult
     from orchestrator.client import Orchestrator
+    from orchestrator.data.forgetting import ForgottenUser
+    from orchestrator.data.importing import ImportResult
     from orchestrator.handle import GatherHandle, TurnHandle
     from orchestrator.listing import AsyncListing, Listing
     from orchestrator.timeline import Timeline
@@ -30,7 +32,9 @@ __all__ = [
     "BulkResult",
     "CancelOutcome",
     "ConversationSummary",
+    "ForgottenUser",
     "GatherHandle",
+    "ImportResult",
     "Listing",
     "Orchestrator",
     "Paged",
@@ -59,6 +63,8 @@ __getattr__, __dir__ = lazily(
         ),
         "orchestrator.bulk": ("BulkResult",),
         "orchestrator.client": ("Orchestrator",),
+        "orchestrator.data.forgetting": ("ForgottenUser",),
+        "orchestrator.data.importing": ("ImportResult",),
         "orchestrator.handle": (
             "GatherHandle",
             "TurnHandle",

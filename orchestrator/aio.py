@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -31,6 +32,8 @@ from agentapi.turns.model import OutputT
 from orchestrator.blocking import BlockingCalls
 from orchestrator.bulk import BulkResult
 from orchestrator.client import Orchestrator
+from orchestrator.data.forgetting import ForgottenUser
+from orchestrator.data.importing import ImportResult
 from orchestrator.ends import EndFilters, EndsBell, follow_async, position_of, wanted_end
 from orchestrator.events.async_follower import AsyncFollower, Closed
 from orchestrator.flows import Link, replies_of
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from agentapi import Agent
 
 _THREADS = 16
+
+_LINES = 64
+"""Lines of an export that one call reads."""
 
 T = TypeVar("T")
 
@@ -167,6 +173,45 @@ class AsyncOrchestrator:
         async with aclosing(following):
             async for end in following:
                 yield end
+
+    async def export_conversations(
+        self,
+        conversation_id: str | None = None,
+        *,
+        tenant_id: str | None = None,
+        user_id: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Copy conversations out; see `Orchestrator.export_conversations`."""
+        export = partial(self.sync.export_conversations, tenant_id=tenant_id, user_id=user_id)
+        lines = export(conversation_id)
+        while some := await self.call(lambda: list(islice(lines, _LINES))):
+            for line in some:
+                yield line
+
+    async def import_conversations(
+        self, lines: Iterable[bytes | str], *, replace: bool = False, dry_run: bool = False
+    ) -> ImportResult:
+        """Bring conversations back; see `Orchestrator.import_conversations`.
+
+        The lines are read in a thread.
+        """
+        options = {"replace": replace, "dry_run": dry_run}
+        return await self.call(lambda: self.sync.import_conversations(lines, **options))
+
+    async def forget_user(
+        self,
+        user_id: str,
+        *,
+        tenant_id: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> ForgottenUser:
+        """Delete what a person has left; see `Orchestrator.forget_user`."""
+        return await self.call(
+            lambda: self.sync.forget_user(
+                user_id, tenant_id=tenant_id, dry_run=dry_run, timeout=timeout
+            )
+        )
 
     async def history(self, conversation_id: str) -> list[dict[str, Any]]:
         """All messages of a conversation; see `Orchestrator.history`."""

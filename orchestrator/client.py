@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
-from orchestrator.lists import Lists
+from orchestrator.keeping import Keeping
 from orchestrator.turn_request import (
     FlowOptions,
     ForkOptions,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentapi import Agent
 
 
-class Orchestrator(Lists):
+class Orchestrator(Keeping):
     """Enqueues turns and gives a handle for each. Safe to share between threads.
 
     Attributes:

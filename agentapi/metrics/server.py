@@ -138,6 +138,7 @@ class MetricsServer:
 
     def _wait_for_the_port(self, service: Service) -> WSGIServer | None:
         """Take the port when the process that has it ends; None if this one stops before."""
+        log.info(line("metrics.waiting", host=self.host, port=self.port))
         while not service.wait(LOOK):
             service.progress()
             try:

@@ -30,6 +30,7 @@ from agentapi.stores.answers import (
 from agentapi.stores.backlog import BacklogStore
 from agentapi.stores.calls import CallStore, Errand
 from agentapi.stores.conversations import ConversationStore
+from agentapi.stores.data import DataStore
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.lists import ListStore
 from agentapi.stores.telling import HookStore
@@ -429,11 +430,13 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogSto
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
+        data: What is stored of whom, for backups and deletions.
         hooks: Ends that hooks are to be told of.
         lists: Lists of turns and conversations, and the ends of turns.
     """
 
     conversations: ConversationStore
+    data: DataStore
     hooks: HookStore
     lists: ListStore
 

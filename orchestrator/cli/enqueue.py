@@ -94,21 +94,24 @@ def enqueue(
 
     with Orchestrator() as orchestrator:
         handle = orchestrator.enqueue(agent, [text, *parts] if parts else text, **options)
-        if wait or stream:
-            display = _display(orchestrator, stream=stream, as_json=as_json)
-            if stream and as_json:
-                # Whoever loses the stream can follow the turn by its id.
-                _print_ids(handle, as_json=True, type="accepted")
-            check = AgentCheck(handle, agent, orchestrator.settings)
-            follow_to_end(handle, display, timeout=timeout, check=check.look)
-        else:
+        if not (wait or stream):
             _print_ids(handle, as_json=as_json)
+        else:
+            display = _display(orchestrator, handle, stream=stream, as_json=as_json)
+            check = AgentCheck(handle, agent, orchestrator.settings).look
+            follow_to_end(handle, display, timeout=timeout, check=check)
 
 
-def _display(orchestrator: Orchestrator, *, stream: bool, as_json: bool) -> Display:
-    if as_json:
-        return JsonDisplay() if stream else ResultDisplay()
-    return TextDisplay(orchestrator)
+def _display(
+    orchestrator: Orchestrator, handle: TurnHandle, *, stream: bool, as_json: bool
+) -> Display:
+    if not as_json:
+        return TextDisplay(orchestrator)
+    if not stream:
+        return ResultDisplay()
+    # Whoever loses the stream can follow the turn by its id.
+    _print_ids(handle, as_json=True, type="accepted")
+    return JsonDisplay()
 
 
 def _print_ids(handle: TurnHandle, *, as_json: bool, **more: str) -> None:

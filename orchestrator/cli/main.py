@@ -15,6 +15,7 @@ from orchestrator.cli import (
     capacity,
     chat,
     conversations,
+    data,
     doctor,
     enqueue,
     fork,
@@ -49,6 +50,7 @@ lists.register(commands)
 top.register(commands)
 bulk.register(commands)
 conversations.register(commands)
+data.register(commands)
 approvals.register(commands)
 agents.register(commands)
 inspect.register(commands)

@@ -19,7 +19,7 @@ from orchestrator.gateway.http.errors import GatewayError, InvalidRequest, Probl
 from orchestrator.gateway.http.openapi import ALWAYS, errors
 from orchestrator.gateway.http.unknown_routes import explain_method, explain_path
 from orchestrator.gateway.measuring import count_refusal
-from orchestrator.gateway.native import approvals, past
+from orchestrator.gateway.native import approvals, past, users
 from orchestrator.gateway.native import lists as native_lists
 from orchestrator.gateway.native import turns as native
 from orchestrator.gateway.openai import chat as openai_chat
@@ -64,6 +64,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         native,
         past,
         approvals,
+        users,
         openai_models,
         # Before the responses, whose ids would match these paths.
         openai_counting,

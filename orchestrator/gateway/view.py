@@ -21,6 +21,7 @@ from agentapi.turns import (
     Step,
     Turn,
 )
+from orchestrator.data.forgetting import ForgottenUser
 from orchestrator.events.async_follower import Closed
 from orchestrator.gateway.http.errors import Gone
 from orchestrator.gateway.ids import turn_id_from
@@ -123,6 +124,26 @@ class TenantView(TenantConversations):
         await self.gateway.call(
             lambda orchestrator: orchestrator.decide(turn.turn_id, call_id, decision)
         )
+
+    async def forget_user(
+        self,
+        user_id: str,
+        *,
+        dry_run: bool,
+        timeout: float,  # noqa: ASYNC109
+    ) -> ForgottenUser:
+        """Delete what a user of this tenant has left; see `Orchestrator.forget_user`.
+
+        Raises:
+            StoreUnavailable: Redis is out of reach. Some of it may be deleted.
+        """
+        # It takes a thread for a while: a tenant must not take them all.
+        async with self.gateway.conversations.slot(self.tenant):
+            return await self.gateway.call(
+                lambda orchestrator: orchestrator.forget_user(
+                    user_id, tenant_id=self.tenant, dry_run=dry_run, timeout=timeout
+                )
+            )
 
     async def check_events(self, turn: Turn, after: int) -> None:
         """Check that the events after a number can still be read.

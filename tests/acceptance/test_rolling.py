@@ -17,6 +17,7 @@ from orchestrator.stack.processes import free_port
 from tests.acceptance.terminal import COMMAND, Terminal
 from tests.acceptance.test_worker_command import answering, pid_of, processes_in, wait_for, worker
 from tests.faults import until
+from tests.integration.test_worker_fleet import Unit
 
 AGENTS = """
 import time
@@ -82,6 +83,8 @@ def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None
     first = free_port()
     options = ("--agents", "mine", "--name", "w", "--processes", "2", "--ready-file", "up")
     os.environ["AGENTAPI_METRICS_PORT"] = str(first)
+    unit = Unit(agents)
+    os.environ["NOTIFY_SOCKET"] = unit.address
     try:
         with (
             worker(agents, redis_url, *options) as process,
@@ -89,13 +92,16 @@ def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None
         ):
             wait_for(settings, "w-1", "w-2")
             until((agents / "up").exists)
+            unit.wait_for("READY=1")
             before = [pid_of(agents, name) for name in ("w-1", "w-2")]
             load = Load(orchestrator)
             until(lambda: len(load.turns) > 10)
             write(agents, "two")
             process.send_signal(signal.SIGHUP)
             log = agents / "worker.log"
+            unit.wait_for("RELOADING=1")
             until(lambda: "fleet.rolled processes=2" in log.read_text(), what="the roll")
+            unit.wait_for("READY=1")
             assert (agents / "up").exists()
             turns = load.stop()
             after = orchestrator.enqueue("napper", '/nap {"seconds": 0}')
@@ -112,7 +118,8 @@ def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None
             assert process.wait(40) == 0
             assert not (agents / "up").exists()
     finally:
-        del os.environ["AGENTAPI_METRICS_PORT"]
+        del os.environ["AGENTAPI_METRICS_PORT"], os.environ["NOTIFY_SOCKET"]
+        unit.close()
     assert "fleet.killed" not in log.read_text()
     assert len(turns) > 10
 

@@ -94,14 +94,13 @@ def _configured(image: Image, name: str, rest: str) -> Image:
 def context_files(folder: Path, ignore: str) -> list[str]:
     """The files that a builder is sent, from the folder that is the context."""
     rules = [line for line in ignore.splitlines() if line and not line.startswith("#")]
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    return [name for name in listed if (folder / name).is_file() and not _ignored(name, rules)]
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        # Environments and caches, which are ignored and have a hundred thousand files.
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found += [str(inside / each) for each in files]
+    return [name for name in found if not _ignored(name, rules)]
 
 
 def _ignored(name: str, rules: Sequence[str]) -> bool:

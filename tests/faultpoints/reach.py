@@ -31,6 +31,10 @@ UNREACHED: Final[Mapping[str, str]] = {
             *("open", "page", "remove", "seek", "wipe"),
         )
     },
+    **{
+        f"script {name}": "for backups, and for who answers for the data"
+        for name in ("erase", "restore", "stage")
+    },
     "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",
@@ -39,6 +43,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     "script load": "a `RedisMemory` in the caller's process",
     "script orphan": "the watchdog's",
     "script perish": "only when a turn's process dies",
+    "script read": "a producer's",
     "script reset": "a producer's",
     "script retry": "a producer's",
 }

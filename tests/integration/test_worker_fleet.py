@@ -344,10 +344,15 @@ class Unit:
         self.address = str(folder / "notify")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address)
-        self._socket.settimeout(30)
+        self._socket.settimeout(60)
 
     def said(self) -> list[str]:
         return self._socket.recv(4096).decode().splitlines()
+
+    def wait_for(self, state: str) -> None:
+        """Wait until it is told this."""
+        while state not in self.said():
+            pass
 
     def close(self) -> None:
         self._socket.close()

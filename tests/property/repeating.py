@@ -28,6 +28,7 @@ BEGAN: Final = 1_800_000_000.0
 
 READS: Final = frozenset(
     {"backlog", "blobs", "check_protocol", "children", "claimed", "close", "events", "find"}
+    | {"conversations", "raw", "remains", "snapshot", "turns"}
     | {"history", "interrupt", "measure", "page", "past", "pending", "ping", "seek", "since_sweep"}
     | {"hear_cancel", "set_aside", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
 )
@@ -37,7 +38,7 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"hasten", "list", "rouse"})
+COUNTS: Final = frozenset({"erase_ends", "hasten", "list", "rouse"})
 """They answer with what this very call found to do, or how many entries it looked at."""
 
 
@@ -232,6 +233,7 @@ class RepeatingStore:
             self.lists = store.lists
             self.hooks = RepeatingStore(store.hooks, state, clock, repeats)
             self.calls = RepeatingStore(store.calls, state, clock, repeats)
+            self.data = RepeatingStore(store.data, state, clock, repeats)
             self.conversations = RepeatingStore(store.conversations, state, clock, repeats)
 
     def __getattr__(self, name: str) -> Any:
@@ -314,7 +316,7 @@ def on_redis_twice(
     store = RedisTurnStore(settings, client)
     scripts = cast("Scripts", RepeatingScripts(client, SCRIPTS, repeats, clock.tick))
     store._scripts = scripts
-    for part in (store.calls, store.conversations, store.lists, store.hooks):
+    for part in (store.calls, store.conversations, store.data, store.lists, store.hooks):
         cast("Any", part)._scripts = scripts
 
     def expire(conversation_id: str) -> None:

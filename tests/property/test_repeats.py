@@ -47,6 +47,7 @@ from agentapi.stores import (
     TurnStore,
     Unended,
 )
+from agentapi.stores.data import DataStore
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.telling import MOST_FAILURES
 from agentapi.turns import (
@@ -69,6 +70,7 @@ from agentapi.turns import (
     Verdict,
 )
 from tests.conformance.stores import Bench, C, beside, completed, model_step
+from tests.property.repeated_data import data_walk
 from tests.property.repeating import BEGAN, READS, Repeats, in_memory_twice, on_redis_twice
 from tests.property.test_calls import Calls
 from tests.property.test_turn_protocol import TurnProtocol
@@ -103,6 +105,7 @@ def walk(bench: Bench) -> None:
         _conversations,
         _forks,
         _deletions,
+        data_walk,
         _lists,
         _hooks,
     ):
@@ -465,7 +468,7 @@ def test_every_transition_in_memory() -> None:
     walk(in_memory_twice(repeats))
     methods = {
         name
-        for protocol in (TurnStore, CallStore, ConversationStore, HookStore)
+        for protocol in (TurnStore, CallStore, ConversationStore, DataStore, HookStore)
         for name, _ in inspect.getmembers(protocol, inspect.isfunction)
         if not name.startswith("_")
     }

@@ -70,6 +70,33 @@ def rabbitmq() -> Path:
     return _RABBITMQ
 
 
+def systemd_analyze() -> Path:
+    """The program that checks systemd's units. Its package starts nothing where systemd does not.
+
+    Raises:
+        Missing: It is not installed, and this user or machine cannot install Debian's package.
+    """
+    if shutil.which("systemd-analyze") is None:
+        _install("systemd")
+    installed = shutil.which("systemd-analyze")
+    if installed is None:
+        raise Missing(_wanted("systemd-analyze", "systemd"))
+    return Path(installed)
+
+
+def containers() -> None:
+    """What takes the place of Docker: namespaces, and overlays of file systems.
+
+    Raises:
+        Missing: A program is not installed, or this user may not do it.
+    """
+    for program in ("chroot", "mount", "nsenter", "setpriv", "unshare"):
+        if shutil.which(program) is None:
+            raise Missing(f"make test-system needs {program}: apt-get install util-linux")
+    if _run(["unshare", "--mount", "--pid", "--fork", "true"], "/"):
+        raise Missing("make test-system needs namespaces: run it as root, on Linux")
+
+
 def _browser() -> Path | None:
     found = (shutil.which(name) for name in _BROWSERS)
     return next((Path(path) for path in found if path), None)
@@ -88,31 +115,6 @@ def _install(package: str) -> None:
         # Without lists of packages, or with old ones, there is nothing to install.
         _run(["apt-get", "update"], "/")
         _run(install, "/")
-
-
-def systemd_analyze() -> Path:
-    """The program that checks systemd's units. It needs its package's libraries.
-
-    Raises:
-        Missing: It is not installed.
-    """
-    installed = shutil.which("systemd-analyze")
-    if installed is None:
-        raise Missing("make test-system needs systemd-analyze: apt-get install systemd")
-    return Path(installed)
-
-
-def containers() -> None:
-    """What takes the place of Docker: namespaces, and overlays of file systems.
-
-    Raises:
-        Missing: A program is not installed, or this user may not do it.
-    """
-    for program in ("chroot", "mount", "nsenter", "setpriv", "unshare"):
-        if shutil.which(program) is None:
-            raise Missing(f"make test-system needs {program}: apt-get install util-linux")
-    if _run(["unshare", "--mount", "--pid", "--fork", "true"], "/"):
-        raise Missing("make test-system needs namespaces: run it as root, on Linux")
 
 
 def _unpack(package: str, member: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import shutil
 import subprocess
@@ -18,6 +19,18 @@ ROOT: Final = Path(__file__).parents[2]
 
 PREVIOUS: Final = Path(__file__).with_name("previous").read_text().strip()
 """The commit of the release before this one."""
+
+STORED: Final = Path(__file__).with_name("previous.tar.xz")
+r"""Its sources, for clones without history. To name another commit, write both files::
+
+    git rev-parse COMMIT > tests/upgrade/previous
+    git archive COMMIT agentapi workers orchestrator pyproject.toml uv.lock README.md LICENSE \
+        | xz -9 > tests/upgrade/previous.tar.xz
+"""
+
+PARTS: Final = ("agentapi", "workers", "orchestrator")
+FILES: Final = ("pyproject.toml", "uv.lock", "README.md", "LICENSE")
+"""What a wheel is built of."""
 
 
 def uv(*arguments: str, folder: Path, **variables: str) -> None:
@@ -98,21 +111,19 @@ def installed(name: str, commit: str | None, folder: Path) -> Release:
     source = folder / "source"
     source.mkdir()
     if commit is None:
-        packed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(packed, cwd=ROOT, capture_output=True, check=True).stdout
-        for each in names.decode().split("\0"):
-            if each and (ROOT / each).is_file() and not each.startswith("tests/"):
-                (source / each).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / each, source / each)
+        for name in PARTS:
+            shutil.copytree(
+                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for name in FILES:
+            shutil.copy(ROOT / name, source / name)
     else:
         archive = subprocess.run(
-            ["git", "archive", commit], cwd=ROOT, capture_output=True, check=False
+            ["git", "archive", commit, *PARTS, *FILES], cwd=ROOT, capture_output=True, check=False
         )
-        assert archive.returncode == 0, (
-            f"tests/upgrade/previous names {commit}, which this clone does not have: "
-            "git fetch --unshallow"
-        )
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        # A clone without history does not have the commit.
+        packed = lzma.decompress(STORED.read_bytes()) if archive.returncode else archive.stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as files:
             files.extractall(source, filter="data")
     sync = ("sync", "--quiet", "--frozen", "--no-default-groups", "--no-editable")
     uv(

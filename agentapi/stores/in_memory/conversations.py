@@ -105,8 +105,15 @@ class InMemoryConversations(ConversationStore):
             messages = conversation.memory.load(Window())
             if expected is not None and len(messages) != expected:
                 return None
+            # Turns that the history does not name, such as those that were cancelled.
+            named = {message.turn_id for message in messages}
+            others = [
+                UserMessage(content="", turn_id=turn_id)
+                for turn_id, entry in self._state.turns.items()
+                if entry.turn.conversation_id == conversation_id and turn_id not in named
+            ]
             # An empty history leaves something too, so that a repeat finds it.
-            self._state.left[dropped.left] = [*messages, None]
+            self._state.left[dropped.left] = [*messages, *others, None]
             del self._state.conversations[conversation_id]
             return dropped
 

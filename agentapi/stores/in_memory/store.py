@@ -14,6 +14,7 @@ from agentapi.settings import Settings
 from agentapi.stores.in_memory.backlog import InMemoryBacklog
 from agentapi.stores.in_memory.calls import InMemoryCalls
 from agentapi.stores.in_memory.conversations import InMemoryConversations
+from agentapi.stores.in_memory.data import InMemoryData
 from agentapi.stores.in_memory.histories import InMemoryHistories
 from agentapi.stores.in_memory.lists import InMemoryLists
 from agentapi.stores.in_memory.producer import InMemoryProducer
@@ -39,6 +40,7 @@ class InMemoryTurnStore(
         super().__init__(state)
         self.calls = InMemoryCalls(settings, state)
         self.conversations = InMemoryConversations(state)
+        self.data = InMemoryData(state, self.conversations)
         self.hooks = InMemoryHooks(state)
         self.lists = InMemoryLists(settings, state, self.calls)
 

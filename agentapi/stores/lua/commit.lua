@@ -1,7 +1,7 @@
 -- End a running turn: running -> completed|failed|cancelled.
 -- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
 --      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON), 7 steps,
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON without messages), 7 steps,
 --      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
 --      events, 12 idle time of conversations that have none of their own (0 for none),
 --      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
@@ -9,7 +9,8 @@
 --      included, 18 tokens that the provider counted for one estimated token ('' for no change),
 --      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
 --      models' contexts (JSON, '' for no change), 21 line of the log for a response that was not recorded
---      ('' for none), 22... messages for the history
+--      ('' for none), 22 the outcome's usage as numbers, 23 what the outcome has besides usage (JSON, ''
+--      for nothing), 24... messages for the history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
 -- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
 -- in the ended turn and answers as the first call did. A conversation that was reset since the
@@ -17,17 +18,21 @@
 -- spending out of the new totals. Messages of a turn without a reply enter the history only if its
 -- on_abort, or for a failed one its on_failure, is keep, which may have changed since the claim. A
 -- failed turn's journal is kept as long as the turn, for retry.lua. Messages of a turn that is not to
--- be stored never enter the history.
+-- be stored never enter the history. A turn whose producer reads such records refers to the messages that
+-- the history has (see whole_turn), so they are kept once.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
-  spent_cost, calibration, refused, contexts, mark = unpack(ARGV, 1, 21)
-local FIRST_MESSAGE = 22
+  spent_cost, calibration, refused, contexts, mark, usage, besides = unpack(ARGV, 1, 23)
+local FIRST_MESSAGE = 24
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created')
-if before[1] == fence then
-  return { 'committed', before[2], agent_of(turns_prefix, before[2]) }
+  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created',
+  'compact', 'parent')
+local short_fence = string.sub(redis.sha1hex(fence), 1, 16)
+if before[1] == fence or before[1] == short_fence then
+  local woken = before[2] or ''
+  return { 'committed', woken, agent_of(turns_prefix, woken) }
 end
 if not owns(KEYS[1], KEYS[3], turn_id, fence) then
   return refuse_write(KEYS[1], fence, 'commit')
@@ -40,11 +45,12 @@ end
 local keeps = (status == 'completed' or leaves == 'keep') and not before[10]
 local says = #ARGV >= FIRST_MESSAGE
 local times = retention({ turn = turn_retention, events = events_retention }, before[10])
-local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost')
+local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost', 'ttl')
 local same_history = (meta[1] or '0') == generation
+local length
 if keeps and same_history then
   for i = FIRST_MESSAGE, #ARGV do
-    redis.call('RPUSH', KEYS[5], ARGV[i])
+    length = redis.call('RPUSH', KEYS[5], ARGV[i])
   end
   if answering == before[4] then
     redis.call('HDEL', KEYS[4], 'active:' .. (before[4] or ''))
@@ -69,8 +75,68 @@ else
   end
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
-redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
-  'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
+-- The fields of a turn that has completed and whose messages the history has, as long as the turn is
+-- kept: those that say something about it, with short values. Redis keeps a hash in one piece as long as
+-- no value is longer than 64 bytes. Returns nothing if the turn must keep its messages itself. So must one
+-- that another turn waits for: the worker of that one may be of an older release.
+local function referring_fields()
+  local ttl = stored(meta[6] or idle)
+  if status ~= 'completed' or not length or not before[14] or before[15]
+    or ttl > 0 and ttl < tonumber(turn_retention) then
+    return nil
+  end
+  local LEFT_OUT = { v = '*', input = '*', compact = '*', dispatches = '*', released = '*', parked = '*',
+    perished = '*', in_line = '*', ready = '*', wake = '*', failing = '*', failures = '*',
+    failures_at = '*', waits_for = '*', status = '*', steps = '*', outcome = '*', ended = '*',
+    committed = '*', ['next'] = '*', kept = '*', user = '',
+    kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
+  local PIECE, PIECES = 60, 16
+  local count = #ARGV - FIRST_MESSAGE + 1
+  local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
+  local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
+    'at', place, 'usage', usage }
+  local function add(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if following ~= '' then
+    add('next', following)
+  end
+  -- Without it, the agent that was asked has answered.
+  if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
+    add('outcome', besides)
+  end
+  local turn, input = redis.call('HGETALL', KEYS[1]), nil
+  for i = 1, #turn, 2 do
+    local name, value = turn[i], turn[i + 1]
+    local left = LEFT_OUT[name]
+    if name == 'input' then
+      input = value
+    end
+    if name == 'log' and #value <= PIECES * PIECE then
+      for first = 1, #value, PIECE do
+        add('log:' .. math.floor(first / PIECE), string.sub(value, first, first + PIECE - 1))
+      end
+    elseif left ~= '*' and left ~= value then
+      add(name, value)
+    end
+  end
+  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
+  if not read or message.content ~= input then
+    return nil
+  end
+  add('size', #input)
+  return fields
+end
+local refers = referring_fields()
+if refers then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], unpack(refers))
+else
+  local left = status == 'completed' and table.concat(ARGV, ',', FIRST_MESSAGE) or ''
+  outcome = '{"messages":[' .. left .. '],' .. string.sub(outcome, 2)
+  redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
+    'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
+end
 list_end(
   KEYS[1],
   turn_id,
@@ -82,6 +148,7 @@ list_end(
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
   note_place(KEYS[1], KEYS[5])
+  note_stray(KEYS[5], turn_id, times.turn)
 end
 retire(KEYS[1], KEYS[7], times, before[8])
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
@@ -104,6 +171,9 @@ if calibration ~= '' then
 end
 if contexts ~= '' and same_history then
   change('contexts', contexts)
+end
+if refers then
+  change('refers', int(now + tonumber(turn_retention)))
 end
 redis.call('HSET', KEYS[4], unpack(changes))
 if status == 'failed' then

@@ -34,12 +34,25 @@ end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('RENAME', KEYS[2], KEYS[6])
 end
+-- Turns that the history does not name, and those that refer to it as it was before a reset.
+for _, turn_id in ipairs(redis.pcall('SMEMBERS', strays_key(KEYS[2]))) do
+  redis.call('RPUSH', KEYS[6], '{"turn_id":"' .. turn_id .. '"}')
+end
+local before = set_aside_before(KEYS[1], KEYS[2])
+for _, was in ipairs(before) do
+  redis.call('RENAME', was.key, KEYS[6] .. ':' .. was.generation)
+  redis.call('RPUSH', KEYS[6], WAS .. was.generation)
+end
 -- An empty history leaves a list too, so that a repeat finds it.
 redis.call('RPUSH', KEYS[6], '')
 -- Never longer than the conversation itself would have been kept.
 local idle = stored(redis.call('HGET', KEYS[1], 'ttl'))
-redis.call('PEXPIRE', KEYS[6], idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_ttl)
-redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]))
+local left_for = idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_ttl
+redis.call('PEXPIRE', KEYS[6], left_for)
+for _, was in ipairs(before) do
+  redis.call('PEXPIRE', KEYS[6] .. ':' .. was.generation, left_for)
+end
+redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]), strays_key(KEYS[2]))
 redis.call('ZREM', KEYS[5], conversation_id)
 redis.pcall('ZREM', list_key(KEYS[1], 'conversations'), conversation_id)
 return { 'dropped' }

@@ -5,10 +5,11 @@
 --      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in
 --      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
 --      none), 11 the most entries in each list of the partition (0 lists nothing), 12 the most ends to
---      keep, 13 how long to keep them, 14 number of fields, 15... name and value of each field to store
---      (v, kind, conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they
---      apply on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools,
---      prior, idle), then name and bytes of each blob
+--      keep, 13 how long to keep them, 14 the most ended turns of each status to keep (0 for any
+--      number), 15 number of fields, 16... name and value of each field to store (v, kind,
+--      conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they apply
+--      on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools, prior,
+--      idle, compact), then name and bytes of each blob
 -- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
@@ -22,16 +23,37 @@
 -- A deadline is kept by an errand, since due has no entry for a turn behind others.
 
 local turn_id, on_busy, inbox_limit, grace_time, prefix, turn_retention, events_retention, max_input,
-  timeout_time, deadline_time, list_limit, ends_limit, ends_retention, field_count =
-  unpack(ARGV, 1, 14)
+  timeout_time, deadline_time, list_limit, ends_limit, ends_retention, turn_limit, field_count =
+  unpack(ARGV, 1, 15)
 
-local FIRST_FIELD = 15
+local FIRST_FIELD = 16
 local first_blob = FIRST_FIELD + 2 * tonumber(field_count)
 local new = {}
 for i = FIRST_FIELD, first_blob - 1, 2 do
   new[ARGV[i]] = ARGV[i + 1]
 end
 local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), tonumber(deadline_time)
+
+-- Delete the oldest turns of a list of ended turns, with the conversations that were made for them
+-- alone: those of turns with an idle time, if nothing has happened in them since.
+local function delete_oldest(list, count)
+  for _, old_id in ipairs(redis.call('ZRANGE', list, 0, count - 1)) do
+    local turn = named(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
+    local conversation_id = turn.conversation or ''
+    local conversation = partition_prefix(KEYS[1]) .. 'c:' .. conversation_id
+    local newest = turn.idle and not turn.successor and redis.call('LLEN', conversation .. ':inbox') == 0
+      and redis.call('LINDEX', conversation .. ':messages', -1)
+    if newest and turn_of(newest) == old_id then
+      redis.call('UNLINK', conversation .. ':meta', conversation .. ':messages', conversation .. ':blobs',
+        conversation .. ':lease')
+      redis.pcall('ZREM', list_key(KEYS[1], 'conversations'), conversation_id)
+    end
+    if not turn.status or ended(turn.status) then
+      forget_turn(prefix .. old_id, conversation_id)
+      redis.call('ZREM', list, old_id)
+    end
+  end
+end
 
 -- Keep one of the partition's lists within its bounds, another one each millisecond. Turns are accepted
 -- as often as lists grow.
@@ -55,6 +77,13 @@ local function trim_lists()
     local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if tonumber(oldest[2]) < now - tonumber(turn_retention) then
       trim_list(key, 0, AT_ONCE - 1, prefix, '')
+    end
+    local most = tonumber(turn_limit)
+    if most > 0 then
+      if count > most then
+        delete_oldest(key, math.min(count - most, AT_ONCE))
+      end
+      return
     end
   elseif at <= 5 then
     -- Turns that have not ended do not expire, but their records may get lost.

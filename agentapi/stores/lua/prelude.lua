@@ -229,6 +229,9 @@ end
 -- Repeats come within seconds: from Redis's client, from a producer, or from the producer's client.
 local OPERATION_TTL = 3600000
 
+-- Marks a name of a history that was reset, among what a dropped conversation has left.
+local WAS = '\1was:'
+
 -- The key that remembers an operation on a conversation. It is hashed: ids are users' own text.
 local function operation_key(meta_key, operation)
   return partition_prefix(meta_key) .. 'op:' .. redis.sha1hex(meta_key .. '\0' .. operation)
@@ -422,6 +425,21 @@ local function blobs_of(turn_key)
   return names
 end
 
+-- The turns of a conversation that its history does not name: those that failed, or were cancelled,
+-- and left nothing. drop.lua needs them.
+local function strays_key(messages_key)
+  return string.sub(messages_key, 1, -#':messages' - 1) .. ':strays'
+end
+
+-- Remember a turn that leaves nothing in the history, for as long as it is kept.
+local function note_stray(messages_key, turn_id, time)
+  local key = strays_key(messages_key)
+  redis.pcall('SADD', key, turn_id)
+  if redis.call('PTTL', key) < tonumber(time) then
+    redis.pcall('PEXPIRE', key, time)
+  end
+end
+
 -- Delete the images and files of a turn that leaves nothing in the history, unless the history or a
 -- waiting turn refers to the same bytes. Those of a failed turn are set aside for retry.lua, for as
 -- long as the turn itself is kept.
@@ -478,10 +496,22 @@ local function retention(times, unstored)
   }
 end
 
+-- Let an ended turn's events expire. Redis gives a stream four kilobytes in advance; one that it reads
+-- from a dump has as many bytes as it needs. Those who read it notice nothing. Where a user of Redis
+-- may not restore, the stream stays as it is.
+local function retire_events(events_key, time)
+  local SMALL = 100
+  local dump = redis.call('XLEN', events_key) <= SMALL and redis.call('DUMP', events_key)
+  local restored = dump and redis.pcall('RESTORE', events_key, time, dump, 'REPLACE')
+  if not restored or restored.err then
+    redis.call('PEXPIRE', events_key, time)
+  end
+end
+
 -- Let an ended turn expire after its retention, with its events and the messages that joined it.
 local function retire(turn_key, events_key, times, joined)
   redis.call('PEXPIRE', turn_key, times.turn)
-  redis.call('PEXPIRE', events_key, times.events)
+  retire_events(events_key, times.events)
   for merged in string.gmatch(joined or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('PEXPIRE', merged_key, times.turn)
@@ -519,6 +549,7 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
     named(keys.turn, 'agent', 'conversation', 'tenant', 'user', 'created', 'unstored'), how)
   drop_blobs(keys.turn, keys.inbox, keys.messages, how.status == 'failed' and kept.turn)
   note_place(keys.turn, keys.messages)
+  note_stray(keys.messages, turn_id, kept.turn)
   retire(keys.turn, keys.events, kept, ended_turn[1])
   if redis.call('LLEN', keys.inbox) == 0 then
     expire_idle(keys.meta, keys.messages)
@@ -598,24 +629,159 @@ local function turn_of(message)
   return read and type(data) == 'table' and data.turn_id
 end
 
+-- Take a turn's messages out of a history, and out of its summary's count. They are next to each
+-- other, since they came together. meta_key: nothing for a history without a summary. Returns how many,
+-- and the position of the first.
+local function take_back(messages_key, meta_key, turn_id)
+  local ending = ',"turn_id":"' .. turn_id .. '"}'
+  local last, found, first_found = redis.call('LLEN', messages_key) - 1, 0, 0
+  while last >= 0 do
+    local first = math.max(0, last - 999)
+    local page = redis.call('LRANGE', messages_key, first, last)
+    for i = #page, 1, -1 do
+      if string.sub(page[i], -#ending) == ending then
+        found, first_found = found + 1, first + i - 1
+        redis.call('LSET', messages_key, first_found, 'removed')
+      elseif found > 0 then
+        first = 0
+        break
+      end
+    end
+    last = first - 1
+  end
+  if found == 0 then
+    return 0, 0
+  end
+  redis.call('LREM', messages_key, -found, 'removed')
+  local covered = meta_key and stored(redis.call('HGET', meta_key, 'covered')) or 0
+  if covered > first_found then
+    redis.call('HSET', meta_key, 'covered', int(covered - math.min(found, covered - first_found)))
+  end
+  return found, first_found
+end
+
+-- The histories of a conversation that were reset and to which turns still refer: names of keys.
+local function set_aside_before(meta_key, messages_key)
+  local found = {}
+  for generation in string.gmatch(redis.call('HGET', meta_key, 'was') or '', '%S+') do
+    local key = messages_key .. ':was:' .. generation
+    if redis.call('EXISTS', key) == 1 then
+      found[#found + 1] = { key = key, generation = generation }
+    end
+  end
+  return found
+end
+
+-- Take away a history: set it aside for the turns that refer to it, or delete it if there are none.
+local function set_aside(meta_key, messages_key)
+  local refers = redis.call('HMGET', meta_key, 'refers', 'generation')
+  local left = stored(refers[1]) - now_ms()
+  if left > 0 and redis.call('EXISTS', messages_key) == 1 then
+    local was, generation = {}, refers[2] or '0'
+    for _, before in ipairs(set_aside_before(meta_key, messages_key)) do
+      was[#was + 1] = before.generation
+    end
+    was[#was + 1] = generation
+    redis.call('RENAME', messages_key, messages_key .. ':was:' .. generation)
+    redis.call('PEXPIRE', messages_key .. ':was:' .. generation, int(left))
+    redis.call('HSET', meta_key, 'was', table.concat(was, ' '))
+  end
+  redis.call('DEL', messages_key)
+end
+
+-- The messages that a turn has left in a history, or nothing if they are gone. They are next to each
+-- other, at the given position or before it: a history only loses messages that come before others.
+local function messages_of(messages_key, turn_id, position, count)
+  local ending = ',"turn_id":"' .. turn_id .. '"}'
+  local last = position + count - 1
+  while last >= 0 do
+    local first = math.max(0, last - math.max(count, 64) + 1)
+    if last == position + count - 1 then
+      first = position
+    end
+    local piece = redis.call('LRANGE', messages_key, first, last)
+    for i = #piece, 1, -1 do
+      if string.sub(piece[i], -#ending) == ending then
+        local start = first + i - count
+        local found = start >= 0 and redis.call('LRANGE', messages_key, start, start + count - 1) or {}
+        local whole = #found == count and string.sub(found[1], -#ending) == ending
+        return whole and found or nil
+      end
+    end
+    last = first - 1
+  end
+end
+
+-- The messages of a turn that refers to its conversation's history, as a JSON list; or nothing if they
+-- are gone. turn: its fields by name. A history that was reset is kept for them (reset.lua).
+local function text_of(turn_key, turn)
+  local generation, position, count = string.match(turn.at, '^(%d+):(%d+):(%d+)$')
+  if not generation then
+    return nil
+  end
+  local partition = partition_prefix(turn_key)
+  local conversation = partition .. 'c:' .. (turn.conversation or '')
+  local messages_key = conversation .. ':messages'
+  if (redis.call('HGET', conversation .. ':meta', 'generation') or '0') ~= generation then
+    messages_key = messages_key .. ':was:' .. generation
+  end
+  local turn_id = string.sub(turn_key, #partition + #'t:' + 1)
+  local found = messages_of(messages_key, turn_id, tonumber(position), tonumber(count))
+  return found and '[' .. table.concat(found, ',') .. ']'
+end
+
+-- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages',
+-- and its log in one piece; if the history has lost them, the turn is gone as well.
+local function whole_turn(turn_key)
+  local fields, turn = redis.call('HGETALL', turn_key), {}
+  for i = 1, #fields, 2 do
+    turn[fields[i]] = fields[i + 1]
+  end
+  if not turn.at then
+    return fields
+  end
+  local log, number = {}, 0
+  while turn['log:' .. number] do
+    number = number + 1
+    log[number] = turn['log:' .. (number - 1)]
+  end
+  if number > 0 then
+    -- What was noted since the turn has ended stands by itself.
+    local since = turn.log and '\n' .. turn.log or ''
+    fields[#fields + 1], fields[#fields + 2] = 'log', table.concat(log) .. since
+  end
+  if turn.messages then
+    return fields
+  end
+  local text = text_of(turn_key, turn)
+  if not text then
+    return {}
+  end
+  fields[#fields + 1], fields[#fields + 2] = 'messages', text
+  return fields
+end
+
 -- Delete an ended turn of a conversation, with the messages that were merged into it.
 -- Returns when it was accepted (ms) and the bytes of its input; or nothing, and whether it was kept
 -- because it has not ended.
 local function forget_turn(turn_key, conversation_id)
-  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged')
+  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged', 'size')
   if not turn[1] or turn[2] ~= conversation_id then
     return nil, false
   end
   if not ended(turn[1]) then
     return nil, true
   end
-  local size = redis.call('HSTRLEN', turn_key, 'input') + redis.call('HSTRLEN', turn_key, 'options')
+  local size = stored(turn[5]) + redis.call('HSTRLEN', turn_key, 'input')
+    + redis.call('HSTRLEN', turn_key, 'options')
   redis.pcall('ZREM', list_key(turn_key, turn[1]),
     string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
   for merged in string.gmatch(turn[4] or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('UNLINK', merged_key, merged_key .. ':events')
   end
+  local conversation = partition_prefix(turn_key) .. 'c:' .. conversation_id
+  redis.pcall('SREM', conversation .. ':strays', string.sub(turn_key, #partition_prefix(turn_key) + 3))
   redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
     turn_key .. ':calls', turn_key .. ':blobs')
   return int(stored(turn[3])), size

@@ -3,8 +3,8 @@
 -- ARGV 1 tenant id, 2 position, 3 the message at that position, 4 operation id
 -- Returns {'removed'}, {'moved'} (another message is at the position) or {'missing'} (the conversation
 --      does not exist, or belongs to another tenant)
--- Promise 4. A summary that covered the message covers one message less. A repeat finds its
--- operation id and removes nothing.
+-- Promise 4. A summary that covered the message covers one message less. A turn that refers to the
+-- history keeps its messages itself from now on. A repeat finds its operation id and removes nothing.
 
 local tenant_id, position, message, operation_id = unpack(ARGV)
 
@@ -18,6 +18,12 @@ end
 local at = tonumber(position)
 if redis.call('LINDEX', KEYS[2], at) ~= message then
   return { 'moved' }
+end
+local turn_key = partition_prefix(KEYS[1]) .. 't:' .. (turn_of(message) or '')
+local turn = named(turn_key, 'at', 'conversation', 'messages')
+local its_text = turn.at and not turn.messages and text_of(turn_key, turn)
+if its_text then
+  redis.call('HSET', turn_key, 'messages', its_text)
 end
 local near_end = at > redis.call('LLEN', KEYS[2]) / 2
 redis.call('LSET', KEYS[2], at, 'removed')

@@ -4,7 +4,8 @@
 -- Returns {'reset', number of messages dropped} or {'tenant'}
 -- Promise 4. A turn that is running ends, but its messages belong to the old history (see generation
 -- in commit.lua). Turns that still wait run on the new history and keep the bytes of their images and
--- files. A repeat finds its operation id and drops nothing that came since.
+-- files. Turns that refer to the old history keep it until they expire. A repeat finds its operation id
+-- and drops nothing that came since.
 
 local operation_id, tenant_id, turns_prefix = unpack(ARGV)
 
@@ -18,7 +19,7 @@ if before then
   return { 'reset', tonumber(before) }
 end
 local dropped = redis.call('LLEN', KEYS[1])
-redis.call('DEL', KEYS[1])
+set_aside(KEYS[2], KEYS[1])
 local needed = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
   for name in pairs(blobs_of(turns_prefix .. turn_id)) do

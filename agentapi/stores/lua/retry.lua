@@ -10,35 +10,6 @@
 -- deadline, which has passed or soon would. A conversation that was forgotten is begun again for the
 -- turn's own user and tenant.
 
--- Take a turn's messages out of the history, and out of its summary's count. They are next to each
--- other, since they came together.
-local function take_back(messages_key, meta_key, turn_id)
-  local ending = ',"turn_id":"' .. turn_id .. '"}'
-  local last, found, first_found = redis.call('LLEN', messages_key) - 1, 0, 0
-  while last >= 0 do
-    local first = math.max(0, last - 999)
-    local page = redis.call('LRANGE', messages_key, first, last)
-    for i = #page, 1, -1 do
-      if string.sub(page[i], -#ending) == ending then
-        found, first_found = found + 1, first + i - 1
-        redis.call('LSET', messages_key, first_found, 'removed')
-      elseif found > 0 then
-        first = 0
-        break
-      end
-    end
-    last = first - 1
-  end
-  if found == 0 then
-    return
-  end
-  redis.call('LREM', messages_key, -found, 'removed')
-  local covered = stored(redis.call('HGET', meta_key, 'covered'))
-  if covered > first_found then
-    redis.call('HSET', meta_key, 'covered', int(covered - math.min(found, covered - first_found)))
-  end
-end
-
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',

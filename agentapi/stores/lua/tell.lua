@@ -39,6 +39,6 @@ end
 local found = {}
 for _, entry in ipairs(taken) do
   found[#found + 1] = entry
-  found[#found + 1] = redis.call('HGETALL', partition .. 't:' .. string.match(entry, '^[^:]*'))
+  found[#found + 1] = whole_turn(partition .. 't:' .. string.match(entry, '^[^:]*'))
 end
 return found

@@ -16,9 +16,16 @@ end
 local answer = { 0 }
 local popped, bytes, newest = 0, 0, nil
 while popped < tonumber(max_messages) and bytes < tonumber(max_bytes) do
-  local message = redis.call('LPOP', KEYS[1])
+  local message = redis.call('LINDEX', KEYS[1], 0)
   if not message then
     break
+  end
+  if string.sub(message, 1, #WAS) == WAS then
+    -- The history before a reset comes first, and then its name.
+    message = redis.call('LPOP', KEYS[1] .. ':' .. string.sub(message, #WAS + 1)) or ''
+  end
+  if message == '' or redis.call('LINDEX', KEYS[1], 0) == message then
+    redis.call('LPOP', KEYS[1])
   end
   popped, bytes = popped + 1, bytes + #message
   local turn_id = message ~= '' and turn_of(message)

@@ -48,6 +48,9 @@ from agentapi.turns.request_options import RequestOptions
 _WITH_CLIENT_TOOLS: Final = 2
 """Version of a turn that brings client tools."""
 
+_REFERRING: Final = 3
+"""Version of an ended turn that refers to the messages in its conversation's history."""
+
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A flat list of fields and values as a dict."""
@@ -69,8 +72,44 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
         newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
+        if "at" in fields:
+            newest = _REFERRING
+            fields = _spelled_out(fields)
         check_version(what, int(fields.get("v", PROTOCOL)), newest)
         return _turn(turn_id, fields)
+
+
+def _spelled_out(fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """The fields of a turn that refers to its history, as if it had its messages itself."""
+    agent = fields["agent"].decode()
+    outcome: dict[str, Any] = {"answered_by": agent}
+    if "outcome" in fields:
+        outcome = _object(fields["outcome"])
+    outcome["messages"] = orjson.loads(fields.get("messages", b"[]"))
+    outcome["usage"] = usage_from(fields["usage"])
+    text = outcome["messages"][0]["content"] if outcome["messages"] else ""
+    defaults = {
+        "input": text.encode(),
+        "user": b"",
+        "metadata": b"{}",
+        "stream": b"0",
+        "on_abort": OnAbort.DROP.encode(),
+        "kind": TurnKind.AGENT.encode(),
+    }
+    return {**defaults, **fields, "outcome": orjson.dumps(outcome)}
+
+
+def usage_to(usage: Usage) -> str:
+    """Usage as numbers, which `usage_from` reads."""
+    tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+    return ",".join([*map(str, tokens), repr(usage.cost) if usage.cost else "0"])
+
+
+def usage_from(text: bytes) -> dict[str, float]:
+    """Read what `usage_to` wrote."""
+    *tokens, cost = text.decode().split(",")
+    names = ("input_tokens", "output_tokens", "cached_tokens")
+    return {**dict(zip(names, map(int, tokens), strict=True)), "cost": float(cost)}
 
 
 def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
@@ -293,19 +332,25 @@ def _seconds(value: bytes | None) -> float | None:
 
 
 def outcome_to_json(ending: Ending) -> bytes:
-    """The outcome that is stored in a turn's hash."""
-    completed = ending.status is TurnStatus.COMPLETED
-    outcome: dict[str, Any] = {
-        "messages": [to_dict(message) for message in ending.messages] if completed else [],
-        "usage": ending.usage,
-    }
+    """The outcome that is stored in a turn's hash, without its messages (see commit.lua)."""
+    return orjson.dumps({"usage": ending.usage, **_besides(ending)})
+
+
+def besides_usage(ending: Ending) -> bytes:
+    """What the outcome has besides messages and usage; empty for nothing."""
+    besides = _besides(ending)
+    return orjson.dumps(besides) if besides else b""
+
+
+def _besides(ending: Ending) -> dict[str, Any]:
+    outcome: dict[str, Any] = {}
     if ending.error is not None:
         outcome["error"] = ending.error.to_dict()
     if ending.answered_by is not None:
         outcome["answered_by"] = ending.answered_by
     if ending.structured:
         outcome["structured"] = True
-    return orjson.dumps(outcome)
+    return outcome
 
 
 def ending_event(ending: Ending) -> dict[str, Any]:

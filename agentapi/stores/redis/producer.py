@@ -10,11 +10,11 @@ from typing import Any, cast
 import redis
 from typing_extensions import override
 
-from agentapi.ids import PARTITIONS
+from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import TURNS_ACCEPTED, TURNS_ENDED, UNKNOWN
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys, turns_prefix
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.answers import Accepted, Cancellation, CancelOutcome, Refused, TurnPast
@@ -22,7 +22,13 @@ from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import ProducerStore
 from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.cancels import leave_word
-from agentapi.stores.redis.codec import place_from, spec_to_fields, texts, turn_from_hash
+from agentapi.stores.redis.codec import (
+    pairs,
+    place_from,
+    spec_to_fields,
+    texts,
+    turn_from_hash,
+)
 from agentapi.stores.redis.events import EventReader
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import all_keys, milliseconds, wakeup_of
@@ -48,6 +54,9 @@ class RedisProducer(RedisPart, ProducerStore):
             math.ceil(settings.list_limit / PARTITIONS),
             math.ceil(settings.ends_limit / PARTITIONS),
             milliseconds(settings.ends_retention),
+            math.ceil(max(settings.turn_limit, settings.list_limit) / PARTITIONS)
+            if settings.turn_limit
+            else 0,
         )
 
     @override
@@ -67,6 +76,8 @@ class RedisProducer(RedisPart, ProducerStore):
         idle = milliseconds(turn.idle_time or self._settings.memory_ttl or 0)
         if idle:
             fields["idle"] = idle
+        if self._settings.compact_turns and turn.stored:
+            fields["compact"] = 1
         if not turn.stored:
             fields["unstored"] = milliseconds(self._settings.unstored_retention)
         return (
@@ -195,18 +206,16 @@ class RedisProducer(RedisPart, ProducerStore):
 
     @override
     def turn(self, turn_id: str) -> Turn:
-        fields = self._fields_of(turn_id)
-        if b"into" in fields:
-            turn_id = fields[b"into"].decode()
-            fields = self._fields_of(turn_id)
-        return turn_from_hash(turn_id, texts(fields))
+        return turn_from_hash(*self._whole(turn_id))
 
-    def _fields_of(self, turn_id: str) -> dict[bytes, bytes]:
-        with translate_errors(self._settings.redis_url):
-            fields = cast("dict[bytes, bytes]", self._client.hgetall(turn_keys(turn_id).turn))
+    def _whole(self, turn_id: str) -> tuple[str, dict[str, bytes]]:
+        """A turn's id and fields, with its messages; for a merged message, of the turn that it
+        joined."""
+        prefix = turns_prefix(partition_of_turn(turn_id))
+        found, fields = self._call("read", [turn_keys(turn_id).turn], [turn_id, prefix])
         if not fields:
-            raise no_turn(turn_id)
-        return fields
+            raise no_turn(found.decode())
+        return found.decode(), pairs(fields)
 
     @override
     def steps(self, turn_id: str) -> list[Step]:
@@ -216,34 +225,23 @@ class RedisProducer(RedisPart, ProducerStore):
 
     @override
     def past(self, turn_id: str) -> TurnPast:
-        turn, steps, calls, clock = self._read_past(turn_id)
-        if b"into" in turn:
-            turn_id = turn[b"into"].decode()
-            turn, steps, calls, clock = self._read_past(turn_id)
-        if not turn:
-            raise no_turn(turn_id)
-        found = turn_from_hash(turn_id, texts(turn))
-        return TurnPast(
-            turn=found,
-            marks=marks_of(turn.get(b"log", b""), found.created_at),
-            steps=[step_from_json(step) for step in steps],
-            pending=[] if found.status.ended else pending_calls(found, texts(calls)),
-            now=clock[0] + clock[1] / 1_000_000,
-            place=place_from(turn.get(b"place")),
-        )
-
-    def _read_past(
-        self, turn_id: str
-    ) -> tuple[dict[bytes, bytes], list[bytes], dict[bytes, bytes], tuple[int, int]]:
+        turn_id, turn = self._whole(turn_id)
         keys = turn_keys(turn_id)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.hgetall(keys.turn)
         pipeline.lrange(keys.journal, 0, -1)
         pipeline.hgetall(keys.calls)
         with translate_errors(self._settings.redis_url):
-            turn, steps, calls = pipeline.execute()
+            steps, calls = pipeline.execute()
             clock = self._client.time()
-        return turn, steps, calls, clock
+        found = turn_from_hash(turn_id, turn)
+        return TurnPast(
+            turn=found,
+            marks=marks_of(turn.get("log", b""), found.created_at),
+            steps=[step_from_json(step) for step in steps],
+            pending=[] if found.status.ended else pending_calls(found, texts(calls)),
+            now=clock[0] + clock[1] / 1_000_000,
+            place=place_from(turn.get("place")),
+        )
 
     @override
     def events(

@@ -7,7 +7,7 @@ from typing import Final
 from agentapi.redis.scripts import ScriptSet
 
 READERS: Final = (
-    *("backlog", "count", "list", "load", "measure", "overdue", "page", "seek", "untold"),
+    *("backlog", "count", "list", "load", "measure", "overdue", "page", "read", "seek", "untold"),
 )
 """Scripts that change nothing that the protocol promises."""
 
@@ -25,6 +25,7 @@ TRANSITIONS: Final = (
     "elect",
     "emit",
     "enqueue",
+    "erase",
     "expire",
     "forget",
     "fork",
@@ -41,8 +42,10 @@ TRANSITIONS: Final = (
     "renew",
     "reset",
     "resign",
+    "restore",
     "retry",
     "rouse",
+    "stage",
     "steer",
     "summarise",
     "suspend",

@@ -14,6 +14,7 @@ from agentapi.stores.protocol import TurnStore
 from agentapi.stores.redis.backlog import RedisBacklog
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.conversations import RedisConversations
+from agentapi.stores.redis.data import RedisData
 from agentapi.stores.redis.histories import RedisHistories
 from agentapi.stores.redis.lists import RedisLists
 from agentapi.stores.redis.producer import RedisProducer
@@ -48,6 +49,7 @@ class RedisTurnStore(
         super().__init__(settings, client, scripts)
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)
+        self.data = RedisData(settings, client, scripts)
         self.hooks = RedisHooks(settings, client, scripts)
         self.lists = RedisLists(settings, client, scripts)
 

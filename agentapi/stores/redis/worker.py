@@ -30,10 +30,12 @@ from agentapi.stores.protocol import WorkerStore
 from agentapi.stores.redis.cancels import CancelReader, leave_word
 from agentapi.stores.redis.claim_codec import ClaimCall
 from agentapi.stores.redis.codec import (
+    besides_usage,
     ending_event,
     outcome_to_json,
     parked_event,
     step_event,
+    usage_to,
     waits_to_json,
 )
 from agentapi.stores.redis.part import RedisPart, refused
@@ -170,6 +172,8 @@ class RedisWorker(RedisPart, WorkerStore):
                 int(ending.refused),
                 "" if ending.contexts is None else orjson.dumps(dict(ending.contexts)),
                 "" if ending.last_step is None else mark_json(*last_mark(ending.last_step)),
+                usage_to(ending.usage),
+                besides_usage(ending),
                 *map(dumps, ending.messages),
             ],
         )

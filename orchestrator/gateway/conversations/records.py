@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar, cast
 
 import redis.asyncio
@@ -223,6 +224,10 @@ class Conversations:
         while copied is not None and copied <= fork.place.position:
             copied = await self.step(tenant, scripts.fork(fork, copied))
         return copied is not None
+
+    def slot(self, tenant: str) -> AbstractAsyncContextManager[None]:
+        """One of the tenant's slots for long work, to be held while it runs."""
+        return self._steps.slot(tenant)
 
     async def step(self, tenant: str, run: ScriptRun[T]) -> T:
         """Run a step of long work when one of the tenant's slots is free.

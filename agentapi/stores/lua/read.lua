@@ -1,0 +1,14 @@
+-- Read a turn; for a message that joined another turn, that turn.
+-- KEYS 1 turn (hash)
+-- ARGV 1 turn id, 2 prefix of turn keys
+-- Returns {turn id, turn (flat hash)}; the hash is empty if there is no such turn. One that refers to
+--      its conversation's history has its messages as field 'messages' (JSON)
+-- Promise 4: record and messages are read together. Changes nothing.
+
+local turn_id, prefix = unpack(ARGV)
+
+local into = redis.call('HGET', KEYS[1], 'into')
+if into then
+  return { into, whole_turn(prefix .. into) }
+end
+return { turn_id, whole_turn(KEYS[1]) }

@@ -1,0 +1,230 @@
+"""What is stored of whom in Redis: found, deleted, copied out and brought back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, TypeAlias, cast
+
+from typing_extensions import override
+
+from agentapi.ids import PARTITIONS
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
+from agentapi.stores.conversations import Dropped
+from agentapi.stores.data import (
+    FORGET,
+    STAGED_TTL,
+    DataStore,
+    OwnedConversation,
+    OwnedTurn,
+    Restored,
+    Snapshot,
+    Staging,
+    Whose,
+    fields_of,
+)
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.values import milliseconds
+from agentapi.stores.refusals import unexpected
+from agentapi.turns import TERMINAL
+
+_SCAN: Final = 1000
+"""Keys that one step looks at."""
+
+_TURNS: Final = "agentapi:{*}:t:" + "?" * len("000-") + "?" * 32
+"""The keys of turns. Those of what belongs to a turn are longer."""
+
+_REMAINS: Final = re.compile(
+    rf"agentapi:\{{\d{{3}}\}}:c:(.+):messages:dropped:{FORGET}[0-9a-f]{{32}}", re.S
+)
+
+_TAGGED: Final = len("agentapi:{000}:c:")
+
+_ENDED: Final = frozenset(status.value.encode() for status in TERMINAL)
+
+_Found: TypeAlias = tuple[bytes, list[bytes | None]]
+
+
+class RedisData(RedisPart, DataStore):
+    """The `DataStore` in Redis. Safe to share between threads."""
+
+    @override
+    def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
+        for key, fields in self._found("agentapi:{*}:c:*:meta", ["created", "user", "tenant"]):
+            created, user, tenant = fields
+            if created is not None and whose.fits(_text(user), _text(tenant)):
+                conversation = key.decode()[_TAGGED:].removesuffix(":meta")
+                yield OwnedConversation(
+                    conversation_id=conversation, tenant_id=_text(tenant) or None
+                )
+
+    @override
+    def turns(self, whose: Whose) -> Iterator[OwnedTurn]:
+        names = ["status", "conversation", "user", "tenant"]
+        for key, fields in self._found(_TURNS, names):
+            status, conversation, user, tenant = fields
+            known = status is not None and conversation is not None
+            if known and whose.fits(_text(user), _text(tenant)):
+                yield OwnedTurn(
+                    turn_id=key.decode()[_TAGGED:],
+                    conversation_id=_text(conversation),
+                    ended=status in _ENDED,
+                )
+
+    def _found(self, pattern: str, names: Sequence[str]) -> Iterator[_Found]:
+        """Keys that match, with some of their fields, step by step."""
+        for keys in self._pieces(pattern):
+            with translate_errors(self._settings.redis_url):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.hmget(key, list(names))
+                found = pipeline.execute(raise_on_error=False)
+            for key, fields in zip(keys, found, strict=True):
+                # A key of another type is not what its name says.
+                if isinstance(fields, list):
+                    yield key, fields
+
+    def _keys(self, pattern: str) -> Iterator[bytes]:
+        return chain.from_iterable(self._pieces(pattern))
+
+    def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
+        """Keys that match, a few at a time: Redis serves others in between."""
+        cursor = 0
+        while True:
+            with translate_errors(self._settings.redis_url):
+                cursor, keys = self._client.scan(cursor, pattern, _SCAN)
+            if keys:
+                yield cast("Sequence[bytes]", keys)
+            if cursor == 0:
+                return
+
+    @override
+    def remains(self) -> Iterator[Dropped]:
+        for key in self._keys(f"agentapi:{{*}}:c:*:messages:dropped:{FORGET}*"):
+            found = _REMAINS.fullmatch(key.decode())
+            if found is not None:
+                yield Dropped(conversation_id=found[1], left=found[0])
+
+    @override
+    def erase(self, turn: OwnedTurn, operation: str) -> int | None:
+        keys = conversation_keys(turn.conversation_id)
+        reply = self._call(
+            "erase",
+            [turn_keys(turn.turn_id).turn, keys.meta, keys.messages, keys.inbox],
+            [turn.turn_id, turn.conversation_id, operation],
+        )
+        match reply:
+            case [b"erased", count]:
+                return int(count)
+            case [b"running"]:
+                return None
+            case [b"missing"]:
+                return 0
+            case _:
+                raise unexpected("erase", reply)
+
+    @override
+    def erase_ends(self, whose: Whose) -> int:
+        erased = 0
+        for partition in range(PARTITIONS):
+            key, after = ends_key(partition), "-"
+            while True:
+                with translate_errors(self._settings.redis_url):
+                    entries = cast("list[Any]", self._client.xrange(key, after, "+", _SCAN))
+                    theirs = [
+                        entry
+                        for entry, fields in entries
+                        if whose.fits(_text(fields.get(b"user")), _text(fields.get(b"tenant")))
+                    ]
+                    erased += int(self._client.xdel(key, *theirs)) if theirs else 0
+                if len(entries) < _SCAN:
+                    break
+                after = f"({entries[-1][0].decode()}"
+        return erased
+
+    @override
+    def snapshot(self, conversation_id: str) -> Snapshot | None:
+        keys = conversation_keys(conversation_id)
+        # A transaction: a turn that ends in between would add messages that the record lacks.
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hgetall(keys.meta)
+        pipeline.llen(keys.messages)
+        pipeline.lindex(keys.messages, -1)
+        with translate_errors(self._settings.redis_url):
+            record, count, last = pipeline.execute()
+        if b"created" not in record:
+            return None
+        fields = {_text(name): _text(value) for name, value in record.items()}
+        return Snapshot(
+            conversation_id=conversation_id,
+            generation=int(fields.get("generation", 0)),
+            messages=int(count),
+            last=last or b"",
+            imported=fields.get("imported", "").partition(" ")[0],
+            fields=fields_of(fields),
+        )
+
+    @override
+    def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:
+        key = conversation_keys(conversation_id).messages
+        with translate_errors(self._settings.redis_url):
+            return cast("list[bytes]", self._client.lrange(key, start, stop))
+
+    @override
+    def stage(
+        self,
+        staging: Staging,
+        position: int,
+        messages: Sequence[bytes],
+        blobs: Mapping[str, bytes] | None = None,
+    ) -> bool:
+        given = blobs or {}
+        reply = self._call(
+            "stage",
+            _staged(staging),
+            [
+                position,
+                milliseconds(STAGED_TTL),
+                len(given),
+                *chain.from_iterable(given.items()),
+                *messages,
+            ],
+        )
+        return bool(reply[0] == b"staged")
+
+    @override
+    def restore(
+        self,
+        staging: Staging,
+        fields: Mapping[str, str],
+        *,
+        messages: int,
+        digest: str,
+        replace: bool,
+    ) -> Restored:
+        keys = conversation_keys(staging.conversation_id)
+        reply = self._call(
+            "restore",
+            [keys.meta, keys.messages, keys.inbox, keys.blobs, *_staged(staging)],
+            [
+                staging.operation,
+                digest,
+                "replace" if replace else "new",
+                fields.get("tenant", ""),
+                messages,
+                int(self._settings.list_limit > 0),
+                *chain.from_iterable(fields.items()),
+            ],
+        )
+        return Restored(reply[0].decode())
+
+
+def _staged(staging: Staging) -> list[str]:
+    keys = conversation_keys(staging.conversation_id)
+    return [f"{key}:import:{staging.operation}" for key in (keys.messages, keys.blobs)]
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")

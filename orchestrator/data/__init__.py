@@ -1,0 +1,1 @@
+"""Conversations copied out and brought back, and a person's data deleted."""

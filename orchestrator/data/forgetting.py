@@ -1,0 +1,165 @@
+"""Deletes what a person has left: conversations, turns, events and all that belongs to them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentapi.errors import InvalidInput, TurnNotFound
+from agentapi.stores import Dropped, TurnStore, Unended
+from agentapi.stores.data import OwnedConversation, Whose, forget_operation
+
+_PAUSE: Final = 0.1
+
+MORE_THAN_LEASE: Final = 5.0
+"""Seconds, after a dead worker's lease would have expired, for a cancelled turn to stop."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForgottenUser:
+    """What `forget_user` has deleted; after a dry run, what it would delete.
+
+    Attributes:
+        user_id: The user.
+        conversations: Conversations that the user has begun.
+        turns: Turns, with results and events. After a dry run only those of the user: other users'
+            turns in the user's conversations are not counted.
+        messages: Messages of these conversations, and of the user's turns in others.
+        ends: Entries for those who follow ends.
+        left: Turns that were cancelled and have not stopped yet. What belongs to them is still
+            there: call it again.
+        dry_run: Whether nothing was changed.
+    """
+
+    user_id: str
+    conversations: int = 0
+    turns: int = 0
+    messages: int = 0
+    ends: int = 0
+    left: Sequence[str] = field(default_factory=tuple)
+    dry_run: bool = False
+
+
+def checked_user(user_id: object) -> str:
+    """The user's id.
+
+    Raises:
+        InvalidInput: It is not text, or is empty: that would mean the data of no user.
+    """
+    if not isinstance(user_id, str) or not user_id:
+        raise InvalidInput("user_id is empty or not text: expected the id of the user to forget")
+    return user_id
+
+
+def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
+    """What a deletion would delete."""
+    conversations = messages = 0
+    seen: set[str] = set()
+    for found in store.data.conversations(whose):
+        snapshot = store.data.snapshot(found.conversation_id)
+        if snapshot is not None and found.conversation_id not in seen:
+            seen.add(found.conversation_id)
+            conversations += 1
+            messages += snapshot.messages
+    turns = 0
+    for turn in store.data.turns(whose):
+        turns += 1
+        if turn.ended and turn.conversation_id not in seen:
+            with suppress(TurnNotFound):
+                messages += len(store.turn(turn.turn_id).messages)
+    return ForgottenUser(
+        user_id=whose.user_id or "",
+        conversations=conversations,
+        turns=turns,
+        messages=messages,
+        dry_run=True,
+    )
+
+
+class Forgetting:
+    """One deletion of what a person has left."""
+
+    def __init__(
+        self, store: TurnStore, whose: Whose, cancel: Callable[[str], object], wait: float
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            store: Where the data are.
+            whose: The person.
+            cancel: Cancels a turn and wakes whoever must know.
+            wait: Seconds to wait for turns that run.
+        """
+        self._store = store
+        self._whose = whose
+        self._cancel = cancel
+        self._deadline = time.monotonic() + wait
+        self._conversations = self._turns = self._messages = 0
+        self._left: set[str] = set()
+
+    def run(self) -> ForgottenUser:
+        """Delete everything; returns when turns that run have stopped, or have not in time."""
+        # What a deletion has left that died in the middle; it may have been this person's.
+        for dropped in self._store.data.remains():
+            self._wipe(dropped)
+        for conversation in self._store.data.conversations(self._whose):
+            self._conversation(conversation)
+        # Turns in conversations of others, and those that no conversation knows any more.
+        for turn in self._store.data.turns(self._whose):
+            while (messages := self._store.data.erase(turn, uuid.uuid4().hex)) is None:
+                self._stop([turn.turn_id])
+                if not self._wait():
+                    self._left.add(turn.turn_id)
+                    break
+            else:
+                self._turns += 1
+                self._messages += messages
+        return ForgottenUser(
+            user_id=self._whose.user_id or "",
+            conversations=self._conversations,
+            turns=self._turns,
+            messages=self._messages,
+            ends=self._store.data.erase_ends(self._whose),
+            left=sorted(self._left),
+        )
+
+    def _conversation(self, conversation: OwnedConversation) -> None:
+        store, operation = self._store.conversations, forget_operation()
+        while True:
+            snapshot = self._store.data.snapshot(conversation.conversation_id)
+            dropped = store.drop(conversation.conversation_id, conversation.tenant_id, operation)
+            if not isinstance(dropped, Unended):
+                break
+            # Newest first: otherwise the end of each would start the next.
+            self._stop(list(reversed(dropped.turn_ids)))
+            if not self._wait():
+                self._left.update(dropped.turn_ids)
+                return
+        if dropped is None:
+            return
+        self._conversations += 1
+        self._messages += snapshot.messages if snapshot is not None else 0
+        self._wipe(dropped)
+
+    def _wipe(self, dropped: Dropped) -> None:
+        left = 1
+        while left:
+            wiped = self._store.conversations.wipe(dropped, uuid.uuid4().hex)
+            left = wiped.left
+            self._turns += len(wiped.turns)
+
+    def _stop(self, turn_ids: Sequence[str]) -> None:
+        for turn_id in turn_ids:
+            with suppress(TurnNotFound):
+                self._cancel(turn_id)
+
+    def _wait(self) -> bool:
+        """Wait a little; returns whether there is time left."""
+        if time.monotonic() > self._deadline:
+            return False
+        time.sleep(_PAUSE)
+        return True

@@ -1,0 +1,55 @@
+"""A person's data in the native API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.gateway.dependencies import View
+from orchestrator.gateway.http.request_body import StrictRoute
+
+router = APIRouter(tags=["native"], route_class=StrictRoute)
+
+_WAIT: Final = 2.0
+"""Seconds to wait for turns that run: the request holds a thread."""
+
+
+class ForgetUser(BaseModel):
+    """Whose data to delete."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: Annotated[str, Field(min_length=1, description="The user's id.")]
+    dry_run: Annotated[bool, Field(description="Change nothing, and count.")] = False
+
+
+class Forgotten(BaseModel):
+    """What was deleted; after a dry run, what would be."""
+
+    conversations: Annotated[int, Field(description="Those that the user has begun.")]
+    turns: int
+    messages: int
+    left: Annotated[
+        list[str], Field(description="Turns that were cancelled and still run: repeat the call.")
+    ]
+    dry_run: bool
+
+
+# The id is not in the path: it may be an address, and paths are in logs.
+@router.post("/users/forget")
+async def forget_user(body: ForgetUser, view: View) -> Forgotten:
+    """Delete what a user of the tenant has left: conversations, turns, events, images and files.
+
+    Conversations that the user has begun are deleted as a whole; in those of others, the user's
+    turns with their messages. Turns that have not ended are cancelled. The call can be repeated.
+    """
+    found = await view.forget_user(body.user, dry_run=body.dry_run, timeout=_WAIT)
+    return Forgotten(
+        conversations=found.conversations,
+        turns=found.turns,
+        messages=found.messages,
+        left=list(found.left),
+        dry_run=found.dry_run,
+    )

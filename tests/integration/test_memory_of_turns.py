@@ -1,0 +1,130 @@
+"""What an ended turn costs in Redis, and how many are kept."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import orjson
+import pytest
+import redis
+
+from agentapi.ids import PARTITIONS, partition_of
+from agentapi.redis.keys import conversation_keys, list_keys, turn_keys
+from agentapi.stores import NewEvent
+from agentapi.turns import EventType
+from tests.conformance.stores import Bench, completed, on_redis
+
+RECORD = 600
+"""Bytes of an ended turn beside its messages; 470 when this was written."""
+
+EVENTS = 512
+"""Bytes of a few events, the name of their key included."""
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def bytes_of(client: redis.Redis, key: str) -> int:
+    return int(client.memory_usage(key, samples=0) or 0)
+
+
+def conversation() -> str:
+    return f"gw:local:conv_{uuid.uuid4().hex}"
+
+
+def run(bench: Bench, conversation_id: str, reply: str = "one two three four five") -> str:
+    turn_id = bench.enqueue(
+        conversation_id, "hi", tenant_id="local", idle_time=bench.settings.turn_retention
+    )
+    lease = bench.claim(turn_id, conversation_id).lease
+    bench.store.emit([(lease, 1, [NewEvent(type=EventType.DELTA, data={"text": reply})])])
+    bench.complete(lease, "hi", reply)
+    return turn_id
+
+
+def test_an_ended_turn_keeps_its_messages_once(redis_url: str, client: redis.Redis) -> None:
+    bench = on_redis(redis_url)
+    short, long = (run(bench, conversation(), reply) for reply in ("yo", "word " * 2000))
+    sizes = [bytes_of(client, turn_keys(t).turn) for t in (short, long)]
+    assert sizes[0] == sizes[1] <= RECORD
+    assert 0 < client.pttl(turn_keys(short).turn) <= bench.settings.turn_retention * 1000
+    bench.store.close()
+
+
+def test_events_of_an_ended_turn_take_what_they_are(redis_url: str, client: redis.Redis) -> None:
+    bench = on_redis(redis_url)
+    turn_id = run(bench, conversation())
+    key = turn_keys(turn_id).events
+    assert bytes_of(client, key) <= EVENTS
+    assert 0 < client.pttl(key) <= bench.settings.events_retention * 1000
+    found = bench.store.events({turn_id: -1}, 0)[turn_id]
+    assert [event.number for event in found] == [0, 1, 2]
+    assert bench.store.events({turn_id: 0}, 0)[turn_id] == found[1:]
+    bench.store.close()
+
+
+def test_many_events_are_little_more_than_their_json(redis_url: str, client: redis.Redis) -> None:
+    bench = on_redis(redis_url)
+    turn_id = bench.enqueue("c", "hi")
+    lease = bench.claim(turn_id, "c").lease
+    for number in range(1, 400):
+        event = NewEvent(type=EventType.DELTA, data={"text": f"piece number {number} of them"})
+        bench.store.emit([(lease, number, [event])])
+    bench.complete(lease)
+    found = bench.store.events({turn_id: -1}, 0)[turn_id]
+    size = sum(len(orjson.dumps({"type": e.type, "data": e.data})) for e in found)
+    assert bytes_of(client, turn_keys(turn_id).events) <= 2 * size
+    bench.store.close()
+
+
+def test_a_turn_of_a_release_that_reads_no_such_records_keeps_them(
+    redis_url: str, client: redis.Redis
+) -> None:
+    bench = on_redis(redis_url, compact_turns=False)
+    turn_id = run(bench, conversation())
+    fields = client.hgetall(turn_keys(turn_id).turn)
+    assert fields[b"v"] == b"1"
+    assert fields[b"input"] == b"hi"
+    assert len(orjson.loads(fields[b"outcome"])["messages"]) == 2
+    bench.store.close()
+
+
+def test_the_oldest_turns_go_with_what_was_made_for_them(
+    redis_url: str, client: redis.Redis
+) -> None:
+    # Two of each status are kept in each partition.
+    bench = on_redis(redis_url, turn_limit=2 * PARTITIONS, list_limit=1)
+    partition = partition_of(conversation())
+    mine = (c for c in iter(conversation, None) if partition_of(c) == partition)
+    unnamed = [next(mine) for _ in range(4)]
+    turns = [run(bench, c) for c in unnamed]
+    named = next(mine)
+    kept = bench.enqueue(named, "hi", tenant_id="local")
+    bench.complete(bench.claim(kept, named).lease)
+    # One that somebody continues stays, whatever becomes of its first turn.
+    again = run(bench, unnamed[1])
+    [completed_list] = list_keys(partition, ["completed"])
+    for _ in range(200):
+        if client.zcard(completed_list) <= 2:
+            break
+        last = bench.enqueue(next(mine), "hi")
+        bench.store.cancel(last)
+    assert client.zcard(completed_list) == 2
+    assert [bool(client.exists(turn_keys(t).turn)) for t in [*turns, kept, again]] == [
+        *[False] * 4,
+        True,
+        True,
+    ]
+    assert [bool(client.exists(conversation_keys(c).messages)) for c in [*unnamed, named]] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert completed(again).messages[0].content in bench.store.turn(again).input
+    bench.store.close()
