@@ -406,6 +406,7 @@ def _deletions(bench: Bench) -> None:
     assert store.drop("dropped", "acme", "early") == Unended(turn_ids=turns[2:])
     assert store.forget("dropped", turns[2], "early") == Unended(turn_ids=turns[2:])
     bench.store.cancel(turns[2])
+    assert store.relabel("dropped", turns[0], {"topic": "x"}, "relabel")
     assert isinstance(store.forget("dropped", turns[2], "op"), ForgottenTurn)
     assert store.forget("dropped", turns[2], "again") is None
     assert store.drop("dropped", "acme", "op", expected=1) is None
