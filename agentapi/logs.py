@@ -6,7 +6,14 @@ Every line of the project is logged as ``log.info(line("turn.completed", turn_id
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
@@ -70,6 +77,29 @@ def line(name: str, /, **fields: object) -> LogLine:
     return LogLine(name, fields)
 
 
+_bound: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=MappingProxyType({}))
+
+
+def bind(fields: Mapping[str, object]) -> None:
+    """Add fields to all lines that the running task writes from now on, whoever writes them."""
+    _bound.set(fields)
+
+
+@contextmanager
+def binding(fields: Mapping[str, object]) -> Iterator[None]:
+    """Add fields to all lines that are written in the body of this context manager."""
+    token = _bound.set(fields)
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_fields() -> Mapping[str, object]:
+    """The fields that every line of the running task has."""
+    return _bound.get()
+
+
 def quoted(value: object) -> str:
     """A value of a log line as one word."""
     text = str(value)
@@ -86,10 +116,49 @@ def _escape(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Shows where an exception was raised, and not its text, which may quote what people say."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Format the traceback of a record of another library."""
+        return frames_of(ei[1])
+
+
+def frames_of(error: BaseException | None) -> str:
+    """The traceback of an exception, with the exceptions' types in place of their text."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"{frames}{type(error).__qualname__}")
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+    return "\ncaused the next one\n".join(reversed(parts))
+
+
+class TextFormatter(_Formatter):
+    """Time, level, logger, and the event with its fields."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Format a record's own line, with the fields that its task has."""
+        more = bound_fields()
+        if more and isinstance(record.msg, LogLine):
+            event = record.msg
+            # Kept apart: other handlers format the same record.
+            fields = event.fields | {n: v for n, v in more.items() if n not in event.fields}
+            record.message = str(LogLine(event.name, fields, event.detail))
+        return super().formatMessage(record)
+
+
+class JsonFormatter(_Formatter):
     """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
 
-    Lines of other libraries have ``message`` instead of ``event``.
+    Lines of other libraries have ``message`` instead of ``event``. Lines of a turn's task have the
+    ids of the turn, whoever writes them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -108,6 +177,8 @@ class JsonFormatter(logging.Formatter):
                     shown["detail"] = _plain(event.detail)
             case _:
                 shown["message"] = _plain(record.getMessage())
+        for name, value in bound_fields().items():
+            shown.setdefault(name, _plain(value))
         if record.exc_info:
             shown["traceback"] = _plain(self.formatException(record.exc_info))
         return orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS).decode()
@@ -126,16 +197,39 @@ def _plain(value: object) -> Any:
 def configure_logging(level: str, style: LogFormat = "text") -> None:
     """Write this process's log to standard error.
 
+    As JSON, that includes warnings of Python, and exceptions that end the process or a thread.
+
     Args:
         level: The least severe level to write.
         style: ``"text"``, or ``"json"`` for one object a line.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonFormatter()
-        if style == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level)))
+    if style == "json":
+        _log_what_python_prints()
+
+
+def _log_what_python_prints() -> None:
+    """Let every line of standard error be one of the log."""
+    logging.captureWarnings(True)
+    log = logging.getLogger("agentapi.process")
+
+    def crashed(name: str, error: BaseException | None, **where: object) -> None:
+        log.critical(LogLine(name, {"error": type(error).__qualname__, **where}, frames_of(error)))
+
+    def uncaught(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            crashed("process.crashed", error)
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda ended: crashed(
+        "thread.crashed", ended.exc_value, thread=ended.thread.name if ended.thread else ""
+    )
+    sys.unraisablehook = lambda ignored: crashed("error.ignored", ignored.exc_value)

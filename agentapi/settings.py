@@ -265,6 +265,16 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="The address of the ports for metrics, which have no authentication.",
     )
+    traces: bool | None = Field(
+        default=None,
+        description="Whether to export traces as OTLP over HTTP, by OpenTelemetry's own variables "
+        "(OTEL_*). When not set, only a program that has set a tracer provider of its own makes "
+        "spans.",
+    )
+    trace_content: bool = Field(
+        default=False,
+        description="Whether traces contain what people, models and tools say.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line to write."
     )

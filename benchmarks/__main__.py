@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, lists, metered, versus
+from benchmarks import alone, gateway_cost, lists, metered, traced, versus
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
@@ -37,10 +37,12 @@ CASES = (
     "tool",
     "streaming",
     "metrics",
+    "traces",
     "idle",
     "lists",
     "console",
     "memory",
+    "gateway",
 )
 
 
@@ -197,6 +199,9 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
         once.append(("console", partial(_console, plan, servers, results)))
     if "memory" in plan.cases:
         once.append(("memory", partial(kept.memory, results, servers, turns=2 * plan.turns)))
+    if "gateway" in plan.cases:
+        measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
+        once.append(("gateway", measure))
     _carry_out(once, "once", results, progress)
 
 
@@ -234,6 +239,8 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
         yield names, partial(alone.on_one_stack, servers, list(chosen.values()))
     if "metrics" in plan.cases:
         yield "metrics", partial(metered.metrics, results, servers, turns=plan.turns)
+    if "traces" in plan.cases:
+        yield "traces", partial(traced.traces, results, servers, turns=plan.turns)
 
 
 def _idle(plan: Plan, servers: Servers, results: Results) -> None:

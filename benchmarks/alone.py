@@ -7,7 +7,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -67,8 +67,21 @@ class Running:
 
 
 @contextlib.contextmanager
-def runtime(servers: Servers, *, workers: int = 1, **settings: Any) -> Iterator[Running]:
-    """Start workers on an emptied Valkey, and a provider; stop them at the end."""
+def runtime(
+    servers: Servers,
+    *,
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Iterator[Running]:
+    """Start workers on an emptied Valkey, and a provider; stop them at the end.
+
+    Args:
+        servers: Where.
+        workers: How many.
+        env: Further variables of the workers.
+        settings: By field name, of workers and producer.
+    """
     client = redis.Redis.from_url(servers.redis_url)
     client.flushall()
     port = free_port()
@@ -86,7 +99,7 @@ def runtime(servers: Servers, *, workers: int = 1, **settings: Any) -> Iterator[
             flower=False,
             redis_url=servers.redis_url,
             log_level="WARNING",
-            env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url},
+            env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url, **(env or {})},
             **settings,
         )
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import redis
@@ -22,7 +22,7 @@ AT_ONCE: Final = 8
 BYTES: Final = Metric(case="memory", name="Redis's memory of an ended turn", unit="bytes")
 SHARES: Final = Metric(case="memory", name="its shares", unit="bytes")
 
-_UNLIMITED: Final = {"gateway_requests_per_minute": 0}
+_UNLIMITED: Final[dict[str, Any]] = {"gateway_requests_per_minute": 0}
 
 KINDS: Final = {
     b":events": "its events",

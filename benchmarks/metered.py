@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.alone import Running, runtime
 from benchmarks.contest import Servers
@@ -51,12 +51,12 @@ def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[st
     with ExitStack() as stack:
         pairs = []
         for name, where in zip(names, (servers, beside), strict=True):
-            served_at = {"metrics_port": port} if name == WITH else {}
+            served_at: dict[str, Any] = {"metrics_port": port} if name == WITH else {}
             pairs.append((name, stack.enter_context(runtime(where, **served_at))))
         for block in range(-1, BLOCKS):
             # Whoever comes second finds a warmer machine, so they take turns in that too.
             for name, running in pairs if block % 2 else reversed(pairs):
-                cost = _block(running, f"{block}", few)
+                cost = cost_of_turns(running, f"{block}", few)
                 # The first block warms up.
                 spent[name] += cost if block >= 0 else 0.0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as served:
@@ -64,7 +64,7 @@ def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[st
     return spent
 
 
-def _block(running: Running, name: str, turns: int) -> float:
+def cost_of_turns(running: Running, name: str, turns: int) -> float:
     """Seconds of processor time that some turns cost."""
     before = running.cpu()
     conversations = [f"m{name}-{number}" for number in range(turns)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from benchmarks import metered
+from benchmarks import metered, traced
 from benchmarks.contest import AGENTEXEC, BARE, BY_HAND, DBOS_POSTGRES, DBOS_SQLITE, RUNTIME
 from benchmarks.results import Metric, Results, short
 from benchmarks.stats import Summary, ratios, summarize
@@ -123,6 +123,17 @@ TARGETS = (
         who=metered.WITH,
         base=metered.WITHOUT,
         at_most=1.03,
+    ),
+    *(
+        Target(
+            what=f"processor time of a turn, {who}, of one without",
+            case=traced.CASE,
+            name=traced.COST,
+            who=who,
+            base=traced.WITHOUT,
+            at_most=at_most,
+        )
+        for who, at_most in ((traced.SAMPLED, 1.03), (traced.ALL, 1.08))
     ),
     Target(
         what="a turn with lists, of one without",

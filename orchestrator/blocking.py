@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -27,8 +28,12 @@ class BlockingCalls:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def __call__(self, function: Callable[[], T]) -> T:
-        """Run a call in one of the threads, and return or raise what it does."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+        """Run a call in one of the threads, and return or raise what it does.
+
+        It has the caller's context variables, such as the span that it belongs to.
+        """
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run, function)
 
     def close(self) -> None:
         """Let the threads end after the calls that run."""

@@ -6,7 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import redis
 from pydantic import TypeAdapter
@@ -18,6 +18,8 @@ from agentapi.errors import LoginRefused, StoreUnavailable, TurnNotFound
 from agentapi.ids import check_conversation_id
 from agentapi.settings import Settings, load_settings
 from agentapi.stores import Accepted, CancelOutcome, RedisTurnStore, TurnStore, Wakeup
+from agentapi.stores.enqueueing import enqueue_traced
+from agentapi.tracing import set_up, traces
 from agentapi.turns import Answers, Decision, NewTurn, PendingCall, Turn
 from agentapi.turns.asks import flow_message
 from agentapi.turns.kinds import CHAIN, GATHER
@@ -40,6 +42,10 @@ from orchestrator.turn_request import (
 if TYPE_CHECKING:
     from agentapi import Agent
     from agentapi.agents.definition import AgentDefinition
+
+
+TRACES_FLUSH: Final = 5.0
+"""Seconds that `close` waits for spans to be exported."""
 
 
 class AcceptedTurn(NamedTuple):
@@ -73,6 +79,9 @@ class Producer:
             InvalidAgent: Two agents have the same name.
         """
         self.settings = settings or load_settings()
+        set_up(
+            self.settings.traces, content=self.settings.trace_content, service="agentapi-producer"
+        )
         self._agents = _by_name(agents)
         self.store: TurnStore
         self._wakeups: Wakeups
@@ -104,17 +113,19 @@ class Producer:
             requests: The turns.
             internal: Whether the agents may be agentapi's own.
         """
-        turns = [
-            new_turn(request, self._agents, self.settings, internal=internal)
-            for request in requests
-        ]
-        return self._accept(turns)
+        return self.accept_new(
+            [
+                new_turn(request, self._agents, self.settings, internal=internal)
+                for request in requests
+            ]
+        )
 
-    def _accept(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
+    def accept_new(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
+        """Write turns that `new_turn` has checked, and wake workers for them; see `accept`."""
         # From here on accepted turns are safe in Redis, whatever becomes of this process or the
         # broker (promise 3).
         try:
-            answers = self.store.enqueue(turns)
+            answers = enqueue_traced(self.store, turns)
         except StoreUnavailable as error:
             raise _unsure(error) from error.__cause__
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
@@ -159,7 +170,7 @@ class Producer:
         # First the copy, then its turn: a turn must not run on half a history. A process that dies
         # between them leaves a copy that nobody knows, and that is forgotten.
         copy_history(self.store, self.settings, plan)
-        return self._accept([plan.turn])[0]
+        return self.accept_new([plan.turn])[0]
 
     def timeline(self, turn_id: str) -> Timeline:
         """What happened to a turn, and when: waiting, attempts, steps, children, decisions.
@@ -255,11 +266,15 @@ class Producer:
         return self.store.reset(check_conversation_id(conversation_id))
 
     def close(self) -> None:
-        """Close the connections and end the thread that follows events."""
+        """Close the connections and end the thread that follows events.
+
+        Spans of this process that have ended are exported.
+        """
         # The follower reads from the store; eager wake-ups still write to it.
         self.follower.close()
         self._wakeups.close()
         self.store.close()
+        traces().flush(TRACES_FLUSH)
 
     def __enter__(self) -> Self:
         return self

@@ -27,14 +27,17 @@ from agentapi.metrics.server import MetricsServer
 from agentapi.providers.builtin import preload
 from agentapi.readiness import replaces_another, report_ready
 from agentapi.stores import InMemoryTurnStore, RedisTurnStore, TurnStore
+from agentapi.tracing import preload_traces, set_up, traces
 from workers.celery_ext import control as control
 from workers.celery_ext.outcomes import TurnFailed
 from workers.celery_ext.pool import to_tell
+from workers.celery_ext.printing import print_nothing
 from workers.celery_ext.report import twins_of
 from workers.celery_ext.tracer import spare_tracebacks
 from workers.dispatch import Dispatcher
 from workers.isolation.freeing import free_turns
 from workers.refusals import (
+    cannot_start,
     refuse_no_agents,
     refuse_other_fleet,
     refuse_other_pools,
@@ -43,7 +46,7 @@ from workers.refusals import (
     refuse_unknown_limits,
 )
 from workers.runtime import Runtime
-from workers.suspect_process import run_suspect
+from workers.suspect_process import SERVICE, TRACES_EXIT, run_suspect
 from workers.turns.summary import Summary
 from workers.turns.suspect import SuspectTurn
 
@@ -151,9 +154,21 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
             waits=replaces_another(),
         )
     except ConfigurationError as error:
-        raise SystemExit(f"agentapi worker cannot start: {error}") from error
+        raise cannot_start(str(error)) from error
     server.start()
     return server
+
+
+def trace_worker(settings: Settings) -> None:
+    """Turn this worker's traces on, if they are wanted.
+
+    Raises:
+        SystemExit: OpenTelemetry is not installed, or its variables are not valid.
+    """
+    try:
+        set_up(settings.traces, content=settings.trace_content, service=SERVICE)
+    except ConfigurationError as error:
+        raise cannot_start(str(error)) from error
 
 
 def _connect_signals(app: WorkerApp) -> None:
@@ -164,6 +179,10 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def start(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            # Celery itself does so only after this.
+            configure_logging(app.settings.log_level, app.settings.log_format)
+            if app.settings.log_format == "json":
+                print_nothing(sender)
             refuse_other_pools(sender)
             refuse_no_agents(app.runtime.agents)
             refuse_other_queues(app.settings, app.amqp.queues.consume_from)
@@ -174,6 +193,7 @@ def _connect_signals(app: WorkerApp) -> None:
             # takes a second, which the first turn would wait for.
             agents = app.runtime.agents.values()
             preload({choice.provider for agent in agents for choice in agent.choices})
+            preload_traces(app.settings.traces)
             # Forking is safe only before this process has threads and connections.
             app.runtime.isolation.fork_watchdog(
                 run=partial(run_suspect, app.settings, app.dispatcher, app.runtime.agents),
@@ -182,6 +202,7 @@ def _connect_signals(app: WorkerApp) -> None:
             spare_tracebacks()
             app.runtime.self_check.twins = partial(twins_of, app, sender.hostname)
             app.metrics = serve_metrics(app.settings)
+            trace_worker(app.settings)
             app.runtime.start(sender.hostname)
 
     def ready(sender: Any, **_: Any) -> None:
@@ -193,6 +214,8 @@ def _connect_signals(app: WorkerApp) -> None:
             app.runtime.stop()
             if app.metrics is not None:
                 app.metrics.stop()
+            # Last: until here turns were closed, and their attempts ended.
+            traces().close(TRACES_EXIT)
 
     def stopping(how: str, **_: Any) -> None:
         # Celery calls this inside its signal handler, so nothing here may block.

@@ -16,6 +16,7 @@ from agentapi.errors import AgentAPIError, TurnNotFound
 from agentapi.ids import partition_of_turn
 from agentapi.logs import line
 from agentapi.stores import Accepted, Errand, ErrandKind, TurnStore, Wakeup
+from agentapi.stores.enqueueing import enqueue_traced
 from agentapi.turns import (
     ChildReply,
     ChildTurn,
@@ -89,7 +90,8 @@ class Errands:
         children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
         # A child's id follows from its parent and call, so a repeat finds the turn of the first
         # time.
-        answers = self.store.enqueue([self._new_turn(parent, child) for child in children])
+        turns = [self._new_turn(parent, child) for child in children]
+        answers = enqueue_traced(self.store, turns, cause=parent)
         if self._has_ended(turn_id):
             # The parent ended in the meantime, and its cancellation may have missed the children.
             return [wakeup for child in children for wakeup in self._cancel(child.turn_id)]

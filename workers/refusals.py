@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,14 @@ from agentapi import Agent, Settings
 from agentapi.agents.definition import AgentDefinition, DefinedAgent
 from agentapi.broker.wire import queue_names
 from agentapi.checks.queues import disagreement
+from agentapi.environment import variable
 from agentapi.errors import AgentAPIError, ConfigurationError, InvalidAgent, StoreUnavailable
+from agentapi.logs import configure_logging, line
 from agentapi.providers import providers
 from agentapi.stores import TurnStore
 from workers.celery_ext.pool import TurnPool
+
+log = logging.getLogger("agentapi.worker")
 
 
 def refuse_private_memory(
@@ -60,14 +65,14 @@ def refuse_other_pools(worker: Any) -> None:
         SystemExit: The worker was started with such an option.
     """
     if worker.options.get("autoscale"):
-        raise _cannot_start(
+        raise cannot_start(
             "--autoscale adds and removes processes, and a turn "
             "needs none; set with --concurrency (AGENTAPI_CONCURRENCY) how many turns it runs "
             "at the same time"
         )
     pool = get_implementation(worker.pool_cls)
     if not issubclass(pool, TurnPool):
-        raise _cannot_start(
+        raise cannot_start(
             f"--pool is {pool.__module__}:{pool.__name__}; turns "
             "need their own pool, which is the default"
         )
@@ -80,7 +85,7 @@ def refuse_no_agents(agents: Mapping[str, AgentDefinition]) -> None:
         SystemExit: It has no agents.
     """
     if not agents:
-        raise _cannot_start(
+        raise cannot_start(
             "it has no agents; name the modules that define them with AGENTAPI_AGENTS, such as "
             "AGENTAPI_AGENTS=shop, or with `agentapi worker --agents shop`"
         )
@@ -98,7 +103,7 @@ def refuse_other_queues(settings: Settings, consumed: Collection[str]) -> None:
     """
     queues = queue_names(settings.queues)
     if not set(consumed) & set(queues):
-        raise _cannot_start(
+        raise cannot_start(
             f"it would read the queues {', '.join(sorted(consumed)) or 'none'} (-Q, -X), and turns "
             f"are sent to {queues[0]} … {queues[-1]}; start it without -Q and -X"
         )
@@ -119,10 +124,16 @@ def refuse_other_fleet(settings: Settings, store: TurnStore) -> None:
     except StoreUnavailable:
         return
     except AgentAPIError as error:
-        raise _cannot_start(str(error)) from error
+        raise cannot_start(str(error)) from error
     if fleet != settings.queues:
-        raise _cannot_start(disagreement(settings.queues, fleet))
+        raise cannot_start(disagreement(settings.queues, fleet))
 
 
-def _cannot_start(why: str) -> SystemExit:
-    return SystemExit(f"agentapi worker cannot start: {why}")
+def cannot_start(why: str) -> SystemExit:
+    """What ends a worker that cannot start, and tells people why."""
+    if variable("AGENTAPI_LOG_FORMAT") != "json":
+        return SystemExit(f"agentapi worker cannot start: {why}")
+    # The settings may be what is wrong.
+    configure_logging("INFO", "json")
+    log.critical(line("worker.cannot_start", why=why))
+    return SystemExit(1)

@@ -366,6 +366,7 @@ class Runtime:
         self.wake_consumer()
 
     def _end_turns(self) -> None:
+        log.info(line("worker.stopping", owner=self._owner, turns=len(self.running.all())))
         # First of all: another worker can be elected while the turns here finish.
         self.sweeper.stop()
         while time.monotonic() < self._deadline:

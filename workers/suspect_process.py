@@ -15,11 +15,18 @@ from agentapi.metrics import install
 from agentapi.metrics.pace import pace
 from agentapi.metrics.relay import RELAYED, Relay
 from agentapi.stores import RedisTurnStore
+from agentapi.tracing import set_up, traces
 from workers.dispatch import Dispatcher
 from workers.isolation.messages import DONE
 from workers.isolation.watchdog import CANCEL, HAND_BACK, SIGNALS
 from workers.runtime import Runtime
 from workers.turns.suspect import SuspectTurn
+
+SERVICE: Final = "agentapi-worker"
+"""Name of a worker's service in traces."""
+
+TRACES_EXIT: Final = 5.0
+"""Seconds that spans may take to be exported when a process ends."""
 
 LOOK: Final = 0.5
 """Seconds between checks whether the turn must be handed back."""
@@ -48,6 +55,7 @@ def run_suspect(
     if settings.metrics_port is not None:
         relay = Relay()
         install(relay)
+    set_up(settings.traces, content=settings.trace_content, service=SERVICE)
     # Everything is made here, after the fork: threads and connections do not survive one.
     runtime = Runtime(
         settings,
@@ -77,6 +85,8 @@ def run_suspect(
         # Repeatedly: the turn may have been claimed since the last time.
         if hand_back.is_set() or os.getppid() != watchdog:
             runtime.end_now()
+    # Before any error: that the turn was tried here is what an operator wants to see.
+    traces().flush(TRACES_EXIT)
     # The exit code tells the watchdog: an error here counts like a death of the process.
     if not result:
         raise RuntimeError("the turn gave no result")

@@ -19,6 +19,7 @@ from agentapi.engine.patience import RetryPolicy
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import turn_rules
 from agentapi.engine.tool_calls import Suspension
+from agentapi.engine.tracing import agent_span
 from agentapi.engine.turn_log import NoLog, TurnLog
 from agentapi.errors import AgentAPIError, ApprovalRequired, DeadlineExceeded, UnknownAgent
 from agentapi.settings import Settings
@@ -97,8 +98,13 @@ class InProcessTurn:
                 turn_id=self.context.turn_id,
             )
         )
+        with agent_span(self.agent.name, self.context):
+            return await self._until_reply(progress, _handed_to(self.agent))
+
+    async def _until_reply(
+        self, progress: TurnProgress, agents: dict[str, AgentDefinition]
+    ) -> Answer:
         book = CallBook()
-        agents = _handed_to(self.agent)
         while True:
             outcome = await self._run(progress, book, agents)
             if not isinstance(outcome, Suspension):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agentapi.agents.definition import AgentDefinition
 from agentapi.conversation.attachments import Fetch, blobs_of, no_blobs, remembering
@@ -91,6 +92,8 @@ class TurnRun:
         agents: Agents that the turn may be handed over to, by name.
         client: The client's tools, if the turn has any.
         requested: What the turn's request decides.
+        interrupted: Whether an earlier attempt may have ended in the middle of its calls. An
+            attempt that parked has not: it parks before it makes calls, or when they are done.
         adopt: Takes the agents to which tools of a function hand over; without it they must be
             among `agents` already.
     """
@@ -108,6 +111,7 @@ class TurnRun:
     agents: Mapping[str, AgentDefinition] = field(default_factory=dict)
     client: ClientTools | None = None
     requested: Requested = NOTHING_REQUESTED
+    interrupted: bool = True
     adopt: Callable[[Mapping[str, AgentDefinition]], None] | None = None
     # Set by `_activate`, again at each handoff.
     _active: AgentDefinition = field(init=False)
@@ -179,7 +183,7 @@ class TurnRun:
         progress = self.progress
         # Open calls belong to the agent that made them, even if the turn was handed over since.
         self._hand_over(progress.responder if progress.open_calls() else progress.handed_to)
-        resumed = True
+        resumed = self.interrupted
         while True:
             if calls := progress.open_calls():
                 if is_last_word(self.client, calls, self.book):
@@ -231,7 +235,9 @@ class TurnRun:
                 context=seen_by(agent, self.context),
                 rules=self.rules,
                 begun=begun,
-                met=self.adopt or self._know,
+                # Not a method of this run: a run that refers to itself would be freed only by
+                # the garbage collector, with all that it holds.
+                met=self.adopt or partial(_refuse_unknown, self.agents, agent.name),
             )
         self._offer = self._offers[agent.name]
         self._provider = self.connect(agent)
@@ -241,16 +247,6 @@ class TurnRun:
         own = self._patience if agent.patience is None else agent.patience
         if own != self.retry.patience:
             self.retry = replace(self.retry, patience=own)
-
-    def _know(self, others: Mapping[str, AgentDefinition]) -> None:
-        """Refuse agents that only this process would know: a takeover could not go on."""
-        unknown = ", ".join(sorted(set(others) - set(self.agents)))
-        if unknown:
-            raise ToolsFailed(
-                f"agent {self._active.name!r}: its tools function returned tools for agents that "
-                f"are not registered: {unknown}; add their module to AGENTAPI_AGENTS, on every "
-                "worker"
-            )
 
     async def _call_tools(self, calls: Sequence[ToolCall], *, resumed: bool) -> Suspension | None:
         runner = CallRunner(
@@ -292,12 +288,14 @@ class TurnRun:
 
     def _goes_on(self, step: ModelStep | None = None) -> bool:
         """Whether the model continues its reply: the latest step's, or that of a new step."""
+        # A request that bounds its reply itself wants no more than that.
+        bounded = self._offer.request.sampling.max_output_tokens is not None
+        if bounded or self._active.on_incomplete is not OnIncomplete.CONTINUE:
+            return False
         progress = self.progress
         if step is not None:
             progress = replace(progress, steps=[*progress.steps, step])
-        # A request that bounds its reply itself wants no more than that.
-        bounded = self._offer.request.sampling.max_output_tokens is not None
-        if bounded or not goes_on(self._active, progress):
+        if not goes_on(self._active, progress):
             return False
         try:
             # The reply stands as it is if the turn may not spend more.
@@ -437,6 +435,18 @@ class _Call:
         if any(isinstance(m, UserMessage) and m.attachments for m in self._messages):
             return None
         return calibrated(answer.usage.input_tokens, answer.estimate or 0)
+
+
+def _refuse_unknown(
+    known: Mapping[str, AgentDefinition], agent: str, others: Mapping[str, AgentDefinition]
+) -> None:
+    """Refuse agents that only this process would know: a takeover could not go on."""
+    unknown = ", ".join(sorted(set(others) - set(known)))
+    if unknown:
+        raise ToolsFailed(
+            f"agent {agent!r}: its tools function returned tools for agents that are not "
+            f"registered: {unknown}; add their module to AGENTAPI_AGENTS, on every worker"
+        )
 
 
 async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:

@@ -12,6 +12,7 @@ from agentapi.conversation.attachments import taken_by
 from agentapi.conversation.messages import Attachment
 from agentapi.engine.fitting import Contexts, Fitting
 from agentapi.engine.measuring import ModelCallMeter
+from agentapi.engine.tracing import ChatSpan
 from agentapi.errors import (
     AttachmentRefused,
     ContextTooLong,
@@ -22,6 +23,7 @@ from agentapi.errors import (
     ProviderMisconfigured,
     ProviderUnavailable,
 )
+from agentapi.logs import line
 from agentapi.providers import (
     ModelChoice,
     ModelRequest,
@@ -128,15 +130,15 @@ class ModelChain:
         """Yield text and finally the response, with the name of the model that gave it."""
         name, alone = choice.provider, len(self._choices) == 1
         provider = providers.get(name)
+        messages = request.messages
+        if not getattr(provider, "takes_attachments", False):
+            messages = taken_by(f"provider {name!r}", _nothing, messages)
         asked = replace(
             request,
             model=choice.model or provider.default_model,
+            messages=messages,
             options=options_for(choice, request.options, self._choices),
         )
-        if not getattr(provider, "takes_attachments", False):
-            asked = replace(
-                asked, messages=taken_by(f"provider {name!r}", _nothing, asked.messages)
-            )
         if choice not in fittings:
             fittings[choice] = self._contexts.fitting(name, asked)
         asked = fittings[choice].request
@@ -146,14 +148,17 @@ class ModelChain:
         response: ModelResponse | None = None
         meter = ModelCallMeter(name, asked.model)
         try:
-            async for part in _parts(provider, asked, stream=stream):
-                if isinstance(part, ModelResponse):
-                    response = checked(part, name)
-                else:
-                    meter.shows()
-                    yield part
-            if response is None:
-                raise _no_response(name)
+            with ChatSpan(name, asked) as span:
+                async for part in span.around(_parts(provider, asked, stream=stream)):
+                    if isinstance(part, ModelResponse):
+                        response = checked(part, name)
+                    else:
+                        meter.shows()
+                        span.shows()
+                        yield part
+                if response is None:
+                    raise _no_response(name)
+                span.answered(response)
         except ProviderError as error:
             meter.failed(error.code)
             await self._gate.failed(permit, error, call=self._call)
@@ -253,6 +258,4 @@ def _log_failure(choice: ModelChoice, error: ProviderError) -> None:
         level = logging.WARNING
     elif isinstance(error, ProviderHeld | ProviderAway):
         level = logging.DEBUG
-    log.log(
-        level, "provider.failed provider=%s error=%s status=%s", choice, error.code, error.status
-    )
+    log.log(level, line("provider.failed", provider=choice, error=error.code, status=error.status))

@@ -35,6 +35,9 @@ class Journaled:
     policy: RequestPolicy | None = None
 
 
+_NOTHING = Journaled()
+
+
 def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
     """Look up what an agent's functions returned in this turn.
 
@@ -43,13 +46,13 @@ def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
         first: Name of the agent that the turn began with.
         agent: Name of the agent.
     """
-    answering, found = first, Journaled()
+    answering, found = first, _NOTHING
     for step in steps:
         if isinstance(step, ToolStep):
             answering = step.handoff or answering
         elif isinstance(step, ModelStep) and answering == agent:
             here = Journaled(prompt=step.prompt, offered=step.offered, policy=step.policy)
-            found = found if here == Journaled() else here
+            found = found if here == _NOTHING else here
     return found
 
 
@@ -138,7 +141,7 @@ class Offer:
         policy = self.request.policy
         if prompt is None and self._given is None and policy is None:
             return step
-        if journaled(steps, first, self.agent.name) != Journaled():
+        if journaled(steps, first, self.agent.name) != _NOTHING:
             return step
         offered = None if self._given is None else self._given.names
         return replace(step, prompt=prompt, offered=offered, policy=policy)
@@ -217,4 +220,6 @@ def seen_by(agent: AgentDefinition, context: ToolContext[Any]) -> ToolContext[An
     Raises:
         InvalidContext: The stored context does not match the agent's type.
     """
+    if context.agent == agent.name and context.context is None and agent.context is None:
+        return context
     return replace(context, agent=agent.name, context=context_for(context.context, agent.context))

@@ -19,6 +19,7 @@ from agentapi.decoding.plain import clean_text, cut
 from agentapi.engine.measuring import OK, ToolMeter
 from agentapi.engine.progress import TurnProgress
 from agentapi.engine.rules import TurnRules
+from agentapi.engine.tracing import ToolSpan
 from agentapi.engine.turn_log import TurnLog
 from agentapi.errors import InvalidContext, TurnVetoed
 from agentapi.faults import stop_if_asked
@@ -42,8 +43,9 @@ from agentapi.turns import (
 from agentapi.turns.budget import Limits
 
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: the worker died while it ran. It may or may not have "
-    "taken effect, and it was not made again. Find out before you repeat it."
+    "The outcome of this call is unknown: an earlier attempt was interrupted before the call had a "
+    "result. It may or may not have taken effect, and it was not made again. Find out before you "
+    "repeat it."
 )
 
 EDITED = (
@@ -268,7 +270,9 @@ class CallRunner:
             return self._refusal(call, "invalid arguments: they are not a JSON object")
         meter = ToolMeter(tool.name)
         try:
-            result = await self._invoke(tool, call)
+            with ToolSpan(tool.name, call) as span:
+                result = await self._invoke(tool, call)
+                span.returned(result)
         except BaseException as error:
             meter.ended("failed")
             # The model reads whatever a user's function raises, and the turn continues.

@@ -46,8 +46,7 @@ _MODULES: Final = {
     "openrouter": "agentapi.providers.openai.openrouter",
     "gemini": "agentapi.providers.gemini.client",
 }
-# What the models behind Gemini's API take differs too much for the effort of reasoning.
-_GEMINI: Final = SAMPLING - {"logit_bias", "reasoning_effort", "verbosity"}
+_GEMINI: Final = SAMPLING - {"logit_bias", "verbosity"}
 
 providers = ProviderRegistry()
 for _name, _factory, _sampling in (

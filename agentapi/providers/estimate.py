@@ -14,7 +14,7 @@ _BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "m
 
 def output_bound(options: Mapping[str, Any]) -> int | None:
     """How many tokens the options of a request allow for the reply; None if they do not say."""
-    for name in _BOUNDS:
+    for name in _BOUNDS if options else ():
         if type(value := options.get(name)) is int and value > 0:
             return value
     return None
@@ -22,8 +22,10 @@ def output_bound(options: Mapping[str, Any]) -> int | None:
 
 def reply_bound(request: ModelRequest) -> int | None:
     """How many tokens a request allows for the reply; None if it does not say."""
-    bounds = output_bound(request.options), request.sampling.max_output_tokens
-    return min((bound for bound in bounds if bound is not None), default=None)
+    own, asked = output_bound(request.options), request.sampling.max_output_tokens
+    if own is None or asked is None:
+        return asked if own is None else own
+    return min(own, asked)
 
 
 def calibrated(counted: int, estimate: int) -> float | None:
@@ -40,5 +42,6 @@ def estimate_request(
     system_prompt: str, messages: Sequence[Message], tools: Sequence[ToolSpec]
 ) -> int:
     """Estimate how many tokens a whole model call costs."""
-    size = len(system_prompt.encode()) + sum(len(tool.description) + 200 for tool in tools)
+    described = sum([len(tool.description) for tool in tools])
+    size = len(system_prompt.encode()) + described + 200 * len(tools)
     return size // BYTES_PER_TOKEN + estimate_tokens(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from agentapi.turns.model_size import ModelSize
@@ -82,13 +83,21 @@ def size_of(provider: str, model: str, own: Mapping[str, ModelSize]) -> ModelSiz
             ``deepseek/deepseek-r1:free``.
         own: The user's table, by ``provider:model``, by the beginning of a model's name, or ``*``.
     """
+    for name in _names(provider, model) if own else ():
+        if name in own:
+            return own[name]
+    known = _known(provider, model)
+    return known or own.get(OTHER, SIZES[OTHER])
+
+
+@lru_cache(maxsize=256)
+def _known(provider: str, model: str) -> ModelSize | None:
+    return next((SIZES[name] for name in _names(provider, model) if name in SIZES), None)
+
+
+def _names(provider: str, model: str) -> list[str]:
     bare = model.rpartition("/")[2].lower()
-    names = [f"{provider}:{model}", model, *_beginnings(bare)]
-    for table in (own, SIZES):
-        for name in names:
-            if name in table:
-                return table[name]
-    return own.get(OTHER, SIZES[OTHER])
+    return [f"{provider}:{model}", model, *_beginnings(bare)]
 
 
 def _beginnings(name: str) -> list[str]:

@@ -70,6 +70,19 @@ class ClaimCause(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LostClaim:
+    """The claim of a worker that was lost.
+
+    Attributes:
+        at: When it was made, by the store's clock; None if an older release made it.
+        worker: The worker's name.
+    """
+
+    at: float | None
+    worker: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A won claim: the lease, the turn, and what the agent loop starts from.
 
@@ -86,6 +99,7 @@ class Claim:
         now: The store's time.
         cause: Why it was claimed; None when this answer repeats an earlier one.
         waited: Seconds for which the turn could have run before; None like `cause`.
+        lost: The claim before this one, if its worker was lost.
     """
 
     lease: Lease
@@ -99,9 +113,10 @@ class Claim:
     calibration: float = 1.0
     contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
-    # Not compared: they are for metrics, and a repeat does not know them.
+    # Not compared: they are for metrics and traces, and a repeat does not know them.
     cause: ClaimCause | None = field(default=None, compare=False)
     waited: float | None = field(default=None, compare=False)
+    lost: LostClaim | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

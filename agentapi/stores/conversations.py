@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from agentapi.conversation.messages import Message, dumps
 
@@ -265,6 +265,29 @@ class ConversationStore(Protocol):
         Returns:
             What was deleted; or the turn, which has not ended and stays; or None when it does not
             exist, or belongs to another conversation.
+        """
+        ...
+
+    def relabel(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        metadata: Mapping[str, Any],
+        operation: str,
+        *,
+        part: int = 0,
+    ) -> bool:
+        """Change the metadata of a turn that has ended.
+
+        Args:
+            conversation_id: Its conversation.
+            turn_id: The turn.
+            metadata: All of its metadata from now on.
+            operation: Names this call; a repeat with the same name changes nothing more.
+            part: Number of a request that continued the turn, to change that one's metadata.
+
+        Returns:
+            Whether there is such a turn or part in the conversation, and the turn has ended.
         """
         ...
 

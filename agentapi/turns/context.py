@@ -52,4 +52,4 @@ def own_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """A copy of a turn's metadata without the gateway's labels, which are not the caller's."""
     own = {name: value for name, value in metadata.items() if name != GATEWAY_LABELS}
     # A tool may change what it gets, and in eager mode the stored turn has the same objects.
-    return copy.deepcopy(own)
+    return copy.deepcopy(own) if own else own

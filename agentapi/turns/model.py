@@ -140,6 +140,7 @@ class TurnSpec:
             the outputs of its calls.
         options: What the request decides besides; None for nothing.
         context: What its prompts, tools and hooks get as `TurnContext.context`; None for nothing.
+        trace: The span that enqueued it, as `TraceContext.text` writes it; None without traces.
         forked_from: The turn that it runs again; None for a turn of its own.
     """
 
@@ -163,6 +164,7 @@ class TurnSpec:
     prior: Sequence[Message] = ()
     context: Mapping[str, Any] | None = None
     options: RequestOptions | None = None
+    trace: str | None = None
     forked_from: ForkOrigin | None = None
 
     @property

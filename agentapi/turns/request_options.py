@@ -45,11 +45,15 @@ class Sampling:
 
     def given(self) -> dict[str, Any]:
         """What is given, by name."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self == NO_SAMPLING:
+            return {}
+        values = {name: getattr(self, name) for name in _NAMES}
         return {name: value for name, value in values.items() if value not in (None, (), {})}
 
 
-SAMPLING: Final = frozenset(each.name for each in fields(Sampling))
+_NAMES: Final = tuple(each.name for each in fields(Sampling))
+
+SAMPLING: Final = frozenset(_NAMES)
 """The names of everything in `Sampling`."""
 
 NO_SAMPLING: Final = Sampling()

@@ -130,6 +130,41 @@ def report(error: Exception, *, as_json: bool) -> int:
             raise error
 
 
+def serves_with_json_log(arguments: Sequence[str]) -> bool:
+    """Whether the command serves until it is stopped, and its log is to be JSON."""
+    from agentapi.environment import variable
+
+    serves = bool(arguments) and arguments[0] in ("worker", "gateway")
+    return serves and variable("AGENTAPI_LOG_FORMAT") == "json"
+
+
+def log_failure(error: Exception) -> int:
+    """Log an error that a command ended with; returns the exit code.
+
+    Raises:
+        Exception: The error itself, if nobody expected it.
+    """
+    import logging
+
+    from agentapi.errors import AgentAPIError
+    from agentapi.logs import line
+
+    code: int
+    match error:
+        case typer.Abort():
+            return ExitCode.INTERRUPTED
+        case TyperException():
+            name, why, code = "usage", error.format_message(), error.exit_code
+        case CommandFailed():
+            name, why, code = error.code, str(error), error.exit_code
+        case AgentAPIError():
+            name, why, code = error.code, str(error), exit_code_of(error)
+        case _:
+            raise error
+    logging.getLogger("agentapi.cli").critical(line("command.failed", error=name, why=why))
+    return code
+
+
 def show_error(error: CommandFailed | AgentAPIError, *, as_json: bool) -> ExitCode:
     """Print an error to standard error; returns its exit code."""
     code = error.exit_code if isinstance(error, CommandFailed) else exit_code_of(error)

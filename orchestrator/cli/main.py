@@ -30,7 +30,7 @@ from orchestrator.cli import (
     worker,
 )
 from orchestrator.cli.console import print_json
-from orchestrator.cli.failures import report, wants_json
+from orchestrator.cli.failures import log_failure, report, serves_with_json_log, wants_json
 from orchestrator.cli.options import CHECK, Json, paragraphs
 
 commands = typer.Typer(
@@ -94,12 +94,14 @@ def options(
 def app() -> None:
     """Run the command. Errors are one line; docs/reference/cli.md lists the exit codes."""
     as_json = wants_json(sys.argv[1:])
-    if as_json:
+    # What a server prints is its log, to its last line.
+    logs = not as_json and serves_with_json_log(sys.argv[1:])
+    if as_json or logs:
         _log_as_json()
     try:
         code = typer.main.get_command(commands).main(standalone_mode=False)
     except Exception as error:
-        code = report(error, as_json=as_json)
+        code = log_failure(error) if logs else report(error, as_json=as_json)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -56,27 +56,28 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
-    app.include_router(start_page.router)
-    app.include_router(health.router)
     for module in (
-        # Before /turns/{turn_id}: the first route that matches is taken.
-        native_lists,
+        # Routes are tried in this order, so those that start turns come first: each route that does
+        # not match adds to the time of the request. Paths of literals may follow those with ids,
+        # such as /turns/cancel: they differ in the method, and a whole match wins.
+        openai_chat,
+        openai_responses,
         native,
         past,
         approvals,
         users,
+        native_lists,
         openai_models,
-        # Before the responses, whose ids would match these paths.
         openai_counting,
-        openai_responses,
         openai_conversations,
-        openai_chat,
         openai_stored_chats,
     ):
         app.include_router(module.router, responses=errors(*ALWAYS))
     if settings.gateway_console:
         for router in CONSOLE:
             app.include_router(router)
+    app.include_router(start_page.router)
+    app.include_router(health.router)
     app.add_exception_handler(AgentAPIError, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

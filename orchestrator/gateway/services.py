@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
 from agentapi.supervision import Supervisor, TaskService
+from agentapi.tracing import set_up
 from orchestrator.blocking import BlockingCalls
 from orchestrator.client import Orchestrator
 from orchestrator.ends import EndsBell
@@ -58,6 +59,8 @@ class Gateway:
                 "AGENTAPI_EAGER is set: the gateway needs Redis and workers, unset it"
             )
         self.settings = settings
+        # Before the producer's, which would be named as one.
+        set_up(settings.traces, content=settings.trace_content, service="agentapi-gateway")
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
         self.conversations = Conversations(settings, self.redis)

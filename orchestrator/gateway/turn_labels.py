@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from agentapi.decoding.records import reading, record_of
@@ -36,6 +36,8 @@ class Labels:
         streamed: For a request that continues a turn: whether the part before was streamed.
         stream: For a request that continues a turn: whether it is.
         at: For a request that continues a turn: when it came, in seconds since 1970.
+        decisions: For a request that continues a turn: which calls it approved (true) or rejected,
+            by the id of the request for approval.
         before: For a request that continues a turn: what counted until then and is different now,
             as JSON (`client_tools`, `options`).
     """
@@ -53,7 +55,11 @@ class Labels:
     streamed: bool = False
     stream: bool = False
     at: int = 0
+    decisions: Mapping[str, bool] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
+
+
+_NAMES: Final = tuple(each.name for each in fields(Labels))
 
 
 def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
@@ -64,8 +70,20 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
     """
     if RESERVED in metadata:
         raise InvalidRequest(f"the name {RESERVED!r} is reserved", param="metadata")
-    known = {name: value for name, value in asdict(labels).items() if value}
+    known = {name: value for name in _NAMES if (value := getattr(labels, name))}
     return {**metadata, RESERVED: known} if known else dict(metadata)
+
+
+def relabelled(stored: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored metadata with other metadata of the caller's; the labels stay.
+
+    Raises:
+        InvalidRequest: The caller used the reserved name.
+    """
+    if RESERVED in metadata:
+        raise InvalidRequest(f"the name {RESERVED!r} is reserved", param="metadata")
+    kept = {RESERVED: stored[RESERVED]} if RESERVED in stored else {}
+    return {**metadata, **kept}
 
 
 def labels_of(turn: Turn) -> Labels:

@@ -78,7 +78,12 @@ class Unnamed:
         return OVERHEAD + sum(len(dumps(message)) for message in self.before)
 
     async def make(self, view: TenantView) -> Unnamed:
-        """Create it with its first messages."""
+        """Create it with its first messages; without any, the turn itself creates it.
+
+        So its turn must have the same user and idle time.
+        """
+        if not self.before:
+            return self
         await view.open(
             self.conversation_id,
             make=True,
@@ -163,7 +168,7 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
         try:
             made = await destination.make(view)
             if made is destination:
-                turn_id = await _enqueue(view, request)
+                turn_id = await _enqueue(view, turn)
                 # From the stored turn, after the fact: an earlier check could race with another
                 # gateway.
                 await _refuse_reused_key(view, message, turn, turn_id)
@@ -182,9 +187,9 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
         destination = made
 
 
-async def _enqueue(view: TenantView, request: TurnRequest) -> str:
-    handles = await view.gateway.call(lambda orchestrator: orchestrator.enqueue_many([request]))
-    return handles[0].turn_id
+async def _enqueue(view: TenantView, turn: NewTurn) -> str:
+    accepted = await view.gateway.call(lambda orchestrator: orchestrator.accept_new([turn]))
+    return accepted[0].turn_id
 
 
 async def _refuse_reused_key(
@@ -206,7 +211,8 @@ async def _refuse_reused_key(
 def _request(view: TenantView, message: NewMessage, conversation_id: str) -> TurnRequest:
     labels = message.labels
     # Messages are merged only if their metadata are equal, which digests would prevent.
-    if (message.on_busy or view.gateway.settings.on_busy) is not OnBusy.MERGE:
+    merges = (message.on_busy or view.gateway.settings.on_busy) is OnBusy.MERGE
+    if message.digest is not None and not merges:
         labels = replace(labels, digest=message.digest)
     return TurnRequest(
         agent=message.agent,

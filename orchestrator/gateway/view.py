@@ -158,9 +158,11 @@ class TenantView(TenantConversations):
                 raise _events_gone()
 
     async def follow(
-        self, turn: Turn, after: int, *, fresh: bool = False
+        self, turn_id: str, after: int, *, fresh: bool = False
     ) -> AsyncGenerator[list[Event] | Closed, None]:
-        """A turn's events; see `AsyncFollower.follow`. An empty list is a sign of life.
+        """The events of a turn of this tenant; see `AsyncFollower.follow`.
+
+        An empty list is a sign of life.
 
         Raises:
             TurnNotFound: The turn was deleted in the meantime.
@@ -169,9 +171,7 @@ class TenantView(TenantConversations):
         """
         max_wait = self.gateway.settings.gateway_heartbeat
         seen, ended = after, False
-        following = self.gateway.follower.follow(
-            turn.turn_id, after, max_wait=max_wait, fresh=fresh
-        )
+        following = self.gateway.follower.follow(turn_id, after, max_wait=max_wait, fresh=fresh)
         async with aclosing(following):
             async for events in following:
                 yield events
@@ -180,7 +180,7 @@ class TenantView(TenantConversations):
                     continue
                 # No event for a while: the turn may have ended and its events have expired.
                 try:
-                    now = await self.turn(turn.turn_id)
+                    now = await self.turn(turn_id)
                 except StoreUnavailable:
                     continue
                 if now.status.ended and now.last_event <= seen:
@@ -191,7 +191,12 @@ class TenantView(TenantConversations):
                 ended = now.status.ended
 
     async def wait(
-        self, turn_id: str, seconds: float, enough: Callable[[Turn], bool] = lambda turn: False
+        self,
+        turn_id: str,
+        seconds: float,
+        enough: Callable[[Turn], bool] = lambda turn: False,
+        *,
+        new: bool = False,
     ) -> Turn:
         """Wait for a turn's end.
 
@@ -199,6 +204,7 @@ class TenantView(TenantConversations):
             turn_id: The turn.
             seconds: The longest wait.
             enough: Whether a turn that has parked need not be waited for any more.
+            new: Whether this request made the turn, so that it need not be read before.
 
         Returns:
             The turn. It may still run when the time is up or the gateway shuts down.
@@ -207,31 +213,34 @@ class TenantView(TenantConversations):
             TurnNotFound: It does not exist, or is another tenant's.
             StoreUnavailable: Redis is out of reach.
         """
-        turn = await self.turn(turn_id)
-        if not turn.status.ended and not enough(turn):
-            # The tenant's other requests go on while this one waits.
-            if self.request_slot is not None:
-                self.request_slot.release()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    turn = await self._wait(turn, enough)
+        seen = -1
+        if not new:
             turn = await self.turn(turn_id)
-        return turn
+            if turn.status.ended or enough(turn):
+                return turn
+            seen = turn.last_event
+        # The tenant's other requests go on while this one waits.
+        if self.request_slot is not None:
+            self.request_slot.release()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._wait(turn_id, seen, enough)
+        return await self.turn(turn_id)
 
-    async def _wait(self, turn: Turn, enough: Callable[[Turn], bool]) -> Turn:
-        while not turn.status.ended and not enough(turn):
+    async def _wait(self, turn_id: str, seen: int, enough: Callable[[Turn], bool]) -> Turn:
+        while True:
             stopped = False
             # Only what is to come matters here, so the turn's past need not be read.
-            async with aclosing(self.follow(turn, turn.last_event, fresh=True)) as events:
+            async with aclosing(self.follow(turn_id, seen, fresh=True)) as events:
                 async for found in events:
                     stopped = isinstance(found, Closed)
                     parked = not stopped and any(e.type is EventType.PARKED for e in found)  # type: ignore[union-attr]
-                    if parked and enough(await self.turn(turn.turn_id)):
-                        break
-            turn = await self.turn(turn.turn_id)
-            if stopped:
-                break
-        return turn
+                    if parked and enough(turn := await self.turn(turn_id)):
+                        return turn
+            turn = await self.turn(turn_id)
+            if stopped or turn.status.ended or enough(turn):
+                return turn
+            seen = turn.last_event
 
 
 def _events_gone() -> Gone:

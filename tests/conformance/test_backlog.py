@@ -50,6 +50,20 @@ def test_each_cause_of_a_further_claim(bench: Bench) -> None:
     assert bench.claim(turn_id).cause in (ClaimCause.RETRIED, ClaimCause.LEASE_EXPIRED)
 
 
+def test_a_claim_says_whose_lease_expired(bench: Bench) -> None:
+    turn_id = bench.enqueue()
+    first = bench.claim(turn_id, owner="first")
+    assert first.lost is None
+    bench.expire_lease(C)
+    second = bench.claim(turn_id, owner="second", token="t")
+    assert second.lost is not None
+    assert second.lost.worker == "first"
+    assert second.lost.at == pytest.approx(first.now, abs=0.01)
+    assert bench.claim(turn_id, owner="second", token="t").lost is None
+    bench.store.release(second.lease)
+    assert bench.claim(turn_id).lost is None
+
+
 def test_a_retry_is_a_cause_of_its_own(bench: Bench) -> None:
     turn_id = bench.enqueue()
     error = TurnError(code="internal", message="broken")

@@ -234,6 +234,20 @@ def test_a_waiting_turn_is_the_newest(bench: Bench) -> None:
     assert store.continue_from(C, waiting[1], "op", take=True)
 
 
+def test_an_ended_turn_gets_other_metadata(bench: Bench) -> None:
+    store, turn_id = bench.store.conversations, bench.enqueue(metadata={"a": 1}, tenant_id=ACME)
+    assert not store.relabel(C, turn_id, {"b": 2}, "early")
+    bench.complete(bench.claim(turn_id).lease)
+    assert not store.relabel("another", turn_id, {"b": 2}, "op")
+    assert not store.relabel(C, turn_id, {"b": 2}, "op", part=1)
+    assert store.relabel(C, turn_id, {"b": 2}, "op")
+    assert store.relabel(C, turn_id, {"c": 3}, "later")
+    # A repeat, as of a client that lost the answer, does not undo what came after it.
+    assert store.relabel(C, turn_id, {"b": 2}, "op")
+    assert bench.store.turn(turn_id).metadata == {"c": 3}
+    assert not store.relabel(C, create_turn_id(C), {}, "none")
+
+
 def test_a_turn_is_forgotten_when_it_has_ended(bench: Bench) -> None:
     store, turn_id = bench.store.conversations, bench.enqueue(message="hello", tenant_id=ACME)
     assert store.forget(C, turn_id, "early") == Unended(turn_ids=[turn_id])

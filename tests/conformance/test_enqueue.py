@@ -166,6 +166,7 @@ def test_everything_that_a_turn_is_to_do_is_stored(bench: Bench) -> None:
             bare=True,
             decided=True,
         ),
+        "trace": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=1",
         "forked_from": ForkOrigin(turn_id=parent, step=2, by="kim"),
     }
     assert set(spec) == {field.name for field in fields(TurnSpec)}, "a new field belongs here"

@@ -28,7 +28,7 @@ UNREACHED: Final[Mapping[str, str]] = {
         f"script {name}": "the gateway's"
         for name in (
             *("backlog", "continue_from", "drop", "forget", "fork", "measure"),
-            *("open", "page", "remove", "seek", "wipe"),
+            *("open", "page", "relabel", "remove", "seek", "wipe"),
         )
     },
     **{

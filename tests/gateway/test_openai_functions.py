@@ -263,8 +263,37 @@ def test_approvals_in_the_words_of_the_api(client: openai.OpenAI, http: httpx2.C
     assert (call.output, call.approval_request_id) == ("signed lease", request.id)
     assert done.output_text == "sign: signed lease"
     assert client.responses.retrieve(asked.id).to_dict() == asked.to_dict()
-    with pytest.raises(openai.ConflictError):
+    # A repeat, as of a client that lost the answer, gets the same answer.
+    again = client.responses.create(model="tools", previous_response_id=asked.id, input=yes)
+    assert again.to_dict() == done.to_dict()
+    with pytest.raises(openai.ConflictError, match="was approved before: a decision is final"):
         client.responses.create(model="tools", previous_response_id=asked.id, input=no)
+
+
+def test_a_rejection_is_repeated_while_its_turn_goes_on(client: openai.OpenAI) -> None:
+    asked = client.responses.create(
+        model="tools", input='/sign {"paper": "a"}', conversation=client.conversations.create().id
+    )
+    answer: Any = {
+        "type": "mcp_approval_response",
+        "approval_request_id": asked.output[0].id,
+        "approve": False,
+        "reason": "no ink",
+    }
+
+    def decide(answer: Any) -> Any:
+        return client.responses.create(
+            model="tools", previous_response_id=asked.id, input=[answer], background=True
+        )
+
+    first, second = decide(answer), decide(answer)
+    assert first.id == second.id != asked.id
+    with pytest.raises(openai.ConflictError, match="was rejected before"):
+        decide({**answer, "approve": True})
+    while (done := client.responses.retrieve(first.id)).status != "completed":
+        pass
+    assert "no ink" in done.output_text
+    assert decide(answer).output_text == done.output_text
 
 
 def test_a_stream_of_an_approval(client: openai.OpenAI) -> None:

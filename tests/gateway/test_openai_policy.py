@@ -323,6 +323,19 @@ def test_stored_chat_completions(served: Served) -> None:
         with pytest.raises(openai.NotFoundError):
             other.chat.completions.retrieve(ids[0])
         assert [chat.id for chat in other.chat.completions.list() if chat.id in ids] == []
+        changed = client.chat.completions.update(ids[0], metadata={"even": "yes"})
+        assert changed.to_dict() == {**chat.to_dict(), "metadata": {"even": "yes"}}
+        assert client.chat.completions.retrieve(ids[0]).to_dict() == changed.to_dict()
+        even = client.chat.completions.list(metadata={"even": "yes"})
+        assert [chat.id for chat in even.data] == [ids[0]]
+        bare = client.chat.completions.update(ids[0], metadata=None).to_dict()
+        assert bare["metadata"] == {}
+        with pytest.raises(openai.BadRequestError, match="'agentapi:gateway' is reserved"):
+            client.chat.completions.update(ids[0], metadata={"agentapi:gateway": "x"})
+        with pytest.raises(openai.NotFoundError, match="no stored chat completion"):
+            client.chat.completions.update(unlisted, metadata={})
+        with pytest.raises(openai.NotFoundError):
+            other.chat.completions.update(ids[0], metadata={})
         assert client.chat.completions.delete(ids[0]).deleted
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.retrieve(ids[0])

@@ -17,6 +17,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/conversations/{conversation}/items": {
         "items": [{"type": "message", "role": "user", "content": "planted"}]
     },
+    "/v1/chat/completions/{completion}": {"metadata": {"mine": "no"}},
 }
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from agentapi import Agent, tool
 from agentapi.conversation.messages import from_dict
+from agentapi.conversation.window import DEFAULT_WINDOW
+from agentapi.engine.tool_calls import UNKNOWN_OUTCOME
+from agentapi.errors import ToolServerUnavailable
 from agentapi.providers import ModelRequest
 from agentapi.providers.gemini.client import GeminiProvider
 from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.stores import Claim
+from agentapi.tools.base import BaseTool
 from agentapi.turns import EventType, Turn, TurnStatus
 from orchestrator import CancelOutcome
 from tests.fakes import chat, gemini
@@ -218,3 +224,60 @@ def test_a_cancelled_parked_turn_never_wakes(make_fleet: MakeFleet) -> None:
     assert fleet.execute(turn)["status"] == "parked"
     assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.CANCELLED
     assert fleet.execute(turn)["status"] == "cancelled"
+
+
+class Shelf:
+    """A server of tools that is away when it is asked for the second time."""
+
+    name = "shelf"
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.read: list[str] = []
+
+    async def tools(self) -> Sequence[BaseTool]:
+        self.asked += 1
+        if self.asked == 2:
+            raise ToolServerUnavailable("it is away", server=self.name, retry_after=0.01)
+
+        @tool
+        def read(title: str) -> str:
+            """Read a book."""
+            self.read.append(title)
+            return f"{title} is read"
+
+        return [read]
+
+
+def test_calls_of_a_turn_that_parked_before_it_made_them_are_made(make_fleet: MakeFleet) -> None:
+    """The tool need not be idempotent: nobody has begun the call."""
+    shelf = Shelf()
+    agent = Agent(name="reader", provider="offline", tools=[shelf])
+    fleet = make_fleet(agents=[agent], park_after=0, provider_max_retries=0, provider_patience=1.0)
+    turn = fleet.enqueue("reader", '/read {"title": "Emma"}')
+    assert fleet.execute(turn)["status"] == "parked"
+    assert fleet.turn(turn).steps == 1
+    until_overdue(fleet, turn)
+    assert fleet.execute(turn)["status"] == "completed"
+    assert fleet.turn(turn).text == "read: Emma is read"
+    assert shelf.read == ["Emma"]
+
+
+def test_a_lost_worker_leaves_calls_of_unknown_outcome(make_fleet: MakeFleet) -> None:
+    """Also if the turn was parked at another time."""
+    shelf = Shelf()
+    agent = Agent(name="reader", provider="offline", tools=[shelf])
+    fleet = make_fleet(agents=[agent], park_after=0, provider_max_retries=0, provider_patience=1.0)
+    turn = fleet.enqueue("reader", '/read {"title": "Emma"}')
+    assert fleet.execute(turn)["status"] == "parked"
+    until_overdue(fleet, turn)
+    store = fleet.app.store
+    lost = store.claim(
+        turn.conversation_id, turn.turn_id, owner="lost", token="t", window=DEFAULT_WINDOW
+    )
+    assert isinstance(lost, Claim)
+    # It handed the turn back in the middle of the call, as far as anybody knows.
+    store.release(lost.lease)
+    assert fleet.execute(turn)["status"] == "completed"
+    assert UNKNOWN_OUTCOME in (fleet.turn(turn).text or "")
+    assert shelf.read == []

@@ -219,7 +219,7 @@ async def test_a_stream_whose_events_are_gone_says_so(gateway: Gateway) -> None:
         client.delete(turn_keys(turn.turn_id).events)
 
     async def follow() -> None:
-        async for _ in view.follow(turn, -1):
+        async for _ in view.follow(turn.turn_id, -1):
             pass
 
     with pytest.raises(Gone):

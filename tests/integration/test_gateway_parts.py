@@ -99,7 +99,7 @@ async def test_a_reader_that_is_too_slow_is_ended_where_it_is(gateway_settings_f
         lease = claimed(gateway, turn_id, "gw:t:c").lease
         turn = await view.turn(turn_id)
         seen: list[Event | Closed] = []
-        async with aclosing(view.follow(turn, -1)) as following:
+        async with aclosing(view.follow(turn.turn_id, -1)) as following:
             async for found in following:
                 if isinstance(found, Closed):
                     seen.append(found)
@@ -117,7 +117,7 @@ async def test_a_reader_that_is_too_slow_is_ended_where_it_is(gateway_settings_f
         assert 2 < len(numbers) < 21
         # From there the rest is read, each event once.
         gateway.orchestrator.store.commit(lease, Ending(status=TurnStatus.CANCELLED))
-        async with aclosing(view.follow(turn, numbers[-1])) as following:
+        async with aclosing(view.follow(turn.turn_id, numbers[-1])) as following:
             async for found in following:
                 assert not isinstance(found, Closed)
                 numbers += [event.number for event in found]
@@ -131,7 +131,7 @@ async def test_a_stream_of_a_turn_that_is_gone_ends(gateway_settings_for: Make) 
         turn = await view.turn(turn_id)
 
         async def follow() -> None:
-            async with aclosing(view.follow(turn, -1)) as following:
+            async with aclosing(view.follow(turn.turn_id, -1)) as following:
                 async for _ in following:
                     pass
 

@@ -112,7 +112,7 @@ def test_a_batch_that_is_refused_keeps_no_other(
     while not store.emitted.empty():
         shown |= store.next()
     assert shown == {"zero": "x", "two": "x"}
-    assert "events.dropped turn_id=one error=RuntimeError" in caplog.text
+    assert "events.dropped conversation_id=c turn_id=one error=RuntimeError" in caplog.text
     assert "somebody said" not in caplog.text
     log.flush()
     assert store.emitted.empty()

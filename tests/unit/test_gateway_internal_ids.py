@@ -89,7 +89,7 @@ class Failing(TenantView):
         self._error = error
 
     async def follow(
-        self, turn: Turn, after: int, *, fresh: bool = False
+        self, turn_id: str, after: int, *, fresh: bool = False
     ) -> AsyncGenerator[list[Event], None]:
         yield []
         raise self._error
@@ -177,7 +177,7 @@ async def test_what_the_event_of_a_failure_says() -> None:
 
     class Following(TenantView):
         async def follow(
-            self, turn: Turn, after: int, *, fresh: bool = False
+            self, turn_id: str, after: int, *, fresh: bool = False
         ) -> AsyncGenerator[list[Event], None]:
             yield [Event(number=0, type=EventType.FAILED, data=data)]
 

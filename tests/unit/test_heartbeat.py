@@ -122,7 +122,7 @@ def test_a_lease_with_a_fault_costs_no_other(caplog: pytest.LogCaptureFixture) -
     parts = Parts("one", "faulty", "two")
     assert parts.heartbeat.beat()
     assert [parts.store.renewed.acquire(blocking=False) for _ in range(3)] == [True, True, False]
-    assert "lease.not_renewed turn_id=faulty error=RuntimeError" in caplog.text
+    assert "lease.not_renewed conversation_id=c turn_id=faulty error=RuntimeError" in caplog.text
 
 
 def test_it_does_not_vouch_for_a_process_that_hangs() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from agentapi.logs import JsonFormatter, LogLine, line
+from agentapi.logs import JsonFormatter, LogLine, TextFormatter, binding, line
 
 ROOT = Path(__file__).parents[2]
+
+PAGE = ROOT / "docs/guides/logs.md"
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
 
@@ -74,7 +77,7 @@ def test_json_with_a_traceback() -> None:
         raise KeyError("k")
     except KeyError as error:
         found = json.loads(JsonFormatter().format(record("failed", error=error)))
-    assert found["traceback"].endswith("KeyError: 'k'")
+    assert found["traceback"].endswith("\nKeyError")
     detail = LogLine("service.failed", {"service": "sweep"}, "File x, line 1")
     assert json.loads(JsonFormatter().format(record(detail)))["detail"] == "File x, line 1"
     assert str(detail) == "service.failed service=sweep\nFile x, line 1"
@@ -112,3 +115,59 @@ def _is_line(node: ast.expr) -> bool:
 
 def test_there_is_one_way_to_log() -> None:
     assert calls_of_loggers() == []
+
+
+WORKED_OUT = {
+    *("turn.completed", "turn.failed", "turn.cancelled", "check.fail", "check.warn"),
+    *("hook.failed", "hook.given_up", "process.crashed", "thread.crashed", "error.ignored"),
+}
+"""Events whose names are not written where they are logged."""
+
+
+def test_the_page_names_every_event() -> None:
+    tables = PAGE.read_text().partition("## Turns")[2]
+    cells = [row.split("|")[1] for row in tables.splitlines() if row.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
+    assert named == events() | WORKED_OUT
+
+
+def events() -> set[str]:
+    """The names of all events that the packages log."""
+    found = set()
+    for package in ("agentapi", "workers", "orchestrator"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(
+                        func=ast.Name(id="line" | "claim_line" | "LogLine"),
+                        args=[ast.Constant(value=str() as name), *_],
+                    ):
+                        found.add(name)
+    return found
+
+
+def test_every_line_of_a_task_has_the_fields_that_it_has() -> None:
+    ids = {"turn_id": "042", "trace_id": "abc"}
+    with binding(ids):
+        ours = record(line("provider.failed", provider="openai", turn_id="own"))
+        assert "turn_id=own trace_id=abc" in TextFormatter().format(ours)
+        shown = json.loads(JsonFormatter().format(ours))
+        assert (shown["turn_id"], shown["trace_id"]) == ("own", "abc")
+        theirs = json.loads(JsonFormatter().format(record("of a library")))
+        assert (theirs["message"], theirs["turn_id"]) == ("of a library", "042")
+    assert "trace_id" not in TextFormatter().format(ours)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_the_text_of_an_exception_is_not_logged(formatter: logging.Formatter) -> None:
+    try:
+        try:
+            raise ValueError("lark" + "spur")
+        except ValueError as cause:
+            raise RuntimeError("lark" + "spur") from cause
+    except RuntimeError as error:
+        text = formatter.format(record("failed", error=error))
+    assert "larkspur" not in text
+    assert "ValueError" in text
+    assert "RuntimeError" in text
+    assert "test_logs.py" in text

@@ -204,6 +204,15 @@ async def test_a_turn_taken_over_continues_behind_its_last_step() -> None:
     assert len(model.requests) == 1
 
 
+async def test_calls_of_a_turn_that_was_only_parked_are_made() -> None:
+    finished.clear()
+    response = calls(call("wait", "open", seconds=0, name="now"))
+    steps: list[Step] = [ModelStep(message=response.message)]
+    progress = TurnProgress(user=UserMessage(content="hi"), steps=steps)
+    await run(ScriptedProvider(says("Hello")), progress=progress, interrupted=False)
+    assert finished == ["now"]
+
+
 async def test_a_turn_taken_over_after_its_last_response_asks_no_more() -> None:
     steps: list[Step] = [ModelStep(message=AssistantMessage(content="Hello"))]
     progress = TurnProgress(user=UserMessage(content="hi"), steps=steps)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -81,6 +82,7 @@ options = st.builds(
 )
 
 
+@hypothesis_settings(deadline=None)
 @given(options)
 def test_options_are_read_as_they_were_stored(kept: RequestOptions) -> None:
     assert RequestOptions.from_json(kept.to_json()) == kept
@@ -347,9 +349,41 @@ def test_what_gemini_gets() -> None:
     assert sent({}, Sampling()) == {}
     # What it does not get is what it does not claim.
     unsupported = SAMPLING - providers.sampling("gemini")
-    assert unsupported == {"logit_bias", "reasoning_effort", "verbosity"}
+    assert unsupported == {"logit_bias", "verbosity"}
     anything = OutputSpec(name="reply", schema={"type": "object"}, free=True)
     assert sent({}, Sampling(), output=anything) == {"responseMimeType": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("gemini-3-flash", "none", {"thinkingLevel": "MINIMAL"}),
+        ("gemini-3.8-flash", "medium", {"thinkingLevel": "MEDIUM"}),
+        ("gemini-3.1-pro-preview", "minimal", {"thinkingLevel": "LOW"}),
+        ("models/gemini-3-pro", "max", {"thinkingLevel": "HIGH"}),
+        ("gemini-flash-latest", "low", {"thinkingLevel": "LOW"}),
+        ("gemini-2.5-flash", "none", {"thinkingBudget": 0}),
+        ("gemini-2.5-pro", "none", {"thinkingBudget": 128}),
+        ("gemini-2.5-flash-lite", "low", {"thinkingBudget": 1024}),
+        ("gemini-2.5-pro", "xhigh", {"thinkingBudget": 24576}),
+        ("gemini-2.0-flash", "high", None),
+        ("gemini-1.5-pro", "high", None),
+        ("gemma-3-27b-it", "high", None),
+    ],
+)
+def test_how_much_gemini_thinks(model: str, effort: str, expected: dict[str, Any] | None) -> None:
+    def sent(own: Mapping[str, Any]) -> Any:
+        request = replace(model_request(own, Sampling(reasoning_effort=effort)), model=model)
+        config = _config(request)
+        assert config.http_options is not None
+        body: Any = config.http_options.extra_body
+        return body.get("generationConfig", {}).get("thinkingConfig")
+
+    assert sent({}) == expected
+    # The agent's own level or number would contradict it; whether thoughts are shown would not.
+    own = {"includeThoughts": True, "thinkingBudget": 7}
+    merged = own if expected is None else {"includeThoughts": True, **expected}
+    assert sent({"thinkingConfig": own}) == merged
 
 
 ADDRESS: dict[str, Any] = {

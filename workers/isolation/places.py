@@ -150,7 +150,7 @@ class IsolatedTurns:
                 # meantime, the watchdog wakes another worker for it.
                 self._running[turn.job] = _Isolated(turn=turn, then=then)
                 self._send(Run(turn=turn))
-                log.warning(line("turn.isolated", turn_id=turn.turn_id))
+                log.warning(line("turn.isolated", **_ids(turn)))
                 return
         # Outside of the lock, as everywhere: it hands over to the pool, which has locks of its own.
         then({"status": "suspect"})
@@ -256,10 +256,10 @@ class IsolatedTurns:
                 self.dispatcher.send(perished.wakeup)
         except AgentAPIError as error:
             # The lease expires by itself, and the sweep wakes the turn again.
-            log.warning(line("isolation.uncounted", turn_id=turn.turn_id, error=error.code))
+            log.warning(line("isolation.uncounted", **_ids(turn), error=error.code))
         finally:
             deaths = result.get("deaths", 0)
-            log.warning(line("turn.died", turn_id=turn.turn_id, exit=code, deaths=deaths))
+            log.warning(line("turn.died", **_ids(turn), exit=code, deaths=deaths))
             self._ended(turn.job, result)
 
     def _watchdog_ended(self) -> None:
@@ -284,3 +284,7 @@ def _close(loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
     # The reader first: the descriptor's number may be given to another file at any moment.
     loop.remove_reader(control)
     control.close()
+
+
+def _ids(turn: SuspectTurn) -> dict[str, str]:
+    return {"conversation_id": turn.conversation_id, "turn_id": turn.turn_id}

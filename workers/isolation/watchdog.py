@@ -203,7 +203,8 @@ class Watchdog:
             os.write(writer, answer)
             code = 0
         except BaseException as error:
-            log.error(line("isolation.broken", turn_id=turn.turn_id, error=type(error).__name__))
+            ids = {"conversation_id": turn.conversation_id, "turn_id": turn.turn_id}
+            log.error(line("isolation.broken", **ids, error=type(error).__name__))
         finally:
             os._exit(code)
 

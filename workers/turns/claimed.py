@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentapi.engine.progress import TurnProgress
 from agentapi.logs import LogLine, line
 from agentapi.metrics.activity import RunningNow
 from agentapi.stores import Claim
+from agentapi.tracing import NO_SPAN, Span
 from agentapi.turns.kinds import TurnKind
 from workers.turns.running import RunningTurn
 from workers.turns.work import Work
@@ -24,6 +26,8 @@ class ClaimedTurn:
         running: By which it is stopped from outside.
         progress: Its steps so far; grows while it runs.
         began: When it was claimed, by `time.monotonic`.
+        span: Of the attempt.
+        fields: What every log line of the attempt has.
     """
 
     work: Work
@@ -31,6 +35,8 @@ class ClaimedTurn:
     running: RunningTurn
     progress: TurnProgress
     began: float = field(default_factory=time.monotonic)
+    span: Span = NO_SPAN
+    fields: Mapping[str, object] = field(default_factory=dict)
 
     def now(self) -> RunningNow:
         """What the turn does now. May be called in any thread."""
@@ -48,6 +54,18 @@ class ClaimedTurn:
             doing=("tools" if tools else "model") if agent else turn.kind.value,
             tools=sorted(tools),
         )
+
+
+def fields_of(claim: Claim, span: Span) -> dict[str, object]:
+    """What every log line of an attempt has: its ids, and its trace if it is recorded."""
+    fields: dict[str, object] = {
+        "conversation_id": claim.lease.conversation_id,
+        "turn_id": claim.lease.turn_id,
+        "attempt": claim.turn.attempt,
+    }
+    if span.on and span.context is not None:
+        fields["trace_id"] = f"{span.context.trace_id:032x}"
+    return fields
 
 
 def claim_line(action: str, claim: Claim, **more: object) -> LogLine:

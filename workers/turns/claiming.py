@@ -14,13 +14,13 @@ from typing import Final
 from agentapi.conversation.messages import UserMessage
 from agentapi.engine.progress import TurnProgress
 from agentapi.errors import StoreUnavailable
-from agentapi.logs import line
+from agentapi.logs import binding, line
 from agentapi.stores import Claim, Refusal, RefusalReason, Unreadable, Wakeup, WorkerStore
 from agentapi.turns.kinds import kind_of
 from workers.dispatch import Dispatcher
 from workers.outage import Outage, ride_out
-from workers.turns import measuring
-from workers.turns.claimed import ClaimedTurn
+from workers.turns import measuring, tracing
+from workers.turns.claimed import ClaimedTurn, fields_of
 from workers.turns.running import RunningTurn, RunningTurns
 from workers.turns.summary import Summary, of_turn
 from workers.turns.suspect import SuspectTurn
@@ -119,7 +119,8 @@ class TurnClaimer:
     def _refused(
         self, refusal: Refusal, wakeup: Wakeup, owner: str, job: int
     ) -> SuspectTurn | Summary:
-        log.debug(line("turn.refused", turn_id=wakeup.turn_id, reason=refusal.reason))
+        ids = {"conversation_id": wakeup.conversation_id, "turn_id": wakeup.turn_id}
+        log.debug(line("turn.refused", **ids, reason=refusal.reason))
         if refusal.reason is RefusalReason.SUSPECT:
             return SuspectTurn(
                 job=job,
@@ -142,14 +143,20 @@ class TurnClaimer:
             steps=list(claim.steps),
             prior=[replace(message, turn_id=turn.turn_id) for message in turn.prior],
         )
+        span = tracing.begun(claim)
+        fields = fields_of(claim, span)
         # After the claim, since only the journal says which agent must continue the turn.
         if work.lacks_agent(claim, progress):
-            left = self.unknown.leave(claim)
+            with binding(fields):
+                left = self.unknown.leave(claim)
             if left is not None:
+                tracing.left(span, left)
                 return left
         measuring.claimed(claim, self.queues)
         running = RunningTurn(lease=claim.lease, loop=self.loop, threads=self.threads, job=job)
-        claimed = ClaimedTurn(work=work, claim=claim, running=running, progress=progress)
+        claimed = ClaimedTurn(
+            work=work, claim=claim, running=running, progress=progress, span=span, fields=fields
+        )
         running.about = claimed.now
         # From here on the heartbeat renews the lease, until the closer removes the turn.
         self.running.add(running)

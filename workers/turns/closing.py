@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentapi import Settings
+from agentapi.logs import binding
 from agentapi.stores import Claim, Ending, ErrandKind, Wakeup, WorkerStore
 from agentapi.turns import HeldCalls, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage, ride_out
-from workers.turns import measuring
+from workers.turns import measuring, tracing
 from workers.turns.claimed import ClaimedTurn, claim_line
 from workers.turns.decision import (
     Abandon,
@@ -56,11 +57,14 @@ class TurnCloser:
         A fault that is not the store's ends the turn as failed: another attempt would only meet it
         again.
         """
+        summary: Summary = {}
         try:
-            summary = self._close(turn, decision)
+            with binding(turn.fields):
+                summary = self._close(turn, decision)
             measuring.attempt_ended(turn, summary)
             return summary
         finally:
+            tracing.ended(turn.span, turn, summary)
             # Last: until now the heartbeat renews the lease.
             self.running.remove(turn.running)
             self.events.forget(turn.claim.lease)

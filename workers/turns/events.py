@@ -124,7 +124,8 @@ class EventLog:
                 raise
             except Exception as error:
                 kind = type(error).__name__
-                log.error(line("events.dropped", turn_id=lease.turn_id, error=kind))
+                ids = {"conversation_id": lease.conversation_id, "turn_id": lease.turn_id}
+                log.error(line("events.dropped", **ids, error=kind))
             del self._unsent[0]
 
     def forget(self, lease: Lease) -> None:

@@ -11,6 +11,7 @@ from agentapi import Settings
 from agentapi.agents.definition import AgentDefinition
 from agentapi.engine.tool_calls import Suspension
 from agentapi.errors import AgentAPIError, DeadlineExceeded, PoisonTurn, StoreUnavailable
+from agentapi.logs import bind
 from agentapi.signals import RuntimeSignal
 from agentapi.stores import Claim, Suspended, WorkerStore
 from agentapi.stores.refusals import missed_deadline
@@ -39,6 +40,9 @@ class TurnExecutor:
 
     async def run(self, turn: ClaimedTurn) -> TurnDecision:
         """On the event loop: run the turn until it ends or must wait. Raises nothing."""
+        # This task is the turn's alone, and so are its context variables.
+        bind(turn.fields)
+        turn.span.enter()
         try:
             return await self._run_or_decide(turn)
         except GeneratorExit:

@@ -19,7 +19,7 @@ from agentapi.metrics.catalog import (
 )
 from agentapi.metrics.pace import pace
 from agentapi.stores import Claim, ClaimCause, Ending, Unreadable
-from agentapi.turns import TurnStatus
+from agentapi.turns import ToolStep, TurnStatus
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.summary import Summary
 
@@ -52,18 +52,26 @@ def cause_of(claim: Claim) -> str:
     match claim.cause:
         case None:
             return REPEATED
-        case ClaimCause.WOKEN if claim.turn.failures:
-            return "provider_wait"
-        case ClaimCause.WOKEN if claim.calls.children:
-            return "children"
-        case ClaimCause.WOKEN if claim.calls.outputs:
-            return "client"
-        case ClaimCause.WOKEN if claim.calls.decisions:
-            return "approval"
         case ClaimCause.WOKEN:
-            return "provider_wait"
+            return _woken_by(claim)
         case cause:
             return cause.value
+
+
+def _woken_by(claim: Claim) -> str:
+    if claim.turn.failures:
+        return "provider_wait"
+    calls = claim.calls
+    # What is in the journal woke an earlier attempt.
+    done = {step.message.call_id for step in claim.steps if isinstance(step, ToolStep)}
+    for answers, cause in (
+        (calls.children, "children"),
+        (calls.outputs, "client"),
+        (calls.decisions, "approval"),
+    ):
+        if answers.keys() - done:
+            return cause
+    return "provider_wait"
 
 
 def attempt_ended(turn: ClaimedTurn, summary: Summary) -> None:

@@ -76,12 +76,18 @@ Works: TypeAlias = Mapping[TurnKind, Work]
 """The work of each kind of turn."""
 
 
-def context_of(claim: Claim) -> ToolContext:
-    """What prompts, tools and hooks learn about the turn, with the context as it is stored."""
+def context_of(claim: Claim, agent: str = "") -> ToolContext:
+    """What prompts, tools and hooks learn about the turn, with the context as it is stored.
+
+    Args:
+        claim: The turn's claim.
+        agent: Name of the agent that begins to answer.
+    """
     turn = claim.turn
     return ToolContext(
         conversation_id=turn.conversation_id,
         turn_id=turn.turn_id,
+        agent=agent,
         user_id=turn.user_id,
         tenant_id=turn.tenant_id,
         metadata=own_metadata(turn.metadata),

@@ -117,7 +117,8 @@ class CommittedHooks:
 
     def look(self) -> None:
         """From any thread: a turn has just ended."""
-        self._wake.set()
+        if self._looks:
+            self._wake.set()
 
     def catch_up(self) -> None:
         """Call the hooks of all ends, and wait for them: eager mode has no thread for it."""

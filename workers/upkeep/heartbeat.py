@@ -94,8 +94,9 @@ class Heartbeat:
         except StoreUnavailable:
             raise
         except Exception as error:
-            kind = type(error).__name__
-            log.error(line("lease.not_renewed", turn_id=turn.lease.turn_id, error=kind))
+            lease, kind = turn.lease, type(error).__name__
+            ids = {"conversation_id": lease.conversation_id, "turn_id": lease.turn_id}
+            log.error(line("lease.not_renewed", **ids, error=kind))
             return None
         return renewal
 

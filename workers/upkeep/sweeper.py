@@ -248,7 +248,8 @@ class Sweeper:
         for wakeup in wakeups or ():
             # If this wake-up is lost too, the next one follows after twice the grace
             # (redispatch.lua).
-            log.info(line("turn.redispatched", turn_id=wakeup.turn_id))
+            ids = {"conversation_id": wakeup.conversation_id, "turn_id": wakeup.turn_id}
+            log.info(line("turn.redispatched", **ids))
             self._try(partial(self._dispatcher.send, wakeup))
         return len(wakeups or ())
 

@@ -75,7 +75,7 @@ class AgentWork:
             agent=attempt.agent,
             history=self._history(attempt),
             progress=attempt.progress,
-            context=context_of(claim),
+            context=context_of(claim, attempt.agent.name),
             log=attempt.log,
             # Admission asks Redis, so the chain needs a way to call it off the event loop.
             connect=partial(chain_of, gate=self.gate, call=attempt.log.call, contexts=contexts),
@@ -85,6 +85,8 @@ class AgentWork:
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
             client=turn.client_tools,
+            # This claim and those that ended in a park are all there were.
+            interrupted=turn.attempt != turn.parks + 1,
             requested=Requested(
                 options=turn.options, agent=turn.agent, default=self.settings.request_policy
             ),

@@ -38,6 +38,7 @@ from agentapi.ids import create_turn_id
 from agentapi.logs import line
 from agentapi.providers.base import ModelRequest, ModelResponse, Provider
 from agentapi.stores import Accepted, Claim, Ending, TurnStore
+from agentapi.stores.enqueueing import enqueue_traced
 from agentapi.turns import NewTurn, TurnKind, TurnResult, TurnStatus
 from workers.dispatch import Dispatcher
 from workers.turns.work import Attempt, retry_policy
@@ -78,7 +79,8 @@ class Compactor:
             keep=keep,
         )
         try:
-            [answer] = self.store.enqueue([self._turn(task, claim, summary)])
+            turn = self._turn(task, claim, summary)
+            [answer] = enqueue_traced(self.store, [turn], cause=claim.turn)
         except StoreUnavailable as error:
             log.warning(line("compaction.later", conversation_id=conversation_id, error=error))
             return

@@ -329,7 +329,7 @@ def _config(request: ModelRequest) -> types.GenerateContentConfig:
         if use := tool_config(request.tool_use):
             body["toolConfig"] = use
     prompt = request.system_prompt
-    generation = with_sampling(request.options, request.sampling)
+    generation = with_sampling(request.options, request.sampling, request.model)
     if request.output is not None and request.tools and _TOOLS_OR_JSON.search(request.model):
         prompt = f"{prompt}\n\n{in_words(request.output)}".strip()
     elif request.output is not None:

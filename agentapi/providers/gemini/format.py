@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -139,11 +140,69 @@ _SAMPLING: Final = {
     "stop": "stopSequences",
 }
 _LIMIT: Final = "maxOutputTokens"
+_THINKING: Final = "thinkingConfig"
+
+_VERSION: Final = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
+_FIRST_WITH_BUDGET: Final = (2, 5)
+_FIRST_WITH_LEVEL: Final = (3, 0)
+
+_BUDGETS: Final[Mapping[str, int]] = {
+    "none": 0,
+    "minimal": 1_024,
+    "low": 1_024,
+    "medium": 8_192,
+    "high": 24_576,
+}
+"""Tokens of thought by effort, as Google's own translation of OpenAI's API has them. The highest is
+the most that every model of that generation takes."""
+
+_LEAST_OF_PRO: Final = 128
+
+_LEVELS: Final[Mapping[str, types.ThinkingLevel]] = {
+    "none": types.ThinkingLevel.MINIMAL,
+    "minimal": types.ThinkingLevel.MINIMAL,
+    "low": types.ThinkingLevel.LOW,
+    "medium": types.ThinkingLevel.MEDIUM,
+    "high": types.ThinkingLevel.HIGH,
+}
 
 
-def with_sampling(options: Mapping[str, Any], sampling: Sampling) -> dict[str, Any]:
+def thinking(effort: str, model: str) -> dict[str, Any] | None:
+    """How much a model thinks, for an effort of reasoning; None for models that do not think.
+
+    Gemini 2.5 takes a number of tokens, later models take a level. Models of the size "pro" always
+    think a little. Efforts above ``high`` count as ``high``.
+
+    Args:
+        effort: From ``none`` to ``max``.
+        model: The model's name.
+    """
+    if "gemini" not in model:
+        return None
+    found = _VERSION.search(model)
+    # A name without a version stands for a newest model.
+    version = (int(found[1]), int(found[2] or 0)) if found else _FIRST_WITH_LEVEL
+    if version < _FIRST_WITH_BUDGET:
+        return None
+    known, pro = effort if effort in _LEVELS else "high", "pro" in model
+    if version < _FIRST_WITH_LEVEL:
+        budget = _BUDGETS[known]
+        return {"thinkingBudget": max(budget, _LEAST_OF_PRO) if pro else budget}
+    level = _LEVELS[known]
+    if pro and level is types.ThinkingLevel.MINIMAL:
+        level = types.ThinkingLevel.LOW
+    return {"thinkingLevel": level.value}
+
+
+def with_sampling(options: Mapping[str, Any], sampling: Sampling, model: str) -> dict[str, Any]:
     """The agent's options with what the request decides, but within the agent's own limit."""
     config = dict(options)
+    effort = sampling.reasoning_effort
+    if effort is not None and (wanted := thinking(effort, model)) is not None:
+        own = config.get(_THINKING) or {}
+        # A level and a number of tokens exclude each other, so neither of the agent's stays.
+        kept = {name: own[name] for name in ("includeThoughts",) if name in own}
+        config[_THINKING] = {**kept, **wanted}
     for name, value in sampling.given().items():
         if name in _SAMPLING:
             config[_SAMPLING[name]] = list(value) if isinstance(value, tuple) else value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from typing_extensions import override
 
@@ -168,6 +169,32 @@ class InMemoryConversations(ConversationStore):
         return ForgottenTurn(
             accepted_at=entry.turn.created_at, input_bytes=len(entry.turn.input.encode())
         )
+
+    @override
+    def relabel(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        metadata: Mapping[str, Any],
+        operation: str,
+        *,
+        part: int = 0,
+    ) -> bool:
+        with self._state.changed:
+            if self._state.answer_before(turn_id, operation) is not None:
+                return True
+            entry = self._state.turns.get(turn_id)
+            if entry is None or entry.turn.conversation_id != conversation_id:
+                return False
+            turn = entry.turn
+            if not turn.status.ended or (part and part not in turn.parts):
+                return False
+            if part:
+                entry.turn = replace(turn, parts={**turn.parts, part: dict(metadata)})
+            else:
+                entry.turn = replace(turn, metadata=dict(metadata))
+            self._state.keep_answer(turn_id, operation, True)
+            return True
 
     @override
     def continue_from(

@@ -110,6 +110,7 @@ class StoredTurn:
     events: list[Event] = field(default_factory=list)
     committed: str | None = None
     released: str | None = None
+    claimed_at: float | None = None
     perished: str | None = None
     following: Wakeup | None = None
     dispatches: int = 0

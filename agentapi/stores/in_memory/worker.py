@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 from typing_extensions import override
 
@@ -15,6 +16,7 @@ from agentapi.stores.answers import (
     Claim,
     ClaimCause,
     Ending,
+    LostClaim,
     NewEvent,
     Recorded,
     Refusal,
@@ -32,6 +34,12 @@ from agentapi.stores.redis.codec import ending_event, parked_event, step_event
 from agentapi.stores.refusals import behind
 from agentapi.turns import EventType, OnAbort, Step, TurnStatus, UserStep, WaitingFor, WaitKind
 from agentapi.turns.marks import MarkKind, last_mark, step_mark
+
+
+class _News(TypedDict, total=False):
+    cause: ClaimCause
+    waited: float
+    lost: LostClaim
 
 
 class InMemoryWorker(InMemoryPart, WorkerStore):
@@ -65,17 +73,16 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             parked = entry.turn.status is TurnStatus.PARKED and not entry.turn.cancel_requested
             if parked and (entry.turn.wakes_at is None or entry.turn.wakes_at > now):
                 return Refusal(reason=RefusalReason.PARKED, turn=entry.turn)
-            cause, waited = None, None
+            news: _News = {}
             if lease is None or lease.token != token:
                 if lease is not None and lease.expires > now:
                     return Refusal(reason=RefusalReason.LEASED, turn=entry.turn)
-                cause = cause_of_claim(entry, conversation)
-                waited = self._waited(entry, conversation, now)
+                news = self._news(entry, conversation, now)
                 if self._kept_from(entry, conversation, isolated):
                     conversation.due = now + self._settings.dispatch_grace
                     return Refusal(reason=RefusalReason.SUSPECT, turn=entry.turn)
                 lease = self._take(entry, conversation, token, owner, now)
-                self._note_claim(entry, lease, cause, waited, now)
+                self._note_claim(entry, lease, news["cause"], news["waited"], now)
             return Claim(
                 lease=Lease(
                     conversation_id=conversation_id,
@@ -94,9 +101,16 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                 calibration=conversation.calibration,
                 contexts=conversation.contexts,
                 now=now,
-                cause=cause,
-                waited=waited,
+                **news,
             )
+
+    def _news(self, entry: StoredTurn, conversation: Conversation, now: float) -> _News:
+        """What only the first answer to a claim says; asked before the claim changes anything."""
+        cause = cause_of_claim(entry, conversation)
+        news = _News(cause=cause, waited=self._waited(entry, conversation, now))
+        if cause is ClaimCause.LEASE_EXPIRED:
+            news["lost"] = LostClaim(at=entry.claimed_at, worker=entry.turn.worker)
+        return news
 
     def _take(
         self, entry: StoredTurn, conversation: Conversation, token: str, owner: str, now: float
@@ -136,7 +150,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
 
     def _start(self, entry: StoredTurn, owner: str, now: float) -> None:
         attempt = entry.turn.attempt + 1
-        entry.dispatches, entry.ready = 0, None
+        entry.dispatches, entry.ready, entry.claimed_at = 0, None, now
         same_call = entry.failures_at == len(entry.steps)
         waits = entry.turn.waiting_for if same_call else None
         entry.turn = replace(

@@ -8,7 +8,8 @@
 --      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
 --      spent (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its
 --      text, messages that it covers), total (number of all messages), now, and unless it repeats a claim: cause
---      (first, lease_expired, worker_stopped, woken, retried) and waited (since the turn could run);
+--      (first, lease_expired, worker_stopped, woken, retried), waited (since the turn could run) and lost (if its
+--      lease expired: when its last worker claimed it, and that worker);
 --      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
 --      suspect
 -- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
@@ -21,7 +22,7 @@ local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_b
   max_deaths, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released')
+  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released', 'claimed', 'worker')
 local status = turn[1]
 if not status then
   head_of(KEYS[2])
@@ -74,7 +75,7 @@ if lease[1] ~= token then
   redis.call('ZADD', KEYS[8], expires, conversation_id)
   attempt = int(stored(turn[5]) + 1)
   redis.call('HSET', KEYS[1], 'status', 'running', 'worker', owner, 'dispatches', 0,
-    'attempt', attempt)
+    'attempt', attempt, 'claimed', int(now))
   redis.call('HSETNX', KEYS[1], 'started', int(now))
   if attempt == '1' then
     move_turn(KEYS[1], turn_id, turn[10], 'queued', 'begun')
@@ -114,4 +115,5 @@ return {
   'now', int(now),
   'cause', cause,
   'waited', waited,
+  'lost', cause == 'lease_expired' and { turn[13], turn[14] },
 }

@@ -66,13 +66,11 @@ leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
   redis.call('PEXPIRE', KEYS[6], times.turn)
   redis.call('PEXPIRE', KEYS[9], times.turn)
-else
+elseif status == 'cancelled' then
   redis.call('DEL', KEYS[9])
-  if status == 'cancelled' then
-    drop_journal(KEYS[1], KEYS[6], turn_retention)
-  else
-    redis.call('DEL', KEYS[6])
-  end
+  drop_journal(KEYS[1], KEYS[6], turn_retention)
+else
+  redis.call('DEL', KEYS[6], KEYS[9])
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 -- The fields of a turn that has completed and whose messages the history has, as long as the turn is

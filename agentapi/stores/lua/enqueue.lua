@@ -55,13 +55,16 @@ local function delete_oldest(list, count)
   end
 end
 
--- Keep one of the partition's lists within its bounds, another one each millisecond. Turns are accepted
--- as often as lists grow.
+-- Keep one of the partition's lists within its bounds, another one each second millisecond, and none
+-- in between: most turns need not wait for it. Turns are accepted as often as lists grow.
 local function trim_lists()
   local NAMES = { 'completed', 'failed', 'cancelled', 'queued', 'begun', 'conversations' }
-  local AT_ONCE = 16
+  local AT_ONCE = 32
   local now = now_ms()
-  local at = now % 7 + 1
+  local at = now % 14 + 1
+  if at > 7 then
+    return
+  end
   if at == 7 then
     local ends = partition_prefix(KEYS[1]) .. 'ends'
     redis.pcall('XTRIM', ends, 'MAXLEN', '~', ends_limit)
@@ -87,7 +90,8 @@ local function trim_lists()
     end
   elseif at <= 5 then
     -- Turns that have not ended do not expire, but their records may get lost.
-    trim_list(key, now % count, now % count, prefix, '')
+    local first = math.floor(now / 14) % count
+    trim_list(key, first, first + 1, prefix, '')
     return
   end
   if count > tonumber(list_limit) then

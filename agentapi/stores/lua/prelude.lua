@@ -202,8 +202,8 @@ local function list_end(turn_key, turn_id, turn, how)
   end
 end
 
--- Forget entries of a list, by ranks, whose record is gone. Each script that adds an entry looks at a
--- few, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
+-- Forget entries of a list, by ranks, whose record is gone. Scripts that add entries look at a few now
+-- and then, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
 local function trim_list(key, first, last, before, after)
   local entries = redis.pcall('ZRANGE', key, first, last)
   for i = 1, #entries do
@@ -218,10 +218,15 @@ local function list_conversation(meta_key, created)
   local prefix = partition_prefix(meta_key) .. 'c:'
   local key = list_key(meta_key, 'conversations')
   redis.pcall('ZADD', key, created, string.sub(meta_key, #prefix + 1, -#':meta' - 1))
+  local now = now_ms()
+  if now % 4 ~= 0 then
+    return
+  end
   local count = redis.pcall('ZCARD', key)
   if type(count) == 'number' then
     -- Idle times differ, so those that are gone may be anywhere.
-    trim_list(key, now_ms() % count, now_ms() % count + 2, prefix, ':meta')
+    local first = math.floor(now / 4) % count
+    trim_list(key, first, first + 11, prefix, ':meta')
   end
 end
 

@@ -8,7 +8,14 @@ from typing import Any, Final
 
 from agentapi.conversation.messages import loads
 from agentapi.errors import UnreadableRecord
-from agentapi.stores.answers import Claim, ClaimCause, Refusal, RefusalReason, Unreadable
+from agentapi.stores.answers import (
+    Claim,
+    ClaimCause,
+    LostClaim,
+    Refusal,
+    RefusalReason,
+    Unreadable,
+)
 from agentapi.stores.lease import Lease
 from agentapi.stores.redis.calls_codec import call_book
 from agentapi.stores.redis.codec import (
@@ -86,4 +93,12 @@ def _claim(lease: Lease, turn: Turn, found: Mapping[str, Any]) -> Claim:
         now=int(found["now"]) / 1000,
         cause=ClaimCause(found["cause"].decode()) if found["cause"] else None,
         waited=_number(found["waited"]) / 1000 if found["waited"] else None,
+        lost=_lost(*found["lost"]) if found["lost"] else None,
+    )
+
+
+def _lost(at: bytes | None, worker: bytes | None) -> LostClaim:
+    return LostClaim(
+        at=_number(at) / 1000 if at else None,
+        worker=worker.decode(errors="replace") if worker else None,
     )

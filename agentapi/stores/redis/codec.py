@@ -144,6 +144,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         fields["options"] = spec.options.to_json()
     if spec.context is not None:
         fields["context"] = orjson.dumps(dict(spec.context))
+    if spec.trace is not None:
+        fields["trace"] = spec.trace
     if spec.forked_from is not None:
         fields["forked"] = orjson.dumps(spec.forked_from)
     return fields
@@ -167,15 +169,17 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "parent_id": fields["parent"].decode() if "parent" in fields else None,
         "depth": int(fields.get("depth", 0)),
         "budget": Limits.from_json(fields["budget"]) if "budget" in fields else None,
-        "attachments": tuple(
-            map(attachment_from_dict, orjson.loads(fields.get("attachments", b"[]")))
-        ),
+        "attachments": tuple(map(attachment_from_dict, orjson.loads(fields["attachments"])))
+        if "attachments" in fields
+        else (),
         "client_tools": ClientTools.from_json(fields["client_tools"])
         if "client_tools" in fields
         else None,
-        "prior": tuple(map(from_dict, orjson.loads(fields.get("prior", b"[]")))),
+        "prior": tuple(map(from_dict, orjson.loads(fields["prior"]))) if "prior" in fields else (),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
         "context": _object(fields["context"]) if "context" in fields else None,
+        # What is broken is no trace, and no reason to fail the turn.
+        "trace": fields["trace"].decode(errors="replace") if "trace" in fields else None,
         "forked_from": record_of(ForkOrigin, _object(fields["forked"]))
         if "forked" in fields
         else None,
@@ -237,7 +241,7 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 def _segments(stored: bytes | None) -> tuple[Segment, ...]:
     """Read where a turn asked its client or people, one a line."""
-    return tuple(map(Segment.from_json, (stored or b"").splitlines()))
+    return tuple(map(Segment.from_json, stored.splitlines())) if stored else ()
 
 
 def _parts(fields: Mapping[str, bytes]) -> dict[int, dict[str, Any]]:
@@ -323,8 +327,10 @@ def _reading_meta() -> AbstractContextManager[None]:
 
 def _failures(fields: Mapping[str, bytes]) -> int:
     """Failures of the next model call; failures of earlier calls do not count any more."""
+    if "failures" not in fields:
+        return 0
     same_call = fields.get("failures_at") == fields.get("steps", b"0")
-    return int(fields.get("failures", 0)) if same_call else 0
+    return int(fields["failures"]) if same_call else 0
 
 
 def _seconds(value: bytes | None) -> float | None:
@@ -381,9 +387,10 @@ def waits_to_json(kind: str, names: Sequence[str]) -> bytes:
 
 
 def _waiting_for(fields: Mapping[str, bytes], status: TurnStatus) -> WaitingFor | None:
+    if "waits_for" not in fields or status.ended:
+        return None
     # A step that was recorded since shows that the call has succeeded.
-    same_call = fields.get("failures_at") == fields.get("steps", b"0")
-    if "waits_for" not in fields or status.ended or not same_call:
+    if fields.get("failures_at") != fields.get("steps", b"0"):
         return None
     waits = _object(fields["waits_for"])
     # A newer release may know other kinds; the turn can be read all the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -158,6 +159,19 @@ def forget(
                 raise unexpected("forget", reply)
 
     return ScriptRun("forget", [turn_keys(turn_id).turn], [conversation_id, operation], read)
+
+
+def relabel(
+    conversation_id: str, turn_id: str, metadata: Mapping[str, Any], operation: str, part: int
+) -> ScriptRun[bool]:
+    """Run of `ConversationStore.relabel`."""
+    field = f"part:{part}" if part else "metadata"
+    return ScriptRun(
+        "relabel",
+        [turn_keys(turn_id).turn],
+        [conversation_id, operation, field, orjson.dumps(dict(metadata))],
+        lambda reply: bool(reply[0] == b"changed"),
+    )
 
 
 def _forgotten(accepted: bytes, size: int) -> ForgottenTurn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 import redis
 from typing_extensions import override
@@ -88,6 +89,18 @@ class RedisConversations(ConversationStore):
         self, conversation_id: str, turn_id: str, operation: str
     ) -> ForgottenTurn | Unended | None:
         return self._run(scripts.forget(conversation_id, turn_id, operation))
+
+    @override
+    def relabel(
+        self,
+        conversation_id: str,
+        turn_id: str,
+        metadata: Mapping[str, Any],
+        operation: str,
+        *,
+        part: int = 0,
+    ) -> bool:
+        return self._run(scripts.relabel(conversation_id, turn_id, metadata, operation, part))
 
     @override
     def continue_from(

@@ -37,6 +37,7 @@ TRANSITIONS: Final = (
     "perish",
     "record",
     "redispatch",
+    "relabel",
     "release",
     "remove",
     "renew",

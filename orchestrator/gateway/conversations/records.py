@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import redis.asyncio
 
@@ -197,6 +197,26 @@ class Conversations:
             StoreUnavailable: Redis cannot be reached.
         """
         return await self.run(scripts.forget(conversation_id, turn_id, uuid.uuid4().hex))
+
+    async def relabel(
+        self, conversation_id: str, turn_id: str, metadata: Mapping[str, Any], part: int
+    ) -> bool:
+        """Change the metadata of a turn that has ended, or of one of its parts.
+
+        Args:
+            conversation_id: The turn's conversation, as it is in Redis.
+            turn_id: The turn.
+            metadata: All of its metadata from now on.
+            part: The part's number; 0 for the turn.
+
+        Returns:
+            Whether it exists, and the turn has ended.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached.
+        """
+        run = scripts.relabel(conversation_id, turn_id, metadata, uuid.uuid4().hex, part)
+        return await self.run(run)
 
     async def continue_from(
         self, conversation_id: str, turn_id: str, operation: str, *, take: bool

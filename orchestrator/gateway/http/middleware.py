@@ -18,6 +18,7 @@ from agentapi.logs import line
 from orchestrator.gateway.http.authentication import PUBLIC_PATHS, Authenticator
 from orchestrator.gateway.http.errors import Problem, problem_of
 from orchestrator.gateway.http.request_body import BodyReader
+from orchestrator.gateway.http.tracing import in_callers_trace
 from orchestrator.gateway.measuring import count_refusal, count_request
 from orchestrator.gateway.tenants.concurrency import RequestSlot
 
@@ -64,7 +65,13 @@ class RequestGate:
         request_id = given if _GIVEN.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        exchange = _Exchange(scope, request_id, send)
+        with in_callers_trace(headers):
+            await self._answer(scope, headers, _Exchange(scope, request_id, send), receive)
+
+    async def _answer(
+        self, scope: Scope, headers: Headers, exchange: _Exchange, receive: Receive
+    ) -> None:
+        state = scope["state"]
         try:
             # Before the body: without a key nobody may make us hold a megabyte in memory.
             await self._authenticator.authenticate(scope, headers)
@@ -81,7 +88,7 @@ class RequestGate:
             log.error(
                 line(
                     "request.crashed",
-                    request_id=request_id,
+                    request_id=state["request_id"],
                     error=type(error).__name__,
                     at=_place(error),
                 )

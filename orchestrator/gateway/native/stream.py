@@ -17,7 +17,7 @@ async def native_stream(view: TenantView, turn: Turn, after: int) -> AsyncGenera
     """A turn's events after a number, as server-sent events."""
     seen = after
     try:
-        async with aclosing(view.follow(turn, after)) as following:
+        async with aclosing(view.follow(turn.turn_id, after)) as following:
             async for found in following:
                 if isinstance(found, Closed):
                     data = {"message": f"{CLOSED[found]}; resume with Last-Event-ID", "after": seen}

@@ -43,7 +43,7 @@ from orchestrator.gateway.openai.function_tools import AskedTools
 from orchestrator.gateway.openai.input import Entry, GivenCall, InputMessage, Reference
 from orchestrator.gateway.openai.parts import ends_of, messages_of_turn
 from orchestrator.gateway.tenants.ledger import Admission
-from orchestrator.gateway.turn_labels import Labels, labelled, labels_of
+from orchestrator.gateway.turn_labels import Labels, labelled, labels_in, labels_of
 from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
 from orchestrator.gateway.view import TenantView
 
@@ -221,7 +221,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
 
     Raises:
         InvalidRequest: Outputs are missing.
-        Conflict: The turn is another agent's.
+        Conflict: A call was decided otherwise before.
         CallNotPending: Another request was faster, with other answers.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
         StoreUnavailable: Redis is out of reach.
@@ -233,6 +233,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
     ids = _call_ids(turn.turn_id, made)
     if (known := _known_part(view, turn, answered, made, ids)) is not None:
         return known
+    _refuse_other_verdicts(turn, answered)
     pending = [c for c in await view.pending(turn.turn_id) if c.turn_id == turn.turn_id]
     outputs, missing = {}, []
     decisions = {}
@@ -259,6 +260,10 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
         # The client has gone on without it, as a conversation must be able to.
         outputs[call.call_id] = NOT_ANSWERED
     part = len(ends_of(turn))
+    verdicts = {
+        asked: answered.decisions[asked].approve
+        for asked in (approval_id(turn.turn_id, call_id) for call_id in decisions)
+    }
     await _count(view, turn, outputs)
     await _say(view, turn, part, answered.then)
     await view.answer(
@@ -266,7 +271,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
         Answers(
             outputs=outputs,
             decisions=decisions,
-            continuation=_continuation(turn, part, following),
+            continuation=_continuation(turn, part, following, verdicts),
         ),
     )
     return part
@@ -297,21 +302,55 @@ def _known_part(
     users = [message.content for message in made[1:] if isinstance(message, UserMessage)]
     said = users[-len(then) :] if then else []
     for number, end in enumerate(ends_of(turn), 1):
-        if number not in turn.parts or not end.client:
+        if number not in turn.parts:
             continue
         given = {call: answered.outputs.get(ids.get(call, "")) for call in end.client}
-        same = said == then and all(
-            output is not None and call in results and results[call].content == cut(output, longest)
-            for call, output in given.items()
+        decided = labels_in(turn, turn.parts[number]).decisions
+        asked = [approval_id(turn.turn_id, call) for call in end.approvals]
+        same = (
+            said == then
+            and all(
+                output is not None
+                and call in results
+                and results[call].content == cut(output, longest)
+                for call, output in given.items()
+            )
+            and all(
+                one in answered.decisions and decided.get(one) == answered.decisions[one].approve
+                for one in asked
+            )
         )
         newest = not any(
             ids.get(call) in answered.outputs
             for later in ends_of(turn)[number:]
             for call in later.client
+        ) and not any(
+            approval_id(turn.turn_id, call) in answered.decisions
+            for later in ends_of(turn)[number:]
+            for call in later.approvals
         )
-        if same and newest:
+        if same and newest and (given or asked):
             return number
     return None
+
+
+def _refuse_other_verdicts(turn: Turn, answered: Answered) -> None:
+    """Refuse decisions about calls that a request before has decided otherwise.
+
+    Raises:
+        Conflict: There is one.
+    """
+    for data in turn.parts.values():
+        for asked, approved in labels_in(turn, data).decisions.items():
+            given = answered.decisions.get(asked)
+            if given is not None and given.approve != approved:
+                before = "approved" if approved else "rejected"
+                raise Conflict(
+                    f"{given.place} decides about a call that was {before} before: a decision is "
+                    "final",
+                    code="call_not_pending",
+                    retry=False,
+                )
 
 
 def _decision(given: ApprovalDecision) -> Decision:
@@ -319,7 +358,9 @@ def _decision(given: ApprovalDecision) -> Decision:
     return Decision(verdict=verdict, reason=None if given.approve else given.reason, by="client")
 
 
-def _continuation(turn: Turn, part: int, following: Following) -> Continuation:
+def _continuation(
+    turn: Turn, part: int, following: Following, verdicts: Mapping[str, bool]
+) -> Continuation:
     # Agents of a client that hand over to each other have instructions of their own.
     options = replace(following.options or RequestOptions(), store=turn.stored)
     client = following.tools.client or ClientTools()
@@ -333,6 +374,7 @@ def _continuation(turn: Turn, part: int, following: Following) -> Continuation:
         streamed=turn.stream,
         stream=following.stream,
         at=int(time.time()),
+        decisions=verdicts,
         before=before,
     )
     since = turn.segments[-1].responses if turn.segments else 0

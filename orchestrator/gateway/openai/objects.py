@@ -18,6 +18,7 @@ from orchestrator.gateway.openai.endings import (
 from orchestrator.gateway.openai.function_tools import shown_tools
 from orchestrator.gateway.openai.parts import Part
 from orchestrator.gateway.openai.request_options import shown_format
+from orchestrator.gateway.turn_labels import Labels
 
 _NOTHING: Final = RequestOptions()
 
@@ -48,7 +49,7 @@ def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
         "max_output_tokens": sampling.max_output_tokens,
         "model": turn.agent,
         "output": part.output() if replied else [],
-        "previous_response_id": _previous(part),
+        "previous_response_id": _previous(part, labels),
         "conversation": None if labels.implicit else {"id": conversation_id},
         "reasoning": {"effort": sampling.reasoning_effort, "summary": None},
         "store": options.store,
@@ -64,10 +65,10 @@ def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
     }
 
 
-def _previous(part: Part) -> str | None:
+def _previous(part: Part, labels: Labels) -> str | None:
     if part.number:
         return response_id(part.turn.turn_id, part.number - 1)
-    return response_id(part.labels.previous) if part.labels.previous else None
+    return response_id(labels.previous) if labels.previous else None
 
 
 def _text(options: RequestOptions) -> dict[str, Any]:

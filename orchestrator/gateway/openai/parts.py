@@ -37,6 +37,8 @@ from orchestrator.gateway.view import TenantView
 
 def ends_of(turn: Turn) -> list[Segment]:
     """Where parts of a turn end because it asks its client."""
+    if not turn.segments:
+        return []
     elsewhere = labels_of(turn).approvals_elsewhere
     return [end for end in turn.segments if end.client or not elsewhere]
 

@@ -248,6 +248,12 @@ class CreateChat(_Sampled):
     }
 
 
+class UpdateChat(OpenAIRequest):
+    """Body of ``POST /v1/chat/completions/{id}``."""
+
+    metadata: Metadata | None
+
+
 class CreateConversation(OpenAIRequest):
     """Body of ``POST /v1/conversations``."""
 

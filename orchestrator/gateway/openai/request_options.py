@@ -43,6 +43,10 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
 """OpenAI's default values: clients send them without meaning anything by it."""
 
 
+_ANY_TEXT: Final = TextOptions()
+_ANY_REASONING: Final = Reasoning()
+
+
 def asked_by_chat(body: CreateChat, instructions: Sequence[Instruction]) -> Asked:
     """What a chat completion decides."""
     limit = body.max_completion_tokens or body.max_tokens
@@ -66,7 +70,7 @@ def asked_by_chat(body: CreateChat, instructions: Sequence[Instruction]) -> Aske
 
 def asked_by_response(body: CreateResponse, instructions: Sequence[Instruction]) -> Asked:
     """What a response decides."""
-    text, reasoning = body.text or TextOptions(), body.reasoning or Reasoning()
+    text, reasoning = body.text or _ANY_TEXT, body.reasoning or _ANY_REASONING
     sampling = {
         **_sampling(body, "temperature", "top_p", "max_output_tokens"),
         "reasoning_effort": reasoning.effort,

@@ -1,4 +1,4 @@
-"""`GET /v1/chat/completions`: chat completions that were made with ``store=true``."""
+"""`/v1/chat/completions/{id}`: chat completions that were made with ``store=true``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from orchestrator.gateway.ids import part_of_chat, turn_id_from, turn_id_of_chat
 from orchestrator.gateway.openai.items import list_object
 from orchestrator.gateway.openai.objects import chat_id, chat_object
 from orchestrator.gateway.openai.parts import Part, ends_of, read_part
+from orchestrator.gateway.openai.request_bodies import UpdateChat
 from orchestrator.gateway.openai.responses import After, Limit, Order
 from orchestrator.gateway.openai.schemas import ChatObject, DeletedChat, ListOf, StoredMessage
-from orchestrator.gateway.turn_labels import metadata_of
+from orchestrator.gateway.turn_labels import metadata_of, relabelled
 from orchestrator.gateway.view import TenantView
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
@@ -94,6 +95,27 @@ async def get_chat(completion: str, view: View) -> dict[str, Any]:
     return _to_json(await read_part(view, turn, part_of_chat(completion)))
 
 
+@router.post(
+    "/{completion}",
+    response_model=None,
+    responses={200: {"model": StoredChatObject}, **errors(404)},
+)
+async def update_chat(completion: str, body: UpdateChat, view: View) -> dict[str, Any]:
+    """Replace the metadata of a stored chat completion."""
+    turn, number = await _stored(view, completion), part_of_chat(completion)
+    # Fails if there is no such part.
+    await read_part(view, turn, number)
+    stored = turn.parts.get(number, {}) if number else turn.metadata
+    metadata = relabelled(stored, body.metadata or {})
+    changed = await view.gateway.conversations.relabel(
+        turn.conversation_id, turn.turn_id, metadata, number
+    )
+    if not changed:
+        # Deleted since it was read.
+        raise _missing(completion)
+    return _to_json(await read_part(view, await _stored(view, completion), number))
+
+
 @router.get(
     "/{completion}/messages",
     response_model=None,
@@ -146,12 +168,16 @@ async def _stored(view: TenantView, completion: str) -> Turn:
     known = await view.gateway.stored_chats.has(view.tenant, turn_id)
     turn = await _completed(view, turn_id) if known else None
     if turn is None:
-        raise NotFound(
-            f"there is no stored chat completion {completion!r}: it was made without store=true, "
-            "it was deleted, or it ended longer than AGENTAPI_TURN_RETENTION ago",
-            code="chat_completion_not_found",
-        )
+        raise _missing(completion)
     return turn
+
+
+def _missing(completion: str) -> NotFound:
+    return NotFound(
+        f"there is no stored chat completion {completion!r}: it was made without store=true, "
+        "it was deleted, or it ended longer than AGENTAPI_TURN_RETENTION ago",
+        code="chat_completion_not_found",
+    )
 
 
 def _has(turn: Turn, wanted: dict[str, str]) -> bool:

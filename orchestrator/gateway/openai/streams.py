@@ -55,7 +55,7 @@ async def response_stream(
     try:
         if opening := frames(stream.opening()):
             yield opening
-        async with aclosing(view.follow(turn, -1, fresh=fresh)) as following:
+        async with aclosing(view.follow(turn.turn_id, -1, fresh=fresh)) as following:
             async for found in following:
                 if isinstance(found, Closed):
                     yield interrupted("stream_interrupted", CLOSED[found])
@@ -98,7 +98,7 @@ async def chat_stream(
     stream = ChatStream(turn, include_usage=include_usage, number=number)
     yield frame(stream.opening())
     try:
-        async with aclosing(view.follow(turn, -1, fresh=not number)) as following:
+        async with aclosing(view.follow(turn.turn_id, -1, fresh=not number)) as following:
             async for found in following:
                 if isinstance(found, Closed):
                     yield frame(_error("stream_interrupted", f"{CLOSED[found]}; {_where(turn)}"))

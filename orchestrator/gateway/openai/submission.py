@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from orchestrator.gateway.openai.answering import (
 from orchestrator.gateway.openai.decisions import Decided, decide
 from orchestrator.gateway.openai.function_tools import AskedTools, ending_at_once, tools_of
 from orchestrator.gateway.openai.given_back import messages_of, not_in
-from orchestrator.gateway.openai.input import Entry, from_chat, from_input, split
+from orchestrator.gateway.openai.input import Entry, InputMessage, from_chat, from_input, split
 from orchestrator.gateway.openai.parts import Part, ends_of, read_part
 from orchestrator.gateway.openai.request_bodies import CreateChat, CreateResponse
 from orchestrator.gateway.openai.request_options import asked_by_chat, asked_by_response
@@ -46,16 +46,41 @@ class Enqueued:
 
     Attributes:
         part: The part of the turn that is the request's response.
+        new: Whether the request made the turn for certain, and did not find it by its key.
     """
 
     turn_id: str
     decided: Decided
     part: int = 0
+    new: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every response to the request."""
         return {"x-response-id": response_id(self.turn_id, self.part), **self.decided.headers}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """What a request says, once it was read.
+
+    Attributes:
+        body: The request.
+        entries: The conversation in it.
+        tools: What it says about tools.
+        decided: What counts of its other decisions.
+        labels: How it was made.
+        key: The client's name for it, or None.
+        operation: The same, or a random name.
+    """
+
+    body: CreateResponse | CreateChat
+    entries: Sequence[Entry]
+    tools: AskedTools
+    decided: Decided
+    labels: Labels
+    key: str | None
+    operation: str
 
 
 async def enqueue_response(view: TenantView, body: CreateResponse, key: str | None) -> Enqueued:
@@ -66,60 +91,111 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
     """
     said = from_input(body.input)
     tools = tools_of(body.tools, body.tool_choice, body.parallel_tool_calls, nested=False)
-    asked = asked_by_response(body, said.instructions)
-    decided = await decide(view.gateway.agents, body.model, asked)
     previous, named = _previous(body), body.previous_response_id or body.conversation_id
-    labels = Labels(
-        background=bool(body.background),
-        implicit=body.conversation_id is None,
-        previous=previous,
-        user=body.user,
-        safety_identifier=body.safety_identifier,
-        approvals_elsewhere=tools.approvals_elsewhere,
+    request = _Request(
+        body=body,
+        entries=said.entries,
+        tools=tools,
+        decided=await decide(
+            view.gateway.agents, body.model, asked_by_response(body, said.instructions)
+        ),
+        labels=Labels(
+            background=bool(body.background),
+            implicit=body.conversation_id is None,
+            previous=previous,
+            user=body.user,
+            safety_identifier=body.safety_identifier,
+            approvals_elsewhere=tools.approvals_elsewhere,
+        ),
+        key=key,
+        operation=key or uuid.uuid4().hex,
     )
     head = previous
     if body.conversation_id is not None:
         head = await view.head(body.conversation_id)
-    if (answered := await answered_by(view, said.entries, named=head, whole=not named)) is not None:
-        following = Following(
-            agent=body.model,
-            metadata=body.metadata or {},
-            labels=labels,
-            stream=bool(body.stream),
-            tools=tools,
-            options=decided.options,
-        )
-        if (part := await go_on(view, answered, following)) is not None:
-            return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
+    if (going_on := await _go_on(view, request, head, whole=not named)) is not None:
+        return going_on
     refuse_unanswered(named is not None, said.entries)
     before, message, after = split(rounds(said.entries), "input")
-    operation = key or uuid.uuid4().hex
-    user = body.safety_identifier or body.user
-    destination = await _destination(view, body, before, operation)
-    seeded = 0
+    destination = await _destination(view, body, before, request.operation)
     if destination is None:
-        unnamed = await _unnamed(view, before, _name(view, "response", key), operation, body)
-        destination, seeded = unnamed, len(unnamed.before)
+        destination = await _unnamed(view, request, before, "response")
+    idle = _idle_time(view, body) if body.conversation_id is None else None
+    return await _accept(view, request, destination, (message, after), idle)
+
+
+async def _go_on(
+    view: TenantView, request: _Request, head: str | None, *, whole: bool
+) -> Enqueued | None:
+    """Let the turn go on whose calls a request answers; None if it answers none.
+
+    Args:
+        view: The caller's view.
+        request: The request.
+        head: The turn that it continues by name, if it does.
+        whole: Whether it brings the whole conversation, and not only what is new.
+    """
+    answered = await answered_by(view, request.entries, named=head, whole=whole)
+    if answered is None:
+        return None
+    body = request.body
+    following = Following(
+        agent=body.model,
+        metadata=body.metadata or {},
+        labels=request.labels,
+        stream=bool(body.stream),
+        tools=request.tools,
+        options=request.decided.options,
+    )
+    if (part := await go_on(view, answered, following)) is None:
+        return None
+    return Enqueued(turn_id=answered.turn.turn_id, decided=request.decided, part=part)
+
+
+async def _accept(
+    view: TenantView,
+    request: _Request,
+    destination: Destination,
+    said: tuple[InputMessage, Sequence[Entry]],
+    idle_time: float | None,
+) -> Enqueued:
+    """Accept a turn.
+
+    Args:
+        view: The caller's view.
+        request: The request.
+        destination: Where the turn is to run.
+        said: The message to answer, and what was done about it already.
+        idle_time: See `NewMessage`.
+    """
+    body, (message, after) = request.body, said
+    labels, tools = request.labels, request.tools
+    more: dict[str, Any] = {}
+    if isinstance(destination, Unnamed) and destination.before:
+        more["seeded"] = len(destination.before)
+    if tools.client is not None:
+        # By these a later request is known as the turn's continuation.
+        more |= {"opening": opening_of(request.entries), "said": len(request.entries)}
     turn_id = await accept(
         view,
         NewMessage(
             agent=body.model,
             text=message.text,
             attached=message.attached,
-            idempotency_key=operation,
-            digest=digest_of(body, key),
-            user_id=user,
+            idempotency_key=request.operation,
+            digest=digest_of(body, request.key),
+            user_id=body.safety_identifier or body.user,
             metadata=body.metadata or {},
-            labels=replace(labels, seeded=seeded, **_opening(tools, said.entries)),
+            labels=replace(labels, **more) if more else labels,
             stream=bool(body.stream),
-            options=decided.options,
+            options=request.decided.options,
             client_tools=tools.client,
-            prior=await messages_of(view, after),
-            idle_time=_idle_time(view, body) if body.conversation_id is None else None,
+            prior=await messages_of(view, after) if after else (),
+            idle_time=idle_time,
         ),
         destination,
     )
-    return Enqueued(turn_id=turn_id, decided=decided)
+    return Enqueued(turn_id=turn_id, decided=request.decided, new=request.key is None)
 
 
 async def _destination(
@@ -161,84 +237,54 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
         AgentAPIError: It is refused, or cannot be stored now.
     """
     said = from_chat(body.messages)
-    tools = ending_at_once(
-        tools_of(body.tools, body.tool_choice, body.parallel_tool_calls, nested=True)
+    conversation = (body.metadata or {}).get(CONVERSATION)
+    request = _Request(
+        body=body,
+        entries=said.entries,
+        tools=ending_at_once(
+            tools_of(body.tools, body.tool_choice, body.parallel_tool_calls, nested=True)
+        ),
+        decided=await decide(
+            view.gateway.agents, body.model, asked_by_chat(body, said.instructions)
+        ),
+        labels=Labels(
+            implicit=conversation is None,
+            user=body.user,
+            safety_identifier=body.safety_identifier,
+            # A chat completion has no words for them.
+            approvals_elsewhere=True,
+        ),
+        key=key,
+        operation=key or uuid.uuid4().hex,
     )
-    decided = await decide(view.gateway.agents, body.model, asked_by_chat(body, said.instructions))
-    operation = key or uuid.uuid4().hex
-    metadata: Mapping[str, str] = body.metadata or {}
-    named = CONVERSATION in metadata
-    labels = Labels(
-        implicit=not named,
-        user=body.user,
-        safety_identifier=body.safety_identifier,
-        # A chat completion has no words for them.
-        approvals_elsewhere=True,
-    )
-    head = await view.head(metadata[CONVERSATION]) if named else None
-    if (answered := await answered_by(view, said.entries, named=head, whole=not named)) is not None:
-        following = Following(
-            agent=body.model,
-            metadata=metadata,
-            labels=labels,
-            stream=bool(body.stream),
-            tools=tools,
-            options=decided.options,
-        )
-        if (part := await go_on(view, answered, following)) is not None:
-            return Enqueued(turn_id=answered.turn.turn_id, decided=decided, part=part)
+    head = await view.head(conversation) if conversation is not None else None
+    going_on = await _go_on(view, request, head, whole=conversation is None)
+    if going_on is not None:
+        return going_on
     before, message, after = split(rounds(said.entries), "messages")
     destination: Destination
-    seeded = 0
-    if named:
+    if conversation is not None:
         # The conversation has the history: only the last message of the request is new.
-        destination = Existing(conversation_id=metadata[CONVERSATION])
+        destination, idle = Existing(conversation_id=conversation), None
     else:
-        unnamed = await _unnamed(view, before, _name(view, "chat", key), operation, body)
-        destination, seeded = unnamed, len(unnamed.before)
-    turn_id = await accept(
-        view,
-        NewMessage(
-            agent=body.model,
-            text=message.text,
-            attached=message.attached,
-            idempotency_key=operation,
-            digest=digest_of(body, key),
-            user_id=body.safety_identifier or body.user,
-            metadata=metadata,
-            labels=replace(labels, seeded=seeded, **_opening(tools, said.entries)),
-            stream=bool(body.stream),
-            options=decided.options,
-            client_tools=tools.client,
-            prior=await messages_of(view, after),
-            idle_time=None if named else _idle_time(view, body),
-        ),
-        destination,
-    )
+        destination = await _unnamed(view, request, before, "chat")
+        idle = _idle_time(view, body)
+    made = await _accept(view, request, destination, (message, after), idle)
     if body.store:
         # Behind the turn: without an answer the client repeats the request, with its key.
-        await view.gateway.stored_chats.add(view.tenant, turn_id)
-    return Enqueued(turn_id=turn_id, decided=decided)
-
-
-def _opening(tools: AskedTools, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Labels by which a later request is known as the turn's continuation."""
-    if tools.client is None:
-        return {}
-    return {"opening": opening_of(entries), "said": len(entries)}
+        await view.gateway.stored_chats.add(view.tenant, made.turn_id)
+    return made
 
 
 async def _unnamed(
-    view: TenantView,
-    before: Sequence[Entry],
-    conversation_id: str,
-    operation: str,
-    body: CreateResponse | CreateChat,
+    view: TenantView, request: _Request, before: Sequence[Entry], route: str
 ) -> Unnamed:
+    """A conversation without a name, which begins with the earlier entries."""
+    body = request.body
     return Unnamed(
-        conversation_id=conversation_id,
-        before=await messages_of(view, before),
-        operation=operation,
+        conversation_id=_name(view, route, request.key),
+        before=await messages_of(view, before) if before else (),
+        operation=request.operation,
         user_id=body.safety_identifier or body.user,
         idle_time=_idle_time(view, body),
     )
@@ -263,7 +309,9 @@ async def wait_for_end(view: TenantView, made: Enqueued, key: str | None) -> Par
         Unfinished: The turn takes longer than a request may.
     """
     seconds = view.gateway.settings.gateway_wait
-    turn = await view.wait(made.turn_id, seconds, lambda turn: len(ends_of(turn)) > made.part)
+    turn = await view.wait(
+        made.turn_id, seconds, lambda turn: len(ends_of(turn)) > made.part, new=made.new
+    )
     part = await read_part(view, turn, made.part)
     if part.status.ended:
         return part

@@ -1,0 +1,89 @@
+"""Where a span belongs: W3C trace contexts, and the ids of attempts, which follow from their turn.
+
+The next attempt must know the span of the one before, also when its worker was killed. So that id
+is not stored: whoever knows the turn and the number of the attempt can work it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_FORM = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+    r"(?:-[^ ]*)?(?: (?P<state>[!-~][ -~]*))?"
+)
+
+LONGEST: Final = 512
+"""Characters of a `tracestate` that is kept; the standard asks for no more."""
+
+SAMPLED: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceContext:
+    """A span as others refer to it.
+
+    Attributes:
+        trace_id: Not 0.
+        span_id: Not 0.
+        flags: The flags of ``traceparent``; bit 0 says that the trace is recorded.
+        state: The header ``tracestate``; empty for none.
+    """
+
+    trace_id: int
+    span_id: int
+    flags: int = SAMPLED
+    state: str = ""
+
+    @property
+    def text(self) -> str:
+        """The context in one text: ``traceparent``, a space and ``tracestate`` if there is one."""
+        parent = f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+        return f"{parent} {self.state}" if self.state else parent
+
+
+def context_from(text: str | None) -> TraceContext | None:
+    """Read what `TraceContext.text` or a caller's ``traceparent`` says; None if it is not valid."""
+    found = _FORM.fullmatch(text) if text else None
+    if found is None:
+        return None
+    trace_id, span_id = int(found["trace"], 16), int(found["span"], 16)
+    state = found["state"] or ""
+    if not trace_id or not span_id:
+        return None
+    return TraceContext(
+        trace_id=trace_id,
+        span_id=span_id,
+        flags=int(found["flags"], 16),
+        state=state if len(state) <= LONGEST else "",
+    )
+
+
+def trace_id_of(turn_id: str) -> int:
+    """The trace of a turn whose producer made no spans. The same for each of its attempts."""
+    return _number(f"trace:{turn_id}", 16)
+
+
+def attempt_of(turn_id: str, attempt: int, trace: str | None) -> TraceContext:
+    """The span of an attempt of a turn.
+
+    Args:
+        turn_id: The turn.
+        attempt: Number of the attempt, from 1.
+        trace: What is stored with the turn: the context of the span that enqueued it.
+    """
+    enqueued = context_from(trace)
+    return TraceContext(
+        trace_id=enqueued.trace_id if enqueued else trace_id_of(turn_id),
+        span_id=_number(f"attempt:{turn_id}:{attempt}", 8),
+        flags=enqueued.flags if enqueued else SAMPLED,
+        state=enqueued.state if enqueued else "",
+    )
+
+
+def _number(text: str, size: int) -> int:
+    # Never 0, which would not be a valid id.
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:size], "big") or 1

@@ -1,0 +1,90 @@
+"""A tracer provider of our own, for programs that set none: OTLP over HTTP, by OTEL_* variables."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from contextlib import suppress
+from typing import Final
+
+from agentapi.errors import ConfigurationError
+from agentapi.extras import needs_extra
+from agentapi.tracing.otel import OpenTelemetryTraces
+from agentapi.tracing.spans import NoTraces, Traces
+
+with needs_extra("otel", "AGENTAPI_TRACES"):
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+EXIT: Final = 5.0
+"""Seconds that the export may take when the process ends."""
+
+_PROTOCOL: Final = "http/protobuf"
+
+
+def own_traces(*, content: bool, service: str) -> Traces:
+    """Traces with a provider of our own. Its processor's thread starts here.
+
+    Args:
+        content: Whether spans may have what people and models say.
+        service: The name of the service unless OpenTelemetry's own variables name it.
+
+    Raises:
+        ConfigurationError: OpenTelemetry's variables ask for what is not supported, or have a
+            value that is not valid.
+    """
+    if _exporter() == "none":
+        return NoTraces()
+    try:
+        # Without its own handler at exit, which waits half a minute for a collector that is away.
+        provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"a variable of OpenTelemetry (OTEL_*) is not valid: {error}"
+        ) from error
+    made = OpenTelemetryTraces(provider, content=content, own=True)
+    atexit.register(made.close, EXIT)
+    return made
+
+
+def preload() -> None:
+    """Import what the first exporter imports, and start nothing."""
+    # What is wrong with it is an error of `own_traces`.
+    with suppress(Exception):
+        exporter: SpanExporter = OTLPSpanExporter()
+        exporter.shutdown()
+
+
+def _exporter() -> str:
+    """Which exporter is wanted.
+
+    Raises:
+        ConfigurationError: Another one than there is.
+    """
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    if wanted not in ("otlp", "none"):
+        raise ConfigurationError(
+            f"OTEL_TRACES_EXPORTER is {wanted!r}: AGENTAPI_TRACES supports 'otlp' and 'none'; for "
+            "another exporter set a tracer provider in a module of AGENTAPI_AGENTS"
+        )
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = os.environ.get(name, "").strip()
+        if protocol == _PROTOCOL:
+            break
+        if protocol:
+            raise ConfigurationError(
+                f"{name} is {protocol!r}: AGENTAPI_TRACES exports by {_PROTOCOL!r} only, which "
+                "collectors take on port 4318; set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL to it"
+            )
+    return wanted
+
+
+def _resource(service: str) -> Resource:
+    # What is given here would win over the variables.
+    named = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    if named or os.environ.get("OTEL_SERVICE_NAME"):
+        return Resource.create()
+    return Resource.create({"service.name": service})
