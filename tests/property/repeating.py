@@ -115,9 +115,10 @@ def _same(outcome: Any) -> Any:
         case [b"accepted", *more]:
             return [b"known", *more]
         case [b"claimed", *more]:
-            # Last why, and how long the turn had waited: for metrics, which count a claim once.
-            assert (more[-4], more[-2]) == (b"cause", b"waited")
-            return [b"claimed", *more[:-4]]
+            # Last why, how long the turn had waited, and who had it before: for metrics and traces,
+            # which count a claim once.
+            assert more[-6::2] == [b"cause", b"waited", b"lost"]
+            return [b"claimed", *more[:-6]]
         case list():
             return [_same(each) for each in outcome]
         case _:

@@ -2,7 +2,7 @@
 -- KEYS 1 turn (hash)
 -- ARGV 1 conversation id, 2 operation id, 3 field (metadata, or part:<n> of a request that continued the
 --      turn), 4 its value from now on (JSON)
--- Returns {'changed'}; or {'missing'} (the turn or the field does not exist, the turn belongs to another
+-- Returns {'changed'}; or {'missing'} (the turn or the part does not exist, the turn belongs to another
 --      conversation, or it has not ended)
 -- Promise 4: the value is written as a whole, so a reader never sees half of it. A repeat finds its
 -- operation's answer, so that it does not undo what somebody else has changed since.
@@ -15,7 +15,9 @@ if before then
   return before
 end
 local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', field)
-if not turn[3] or turn[2] ~= conversation_id or not ended(turn[1]) then
+-- A turn without metadata has no such field; a part always has one.
+local there = turn[3] or field == 'metadata'
+if not there or turn[2] ~= conversation_id or not ended(turn[1]) then
   return { 'missing' }
 end
 redis.call('HSET', KEYS[1], field, value)
