@@ -235,8 +235,8 @@ class Settings(BaseSettings):
     list_limit: int = Field(
         default=1_000_000,
         ge=0,
-        description="About how many turns of each status, and conversations, can be listed; 0 "
-        "keeps no lists. The same for every process.",
+        description="About how many conversations can be listed, and ended turns of each status "
+        "if their own limit is 0; 0 keeps no lists. The same for every process.",
     )
     ends_limit: int = Field(
         default=200_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
 
 pytest_plugins = ["pytester"]
+
+# `nohup` and shells' background jobs ignore these, and so would all processes that tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -45,7 +45,7 @@ def test_a_tiny_round() -> None:
     assert all(len(found) == 1 for found in values.values())
     assert values["throughput, 1 worker process", "turns a second", RUNTIME][0] > 0
     cases = {case for case, _, _ in values}
-    assert len(cases) == 15
+    assert len(cases) == 17
 
 
 def test_an_environment_that_cannot_be_made_says_why(

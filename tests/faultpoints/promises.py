@@ -200,12 +200,30 @@ class Witness:
         status = state.turns[turn]["status"]
         if types[-1] != status:
             found.append(f"{turn} is {status}, and its last event is {types[-1]}")
-        found += _text(turn, entries, state.turns[turn])
+        found += self._text(turn, entries, state.turns[turn])
         end = f"{turn}:{numbers[-1] - 1}"
         told = {run["end"] for run in runs if run["kind"] == "told"}
         if state.turns[turn]["agent"] in HOOKED and end not in told:
             found.append(f"no hook was told of the end of {turn}")
         return found + _repeated(turn, entries, runs)
+
+    def _text(self, turn: str, entries: Sequence[Any], fields: Mapping[str, str]) -> list[str]:
+        """Promise 10: the text that was shown last is the reply."""
+        if fields.get("stream") != "1" or fields["status"] != "completed":
+            return []
+        shown = ""
+        for _, event in entries:
+            if event["type"] == "delta":
+                shown += json.loads(event["data"])["text"]
+            elif event["type"] in ("reset", "step"):
+                shown = ""
+        said = json.loads(fields.get("outcome", "{}")).get("messages")
+        if not said:
+            # The turn refers to its messages in the history.
+            history = self._messages(fields["conversation"])
+            said = [message for message in history if message["turn_id"] == turn]
+        reply = said[-1]["content"] if said else None
+        return [] if shown == reply else [f"{turn} showed {shown!r} and replied {reply!r}"]
 
 
 def _endings(state: State, expected: Expected, story: Mapping[str, Any]) -> list[str]:
@@ -250,20 +268,6 @@ def _left_over(state: State) -> list[str]:
         elif ":t:" in name and ttl < 0:
             found.append(f"without an expiry: {name}")
     return found
-
-
-def _text(turn: str, entries: Sequence[Any], fields: Mapping[str, str]) -> list[str]:
-    """Promise 10: the text that was shown last is the reply."""
-    if fields.get("stream") != "1" or fields["status"] != "completed":
-        return []
-    shown = ""
-    for _, event in entries:
-        if event["type"] == "delta":
-            shown += json.loads(event["data"])["text"]
-        elif event["type"] in ("reset", "step"):
-            shown = ""
-    reply = json.loads(fields["outcome"])["messages"][-1]["content"]
-    return [] if shown == reply else [f"{turn} showed {shown!r} and replied {reply!r}"]
 
 
 def _repeated(turn: str, entries: Sequence[Any], runs: Sequence[dict[str, Any]]) -> list[str]:

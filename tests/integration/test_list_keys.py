@@ -57,7 +57,9 @@ def test_a_turn_is_in_one_list_at_a_time(client: redis.Redis, redis_url: str) ->
 
 
 def test_lists_are_bounded_in_number(client: redis.Redis, redis_url: str) -> None:
-    bench = on_redis(redis_url, list_limit=10 * PARTITIONS, ends_limit=100 * PARTITIONS)
+    bench = on_redis(
+        redis_url, list_limit=10 * PARTITIONS, turn_limit=0, ends_limit=100 * PARTITIONS
+    )
     for number in range(400):
         done(bench, beside(f"c:{number}") if partition_of(f"c:{number}") == P else C)
     # Every second turn or so trims a list, another one each time.

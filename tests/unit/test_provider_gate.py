@@ -420,7 +420,7 @@ def test_limits_are_json() -> None:
         ("{openai", r"expected JSON such as \{\"openai\""),
         ("[1]", "expected a JSON object such as"),
         ('{"openai": 5}', "AGENTAPI_PROVIDER_LIMITS"),
-        ('{"openai": {"requests": 0}}', "greater than or equal to 1"),
+        ('{"openai": {"requests": 0}}', "expected 1 or more"),
         ('{"openai": {"request": 5}}', "Extra inputs are not permitted"),
     ],
 )
