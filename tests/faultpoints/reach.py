@@ -24,6 +24,7 @@ UNREACHED: Final[Mapping[str, str]] = {
         "the worker starts before faults are planned"
     ),
     "hand-off workers.runtime.Runtime.execute: asyncio.run_coroutine_threadsafe": "eager mode",
+    **{f"script {name}": "for who watches the fleet" for name in ("count", "used")},
     **{
         f"script {name}": "the gateway's"
         for name in (
