@@ -44,7 +44,6 @@ UNREACHED: Final[Mapping[str, str]] = {
     "script load": "a `RedisMemory` in the caller's process",
     "script orphan": "the watchdog's",
     "script perish": "only when a turn's process dies",
-    "script read": "a producer's",
     "script reset": "a producer's",
     "script retry": "a producer's",
 }
@@ -54,6 +53,7 @@ SOMETIMES: Final[Mapping[str, str]] = {
     "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
     "script hold": "a hook ran while its worker looked for ends again",
+    "script read": "an errand, or a hook, looked at a turn that has ended",
     "script rouse": "a provider that was away is back",
 }
 """Points that a worker passes only when something went wrong, and what."""
