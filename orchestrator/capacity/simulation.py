@@ -233,15 +233,16 @@ class Simulation:
         self._wait(turn, self.load.model_seconds, self._answered)
 
     def _answered(self, turn: _Turn) -> None:
-        turn.calls -= 1
         core = self._cores[turn.worker]
-        if turn.calls:
+        if turn.calls > 1:
             done = core.work(self._now, self.costs.worker_step_ms / _MS)
             self._plan(done, self._recorded, turn)
         else:
             self._plan(core.work(self._now, self._worker_half), self._committed, turn)
 
     def _recorded(self, turn: _Turn) -> None:
+        # Not before: a response that was not recorded is asked for again.
+        turn.calls -= 1
         self._plan(self._store(turn, self.costs.store_step_ms / _MS), self._tool, turn)
 
     def _tool(self, turn: _Turn) -> None:

@@ -19,7 +19,10 @@ from tests.faultpoints.runner import Runner
 
 pytestmark = pytest.mark.timeout(300)
 
-EVERY_SECOND = ("liveness", "Runtime._probes", "step agentapi-loop")
+EVERY_SECOND = (
+    *("liveness", "Runtime._probes", "step agentapi-loop"),
+    *("agentapi.checks.", "self_check."),
+)
 """Parts of the names of points that a worker passes by the clock: it may stop before it does."""
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))

@@ -200,6 +200,15 @@ def test_lost_turns_come_back_after_the_lease() -> None:
     assert 7 <= outcome.recovery.median <= outcome.recovery.longest <= 11.5
 
 
+def test_a_reply_that_was_not_committed_is_asked_for_again() -> None:
+    costs = FREE.model_copy(update={"worker_turn_ms": 4000.0})
+    lost = Lost(at=4.0, workers=1)
+    outcome = simulated(
+        ONE_SECOND, Fleet(workers=2), costs, arrivals=[(0.0, 0), (0.0, 1)], lost=lost
+    ).run()
+    assert (outcome.ended, outcome.taken_over) == (2, 1)
+
+
 def test_turns_wait_for_a_provider_and_all_wake() -> None:
     load = Load(turns_per_second=10, model_seconds=1, model_calls=1)
     away = Outage(at=10, seconds=60)

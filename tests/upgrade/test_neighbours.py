@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings, TurnStatus, load_settings
@@ -124,7 +125,7 @@ class Both:
         replies: list[dict[str, Any]] = []
         try:
             replies = app.control.ping(timeout=0.5)
-        except OperationalError:
+        except (OperationalError, redis.ConnectionError):
             # A connection was lost on the way; whoever waits for workers asks again.
             pass
         finally:
