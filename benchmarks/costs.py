@@ -244,12 +244,12 @@ def _bytes(running: Bench, turn: Turn) -> dict[str, float]:
     client: Any = running.client
     messages = [bytes(each) for each in client.lrange(keys.messages, 0, -1)]
     stored = _size(client, keys.messages) - sum(map(len, messages))
-    last = sum(map(len, messages[-2:]))
     return {
         "conversation_bytes": float(_size(client, keys.meta)),
         "message_overhead_bytes": round(stored / len(messages), 1),
-        "turn_bytes": float(_size(client, own.turn) - last),
-        "turn_message_factor": 1.0,
+        # The record of a completed turn refers to its messages in the history.
+        "turn_bytes": float(_size(client, own.turn)),
+        "turn_message_factor": 0.0,
         "events_bytes": float(_size(client, own.events)),
     }
 
