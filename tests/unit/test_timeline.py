@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from agentapi import Agent, tool
 from agentapi.errors import ProviderRejected
@@ -17,6 +18,7 @@ from agentapi.turns import Turn, TurnStatus
 from agentapi.turns.marks import Mark, MarkKind, marks_of
 from orchestrator import Orchestrator
 from orchestrator.cli import timeline as command
+from orchestrator.cli.console import console
 from orchestrator.timeline import AttemptEnd, Timeline
 from orchestrator.timeline_reader import timeline_of
 from orchestrator.timeline_rows import rows_of
@@ -210,7 +212,8 @@ def test_a_mark_that_cannot_be_read_leaves_the_others() -> None:
 def test_the_picture_fits_the_terminal(
     orchestrator: Orchestrator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+    # An earlier test may have made the commands' console, with another width.
+    monkeypatch.setattr(console, "real", Console(width=100))
     timeline = decided(orchestrator)
     command._print(timeline, rows_of(timeline))
     shown = capsys.readouterr().out
