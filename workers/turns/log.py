@@ -42,13 +42,9 @@ class WorkerLog:
         def write() -> Recorded:
             # First the text of the step, since the script adds the event of its end (promise 10).
             self.events.flush()
-            try:
-                recorded = self.store.record(self.running.lease, index, step)
-            except JournalBehind as gap:
-                # A failover kept the lease but lost steps recorded under it: record them again.
-                for missing in range(gap.length, index):
-                    self.store.record(self.running.lease, missing, self.journal[missing])
-                recorded = self.store.record(self.running.lease, index, step)
+            recorded = self._behind(
+                index, lambda: self.store.record(self.running.lease, index, step)
+            )
             # Here and not after the await: readers have seen the step's event, so a turn that is
             # stopped meanwhile must keep the step.
             steps.append(step)
@@ -68,12 +64,7 @@ class WorkerLog:
 
         def take() -> None:
             self.events.flush()
-            try:
-                taken = self.store.steer(self.running.lease, index)
-            except JournalBehind as gap:
-                for missing in range(gap.length, index):
-                    self.store.record(self.running.lease, missing, self.journal[missing])
-                taken = self.store.steer(self.running.lease, index)
+            taken = self._behind(index, lambda: self.store.steer(self.running.lease, index))
             # Here and not after the await: if the turn is stopped meanwhile, its ending must have
             # these messages, which are no turns of their own any more (promise 3).
             self.journal += taken
@@ -81,6 +72,16 @@ class WorkerLog:
 
         await self.call(take)
         self.steered = False
+
+    def _behind(self, index: int, write: Callable[[], T]) -> T:
+        """Write what comes behind the first `index` steps of the journal."""
+        try:
+            return write()
+        except JournalBehind as gap:
+            # A failover kept the lease but lost steps recorded under it: record them again.
+            for missing in range(gap.length, index):
+                self.store.record(self.running.lease, missing, self.journal[missing])
+            return write()
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call Redis in a thread, and wait while it is unreachable."""
