@@ -22,7 +22,7 @@ import redis
 
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.turns import Turn
-from benchmarks.processes import usage
+from benchmarks.processes import server_cpu, usage
 from benchmarks.profile import lost_wakeup
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.broker import CeleryWakeups
@@ -55,8 +55,7 @@ class Bench:
 
     def store_cpu(self) -> float:
         """Seconds of processor time of Valkey."""
-        info: Any = self.client.info("cpu")
-        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+        return server_cpu(self.client)
 
     def enqueue(
         self, agent: str, count: int, message: str, *, stream: bool = False
@@ -87,8 +86,7 @@ class Bench:
         return used[0] * _MS / count, used[1] * _MS / count, turns
 
     def wait(self, handles: Sequence[TurnHandle]) -> None:
-        """Wait for the ends without asking for each: the questions would cost Valkey time."""
-        handles[-1].result(120)
+        """Wait until all have ended."""
         for handle in handles:
             handle.result(120)
 

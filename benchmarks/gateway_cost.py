@@ -12,7 +12,7 @@ import httpx2
 import redis
 
 from benchmarks.contest import Servers
-from benchmarks.processes import usage
+from benchmarks.processes import server_cpu, usage
 from benchmarks.results import Metric, Results
 from orchestrator import Orchestrator
 from orchestrator.stack import Stack
@@ -101,12 +101,11 @@ def _batch(
 
 def _spent(stack: Stack, server: redis.Redis) -> dict[str, float]:
     """Seconds of processor time until now."""
-    cpu: Any = server.info("cpu")
     return {
         "the producer, or gateway": time.process_time(),
         "gateway": usage([stack.gateway.pid]).cpu if stack.gateway else 0.0,
         "the worker": usage([worker.pid for worker in stack.workers]).cpu,
-        "Valkey": float(cpu["used_cpu_user"] + cpu["used_cpu_sys"]),
+        "Valkey": server_cpu(server),
     }
 
 

@@ -16,6 +16,7 @@ from agentapi.redis.keys import conversations_prefix, list_keys, turns_prefix
 from agentapi.stores import ConversationQuery, Paged, RedisTurnStore, TurnQuery
 from agentapi.turns import TurnStatus
 from benchmarks.contest import Servers
+from benchmarks.processes import server_cpu
 from benchmarks.results import Metric, Results
 from orchestrator import Orchestrator
 from workers.app import create_app
@@ -44,20 +45,15 @@ class _Side:
 
     def run(self, turns: int, server: redis.Redis) -> None:
         """Run turns, and note the processor time of one."""
-        began = time.process_time() + _cpu(server)
+        began = time.process_time() + server_cpu(server)
         for number in range(turns):
             turn = self._producer.enqueue("plain", "hi", conversation_id=f"c-{number}")
             self._app.runtime.execute(turn.conversation_id, turn.turn_id, "plain")
-        self.seconds.append((time.process_time() + _cpu(server) - began) / turns)
+        self.seconds.append((time.process_time() + server_cpu(server) - began) / turns)
 
     def close(self) -> None:
         self._producer.close()
         self._app.runtime.stop()
-
-
-def _cpu(server: redis.Redis) -> float:
-    info: Any = server.info("cpu")
-    return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
 
 def cost(results: Results, servers: Servers, *, turns: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
+import redis
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,12 @@ def usage(pids: Iterable[int], *, children: bool = True) -> Usage:
             memory += process.memory_info().rss / 2**20
             threads += process.num_threads()
     return Usage(cpu=cpu, memory=memory, threads=threads)
+
+
+def server_cpu(client: redis.Redis) -> float:
+    """Seconds of processor time of the Redis or Valkey behind a client, since it began."""
+    info: Any = client.info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 def _family(pids: Iterable[int], children: bool) -> Iterator[psutil.Process]:

@@ -39,7 +39,7 @@ from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Claim, Ending, Lease, NewEvent, RedisTurnStore, Wakeup
 from agentapi.turns import EventType, ModelStep, NewTurn, TurnStatus
 from benchmarks.contenders.turn import TEXT
-from benchmarks.processes import usage
+from benchmarks.processes import server_cpu, usage
 from orchestrator import Orchestrator
 from orchestrator.broker import CeleryWakeups
 from orchestrator.stack import Child, Stack
@@ -59,19 +59,19 @@ class Profile:
     def part(self, name: str, count: int, work: Callable[[int], object]) -> None:
         """Do something over and over, and note what each time took here and in Valkey."""
         work(-1)
-        server, here = self._server(), time.process_time()
+        server, here = server_cpu(self.client), time.process_time()
         for number in range(count):
             work(number)
         here = time.process_time() - here
-        self.note(name, here / count, (self._server() - server) / count)
+        self.note(name, here / count, (server_cpu(self.client) - server) / count)
 
     @contextlib.contextmanager
     def process(self, name: str, count: int, pid: int) -> Iterator[None]:
         """What another process takes meanwhile."""
-        server, there = self._server(), usage([pid], children=False).cpu
+        server, there = server_cpu(self.client), usage([pid], children=False).cpu
         yield
         there = usage([pid], children=False).cpu - there
-        self.note(name, there / count, (self._server() - server) / count)
+        self.note(name, there / count, (server_cpu(self.client) - server) / count)
 
     def note(self, name: str, here: float, server: float) -> None:
         """Add a row; both in seconds."""
@@ -80,10 +80,6 @@ class Profile:
     def of(self, name: str) -> float:
         """Microseconds of a row."""
         return next(here for found, here, _ in self.rows if found == name)
-
-    def _server(self) -> float:
-        info: Any = self.client.info("cpu")
-        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 def main(turns: Annotated[int, typer.Option(help="Of each part.")] = 500) -> None:
