@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import lzma
 import os
 import shutil
 import subprocess
@@ -21,7 +19,7 @@ PREVIOUS: Final = Path(__file__).with_name("previous").read_text().strip()
 """The commit of the release before this one."""
 
 STORED: Final = Path(__file__).with_name("previous.tar.xz")
-r"""Its sources, for clones without history. To name another commit, write both files::
+r"""Its sources, since a clone may have no history. To name another commit, write both files::
 
     git rev-parse COMMIT > tests/upgrade/previous
     git archive COMMIT agentapi workers orchestrator pyproject.toml uv.lock README.md LICENSE \
@@ -100,30 +98,24 @@ class Release:
         )
 
 
-def installed(name: str, commit: str | None, folder: Path) -> Release:
+def installed(name: str, sources: Path | None, folder: Path) -> Release:
     """Build a release's wheel, and install it with its locked dependencies.
 
     Args:
         name: For logs.
-        commit: The commit; this checkout's own files when not given.
+        sources: An archive of them; this checkout's own files when not given.
         folder: An empty folder.
     """
     source = folder / "source"
     source.mkdir()
-    if commit is None:
-        for name in PARTS:
-            shutil.copytree(
-                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        for name in FILES:
-            shutil.copy(ROOT / name, source / name)
+    if sources is None:
+        caches = shutil.ignore_patterns("__pycache__")
+        for part in PARTS:
+            shutil.copytree(ROOT / part, source / part, ignore=caches)
+        for file in FILES:
+            shutil.copy(ROOT / file, source / file)
     else:
-        archive = subprocess.run(
-            ["git", "archive", commit, *PARTS, *FILES], cwd=ROOT, capture_output=True, check=False
-        )
-        # A clone without history does not have the commit.
-        packed = lzma.decompress(STORED.read_bytes()) if archive.returncode else archive.stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+        with tarfile.open(sources) as files:
             files.extractall(source, filter="data")
     sync = ("sync", "--quiet", "--frozen", "--no-default-groups", "--no-editable")
     uv(

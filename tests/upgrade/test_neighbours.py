@@ -79,8 +79,8 @@ with Orchestrator() as orchestrator:
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
     with ThreadPoolExecutor() as pool:
         made = {
-            name: pool.submit(installed, name, commit, tmp_path_factory.mktemp(name))
-            for name, commit in (("old", PREVIOUS), ("new", None))
+            name: pool.submit(installed, name, sources, tmp_path_factory.mktemp(name))
+            for name, sources in (("old", STORED), ("new", None))
         }
     found = {name: future.result() for name, future in made.items()}
     for release in found.values():
