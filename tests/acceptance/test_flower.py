@@ -37,12 +37,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
-    with Orchestrator(stack.settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def flower(stack: Stack) -> Iterator[httpx2.Client]:
     assert stack.flower_url is not None
     with httpx2.Client(base_url=stack.flower_url, auth=stack.flower_auth, timeout=10) as client:

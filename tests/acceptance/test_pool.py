@@ -34,12 +34,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
-    with Orchestrator(stack.settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def celery(stack: Stack) -> Iterator[Any]:
     app: Any = producer_app(stack.settings)
     yield app

@@ -38,12 +38,6 @@ def stack(ledger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield running
 
 
-@pytest.fixture(scope="module")
-def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
-    with Orchestrator(stack.settings) as running:
-        yield running
-
-
 def statuses(turns: list[TurnHandle]) -> list[TurnStatus]:
     return sorted(turn.status() for turn in turns)
 

@@ -35,12 +35,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
-    with Orchestrator(stack.settings) as running:
-        yield running
-
-
 def top(*arguments: str, redis_url: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, "top", *arguments],

@@ -35,12 +35,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
-    with Orchestrator(stack.settings) as running:
-        yield running
-
-
 def test_a_stream_shows_the_text_as_it_arrives(orchestrator: Orchestrator) -> None:
     handle = orchestrator.enqueue("slow", "one two three four", stream=True)
     events = list(handle.events(timeout=20))
