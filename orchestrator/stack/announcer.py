@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from agentapi.errors import ConfigurationError
+from agentapi.faults import named
 from agentapi.logs import line
 
 log = logging.getLogger("agentapi.fleet")
@@ -57,10 +58,11 @@ class Announcer:
                 try:
                     self._announce(*ready())
                     self._failed = False
-                except OSError as error:
+                except Exception as error:
                     # The workers run on without it. Once, or the log would be full of it.
                     if not self._failed:
-                        log.error(line("fleet.not_announced", error=error.strerror))
+                        why = error.strerror if isinstance(error, OSError) else named(error)
+                        log.error(line("fleet.not_announced", error=why))
                     self._failed = True
                 await asyncio.sleep(BEAT)
         finally:

@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 
 from agentapi.errors import ConfigurationError
+from orchestrator.stack import announcer as announcing
 from orchestrator.stack import worker_fleet
 from orchestrator.stack.announcer import Announcer, without_notify
 from orchestrator.stack.worker_command import (
@@ -211,6 +212,12 @@ class Rolling:
         await self.until("p ready", "q ready")
         await asyncio.to_thread(until, lambda: self.fleet.ready()[0] == 2)
 
+    async def begin_roll(self) -> None:
+        """Send SIGHUP; the first replacement starts, and is not ready before `go-b` is there."""
+        (self.folder / "go-b").unlink()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await self.until("p-b starts")
+
     def pid(self, name: str) -> int:
         return int((self.folder / f"{name}.pid").read_text())
 
@@ -235,9 +242,7 @@ async def test_hangup_replaces_one_after_the_other(
     rolling: Rolling, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    (rolling.folder / "go-b").unlink()
-    os.kill(os.getpid(), signal.SIGHUP)
-    await rolling.until("p-b starts")
+    await rolling.begin_roll()
     await asyncio.to_thread(until, (rolling.folder / "up").exists)
     # Nothing is stopped before the replacement is ready.
     assert rolling.fleet.ready() == (2, 2, True)
@@ -266,9 +271,7 @@ async def test_a_second_hangup_during_a_roll_makes_another_one_follow(
     rolling: Rolling, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    (rolling.folder / "go-b").unlink()
-    os.kill(os.getpid(), signal.SIGHUP)
-    await rolling.until("p-b starts")
+    await rolling.begin_roll()
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGHUP)
         await asyncio.sleep(0)
@@ -309,9 +312,7 @@ async def test_a_replacement_that_never_takes_turns_is_stopped(
 async def test_a_stop_during_a_roll_ends_old_and_new(
     rolling: Rolling, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (rolling.folder / "go-b").unlink()
-    os.kill(os.getpid(), signal.SIGHUP)
-    await rolling.until("p-b starts")
+    await rolling.begin_roll()
     os.kill(os.getpid(), signal.SIGTERM)
     async with asyncio.timeout(30):
         assert await rolling.running == 0
@@ -326,9 +327,7 @@ async def test_an_old_process_that_dies_during_the_roll_is_followed_by_its_repla
     rolling: Rolling, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    (rolling.folder / "go-b").unlink()
-    os.kill(os.getpid(), signal.SIGHUP)
-    await rolling.until("p-b starts")
+    await rolling.begin_roll()
     os.kill(rolling.pid("p"), signal.SIGKILL)
     await asyncio.to_thread(until, lambda: rolling.fleet.ready()[0] == 1)
     (rolling.folder / "go-b").touch()
@@ -371,6 +370,27 @@ async def test_the_announcer_speaks_to_systemd(tmp_path: Path) -> None:
     assert unit.said() == ["READY=1", "STATUS=1 of 2 processes take turns"]
     assert without_notify({"NOTIFY_SOCKET": "x", "A": "b"}) == {"A": "b"}
     unit.close()
+
+
+async def test_the_announcer_survives_an_error_that_nobody_expected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "BEAT", 0.01)
+    answers = iter([ZeroDivisionError("x"), ZeroDivisionError("x")])
+
+    def ready() -> tuple[int, int, bool]:
+        for error in answers:
+            raise error
+        return 1, 1, False
+
+    file = tmp_path / "up"
+    running = asyncio.create_task(Announcer(file, {}).run(ready))
+    await asyncio.to_thread(until, file.exists)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert caplog.text.count("fleet.not_announced") == 1
+    assert not file.exists()
 
 
 def test_a_ready_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
