@@ -32,7 +32,7 @@ _OWN: Final = "Value error, "
 
 
 def setting_fault(problem: Mapping[str, Any]) -> str:
-    """What an error says that pydantic found in a setting: what was given and what is expected.
+    """Describe an error that pydantic found in a setting: what was given and what is expected.
 
     Args:
         problem: One of `ValidationError.errors()`.

@@ -178,7 +178,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
         "prior": tuple(map(from_dict, orjson.loads(fields["prior"]))) if "prior" in fields else (),
         "options": RequestOptions.from_json(fields["options"]) if "options" in fields else None,
         "context": _object(fields["context"]) if "context" in fields else None,
-        # What is broken is no trace, and no reason to fail the turn.
+        # A broken trace context is ignored later; it must not fail the turn.
         "trace": fields["trace"].decode(errors="replace") if "trace" in fields else None,
         "forked_from": record_of(ForkOrigin, _object(fields["forked"]))
         if "forked" in fields
