@@ -82,7 +82,7 @@ def step_into_traps() -> None:
 class LedgerProvider(OfflineProvider):
     """Answers like the offline provider, and notes which step of which turn it was asked for."""
 
-    name = "ledger"
+    name = "chaos"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         turn = [*request.messages]
@@ -95,7 +95,7 @@ class LedgerProvider(OfflineProvider):
         return await super().complete(request)
 
 
-register_provider("ledger", LedgerProvider)
+register_provider("chaos", LedgerProvider)
 
 
 @tool(idempotent=True)
@@ -140,7 +140,7 @@ def devour(context: ToolContext, megabytes: int = 4096) -> str:
     return f"{len(taken)} megabytes"
 
 
-chaos = Agent(name="chaos", provider="ledger", tools=[work, charge, die, crash, devour])
+chaos = Agent(name="chaos", provider="chaos", tools=[work, charge, die, crash, devour])
 
 HANGS_FOR = 5.0
 """Seconds until a request to a provider that does not answer has timed out."""

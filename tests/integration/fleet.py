@@ -25,11 +25,11 @@ class Busy(OfflineProvider):
 
     async def complete(self, request: Any) -> Any:
         if self.waits and (wait := self.waits.popleft()) is not None:
-            raise ProviderUnavailable("busy", provider="busy", status=429, retry_after=wait)
+            raise ProviderUnavailable("busy", provider="moody", status=429, retry_after=wait)
         return await super().complete(request)
 
 
-register_provider("busy", Busy)
+register_provider("moody", Busy)
 
 
 class Broken(OfflineProvider):
@@ -56,7 +56,7 @@ def ask_nappers(messages: list[str]) -> list[Delegate]:
 
 
 AGENTS = [
-    Agent(name="busy", provider="busy", tools=[nap]),
+    Agent(name="busy", provider="moody", tools=[nap]),
     Agent(name="napper", provider="offline", tools=[nap]),
     Agent(name="broken", provider="broken"),
     Agent(name="lead", provider="offline", tools=[ask_nappers]),

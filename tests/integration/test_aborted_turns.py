@@ -178,7 +178,7 @@ def test_the_patience_of_a_turn_survives_its_workers(make_fleet: MakeFleet) -> N
     assert one.execute(turn)["status"] == "parked"
     waits = one.turn(turn).waiting_for
     assert waits is not None
-    assert waits.names == ("busy",)
+    assert waits.names == ("moody",)
     until_overdue(two, turn)
     assert two.execute(turn)["error"] == "provider_unavailable"
 
@@ -192,7 +192,7 @@ def test_a_deadline_that_passes_meanwhile_says_what_was_waited_for(make_fleet: M
     assert fleet.execute(turn)["error"] == "deadline"
     error = fleet.turn(turn).error
     assert error is not None
-    assert "it waited for busy" in error.message
+    assert "it waited for moody" in error.message
     assert "1 failure" in error.message
 
 

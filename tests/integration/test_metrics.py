@@ -32,9 +32,9 @@ def fail() -> str:
 
 AGENTS = [
     Agent(name="plain", provider="offline", tools=[fail]),
-    Agent(name="busy", provider="busy"),
+    Agent(name="busy", provider="moody"),
     Agent(name="broken", provider="broken"),
-    Agent(name="two", provider=["busy", "offline"]),
+    Agent(name="two", provider=["moody", "offline"]),
 ]
 
 
@@ -108,11 +108,11 @@ def test_a_failed_tool_is_counted_and_an_invented_one_is_not(fleet: Fleet, value
 def test_a_provider_that_asks_to_wait(fleet: Fleet, value: Value) -> None:
     Busy.waits.extend([60.0])
     turn = run(fleet, "busy")
-    assert value("model_calls_total", provider="busy", outcome=ProviderUnavailable.code) == 1
+    assert value("model_calls_total", provider="moody", outcome=ProviderUnavailable.code) == 1
     assert value("attempt_duration_seconds_count", agent="busy", outcome="parked") == 1
-    assert value("provider_held", provider="busy") == 1
+    assert value("provider_held", provider="moody") == 1
     run(fleet, "busy", conversation_id="another")
-    assert value("provider_waits_total", provider="busy", reason="hold") == 1
+    assert value("provider_waits_total", provider="moody", reason="hold") == 1
     fleet.app.store.cancel(turn.turn_id)
     cancelled = {"agent": "unknown", "status": "cancelled", "reason": "not_running"}
     assert value("turns_ended_total", **cancelled) == 1

@@ -163,15 +163,15 @@ async def test_the_current_span_of_an_async_program_is_the_parent() -> None:
 class Broken(OfflineProvider):
     """Fails, with a text that quotes the user."""
 
-    name = "broken"
+    name = "unlucky"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
-        raise ProviderUnavailable(SECRET, provider="broken", status=503)
+        raise ProviderUnavailable(SECRET, provider="unlucky", status=503)
 
 
 def test_a_failed_turn_and_its_model_call_say_so_without_the_text() -> None:
-    register_provider("broken", Broken)
-    agent = Agent(name="unlucky", provider="broken", patience=0)
+    register_provider("unlucky", Broken)
+    agent = Agent(name="unlucky", provider="unlucky", patience=0)
     recorded = Recorded()
     with Orchestrator.eager([agent], provider_max_retries=0) as orchestrator:
         turn = orchestrator.enqueue("unlucky", "hello")

@@ -12,15 +12,15 @@ from agentapi.providers.offline import OfflineProvider
 class FaultyProvider(OfflineProvider):
     """Fails each turn."""
 
-    name = "faulty"
+    name = "failing"
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """Fail."""
         raise ZeroDivisionError("a fault of this provider")
 
 
-register_provider("faulty", FaultyProvider)
-register_provider("slow", lambda: OfflineProvider(chunk_delay=0.05))
+register_provider("failing", FaultyProvider)
+register_provider("typist", lambda: OfflineProvider(chunk_delay=0.05))
 
 
 @tool(requires_approval=True)
@@ -55,5 +55,5 @@ def fan_out(messages: list[str]) -> list[Delegate]:
 
 
 desk = Agent(name="desk", provider="offline", tools=[refund, nap, echo, unroll, fan_out])
-slow = Agent(name="slow", provider="slow")
-faulty = Agent(name="faulty", provider="faulty")
+slow = Agent(name="slow", provider="typist")
+faulty = Agent(name="faulty", provider="failing")
