@@ -148,9 +148,16 @@ class BrokerUnavailable(ServerUnavailable):
 
 
 class ArchiveUnavailable(ServerUnavailable):
-    """The archive of conversations (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
+    """The archive (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
 
     code = "archive_unavailable"
+
+
+class ArchiveLost(ArchiveUnavailable):
+    """The archive does not have a conversation that moved to it: restore its backup, or check that
+    AGENTAPI_ARCHIVE_URL names the right database."""
+
+    code = "archive_lost"
 
 
 # A fault in this project or in the stored data: waiting does not help.
