@@ -2,14 +2,19 @@
 -- KEYS 1 meta (hash), 2 messages (list), 3 copies (zset), 4 staged messages (list), 5 staged blobs (hash)
 -- ARGV 1 conversation id, 2 version of the copy, 3 number of messages of the copy, 4... name and value
 --      of each field that the marker lacks
--- Returns {'back'}, {'elsewhere'} (another call has brought it back, or it is gone) or {'lost'} (what was
+-- Returns {'back'}, {'elsewhere'} (it has left again since, or is gone) or {'lost'} (what was
 --      staged is not complete)
 -- Promises 1, 4: marker, messages and bytes change together. The copy in the archive means nothing from
 -- then on, and is noted as a leftover. A repeat finds no marker, and what was staged goes only once.
 
 local conversation_id, version, count = unpack(ARGV, 1, 3)
 
-local archived = redis.call('HGET', KEYS[1], 'archived')
+local known = redis.call('HMGET', KEYS[1], 'archived', 'returned')
+local archived = known[1]
+if known[2] and string.match(known[2], ' (%x+)$') == version then
+  redis.call('UNLINK', KEYS[4], KEYS[5])
+  return { 'back' }
+end
 if not archived or string.sub(archived, 1, #version) ~= version then
   redis.call('UNLINK', KEYS[4], KEYS[5])
   return { 'elsewhere' }
@@ -18,7 +23,7 @@ if redis.call('LLEN', KEYS[4]) ~= tonumber(count) then
   return { 'lost' }
 end
 redis.call('HDEL', KEYS[1], 'archived')
-redis.call('HSET', KEYS[1], 'returned', int(now_ms()))
+redis.call('HSET', KEYS[1], 'returned', int(now_ms()) .. ' ' .. version)
 for i = 4, #ARGV, 2 do
   redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
 end

@@ -14,11 +14,8 @@ if string.sub(redis.call('HGET', KEYS[1], 'archived') or '', 1, #version) == ver
 end
 local note = 'm:' .. version .. ':' .. conversation_id
 local now = now_ms()
-if not redis.call('ZSCORE', KEYS[5], note) then
-  return { 'changed' }
-end
-redis.call('ZREM', KEYS[5], note)
-if redis.call('LLEN', KEYS[3]) > 0 or stored(redis.call('HGET', KEYS[4], 'expires')) > now
+local noted = redis.call('ZREM', KEYS[5], note) == 1
+if not noted or redis.call('LLEN', KEYS[3]) > 0 or stored(redis.call('HGET', KEYS[4], 'expires')) > now
   or state_of(KEYS[1], KEYS[2]) ~= state then
   redis.call('ZADD', KEYS[5], int(now), 'd:' .. version .. ':' .. conversation_id)
   return { 'changed' }

@@ -3,7 +3,7 @@
 -- ARGV 1 conversation id, 2 version of the copy, 3 time for which nothing must have happened, 4 time
 --      after which the note is a leftover
 -- Returns {'warm'} (it does not exist, is in use, in the archive already, or expires soon) or {'cold',
---      state, time, time to live (-1 for none), number of messages, names of its blobs, fields (flat)}
+--      state, number of messages, names of its blobs, fields (flat)}
 -- Promises 1, 4: nothing leaves here. Whatever changes the conversation from now on changes its state,
 -- which depart.lua compares. A repeat makes the same note.
 
@@ -11,7 +11,7 @@ local conversation_id, version, idle, patience = unpack(ARGV)
 
 local now = now_ms()
 local known = named(KEYS[1], 'created', 'updated', 'returned', 'archived')
-local last = math.max(stored(known.updated), stored(known.returned))
+local last = math.max(stored(known.updated), stored(string.match(known.returned or '', '^%d+')))
 local left = redis.call('PTTL', KEYS[1])
 if not known.created or known.archived or last > now - tonumber(idle)
   or redis.call('LLEN', KEYS[3]) > 0 or stored(redis.call('HGET', KEYS[4], 'expires')) > now
@@ -22,8 +22,6 @@ redis.call('ZADD', KEYS[5], int(now + tonumber(patience)), 'm:' .. version .. ':
 return {
   'cold',
   state_of(KEYS[1], KEYS[2]),
-  int(now),
-  int(left),
   redis.call('LLEN', KEYS[2]),
   redis.call('HKEYS', blobs_key(KEYS[2])),
   redis.call('HGETALL', KEYS[1]),

@@ -115,18 +115,28 @@ class RedisArchiving(RedisPart):
         )
         if reply[0] == b"warm":
             return False
-        _, state, now, left, count, names, flat = reply
+        _, state, count, names, flat = reply
         fields = _texts(flat)
         messages = list(self._messages(keys, count))
         blobs = self._blobs(keys, names)
-        expires = int(now) + int(left) if int(left) >= 0 else None
-        row = _row(conversation_id, version, fields, now=int(now), expires=expires, messages=count)
+        now, expires = self._times(keys)
+        row = _row(conversation_id, version, fields, now=now, expires=expires, messages=count)
         if len(messages) != count or time.monotonic() - began > PATIENCE / 2:
             return self._moved("changed")
         archive.put(ArchivedConversation(row=row, fields=fields, messages=messages, blobs=blobs))
         unneeded = sorted(set(fields) - MARKER - TRANSIENT)
         reply = self._call("depart", named, [conversation_id, version, state, *unneeded])
         return self._moved("moved" if reply[0] == b"gone" else "changed")
+
+    def _times(self, keys: ConversationKeys) -> tuple[int, int | None]:
+        """What time it is, and when the conversation expires, in milliseconds."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.pttl(keys.meta)
+        with translate_errors(self._settings.redis_url):
+            clock, left = pipeline.execute()
+        now = int(clock[0]) * 1000
+        return now, now + left if left >= 0 else None
 
     def _moved(self, outcome: str) -> bool:
         recorder().count(ARCHIVE_MOVES, "out", outcome)
@@ -283,7 +293,7 @@ def _copies(keys: ConversationKeys) -> str:
 
 def _is_cold(fields: Sequence[bytes | None], before: int) -> bool:
     created, updated, returned, archived = fields
-    last = max(_number(updated), _number(returned))
+    last = max(_number(updated), _number((returned or b"").partition(b" ")[0]))
     return created is not None and archived is None and last <= before
 
 

@@ -160,6 +160,15 @@ class RedisData(RedisPart, DataStore):
         return erased
 
     @override
+    def erase_copies(self, whose: Whose) -> int:
+        if self._archiving is None:
+            return 0
+        while self._archiving.discard():
+            pass
+        found = self._archiving.ready().delete_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
+        return found.conversations
+
+    @override
     def snapshot(self, conversation_id: str) -> Snapshot | None:
         keys = conversation_keys(conversation_id)
         # A transaction: a turn that ends in between would add messages that the record lacks.
