@@ -147,6 +147,12 @@ class BrokerUnavailable(ServerUnavailable):
     code = "broker_unavailable"
 
 
+class ArchiveUnavailable(ServerUnavailable):
+    """The archive of conversations (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
+
+    code = "archive_unavailable"
+
+
 # A fault in this project or in the stored data: waiting does not help.
 
 

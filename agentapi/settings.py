@@ -68,6 +68,17 @@ class Settings(BaseSettings):
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",
     )
+    archive_url: str | None = Field(
+        default=None,
+        description="Database to which conversations move that nobody uses, such as "
+        "postgresql+psycopg://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
+        "stay in Redis when not set.",
+    )
+    archive_after: Seconds = Field(
+        default=604_800,
+        description="How long nothing must have happened in a conversation before it moves to the "
+        "archive.",
+    )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Modules whose agents the workers serve, separated by commas.",
@@ -314,6 +325,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected JSON such as {_LIMITS_EXAMPLE}; {error}") from error
         if not isinstance(value, Mapping):
             raise ValueError(f"expected a JSON object such as {_LIMITS_EXAMPLE}")
+        return value
+
+    @field_validator("archive_url", mode="before")
+    @classmethod
+    def _no_archive(cls, value: Any) -> Any:
+        """An empty variable is one that is not set."""
+        return value or None
+
+    @field_validator("archive_url")
+    @classmethod
+    def _check_archive(cls, value: str | None) -> str | None:
+        schemes = ("sqlite://", "postgresql+psycopg://")
+        if value is not None and not value.startswith(schemes):
+            raise ValueError(f"expected a URL that begins with {' or '.join(schemes)}")
         return value
 
     @field_validator("redis_url", "broker_url")

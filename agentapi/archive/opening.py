@@ -1,0 +1,22 @@
+"""The archive that the settings name."""
+
+from __future__ import annotations
+
+from agentapi.archive.protocol import Archive
+from agentapi.extras import require_extra
+from agentapi.settings import Settings
+
+
+def open_archive(settings: Settings) -> Archive | None:
+    """The archive of `settings.archive_url`; None if it is not set. Connects when first used.
+
+    Raises:
+        ConfigurationError: The URL is not valid, or the extra `archive` is not installed.
+    """
+    if settings.archive_url is None:
+        return None
+    require_extra("archive", "the archive (AGENTAPI_ARCHIVE_URL)")
+    # Imported only where there is an archive: SQLAlchemy is an extra.
+    from agentapi.archive.sql import SqlArchive
+
+    return SqlArchive(settings.archive_url)
