@@ -148,7 +148,7 @@ class BrokerUnavailable(ServerUnavailable):
 
 
 class ArchiveUnavailable(ServerUnavailable):
-    """The archive of conversations (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
+    """The archive (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
 
     code = "archive_unavailable"
 
