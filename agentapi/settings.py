@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     archive_url: str | None = Field(
         default=None,
         description="Database to which conversations move that nobody uses, such as "
-        "postgresql+psycopg://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
+        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
         "stay in Redis when not set.",
     )
     archive_after: Seconds = Field(
@@ -336,7 +336,7 @@ class Settings(BaseSettings):
     @field_validator("archive_url")
     @classmethod
     def _check_archive(cls, value: str | None) -> str | None:
-        schemes = ("sqlite://", "postgresql+psycopg://")
+        schemes = ("sqlite://", "postgresql://", "postgresql+psycopg://")
         if value is not None and not value.startswith(schemes):
             raise ValueError(f"expected a URL that begins with {' or '.join(schemes)}")
         return value

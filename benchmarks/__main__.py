@@ -23,10 +23,10 @@ from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
-from benchmarks.postgres import postgres
 from benchmarks.results import Results
 from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
+from tools.postgres import PostgresFault, postgres
 
 CASES = (
     "throughput",
@@ -152,7 +152,7 @@ def run(plan: Plan, console: Console) -> Results:
         if any(one.needs_postgres for one in plan.contenders):
             try:
                 servers = replace(servers, postgres=stack.enter_context(postgres()))
-            except CannotInstall as error:
+            except PostgresFault as error:
                 kept = [one for one in plan.contenders if not one.needs_postgres]
                 for one in set(plan.contenders) - set(kept):
                     results.leave_out(one.name, str(error))

@@ -14,6 +14,7 @@ import redis
 from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
+from tools.postgres import Postgres, postgres
 
 pytest_plugins = ["pytester"]
 
@@ -37,6 +38,19 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child, url = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield url
     child.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL that lives as long as the test run. Who stops it starts it again."""
+    with postgres(password="pass-word", options=("fsync=off",)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """The URL of a new database."""
+    return f"postgresql://{postgres_server.fresh()}"
 
 
 @pytest.fixture
