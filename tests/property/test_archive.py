@@ -10,6 +10,8 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from agentapi.archive.protocol import Archive
+from agentapi.archive.sql import SqlArchive
 from agentapi.ids import partition_of
 from agentapi.redis.keys import conversation_keys, copies_key
 from agentapi.stores import RedisTurnStore
@@ -244,3 +247,29 @@ def machine(url: str, archive: Callable[[], Archive]) -> type[Archived]:
 
 def test_nothing_is_lost_or_doubled(redis_url: str) -> None:
     run_state_machine_as_test(machine(redis_url, MemoryArchive), settings=EXAMPLES)
+
+
+def test_nothing_is_lost_or_doubled_in_sqlite(redis_url: str, tmp_path: Path) -> None:
+    files = count()
+
+    def archive() -> Archive:
+        return prepared(f"sqlite:///{tmp_path / f'{next(files)}.db'}")
+
+    few = settings(EXAMPLES, max_examples=EXAMPLES.max_examples // 5)
+    run_state_machine_as_test(machine(redis_url, archive), settings=few)
+
+
+def test_nothing_is_lost_or_doubled_in_postgresql(redis_url: str, postgres_url: str) -> None:
+    def archive() -> Archive:
+        kept = prepared(postgres_url)
+        kept.delete_of()
+        return kept
+
+    few = settings(EXAMPLES, max_examples=EXAMPLES.max_examples // 5)
+    run_state_machine_as_test(machine(redis_url, archive), settings=few)
+
+
+def prepared(url: str) -> Archive:
+    archive = SqlArchive(url)
+    archive.prepare()
+    return archive
