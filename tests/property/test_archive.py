@@ -30,7 +30,7 @@ from tests.conformance.stores import Bench, beside, on_redis
 from tests.fakes.archive import MemoryArchive
 
 EXAMPLES = settings(
-    max_examples=int(os.environ.get("ARCHIVE_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("ARCHIVE_EXAMPLES", "20")),
     stateful_step_count=30,
     deadline=None,
     derandomize="CI" in os.environ,

@@ -18,7 +18,7 @@ from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 
-STEP: Final = 1.0
+STEP: Final = 2.0
 """Seconds between two steps of the search; a step looks at a thousand keys."""
 
 LONGEST_REST: Final = 60.0
@@ -30,7 +30,7 @@ MOVE_REST: Final = 0.005
 AWAY_REST: Final = 10.0
 """Seconds before an archive that is away is asked again."""
 
-CLEANING: Final = 10
+CLEANING: Final = 5
 """Every how many steps copies are deleted that mean nothing."""
 
 log = logging.getLogger("agentapi.archive")
