@@ -30,6 +30,7 @@ help: ## Explain every target
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5 KEEP=1"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
+	@echo '  make chaos CHAOS="--store sentinel --broker rabbitmq --turns 1000 --kills 20"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
 	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'
