@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -32,6 +33,11 @@ _OTHER_VARIABLES: Final = frozenset(
     {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
 )
 """Variables of the provider `offline`, which are not settings of a process."""
+
+_UNREADABLE_URL: Final = (
+    "cannot be read: expected a URL such as redis://user:password@127.0.0.1:6379/0, in which "
+    "special characters of the password are percent-encoded (%2F for /, %40 for @, %3B for ;)"
+)
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
@@ -67,6 +73,24 @@ class Settings(BaseSettings):
     sentinel_master: str = Field(
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",
+    )
+    tls_ca_file: str | None = Field(
+        default=None,
+        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, sentinels:// and "
+        "amqps:// URLs; when not set, the CAs of the system are trusted.",
+    )
+    tls_cert_file: str | None = Field(
+        default=None,
+        description="PEM file with the certificate that this process shows to Redis and RabbitMQ.",
+    )
+    tls_key_file: str | None = Field(
+        default=None,
+        description="PEM file with the key of tls_cert_file, if that file does not contain it.",
+    )
+    tls_verify: Literal["full", "ca"] = Field(
+        default="full",
+        description="What is checked of a server's certificate: 'full' (its CA and its host name) "
+        "or 'ca' (its CA only).",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -321,6 +345,21 @@ class Settings(BaseSettings):
     def _check_url(cls, value: str) -> str:
         if "://" not in value:
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        for part in _parts(value):
+            try:
+                parsed = urlsplit(part)
+                _ = parsed.port
+            except ValueError:
+                # Python's own text may quote a part of the password.
+                raise ValueError(_UNREADABLE_URL) from None
+            if "://" not in part or "@" in parsed.path + parsed.query + parsed.fragment:
+                raise ValueError(_UNREADABLE_URL)
+            names = [name for name, _ in parse_qsl(parsed.query, keep_blank_values=True)]
+            if any(name.startswith("ssl") for name in names):
+                raise ValueError(
+                    "parameters for TLS in a URL are not supported: use AGENTAPI_TLS_CA_FILE, "
+                    "AGENTAPI_TLS_CERT_FILE, AGENTAPI_TLS_KEY_FILE and AGENTAPI_TLS_VERIFY"
+                )
         return value
 
 
@@ -426,13 +465,28 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL with its password replaced by ``***``, for logs and errors."""
-    return ";".join(_hide(part) for part in url.split(";"))
+    """The URL with its passwords replaced by ``***``, for logs and errors.
+
+    It hides too much rather than too little when a URL is not valid, for example because a
+    password has a ``/`` or ``@`` that is not percent-encoded.
+    """
+    return ";".join(_hide(part) for part in _parts(url))
+
+
+_NEXT_URL: Final = re.compile(r";(?=[A-Za-z+]+://)")
+_SECRET: Final = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|key)[^=&#]*=)[^&#]*", re.I)
+
+
+def _parts(url: str) -> list[str]:
+    """The URLs of several servers. A ``;`` elsewhere may be a part of a password."""
+    return _NEXT_URL.split(url)
 
 
 def _hide(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    scheme, separator, rest = url.partition("://")
+    account, at, host = rest.rpartition("@")
+    if at:
+        # An account without a colon may be a password whose colon was forgotten.
+        user, colon, _ = account.partition(":")
+        account = f"{user}:***" if colon else "***"
+    return scheme + separator + account + at + _SECRET.sub(r"\1***", host)
