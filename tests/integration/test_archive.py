@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,3 +212,33 @@ def test_the_guides_query_reads_it(world: World) -> None:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
         rows = database.execute(query).fetchall()
     assert rows == [(0, "user", "hi"), (1, "assistant", "yo")]
+
+
+def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
+    archive = MemoryArchive()
+    store = RedisTurnStore(load_settings(redis_url=redis_url, archive_after=1e-9), archive=archive)
+    bench = on_redis(redis_url)
+    bench.store = store
+    assert store.archiving is not None
+    for conversation in "abc":
+        turn_id = bench.enqueue(conversation)
+        bench.complete(bench.claim(turn_id, conversation).lease)
+        assert store.archiving.move(conversation)
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def slow(name: str) -> None:
+        if name == "get":
+            asked.release()
+            answers.wait(30)
+
+    archive.before = slow
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(store.history, conversation) for conversation in "ab"]
+        assert asked.acquire(timeout=30)
+        assert asked.acquire(timeout=30)
+        with pytest.raises(ArchiveUnavailable, match="slow"):
+            store.history("c")
+        answers.set()
+        assert [len(found.result()) for found in waiting] == [2, 2]
+    assert len(store.history("c")) == 2
+    store.close()

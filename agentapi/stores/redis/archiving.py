@@ -46,7 +46,14 @@ _PIECE: Final = 200
 _TAGGED: Final = len("agentapi:{000}:c:")
 
 _REST: Final = 2.0
-"""Seconds for which an archive that did not answer is not asked again by callers that wait."""
+_LONGEST_REST: Final = 30.0
+"""Seconds for which an archive that did not answer is not asked again; they double each time."""
+
+_AT_ONCE: Final = 2
+"""Callers that may wait for the archive at the same time: other turns need the threads."""
+
+_WAIT: Final = 0.25
+"""Seconds that further callers wait for their turn."""
 
 
 class RedisArchiving(RedisPart):
@@ -60,6 +67,8 @@ class RedisArchiving(RedisPart):
         self._idle = milliseconds(settings.archive_after)
         self._preparing = threading.Lock()
         self._prepared = False
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._rest = 0.0
         self._rests_until = 0.0
         self._peeked: ArchivedConversation | None = None
 
@@ -189,14 +198,7 @@ class RedisArchiving(RedisPart):
 
     def _copy(self, away: Away) -> ArchivedConversation | None:
         """The copy; None if the conversation is back already, or gone."""
-        if time.monotonic() < self._rests_until:
-            raise ArchiveUnavailable("the archive did not answer a moment ago")
-        try:
-            copy = self.ready().get(away.conversation_id, away.version)
-        except ArchiveUnavailable:
-            # A turn is not worth a thread that waits for a database that is away.
-            self._rests_until = time.monotonic() + _REST
-            raise
+        copy = self._asked(away)
         if copy is None and self._version(away.conversation_id) == away.version:
             recorder().count(ARCHIVE_MOVES, "in", "failed")
             log.error(line("archive.lost", conversation_id=away.conversation_id))
@@ -206,6 +208,26 @@ class RedisArchiving(RedisPart):
                 conversation_id=away.conversation_id,
             )
         return copy
+
+    def _asked(self, away: Away) -> ArchivedConversation | None:
+        """Read a copy. An archive that is slow or away must not hold all threads of a process."""
+        if time.monotonic() < self._rests_until:
+            raise ArchiveUnavailable("the archive did not answer a moment ago")
+        if not self._places.acquire(timeout=_WAIT):
+            raise ArchiveUnavailable("the archive is slow, and others wait for it already")
+        # While it is away, one caller at a time finds out whether it is back.
+        self._rests_until = time.monotonic() + self._rest
+        try:
+            copy = self.ready().get(away.conversation_id, away.version)
+        except ArchiveUnavailable:
+            self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
+            self._rests_until = time.monotonic() + self._rest
+            raise
+        else:
+            self._rest = self._rests_until = 0.0
+            return copy
+        finally:
+            self._places.release()
 
     def _stage(
         self,
