@@ -14,6 +14,7 @@ import redis
 from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
+from orchestrator.stack.cluster import Cluster
 
 pytest_plugins = ["pytester"]
 
@@ -37,6 +38,14 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child, url = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield url
     child.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries, each with a replica, as long as the test run. Kill none of them."""
+    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield nodes
+    nodes.stop()
 
 
 @pytest.fixture
