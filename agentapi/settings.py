@@ -9,7 +9,14 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi import environment
@@ -58,11 +65,14 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Redis or Valkey that holds conversations and turns.",
+        description="Redis or Valkey that holds conversations and turns: a server, sentinels or a "
+        "cluster.",
     )
     broker_url: str = Field(
         default_factory=lambda values: values.get("redis_url", ""),
-        description="Celery's broker; the same server as redis_url when not set.",
+        validate_default=True,
+        description="Celery's broker; the same server as redis_url when not set. Required with a "
+        "cluster.",
     )
     sentinel_master: str = Field(
         default="mymaster",
@@ -318,9 +328,25 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url", "broker_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
+    def _check_url(cls, value: str, info: ValidationInfo) -> str:
         if "://" not in value:
+            # A default that follows from a fault of redis_url; that one is reported.
+            if not value and info.field_name == "broker_url":
+                return value
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        if not is_cluster(value):
+            return value
+        if info.field_name == "broker_url":
+            raise ValueError(
+                "Celery cannot use a cluster as its broker: expected RabbitMQ, such as "
+                "amqp://rabbitmq:5672//, or a Redis or Valkey of its own, such as "
+                "redis://broker:6379/0"
+            )
+        parts = [urlsplit(part) for part in value.split(";")]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("expected the same scheme for all nodes of a cluster")
+        if any(part.path.strip("/") not in ("", "0") for part in parts):
+            raise ValueError("a cluster has only database 0: expected a URL without a database")
         return value
 
 
@@ -423,6 +449,11 @@ def split_list(value: Any) -> Any:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
+
+
+def is_cluster(url: str) -> bool:
+    """Whether a URL names nodes of a cluster."""
+    return url.partition("://")[0] in ("redis+cluster", "rediss+cluster")
 
 
 def without_password(url: str) -> str:

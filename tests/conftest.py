@@ -58,6 +58,13 @@ def redis_url(valkey_url: str) -> str:
 
 
 @pytest.fixture
+def cluster_url(cluster: Cluster) -> str:
+    """The cluster, emptied for this test."""
+    cluster.empty()
+    return cluster.url
+
+
+@pytest.fixture
 def settings_for(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
     """Make settings for the emptied server."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ import redis
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.cluster import ClusterClient, Command
+from agentapi.redis.routes import guard_of
 
 COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
@@ -63,6 +66,50 @@ def _source(package: str, name: str) -> str:
     return "\n".join(part.read_text(encoding="utf-8") for part in parts)
 
 
+WITHOUT_GUARD: Final = "KEYS[#KEYS] = nil\n"
+"""Takes the guard from a script's keys (`guard_of`)."""
+
+
+class ClusterScripts:
+    """A set of scripts on a cluster: each call goes to the node that has its slot."""
+
+    def __init__(self, client: ClusterClient, scripts: ScriptSet) -> None:
+        self._client = client
+        self._texts = {name: WITHOUT_GUARD + scripts.source(name) for name in scripts.names}
+        self._hashes = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._texts.items()
+        }
+
+    def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """See `Scripts.call_many`."""
+        answers = self._send(name, calls, None)
+        failed = {n: a for n, a in enumerate(answers) if isinstance(a, redis.RedisError)}
+        if failed:
+            raise next(iter(failed.values()))
+        return answers
+
+    def call_each(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
+        """See `Scripts.call_each`."""
+        answers = self._send(name, calls, patience)
+        if answers and all(isinstance(answer, redis.RedisError) for answer in answers):
+            raise answers[0]
+        return answers
+
+    def _send(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
+        text, sha = self._texts[name], self._hashes[name]
+        commands = [
+            Command(("EVALSHA", sha, len(keys) + 1, *keys, guard_of(keys[0]), *args), script=text)
+            for keys, args in calls
+        ]
+        metrics = recorder()
+        began = time.perf_counter() if metrics.on else 0.0
+        answers = self._client.send(commands, patience=patience)
+        if metrics.on:
+            metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+        return answers
+
+
 class Scripts:
     """A set of scripts on a client for threads; for event loops see `agentapi.redis.aio`."""
 
@@ -85,9 +132,20 @@ class Scripts:
         self._scripts = {
             name: client.register_script(scripts.source(name)) for name in scripts.names
         }
+        self._cluster = (
+            ClusterScripts(client, scripts) if isinstance(client, ClusterClient) else None
+        )
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether keys of one call must be in one slot."""
+        return self._cluster is not None
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
+        if self._cluster is not None:
+            [answer] = self._cluster.call_many(name, [(keys, args)])
+            return answer
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
         try:
@@ -106,7 +164,12 @@ class Scripts:
         name it by its hash. If all of them only named it, another process could load it in between:
         the later calls would then run and the earlier ones fail. redis-py's own answer is to ask
         Redis before each pipeline, which costs another round trip.
+
+        On a cluster each node has a pipeline of its own, and only the calls of one slot have an
+        order.
         """
+        if self._cluster is not None:
+            return self._cluster.call_many(name, calls)
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
         pipeline = self._client.pipeline(transaction=False)
@@ -121,6 +184,24 @@ class Scripts:
         if metrics.on:
             metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
         return answers
+
+    def call_each(
+        self, name: str, calls: Sequence[Call], *, patience: float | None = None
+    ) -> list[Any]:
+        """As `call_many`, but a shard that is away does not keep the others' answers.
+
+        Args:
+            name: The script.
+            calls: Keys and arguments of each run.
+            patience: Seconds to wait for a shard of a cluster.
+
+        Returns:
+            For each call its answer; or the `redis.RedisError` that it ended with, unless all
+            ended with one.
+        """
+        if self._cluster is not None:
+            return self._cluster.call_each(name, calls, patience)
+        return self.call_many(name, calls)
 
     def _client_here(self) -> redis.Redis:
         if not self._keep:

@@ -12,7 +12,7 @@ from tests.conformance.stores import Bench, in_memory, on_redis
 MakeBench: TypeAlias = Callable[..., Bench]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def make_bench(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
     made: list[Bench] = []
 
@@ -20,7 +20,7 @@ def make_bench(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
         if request.param == "memory":
             bench = in_memory(**overrides)
         else:
-            bench = on_redis(request.getfixturevalue("redis_url"), **overrides)
+            bench = on_redis(request.getfixturevalue(f"{request.param}_url"), **overrides)
         made.append(bench)
         return bench
 
