@@ -49,8 +49,8 @@ def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> No
 @pytest.mark.timeout(400)
 def test_a_shard_fails_and_a_slot_moves(tmp_path: Path, seed: int) -> None:
     plan = Plan(
-        folder=tmp_path, seed=seed, turns=80, lease=2, heartbeat=0.5, kills=1, store="cluster",
-        broker="valkey", broker_outages=0, failovers=1, moves=2, stalls=0, longest_tool=0.2,
+        folder=tmp_path, seed=seed, turns=40, workers=2, lease=2, heartbeat=0.5, kills=1,
+        store="cluster", broker="valkey", broker_outages=0, failovers=1, moves=1, stalls=0,
     )  # fmt: skip
     carry_out(plan)
 
