@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from redis.crc import key_slot
 
@@ -35,6 +36,7 @@ def stack(nodes: Cluster, tmp_path: Path) -> Iterator[Stack]:
         agents=("tests.acceptance.agents",),
         workers=2,
         flower=False,
+        gateway=True,
         redis_url=nodes.url,
         broker_url=broker_url,
         redis_wait_replicas=1,
@@ -95,6 +97,14 @@ def assert_all_came_true(orchestrator: Orchestrator, handles: list[TurnHandle]) 
         assert said == [h.turn_id for h in handles if h.conversation_id == conversation]
 
 
+def ask(stack: Stack) -> int:
+    """Have a turn run through the gateway, and its events followed."""
+    body = {"model": "tools", "messages": [{"role": "user", "content": "hi"}]}
+    return httpx2.post(
+        f"{stack.gateway_url}/v1/chat/completions", json=body, timeout=60
+    ).status_code
+
+
 def another(nodes: Cluster, node: Node) -> Node:
     return next(other for other in nodes.primaries() if other.id != node.id)
 
@@ -116,6 +126,7 @@ def test_slots_move_and_a_primary_dies_while_turns_run(nodes: Cluster, stack: St
             # Until it is back, its shard has no replica that could have a new turn.
             nodes.start(dead.port)
             load.more(20)
+            wait_until(lambda: ask(stack) == 200, "the gateway")
         finally:
             handles = load.stop()
         assert_all_came_true(orchestrator, handles)
