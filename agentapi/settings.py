@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         description="Celery's broker; the same server as redis_url when not set. Required with a "
         "cluster.",
     )
+    redis_wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="Replicas that must have a new turn, or a turn's end, before it counts as "
+        "written. Each write then waits for them.",
+    )
     sentinel_master: str = Field(
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",

@@ -33,7 +33,7 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 from typing_extensions import override
 
-from agentapi.redis.routes import key_of
+from agentapi.redis.routes import key_of, waited_of
 
 SIDE_BY_SIDE: Final = 8
 """Calls that wait for one node at the same time, of those that need several nodes."""
@@ -64,13 +64,42 @@ class Command:
         args: As redis-py takes it.
         options: redis-py's, for the answer.
         script: The text of the script that it calls by its hash.
+        replicas: What must have it before it counts as carried out; see `Replicas`.
         asked: The node that a moving slot has named for the next try.
     """
 
     args: Sequence[Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     script: str | None = None
+    replicas: Replicas | None = None
     asked: ClusterNode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many replicas must have a write, and how long to wait for them.
+
+    Attributes:
+        count: The replicas.
+        milliseconds: The longest wait.
+    """
+
+    count: int
+    milliseconds: int
+
+    def wait(self, key: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """The commands that follow a write, in its pipeline."""
+        mark = ("SET", waited_of(key), 1, "PX", 1000)
+        return [(mark, {}), (("WAIT", self.count, self.milliseconds), {})]
+
+    def missing(self, reached: Any) -> ResponseError | None:
+        """The error of a write that too few replicas have."""
+        if isinstance(reached, Exception) or int(reached) < self.count:
+            return ResponseError(
+                f"NOREPLICAS {reached} of {self.count} replicas have the write; it stands, and may "
+                "be repeated"
+            )
+        return None
 
 
 class _Silence:
@@ -438,7 +467,7 @@ def client_of(node: ClusterNode) -> redis.Redis:
 
 def _carry_out(client: redis.Redis, commands: Sequence[Command]) -> Answers:
     """Carry out commands on one node, in one round trip."""
-    if len(commands) == 1 and commands[0].asked is None:
+    if len(commands) == 1 and commands[0].asked is None and commands[0].replicas is None:
         try:
             send: Any = client.execute_command
             return [send(*commands[0].args, **commands[0].options)]
@@ -448,10 +477,24 @@ def _carry_out(client: redis.Redis, commands: Sequence[Command]) -> Answers:
             return [error]
     pipeline = client.pipeline(transaction=False)
     places = []
+    replicas = next((command.replicas for command in commands if command.replicas), None)
     for command in commands:
         if command.asked is not None:
             pipeline.command_stack.append((("ASKING",), {}))
         places.append(len(pipeline.command_stack))
         pipeline.command_stack.append((command.args, command.options))
+    if replicas is not None:
+        key = key_of(commands[-1].args) or b""
+        pipeline.command_stack += replicas.wait(key.decode())
     answers = pipeline.execute(raise_on_error=False)
-    return [answers[place] for place in places]
+    missing = replicas.missing(answers[-1]) if replicas is not None else None
+    return [
+        missing
+        if missing is not None and command.replicas and not _failed(answers[place])
+        else answers[place]
+        for command, place in zip(commands, places, strict=True)
+    ]
+
+
+def _failed(answer: Any) -> bool:
+    return isinstance(answer, Exception)

@@ -21,6 +21,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     TryAgainError,
 )
@@ -181,6 +182,9 @@ def translate_errors(url: str) -> Iterator[None]:
         yield
     except RedisError as error:
         raise translated(error, url) from error
+    except RedisClusterException as error:
+        # The client for event loops raises it when it finds no node that can be reached.
+        raise translated(redis.ConnectionError(str(error)), url) from error
 
 
 def translated(error: RedisError, url: str) -> AgentAPIError:

@@ -29,6 +29,15 @@ def key_of(args: Sequence[Any]) -> bytes | None:
     return key if key is None or isinstance(key, bytes) else str(key).encode()
 
 
+def waited_of(key: str) -> str:
+    """A key in the same slot that is written before each wait for replicas.
+
+    WAIT asks for what its own connection has written. A call that is repeated may find its work
+    done and write nothing; then the wait would prove nothing.
+    """
+    return f"agentapi:{{{_tag_of(key)}}}:waited"
+
+
 def guard_of(key: str) -> str:
     """A key in the same slot that nobody ever writes.
 
@@ -36,6 +45,11 @@ def guard_of(key: str) -> str:
     node to node key by key: what it reads or writes may be on both. Without it the script could
     begin, and stop halfway at a key that has moved.
     """
+    return f"agentapi:{{{_tag_of(key)}}}:never"
+
+
+def _tag_of(key: str) -> str:
+    """A key's hash tag, or one that has the slot of a key without one."""
     _, brace, rest = key.partition("{")
     tag, closing, _ = rest.partition("}")
-    return f"agentapi:{{{tag if brace and closing and tag else key}}}:never"
+    return tag if brace and closing and tag else key

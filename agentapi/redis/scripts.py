@@ -15,11 +15,14 @@ import redis
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
-from agentapi.redis.cluster import ClusterClient, Command
+from agentapi.redis.cluster import ClusterClient, Command, Replicas
 from agentapi.redis.routes import guard_of
 
 COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
+
+WITHOUT_GUARD: Final = "KEYS[#KEYS] = nil\n"
+"""Takes the guard from a script's keys (`guard_of`)."""
 
 Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one run of a script."""
@@ -54,9 +57,18 @@ class ScriptSet:
     package: str
     names: tuple[str, ...]
 
+    def cluster_source(self, name: str) -> str:
+        """The same for a cluster, where the last key of each call is a guard (`guard_of`)."""
+        return WITHOUT_GUARD + self.source(name)
+
     def source(self, name: str) -> str:
         """The text that Redis gets: the common prelude, the package's prelude, the script."""
         return _source(self.package, name)
+
+
+def hash_of(text: str) -> str:
+    """What Redis calls a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @cache
@@ -66,20 +78,21 @@ def _source(package: str, name: str) -> str:
     return "\n".join(part.read_text(encoding="utf-8") for part in parts)
 
 
-WITHOUT_GUARD: Final = "KEYS[#KEYS] = nil\n"
-"""Takes the guard from a script's keys (`guard_of`)."""
+WAIT_AFTER: Final = frozenset({"enqueue", "commit"})
+"""What a failover must not undo, if replicas are waited for: a turn that was accepted, and its end.
+What is lost of the way between is done again."""
 
 
 class ClusterScripts:
     """A set of scripts on a cluster: each call goes to the node that has its slot."""
 
-    def __init__(self, client: ClusterClient, scripts: ScriptSet) -> None:
+    def __init__(
+        self, client: ClusterClient, scripts: ScriptSet, replicas: Replicas | None
+    ) -> None:
         self._client = client
-        self._texts = {name: WITHOUT_GUARD + scripts.source(name) for name in scripts.names}
-        self._hashes = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for name, text in self._texts.items()
-        }
+        self._replicas = replicas
+        self._texts = {name: scripts.cluster_source(name) for name in scripts.names}
+        self._hashes = {name: hash_of(text) for name, text in self._texts.items()}
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """See `Scripts.call_many`."""
@@ -98,8 +111,13 @@ class ClusterScripts:
 
     def _send(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
         text, sha = self._texts[name], self._hashes[name]
+        replicas = self._replicas if name in WAIT_AFTER else None
         commands = [
-            Command(("EVALSHA", sha, len(keys) + 1, *keys, guard_of(keys[0]), *args), script=text)
+            Command(
+                ("EVALSHA", sha, len(keys) + 1, *keys, guard_of(keys[0]), *args),
+                script=text,
+                replicas=replicas,
+            )
             for keys, args in calls
         ]
         metrics = recorder()
@@ -114,7 +132,12 @@ class Scripts:
     """A set of scripts on a client for threads; for event loops see `agentapi.redis.aio`."""
 
     def __init__(
-        self, client: redis.Redis, scripts: ScriptSet, *, keep_connections: bool = False
+        self,
+        client: redis.Redis,
+        scripts: ScriptSet,
+        *,
+        keep_connections: bool = False,
+        replicas: Replicas | None = None,
     ) -> None:
         """Register the scripts. Redis loads each when it is first called.
 
@@ -124,6 +147,7 @@ class Scripts:
             keep_connections: Whether each calling thread keeps a connection. Otherwise the pool
                 checks a socket and takes two locks for each command, an eighth of a worker's cost
                 for a turn. For threads that come and go, the pool is the cheaper choice.
+            replicas: What must have the writes of `WAIT_AFTER` before they count as made.
         """
         self._client = client
         self._set = scripts
@@ -133,8 +157,9 @@ class Scripts:
             name: client.register_script(scripts.source(name)) for name in scripts.names
         }
         self._cluster = (
-            ClusterScripts(client, scripts) if isinstance(client, ClusterClient) else None
+            ClusterScripts(client, scripts, replicas) if isinstance(client, ClusterClient) else None
         )
+        self._replicas = replicas
 
     @property
     def on_cluster(self) -> bool:
@@ -149,7 +174,10 @@ class Scripts:
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
         try:
-            answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
+            if self._replicas is not None and name in WAIT_AFTER:
+                answer = self._replicated(self._replicas, name, [(keys, args)])[0]
+            else:
+                answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
             if metrics.on:
                 metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
             return answer
@@ -172,6 +200,8 @@ class Scripts:
             return self._cluster.call_many(name, calls)
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
+        if self._replicas is not None and name in WAIT_AFTER:
+            return self._replicated(self._replicas, name, calls)
         pipeline = self._client.pipeline(transaction=False)
         for number, (keys, args) in enumerate(calls):
             if number == 0:
@@ -202,6 +232,19 @@ class Scripts:
         if self._cluster is not None:
             return self._cluster.call_each(name, calls, patience)
         return self.call_many(name, calls)
+
+    def _replicated(self, replicas: Replicas, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run a script, and wait for replicas on the connection that wrote."""
+        pipeline = self._client_here().pipeline(transaction=False)
+        text, sha = self._set.source(name), self._scripts[name].sha
+        for number, (keys, args) in enumerate(calls):
+            by = ("EVAL", text) if number == 0 else ("EVALSHA", sha)
+            pipeline.command_stack.append(((*by, len(keys), *keys, *args), {}))
+        pipeline.command_stack += replicas.wait(calls[-1][0][0])
+        *answers, _, reached = pipeline.execute()
+        if (missing := replicas.missing(reached)) is not None:
+            raise missing
+        return answers
 
     def _client_here(self) -> redis.Redis:
         if not self._keep:
