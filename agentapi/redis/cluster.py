@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import redis
@@ -33,7 +32,8 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 from typing_extensions import override
 
-from agentapi.redis.routes import key_of, waited_of
+from agentapi.redis.commands import Command, Silence
+from agentapi.redis.routes import key_of
 
 SIDE_BY_SIDE: Final = 8
 """Calls that wait for one node at the same time, of those that need several nodes."""
@@ -47,98 +47,10 @@ _RECONNECTS: Final = 2
 _REFRESH_EVERY: Final = 0.1
 """Seconds between two looks at the cluster's map."""
 
-_PROBE_EVERY: Final = 1.0
-"""Seconds between two tries to reach a node that did not answer in time."""
-
 _LOST: Final = (redis.ConnectionError, redis.TimeoutError)
 
 Answers: TypeAlias = list[Any]
 """For each command its answer, or the error that it ended with."""
-
-
-@dataclass(slots=True)
-class Command:
-    """A command on its way.
-
-    Attributes:
-        args: As redis-py takes it.
-        options: redis-py's, for the answer.
-        script: The text of the script that it calls by its hash.
-        replicas: What must have it before it counts as carried out; see `Replicas`.
-        asked: The node that a moving slot has named for the next try.
-    """
-
-    args: Sequence[Any]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    script: str | None = None
-    replicas: Replicas | None = None
-    asked: ClusterNode | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replicas:
-    """How many replicas must have a write, and how long to wait for them.
-
-    Attributes:
-        count: The replicas.
-        milliseconds: The longest wait.
-    """
-
-    count: int
-    milliseconds: int
-
-    def wait(self, key: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """The commands that follow a write, in its pipeline."""
-        mark = ("SET", waited_of(key), 1, "PX", 1000)
-        return [(mark, {}), (("WAIT", self.count, self.milliseconds), {})]
-
-    def missing(self, reached: Any) -> ResponseError | None:
-        """The error of a write that too few replicas have."""
-        if isinstance(reached, Exception) or int(reached) < self.count:
-            return ResponseError(
-                f"NOREPLICAS {reached} of {self.count} replicas have the write; it stands, and may "
-                "be repeated"
-            )
-        return None
-
-
-class _Silence:
-    """Nodes that did not answer in time. Until one answers again, one call at a time tries it: the
-    others would only wait, and a worker has few threads that may."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def check(self, node: ClusterNode) -> None:
-        """Raises:
-        redis.ConnectionError: Another call tries the node now, or has just done so.
-        """
-        if node.name not in self._since:
-            return
-        with self._lock:
-            next_try = self._since.get(node.name)
-            if next_try is None:
-                return
-            now = time.monotonic()
-            if now < next_try:
-                raise redis.ConnectionError(f"node {node.name} does not answer")
-            self._since[node.name] = now + _PROBE_EVERY
-
-    def first(self) -> str | None:
-        """The name of one that is silent."""
-        return next(iter(tuple(self._since)), None)
-
-    def begins(self, node: ClusterNode) -> None:
-        """Note that a node did not answer in time."""
-        with self._lock:
-            self._since[node.name] = time.monotonic() + _PROBE_EVERY
-
-    def ends(self, node: ClusterNode) -> None:
-        """Note that it answered."""
-        if node.name in self._since:
-            with self._lock:
-                self._since.pop(node.name, None)
 
 
 class ClusterClient(redis.Redis):
@@ -163,7 +75,7 @@ class ClusterClient(redis.Redis):
         self._refreshed = 0.0
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
-        self._silence = _Silence()
+        self._silence = Silence()
         self._threads: dict[str, ThreadPoolExecutor] = {}
 
     @override
@@ -312,18 +224,19 @@ class ClusterClient(redis.Redis):
         if len(groups) == 1 and patience is None:
             [(node, numbers)] = groups.items()
             return dict(zip(numbers, self._ask(node, commands, numbers), strict=True))
-        waiting: list[tuple[Sequence[int], Future[Answers]]] = [
-            (numbers, self._threads_of(node).submit(self._ask, node, commands, numbers))
+        waiting: list[tuple[ClusterNode, Sequence[int], Future[Answers]]] = [
+            (node, numbers, self._threads_of(node).submit(self._ask, node, commands, numbers))
             for node, numbers in groups.items()
         ]
         until = None if patience is None else time.monotonic() + patience
         found: dict[int, Any] = {}
-        for numbers, answers in waiting:
+        for node, numbers, answers in waiting:
             try:
                 left = None if until is None else max(0.0, until - time.monotonic())
                 found.update(zip(numbers, answers.result(left), strict=True))
             except TimeoutError:
                 answers.cancel()
+                self._silence.begins(node)
                 error = redis.TimeoutError("a shard does not answer in time")
                 found.update(dict.fromkeys(numbers, error))
         return found

@@ -12,10 +12,12 @@ from importlib.resources import files
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import redis
+from redis.exceptions import NoScriptError
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
-from agentapi.redis.cluster import ClusterClient, Command, Replicas
+from agentapi.redis.cluster import ClusterClient
+from agentapi.redis.commands import Command, Replicas
 from agentapi.redis.routes import guard_of
 from agentapi.redis.script_text import script_text
 
@@ -100,9 +102,9 @@ class ClusterScripts:
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """See `Scripts.call_many`."""
         answers = self._send(name, calls, None)
-        failed = {n: a for n, a in enumerate(answers) if isinstance(a, redis.RedisError)}
-        if failed:
-            raise next(iter(failed.values()))
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
         return answers
 
     def call_each(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
@@ -238,11 +240,20 @@ class Scripts:
 
     def _replicated(self, replicas: Replicas, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script, and wait for replicas on the connection that wrote."""
+        try:
+            return self._try_replicated(replicas, name, calls, by_text=len(calls) > 1)
+        except NoScriptError:
+            return self._try_replicated(replicas, name, calls, by_text=True)
+
+    def _try_replicated(
+        self, replicas: Replicas, name: str, calls: Sequence[Call], *, by_text: bool
+    ) -> list[Any]:
         pipeline = self._client_here().pipeline(transaction=False)
-        text, sha = self._set.source(name), self._scripts[name].sha
         for number, (keys, args) in enumerate(calls):
-            by = ("EVAL", text) if number == 0 else ("EVALSHA", sha)
-            pipeline.command_stack.append(((*by, len(keys), *keys, *args), {}))
+            text = by_text and number == 0
+            what = self._set.source(name) if text else self._scripts[name].sha
+            command = ("EVAL" if text else "EVALSHA", what, len(keys), *keys, *args)
+            pipeline.command_stack.append((command, {}))
         pipeline.command_stack += replicas.wait(calls[-1][0][0])
         *answers, _, reached = pipeline.execute()
         if (missing := replicas.missing(reached)) is not None:

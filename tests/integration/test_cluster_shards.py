@@ -20,7 +20,7 @@ from agentapi.turns import EventType, NewTurn
 from orchestrator.stack.cluster import Cluster, Node
 from tests.conformance.stores import Bench, completed, on_redis
 
-TIMEOUT = 1.0
+TIMEOUT = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_replicas_that_are_missing(nodes: Cluster, redis_url: str) -> None:
     """On a cluster and on one server: what was written stands, and a repeat finds it."""
     for url in (nodes.url, redis_url):
         settings = load_settings(
-            redis_url=url, broker_url="memory://", redis_wait_replicas=1, redis_timeout=TIMEOUT
+            redis_url=url, broker_url="memory://", redis_wait_replicas=1, redis_timeout=2
         )
         strict, plain = RedisTurnStore(settings), on_redis(url)
         new = NewTurn(turn_id=create_turn_id("c"), conversation_id="c", agent="a", input="hi")

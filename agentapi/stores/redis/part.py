@@ -53,7 +53,7 @@ class RedisPart:
         self._settings = settings
         self._client = client
         self._scripts = scripts
-        self._patience = settings.redis_timeout / 4
+        self._patience = settings.redis_timeout / 2
         self._shards = ShardLog()
         self._grace = milliseconds(settings.dispatch_grace)
         self._retentions = (

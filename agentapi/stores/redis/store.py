@@ -6,7 +6,7 @@ import redis
 from typing_extensions import override
 
 from agentapi.decoding.records import PROTOCOL
-from agentapi.redis.cluster import Replicas
+from agentapi.redis.commands import Replicas
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY
 from agentapi.redis.scripts import Scripts
