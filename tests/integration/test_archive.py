@@ -95,7 +95,7 @@ def test_it_comes_back_with_all_that_it_had(world: World) -> None:
     assert (fields, client.lrange(keys.messages, 0, -1)) == before
     assert client.hgetall(keys.blobs) == {b"a": b"\x00\xff", b"b": b"x" * 300_000}
     assert [message.content for message in world.store.turn(turn_id).messages] == ["hi", "yo"]
-    assert world.moving.discard() == 1
+    assert world.moving.discard(0) == 1
     assert world.archive.count().conversations == 0
 
 
@@ -110,7 +110,7 @@ def test_what_has_an_idle_time_expires_in_both(world: World) -> None:
     assert world.store.history(C)
     assert 0 < client.pttl(keys.messages) <= 5_000_000
     assert world.moving.move(C)
-    world.moving.discard()
+    world.moving.discard(0)
     [row] = world.archive.page()
     assert row.expires is not None
     assert [r.version for r in world.archive.expired(row.expires)] == [row.version]
@@ -142,7 +142,7 @@ def test_a_deletion_reaches_it(world: World) -> None:
     assert [row.user_id for row in world.archive.page()] == ["bob"]
     dropped = world.store.conversations.drop("bob", None, "op")
     assert isinstance(dropped, Dropped)
-    world.moving.discard()
+    world.moving.discard(0)
     assert world.archive.count().conversations == 0
 
 
