@@ -145,7 +145,7 @@ class RedisArchiving(RedisPart):
     def _times(self, keys: ConversationKeys) -> tuple[int, int | None]:
         """What time it is, and when the conversation expires, in milliseconds."""
         with translate_errors(self._settings.redis_url):
-            left = cast("int", self._client.pttl(keys.meta))
+            left = self._client.pttl(keys.meta)
             now = self._client.time()[0] * 1000
         return now, now + left if left >= 0 else None
 
