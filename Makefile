@@ -19,7 +19,8 @@ BROWSERS ?=
 FUZZ ?=
 CLIENTS ?=
 BENCH ?=
-JOBS ?= 2
+# More than the cores that the tests are made for: many of them wait for servers.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-system browsers screenshots newest chaos faults fuzz soak clients bench docs check format lock clean
@@ -29,6 +30,7 @@ help: ## Explain every target
 	@echo
 	@echo "  Variables: PROVIDER=offline|openai|openrouter|gemini WORKERS=2 CONVERSATIONS=40 TURNS=5 KEEP=1"
 	@echo '  make chaos CHAOS="--turns 10000 --kills 150 --lease 2 --heartbeat 0.5 --seed 1"'
+	@echo '  make chaos CHAOS="--store sentinel --broker rabbitmq --turns 1000 --kills 20"'
 	@echo '  make chaos CHAOS="--scenario poison --innocents 500 --poison 5 --weapon oom --workers 3"'
 	@echo '  make faults FAULTS="--scenario turn --role worker --only suspend"'
 	@echo '  make fuzz FUZZ="--minutes 10 --target chat --seed 1"'

@@ -14,7 +14,7 @@ _TIME: Final = "redis.call('TIME')"
 
 def on_clock(text: str) -> str:
     """A script that reads the test's clock."""
-    assert text.count(_TIME) == 1
+    assert text.count(_TIME) == ("now_ms()" in text)
     return text.replace(_TIME, f"redis.call('HMGET', '{CLOCK}', 's', 'us')")
 
 

@@ -14,6 +14,7 @@ import redis
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.script_text import script_text
 
 COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
@@ -52,7 +53,8 @@ class ScriptSet:
     names: tuple[str, ...]
 
     def source(self, name: str) -> str:
-        """The text that Redis gets: the common prelude, the package's prelude, the script."""
+        """The text that Redis gets: what it needs of the common and the package's prelude, then
+        the script."""
         return _source(self.package, name)
 
 
@@ -60,7 +62,8 @@ class ScriptSet:
 def _source(package: str, name: str) -> str:
     own = files(package) / "lua"
     parts = (files(COMMON) / "lua" / "prelude.lua", own / "prelude.lua", own / f"{name}.lua")
-    return "\n".join(part.read_text(encoding="utf-8") for part in parts)
+    *preludes, script = (part.read_text(encoding="utf-8") for part in parts)
+    return script_text(preludes, script)
 
 
 class Scripts:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.chaos import controller, outage, plan, poison, report, storm
 from tests.chaos.options import parse
+from tests.system.packages import Missing
 
 SCENARIOS: dict[str, tuple[type[Any], Callable[..., Any], Callable[..., None]]] = {
     "random": (plan.Plan, controller.run, report.report),
@@ -35,7 +36,10 @@ def main() -> None:
     wanted = parse(kind, rest, f"chaos --scenario {chosen.scenario}", folder=folder)
     console = Console()
     console.print(f"seed {wanted.seed}, logs in {folder}")
-    outcome = run(wanted, console)
+    try:
+        outcome = run(wanted, console)
+    except (Missing, ValueError) as error:
+        sys.exit(f"chaos: {error}")
     show(outcome, console)
     sys.exit(1 if outcome.problems else 0)
 

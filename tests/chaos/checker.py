@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import redis
 from redis.sentinel import Sentinel
 
-from tests.chaos.sentinels import MASTER, Loss
+from tests.chaos.loss import Loss
+from tests.chaos.sentinels import MASTER
 
 LAG: Final = 1.0
 """Seconds that a replica may have been behind before it was cut off, on a busy machine."""

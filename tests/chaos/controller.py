@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress
@@ -12,20 +13,23 @@ from tests.chaos.checker import Findings, Watcher, check
 from tests.chaos.fleet import Fleet
 from tests.chaos.harm import Harm, Scene
 from tests.chaos.load import Load
-from tests.chaos.plan import FAULTS, Outcome, Plan, conflicts
+from tests.chaos.plan import FAULTS, Outcome, Plan, settled
 from tests.chaos.recovery import RecoveryClock
 from tests.chaos.servers import Servers
 from tests.chaos.skew import Skew, release
+
+SECONDS_A_FAULT: Final = {"store": 8, "valkey": 8, "rabbitmq": 20}
+"""How long a run may take longer for each fault. An Erlang node takes seconds to start."""
 
 
 def run(plan: Plan, console: Console) -> Outcome:
     """Carry a plan out.
 
     Raises:
-        ValueError: Its faults exclude each other.
+        ValueError: Its servers cannot suffer its faults.
+        Missing: A server is not installed.
     """
-    if reason := conflicts(plan):
-        raise ValueError(reason)
+    plan = settled(plan)
     with Servers(plan) as servers:
         return _Run(plan, console, servers).run()
 
@@ -98,10 +102,8 @@ class _Run:
                     harm.end()
             problems = skew.close()
         # Checked with all workers gone: nothing can still change.
-        losses = servers.sentinels.losses if servers.sentinels is not None else []
-        if servers.sentinels is None:
-            # From its file: what it held must be there.
-            servers.restart_store(0)
+        losses = servers.losses
+        servers.read_again()
         findings = check(servers.url, load.accepted, self._ledger, losses)
         findings.half_visible += watcher.half_visible
         logs = [log.read_text(errors="replace") for log in plan.folder.glob("logs/worker*.log")]
@@ -137,7 +139,9 @@ class _Run:
         kinds = [fault for name, fault in FAULTS.items() for _ in range(getattr(plan, name))]
         self._chance.shuffle(kinds)
         spacing = plan.turns * 0.9 / max(1, len(kinds))
-        deadline = time.monotonic() + 180 + plan.turns / 5 + len(kinds) * 8
+        deadline = (
+            time.monotonic() + 180 + plan.turns / 5 + len(kinds) * SECONDS_A_FAULT[plan.broker]
+        )
         done = 0
         with Progress(console=self._console, transient=True) as progress:
             task = progress.add_task(f"seed {plan.seed}", total=plan.turns)

@@ -34,8 +34,8 @@ def spread(seconds: Sequence[float]) -> Spread | None:
     )
 
 
-def publish(region: str, row: Sequence[str], page: Path = PAGE) -> None:
-    """Put a row into the table of a region of a page; one with the same beginning is replaced.
+def publish(region: str, row: Sequence[str], page: Path = PAGE, *, keys: int = 1) -> None:
+    """Put a row into the table of a region of a page; one with the same first cells is replaced.
 
     A region is a table between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
     """
@@ -45,7 +45,9 @@ def publish(region: str, row: Sequence[str], page: Path = PAGE) -> None:
         raise LookupError(f"{page} has no region {region!r}")
     rows = found[1].splitlines()
     new = "| " + " | ".join(row) + " |"
-    same = [number for number, old in enumerate(rows) if old.startswith(f"| {row[0]} |")]
+    same = [
+        number for number, old in enumerate(rows) if old.startswith(f"| {' | '.join(row[:keys])} |")
+    ]
     if same:
         rows[same[0]] = new
     else:

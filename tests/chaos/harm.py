@@ -184,18 +184,19 @@ class Harm:
         return "broker emptied"
 
     def _fail_over(self) -> str:
-        sentinels = self._scene.servers.sentinels
-        assert sentinels is not None
-        sentinels.fail_over(self._scene.chance.uniform(0.1, 0.6))
+        self._scene.servers.fail_over(self._scene.chance.uniform(0.1, 0.6))
         return "failover"
 
     def _break_broker(self) -> str:
         scene = self._scene
-        how = scene.chance.choice(["killed", "away", "emptied"])
-        if how == "emptied":
-            scene.servers.empty_broker()
-        else:
-            scene.servers.restart_broker(0 if how == "killed" else scene.chance.uniform(3, 12))
+        actions: dict[str, Callable[[], None]] = {
+            "killed": lambda: scene.servers.restart_broker(0),
+            "away": lambda: scene.servers.restart_broker(scene.chance.uniform(3, 12)),
+            "emptied": scene.servers.empty_broker,
+            "cut off": scene.servers.cut_off_broker,
+        }
+        how = scene.chance.choice(scene.servers.broker_faults)
+        actions[how]()
         return f"broker of its own {how}"
 
     def _block_a_loop(self) -> str:

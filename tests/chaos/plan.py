@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.chaos.checker import Findings
+from tests.chaos.loss import Loss
 from tests.chaos.options import option
-from tests.chaos.sentinels import Loss
+from tests.chaos.topology import USUAL, refusal, usual
+
+
+def fitting(explained: str) -> int:
+    """A count of faults that is what is usual for the servers, if it is not given."""
+    count: int = option(USUAL, f"{explained}; {USUAL}: three where the servers can suffer it")
+    return count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Harm of many kinds at random under load, all of it decided by the seed.
 
-    A run with failovers has a master, a replica and three sentinels; one with broker outages has a
-    broker apart from the store; one with cuts has a proxy between each worker and its servers.
+    A run with cuts has a proxy between each worker and its servers; only before the broker where
+    sentinels say which server is the store.
     """
 
     folder: Path
     seed: int = option(1, "decides everything")
+    store: str = option("single", "one Valkey (single), or a master with sentinels (sentinel)")
+    broker: str = option("store", "the store itself (store), another Valkey (valkey), or rabbitmq")
     turns: int = option(2000, "turns at least")
     workers: int = option(3, "worker processes; each that goes is replaced at once")
     conversations: int = option(60, "conversations that the turns are spread over")
@@ -31,10 +40,10 @@ class Plan:
     lease: float = option(10.0, "lease_ttl in seconds")
     heartbeat: float = option(3.0, "seconds between beats")
     kills: int = option(40, "workers to lose: killed, with their machine, paused, terminated")
-    redis_restarts: int = option(3, "Redis is killed and started again on its file")
-    broker_flushes: int = option(3, "the broker loses all it has")
-    failovers: int = option(0, "the master is killed when its replica lags behind")
-    broker_outages: int = option(0, "a broker of its own is killed, away for seconds, or emptied")
+    redis_restarts: int = fitting("Redis is killed and started again on its file")
+    broker_flushes: int = fitting("the broker loses all it has")
+    failovers: int = fitting("the master is killed when its replica lags behind")
+    broker_outages: int = fitting("a broker of its own is killed, away, emptied or cut off")
     blocks: int = option(0, "a tool blocks its worker's event loop")
     watchdogs: int = option(0, "a watchdog is killed")
     clocks: int = option(0, "a worker comes whose clock is off by an hour")
@@ -61,13 +70,18 @@ FAULTS: Final = {
 """Counts of a plan and the faults that they count."""
 
 
-def conflicts(plan: Plan) -> str:
-    """Why a plan cannot be carried out, or nothing."""
-    if plan.failovers and plan.cuts:
-        return "cuts are between workers and one server: sentinels would name the server itself"
-    if plan.failovers and plan.redis_restarts:
-        return "a master that is killed behind sentinels is a failover: give --redis-restarts 0"
-    return ""
+def settled(plan: Plan) -> Plan:
+    """The plan with all counts decided.
+
+    Raises:
+        ValueError: Its servers cannot suffer its faults.
+    """
+    counts = {name: getattr(plan, name) for name in FAULTS}
+    if reason := refusal(plan.store, plan.broker, counts):
+        raise ValueError(reason)
+    decided = usual(plan.store, plan.broker)
+    chosen: dict[str, Any] = {n: decided[n] for n, count in counts.items() if count == USUAL}
+    return replace(plan, **chosen)
 
 
 @dataclass

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import platform
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.figures import publish, spread
-from tests.chaos.plan import FAULTS, Outcome
+from tests.chaos.plan import FAULTS, Outcome, Plan, settled
 
-FIGURES: Final = ("turns", "workers", "lease", "heartbeat", *FAULTS, "seed")
+FIGURES: Final = ("store", "broker", "turns", "workers", "lease", "heartbeat", *FAULTS, "seed")
 """Options of a plan that belong to its row."""
+
+SERVERS: Final = {
+    "single": "one Valkey",
+    "sentinel": "Sentinel, a replica",
+    "store": "the store",
+    "valkey": "another Valkey",
+    "rabbitmq": "RabbitMQ",
+}
+"""What servers are called in tables."""
 
 
 def report(outcome: Outcome, console: Console) -> None:
@@ -39,6 +49,7 @@ def report(outcome: Outcome, console: Console) -> None:
         console.print(f"[red]{problem}")
     if plan.publish:
         publish("chaos", row(outcome))
+        publish("zeros", zeros_row(outcome), keys=2)
 
 
 def counts(outcome: Outcome) -> dict[str, str]:
@@ -67,13 +78,6 @@ def counts(outcome: Outcome) -> dict[str, str]:
 
 def row(outcome: Outcome) -> list[str]:
     """The run as a row of the page's table."""
-    plan = outcome.plan
-    options = " ".join(
-        f"--{field.name.replace('_', '-')} {_plain(getattr(plan, field.name))}"
-        for field in fields(plan)
-        if field.name in FIGURES
-        and (field.name == "seed" or getattr(plan, field.name) != field.default)
-    )
     done = ", ".join(f"{fault} {count}" for fault, count in sorted(outcome.faults.items()))
     waits = [
         str(spread(outcome.recovery.get(cause, [])) or "–")
@@ -81,7 +85,7 @@ def row(outcome: Outcome) -> list[str]:
     ]
     zeros = sum(map(len, outcome.findings.zeros.values()))
     return [
-        f"`{options}`",
+        f"`{options(outcome.plan)}`",
         f"{outcome.turns:,}",
         done,
         f"{outcome.findings.takeovers:,}",
@@ -90,6 +94,34 @@ def row(outcome: Outcome) -> list[str]:
     ]
 
 
-def _plain(value: float) -> str:
+def zeros_row(outcome: Outcome) -> list[str]:
+    """The run as a row of the table of zeros, by its servers."""
+    plan, found = outcome.plan, outcome.findings
+    return [
+        SERVERS[plan.store],
+        SERVERS[plan.broker],
+        f"{outcome.turns:,}",
+        f"{sum(outcome.faults.values()):,}",
+        f"{found.takeovers:,}",
+        *(str(len(what)) for what in found.zeros.values()),
+        str(len(found.lost_with_master)) if outcome.losses else "–",
+        f"{datetime.now(UTC):%Y-%m-%d}",
+    ]
+
+
+def options(plan: Plan) -> str:
+    """The words of the command line that make the plan."""
+    servers = Plan(folder=plan.folder, store=plan.store, broker=plan.broker)
+    usual = {field.name: getattr(settled(servers), field.name) for field in fields(plan)}
+    # Whatever the usual servers and seed are.
+    usual |= {"store": Plan.store, "broker": Plan.broker, "seed": None}
+    return " ".join(
+        f"--{name.replace('_', '-')} {_plain(getattr(plan, name))}"
+        for name in FIGURES
+        if getattr(plan, name) != usual[name]
+    )
+
+
+def _plain(value: float | str) -> str:
     """A number without a fraction that is zero."""
-    return str(int(value) if value == int(value) else value)
+    return str(int(value) if isinstance(value, float) and value == int(value) else value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import redis
 from orchestrator.stack import Child, start_valkey
 from orchestrator.stack.processes import free_port
 from orchestrator.stack.valkey import server_binary
+from tests.chaos.loss import Loss
 from tests.faults import until
 
 SENTINELS: Final = 3
@@ -20,23 +20,6 @@ PATIENCE: Final = 15
 """Seconds after which sentinels would notice by themselves that the master is gone."""
 
 MASTER: Final = "mymaster"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """A failover: what only the old master had is gone.
-
-    Attributes:
-        cut: When the replica was cut off, by the machine's monotonic clock.
-        killed: When the old master died.
-        served: When the new one took writes.
-        bytes_lost: How much of the replication stream the replica had not got.
-    """
-
-    cut: float
-    killed: float
-    served: float
-    bytes_lost: int
 
 
 class Sentinels:

@@ -39,7 +39,7 @@ def test_nothing_is_lost(tmp_path: Path, seed: int) -> None:
 @pytest.mark.timeout(400)
 def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> None:
     plan = Plan(
-        folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=1, redis_restarts=0,
+        folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=1, store="sentinel",
         broker_flushes=0, failovers=1,
     )  # fmt: skip
     outcome = carry_out(plan)
@@ -50,7 +50,7 @@ def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> No
 def test_the_network_and_a_broker_of_its_own_fail(tmp_path: Path, seed: int) -> None:
     plan = Plan(
         folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=0, redis_restarts=0,
-        broker_flushes=0, cuts=2, broker_outages=1, blocks=1,
+        broker="valkey", cuts=2, broker_outages=1, blocks=1,
     )  # fmt: skip
     carry_out(plan)
 

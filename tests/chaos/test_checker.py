@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.chaos.checker import AcceptedTurn, check, conversation_key, turn_key, two_owners
-from tests.chaos.sentinels import Loss
+from tests.chaos.loss import Loss
 
 C = "chaos:1"
 FIRST, SECOND = "042-" + "1" * 32, "042-" + "2" * 32

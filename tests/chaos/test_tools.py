@@ -23,8 +23,9 @@ from tests.chaos.disk import full_disk
 from tests.chaos.figures import publish, spread
 from tests.chaos.fleet import beside, lose_machine
 from tests.chaos.options import parse
-from tests.chaos.plan import Plan, conflicts
+from tests.chaos.plan import Plan, settled
 from tests.chaos.proxy import Network, Proxies, Proxy
+from tests.chaos.report import options
 from tests.faults import until
 
 
@@ -175,8 +176,30 @@ def test_options_come_from_the_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         parse(Plan, ["--trouble", "3"], "chaos", folder=tmp_path)
     assert "--trouble" in capsys.readouterr().err
-    assert "cuts" in conflicts(Plan(folder=tmp_path, failovers=1, cuts=1))
-    assert not conflicts(plan)
+
+
+def test_servers_decide_which_faults_there_are(tmp_path: Path) -> None:
+    plan = settled(Plan(folder=tmp_path))
+    assert (plan.redis_restarts, plan.broker_flushes, plan.failovers) == (3, 3, 0)
+    plan = settled(Plan(folder=tmp_path, store="sentinel", broker="rabbitmq", cuts=1))
+    assert (plan.redis_restarts, plan.broker_flushes, plan.failovers) == (0, 0, 3)
+    assert plan.broker_outages == 3
+    for wrong, said in (
+        ({"failovers": 1}, "--store sentinel"),
+        ({"store": "sentinel", "redis_restarts": 1}, "--store single"),
+        ({"store": "sentinel", "cuts": 1}, "--cuts"),
+        ({"broker_outages": 1}, "--broker valkey or rabbitmq"),
+        ({"store": "disk"}, "no store 'disk'"),
+        ({"broker": "kafka"}, "no broker 'kafka'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            settled(Plan(folder=tmp_path, **wrong))
+
+
+def test_a_row_says_how_to_run_it_again(tmp_path: Path) -> None:
+    plan = settled(Plan(folder=tmp_path, store="sentinel", lease=2.0, failovers=5, seed=7))
+    assert options(plan) == "--store sentinel --lease 2 --failovers 5 --seed 7"
+    assert options(settled(Plan(folder=tmp_path))) == "--seed 1"
 
 
 def test_figures_are_put_into_their_region(tmp_path: Path) -> None:

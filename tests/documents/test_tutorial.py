@@ -101,6 +101,8 @@ class Reader:
             "PYTHONUNBUFFERED": "1",
             # Those of the tools that a developer has installed beside.
             "PYTHONWARNINGS": "ignore",
+            # A developer's options would change what the page's own test prints.
+            "PYTEST_ADDOPTS": "",
         }
 
     def text(self, code: str) -> str:

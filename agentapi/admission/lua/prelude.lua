@@ -1,4 +1,4 @@
--- Shared by the scripts for providers; prepended to each of them, after the stores' prelude.
+-- Shared by the scripts for providers; each gets the functions that it uses.
 --
 -- A provider's budget is a log: a sorted set of charges by time, and a hash of their tokens that also
 -- holds the sums ('requests', 'tokens'). An id that ends in ':more' marks the tokens that a call cost

@@ -1,4 +1,5 @@
--- Shared by all scripts; loaded before each of them, ahead of its package's own prelude.
+-- Shared by all scripts. Each gets what it uses, ahead of its package's own prelude
+-- (agentapi/redis/script_text.py).
 
 -- Redis's own clock in milliseconds. It stands still while a script runs.
 local script_began

@@ -1,4 +1,4 @@
--- Shared by the scripts of the turn protocol; loaded before each of them.
+-- Shared by the scripts of the turn protocol; each gets the functions that it uses.
 --
 -- Conventions: times are milliseconds of Redis's own clock. A script answers {'fenced'} and changes
 -- nothing when its caller does not own the conversation (promise 5). A script answers a repeat as it

@@ -1,4 +1,4 @@
--- Shared by the scripts about tenants; loaded before each of them.
+-- Shared by the scripts about tenants; each gets the functions that it uses.
 --
 -- What a tenant has stored is a hash: total, c:<conversation> bytes of it, h:<hour> bytes of the
 -- turns that were accepted in that hour since 1970, which go with their retention, and hour, the
