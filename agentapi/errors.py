@@ -153,6 +153,13 @@ class ArchiveUnavailable(ServerUnavailable):
     code = "archive_unavailable"
 
 
+class ArchiveLost(ArchiveUnavailable):
+    """The archive does not have a conversation that moved to it: restore its backup, or check that
+    AGENTAPI_ARCHIVE_URL names the right database."""
+
+    code = "archive_lost"
+
+
 # A fault in this project or in the stored data: waiting does not help.
 
 

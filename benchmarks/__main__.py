@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agentapi import AgentAPIError
 from benchmarks import alone, gateway_cost, lists, metered, traced, versus
+from benchmarks import archive as moved
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
@@ -43,6 +44,7 @@ CASES = (
     "console",
     "memory",
     "gateway",
+    "archive",
 )
 
 
@@ -202,6 +204,9 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
     if "gateway" in plan.cases:
         measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
         once.append(("gateway", measure))
+    if "archive" in plan.cases:
+        count = max(40, plan.turns // 5)
+        once.append(("archive", partial(moved.archive, results, servers, conversations=count)))
     _carry_out(once, "once", results, progress)
 
 

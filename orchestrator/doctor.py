@@ -108,7 +108,7 @@ def _archive(settings: Settings) -> Iterator[Finding]:
             yield fail(
                 "archive.unmigrated",
                 f"the archive at {archive.address} has no tables",
-                "Run `agentapi archive migrate`; workers do so when they start.",
+                "Run `agentapi archive migrate`, or let the first process that needs them do it.",
             )
         else:
             yield ok("archive.reachable", f"at {archive.address}, tables of version {found}")

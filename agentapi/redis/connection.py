@@ -28,12 +28,14 @@ from redis.sentinel import Sentinel
 
 from agentapi.errors import (
     AgentAPIError,
+    ArchiveUnavailable,
     ConfigurationError,
     LoginRefused,
     StoreFault,
     StoreUnavailable,
 )
 from agentapi.faults import why_unreachable
+from agentapi.redis.archived import away_of
 from agentapi.settings import Settings, without_password
 
 if TYPE_CHECKING:
@@ -175,6 +177,11 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
         return StoreUnavailable(
             f"Redis at {address} is out of memory and refuses to write: raise its maxmemory; "
             "nothing was changed"
+        )
+    if away_of(error) is not None:
+        return ArchiveUnavailable(
+            "the conversation is in the archive, and this process has none: set "
+            "AGENTAPI_ARCHIVE_URL here as in the workers"
         )
     if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
         return StoreUnavailable(

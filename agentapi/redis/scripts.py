@@ -14,6 +14,7 @@ import redis
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.archived import MAX_RETURNS, Away, away_of
 from agentapi.redis.script_text import script_text
 
 COMMON: Final = "agentapi.redis"
@@ -88,9 +89,22 @@ class Scripts:
         self._scripts = {
             name: client.register_script(scripts.source(name)) for name in scripts.names
         }
+        self.bring_back: Callable[[Away], object] | None = None
+        """Brings a conversation back whose history is in the archive."""
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script."""
+        """Run a script. If it needs a history that is in the archive, bring that back first."""
+        for _ in range(MAX_RETURNS if self.bring_back else 0):
+            try:
+                return self._call(name, keys, args)
+            except redis.ResponseError as error:
+                away = away_of(error)
+                if away is None or self.bring_back is None:
+                    raise
+            self.bring_back(away)
+        return self._call(name, keys, args)
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
         try:

@@ -33,8 +33,9 @@ def register(app: typer.Typer) -> None:
 def migrate(as_json: Json = False) -> None:
     """Make or migrate the tables of the archive.
 
-    Workers do so when they start, if the user of AGENTAPI_ARCHIVE_URL may make tables. Otherwise
-    run this as a user who may. It does nothing if the tables are those of this release.
+    The first process that needs them does so, if the user of AGENTAPI_ARCHIVE_URL may make
+    tables. Otherwise run this as a user who may. It does nothing if the tables are those of this
+    release.
     """
     with _archive() as opened:
         before = opened.version()
