@@ -154,8 +154,7 @@ class ArchiveUnavailable(ServerUnavailable):
 
 
 class ArchiveLost(ArchiveUnavailable):
-    """The archive does not have a conversation that moved to it: restore its backup, or check that
-    AGENTAPI_ARCHIVE_URL names the right database."""
+    """The archive does not have a conversation that moved to it."""
 
     code = "archive_lost"
 
@@ -164,8 +163,7 @@ class ArchiveLost(ArchiveUnavailable):
 
 
 class StoreFault(AgentAPIError):
-    """Redis refuses the command itself: a key of the wrong type, an error in a script, a value
-    that is too large."""
+    """Redis refuses the command itself: a key of the wrong type, a value that is too large."""
 
     code = "store_fault"
 
