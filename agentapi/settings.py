@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi import environment
 from agentapi.decoding.setting_faults import setting_fault
+from agentapi.decoding.urls import urls_of
+from agentapi.decoding.urls import without_password as without_password
 from agentapi.errors import ConfigurationError
 from agentapi.logs import LogFormat, line
 from agentapi.turns.budget import Price
@@ -32,6 +34,11 @@ _OTHER_VARIABLES: Final = frozenset(
     {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
 )
 """Variables of the provider `offline`, which are not settings of a process."""
+
+_UNREADABLE_URL: Final = (
+    "cannot be read: expected a URL such as redis://user:password@127.0.0.1:6379/0, in which "
+    "special characters of the password are percent-encoded (%2F for /, %40 for @, %3B for ;)"
+)
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
@@ -78,6 +85,24 @@ class Settings(BaseSettings):
         default=604_800,
         description="How long nothing must have happened in a conversation before it moves to the "
         "archive.",
+    )
+    tls_ca_file: str | None = Field(
+        default=None,
+        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, sentinels:// and "
+        "amqps:// URLs; when not set, the CAs of the system are trusted.",
+    )
+    tls_cert_file: str | None = Field(
+        default=None,
+        description="PEM file with the certificate that this process shows to Redis and RabbitMQ.",
+    )
+    tls_key_file: str | None = Field(
+        default=None,
+        description="PEM file with the key of tls_cert_file, if that file does not contain it.",
+    )
+    tls_verify: Literal["full", "ca"] = Field(
+        default="full",
+        description="What is checked of a server's certificate: 'full' (its CA and its host name) "
+        "or 'ca' (its CA only).",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -327,25 +352,26 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a JSON object such as {_LIMITS_EXAMPLE}")
         return value
 
-    @field_validator("archive_url", mode="before")
-    @classmethod
-    def _no_archive(cls, value: Any) -> Any:
-        """An empty variable is one that is not set."""
-        return value or None
-
-    @field_validator("archive_url")
-    @classmethod
-    def _check_archive(cls, value: str | None) -> str | None:
-        schemes = ("sqlite://", "postgresql://", "postgresql+psycopg://")
-        if value is not None and not value.startswith(schemes):
-            raise ValueError(f"expected a URL that begins with {' or '.join(schemes)}")
-        return value
-
     @field_validator("redis_url", "broker_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
         if "://" not in value:
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        for part in urls_of(value):
+            try:
+                parsed = urlsplit(part)
+                _ = parsed.port
+            except ValueError:
+                # Python's own text may quote a part of the password.
+                raise ValueError(_UNREADABLE_URL) from None
+            if "://" not in part or "@" in parsed.path + parsed.query + parsed.fragment:
+                raise ValueError(_UNREADABLE_URL)
+            names = [name for name, _ in parse_qsl(parsed.query, keep_blank_values=True)]
+            if any(name.startswith("ssl") for name in names):
+                raise ValueError(
+                    "parameters for TLS in a URL are not supported: use AGENTAPI_TLS_CA_FILE, "
+                    "AGENTAPI_TLS_CERT_FILE, AGENTAPI_TLS_KEY_FILE and AGENTAPI_TLS_VERIFY"
+                )
         return value
 
 
@@ -448,16 +474,3 @@ def split_list(value: Any) -> Any:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
-
-
-def without_password(url: str) -> str:
-    """The URL with its password replaced by ``***``, for logs and errors."""
-    return ";".join(_hide(part) for part in url.split(";"))
-
-
-def _hide(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

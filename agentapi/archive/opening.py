@@ -17,7 +17,7 @@ def open_archive(settings: Settings) -> SqlArchive | None:
     Raises:
         ConfigurationError: The URL is not valid, or the extra `archive` is not installed.
     """
-    if settings.archive_url is None:
+    if not settings.archive_url:
         return None
     require_extra("archive", "the archive (AGENTAPI_ARCHIVE_URL)")
     # Imported only where there is an archive: SQLAlchemy is an extra.

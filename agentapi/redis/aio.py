@@ -15,10 +15,10 @@ from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
 from agentapi.redis.archived import MAX_RETURNS, Away, away_of
 from agentapi.redis.connection import (
-    SENTINEL_TIMEOUTS,
     bad_url,
     behind_sentinel,
     connection_options,
+    sentinel_options,
     sentinels_of,
     translate_errors,
 )
@@ -43,14 +43,14 @@ def connect(
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is not a Redis URL.
+        ConfigurationError: The URL is not a Redis URL, or a file for TLS cannot be used.
     """
     options = connection_options(settings, block, Retry)
     try:
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)
             make: Any = Sentinel
-            sentinel = make(addresses, sentinel_kwargs=SENTINEL_TIMEOUTS)
+            sentinel = make(addresses, sentinel_kwargs=sentinel_options(settings))
             master = sentinel.master_for(settings.sentinel_master, **account, **options)
             return cast("redis.asyncio.Redis", master)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -59,8 +59,8 @@ def connect(
             timeout=QUEUE_TIME,
             **options,
         )
-    except ValueError as error:
-        raise bad_url(settings, error) from error
+    except ValueError:
+        raise bad_url(settings) from None
     return redis.asyncio.Redis.from_pool(pool)
 
 
