@@ -17,7 +17,7 @@ def contender(name: str) -> Contender:
     return next(one for one in CONTENDERS if one.name == name)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_tiny_round() -> None:
     plan = Plan(
         cases=CASES,

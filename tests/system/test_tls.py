@@ -134,7 +134,7 @@ def test_what_rabbitmqs_faults_say(
 
 
 def test_what_redis_faults_say(server: TlsRedis, tls: dict[str, Any], tmp_path: Path) -> None:
-    faults = {
+    faults: dict[str, dict[str, Any]] = {
         "write rediss://": {"redis_url": server.url.replace("rediss", "redis")},
         "AGENTAPI_TLS_CERT_FILE": {"tls_cert_file": None, "tls_key_file": None},
         "AGENTAPI_TLS_CA_FILE": {"tls_ca_file": None},
