@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def test_it_comes_back_with_all_that_it_had(world: World) -> None:
     assert (fields, client.lrange(keys.messages, 0, -1)) == before
     assert client.hgetall(keys.blobs) == {b"a": b"\x00\xff", b"b": b"x" * 300_000}
     assert [message.content for message in world.store.turn(turn_id).messages] == ["hi", "yo"]
-    assert world.moving.discard() == 1
+    assert world.moving.discard(0) == 1
     assert world.archive.count().conversations == 0
 
 
@@ -108,7 +107,7 @@ def test_what_has_an_idle_time_expires_in_both(world: World) -> None:
     assert world.store.history(C)
     assert 0 < client.pttl(keys.messages) <= 5_000_000
     assert world.moving.move(C)
-    world.moving.discard()
+    world.moving.discard(0)
     [row] = world.archive.page()
     assert row.expires is not None
     assert [r.version for r in world.archive.expired(row.expires)] == [row.version]
@@ -140,7 +139,7 @@ def test_a_deletion_reaches_it(world: World) -> None:
     assert [row.user_id for row in world.archive.page()] == ["bob"]
     dropped = world.store.conversations.drop("bob", None, "op")
     assert isinstance(dropped, Dropped)
-    world.moving.discard()
+    world.moving.discard(0)
     assert world.archive.count().conversations == 0
 
 
@@ -201,12 +200,31 @@ def test_a_memory_brings_it_back(
     assert [message.content for message in memory.load(Window(messages=None))] == ["hi", "yo"]
 
 
-def test_the_guides_query_reads_it(world: World) -> None:
-    world.says("user:42")
-    world.moving.move("user:42")
-    page = (ROOT / "docs" / "guides" / "archive.md").read_text(encoding="utf-8")
-    [query] = re.findall(r"```sql\n(.*?)```", page, re.S)
-    url = world.store._settings.archive_url or ""
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
-        rows = database.execute(query).fetchall()
-    assert rows == [(0, "user", "hi"), (1, "assistant", "yo")]
+def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
+    archive = MemoryArchive()
+    store = RedisTurnStore(load_settings(redis_url=redis_url, archive_after=1e-9), archive=archive)
+    bench = on_redis(redis_url)
+    bench.store = store
+    assert store.archiving is not None
+    for conversation in "abc":
+        turn_id = bench.enqueue(conversation)
+        bench.complete(bench.claim(turn_id, conversation).lease)
+        assert store.archiving.move(conversation)
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def slow(name: str) -> None:
+        if name == "get":
+            asked.release()
+            answers.wait(30)
+
+    archive.before = slow
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(store.history, conversation) for conversation in "ab"]
+        assert asked.acquire(timeout=30)
+        assert asked.acquire(timeout=30)
+        with pytest.raises(ArchiveUnavailable, match="slow"):
+            store.history("c")
+        answers.set()
+        assert [len(found.result()) for found in waiting] == [2, 2]
+    assert len(store.history("c")) == 2
+    store.close()

@@ -81,5 +81,5 @@ def archive_walk(bench: Bench) -> None:
     assert moving._call("arrive", named, ["cold", away.version, 4]) == [b"back"]
     assert moving._call("arrive", named, ["cold", "other", 4]) == [b"elsewhere"]
     assert len(store.history("cold")) == 4
-    assert moving.discard() == 2
+    assert moving.discard(0) == 2
     assert not archive.rows

@@ -199,7 +199,7 @@ class Archived(RuleBasedStateMachine):
             key = copies_key(partition)
             entries: Any = self.store._client.zrange(key, 0, -1)
             self.store._client.zadd(key, dict.fromkeys(entries, 0)) if entries else None
-        self.archiving.discard()
+        self.archiving.discard(0)
 
     @rule(step=STEPS)
     def whoever_deletes_leftovers_dies(self, step: int) -> None:

@@ -26,11 +26,12 @@ from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import ARCHIVE_MOVES
 from agentapi.redis.archived import Away
+from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import ConversationKeys, conversation_keys, copies_key
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
-from agentapi.stores.archiving import MARKER, PATIENCE, TRANSIENT
+from agentapi.stores.archiving import LEFTOVER_AGE, MARKER, PATIENCE, TRANSIENT
 from agentapi.stores.data import STAGED_TTL
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import milliseconds
@@ -43,10 +44,20 @@ _SCAN: Final = 1000
 _PIECE: Final = 200
 """Messages that are read or staged together."""
 
+_LEFTOVERS: Final = 100
+"""Copies of one partition that are deleted together."""
+
 _TAGGED: Final = len("agentapi:{000}:c:")
 
 _REST: Final = 2.0
-"""Seconds for which an archive that did not answer is not asked again by callers that wait."""
+_LONGEST_REST: Final = 30.0
+"""Seconds for which an archive that did not answer is not asked again; they double each time."""
+
+_AT_ONCE: Final = 2
+"""Callers that may wait for the archive at the same time: other turns need the threads."""
+
+_WAIT: Final = 0.25
+"""Seconds that further callers wait for their turn."""
 
 
 class RedisArchiving(RedisPart):
@@ -60,6 +71,8 @@ class RedisArchiving(RedisPart):
         self._idle = milliseconds(settings.archive_after)
         self._preparing = threading.Lock()
         self._prepared = False
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._rest = 0.0
         self._rests_until = 0.0
         self._peeked: ArchivedConversation | None = None
 
@@ -78,19 +91,20 @@ class RedisArchiving(RedisPart):
     def cold(self) -> Iterator[Sequence[str]]:
         """Go through all conversations once; each step yields those that nobody has used for
         `archive_after`, and may yield none."""
+        for client in nodes_of(self._client):
+            yield from self._cold_of(client)
+
+    def _cold_of(self, client: redis.Redis) -> Iterator[Sequence[str]]:
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
-                cursor, scanned = self._client.scan(cursor, "agentapi:{*}:c:*:meta", _SCAN)
+                before = client.time()[0] * 1000 - self._idle
+                cursor, scanned = client.scan(cursor, "agentapi:{*}:c:*:meta", _SCAN)
                 keys = cast("list[bytes]", scanned)
                 pipeline = self._client.pipeline(transaction=False)
-                pipeline.time()
                 for key in keys:
                     pipeline.hmget(key, ["created", "updated", "returned", "archived"])
-                clock, *found = pipeline.execute(raise_on_error=False)
-            if isinstance(clock, Exception):
-                raise clock
-            before = clock[0] * 1000 - self._idle
+                found = pipeline.execute(raise_on_error=False) if keys else []
             yield [
                 key.decode()[_TAGGED:].removesuffix(":meta")
                 for key, fields in zip(keys, found, strict=True)
@@ -130,12 +144,9 @@ class RedisArchiving(RedisPart):
 
     def _times(self, keys: ConversationKeys) -> tuple[int, int | None]:
         """What time it is, and when the conversation expires, in milliseconds."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
-        pipeline.pttl(keys.meta)
         with translate_errors(self._settings.redis_url):
-            clock, left = pipeline.execute()
-        now = int(clock[0]) * 1000
+            left = cast("int", self._client.pttl(keys.meta))
+            now = self._client.time()[0] * 1000
         return now, now + left if left >= 0 else None
 
     def _moved(self, outcome: str) -> bool:
@@ -189,14 +200,7 @@ class RedisArchiving(RedisPart):
 
     def _copy(self, away: Away) -> ArchivedConversation | None:
         """The copy; None if the conversation is back already, or gone."""
-        if time.monotonic() < self._rests_until:
-            raise ArchiveUnavailable("the archive did not answer a moment ago")
-        try:
-            copy = self.ready().get(away.conversation_id, away.version)
-        except ArchiveUnavailable:
-            # A turn is not worth a thread that waits for a database that is away.
-            self._rests_until = time.monotonic() + _REST
-            raise
+        copy = self._asked(away)
         if copy is None and self._version(away.conversation_id) == away.version:
             recorder().count(ARCHIVE_MOVES, "in", "failed")
             log.error(line("archive.lost", conversation_id=away.conversation_id))
@@ -206,6 +210,26 @@ class RedisArchiving(RedisPart):
                 conversation_id=away.conversation_id,
             )
         return copy
+
+    def _asked(self, away: Away) -> ArchivedConversation | None:
+        """Read a copy. An archive that is slow or away must not hold all threads of a process."""
+        if time.monotonic() < self._rests_until:
+            raise ArchiveUnavailable("the archive did not answer a moment ago")
+        if not self._places.acquire(timeout=_WAIT):
+            raise ArchiveUnavailable("the archive is slow, and others wait for it already")
+        # While it is away, one caller at a time finds out whether it is back.
+        self._rests_until = time.monotonic() + self._rest
+        try:
+            copy = self.ready().get(away.conversation_id, away.version)
+        except ArchiveUnavailable:
+            self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
+            self._rests_until = time.monotonic() + self._rest
+            raise
+        else:
+            self._rest = self._rests_until = 0.0
+            return copy
+        finally:
+            self._places.release()
 
     def _stage(
         self,
@@ -248,9 +272,9 @@ class RedisArchiving(RedisPart):
         found = self._peeked = self._copy(away)
         return found
 
-    def discard(self, partitions: Sequence[int] = range(PARTITIONS), most: int = 100) -> int:
-        """Delete copies that mean nothing from the archive; returns how many were looked at."""
-        keys = [copies_key(partition) for partition in partitions]
+    def discard(self, age: float = LEFTOVER_AGE) -> int:
+        """Delete copies that have meant nothing for some seconds; returns how many."""
+        keys = [copies_key(partition) for partition in range(PARTITIONS)]
         with translate_errors(self._settings.redis_url):
             pipeline = self._client.pipeline(transaction=False)
             for key in keys:
@@ -258,7 +282,9 @@ class RedisArchiving(RedisPart):
             there = pipeline.execute()
         done = 0
         for key, exists in zip(keys, there, strict=True):
-            for copy in self._call("leftovers", [key], [most]) if exists else ():
+            for copy in (
+                self._call("leftovers", [key], [_LEFTOVERS, milliseconds(age)]) if exists else ()
+            ):
                 version, _, conversation_id = copy.decode().partition(":")
                 self.ready().delete(conversation_id, version)
                 with translate_errors(self._settings.redis_url):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from agentapi.archive.protocol import ArchivedConversation
 from agentapi.ids import PARTITIONS
+from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
 from agentapi.redis.scripts import Scripts
@@ -106,10 +107,14 @@ class RedisData(RedisPart, DataStore):
 
     def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
         """Keys that match, a few at a time: Redis serves others in between."""
+        for client in nodes_of(self._client):
+            yield from self._pieces_of(client, pattern)
+
+    def _pieces_of(self, client: redis.Redis, pattern: str) -> Iterator[Sequence[bytes]]:
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
-                cursor, keys = self._client.scan(cursor, pattern, _SCAN)
+                cursor, keys = client.scan(cursor, pattern, _SCAN)
             if keys:
                 yield cast("Sequence[bytes]", keys)
             if cursor == 0:
@@ -163,8 +168,6 @@ class RedisData(RedisPart, DataStore):
     def erase_copies(self, whose: Whose) -> int:
         if self._archiving is None:
             return 0
-        while self._archiving.discard():
-            pass
         found = self._archiving.ready().delete_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
         return found.conversations
 

@@ -8,6 +8,7 @@ from typing_extensions import override
 from agentapi.archive.opening import open_archive
 from agentapi.archive.protocol import Archive
 from agentapi.decoding.records import PROTOCOL
+from agentapi.redis.commands import Replicas
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY
 from agentapi.redis.scripts import Scripts
@@ -24,6 +25,7 @@ from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
 from agentapi.stores.redis.telling import RedisHooks
+from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
@@ -53,7 +55,12 @@ class RedisTurnStore(
             ConfigurationError: A URL is not valid, or the extra that it needs is not installed.
         """
         client = client or connect(settings)
-        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections)
+        replicas = None
+        if settings.redis_wait_replicas:
+            # Half of the time that an answer may take, so that the wait ends before the connection.
+            wait = milliseconds(settings.redis_timeout / 2)
+            replicas = Replicas(settings.redis_wait_replicas, wait)
+        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections, replicas=replicas)
         super().__init__(settings, client, scripts)
         archive = archive or open_archive(settings)
         self.archiving = RedisArchiving(settings, client, scripts, archive) if archive else None
