@@ -28,11 +28,15 @@ _CONNECTIONS: Final = 8
 """Of one process; as many threads may use the archive at the same time."""
 
 _CONNECT: Final = 3
-_STATEMENT: Final = 10.0
+_STATEMENT: Final = 5.0
 """Seconds that a statement may take."""
 
-_SILENCE: Final = 15.0
-"""Seconds after which a transaction is given up whose server does not even end the statement."""
+_SILENCE: Final = 8.0
+"""Seconds after which a read is given up whose server does not even end the statement. Turns wait
+for it."""
+
+_PATIENCE: Final = 60.0
+"""The same for a transaction that writes; a long conversation has many statements."""
 
 _WRITES: Final = "agentapi_writes"
 
@@ -40,19 +44,27 @@ _WRITES: Final = "agentapi_writes"
 class Database:
     """A pool of connections to PostgreSQL, or a file of SQLite. Connects when first used."""
 
-    def __init__(self, url: str, *, statement: float = _STATEMENT, silence: float = _SILENCE):
+    def __init__(
+        self,
+        url: str,
+        *,
+        statement: float = _STATEMENT,
+        silence: float = _SILENCE,
+        patience: float = _PATIENCE,
+    ) -> None:
         """Prepare it.
 
         Args:
             url: Of the database; see AGENTAPI_ARCHIVE_URL.
             statement: Seconds that a statement may take.
-            silence: Seconds after which a transaction is given up whose server says nothing.
+            silence: Seconds after which a read is given up whose server says nothing.
+            patience: The same for a transaction that writes.
 
         Raises:
             ConfigurationError: The URL is not valid.
         """
         self._url = _parsed(url)
-        self._silence = silence
+        self._longest = {False: silence, True: patience}
         self.on_sqlite = self._url.get_backend_name() == "sqlite"
         if self.on_sqlite:
             self.address = str(self._url.database)
@@ -91,13 +103,13 @@ class Database:
         options = {_WRITES: writes}
         with self._engine.connect() as connection:
             configured = connection.execution_options(**options)
-            with self._deadline(configured, bounded), configured.begin():
+            with self._deadline(configured, bounded and self._longest[writes]), configured.begin():
                 return work(configured)
 
     @contextmanager
-    def _deadline(self, connection: sa.Connection, bounded: bool) -> Iterator[None]:
-        """Cut the connection of a server that says nothing; psycopg would wait for ever."""
-        if self.on_sqlite or not bounded:
+    def _deadline(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
+        """Cut the connection of a server that says nothing for so long; psycopg would wait."""
+        if self.on_sqlite or not seconds:
             yield
             return
         driver: Any = connection.connection.driver_connection
@@ -108,7 +120,7 @@ class Database:
             with suppress(OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
                 end.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(self._silence, give_up)
+        timer = threading.Timer(seconds, give_up)
         timer.daemon = True
         timer.start()
         try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from agentapi.archive.protocol import Archive
+from typing import TYPE_CHECKING
+
 from agentapi.extras import require_extra
 from agentapi.settings import Settings
 
+if TYPE_CHECKING:
+    from agentapi.archive.sql import SqlArchive
 
-def open_archive(settings: Settings) -> Archive | None:
+
+def open_archive(settings: Settings) -> SqlArchive | None:
     """The archive of `settings.archive_url`; None if it is not set. Connects when first used.
 
     Raises:

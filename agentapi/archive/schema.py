@@ -53,12 +53,21 @@ def prepare(database: Database) -> None:
         database.run(lambda connection: _migrate(database, connection), writes=True, bounded=False)
 
 
-def _is_ready(found: str | None) -> bool:
+def check(found: str | None) -> None:
+    """Check that this release works with a revision, or migrates it.
+
+    Raises:
+        ConfigurationError: A newer release wrote it that this one cannot read.
+    """
     if found is not None and not readable(found):
         raise ConfigurationError(
             f"the archive's tables have version {found}, and this release reads versions up to "
             f"{_major(newest())}.x: upgrade agentapi here"
         )
+
+
+def _is_ready(found: str | None) -> bool:
+    check(found)
     return found is not None and (found == newest() or not _known(found))
 
 

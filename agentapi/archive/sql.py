@@ -54,7 +54,11 @@ class ArchiveStatus:
 
 
 class SqlArchive(Archive):
-    """An archive in a database. Threads share it."""
+    """An archive in a database. Threads share it.
+
+    Attributes:
+        address: Of the database, without user and password.
+    """
 
     def __init__(self, url: str, *, database: Database | None = None) -> None:
         """Prepare it; it connects when first used.
@@ -67,6 +71,7 @@ class SqlArchive(Archive):
             ConfigurationError: The URL is not valid.
         """
         self._database = database or Database(url)
+        self.address = self._database.address
 
     @override
     def prepare(self) -> None:
@@ -161,13 +166,26 @@ class SqlArchive(Archive):
         Raises:
             ArchiveUnavailable: The database cannot be used now.
         """
-        return self._database.run(self._status, writes=False)
+        return self._database.run(self._status, writes=False, bounded=False)
+
+    def version(self) -> str | None:
+        """The version of its tables; None without tables.
+
+        Raises:
+            ArchiveUnavailable: The database cannot be used now.
+            ConfigurationError: They are of a newer release that this one cannot read.
+        """
+        found = self._database.run(schema.current, writes=False)
+        schema.check(found)
+        return found
 
     @override
     def close(self) -> None:
         self._database.close()
 
     def _status(self, connection: sa.Connection) -> ArchiveStatus:
+        if not self._database.on_sqlite:
+            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         address, found = self._database.address, schema.current(connection)
         if found is None or not schema.readable(found):
             return ArchiveStatus(address=address, version=found, newest=schema.newest())

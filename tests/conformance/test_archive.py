@@ -368,7 +368,7 @@ class TestServer:
     def test_a_server_that_says_nothing(self, postgres_url: str) -> None:
         with closing(SqlArchive(postgres_url)) as archive:
             archive.prepare()
-        database = Database(postgres_url, silence=0.3)
+        database = Database(postgres_url, patience=0.3)
         with closing(SqlArchive(postgres_url, database=database)) as archive:
             [(pid,)] = database.run(
                 lambda c: c.execute(sa.select(sa.func.pg_backend_pid())).all(), writes=False

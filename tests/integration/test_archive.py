@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,17 +198,6 @@ def test_a_memory_brings_it_back(
     monkeypatch.setenv("AGENTAPI_ARCHIVE_URL", settings.archive_url or "")
     memory = RedisMemory(redis_url=settings.redis_url, conversation_id=C)
     assert [message.content for message in memory.load(Window(messages=None))] == ["hi", "yo"]
-
-
-def test_the_guides_query_reads_it(world: World) -> None:
-    world.says("user:42")
-    world.moving.move("user:42")
-    page = (ROOT / "docs" / "guides" / "archive.md").read_text(encoding="utf-8")
-    [query] = re.findall(r"```sql\n(.*?)```", page, re.S)
-    url = world.store._settings.archive_url or ""
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
-        rows = database.execute(query).fetchall()
-    assert rows == [(0, "user", "hi"), (1, "assistant", "yo")]
 
 
 def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
