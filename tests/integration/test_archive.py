@@ -15,16 +15,18 @@ from agentapi import Settings, load_settings
 from agentapi.archive.protocol import Archive
 from agentapi.conversation.window import Window
 from agentapi.errors import ArchiveLost, ArchiveUnavailable
+from agentapi.ids import create_turn_id
 from agentapi.memory import RedisMemory
 from agentapi.redis.keys import conversation_keys
-from agentapi.stores import RedisTurnStore
+from agentapi.stores import Claim, RedisTurnStore
 from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import Whose
 from agentapi.stores.lists import ConversationQuery
 from agentapi.stores.redis.archiving import RedisArchiving
+from agentapi.turns import NewTurn
 from orchestrator.data.exporting import Export
 from orchestrator.data.forgetting import Forgetting, count_user
-from tests.conformance.stores import Bench, C, on_redis
+from tests.conformance.stores import Bench, C, completed, on_redis
 from tests.fakes.archive import MemoryArchive
 
 ROOT = Path(__file__).parents[2]
@@ -227,4 +229,30 @@ def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
         answers.set()
         assert [len(found.result()) for found in waiting] == [2, 2]
     assert len(store.history("c")) == 2
+    store.close()
+
+
+def test_it_moves_out_of_a_cluster_and_back(cluster_url: str) -> None:
+    archive = MemoryArchive()
+    settings = load_settings(redis_url=cluster_url, broker_url="memory://", archive_after=1e-9)
+    store = RedisTurnStore(settings, archive=archive)
+    moving = store.archiving
+    assert moving is not None
+    names = [f"user:{number}" for number in range(12)]
+    for name in names:
+        new = NewTurn(turn_id=create_turn_id(name), conversation_id=name, agent="a", input="hi")
+        store.enqueue([new])
+        claim = store.claim(
+            name, new.turn_id, owner="w", token="t", window=Window(messages=None), isolated=True
+        )
+        assert isinstance(claim, Claim)
+        store.commit(claim.lease, completed(new.turn_id))
+    cold = [name for found in moving.cold() for name in found]
+    assert sorted(cold) == sorted(names)
+    assert all(moving.move(name) for name in cold)
+    assert [name for found in moving.cold() for name in found] == []
+    for name in names:
+        assert [message.content for message in store.history(name)] == ["hi", "yo"]
+    assert moving.discard(0) == len(names)
+    assert not archive.rows
     store.close()

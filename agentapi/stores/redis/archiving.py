@@ -98,7 +98,8 @@ class RedisArchiving(RedisPart):
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
-                before = client.time()[0] * 1000 - self._idle
+                seconds, rest = client.time()
+                before = seconds * 1000 + rest // 1000 - self._idle
                 cursor, scanned = client.scan(cursor, "agentapi:{*}:c:*:meta", _SCAN)
                 keys = cast("list[bytes]", scanned)
                 pipeline = self._client.pipeline(transaction=False)
