@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import (
@@ -27,6 +27,7 @@ from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 from agentapi.turns.model_size import ModelSize
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
+from agentapi.urls import check_urls, is_cluster, parts_of
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -83,6 +84,25 @@ class Settings(BaseSettings):
     sentinel_master: str = Field(
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",
+    )
+    tls_ca_file: str | None = Field(
+        default=None,
+        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, "
+        "rediss+cluster://, sentinels:// and amqps:// URLs; when not set, the CAs of the "
+        "system are trusted.",
+    )
+    tls_cert_file: str | None = Field(
+        default=None,
+        description="PEM file with the certificate that this process shows to Redis and RabbitMQ.",
+    )
+    tls_key_file: str | None = Field(
+        default=None,
+        description="PEM file with the key of tls_cert_file, if that file does not contain it.",
+    )
+    tls_verify: Literal["full", "ca"] = Field(
+        default="full",
+        description="What is checked of a server's certificate: 'full' (its CA and its host name) "
+        "or 'ca' (its CA only).",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -340,6 +360,7 @@ class Settings(BaseSettings):
             if not value and info.field_name == "broker_url":
                 return value
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        check_urls(value)
         if not is_cluster(value):
             return value
         if info.field_name == "broker_url":
@@ -348,7 +369,7 @@ class Settings(BaseSettings):
                 "amqp://rabbitmq:5672//, or a Redis or Valkey of its own, such as "
                 "redis://broker:6379/0"
             )
-        parts = [urlsplit(part) for part in value.split(";")]
+        parts = [urlsplit(part) for part in parts_of(value)]
         if len({part.scheme for part in parts}) > 1:
             raise ValueError("expected the same scheme for all nodes of a cluster")
         if any(part.path.strip("/") not in ("", "0") for part in parts):
@@ -455,21 +476,3 @@ def split_list(value: Any) -> Any:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
-
-
-def is_cluster(url: str) -> bool:
-    """Whether a URL names nodes of a cluster."""
-    return url.partition("://")[0] in ("redis+cluster", "rediss+cluster")
-
-
-def without_password(url: str) -> str:
-    """The URL with its password replaced by ``***``, for logs and errors."""
-    return ";".join(_hide(part) for part in url.split(";"))
-
-
-def _hide(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

@@ -14,7 +14,8 @@ from agentapi.decoding.records import PROTOCOL
 from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY, QUEUES_KEY
-from agentapi.settings import Settings, without_password
+from agentapi.settings import Settings
+from agentapi.urls import without_password
 
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds by which two clocks may differ."""

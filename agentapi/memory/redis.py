@@ -18,9 +18,10 @@ from agentapi.ids import check_conversation_id, create_conversation_id
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
-from agentapi.settings import Settings, is_cluster, load_settings
+from agentapi.settings import Settings, load_settings
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
+from agentapi.urls import is_cluster
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)

@@ -15,12 +15,12 @@ from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
 from agentapi.redis.connection import (
     CLUSTER_CONNECTIONS,
-    SENTINEL_TIMEOUTS,
     bad_url,
     behind_sentinel,
     cluster_nodes,
     connection_options,
     on_cluster,
+    sentinel_options,
     sentinels_of,
     translate_errors,
 )
@@ -46,7 +46,7 @@ def connect(
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is not a Redis URL.
+        ConfigurationError: The URL is not a Redis URL, or a file for TLS cannot be used.
     """
     options = connection_options(settings, block, Retry)
     try:
@@ -55,7 +55,7 @@ def connect(
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)
             make: Any = Sentinel
-            sentinel = make(addresses, sentinel_kwargs=SENTINEL_TIMEOUTS)
+            sentinel = make(addresses, sentinel_kwargs=sentinel_options(settings))
             master = sentinel.master_for(settings.sentinel_master, **account, **options)
             return cast("redis.asyncio.Redis", master)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -64,8 +64,8 @@ def connect(
             timeout=QUEUE_TIME,
             **options,
         )
-    except ValueError as error:
-        raise bad_url(settings, error) from error
+    except ValueError:
+        raise bad_url(settings) from None
     return redis.asyncio.Redis.from_pool(pool)
 
 

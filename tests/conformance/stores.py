@@ -15,7 +15,6 @@ from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id, partition_of
 from agentapi.redis.connection import connect
 from agentapi.redis.keys import conversation_keys, turn_keys
-from agentapi.settings import is_cluster
 from agentapi.stores import (
     Accepted,
     Claim,
@@ -27,6 +26,7 @@ from agentapi.stores import (
     Wakeup,
 )
 from agentapi.turns import ModelStep, NewTurn, ToolStep, TurnStatus
+from agentapi.urls import is_cluster
 
 C = "user:1"
 

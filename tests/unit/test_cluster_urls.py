@@ -9,7 +9,7 @@ from agentapi import RedisMemory, load_settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.connection import cluster_nodes, connect
 from agentapi.redis.routes import guard_of, key_of, waited_of
-from agentapi.settings import without_password
+from agentapi.urls import without_password
 
 URL = "rediss+cluster://me:secret@one:7000;rediss+cluster://me:secret@two"
 BROKER = "amqp://broker"
