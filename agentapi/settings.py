@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi import environment
@@ -21,6 +27,7 @@ from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 from agentapi.turns.model_size import ModelSize
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
+from agentapi.urls import check_urls, is_cluster, parts_of
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -33,11 +40,6 @@ _OTHER_VARIABLES: Final = frozenset(
     {"AGENTAPI_OFFLINE_DELAY", "AGENTAPI_OFFLINE_CHUNK_DELAY", "AGENTAPI_OFFLINE_CONTEXT"}
 )
 """Variables of the provider `offline`, which are not settings of a process."""
-
-_UNREADABLE_URL: Final = (
-    "cannot be read: expected a URL such as redis://user:password@127.0.0.1:6379/0, in which "
-    "special characters of the password are percent-encoded (%2F for /, %40 for @, %3B for ;)"
-)
 
 _LIMITS_EXAMPLE = '{"openai": {"requests": 500, "tokens": 200000}}'
 
@@ -64,11 +66,20 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Redis or Valkey that holds conversations and turns.",
+        description="Redis or Valkey that holds conversations and turns: a server, sentinels or a "
+        "cluster.",
     )
     broker_url: str = Field(
         default_factory=lambda values: values.get("redis_url", ""),
-        description="Celery's broker; the same server as redis_url when not set.",
+        validate_default=True,
+        description="Celery's broker; the same server as redis_url when not set. Required with a "
+        "cluster.",
+    )
+    redis_wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="Replicas that must have a new turn, or a turn's end, before it counts as "
+        "written. Each write then waits for them.",
     )
     sentinel_master: str = Field(
         default="mymaster",
@@ -76,8 +87,9 @@ class Settings(BaseSettings):
     )
     tls_ca_file: str | None = Field(
         default=None,
-        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, sentinels:// and "
-        "amqps:// URLs; when not set, the CAs of the system are trusted.",
+        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, "
+        "rediss+cluster://, sentinels:// and amqps:// URLs; when not set, the CAs of the "
+        "system are trusted.",
     )
     tls_cert_file: str | None = Field(
         default=None,
@@ -342,24 +354,26 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url", "broker_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
+    def _check_url(cls, value: str, info: ValidationInfo) -> str:
         if "://" not in value:
+            # A default that follows from a fault of redis_url; that one is reported.
+            if not value and info.field_name == "broker_url":
+                return value
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
-        for part in _parts(value):
-            try:
-                parsed = urlsplit(part)
-                _ = parsed.port
-            except ValueError:
-                # Python's own text may quote a part of the password.
-                raise ValueError(_UNREADABLE_URL) from None
-            if "://" not in part or "@" in parsed.path + parsed.query + parsed.fragment:
-                raise ValueError(_UNREADABLE_URL)
-            names = [name for name, _ in parse_qsl(parsed.query, keep_blank_values=True)]
-            if any(name.startswith("ssl") for name in names):
-                raise ValueError(
-                    "parameters for TLS in a URL are not supported: use AGENTAPI_TLS_CA_FILE, "
-                    "AGENTAPI_TLS_CERT_FILE, AGENTAPI_TLS_KEY_FILE and AGENTAPI_TLS_VERIFY"
-                )
+        check_urls(value)
+        if not is_cluster(value):
+            return value
+        if info.field_name == "broker_url":
+            raise ValueError(
+                "Celery cannot use a cluster as its broker: expected RabbitMQ, such as "
+                "amqp://rabbitmq:5672//, or a Redis or Valkey of its own, such as "
+                "redis://broker:6379/0"
+            )
+        parts = [urlsplit(part) for part in parts_of(value)]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("expected the same scheme for all nodes of a cluster")
+        if any(part.path.strip("/") not in ("", "0") for part in parts):
+            raise ValueError("a cluster has only database 0: expected a URL without a database")
         return value
 
 
@@ -462,31 +476,3 @@ def split_list(value: Any) -> Any:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
-
-
-def without_password(url: str) -> str:
-    """The URL with its passwords replaced by ``***``, for logs and errors.
-
-    It hides too much rather than too little when a URL is not valid, for example because a
-    password has a ``/`` or ``@`` that is not percent-encoded.
-    """
-    return ";".join(_hide(part) for part in _parts(url))
-
-
-_NEXT_URL: Final = re.compile(r";(?=[A-Za-z+]+://)")
-_SECRET: Final = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|key)[^=&#]*=)[^&#]*", re.I)
-
-
-def _parts(url: str) -> list[str]:
-    """The URLs of several servers. A ``;`` elsewhere may be a part of a password."""
-    return _NEXT_URL.split(url)
-
-
-def _hide(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    account, at, host = rest.rpartition("@")
-    if at:
-        # An account without a colon may be a password whose colon was forgotten.
-        user, colon, _ = account.partition(":")
-        account = f"{user}:***" if colon else "***"
-    return scheme + separator + account + at + _SECRET.sub(r"\1***", host)

@@ -10,7 +10,12 @@ from agentapi.errors import ConfigurationError
 from agentapi.faults import causes_of, text_of, why_unreachable
 from agentapi.settings import Settings
 
-_ENCRYPTED: Final = {"redis": "rediss", "sentinel": "sentinels", "amqp": "amqps"}
+_ENCRYPTED: Final = {
+    "redis": "rediss",
+    "redis+cluster": "rediss+cluster",
+    "sentinel": "sentinels",
+    "amqp": "amqps",
+}
 """The schemes of URLs without TLS, and those with it."""
 
 _PLAIN: Final = {encrypted: plain for plain, encrypted in _ENCRYPTED.items()}

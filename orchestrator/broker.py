@@ -14,9 +14,9 @@ from agentapi.broker.queues import turn_queues
 from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
 from agentapi.logs import line
-from agentapi.settings import without_password
 from agentapi.stores import Wakeup
 from agentapi.tls import why_out_of_reach
+from agentapi.urls import without_password
 
 log = logging.getLogger("agentapi.broker")
 

@@ -19,8 +19,9 @@ from agentapi.checks.findings import Finding, fail, ok, warn
 from agentapi.checks.redis_server import RedisFacts, ask_redis, clock_finding, redis_findings
 from agentapi.checks.report import COMMAND, WorkerReport
 from agentapi.errors import AgentAPIError
-from agentapi.settings import unknown_variables, without_password
+from agentapi.settings import unknown_variables
 from agentapi.stores import RedisTurnStore
+from agentapi.urls import without_password
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.findings import (
     by_name,

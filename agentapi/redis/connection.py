@@ -9,7 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import parse_url
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
@@ -20,6 +22,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     TryAgainError,
 )
@@ -34,8 +37,10 @@ from agentapi.errors import (
     StoreFault,
     StoreUnavailable,
 )
-from agentapi.settings import Settings, without_password
+from agentapi.redis.cluster import ClusterClient
+from agentapi.settings import Settings
 from agentapi.tls import is_encrypted, redis_options, why_out_of_reach
+from agentapi.urls import is_cluster, without_password
 
 if TYPE_CHECKING:
     from redis.asyncio.retry import Retry as AsyncRetry
@@ -55,6 +60,11 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
     """
     options = connection_options(settings, block, Retry)
     try:
+        if on_cluster(settings):
+            nodes, account = cluster_nodes(settings)
+            options |= {**account, "max_connections": CLUSTER_CONNECTIONS}
+            del options["retry"], options["maint_notifications_config"]
+            return ClusterClient(nodes, options, settings.redis_timeout)
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)
             make: Any = Sentinel
@@ -131,12 +141,39 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
     return addresses, account
 
 
+CLUSTER_CONNECTIONS: Final = 2**20
+"""Connections to one node, which the number of calling threads limits."""
+
+
+def on_cluster(settings: Settings) -> bool:
+    """Whether the URL names nodes of a cluster."""
+    return is_cluster(settings.redis_url)
+
+
+def cluster_nodes(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The addresses of the nodes in the URL; and the options of their connections that it has.
+
+    Raises:
+        ValueError: A port is not a number.
+    """
+    urls = [part.replace("+cluster", "", 1) for part in settings.redis_url.split(";")]
+    parts = [urlsplit(url) for url in urls]
+    parse: Any = parse_url
+    options = dict(parse(urls[0]))
+    for name in ("host", "port", "db", "connection_class"):
+        options.pop(name, None)
+    if parts[0].scheme == "rediss":
+        options["ssl"] = True
+    return [(part.hostname or "127.0.0.1", part.port or 6379) for part in parts], options
+
+
 def bad_url(settings: Settings) -> ConfigurationError:
     """A URL that cannot be read. What Python says of it may quote a part of its password."""
     return ConfigurationError(
         f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}, which cannot be read: "
-        "expected a URL such as redis://127.0.0.1:6379/0, rediss://… for TLS, or "
-        "sentinel://one:26379;sentinel://two:26379/0"
+        "expected a URL such as redis://127.0.0.1:6379/0, rediss://… for TLS, "
+        "sentinel://one:26379;sentinel://two:26379/0, or "
+        "redis+cluster://one:6379;redis+cluster://two:6379"
     )
 
 
@@ -156,7 +193,15 @@ def translate_errors(url: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise _translated(error, without_password(url)) from error
+        raise translated(error, url) from error
+    except RedisClusterException as error:
+        # The client for event loops raises it when it finds no node that can be reached.
+        raise translated(redis.ConnectionError(str(error)), url) from error
+
+
+def translated(error: RedisError, url: str) -> AgentAPIError:
+    """The error of this project for one of Redis's client; see `translate_errors`."""
+    return _translated(error, without_password(url))
 
 
 _LOGIN: Final = (
@@ -202,9 +247,12 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
     )
 
 
+_BY_TYPE: Final = (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError, AskError)
+
+
 def _begins(error: RedisError) -> str:
     """The first word of Redis's error; for some errors redis-py removes it and uses a type."""
-    if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
+    if isinstance(error, _BY_TYPE):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 

@@ -99,7 +99,7 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
         return
     from rich.table import Table
 
-    from agentapi.settings import without_password
+    from agentapi.urls import without_password
 
     table = Table(show_header=False)
     table.add_row("Redis", without_password(stack.redis_url))
@@ -117,7 +117,7 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
 
 
 def _addresses(stack: Stack, modules: tuple[str, ...]) -> dict[str, Any]:
-    from agentapi.settings import without_password
+    from agentapi.urls import without_password
 
     user, password = stack.flower_auth
     return {

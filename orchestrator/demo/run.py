@@ -16,7 +16,7 @@ from agentapi import TurnFailed
 from agentapi.errors import TurnTimeout
 from agentapi.providers.builtin import providers
 from agentapi.providers.choice import model_choices
-from agentapi.settings import without_password
+from agentapi.urls import without_password
 from orchestrator.client import Orchestrator
 from orchestrator.demo.check import check_history
 from orchestrator.demo.report import print_report, totals

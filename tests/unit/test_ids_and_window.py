@@ -31,8 +31,8 @@ from agentapi.ids import (
     partition_of,
     partition_of_turn,
 )
-from agentapi.settings import without_password
 from agentapi.stores.redis.scripts import SCRIPTS
+from agentapi.urls import without_password
 
 
 @pytest.mark.parametrize(
