@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, gateway_cost, lists, metered, traced, versus
+from benchmarks import alone, gateway_cost, lists, metered, stores, traced, versus
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
@@ -43,6 +43,7 @@ CASES = (
     "console",
     "memory",
     "gateway",
+    "stores",
 )
 
 
@@ -64,6 +65,7 @@ class Plan:
         minutes: A round that would probably end later than this is not begun.
         processes: Worker processes of the throughput; latency is measured with the first number of
             them, `enqueue` alone after the last.
+        stores: Servers that are compared, of `stores.SERVERS`.
     """
 
     cases: Sequence[str]
@@ -78,6 +80,7 @@ class Plan:
     seconds: float = 10.0
     minutes: float = 13.5
     processes: Sequence[int] = (1, 2)
+    stores: Sequence[str] = stores.ALL
 
 
 Step = tuple[str, Callable[[], None]]
@@ -202,6 +205,9 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
     if "gateway" in plan.cases:
         measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
         once.append(("gateway", measure))
+    if "stores" in plan.cases:
+        compare = partial(stores.compare, results, servers, turns=plan.turns, rounds=plan.rounds)
+        once.append(("stores", partial(compare, names=plan.stores)))
     _carry_out(once, "once", results, progress)
 
 
@@ -292,6 +298,7 @@ def _as_settings(plan: Plan) -> dict[str, object]:
         "listed": plan.listed,
         "seconds": plan.seconds,
         "processes": list(plan.processes),
+        "stores": list(plan.stores),
     }
 
 

@@ -52,6 +52,10 @@ log = logging.getLogger("agentapi.runtime")
 STORE_THREADS: Final = 4
 """Threads that talk to Redis for all turns. A call takes a few milliseconds at most."""
 
+SHARDED_STORE_THREADS: Final = 64
+"""The same with a cluster, started as they are needed: each turn that waits for a shard which is
+away holds one."""
+
 SERVER_IS_AWAY: Final = 4
 """Timeouts that pass before a call to an unreachable server fails, since it is retried."""
 
@@ -103,7 +107,7 @@ class Runtime:
         self._loop = LoopThread(self.supervisor)
         limit_tool_threads(self._loop.loop, settings.tool_threads)
         self._tasks: set[asyncio.Task[TurnDecision]] = set()
-        self.threads = StoreThreads(STORE_THREADS)
+        self.threads = StoreThreads(SHARDED_STORE_THREADS if store.sharded else STORE_THREADS)
         self.tool_places = ToolPlaces(
             loop=self._loop.loop,
             idle=lambda: not self.running.all(),

@@ -21,6 +21,7 @@ from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings, load_settings
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
+from agentapi.urls import is_cluster
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)
@@ -85,6 +86,9 @@ class RedisMemory:
         self.tenant_id = tenant_id
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
+        if redis_url is not None and is_cluster(redis_url):
+            # Settings ask for a broker beside a cluster. A memory needs none.
+            overrides["broker_url"] = "memory://"
         self._settings = load_settings(**overrides)
         self._client, self._scripts = _connection(_Server.of(self._settings))
         self._keys = conversation_keys(self.conversation_id)

@@ -1,7 +1,7 @@
 """Names of the keys in Redis.
 
 All keys of a conversation and of its turns have its partition as hash tag, so that one script can
-change them together. Redis Cluster is not supported.
+change them together, and so that a cluster can have each partition on another node.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def enqueue_traced(
         return store.enqueue(turns)
     spans = [_begin(made, turn, cause) for turn in turns]
     carried = [
-        turn if span.context is None else replace(turn, trace=span.context.text)
+        turn if (context := span.context) is None else replace(turn, trace=context.text)
         for turn, span in zip(turns, spans, strict=True)
     ]
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 _FORM = re.compile(
@@ -45,6 +46,8 @@ class TraceContext:
         return f"{parent} {self.state}" if self.state else parent
 
 
+# Each turn's is read several times in a row.
+@lru_cache(maxsize=64)
 def context_from(text: str | None) -> TraceContext | None:
     """Read what `TraceContext.text` or a caller's ``traceparent`` says; None if it is not valid."""
     found = _FORM.fullmatch(text) if text else None

@@ -39,7 +39,14 @@ class OpenTelemetryTraces:
 
     on = True
 
-    def __init__(self, provider: trace.TracerProvider, *, content: bool, own: bool = False) -> None:
+    def __init__(
+        self,
+        provider: trace.TracerProvider,
+        *,
+        content: bool,
+        own: bool = False,
+        tracer: Any = None,
+    ) -> None:
         """Make spans through a provider.
 
         Args:
@@ -47,11 +54,12 @@ class OpenTelemetryTraces:
                 its own, so that links to them lead nowhere.
             content: Whether spans may have what people and models say.
             own: Whether nobody else uses it, so that it ends with this process's work.
+            tracer: Starts its spans; the provider's own tracer if None.
         """
         self.content = content
         self._provider: Any = provider
         self._own, self._closed = own, False
-        self._tracer = provider.get_tracer(SCOPE, version("agentapi"))
+        self._tracer = tracer or provider.get_tracer(SCOPE, version("agentapi"))
         self._ids = _ids_of(self._tracer)
 
     def start(self, span: NewSpan) -> Span:

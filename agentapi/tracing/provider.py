@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 from contextlib import suppress
-from typing import Final
+from importlib.metadata import version
+from typing import Any, Final
 
 from agentapi.errors import ConfigurationError
 from agentapi.extras import needs_extra
-from agentapi.tracing.otel import OpenTelemetryTraces
+from agentapi.tracing.lean import EncodedExporter, LeanTracer
+from agentapi.tracing.otel import SCOPE, OpenTelemetryTraces
 from agentapi.tracing.spans import NoTraces, Traces
 
 with needs_extra("otel", "AGENTAPI_TRACES"):
@@ -17,11 +19,22 @@ with needs_extra("otel", "AGENTAPI_TRACES"):
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 EXIT: Final = 5.0
 """Seconds that the export may take when the process ends."""
 
 _PROTOCOL: Final = "http/protobuf"
+
+_INHERITING: Final = (
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
+"""The SDK's samplers that leave spans with a parent to the parent's sampler."""
+
+_ONLY_SDK: Final = ("_LIMIT", "_SDK_DISABLED", "_INTERNAL_METRICS_ENABLED")
+"""How variables end that the lean tracer does not know."""
 
 
 def own_traces(*, content: bool, service: str) -> Traces:
@@ -40,14 +53,38 @@ def own_traces(*, content: bool, service: str) -> Traces:
     try:
         # Without its own handler at exit, which waits half a minute for a collector that is away.
         provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        exporter = OTLPSpanExporter()
+        tracer = lean_tracer(provider, exporter)
+        if tracer is None:
+            provider.add_span_processor(BatchSpanProcessor(exporter))
     except ValueError as error:
         raise ConfigurationError(
             f"a variable of OpenTelemetry (OTEL_*) is not valid: {error}"
         ) from error
-    made = OpenTelemetryTraces(provider, content=content, own=True)
+    made = OpenTelemetryTraces(provider, content=content, own=True, tracer=tracer)
     atexit.register(made.close, EXIT)
     return made
+
+
+def lean_tracer(provider: TracerProvider, exporter: SpanExporter) -> LeanTracer | None:
+    """A tracer whose spans cost little; None where only the SDK's own does what is asked for.
+
+    Its processor's thread starts here, and ends with the provider.
+    """
+    # The SDK has no public way to send what is encoded already.
+    client: Any = getattr(exporter, "_client", None)
+    if not callable(getattr(client, "export", None)) or any(_only_sdk(name) for name in os.environ):
+        return None
+    scope = InstrumentationScope(SCOPE, version("agentapi"))
+    processor = BatchSpanProcessor(EncodedExporter(exporter, client, provider, scope))
+    provider.add_span_processor(processor)
+    sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or _INHERITING[0]
+    return LeanTracer(provider, processor, inherits=sampler in _INHERITING)
+
+
+def _only_sdk(variable: str) -> bool:
+    """Whether a variable asks for what only the SDK's tracer does: limits, metrics, or nothing."""
+    return variable.startswith("OTEL_") and variable.endswith(_ONLY_SDK)
 
 
 def preload() -> None:

@@ -190,6 +190,7 @@ def _print_outcomes(outcomes: list[tuple[str, Outcome]]) -> None:
         ("delay, longest", [_time(o.delay.longest) for _, o in outcomes]),
         ("busiest shard", [f"{o.hottest_shard:.0%}" for _, o in outcomes]),
         ("busiest worker", [f"{o.hottest_worker:.0%}" for _, o in outcomes]),
+        ("sweep behind", [_time(o.sweep_behind) for _, o in outcomes]),
         ("turns taken over", [f"{o.taken_over:,}" for _, o in outcomes]),
         ("until they run again", [_time(_longest(o)) for _, o in outcomes]),
         ("after the outage", [_time(o.backlog) for _, o in outcomes]),

@@ -151,6 +151,7 @@ def test_every_page_is_well_made(people: People, said: dict[str, str], address: 
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
     assert headers["referrer-policy"] == "same-origin"
+    assert "cross-origin-opener-policy" not in headers
     text = page.text
     assert text.startswith("<!doctype html>")
     elements = Elements()

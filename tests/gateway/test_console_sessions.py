@@ -262,6 +262,11 @@ def test_without_keys_only_this_machine_sees_the_console(
         assert refused.status_code == status, headers
         assert refused.headers["content-type"].startswith("text/html")
         assert "content-security-policy" in refused.headers
+    # A browser sends this where it trusts the connection: only there does it honour the policy.
+    trusting = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}
+    for path in ("/console", "/console/none"):
+        trusted = browser.http.get(path, headers=trusting)
+        assert trusted.headers["cross-origin-opener-policy"] == "same-origin"
     assert agentapi(stack.redis_url, "keys", "create", "acme", "--scope", "read").returncode == 0
     assert browser.get("/console").status_code == 303, "the first key closes it"
     browser.close()

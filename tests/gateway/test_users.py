@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import httpx2
 
+from orchestrator.gateway.tenants.scopes import Scope
 from tests.gateway.conftest import Served
+from tests.gateway.console import new_key
 
 
 def said(http: httpx2.Client, conversation: str, user: str) -> str:
@@ -34,6 +36,17 @@ def test_a_user_is_forgotten_by_the_own_tenant_only(served: Served) -> None:
         assert acme.get(f"/turns/{other}").status_code == 200
         assert acme.post("/users/forget", json={"user": "anna"}).json() == nothing
         assert acme.post("/users/forget", json={"user": ""}).status_code in (400, 422)
+
+
+def test_a_user_is_forgotten_with_a_key_for_the_apis_only(served: Served) -> None:
+    everything = {Scope.READ, Scope.CONTENT, Scope.OPERATE}
+    operator = new_key(served.stack.settings, "acme", everything)[1]
+    with served.http() as acme, served.http(operator) as console:
+        mine = said(acme, "u:4", "dora")
+        refused = console.post("/users/forget", json={"user": "dora"})
+        assert refused.status_code == 403
+        assert refused.json()["error"]["code"] == "scope_needed"
+        assert acme.get(f"/turns/{mine}").status_code == 200
 
 
 def test_a_record_that_stayed_after_a_conflict_goes_with_the_conversation(served: Served) -> None:

@@ -154,6 +154,13 @@ class RepeatingScripts:
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self.call_many(name, [(keys, args)])[0]
 
+    on_cluster = False
+
+    def call_each(
+        self, name: str, calls: Sequence[Call], *, patience: float | None = None
+    ) -> list[Any]:
+        return self.call_many(name, calls)
+
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         self._tick()
 

@@ -73,6 +73,29 @@ def test_every_page_suits_everybody(visits: Visits, seen: Seen) -> None:
         assert not found, "\n".join(found)
 
 
+def test_a_narrow_window_folds_filters_and_shows_whole_rows(visits: Visits, seen: Seen) -> None:
+    with visits.visit(seen.url, width=NARROW) as visit:
+        page = visit.page("/console/turns?status=completed&agent=support")
+        page.get_by_label("Agent").wait_for(state="hidden")
+        page.get_by_text("Filters (2 set)").click()
+        page.get_by_label("Agent").wait_for(state="visible")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.get_by_text("Filters (2 set)").wait_for(state="hidden")
+        page.set_viewport_size({"width": NARROW, "height": 640})
+        page.get_by_label("Agent").wait_for(state="hidden")
+        hidden = [
+            f"{path}: {table}"
+            for path in seen.pages
+            if page.goto(f"{seen.url}{path}")
+            for table in page.eval_on_selector_all(
+                ".scroll",
+                "(all) => all.filter((one) => one.scrollWidth > one.clientWidth + 1)"
+                ".map((one) => one.getAttribute('aria-label'))",
+            )
+        ]
+        assert not hidden
+
+
 def test_pages_can_be_read_without_scripts(visits: Visits, seen: Seen) -> None:
     with visits.visit(seen.url, scripts=False) as visit:
         page = visit.page("/console")

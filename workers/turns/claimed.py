@@ -63,8 +63,8 @@ def fields_of(claim: Claim, span: Span) -> dict[str, object]:
         "turn_id": claim.lease.turn_id,
         "attempt": claim.turn.attempt,
     }
-    if span.on and span.context is not None:
-        fields["trace_id"] = f"{span.context.trace_id:032x}"
+    if span.on and (context := span.context) is not None:
+        fields["trace_id"] = f"{context.trace_id:032x}"
     return fields
 
 

@@ -75,7 +75,6 @@ def left(span: Span, summary: Summary) -> None:
 def _start(
     made: Traces, turn: Turn, attempt: int, attributes: dict[str, Any], began: float | None = None
 ) -> Span:
-    before = attempt_of(turn.turn_id, attempt - 1, turn.trace)
     workflow = turn.kind in _WORKFLOWS
     operation = n.INVOKE_WORKFLOW if workflow else n.INVOKE_AGENT
     return made.start(
@@ -84,7 +83,7 @@ def _start(
             attributes={n.OPERATION: operation, **attributes},
             parent=context_from(turn.trace),
             own=attempt_of(turn.turn_id, attempt, turn.trace),
-            links=[before] if attempt > 1 else [],
+            links=[attempt_of(turn.turn_id, attempt - 1, turn.trace)] if attempt > 1 else [],
             began=began,
         )
     )

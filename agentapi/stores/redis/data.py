@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
+import redis
 from typing_extensions import override
 
 from agentapi.ids import PARTITIONS
+from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
 from agentapi.stores.conversations import Dropped
@@ -91,10 +93,14 @@ class RedisData(RedisPart, DataStore):
 
     def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
         """Keys that match, a few at a time: Redis serves others in between."""
+        for client in nodes_of(self._client):
+            yield from self._pieces_of(client, pattern)
+
+    def _pieces_of(self, client: redis.Redis, pattern: str) -> Iterator[Sequence[bytes]]:
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
-                cursor, keys = self._client.scan(cursor, pattern, _SCAN)
+                cursor, keys = client.scan(cursor, pattern, _SCAN)
             if keys:
                 yield cast("Sequence[bytes]", keys)
             if cursor == 0:

@@ -6,6 +6,7 @@ import redis
 from typing_extensions import override
 
 from agentapi.decoding.records import PROTOCOL
+from agentapi.redis.commands import Replicas
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY
 from agentapi.redis.scripts import Scripts
@@ -21,6 +22,7 @@ from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
 from agentapi.stores.redis.telling import RedisHooks
+from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
@@ -45,7 +47,12 @@ class RedisTurnStore(
             keep_connections: For a process whose threads stay; see `Scripts`.
         """
         client = client or connect(settings)
-        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections)
+        replicas = None
+        if settings.redis_wait_replicas:
+            # Half of the time that an answer may take, so that the wait ends before the connection.
+            wait = milliseconds(settings.redis_timeout / 2)
+            replicas = Replicas(settings.redis_wait_replicas, wait)
+        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections, replicas=replicas)
         super().__init__(settings, client, scripts)
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope as AsgiScope
 
 from orchestrator.gateway.console.pages import html
-from orchestrator.gateway.console.security import HEADERS, ROOT, SAFE
+from orchestrator.gateway.console.security import ROOT, SAFE, headers_for
 from orchestrator.gateway.console.viewer import SignInNeeded
 from orchestrator.gateway.http.errors import Problem
 
@@ -39,6 +39,7 @@ def error_page(scope: AsgiScope, problem: Problem) -> Response:
     if problem.code == SignInNeeded.code:
         return _to_sign_in(scope, headers)
     answer = html(
+        scope,
         "error.html",
         problem.status,
         viewer=scope["state"].get("viewer"),
@@ -59,11 +60,11 @@ def _to_sign_in(scope: AsgiScope, headers: Headers) -> Response:
     if scope["method"] in SAFE and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         # The browser sends no `SameSite=Strict` cookie when somebody opens a link on another page.
         # It does when this page leads to the same address.
-        return html("again.html", 200, address=asked)
+        return html(scope, "again.html", 200, address=asked)
     if headers.get("hx-request") == "true" or scope["method"] not in SAFE:
         # The address of the part of a page is not that of the page.
         asked = headers.get("hx-current-url", "").partition(headers.get("host", "\0"))[2] or ROOT
     address = f"{SIGN_IN}?{urlencode({'next': asked})}"
     if headers.get("hx-request") == "true":
-        return Response(status_code=401, headers={**HEADERS, "hx-redirect": address})
-    return RedirectResponse(address, 303, headers=dict(HEADERS))
+        return Response(status_code=401, headers={**headers_for(scope), "hx-redirect": address})
+    return RedirectResponse(address, 303, headers=headers_for(scope))

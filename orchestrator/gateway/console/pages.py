@@ -9,10 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import Scope as AsgiScope
 
 from orchestrator.gateway.console.assets import address_of
 from orchestrator.gateway.console.flash import COOKIE, Flash, flash_from
-from orchestrator.gateway.console.security import HEADERS, ROOT
+from orchestrator.gateway.console.security import ROOT, headers_for
 from orchestrator.gateway.console.shown import FILTERS
 from orchestrator.gateway.console.viewer import Viewer
 
@@ -66,18 +67,20 @@ def page(
     """
     viewer: Viewer | None = request.scope["state"].get("viewer")
     if fragment is not None and is_fragment(request):
-        return html(fragment, status, request=request, viewer=viewer, **values)
+        return html(request.scope, fragment, status, request=request, viewer=viewer, **values)
     flash = flash_from(request.cookies.get(COOKIE))
-    answer = html(template, status, request=request, viewer=viewer, flash=flash, **values)
+    answer = html(
+        request.scope, template, status, request=request, viewer=viewer, flash=flash, **values
+    )
     if COOKIE in request.cookies:
         answer.delete_cookie(COOKIE, path=ROOT)
     return answer
 
 
-def html(template: str, status: int, **values: Any) -> HTMLResponse:
-    """Render a template with the console's headers."""
+def html(scope: AsgiScope, template: str, status: int, **values: Any) -> HTMLResponse:
+    """Render a template, with the console's headers for a request."""
     text = environment().get_template(template).render(**values)
-    return HTMLResponse(text, status, headers=dict(HEADERS))
+    return HTMLResponse(text, status, headers=headers_for(scope))
 
 
 def go_to(request: Request, address: str, flash: Flash | None = None) -> Response:
@@ -88,7 +91,7 @@ def go_to(request: Request, address: str, flash: Flash | None = None) -> Respons
         address: The page's path and query.
         flash: What that page says at its top, once.
     """
-    answer = RedirectResponse(address, 303, headers=dict(HEADERS))
+    answer = RedirectResponse(address, 303, headers=headers_for(request.scope))
     if flash is not None:
         answer.set_cookie(
             COOKIE,

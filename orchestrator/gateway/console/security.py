@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.types import Scope as AsgiScope
 
 from orchestrator.gateway.http.errors import Forbidden
 
@@ -20,7 +21,6 @@ HEADERS: Final[Mapping[str, str]] = {
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
     "base-uri 'none'",
     "cache-control": "no-store",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     # Not `no-referrer`: with it browsers hide the origin of forms, which is checked here.
@@ -28,7 +28,20 @@ HEADERS: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-"""Headers of every page. They allow no inline script or style: what people say can be neither."""
+"""Headers of every answer. They allow no inline script or style: what people say can be neither."""
+
+
+_OPENER: Final = {"cross-origin-opener-policy": "same-origin"}
+
+
+def headers_for(scope: AsgiScope) -> dict[str, str]:
+    """The headers of the answer to a request.
+
+    Browsers honour the policy for openers only where they trust the connection, over https or on
+    this machine, and complain about it elsewhere. Only there do they send fetch metadata.
+    """
+    trusted = scope["scheme"] == "https" or "sec-fetch-mode" in Headers(scope=scope)
+    return {**HEADERS, **_OPENER} if trusted else dict(HEADERS)
 
 
 def is_console(path: str) -> bool:

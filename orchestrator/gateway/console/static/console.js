@@ -2,6 +2,13 @@
 (() => {
   const button = document.getElementById("live");
   const interrupted = document.getElementById("interrupted");
+  // Filters that are open fill a narrow window.
+  const narrow = window.matchMedia("(max-width: 40rem)");
+  const fold = () => {
+    for (const part of document.querySelectorAll("details.fold")) part.open = !narrow.matches;
+  };
+  narrow.addEventListener("change", fold);
+  fold();
   let paused = false;
   const isLive = (event) => event.detail?.ctx?.sourceElement?.matches?.("[data-live]");
   if (button && document.querySelector("[data-live]")) {
