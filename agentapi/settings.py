@@ -85,6 +85,17 @@ class Settings(BaseSettings):
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",
     )
+    archive_url: str | None = Field(
+        default=None,
+        description="Database to which conversations move that nobody uses, such as "
+        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
+        "stay in Redis when not set.",
+    )
+    archive_after: Seconds = Field(
+        default=604_800,
+        description="How long nothing must have happened in a conversation before it moves to the "
+        "archive.",
+    )
     tls_ca_file: str | None = Field(
         default=None,
         description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, "

@@ -19,14 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agentapi import AgentAPIError
 from benchmarks import alone, gateway_cost, lists, metered, stores, traced, versus
+from benchmarks import archive as moved
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
-from benchmarks.postgres import postgres
 from benchmarks.results import Results
 from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
+from tools.postgres import PostgresFault, postgres
 
 CASES = (
     "throughput",
@@ -43,6 +44,7 @@ CASES = (
     "console",
     "memory",
     "gateway",
+    "archive",
     "stores",
 )
 
@@ -155,7 +157,7 @@ def run(plan: Plan, console: Console) -> Results:
         if any(one.needs_postgres for one in plan.contenders):
             try:
                 servers = replace(servers, postgres=stack.enter_context(postgres()))
-            except CannotInstall as error:
+            except PostgresFault as error:
                 kept = [one for one in plan.contenders if not one.needs_postgres]
                 for one in set(plan.contenders) - set(kept):
                     results.leave_out(one.name, str(error))
@@ -205,6 +207,9 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
     if "gateway" in plan.cases:
         measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
         once.append(("gateway", measure))
+    if "archive" in plan.cases:
+        count = max(40, plan.turns // 5)
+        once.append(("archive", partial(moved.archive, results, servers, conversations=count)))
     if "stores" in plan.cases:
         compare = partial(stores.compare, results, servers, turns=plan.turns, rounds=plan.rounds)
         once.append(("stores", partial(compare, names=plan.stores)))

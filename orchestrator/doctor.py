@@ -15,10 +15,11 @@ from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.agents.registry import find_agents
+from agentapi.archive.opening import open_archive
 from agentapi.checks.findings import Finding, fail, ok, warn
 from agentapi.checks.redis_server import RedisFacts, ask_redis, clock_finding, redis_findings
 from agentapi.checks.report import COMMAND, WorkerReport
-from agentapi.errors import AgentAPIError
+from agentapi.errors import AgentAPIError, ConfigurationError
 from agentapi.settings import unknown_variables
 from agentapi.stores import RedisTurnStore
 from agentapi.urls import without_password
@@ -64,6 +65,7 @@ def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Fin
     else:
         yield from redis_findings(facts)
         yield clock_finding(facts.ahead)
+    yield from _archive(settings)
     yield from _workers(settings, facts)
 
 
@@ -89,6 +91,30 @@ def _agents_here(settings: Settings) -> Iterator[Finding]:
     else:
         names = ", ".join(sorted(agent.name for agent in found))
         yield ok("agents.import", f"{', '.join(settings.agents)} can be imported here: {names}")
+
+
+def _archive(settings: Settings) -> Iterator[Finding]:
+    """Can conversations come back that nobody used for long?"""
+    start = "Start it, or set AGENTAPI_ARCHIVE_URL."
+    try:
+        archive = open_archive(settings)
+        if archive is None:
+            return
+        with closing(archive):
+            found = archive.version()
+    except ConfigurationError as error:
+        yield fail("archive.refused", str(error), "Correct AGENTAPI_ARCHIVE_URL, or upgrade.")
+    except AgentAPIError as error:
+        yield fail("archive.unreachable", str(error), start)
+    else:
+        if found is None:
+            yield fail(
+                "archive.unmigrated",
+                f"the archive at {archive.address} has no tables",
+                "Run `agentapi archive migrate`, or let the first process that needs them do it.",
+            )
+        else:
+            yield ok("archive.reachable", f"at {archive.address}, tables of version {found}")
 
 
 def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
 from orchestrator.stack.cluster import Cluster
+from tools.postgres import Postgres, postgres
 
 pytest_plugins = ["pytester"]
 
@@ -47,6 +48,19 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child, url = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield url
     child.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL that lives as long as the test run. Who stops it starts it again."""
+    with postgres(password="pass-word", options=("fsync=off",)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """The URL of a new database."""
+    return f"postgresql://{postgres_server.fresh()}"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.archive.opening import open_archive
 from agentapi.conversation.messages import Message, dumps, loads, to_dict
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.errors import InvalidInput
@@ -19,6 +20,7 @@ from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings, load_settings
+from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
 from agentapi.urls import is_cluster
@@ -34,18 +36,29 @@ class _Server:
     url: str
     sentinel_master: str
     timeout: float
+    archive_url: str | None
     settings: Settings = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> _Server:
-        return cls(settings.redis_url, settings.sentinel_master, settings.redis_timeout, settings)
+        return cls(
+            settings.redis_url,
+            settings.sentinel_master,
+            settings.redis_timeout,
+            settings.archive_url,
+            settings,
+        )
 
 
 @lru_cache(maxsize=32)
 def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
     """One pool per process and server: a conversation costs no connection of its own."""
     client = connect(server.settings)
-    return client, Scripts(client, SCRIPTS)
+    scripts = Scripts(client, SCRIPTS)
+    archive = open_archive(server.settings)
+    if archive is not None:
+        scripts.bring_back = RedisArchiving(server.settings, client, scripts, archive).bring_back
+    return client, scripts
 
 
 class RedisMemory:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import redis.asyncio
@@ -13,6 +14,7 @@ from redis.asyncio.sentinel import Sentinel
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.archived import MAX_RETURNS, Away, away_of
 from agentapi.redis.connection import (
     CLUSTER_CONNECTIONS,
     bad_url,
@@ -97,17 +99,32 @@ class AsyncScripts:
         text = scripts.cluster_source if self._on_cluster else scripts.source
         self._scripts = {name: client.register_script(text(name)) for name in scripts.names}
 
+        self.bring_back: Callable[[Away], object] | None = None
+        """Brings a conversation back whose history is in the archive; called in a thread."""
+
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script.
+        """Run a script. If it needs a history that is in the archive, bring that back first.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
+            ArchiveUnavailable: The archive cannot be reached.
         """
+        with translate_errors(self._url):
+            for _ in range(MAX_RETURNS if self.bring_back else 0):
+                try:
+                    return await self._call(name, keys, args)
+                except redis.ResponseError as error:
+                    away = away_of(error)
+                    if away is None or self.bring_back is None:
+                        raise
+                await asyncio.to_thread(self.bring_back, away)
+            return await self._call(name, keys, args)
+
+    async def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
-        with translate_errors(self._url):
-            guards = [guard_of(keys[0])] if self._on_cluster else []
-            answer = await self._scripts[name](keys=[*keys, *guards], args=args)
+        guards = [guard_of(keys[0])] if self._on_cluster else []
+        answer = await self._scripts[name](keys=[*keys, *guards], args=args)
         if metrics.on:
             metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
         return answer

@@ -32,11 +32,13 @@ from redis.sentinel import Sentinel
 
 from agentapi.errors import (
     AgentAPIError,
+    ArchiveUnavailable,
     ConfigurationError,
     LoginRefused,
     StoreFault,
     StoreUnavailable,
 )
+from agentapi.redis.archived import away_of
 from agentapi.redis.cluster import ClusterClient
 from agentapi.settings import Settings
 from agentapi.tls import is_encrypted, redis_options, why_out_of_reach
@@ -231,6 +233,11 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
         return StoreUnavailable(
             f"Redis at {address} is out of memory and refuses to write: raise its maxmemory; "
             "nothing was changed"
+        )
+    if away_of(error) is not None:
+        return ArchiveUnavailable(
+            "the conversation is in the archive, and this process has none: set "
+            "AGENTAPI_ARCHIVE_URL here as in the workers"
         )
     if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
         return StoreUnavailable(

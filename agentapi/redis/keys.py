@@ -105,6 +105,11 @@ def hooked_key(partition: int, agent: str) -> str:
     return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
 
 
+def copies_key(partition: int) -> str:
+    """Name of the index of a partition's copies in the archive that mean nothing yet or no more."""
+    return f"agentapi:{{{partition:03d}}}:copies"
+
+
 def waiting_key(partition: int, provider: str) -> str:
     """Name of the set of a partition's conversations that wait for a provider."""
     return f"agentapi:{{{partition:03d}}}:waiting:{provider}"

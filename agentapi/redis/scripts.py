@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.archived import MAX_RETURNS, Away, away_of
 from agentapi.redis.cluster import ClusterClient
 from agentapi.redis.commands import Command, Replicas
 from agentapi.redis.routes import guard_of
@@ -165,6 +166,8 @@ class Scripts:
             ClusterScripts(client, scripts, replicas) if isinstance(client, ClusterClient) else None
         )
         self._replicas = replicas
+        self.bring_back: Callable[[Away], object] | None = None
+        """Brings a conversation back whose history is in the archive."""
 
     @property
     def on_cluster(self) -> bool:
@@ -172,7 +175,18 @@ class Scripts:
         return self._cluster is not None
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script."""
+        """Run a script. If it needs a history that is in the archive, bring that back first."""
+        for _ in range(MAX_RETURNS if self.bring_back else 0):
+            try:
+                return self._call(name, keys, args)
+            except redis.ResponseError as error:
+                away = away_of(error)
+                if away is None or self.bring_back is None:
+                    raise
+            self.bring_back(away)
+        return self._call(name, keys, args)
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._cluster is not None:
             [answer] = self._cluster.call_many(name, [(keys, args)])
             return answer

@@ -165,8 +165,13 @@ class DataStore(Protocol):
         """Delete what is kept of ends for those who follow them; returns how many."""
         ...
 
+    def erase_copies(self, whose: Whose) -> int:
+        """Delete what the archive has of conversations that are not there any more: call it after
+        they were dropped. Returns how many copies."""
+        ...
+
     def snapshot(self, conversation_id: str) -> Snapshot | None:
-        """A conversation as it is now; None if it does not exist."""
+        """A conversation as it is now, or None. One that is in the archive stays there."""
         ...
 
     def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:

@@ -118,6 +118,8 @@ class Forgetting:
             else:
                 self._turns += 1
                 self._messages += messages
+        if not self._left:
+            self._store.data.erase_copies(self._whose)
         return ForgottenUser(
             user_id=self._whose.user_id or "",
             conversations=self._conversations,

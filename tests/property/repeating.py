@@ -38,7 +38,7 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"erase_ends", "hasten", "list", "rouse"})
+COUNTS: Final = frozenset({"erase_copies", "erase_ends", "hasten", "list", "rouse"})
 """They answer with what this very call found to do, or how many entries it looked at."""
 
 

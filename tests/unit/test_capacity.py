@@ -266,3 +266,24 @@ def test_the_command() -> None:
     wrong = run("5", "--model-calls", "0")
     assert wrong.returncode == 2
     assert "--model-calls is 0" in wrong.stderr
+
+
+def test_archived_conversations_cost_disk_instead_of_memory() -> None:
+    costs = COSTS.model_copy(
+        update={
+            "conversation_bytes": 200.0,
+            "message_overhead_bytes": 20.0,
+            "archive_marker_bytes": 250.0,
+            "archive_conversation_bytes": 1000.0,
+            "archive_message_overhead_bytes": 100.0,
+        }
+    )
+    everything = Load(turns_per_second=1, conversations=2**20, messages_kept=10, message_bytes=500)
+    here = plan(everything, costs, Rules(disk_gib_month=10.0))
+    away = plan(everything.model_copy(update={"archived": 0.5}), costs, Rules(disk_gib_month=10.0))
+    assert (here.archive_gib, here.archive_month) == (0, 0)
+    assert here.messages_gib == pytest.approx((200 + 10 * 520) / 1024)
+    assert away.messages_gib == pytest.approx(here.messages_gib / 2 + 125 / 1024)
+    assert away.archive_gib == pytest.approx((1000 + 10 * 600) / 2 / 1024)
+    assert away.archive_month == pytest.approx(away.archive_gib * 20)
+    assert away.month - here.month == pytest.approx(away.archive_month)

@@ -105,6 +105,7 @@ class Sweeper:
         self._candidate = ""
         self._progressed = False
         self._elected_at = -1.0
+        self._is_elected = False
         self._began = clock()
         self._returns = 0
         self._absent = False
@@ -129,6 +130,11 @@ class Sweeper:
     def absent(self) -> bool:
         """Whether nobody in the fleet sweeps, as far as this worker knows."""
         return self._absent
+
+    @property
+    def elected(self) -> bool:
+        """Whether this worker is the one that sweeps, as of its last election."""
+        return self._is_elected and not self._service.stopping
 
     @property
     def since_sweep(self) -> float:
@@ -167,6 +173,7 @@ class Sweeper:
             self._elected_at = now
             return True
         self._progressed = False
+        self._is_elected = election.elected
         self._elected_at = now
         since = election.since_sweep
         self._since = now - self._began if since is None else since

@@ -49,6 +49,10 @@ if lease[1] ~= token then
   if stored(lease[2]) > now then
     return refuse('leased')
   end
+  local elsewhere = away(KEYS[4])
+  if elsewhere then
+    return elsewhere
+  end
   local due = turn[7] or redis.call('ZSCORE', KEYS[8], conversation_id) or 0
   if status == 'queued' and not turn[5] and not turn[6] then
     -- How far the queue has come, for redispatch.lua.
