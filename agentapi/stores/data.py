@@ -130,10 +130,10 @@ ACTIVE: Final = "active:"
 
 
 class DataStore(Protocol):
-    """For whoever answers for the data: backups, and the deletion of what a person has left.
+    """For backups, and for the deletion of a person's data.
 
-    Finding goes through all keys, so that nothing is missed which no list has. What is written
-    meanwhile may be missed.
+    A search goes through all keys, so it also finds what is in no list. It may miss what is
+    written while it runs.
     """
 
     def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
@@ -146,7 +146,7 @@ class DataStore(Protocol):
 
     def remains(self) -> Iterator[Dropped]:
         """Conversations that were dropped with an operation named by `forget_operation`, and whose
-        remains nobody has wiped to the end."""
+        remains have not been wiped completely."""
         ...
 
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:

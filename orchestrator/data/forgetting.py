@@ -91,7 +91,7 @@ class Forgetting:
         Args:
             store: Where the data are.
             whose: The person.
-            cancel: Cancels a turn and wakes whoever must know.
+            cancel: Cancels a turn, and sends the wake-ups that follow from it.
             wait: Seconds to wait for turns that run.
         """
         self._store = store

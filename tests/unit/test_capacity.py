@@ -221,6 +221,19 @@ def test_turns_wait_for_a_provider_and_all_wake() -> None:
     assert outcome.backlog < 10 + 30 + 1
 
 
+def test_a_sweep_that_cannot_keep_up_delays_those_that_wait() -> None:
+    load = Load(turns_per_second=10, model_seconds=1, model_calls=1)
+    away = Outage(at=10, seconds=60)
+    slow = FREE.model_copy(update={"dispatch_ms": 500.0})
+    fleet = Fleet(workers=2, slots=64)
+    outcome = Simulation(load=load, fleet=fleet, costs=slow, seconds=80, outage=away).run()
+    # 600 turns wait; two of them are woken in a second.
+    assert outcome.most_waiting > 550
+    assert outcome.sweep_behind > 100
+    assert outcome.backlog is not None
+    assert outcome.backlog > 200
+
+
 def test_the_same_seed_gives_the_same_outcome() -> None:
     load = Load(turns_per_second=50)
     runs = [

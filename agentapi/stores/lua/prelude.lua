@@ -36,13 +36,18 @@ end
 -- gets long, its beginning is dropped.
 local LONGEST_LOG, SHORTENED_LOG = 16384, 12288
 
--- Add a line to a turn's log. mark: the kind and what follows it, as JSON.
+-- A line of a turn's log. mark: the kind and what follows it, as JSON.
+local function log_line(created, at, mark)
+  return '[' .. int(at - stored(created)) .. ',' .. mark .. ']'
+end
+
+-- Add a line to a turn's log.
 local function note(turn_key, at, mark)
   local turn = redis.call('HMGET', turn_key, 'created', 'log')
   if not turn[1] then
     return
   end
-  local log = '[' .. int(at - stored(turn[1])) .. ',' .. mark .. ']'
+  local log = log_line(turn[1], at, mark)
   if turn[2] then
     log = turn[2] .. '\n' .. log
   end
@@ -262,9 +267,10 @@ local function blobs_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
 end
 
--- Let an idle conversation expire after its idle time, if it has one.
-local function expire_idle(meta_key, messages_key)
-  local ttl = stored(redis.call('HGET', meta_key, 'ttl'))
+-- Let an idle conversation expire after its idle time, if it has one. known: that time, if the caller
+-- has read it.
+local function expire_idle(meta_key, messages_key, known)
+  local ttl = known or stored(redis.call('HGET', meta_key, 'ttl'))
   if ttl > 0 then
     redis.call('PEXPIRE', meta_key, int(ttl))
     redis.call('PEXPIRE', messages_key, int(ttl))

@@ -51,7 +51,8 @@ from agentapi.stores.refusals import missed_deadline, unexpected
 from agentapi.turns import TurnError, TurnStatus
 
 MAX_REDISPATCHED: Final = 100
-"""Overdue conversations that one run of a script checks: Redis serves nobody else meanwhile."""
+"""Overdue conversations that one run of a script checks: Redis serves no other client
+meanwhile."""
 
 
 class RedisSweep(RedisPart, SweepStore):
