@@ -55,6 +55,25 @@ def test_an_ended_turn_keeps_its_messages_once(redis_url: str, client: redis.Red
     bench.store.close()
 
 
+@pytest.mark.parametrize("said", ["hi", "a longer message " * 10, 'with "quotes"'])
+@pytest.mark.parametrize("claims", [1, 2])
+def test_the_record_is_in_one_piece_whatever_the_turn_went_through(
+    redis_url: str, client: redis.Redis, said: str, claims: int
+) -> None:
+    bench = on_redis(redis_url)
+    at = conversation()
+    turn_id = bench.enqueue(at, said, idle_time=bench.settings.turn_retention)
+    for _ in range(claims - 1):
+        bench.store.release(bench.claim(turn_id, at).lease)
+    bench.complete(bench.claim(turn_id, at).lease, said)
+    key = turn_keys(turn_id).turn
+    assert client.object("encoding", key) == b"listpack"
+    passing = {b"input", b"compact", b"dispatches", b"claimed", b"released", b"log", b"metadata"}
+    assert passing & {*client.hkeys(key)} == set()
+    assert (bench.store.turn(turn_id).input, bench.store.turn(turn_id).attempt) == (said, claims)
+    bench.store.close()
+
+
 def test_events_of_an_ended_turn_take_what_they_are(redis_url: str, client: redis.Redis) -> None:
     bench = on_redis(redis_url)
     turn_id = run(bench, conversation())
