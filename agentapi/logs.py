@@ -81,7 +81,7 @@ _bound: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=Mapp
 
 
 def bind(fields: Mapping[str, object]) -> None:
-    """Add fields to all lines that the running task writes from now on, whoever writes them."""
+    """Add fields to all lines that the running task writes from now on, also through libraries."""
     _bound.set(fields)
 
 
@@ -158,7 +158,7 @@ class JsonFormatter(_Formatter):
     """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
 
     Lines of other libraries have ``message`` instead of ``event``. Lines of a turn's task have the
-    ids of the turn, whoever writes them.
+    ids of the turn, also those of libraries.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -6,10 +6,17 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi import environment
@@ -20,6 +27,7 @@ from agentapi.turns.budget import Price
 from agentapi.turns.model import OnAbort, OnBusy
 from agentapi.turns.model_size import ModelSize
 from agentapi.turns.request_policy import DEFAULT_POLICY, POLICY_VALUES, RequestPolicy
+from agentapi.urls import check_urls, is_cluster, parts_of
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -58,15 +66,54 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        description="Redis or Valkey that holds conversations and turns.",
+        description="Redis or Valkey that holds conversations and turns: a server, sentinels or a "
+        "cluster.",
     )
     broker_url: str = Field(
         default_factory=lambda values: values.get("redis_url", ""),
-        description="Celery's broker; the same server as redis_url when not set.",
+        validate_default=True,
+        description="Celery's broker; the same server as redis_url when not set. Required with a "
+        "cluster.",
+    )
+    redis_wait_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="Replicas that must have a new turn, or a turn's end, before it counts as "
+        "written. Each write then waits for them.",
     )
     sentinel_master: str = Field(
         default="mymaster",
         description="Which master to ask the sentinels for, with sentinel:// URLs.",
+    )
+    archive_url: str | None = Field(
+        default=None,
+        description="Database to which conversations move that nobody uses, such as "
+        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
+        "stay in Redis when not set.",
+    )
+    archive_after: Seconds = Field(
+        default=604_800,
+        description="How long nothing must have happened in a conversation before it moves to the "
+        "archive.",
+    )
+    tls_ca_file: str | None = Field(
+        default=None,
+        description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, "
+        "rediss+cluster://, sentinels:// and amqps:// URLs; when not set, the CAs of the "
+        "system are trusted.",
+    )
+    tls_cert_file: str | None = Field(
+        default=None,
+        description="PEM file with the certificate that this process shows to Redis and RabbitMQ.",
+    )
+    tls_key_file: str | None = Field(
+        default=None,
+        description="PEM file with the key of tls_cert_file, if that file does not contain it.",
+    )
+    tls_verify: Literal["full", "ca"] = Field(
+        default="full",
+        description="What is checked of a server's certificate: 'full' (its CA and its host name) "
+        "or 'ca' (its CA only).",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -318,9 +365,26 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url", "broker_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
+    def _check_url(cls, value: str, info: ValidationInfo) -> str:
         if "://" not in value:
+            # A default that follows from a fault of redis_url; that one is reported.
+            if not value and info.field_name == "broker_url":
+                return value
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
+        check_urls(value)
+        if not is_cluster(value):
+            return value
+        if info.field_name == "broker_url":
+            raise ValueError(
+                "Celery cannot use a cluster as its broker: expected RabbitMQ, such as "
+                "amqp://rabbitmq:5672//, or a Redis or Valkey of its own, such as "
+                "redis://broker:6379/0"
+            )
+        parts = [urlsplit(part) for part in parts_of(value)]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("expected the same scheme for all nodes of a cluster")
+        if any(part.path.strip("/") not in ("", "0") for part in parts):
+            raise ValueError("a cluster has only database 0: expected a URL without a database")
         return value
 
 
@@ -423,16 +487,3 @@ def split_list(value: Any) -> Any:
 
 def _variable(location: tuple[int | str, ...]) -> str:
     return f"{_PREFIX}{str(location[0]).upper()}" if location else f"{_PREFIX}?"
-
-
-def without_password(url: str) -> str:
-    """The URL with its password replaced by ``***``, for logs and errors."""
-    return ";".join(_hide(part) for part in url.split(";"))
-
-
-def _hide(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

@@ -166,7 +166,7 @@ class Service:
 
 
 class _Returned(RuntimeError):
-    """The work returned although nobody asked it to end."""
+    """The work returned although it was not asked to end."""
 
 
 class ThreadService(Service):

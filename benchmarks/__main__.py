@@ -18,15 +18,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agentapi import AgentAPIError
-from benchmarks import alone, gateway_cost, lists, metered, traced, versus
+from benchmarks import alone, gateway_cost, lists, metered, stores, traced, versus
+from benchmarks import archive as moved
 from benchmarks import console as pages_of_console
 from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
-from benchmarks.postgres import postgres
 from benchmarks.results import Results
 from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
+from tools.postgres import PostgresFault, postgres
 
 CASES = (
     "throughput",
@@ -43,6 +44,8 @@ CASES = (
     "console",
     "memory",
     "gateway",
+    "archive",
+    "stores",
 )
 
 
@@ -64,6 +67,7 @@ class Plan:
         minutes: A round that would probably end later than this is not begun.
         processes: Worker processes of the throughput; latency is measured with the first number of
             them, `enqueue` alone after the last.
+        stores: Servers that are compared, of `stores.SERVERS`.
     """
 
     cases: Sequence[str]
@@ -78,6 +82,7 @@ class Plan:
     seconds: float = 10.0
     minutes: float = 13.5
     processes: Sequence[int] = (1, 2)
+    stores: Sequence[str] = stores.ALL
 
 
 Step = tuple[str, Callable[[], None]]
@@ -152,7 +157,7 @@ def run(plan: Plan, console: Console) -> Results:
         if any(one.needs_postgres for one in plan.contenders):
             try:
                 servers = replace(servers, postgres=stack.enter_context(postgres()))
-            except CannotInstall as error:
+            except PostgresFault as error:
                 kept = [one for one in plan.contenders if not one.needs_postgres]
                 for one in set(plan.contenders) - set(kept):
                     results.leave_out(one.name, str(error))
@@ -202,6 +207,12 @@ def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress)
     if "gateway" in plan.cases:
         measure = partial(gateway_cost.cost, results, servers, turns=plan.turns)
         once.append(("gateway", measure))
+    if "archive" in plan.cases:
+        count = max(40, plan.turns // 5)
+        once.append(("archive", partial(moved.archive, results, servers, conversations=count)))
+    if "stores" in plan.cases:
+        compare = partial(stores.compare, results, servers, turns=plan.turns, rounds=plan.rounds)
+        once.append(("stores", partial(compare, names=plan.stores)))
     _carry_out(once, "once", results, progress)
 
 
@@ -292,6 +303,7 @@ def _as_settings(plan: Plan) -> dict[str, object]:
         "listed": plan.listed,
         "seconds": plan.seconds,
         "processes": list(plan.processes),
+        "stores": list(plan.stores),
     }
 
 

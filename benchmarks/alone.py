@@ -15,10 +15,12 @@ from typing import Any
 
 import redis
 
+from agentapi import load_settings
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage, dumps
 from agentapi.ids import partition_of
 from agentapi.providers.base import ModelRequest, TextDelta
 from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.redis.connection import connect
 from agentapi.redis.keys import conversation_keys
 from agentapi.turns import EventType
 from benchmarks.contenders.turn import TEXT
@@ -82,7 +84,9 @@ def runtime(
         env: Further variables of the workers.
         settings: By field name, of workers and producer.
     """
-    client = redis.Redis.from_url(servers.redis_url)
+    broker = settings.get("broker_url", servers.redis_url)
+    urls = load_settings(redis_url=servers.redis_url, broker_url=broker, redis_timeout=60)
+    client = connect(urls)
     client.flushall()
     port = free_port()
     url = f"http://127.0.0.1:{port}/v1"

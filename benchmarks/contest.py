@@ -19,9 +19,9 @@ from agentapi.conversation.messages import AssistantMessage, UserMessage, dumps
 from agentapi.redis.keys import conversation_keys
 from benchmarks.contenders import turn
 from benchmarks.environments import ROOT, Environment
-from benchmarks.postgres import Postgres
 from orchestrator.stack import Child, Stack
 from orchestrator.stack.processes import LAUNCH, stop_all
+from tools.postgres import Postgres
 
 _CELERY = Environment(name="celery", requirements=("celery==5.7.0", "redis==8.1.0", "packaging"))
 _ARQ = Environment(name="arq", requirements=("arq==0.28.0",))

@@ -22,6 +22,7 @@ import redis
 
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.turns import Turn
+from benchmarks.archive_costs import archive_costs
 from benchmarks.processes import server_cpu, usage
 from benchmarks.profile import lost_wakeup
 from orchestrator import Orchestrator, TurnHandle
@@ -138,6 +139,7 @@ def measure(turns: int) -> Costs:
             worker_mib=round(idle_mib, 1),
             worker_slot_mib=_slot_memory(),
             **sizes,
+            **archive_costs(),
         )
 
 

@@ -13,10 +13,10 @@ from agentapi import Settings
 from agentapi.broker.queues import turn_queues
 from agentapi.broker.wire import celery_settings, task_message, transport_of
 from agentapi.errors import BrokerUnavailable
-from agentapi.faults import why_unreachable
 from agentapi.logs import line
-from agentapi.settings import without_password
 from agentapi.stores import Wakeup
+from agentapi.tls import why_out_of_reach
+from agentapi.urls import without_password
 
 log = logging.getLogger("agentapi.broker")
 
@@ -46,10 +46,9 @@ def producer_app(settings: Settings) -> Celery:
 
 def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailable:
     """The error for a broker that does not answer."""
-    return BrokerUnavailable(
-        f"broker at {without_password(settings.broker_url)} is out of reach: "
-        f"{why_unreachable(error)}; is it running, and is AGENTAPI_BROKER_URL right?"
-    )
+    address = without_password(settings.broker_url)
+    why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")
+    return BrokerUnavailable(f"broker at {address} is out of reach: {why}")
 
 
 class CeleryWakeups:

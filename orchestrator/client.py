@@ -67,7 +67,7 @@ class Orchestrator(Keeping):
     def fork(self, turn_id: str, **options: Unpack[ForkOptions]) -> TurnHandle:
         """Run a turn again from one of its steps, with another message if you like.
 
-        The new turn runs in a copy of the conversation, with what was said before the turn; the
+        The new turn runs in a copy of the conversation, with the messages before the turn; the
         original stays as it is. Steps that are taken over are not run again. User, tenant,
         metadata, context, tools of the client and options are those of the turn. It has no deadline
         and no parent.

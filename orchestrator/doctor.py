@@ -15,12 +15,14 @@ from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.agents.registry import find_agents
+from agentapi.archive.opening import open_archive
 from agentapi.checks.findings import Finding, fail, ok, warn
 from agentapi.checks.redis_server import RedisFacts, ask_redis, clock_finding, redis_findings
 from agentapi.checks.report import COMMAND, WorkerReport
-from agentapi.errors import AgentAPIError
-from agentapi.settings import unknown_variables, without_password
+from agentapi.errors import AgentAPIError, ConfigurationError
+from agentapi.settings import unknown_variables
 from agentapi.stores import RedisTurnStore
+from agentapi.urls import without_password
 from orchestrator.broker import broker_unavailable, producer_app
 from orchestrator.findings import (
     by_name,
@@ -36,6 +38,8 @@ _ANSWER_TIMEOUT: Final = 1.5
 
 _CHECK_TIMEOUT: Final = 12.0
 """Seconds that workers get for their checks; a provider that does not answer takes five."""
+
+_REDIS_REMEDY: Final = "Start it, or correct AGENTAPI_REDIS_URL."
 
 _LOOK_AGAIN: Final = 0.5
 """Seconds between two looks at checks that are under way."""
@@ -57,10 +61,11 @@ def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Fin
     try:
         facts = ask_redis(settings)
     except AgentAPIError as error:
-        yield fail("redis.unreachable", str(error), "Start it, or set AGENTAPI_REDIS_URL.")
+        yield fail("redis.unreachable", str(error), _REDIS_REMEDY)
     else:
         yield from redis_findings(facts)
         yield clock_finding(facts.ahead)
+    yield from _archive(settings)
     yield from _workers(settings, facts)
 
 
@@ -88,12 +93,36 @@ def _agents_here(settings: Settings) -> Iterator[Finding]:
         yield ok("agents.import", f"{', '.join(settings.agents)} can be imported here: {names}")
 
 
+def _archive(settings: Settings) -> Iterator[Finding]:
+    """Can conversations come back that nobody used for long?"""
+    start = "Start it, or set AGENTAPI_ARCHIVE_URL."
+    try:
+        archive = open_archive(settings)
+        if archive is None:
+            return
+        with closing(archive):
+            found = archive.version()
+    except ConfigurationError as error:
+        yield fail("archive.refused", str(error), "Correct AGENTAPI_ARCHIVE_URL, or upgrade.")
+    except AgentAPIError as error:
+        yield fail("archive.unreachable", str(error), start)
+    else:
+        if found is None:
+            yield fail(
+                "archive.unmigrated",
+                f"the archive at {archive.address} has no tables",
+                "Run `agentapi archive migrate`, or let the first process that needs them do it.",
+            )
+        else:
+            yield ok("archive.reachable", f"at {archive.address}, tables of version {found}")
+
+
 def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
     try:
         answers = _ask(settings)
     except (OperationalError, OSError, redis.RedisError) as error:
         why = str(broker_unavailable(settings, error))
-        yield fail("broker.unreachable", why, "Start it, or set AGENTAPI_BROKER_URL.")
+        yield fail("broker.unreachable", why, "Start it, or correct AGENTAPI_BROKER_URL.")
         return
     yield ok("broker.reachable", f"at {without_password(settings.broker_url)}")
     yield from worker_findings(answers)
@@ -118,7 +147,7 @@ def _sweep(settings: Settings) -> Iterator[Finding]:
         try:
             yield sweep_finding(store.since_sweep(), settings.sweep_interval)
         except AgentAPIError as error:
-            yield fail("redis.unreachable", str(error), "Start it, or set AGENTAPI_REDIS_URL.")
+            yield fail("redis.unreachable", str(error), _REDIS_REMEDY)
 
 
 def _ask(settings: Settings) -> Answers:

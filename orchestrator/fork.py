@@ -135,7 +135,7 @@ def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> For
 
 
 def copy_history(store: TurnStore, settings: Settings, plan: ForkPlan) -> None:
-    """Copy what was said before the turn. A repeat continues where the copy ends.
+    """Copy the messages before the turn. A repeat continues where the copy ends.
 
     Until the fork's turn is enqueued, the copy is forgotten after `turn_retention`.
 
@@ -225,7 +225,7 @@ def _may_begin(timeline: Timeline, number: int) -> bool:
 
 
 def _known(timeline: Timeline, before: Sequence[TimelineStep]) -> bool:
-    """Whether what was said in these steps is kept. Rejected replies and parts are not needed."""
+    """Whether the messages of these steps are kept. Rejected replies and parts are not needed."""
     return timeline.complete and all(
         step.message is not None or (step.kind == "model" and step.calls == 0) for step in before
     )

@@ -14,6 +14,8 @@ import redis
 from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
 from orchestrator.stack import start_valkey
+from orchestrator.stack.cluster import Cluster
+from tools.postgres import Postgres, postgres
 
 pytest_plugins = ["pytester"]
 
@@ -21,6 +23,15 @@ pytest_plugins = ["pytester"]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    parser.addoption(
+        "--whole-cluster",
+        action="store_true",
+        help="run the whole conformance suite on a cluster, not only what crosses slots",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +50,27 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL that lives as long as the test run. Who stops it starts it again."""
+    with postgres(password="pass-word", options=("fsync=off",)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """The URL of a new database."""
+    return f"postgresql://{postgres_server.fresh()}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries, each with a replica, as long as the test run. Kill none of them."""
+    nodes = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield nodes
+    nodes.stop()
+
+
 @pytest.fixture
 def redis_url(valkey_url: str) -> str:
     """The server, emptied for this test."""
@@ -46,6 +78,13 @@ def redis_url(valkey_url: str) -> str:
     client.flushall()
     client.close()
     return valkey_url
+
+
+@pytest.fixture
+def cluster_url(cluster: Cluster) -> str:
+    """The cluster, emptied for this test."""
+    cluster.empty()
+    return cluster.url
 
 
 @pytest.fixture

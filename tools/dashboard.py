@@ -269,6 +269,16 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 unit="s",
             ),
             Panel(
+                title="Archive",
+                text="Conversations that left Redis, and that came back.",
+                queries=(
+                    (
+                        _rate("archive_moves_total", "direction", "outcome"),
+                        "{{direction}}: {{outcome}}",
+                    ),
+                ),
+            ),
+            Panel(
                 title="Gateway",
                 text="Requests a second, open streams, and streams that were resumed.",
                 queries=(

@@ -16,7 +16,7 @@ from agentapi import Settings
 from agentapi.admission import InMemoryTraffic, ProviderGate, RedisTraffic
 from agentapi.agents.definition import AgentDefinition
 from agentapi.logs import line
-from agentapi.stores import Errand, TurnStore, Wakeup
+from agentapi.stores import Errand, RedisTurnStore, TurnStore, Wakeup
 from agentapi.supervision import Supervisor, end_process
 from agentapi.tools.threads import limit_tool_threads
 from workers.dispatch import Dispatcher
@@ -36,6 +36,7 @@ from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
+from workers.upkeep.archivist import Archivist
 from workers.upkeep.cancellations import Cancellations
 from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
@@ -51,6 +52,10 @@ log = logging.getLogger("agentapi.runtime")
 
 STORE_THREADS: Final = 4
 """Threads that talk to Redis for all turns. A call takes a few milliseconds at most."""
+
+SHARDED_STORE_THREADS: Final = 64
+"""The same with a cluster, started as they are needed: each turn that waits for a shard which is
+away holds one."""
 
 SERVER_IS_AWAY: Final = 4
 """Timeouts that pass before a call to an unreachable server fails, since it is retried."""
@@ -103,7 +108,7 @@ class Runtime:
         self._loop = LoopThread(self.supervisor)
         limit_tool_threads(self._loop.loop, settings.tool_threads)
         self._tasks: set[asyncio.Task[TurnDecision]] = set()
-        self.threads = StoreThreads(STORE_THREADS)
+        self.threads = StoreThreads(SHARDED_STORE_THREADS if store.sharded else STORE_THREADS)
         self.tool_places = ToolPlaces(
             loop=self._loop.loop,
             idle=lambda: not self.running.all(),
@@ -120,6 +125,7 @@ class Runtime:
         self.self_check = SelfCheck(settings, agents, self._loop.loop, supervisor=self.supervisor)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
+        self._archivist = self._make_archivist()
         self.isolation = self._make_isolation()
         self._hooks = self._make_hooks()
         works = make_works(settings, agents, store, dispatcher, self._gate)
@@ -154,6 +160,18 @@ class Runtime:
             self.dispatcher,
             self._errands,
             self.outage,
+            supervisor=self.supervisor,
+        )
+
+    def _make_archivist(self) -> Archivist | None:
+        archiving = self._store.archiving if isinstance(self._store, RedisTurnStore) else None
+        if archiving is None:
+            return None
+        return Archivist(
+            self._settings,
+            archiving,
+            self.outage,
+            lambda: self.sweeper.elected,
             supervisor=self.supervisor,
         )
 
@@ -266,6 +284,8 @@ class Runtime:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
                 self.self_check.start()
+                if self._archivist is not None:
+                    self._archivist.start()
             self._started = True
         agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -417,6 +437,8 @@ class Runtime:
         if not self._started:
             return
         self.sweeper.stop()
+        if self._archivist is not None:
+            self._archivist.stop()
         self.drain()
         self._hooks.stop()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.

@@ -31,7 +31,7 @@ class Hooks:
 
     After a takeover, hooks do not see recorded steps again. `on_turn_start` runs once per attempt.
     `on_turn_end` runs when an attempt ends the turn, before the end is stored.
-    `on_turn_committed` runs after the end was stored, whoever stored it.
+    `on_turn_committed` runs after the end was stored, by whichever process.
     """
 
     def on_turn_start(self, context: ToolContext, message: str) -> Any:

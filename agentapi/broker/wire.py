@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from agentapi.ids import partition_of_turn
 from agentapi.settings import Settings
+from agentapi.tls import is_encrypted, rabbitmq_options, redis_options
 from agentapi.turns.kinds import TurnKind, kind_of
 
 TASK_NAME: Final = "agentapi.turn"
@@ -37,7 +38,10 @@ def queue_of_partition(partition: int, queues: int) -> str:
 
 def on_redis(settings: Settings) -> bool:
     """Whether the broker is Redis."""
-    return settings.broker_url.partition("://")[0] in ("redis", "rediss", "sentinel")
+    return settings.broker_url.partition("://")[0] in (
+        *("redis", "rediss"),
+        *("sentinel", "sentinels"),
+    )
 
 
 def on_rabbitmq(settings: Settings) -> bool:
@@ -54,7 +58,7 @@ def transport_of(settings: Settings, module: str) -> str | None:
     """
     if not on_redis(settings):
         return None
-    sentinel = settings.broker_url.startswith("sentinel://")
+    sentinel = settings.broker_url.startswith(("sentinel://", "sentinels://"))
     return f"{module}:{'SentinelTransport' if sentinel else 'Transport'}"
 
 
@@ -115,7 +119,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     broker, so that no visibility timeout or reconnect of the broker affects a long turn.
     """
     return {
-        "broker_url": settings.broker_url,
+        # kombu has no scheme of its own for sentinels with TLS.
+        "broker_url": settings.broker_url.replace("sentinels://", "sentinel://"),
+        "broker_use_ssl": _tls(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,
@@ -147,10 +153,26 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _tls(settings: Settings) -> dict[str, Any] | bool:
+    """Options for TLS. Without any, kombu and py-amqp would trust every certificate."""
+    if not is_encrypted(settings.broker_url):
+        return False
+    return redis_options(settings) if on_redis(settings) else rabbitmq_options(settings)
+
+
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if not on_redis(settings):
         return {}
+    sentinels: dict[str, Any] = {}
+    if settings.broker_url.startswith("sentinels://"):
+        sentinels["sentinel_kwargs"] = {
+            "ssl": True,
+            **redis_options(settings),
+            "socket_timeout": settings.redis_timeout,
+            "socket_connect_timeout": min(settings.redis_timeout, 3),
+        }
     return {
+        **sentinels,
         "master_name": settings.sentinel_master,
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": min(settings.redis_timeout, 3),

@@ -11,9 +11,11 @@ import redis
 
 from agentapi.checks.findings import Finding, fail, ok, warn
 from agentapi.decoding.records import PROTOCOL
+from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY, QUEUES_KEY
-from agentapi.settings import Settings, without_password
+from agentapi.settings import Settings
+from agentapi.urls import without_password
 
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds by which two clocks may differ."""
@@ -84,11 +86,22 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
         product=f"{name} {version}",
         server=f"{server.get('run_id', '')}/{database}",
         ahead=here - (seconds + micros / 1e6),
-        persistence=client.info("persistence"),
-        memory=client.info("memory"),
+        # Of a cluster, the shard that is worst off.
+        persistence=min(
+            (node.info("persistence") for node in nodes_of(client)),
+            key=lambda info: bool(info.get("aof_enabled")),
+        ),
+        memory=max((node.info("memory") for node in nodes_of(client)), key=_need),
         queues=int(queues) if queues is not None and queues.isdigit() else None,
         protocol=protocol.decode(errors="replace") if protocol is not None else None,
     )
+
+
+def _need(memory: Mapping[str, Any]) -> tuple[bool, float]:
+    """How urgently a server needs memory."""
+    limit = int(memory.get("maxmemory", 0)) or int(memory.get("total_system_memory", 0)) or 1
+    evicts = memory.get("maxmemory_policy") != "noeviction"
+    return evicts, int(memory.get("used_memory", 0)) / limit
 
 
 def redis_findings(facts: RedisFacts) -> Iterator[Finding]:

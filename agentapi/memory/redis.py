@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.archive.opening import open_archive
 from agentapi.conversation.messages import Message, dumps, loads, to_dict
 from agentapi.conversation.window import BYTES_PER_TOKEN, Window
 from agentapi.errors import InvalidInput
@@ -19,8 +20,10 @@ from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings, load_settings
+from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.refusals import other_tenant
+from agentapi.urls import is_cluster
 
 _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 _WHOLE = Window(messages=None)
@@ -33,18 +36,29 @@ class _Server:
     url: str
     sentinel_master: str
     timeout: float
+    archive_url: str | None
     settings: Settings = field(compare=False, repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> _Server:
-        return cls(settings.redis_url, settings.sentinel_master, settings.redis_timeout, settings)
+        return cls(
+            settings.redis_url,
+            settings.sentinel_master,
+            settings.redis_timeout,
+            settings.archive_url,
+            settings,
+        )
 
 
 @lru_cache(maxsize=32)
 def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
     """One pool per process and server: a conversation costs no connection of its own."""
     client = connect(server.settings)
-    return client, Scripts(client, SCRIPTS)
+    scripts = Scripts(client, SCRIPTS)
+    archive = open_archive(server.settings)
+    if archive is not None:
+        scripts.bring_back = RedisArchiving(server.settings, client, scripts, archive).bring_back
+    return client, scripts
 
 
 class RedisMemory:
@@ -85,6 +99,9 @@ class RedisMemory:
         self.tenant_id = tenant_id
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
+        if redis_url is not None and is_cluster(redis_url):
+            # Settings ask for a broker beside a cluster. A memory needs none.
+            overrides["broker_url"] = "memory://"
         self._settings = load_settings(**overrides)
         self._client, self._scripts = _connection(_Server.of(self._settings))
         self._keys = conversation_keys(self.conversation_id)

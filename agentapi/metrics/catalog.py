@@ -122,6 +122,13 @@ TOOL_DURATION: Final = _seconds("tool_duration", "Time of a tool call.", _TOOLS,
 SCRIPT_DURATION: Final = _seconds(
     "redis_script_duration", "Round trip of a Lua script, or of several together.", _SHORT, "script"
 )
+ARCHIVE_MOVES: Final = _counter(
+    "archive_moves",
+    "Conversations that left Redis for the archive (out) or came back (in); outcome 'changed' is "
+    "one that was used meanwhile, 'failed' one that an error stopped.",
+    "direction",
+    "outcome",
+)
 LOOP_LAG: Final = _seconds(
     "event_loop_lag", "How late the event loop runs what is due, once a second.", _SHORT
 )

@@ -9,16 +9,20 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import parse_url
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     TryAgainError,
 )
@@ -28,13 +32,17 @@ from redis.sentinel import Sentinel
 
 from agentapi.errors import (
     AgentAPIError,
+    ArchiveUnavailable,
     ConfigurationError,
     LoginRefused,
     StoreFault,
     StoreUnavailable,
 )
-from agentapi.faults import why_unreachable
-from agentapi.settings import Settings, without_password
+from agentapi.redis.archived import away_of
+from agentapi.redis.cluster import ClusterClient
+from agentapi.settings import Settings
+from agentapi.tls import is_encrypted, redis_options, why_out_of_reach
+from agentapi.urls import is_cluster, without_password
 
 if TYPE_CHECKING:
     from redis.asyncio.retry import Retry as AsyncRetry
@@ -50,14 +58,19 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
         block: For a client that waits in blocking reads: the longest such wait in seconds.
 
     Raises:
-        ConfigurationError: The URL is not a Redis URL.
+        ConfigurationError: The URL is not a Redis URL, or a file for TLS cannot be used.
     """
     options = connection_options(settings, block, Retry)
     try:
+        if on_cluster(settings):
+            nodes, account = cluster_nodes(settings)
+            options |= {**account, "max_connections": CLUSTER_CONNECTIONS}
+            del options["retry"], options["maint_notifications_config"]
+            return ClusterClient(nodes, options, settings.redis_timeout)
         if behind_sentinel(settings):
             addresses, account = sentinels_of(settings)
             make: Any = Sentinel
-            sentinel = make(addresses, sentinel_kwargs=SENTINEL_TIMEOUTS)
+            sentinel = make(addresses, sentinel_kwargs=sentinel_options(settings))
             master = sentinel.master_for(settings.sentinel_master, **account, **options)
             return cast("redis.Redis", master)
         pool = redis.BlockingConnectionPool.from_url(
@@ -66,13 +79,20 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
             timeout=settings.redis_timeout,
             **options,
         )
-    except ValueError as error:
-        raise bad_url(settings, error) from error
+    except ValueError:
+        raise bad_url(settings) from None
     return redis.Redis.from_pool(pool)
 
 
-SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
+_SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
 """Seconds; a sentinel that does not answer in time is skipped."""
+
+
+def sentinel_options(settings: Settings) -> dict[str, Any]:
+    """Options of the connections to the sentinels themselves."""
+    if not is_encrypted(settings.redis_url):
+        return dict(_SENTINEL_TIMEOUTS)
+    return {**_SENTINEL_TIMEOUTS, "ssl": True, **redis_options(settings)}
 
 
 def connection_options(
@@ -97,12 +117,13 @@ def connection_options(
         # connection was closed.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "retry": retry(backoff, retries=2, supported_errors=(redis.ConnectionError,)),
+        **(redis_options(settings) if is_encrypted(settings.redis_url) else {}),
     }
 
 
 def behind_sentinel(settings: Settings) -> bool:
     """Whether the URL names sentinels instead of a server."""
-    return settings.redis_url.startswith("sentinel://")
+    return settings.redis_url.startswith(("sentinel://", "sentinels://"))
 
 
 def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
@@ -114,18 +135,47 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
     parts = [urlsplit(part) for part in settings.redis_url.split(";")]
     addresses = [(part.hostname or "127.0.0.1", part.port or 26379) for part in parts]
     account: dict[str, Any] = {"db": int(parts[-1].path.strip("/") or 0)}
+    if is_encrypted(settings.redis_url):
+        account["ssl"] = True
     for name in ("username", "password"):
         if value := getattr(parts[0], name):
             account[name] = unquote(value)
     return addresses, account
 
 
-def bad_url(settings: Settings, error: ValueError) -> ConfigurationError:
-    """A URL that cannot be read."""
+CLUSTER_CONNECTIONS: Final = 2**20
+"""Connections to one node, which the number of calling threads limits."""
+
+
+def on_cluster(settings: Settings) -> bool:
+    """Whether the URL names nodes of a cluster."""
+    return is_cluster(settings.redis_url)
+
+
+def cluster_nodes(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The addresses of the nodes in the URL; and the options of their connections that it has.
+
+    Raises:
+        ValueError: A port is not a number.
+    """
+    urls = [part.replace("+cluster", "", 1) for part in settings.redis_url.split(";")]
+    parts = [urlsplit(url) for url in urls]
+    parse: Any = parse_url
+    options = dict(parse(urls[0]))
+    for name in ("host", "port", "db", "connection_class"):
+        options.pop(name, None)
+    if parts[0].scheme == "rediss":
+        options["ssl"] = True
+    return [(part.hostname or "127.0.0.1", part.port or 6379) for part in parts], options
+
+
+def bad_url(settings: Settings) -> ConfigurationError:
+    """A URL that cannot be read. What Python says of it may quote a part of its password."""
     return ConfigurationError(
-        f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}: {error}; "
-        "expected a URL such as redis://127.0.0.1:6379/0, or "
-        "sentinel://one:26379;sentinel://two:26379/0"
+        f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}, which cannot be read: "
+        "expected a URL such as redis://127.0.0.1:6379/0, rediss://… for TLS, "
+        "sentinel://one:26379;sentinel://two:26379/0, or "
+        "redis+cluster://one:6379;redis+cluster://two:6379"
     )
 
 
@@ -145,7 +195,15 @@ def translate_errors(url: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise _translated(error, without_password(url)) from error
+        raise translated(error, url) from error
+    except RedisClusterException as error:
+        # The client for event loops raises it when it finds no node that can be reached.
+        raise translated(redis.ConnectionError(str(error)), url) from error
+
+
+def translated(error: RedisError, url: str) -> AgentAPIError:
+    """The error of this project for one of Redis's client; see `translate_errors`."""
+    return _translated(error, without_password(url))
 
 
 _LOGIN: Final = (
@@ -176,25 +234,32 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
             f"Redis at {address} is out of memory and refuses to write: raise its maxmemory; "
             "nothing was changed"
         )
+    if away_of(error) is not None:
+        return ArchiveUnavailable(
+            "the conversation is in the archive, and this process has none: set "
+            "AGENTAPI_ARCHIVE_URL here as in the workers"
+        )
     if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
         return StoreUnavailable(
             f"Redis at {address} does not take commands now (a replica, still loading, or its "
             f"disk is full): {_reason(error)}"
         )
-    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-        return StoreUnavailable(
-            f"Redis at {address} is out of reach: {why_unreachable(error)}; is it running, and is "
-            "AGENTAPI_REDIS_URL right?"
-        )
+    # An invalid response is what a plain connection reads from a port that expects TLS.
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError, InvalidResponse)):
+        why = why_out_of_reach(error, address, "AGENTAPI_REDIS_URL")
+        return StoreUnavailable(f"Redis at {address} is out of reach: {why}")
     return StoreFault(
         f"Redis at {address} refuses a command: {_reason(error)}; repeating it does not help: see "
         "what is stored under the key, or report this fault"
     )
 
 
+_BY_TYPE: Final = (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError, AskError)
+
+
 def _begins(error: RedisError) -> str:
     """The first word of Redis's error; for some errors redis-py removes it and uses a type."""
-    if isinstance(error, (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError)):
+    if isinstance(error, _BY_TYPE):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 

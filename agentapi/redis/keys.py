@@ -1,7 +1,7 @@
 """Names of the keys in Redis.
 
 All keys of a conversation and of its turns have its partition as hash tag, so that one script can
-change them together. Redis Cluster is not supported.
+change them together, and so that a cluster can have each partition on another node.
 """
 
 from __future__ import annotations
@@ -103,6 +103,11 @@ def untold_key(partition: int) -> str:
 def hooked_key(partition: int, agent: str) -> str:
     """Name of the key that says that workers have a hook for the ends of an agent's turns."""
     return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
+
+
+def copies_key(partition: int) -> str:
+    """Name of the index of a partition's copies in the archive that mean nothing yet or no more."""
+    return f"agentapi:{{{partition:03d}}}:copies"
 
 
 def waiting_key(partition: int, provider: str) -> str:

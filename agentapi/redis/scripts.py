@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +12,21 @@ from importlib.resources import files
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import redis
+from redis.exceptions import NoScriptError
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
+from agentapi.redis.archived import MAX_RETURNS, Away, away_of
+from agentapi.redis.cluster import ClusterClient
+from agentapi.redis.commands import Command, Replicas
+from agentapi.redis.routes import guard_of
 from agentapi.redis.script_text import script_text
 
 COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
+
+WITHOUT_GUARD: Final = "KEYS[#KEYS] = nil\n"
+"""Takes the guard from a script's keys (`guard_of`)."""
 
 Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one run of a script."""
@@ -52,10 +61,19 @@ class ScriptSet:
     package: str
     names: tuple[str, ...]
 
+    def cluster_source(self, name: str) -> str:
+        """The same for a cluster, where the last key of each call is a guard (`guard_of`)."""
+        return WITHOUT_GUARD + self.source(name)
+
     def source(self, name: str) -> str:
         """The text that Redis gets: what it needs of the common and the package's prelude, then
         the script."""
         return _source(self.package, name)
+
+
+def hash_of(text: str) -> str:
+    """What Redis calls a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @cache
@@ -66,11 +84,66 @@ def _source(package: str, name: str) -> str:
     return script_text(preludes, script)
 
 
+WAIT_AFTER: Final = frozenset({"enqueue", "commit"})
+"""What a failover must not undo, if replicas are waited for: a turn that was accepted, and its end.
+What is lost of the way between is done again."""
+
+
+class ClusterScripts:
+    """A set of scripts on a cluster: each call goes to the node that has its slot."""
+
+    def __init__(
+        self, client: ClusterClient, scripts: ScriptSet, replicas: Replicas | None
+    ) -> None:
+        self._client = client
+        self._replicas = replicas
+        self._texts = {name: scripts.cluster_source(name) for name in scripts.names}
+        self._hashes = {name: hash_of(text) for name, text in self._texts.items()}
+
+    def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """See `Scripts.call_many`."""
+        answers = self._send(name, calls, None)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return answers
+
+    def call_each(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
+        """See `Scripts.call_each`."""
+        answers = self._send(name, calls, patience)
+        if answers and all(isinstance(answer, redis.RedisError) for answer in answers):
+            raise answers[0]
+        return answers
+
+    def _send(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
+        text, sha = self._texts[name], self._hashes[name]
+        replicas = self._replicas if name in WAIT_AFTER else None
+        commands = [
+            Command(
+                ("EVALSHA", sha, len(keys) + 1, *keys, guard_of(keys[0]), *args),
+                script=text,
+                replicas=replicas,
+            )
+            for keys, args in calls
+        ]
+        metrics = recorder()
+        began = time.perf_counter() if metrics.on else 0.0
+        answers = self._client.send(commands, patience=patience)
+        if metrics.on:
+            metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+        return answers
+
+
 class Scripts:
     """A set of scripts on a client for threads; for event loops see `agentapi.redis.aio`."""
 
     def __init__(
-        self, client: redis.Redis, scripts: ScriptSet, *, keep_connections: bool = False
+        self,
+        client: redis.Redis,
+        scripts: ScriptSet,
+        *,
+        keep_connections: bool = False,
+        replicas: Replicas | None = None,
     ) -> None:
         """Register the scripts. Redis loads each when it is first called.
 
@@ -80,6 +153,7 @@ class Scripts:
             keep_connections: Whether each calling thread keeps a connection. Otherwise the pool
                 checks a socket and takes two locks for each command, an eighth of a worker's cost
                 for a turn. For threads that come and go, the pool is the cheaper choice.
+            replicas: What must have the writes of `WAIT_AFTER` before they count as made.
         """
         self._client = client
         self._set = scripts
@@ -88,13 +162,41 @@ class Scripts:
         self._scripts = {
             name: client.register_script(scripts.source(name)) for name in scripts.names
         }
+        self._cluster = (
+            ClusterScripts(client, scripts, replicas) if isinstance(client, ClusterClient) else None
+        )
+        self._replicas = replicas
+        self.bring_back: Callable[[Away], object] | None = None
+        """Brings a conversation back whose history is in the archive."""
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether keys of one call must be in one slot."""
+        return self._cluster is not None
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script."""
+        """Run a script. If it needs a history that is in the archive, bring that back first."""
+        for _ in range(MAX_RETURNS if self.bring_back else 0):
+            try:
+                return self._call(name, keys, args)
+            except redis.ResponseError as error:
+                away = away_of(error)
+                if away is None or self.bring_back is None:
+                    raise
+            self.bring_back(away)
+        return self._call(name, keys, args)
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        if self._cluster is not None:
+            [answer] = self._cluster.call_many(name, [(keys, args)])
+            return answer
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
         try:
-            answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
+            if self._replicas is not None and name in WAIT_AFTER:
+                answer = self._replicated(self._replicas, name, [(keys, args)])[0]
+            else:
+                answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
             if metrics.on:
                 metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
             return answer
@@ -109,9 +211,16 @@ class Scripts:
         name it by its hash. If all of them only named it, another process could load it in between:
         the later calls would then run and the earlier ones fail. redis-py's own answer is to ask
         Redis before each pipeline, which costs another round trip.
+
+        On a cluster each node has a pipeline of its own, and only the calls of one slot have an
+        order.
         """
+        if self._cluster is not None:
+            return self._cluster.call_many(name, calls)
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
+        if self._replicas is not None and name in WAIT_AFTER:
+            return self._replicated(self._replicas, name, calls)
         pipeline = self._client.pipeline(transaction=False)
         for number, (keys, args) in enumerate(calls):
             if number == 0:
@@ -123,6 +232,46 @@ class Scripts:
         answers = pipeline.execute()
         if metrics.on:
             metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
+        return answers
+
+    def call_each(
+        self, name: str, calls: Sequence[Call], *, patience: float | None = None
+    ) -> list[Any]:
+        """As `call_many`, but a shard that is away does not keep the others' answers.
+
+        Args:
+            name: The script.
+            calls: Keys and arguments of each run.
+            patience: Seconds to wait for a shard of a cluster.
+
+        Returns:
+            For each call its answer; or the `redis.RedisError` that it ended with, unless all
+            ended with one.
+        """
+        if self._cluster is not None:
+            return self._cluster.call_each(name, calls, patience)
+        return self.call_many(name, calls)
+
+    def _replicated(self, replicas: Replicas, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run a script, and wait for replicas on the connection that wrote."""
+        try:
+            return self._try_replicated(replicas, name, calls, by_text=len(calls) > 1)
+        except NoScriptError:
+            return self._try_replicated(replicas, name, calls, by_text=True)
+
+    def _try_replicated(
+        self, replicas: Replicas, name: str, calls: Sequence[Call], *, by_text: bool
+    ) -> list[Any]:
+        pipeline = self._client_here().pipeline(transaction=False)
+        for number, (keys, args) in enumerate(calls):
+            text = by_text and number == 0
+            what = self._set.source(name) if text else self._scripts[name].sha
+            command = ("EVAL" if text else "EVALSHA", what, len(keys), *keys, *args)
+            pipeline.command_stack.append((command, {}))
+        pipeline.command_stack += replicas.wait(calls[-1][0][0])
+        *answers, _, reached = pipeline.execute()
+        if (missing := replicas.missing(reached)) is not None:
+            raise missing
         return answers
 
     def _client_here(self) -> redis.Redis:

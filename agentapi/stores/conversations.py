@@ -14,10 +14,11 @@ END: Final = 2**53
 
 WIPE_MESSAGES: Final = 200
 WIPE_BYTES: Final = 1_048_576
-"""Messages, and their bytes, that one step of `wipe` deletes: Redis serves nobody meanwhile."""
+"""Messages, and their bytes, that one step of `wipe` deletes: Redis serves no other client
+meanwhile."""
 
 LEFT_TTL: Final = 3600.0
-"""Seconds after which the remains of a dropped conversation expire, should nobody wipe them."""
+"""Seconds after which the remains of a dropped conversation expire if they are not wiped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,7 +203,7 @@ class Fork:
 
 
 class ConversationStore(Protocol):
-    """Changes and reads conversations for whoever manages them, such as the gateway.
+    """Changes and reads conversations, for programs that manage them such as the gateway.
 
     A conversation belongs to the tenant that began it: to any other it does not exist. Each change
     is one atomic transition, which a repeat with the same operation name does not make twice.

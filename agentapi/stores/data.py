@@ -130,10 +130,10 @@ ACTIVE: Final = "active:"
 
 
 class DataStore(Protocol):
-    """For whoever answers for the data: backups, and the deletion of what a person has left.
+    """For backups, and for the deletion of a person's data.
 
-    Finding goes through all keys, so that nothing is missed which no list has. What is written
-    meanwhile may be missed.
+    A search goes through all keys, so it also finds what is in no list. It may miss what is
+    written while it runs.
     """
 
     def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
@@ -146,7 +146,7 @@ class DataStore(Protocol):
 
     def remains(self) -> Iterator[Dropped]:
         """Conversations that were dropped with an operation named by `forget_operation`, and whose
-        remains nobody has wiped to the end."""
+        remains have not been wiped completely."""
         ...
 
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:
@@ -165,8 +165,13 @@ class DataStore(Protocol):
         """Delete what is kept of ends for those who follow them; returns how many."""
         ...
 
+    def erase_copies(self, whose: Whose) -> int:
+        """Delete what the archive has of conversations that are not there any more: call it after
+        they were dropped. Returns how many copies."""
+        ...
+
     def snapshot(self, conversation_id: str) -> Snapshot | None:
-        """A conversation as it is now; None if it does not exist."""
+        """A conversation as it is now, or None. One that is in the archive stays there."""
         ...
 
     def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:

@@ -21,7 +21,7 @@ MAX_LOOKED_AT: Final = 10_000
 
 FIRST_LOOK: Final = 16
 LONGEST_LOOK: Final = 128
-"""Entries of a partition that one script looks at: Redis serves nobody else meanwhile."""
+"""Entries of a partition that one script looks at: Redis serves no other client meanwhile."""
 
 T = TypeVar("T")
 

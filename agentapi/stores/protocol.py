@@ -256,17 +256,25 @@ class WorkerStore(Protocol):
         """Renew leases, all in one round trip."""
         ...
 
-    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> list[int]:
         """Append events, all in one round trip; events of lost leases are dropped.
 
         Args:
             batches: The lease, the number of the batch under this lease counted from 1, the events.
+
+        Returns:
+            Which batches, counted from 0, were not taken, because their shard of a cluster is away.
         """
         ...
 
 
 class SweepStore(Protocol):
     """For the sweep and the watchdog: they keep turns moving that no worker continues."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a part of the store may be away while the others are there."""
+        ...
 
     def expire(self, turn_id: str) -> Wakeup | None:
         """End a turn whose deadline passed before it began; leave any other turn as it is.

@@ -14,7 +14,7 @@ LONGEST_DELAY: Final = 300.0
 """Seconds before a hook that failed is tried again; they double with each failure."""
 
 MOST_FAILURES: Final = 10
-"""Failures after which nobody tries again, about a quarter of an hour later."""
+"""Failures after which a hook is not called again; that is about a quarter of an hour."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Traces: what a process does for turns, as spans of OpenTelemetry.
 
-A process without traces makes spans that nobody hears of. `set_up` turns them on.
+Spans are not exported until `set_up` turns traces on.
 """
 
 from contextlib import suppress

@@ -1,7 +1,7 @@
 """Where a span belongs: W3C trace contexts, and the ids of attempts, which follow from their turn.
 
-The next attempt must know the span of the one before, also when its worker was killed. So that id
-is not stored: whoever knows the turn and the number of the attempt can work it out.
+The next attempt must know the span of the one before, also when its worker was killed. So the id is
+not stored but computed from the turn's id and the number of the attempt.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Span(Protocol):
 
     @property
     def context(self) -> TraceContext | None:
-        """How others refer to it; None if nobody should."""
+        """How other spans refer to it; None if they should not."""
         ...
 
     def set(self, attributes: Attributes) -> None:
@@ -118,7 +118,7 @@ _NOTHING = nullcontext()
 
 
 class NoSpan:
-    """A span that nobody hears of."""
+    """A span that is not exported."""
 
     on = False
 

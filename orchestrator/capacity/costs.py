@@ -59,6 +59,12 @@ class Costs(BaseModel):
     """How many times the messages of an ended turn stand in its record."""
     events_bytes: float
     """Bytes of Redis of an ended turn's events, when it did not stream."""
+    archive_marker_bytes: float = 260.0
+    """Bytes of Redis of a conversation that is in the archive."""
+    archive_conversation_bytes: float = 950.0
+    """Bytes of the archive's tables and indexes of a conversation beyond its messages."""
+    archive_message_overhead_bytes: float = 117.0
+    """Bytes of the archive's tables and indexes of a message beyond its JSON."""
 
 
 def read_costs(path: Path | None = None) -> Costs:

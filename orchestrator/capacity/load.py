@@ -26,6 +26,8 @@ class Load(BaseModel):
     """Conversations that are kept."""
     messages_kept: int = Field(default=40, ge=0)
     """Messages that a conversation keeps on average."""
+    archived: float = Field(default=0.0, ge=0, le=1)
+    """Share of the conversations that nobody uses, and that are in the archive."""
     streamed: float = Field(default=0.0, ge=0, le=1)
     """Share of the turns that stream their reply."""
     pieces: int = Field(default=200, ge=0)

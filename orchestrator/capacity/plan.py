@@ -53,6 +53,8 @@ class Rules:
         core_hour: Price of a core for an hour.
         gib_hour: Price of a GiB of memory for an hour.
         replicas: Replicas of each Redis primary.
+        disk_gib_month: Price of a GiB of the archive's disk for a month.
+        archive_copies: How often the archive is stored: a database and its standby.
     """
 
     busy: float = 0.6
@@ -64,6 +66,8 @@ class Rules:
     core_hour: float = 0.04
     gib_hour: float = 0.005
     replicas: int = 1
+    disk_gib_month: float = 0.1
+    archive_copies: int = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +88,9 @@ class Plan:
         turns_gib: The part of it that is records of ended turns.
         events_gib: The part of it that is events of ended turns.
         wakeups_per_second: Messages through the broker.
-        month: Price of a month.
+        archive_gib: Tables and indexes of the archive, once.
+        archive_month: Price of a month of the archive's disks, without its servers.
+        month: Price of a month, with the archive's disks.
     """
 
     fleet: Fleet
@@ -100,6 +106,8 @@ class Plan:
     turns_gib: float
     events_gib: float
     wakeups_per_second: float
+    archive_gib: float
+    archive_month: float
     month: float
 
 
@@ -131,6 +139,9 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
     # Workers that wait for models share cores; a primary and its replica have one each.
     cores = (worker_cores + gateway_cores) / rules.busy / (1 - rules.spare) + servers
     memory = worker_gib + servers * rules.shard_gib
+    archive_gib = _archive(load, costs)
+    archive_month = archive_gib * rules.archive_copies * rules.disk_gib_month
+    running = _HOUR_TO_MONTH * (cores * rules.core_hour + memory * rules.gib_hour)
     return Plan(
         fleet=Fleet(workers=workers, slots=slots, shards=shards, gateways=gateways),
         in_flight=load.in_flight,
@@ -145,7 +156,9 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
         turns_gib=turns_gib,
         events_gib=events_gib,
         wakeups_per_second=rate,
-        month=_HOUR_TO_MONTH * (cores * rules.core_hour + memory * rules.gib_hour),
+        archive_gib=archive_gib,
+        archive_month=archive_month,
+        month=running + archive_month,
     )
 
 
@@ -165,12 +178,21 @@ def store_ms(load: Load, costs: Costs) -> float:
 def _data(load: Load, costs: Costs, rules: Rules) -> tuple[float, float, float]:
     """GiB of messages, of ended turns, and of their events."""
     message = load.message_bytes + costs.message_overhead_bytes
-    messages = load.conversations * (costs.conversation_bytes + load.messages_kept * message)
+    here = costs.conversation_bytes + load.messages_kept * message
+    away = load.archived * costs.archive_marker_bytes
+    messages = load.conversations * ((1 - load.archived) * here + away)
     own = load.messages * load.message_bytes
     turn = costs.turn_bytes + costs.turn_message_factor * own
     turns = load.turns_per_second * load.average * rules.turn_retention * turn
     events = load.turns_per_second * rules.events_retention * costs.events_bytes
     return messages / GIB, turns / GIB, events / GIB
+
+
+def _archive(load: Load, costs: Costs) -> float:
+    """GiB of the archive."""
+    message = load.message_bytes + costs.archive_message_overhead_bytes
+    conversation = costs.archive_conversation_bytes + load.messages_kept * message
+    return load.conversations * load.archived * conversation / GIB
 
 
 def _shards(cores: float, gib: float, rules: Rules) -> tuple[int, str]:

@@ -146,6 +146,7 @@ class Simulation:
         self._ended: dict[int, float] = {}
         self._delays: list[float] = []
         self._recovered: list[float] = []
+        self._due, self._sweep_behind = 0, 0.0
         self._in_flight = self._most_in_flight = self._most_waiting = 0
         self._backlog: float | None = None
         self._back_at = float("inf")
@@ -305,10 +306,9 @@ class Simulation:
 
     def _wake(self, turn: _Turn) -> None:
         self._parked.discard(turn.number)
+        sent = self._send(turn)
         if not self._away():
-            self._backlog = self._now
-        sent = self._sweeper.work(self._now, self.costs.dispatch_ms / _MS)
-        self._plan(sent + self.costs.wakeup_ms / _MS, self._queued, turn)
+            self._backlog = sent
 
     def _lose(self, workers: int) -> None:
         for worker in range(workers):
@@ -326,9 +326,20 @@ class Simulation:
             self._running[worker].clear()
 
     def _overdue(self, turn: _Turn) -> None:
-        sent = self._sweeper.work(self._now, self.costs.dispatch_ms / _MS)
         # The call whose answer was lost is made again; what was recorded is not.
-        self._plan(sent + self.costs.wakeup_ms / _MS, self._queued, turn)
+        self._send(turn)
+
+    def _send(self, turn: _Turn) -> float:
+        """The sweep sends a turn's wake-up, after all that is due before; returns when."""
+        sent = self._sweeper.work(self._now, self.costs.dispatch_ms / _MS)
+        self._sweep_behind = max(self._sweep_behind, sent - self._now)
+        self._due += 1
+        self._plan(sent + self.costs.wakeup_ms / _MS, self._sent, turn)
+        return sent
+
+    def _sent(self, turn: _Turn) -> None:
+        self._due -= 1
+        self._queued(turn)
 
     # Helpers
 
@@ -349,7 +360,7 @@ class Simulation:
         self._plan(turn.answers_at, then, turn)
 
     def _note_waiting(self) -> None:
-        waiting = self._queues.length + len(self._suspects) + len(self._parked)
+        waiting = self._queues.length + len(self._suspects) + len(self._parked) + self._due
         self._most_waiting = max(self._most_waiting, waiting)
 
     def _outcome(self) -> Outcome:
@@ -371,5 +382,6 @@ class Simulation:
             taken_over=len(self._recovered),
             recovery=spread(self._recovered) if self._recovered else None,
             backlog=backlog,
+            sweep_behind=self._sweep_behind,
             ended_at=[self._ended[number] for number in sorted(self._ended)],
         )

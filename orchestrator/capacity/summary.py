@@ -37,6 +37,7 @@ class Outcome:
         taken_over: Turns that lost their worker.
         recovery: From the loss of machines until each lost turn ran again.
         backlog: Seconds from the end of the outage until no turn waited for the provider.
+        sweep_behind: The longest that a wake-up was late because the sweep had others to send.
         ended_at: When each turn ended, in the order of arrival.
     """
 
@@ -51,6 +52,7 @@ class Outcome:
     taken_over: int = 0
     recovery: Spread | None = None
     backlog: float | None = None
+    sweep_behind: float = 0.0
     ended_at: Sequence[float] = ()
 
 

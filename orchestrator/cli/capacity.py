@@ -26,6 +26,7 @@ def capacity(
     tool_seconds: Annotated[float, typer.Option(help="Seconds of one tool call.")] = 0.5,
     message_bytes: Annotated[int, typer.Option(help="Bytes of a message.")] = 500,
     conversations: Annotated[int, typer.Option(help="Conversations that are kept.")] = 100_000,
+    archived: Annotated[float, typer.Option(help="Share of them in the archive, 0 to 1.")] = 0.0,
     messages_kept: Annotated[int, typer.Option(help="Messages of a conversation.")] = 40,
     average: Annotated[
         float, typer.Option(help="Average rate, as a share of the busiest hour's.")
@@ -71,15 +72,14 @@ def capacity(
         message_bytes=message_bytes,
         conversations=conversations,
         messages_kept=messages_kept,
+        archived=archived,
         streamed=streamed,
         through_gateway=through_gateway,
     )
     if not 0 <= spare <= 0.9:
         raise typer.BadParameter(f"--spare is {spare:g}: expected 0 to 0.9")
-    measured, rules = (
-        read_costs(costs),
-        Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention),
-    )
+    measured = read_costs(costs)
+    rules = Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention)
     planned = plan(load, measured, rules, slots=slots)
     _print_plan(planned, load, as_json=as_json)
     if simulate:
@@ -130,6 +130,10 @@ def _print_plan(planned: Plan, load: Load, *, as_json: bool) -> None:
     table.add_row("  messages", f"{planned.messages_gib:,.1f} GiB", f"{load.conversations:,} kept")
     table.add_row("  ended turns", f"{planned.turns_gib:,.1f} GiB", "until their retention ends")
     table.add_row("  events", f"{planned.events_gib:,.1f} GiB", "until their retention ends")
+    if load.archived:
+        moved = f"{load.conversations * load.archived:,.0f} conversations; twice, with a standby"
+        table.add_row("archive", f"{planned.archive_gib:,.1f} GiB", moved)
+        table.add_row("  its disks, a month", f"${planned.archive_month:,.0f}", "without servers")
     table.add_row("gateways", f"{fleet.gateways:,}", f"{planned.gateway_cores:.1f} cores busy")
     table.add_row("broker", f"{planned.wakeups_per_second:,.0f} messages/s", "one for each turn")
     table.add_row("a month", f"${planned.month:,.0f}", "cores and memory, without the models")
@@ -190,6 +194,7 @@ def _print_outcomes(outcomes: list[tuple[str, Outcome]]) -> None:
         ("delay, longest", [_time(o.delay.longest) for _, o in outcomes]),
         ("busiest shard", [f"{o.hottest_shard:.0%}" for _, o in outcomes]),
         ("busiest worker", [f"{o.hottest_worker:.0%}" for _, o in outcomes]),
+        ("sweep behind", [_time(o.sweep_behind) for _, o in outcomes]),
         ("turns taken over", [f"{o.taken_over:,}" for _, o in outcomes]),
         ("until they run again", [_time(_longest(o)) for _, o in outcomes]),
         ("after the outage", [_time(o.backlog) for _, o in outcomes]),

@@ -108,7 +108,7 @@ class ResultDisplay(Display):
 
     @override
     def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
-        """Nothing: whoever waits learns it when the time is over."""
+        """Ask nothing: the caller sees at its timeout that the turn still waits."""
         return False
 
     @override

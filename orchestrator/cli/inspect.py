@@ -40,7 +40,8 @@ def settings(as_json: Json = False) -> None:
 def _rows() -> Iterator[tuple[str, str, str]]:
     from agentapi.environment import variable
     from agentapi.providers.builtin import PROVIDER_KEYS
-    from agentapi.settings import read_settings, without_password
+    from agentapi.settings import read_settings
+    from agentapi.urls import without_password
 
     kind = settings_kind()
     values = read_settings(kind, {})

@@ -99,22 +99,29 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
         return
     from rich.table import Table
 
+    from agentapi.urls import without_password
+
     table = Table(show_header=False)
-    table.add_row("Redis", stack.redis_url)
+    table.add_row("Redis", without_password(stack.redis_url))
     table.add_row("console", stack.console_url or "not started")
     table.add_row("gateway", f"{stack.gateway_url}/v1" if stack.gateway_url else "not started")
     table.add_row("Flower", stack.flower_for_people or "not started")
     table.add_row("workers", ", ".join(f"{w.name} (pid {w.pid})" for w in stack.workers))
     table.add_row("agents", ", ".join(modules))
     table.add_row("logs", str(stack.folder / "logs"))
-    table.add_row("try", f"AGENTAPI_REDIS_URL={stack.redis_url} agentapi chat support")
+    if stack.valkey is not None:
+        table.add_row("try", f"AGENTAPI_REDIS_URL={stack.redis_url} agentapi chat support")
+    else:
+        table.add_row("try", "agentapi chat support")
     console.print(table)
 
 
 def _addresses(stack: Stack, modules: tuple[str, ...]) -> dict[str, Any]:
+    from agentapi.urls import without_password
+
     user, password = stack.flower_auth
     return {
-        "redis_url": stack.redis_url,
+        "redis_url": without_password(stack.redis_url),
         "gateway_url": stack.gateway_url,
         "console_url": stack.console_url,
         "flower_url": stack.flower_url,

@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli import (
     agents,
     approvals,
+    archive,
     bulk,
     capacity,
     chat,
@@ -57,6 +58,7 @@ inspect.register(commands)
 doctor.register(commands)
 gateway.register(commands)
 capacity.register(commands)
+archive.register(commands)
 
 
 @commands.command(rich_help_panel=CHECK)

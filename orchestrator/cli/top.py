@@ -140,7 +140,7 @@ class _Readings:
         self._stopped = threading.Event()
         self._newest: FleetSnapshot | None = None
         self._error: Exception | None = None
-        # A daemon: whoever quits does not wait for its reading.
+        # A daemon, so that the command can end while it reads.
         self._thread = threading.Thread(target=self._run, name="agentapi-top", daemon=True)
 
     @contextmanager

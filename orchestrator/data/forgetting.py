@@ -91,7 +91,7 @@ class Forgetting:
         Args:
             store: Where the data are.
             whose: The person.
-            cancel: Cancels a turn and wakes whoever must know.
+            cancel: Cancels a turn, and sends the wake-ups that follow from it.
             wait: Seconds to wait for turns that run.
         """
         self._store = store
@@ -118,6 +118,8 @@ class Forgetting:
             else:
                 self._turns += 1
                 self._messages += messages
+        if not self._left:
+            self._store.data.erase_copies(self._whose)
         return ForgottenUser(
             user_id=self._whose.user_id or "",
             conversations=self._conversations,

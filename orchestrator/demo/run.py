@@ -16,6 +16,7 @@ from agentapi import TurnFailed
 from agentapi.errors import TurnTimeout
 from agentapi.providers.builtin import providers
 from agentapi.providers.choice import model_choices
+from agentapi.urls import without_password
 from orchestrator.client import Orchestrator
 from orchestrator.demo.check import check_history
 from orchestrator.demo.report import print_report, totals
@@ -73,7 +74,8 @@ def run_demo(
         stack.start()
     try:
         console.print(
-            f"Valkey  {stack.redis_url}\nFlower  {stack.flower_for_people}\nlogs    {folder}/logs"
+            f"Valkey  {without_password(stack.redis_url)}\n"
+            f"Flower  {stack.flower_for_people}\nlogs    {folder}/logs"
         )
         with Orchestrator(stack.settings) as orchestrator:
             well = _run(console, stack, orchestrator, _requests(conversations, turns), timeout)

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from agentapi.errors import ConfigurationError
 from agentapi.redis.aio import connect
+from agentapi.stores import RedisTurnStore
 from agentapi.supervision import Supervisor, TaskService
 from agentapi.tracing import set_up
 from orchestrator.blocking import BlockingCalls
@@ -63,7 +64,11 @@ class Gateway:
         set_up(settings.traces, content=settings.trace_content, service="agentapi-gateway")
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
-        self.conversations = Conversations(settings, self.redis)
+        store = self.orchestrator.store
+        archiving = store.archiving if isinstance(store, RedisTurnStore) else None
+        self.conversations = Conversations(
+            settings, self.redis, archiving.bring_back if archiving else None
+        )
         # With the default `fatal`: a gateway keeps nothing, so a fresh process is the best repair.
         self.supervisor = Supervisor()
         # In place of the producer's own follower: this process may be ended, and started again,

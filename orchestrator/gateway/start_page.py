@@ -1,4 +1,4 @@
-"""The page at `/`: what is here, for whoever opens the address in a browser."""
+"""The page at `/`: what this server offers, for a person who opens its address in a browser."""
 
 from __future__ import annotations
 

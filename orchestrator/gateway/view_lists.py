@@ -105,7 +105,7 @@ class TenantLists:
         return Paged(items=found, cursor=page.cursor)
 
     async def _root_of(self, call: PendingCall) -> str | None:
-        """The turn that a client began, of which a call is a part."""
+        """The client's turn that a call belongs to: its own, or the one that delegated it."""
         turn_id, conversation_id = call.turn_id, call.conversation_id
         while not self._named(conversation_id):
             try:

@@ -174,7 +174,8 @@ class Stack:
         self.flower = Child(
             "flower",
             [
-                *(sys.executable, "-m", "celery", f"--broker={self.redis_url}"),
+                *(sys.executable, "-m", "celery"),
+                # Not with --broker: every user of a machine may read a command's arguments.
                 *("-A", "orchestrator.stack.flower_app", "flower"),
                 f"--port={port}",
             ],

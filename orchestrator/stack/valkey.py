@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,11 @@ def server_binary() -> Path:
 
 
 def start_valkey(
-    folder: Path, port: int | None = None, *, fsync: Literal["everysec", "always"] = "everysec"
+    folder: Path,
+    port: int | None = None,
+    *,
+    fsync: Literal["everysec", "always"] = "everysec",
+    options: Mapping[str, str] | None = None,
 ) -> tuple[Child, str]:
     """Start a server on the loopback interface, with its data in `folder`.
 
@@ -47,6 +52,7 @@ def start_valkey(
         fsync: When the file is written to the disk. With ``everysec`` the machine's death may
             lose the last second; with ``always`` nothing is lost, and every answer waits for a
             disk write.
+        options: More options of the server, by their names.
 
     Returns:
         The process and the server's URL.
@@ -57,7 +63,7 @@ def start_valkey(
     port = port or free_port()
     data = folder / "valkey"
     data.mkdir(parents=True, exist_ok=True)
-    options = {
+    given = {
         "bind": "127.0.0.1",
         "port": str(port),
         "dir": str(data.resolve()),
@@ -65,9 +71,10 @@ def start_valkey(
         "appendonly": "yes",
         "appendfsync": fsync,
         "maxmemory-policy": "noeviction",
+        **(options or {}),
     }
     command = [str(server_binary())]
-    for name, value in options.items():
+    for name, value in given.items():
         command += [f"--{name}", value]
     child = Child("valkey", command, log=folder / "logs" / "valkey.log")
     url = f"redis://127.0.0.1:{port}/0"

@@ -136,7 +136,7 @@ def test_without_servers(folder: Path) -> None:
         assert found[code]["level"] == "fail"
         assert "connection refused" in found[code]["message"]
         assert "idempotency_key" not in found[code]["message"]
-        assert found[code]["remedy"].startswith("Start it, or set AGENTAPI_")
+        assert found[code]["remedy"].startswith("Start it, or correct AGENTAPI_")
 
 
 def test_without_workers(folder: Path, redis_url: str) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
+from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
 from redis.sentinel import Sentinel
 
 from tests.chaos.loss import Loss
@@ -24,6 +26,9 @@ from tests.chaos.sentinels import MASTER
 
 LAG: Final = 1.0
 """Seconds that a replica may have been behind before it was cut off, on a busy machine."""
+
+AWAY: Final = (redis.RedisError, RedisClusterException)
+"""What clients raise while a server is not there."""
 
 Run = Mapping[str, Any]
 """A line of the ledger."""
@@ -108,16 +113,19 @@ def ends(message: dict[str, Any]) -> bool:
     return message["role"] == "assistant" and not message.get("tool_calls")
 
 
-def client_of(url: str) -> redis.Redis:
-    """A client of a server, or of whatever master the sentinels name."""
+def client_of(url: str) -> Any:
+    """A client of a server, of whatever master the sentinels name, or of a cluster."""
     options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 5}
+    if url.startswith("redis+cluster://"):
+        node: Any = ClusterNode
+        nodes = [node("127.0.0.1", urlsplit(part).port) for part in url.split(";")]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
     if not url.startswith("sentinel://"):
         return redis.Redis.from_url(url, **options)
     addresses = [urlsplit(part) for part in url.split(";")]
     make: Any = Sentinel
     sentinel = make([(address.hostname, address.port) for address in addresses], socket_timeout=2)
-    master: redis.Redis = sentinel.master_for(MASTER, **options)
-    return master
+    return sentinel.master_for(MASTER, **options)
 
 
 class Watcher:
@@ -147,7 +155,7 @@ class Watcher:
             position += 1
             try:
                 raw: Any = client.lrange(conversation_key(conversation, "messages"), 0, -1)
-            except redis.RedisError:
+            except AWAY:
                 continue
             self.reads += 1
             if not whole([json.loads(message) for message in raw]):
@@ -175,11 +183,12 @@ def check(
     there = []
     for turn in accepted:
         status: Any = client.hget(turn_key(turn.turn), "status")
-        if status is None and any(lost_with(loss, turn.at) for loss in losses):
+        own = [loss for loss in losses if loss.concerns(turn.turn)]
+        if status is None and any(lost_with(loss, turn.at) for loss in own):
             found.lost_with_master.append(turn.turn)
         else:
             there.append(turn)
-            _check_turn(client, turn.turn, status, by_turn[turn.turn], losses, found)
+            _check_turn(client, turn.turn, status, by_turn[turn.turn], own, found)
     _check_histories(client, there, found)
     client.close()
     return found

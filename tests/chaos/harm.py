@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-import redis
 
 from orchestrator.stack import Child
+from tests.chaos.checker import AWAY
 from tests.chaos.clock import clock_off
 from tests.chaos.fleet import Fleet, is_ready, lose_machine
 from tests.chaos.plan import Plan
@@ -72,6 +72,8 @@ class Harm:
             "Redis killed": self._restart_redis,
             "broker emptied": self._empty_broker,
             "failover": self._fail_over,
+            "slot moved": self._move_a_slot,
+            "shard stands still": self._stop_a_shard,
             "broker of its own away": self._break_broker,
             "event loop blocked": self._block_a_loop,
             "watchdog killed": self._kill_a_watchdog,
@@ -149,7 +151,7 @@ class Harm:
         }
         try:
             running = self._running_on(victim)
-        except redis.RedisError:
+        except AWAY:
             return ""
         actions[cause]()
         scene.clock.start(cause, running)
@@ -179,13 +181,21 @@ class Harm:
         return "Redis killed"
 
     def _empty_broker(self) -> str:
-        with contextlib.suppress(redis.RedisError):
+        with contextlib.suppress(*AWAY):
             self._scene.servers.empty_broker()
         return "broker emptied"
 
     def _fail_over(self) -> str:
         self._scene.servers.fail_over(self._scene.chance.uniform(0.1, 0.6))
         return "failover"
+
+    def _move_a_slot(self) -> str:
+        self._scene.servers.move_a_slot()
+        return "slot moved"
+
+    def _stop_a_shard(self) -> str:
+        self._scene.servers.stop_a_shard(self._scene.chance.uniform(0.5, 5))
+        return "shard stands still"
 
     def _break_broker(self) -> str:
         scene = self._scene
@@ -220,7 +230,7 @@ class Harm:
             if worker.pid in stuck and worker not in scene.unfit:
                 scene.unfit.add(worker)
                 self._later(seconds, partial(scene.unfit.discard, worker))
-                with contextlib.suppress(redis.RedisError):
+                with contextlib.suppress(*AWAY):
                     scene.clock.start("event loop blocked", self._running_on(worker))
         return "event loop blocked"
 
@@ -258,7 +268,7 @@ class Harm:
         state = scene.chance.choice([Network.HANGS, Network.CUT, Network.LOSES_ANSWERS])
         try:
             running = self._running_on(victim)
-        except redis.RedisError:
+        except AWAY:
             return ""
         scene.servers.network(scene.ways[victim], state)
         scene.clock.start(f"network {state}", running)

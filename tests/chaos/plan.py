@@ -25,12 +25,14 @@ class Plan:
     """Harm of many kinds at random under load, all of it decided by the seed.
 
     A run with cuts has a proxy between each worker and its servers; only before the broker where
-    sentinels say which server is the store.
+    sentinels or a cluster say which server it is.
     """
 
     folder: Path
     seed: int = option(1, "decides everything")
-    store: str = option("single", "one Valkey (single), or a master with sentinels (sentinel)")
+    store: str = option(
+        "single", "one Valkey (single), a master with sentinels (sentinel), or cluster"
+    )
     broker: str = option("store", "the store itself (store), another Valkey (valkey), or rabbitmq")
     turns: int = option(2000, "turns at least")
     workers: int = option(3, "worker processes; each that goes is replaced at once")
@@ -43,6 +45,8 @@ class Plan:
     redis_restarts: int = fitting("Redis is killed and started again on its file")
     broker_flushes: int = fitting("the broker loses all it has")
     failovers: int = fitting("the master is killed when its replica lags behind")
+    moves: int = fitting("the slot of a partition moves to another shard")
+    stalls: int = fitting("a shard stands still for seconds")
     broker_outages: int = fitting("a broker of its own is killed, away, emptied or cut off")
     blocks: int = option(0, "a tool blocks its worker's event loop")
     watchdogs: int = option(0, "a watchdog is killed")
@@ -59,6 +63,8 @@ FAULTS: Final = {
     "redis_restarts": "Redis killed",
     "broker_flushes": "broker emptied",
     "failovers": "failover",
+    "moves": "slot moved",
+    "stalls": "shard stands still",
     "broker_outages": "broker of its own away",
     "blocks": "event loop blocked",
     "watchdogs": "watchdog killed",

@@ -8,9 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
-from tests.chaos.checker import client_of, turn_key
+from tests.chaos.checker import AWAY, client_of, turn_key
 
 
 @dataclass
@@ -69,7 +67,7 @@ class RecoveryClock:
                 continue
             try:
                 seen = self._look([orphan.turn for orphan in orphans])
-            except redis.RedisError:
+            except AWAY:
                 continue
             now = time.monotonic()
             for orphan in orphans:

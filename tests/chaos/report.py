@@ -19,6 +19,7 @@ FIGURES: Final = ("store", "broker", "turns", "workers", "lease", "heartbeat", *
 SERVERS: Final = {
     "single": "one Valkey",
     "sentinel": "Sentinel, a replica",
+    "cluster": "Cluster of 3 + 3",
     "store": "the store",
     "valkey": "another Valkey",
     "rabbitmq": "RabbitMQ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.chaos.loss import Loss
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Network, Proxies, Proxy
 from tests.chaos.sentinels import Sentinels
+from tests.chaos.shards import Shards
 from tests.faults import flush_broker
 from tests.system.rabbitmq import RabbitMQ
 
@@ -179,13 +181,28 @@ class Servers:
 
     def fill_disk(self, seconds: float) -> None:
         """The store cannot write its file for a time."""
+        assert not isinstance(self._store, Shards)
         with full_disk(self._store.server, self._store.master_url):
             time.sleep(seconds)
 
     def fail_over(self, lag: float) -> None:
         """Kill a master whose replica has not got what was written for some seconds."""
-        assert isinstance(self._store, Sentinels)
-        self._store.fail_over(lag)
+        assert not isinstance(self._store, Valkey)
+        if isinstance(self._store, Shards):
+            self._store.fail_over_one(lag)
+        else:
+            self._store.fail_over(lag)
+
+    def move_a_slot(self) -> None:
+        """Give the slot of a partition to another shard."""
+        assert isinstance(self._store, Shards)
+        self._store.move_one()
+
+    def stop_a_shard(self, seconds: float) -> None:
+        """A primary stands still, and is not failed over."""
+        assert isinstance(self._store, Shards)
+        with self._store.one_stands_still():
+            time.sleep(seconds)
 
     def restart_broker(self, away: float) -> None:
         """Kill the broker, and start it again some seconds later."""
@@ -200,12 +217,15 @@ class Servers:
     def empty_broker(self) -> None:
         """Delete all messages."""
         if self._broker is None:
+            assert not isinstance(self._store, Shards)
             flush_broker(self._store.master_url)
         else:
             self._broker.empty()
 
 
-def _store(plan: Plan) -> Valkey | Sentinels:
+def _store(plan: Plan) -> Valkey | Sentinels | Shards:
+    if plan.store == "cluster":
+        return Shards(plan.folder / "servers", random.Random(plan.seed))
     if plan.store == "sentinel":
         return Sentinels(plan.folder / "servers")
     return Valkey(plan.folder, fsync="always")

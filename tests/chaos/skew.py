@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, StoreUnavailable, TurnFailed
 from orchestrator import Orchestrator, TurnHandle
-from tests.chaos.checker import client_of, conversation_key, turn_key
+from tests.chaos.checker import AWAY, client_of, conversation_key, turn_key
 
 PATIENCE = 120.0
 
@@ -59,7 +57,7 @@ class Skew:
         self._count += 1
         try:
             self._left.pop()()
-        except (StoreUnavailable, redis.RedisError):
+        except (StoreUnavailable, *AWAY):
             # Another fault is under way.
             return
 

@@ -47,6 +47,15 @@ def test_the_master_fails_when_its_replica_lags(tmp_path: Path, seed: int) -> No
 
 
 @pytest.mark.timeout(400)
+def test_a_shard_fails_and_a_slot_moves(tmp_path: Path, seed: int) -> None:
+    plan = Plan(
+        folder=tmp_path, seed=seed, turns=40, workers=2, lease=2, heartbeat=0.5, kills=1,
+        store="cluster", broker="valkey", broker_outages=0, failovers=1, moves=1, stalls=0,
+    )  # fmt: skip
+    carry_out(plan)
+
+
+@pytest.mark.timeout(400)
 def test_the_network_and_a_broker_of_its_own_fail(tmp_path: Path, seed: int) -> None:
     plan = Plan(
         folder=tmp_path, seed=seed, turns=100, lease=2, heartbeat=0.5, kills=0, redis_restarts=0,

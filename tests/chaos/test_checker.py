@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,9 @@ def test_what_died_with_a_master_is_no_harm_if_it_was_answered_then(
     scene.statuses = {}
     scene.losses = [loss(cut=4.5)]
     assert scene.findings() == {}
+    # Of another shard.
+    scene.losses = [replace(loss(cut=4.5), partitions=frozenset({41, 43}))]
+    assert len(scene.findings()["lost"]) == 2
     scene.losses = [loss(cut=50)]
     assert len(scene.findings()["lost"]) == 2
 

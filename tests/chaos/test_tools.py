@@ -189,11 +189,15 @@ def test_servers_decide_which_faults_there_are(tmp_path: Path) -> None:
         ({"store": "sentinel", "redis_restarts": 1}, "--store single"),
         ({"store": "sentinel", "cuts": 1}, "--cuts"),
         ({"broker_outages": 1}, "--broker valkey or rabbitmq"),
+        ({"moves": 1}, "--store cluster"),
+        ({"store": "cluster"}, "--broker valkey or rabbitmq"),
         ({"store": "disk"}, "no store 'disk'"),
         ({"broker": "kafka"}, "no broker 'kafka'"),
     ):
         with pytest.raises(ValueError, match=said):
             settled(Plan(folder=tmp_path, **wrong))
+    plan = settled(Plan(folder=tmp_path, store="cluster", broker="valkey"))
+    assert (plan.failovers, plan.moves, plan.stalls, plan.broker_outages) == (3, 3, 3, 3)
 
 
 def test_a_row_says_how_to_run_it_again(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ USUAL: Final = -1
 STORES: Final[Mapping[str, Mapping[str, int]]] = {
     "single": {"redis_restarts": 3},
     "sentinel": {"failovers": 3},
+    "cluster": {"failovers": 3, "moves": 3, "stalls": 3},
 }
 """What may be the store, and how often it usually suffers what only it can."""
 
@@ -23,7 +24,9 @@ BROKERS: Final[Mapping[str, Mapping[str, int]]] = {
 
 NEEDS: Final = {
     "redis_restarts": ("--store single", ("single",), tuple(BROKERS)),
-    "failovers": ("--store sentinel", ("sentinel",), tuple(BROKERS)),
+    "failovers": ("--store sentinel or cluster", ("sentinel", "cluster"), tuple(BROKERS)),
+    "moves": ("--store cluster", ("cluster",), tuple(BROKERS)),
+    "stalls": ("--store cluster", ("cluster",), tuple(BROKERS)),
     "disks": ("--store single or sentinel", ("single", "sentinel"), tuple(BROKERS)),
     "broker_outages": ("--broker valkey or rabbitmq", tuple(STORES), ("valkey", "rabbitmq")),
 }
@@ -42,6 +45,8 @@ def refusal(store: str, broker: str, counts: Mapping[str, int]) -> str:
         return f"no store {store!r}: expected --store {', '.join(STORES)}"
     if broker not in BROKERS:
         return f"no broker {broker!r}: expected --broker {', '.join(BROKERS)}"
+    if store == "cluster" and broker == "store":
+        return "Celery cannot use a cluster: --store cluster needs --broker valkey or rabbitmq"
     for fault, (wanted, stores, brokers) in NEEDS.items():
         if counts.get(fault, 0) > 0 and (store not in stores or broker not in brokers):
             return f"--{fault.replace('_', '-')} needs {wanted}"

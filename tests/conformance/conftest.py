@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -12,7 +12,21 @@ from tests.conformance.stores import Bench, in_memory, on_redis
 MakeBench: TypeAlias = Callable[..., Bench]
 
 
-@pytest.fixture(params=["memory", "redis"])
+ON_CLUSTER: Final = frozenset({"backlog", "cancel_and_sweep", "ends", "hasten", "past", "telling"})
+"""Modules whose calls cross slots, which always run on a cluster too. The others do with
+``--whole-cluster``: their calls take one slot each, like these modules' own."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the stores of a test."""
+    if "make_bench" in metafunc.fixturenames:
+        module = metafunc.module.__name__.rpartition(".test_")[2]
+        whole = metafunc.config.getoption("--whole-cluster")
+        cluster = ["cluster"] if whole or module in ON_CLUSTER else []
+        metafunc.parametrize("make_bench", ["memory", "redis", *cluster], indirect=True)
+
+
+@pytest.fixture
 def make_bench(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
     made: list[Bench] = []
 
@@ -20,7 +34,7 @@ def make_bench(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
         if request.param == "memory":
             bench = in_memory(**overrides)
         else:
-            bench = on_redis(request.getfixturevalue("redis_url"), **overrides)
+            bench = on_redis(request.getfixturevalue(f"{request.param}_url"), **overrides)
         made.append(bench)
         return bench
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import redis
-
 from agentapi import Settings, load_settings
 from agentapi.conversation.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id, partition_of
+from agentapi.redis.connection import connect
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import (
     Accepted,
@@ -27,6 +26,7 @@ from agentapi.stores import (
     Wakeup,
 )
 from agentapi.turns import ModelStep, NewTurn, ToolStep, TurnStatus
+from agentapi.urls import is_cluster
 
 C = "user:1"
 
@@ -127,8 +127,12 @@ def in_memory(**overrides: Any) -> Bench:
 
 
 def on_redis(url: str, **overrides: Any) -> Bench:
+    if is_cluster(url):
+        overrides.setdefault("broker_url", "memory://")
+        # Six servers take their time on a machine that is busy.
+        overrides.setdefault("redis_timeout", 30)
     settings = load_settings(redis_url=url, **overrides)
-    client = redis.Redis.from_url(url)
+    client = connect(settings)
 
     def expire(conversation_id: str) -> None:
         client.hset(conversation_keys(conversation_id).lease, "expires", 0)

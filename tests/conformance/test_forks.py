@@ -20,6 +20,7 @@ from agentapi.conversation.messages import (
 )
 from agentapi.errors import InvalidInput, TurnNotForkable, TurnNotFound
 from agentapi.ids import MAX_CONVERSATION_ID, create_turn_id, partition_of
+from agentapi.redis.cluster import nodes_of
 from agentapi.stores import Accepted, Ending, OpenConversation, StoredMessage
 from agentapi.turns import ModelStep, OnAbort, RequestOptions, ToolStep, Turn, TurnError, TurnStatus
 from orchestrator.fork import (
@@ -134,7 +135,8 @@ def test_the_copy_of_a_fork_that_died_is_forgotten_and_that_of_a_fork_is_not(
     turn_id = run(bench, "two")
     made = plan(bench, turn_id)
     copy_history(bench.store, bench.settings, made)
-    keys = client.keys(f"*{made.turn.conversation_id}*")
+    pattern = f"*{made.turn.conversation_id}*"
+    keys = [key for node in nodes_of(client) for key in node.keys(pattern)]
     assert len(keys) == 2
     assert all(client.pttl(key) > 0 for key in keys)
     forked = fork(bench, turn_id)

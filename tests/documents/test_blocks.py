@@ -143,7 +143,7 @@ READERS: Final[dict[str, Callable[[str], object]]] = {
     "yaml": lambda code: list(yaml.safe_load_all(code)),
 }
 CHECKED_ELSEWHERE: Final = frozenset(
-    ("python", "console", "text", "mermaid", "lua", "javascript", "html", "dockerfile")
+    ("python", "console", "text", "mermaid", "lua", "sql", "javascript", "html", "dockerfile")
 )
 
 

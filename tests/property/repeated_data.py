@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from agentapi.conversation.messages import UserMessage, dumps
+from agentapi.ids import partition_of
+from agentapi.redis.keys import conversation_keys, copies_key
+from agentapi.stores import RedisTurnStore
 from agentapi.stores.data import Restored, Staging, Whose
+from agentapi.stores.redis.archiving import RedisArchiving
 from tests.conformance.stores import Bench
+from tests.fakes.archive import MemoryArchive
 
 
 def data_walk(bench: Bench) -> None:
@@ -41,5 +46,40 @@ def data_walk(bench: Bench) -> None:
     bench.complete(bench.claim(again, "brought").lease)
     [turn] = data.turns(Whose(user_id="anna"))
     assert data.erase(turn, "now") == 2
+    assert data.erase_copies(Whose(user_id="anna")) == 0
     assert data.erase_ends(Whose(user_id="anna")) in (0, 2)
     assert len(bench.store.history("brought")) == 1
+
+
+def archive_walk(bench: Bench) -> None:
+    """A conversation moves to the archive and comes back, each by all of its ways."""
+    store = bench.store
+    assert isinstance(store, RedisTurnStore)
+    settings = bench.settings.model_copy(update={"archive_after": 1e-9})
+    archive = MemoryArchive()
+    moving = RedisArchiving(settings, store._client, store._scripts, archive)
+    bench.complete(bench.claim(bench.enqueue("cold"), "cold").lease)
+    assert not moving.move("none")
+    # A turn that is accepted while the copy is made.
+    archive.before = lambda name: bench.enqueue("cold") if name == "put" else None
+    assert not moving.move("cold")
+    archive.before = lambda name: None
+    waiting: Any = store._client.lindex(conversation_keys("cold").inbox, 0)
+    bench.complete(bench.claim(waiting.decode(), "cold").lease)
+    assert moving.move("cold")
+    away = moving.away("cold")
+    assert away is not None
+    keys = conversation_keys("cold")
+    named = [
+        keys.meta,
+        keys.messages,
+        copies_key(partition_of("cold")),
+        *(f"{keys.messages}:import:{n}" for n in "ab"),
+    ]
+    assert moving._call("arrive", named, ["cold", away.version, 4]) == [b"lost"]
+    moving.bring_back(away)
+    assert moving._call("arrive", named, ["cold", away.version, 4]) == [b"back"]
+    assert moving._call("arrive", named, ["cold", "other", 4]) == [b"elsewhere"]
+    assert len(store.history("cold")) == 4
+    assert moving.discard(0) == 2
+    assert not archive.rows

@@ -38,7 +38,7 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"erase_ends", "hasten", "list", "rouse"})
+COUNTS: Final = frozenset({"erase_copies", "erase_ends", "hasten", "list", "rouse"})
 """They answer with what this very call found to do, or how many entries it looked at."""
 
 
@@ -153,6 +153,13 @@ class RepeatingScripts:
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self.call_many(name, [(keys, args)])[0]
+
+    on_cluster = False
+
+    def call_each(
+        self, name: str, calls: Sequence[Call], *, patience: float | None = None
+    ) -> list[Any]:
+        return self.call_many(name, calls)
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         self._tick()

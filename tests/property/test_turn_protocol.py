@@ -42,6 +42,7 @@ from agentapi.turns import (
     OnBusy,
     TurnStatus,
 )
+from orchestrator.stack.cluster import Cluster
 from tests.conformance.stores import Bench, completed, in_memory, model_step, on_redis, tool_step
 from tests.property.turn_model import Expected, valid
 
@@ -473,3 +474,16 @@ def test_on_redis(redis_url: str) -> None:
         make_bench = staticmethod(fresh)
 
     run_state_machine_as_test(OnRedis, settings=EXAMPLES)
+
+
+def test_on_a_cluster(cluster: Cluster) -> None:
+    def fresh() -> Bench:
+        cluster.empty()
+        return on_redis(cluster.url)
+
+    class OnCluster(TurnProtocol):
+        make_bench = staticmethod(fresh)
+
+    # What differs is where calls go, which every example shows.
+    few = settings(EXAMPLES, max_examples=5)
+    run_state_machine_as_test(OnCluster, settings=few)

@@ -15,6 +15,7 @@ from tests.system.packages import (
     containers,
     promtool,
     rabbitmq,
+    redis_server,
     systemd_analyze,
 )
 
@@ -27,6 +28,7 @@ def main() -> int:
         systemd_analyze()
         containers()
         rabbitmq()
+        redis_server()
     except Missing as error:
         sys.stderr.write(f"{error}\n")
         return 1

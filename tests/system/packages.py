@@ -70,6 +70,20 @@ def rabbitmq() -> Path:
     return _RABBITMQ
 
 
+def redis_server() -> Path:
+    """Debian's Redis, which has TLS. The package's service is not started.
+
+    Raises:
+        Missing: It is not installed, and this user or machine cannot install Debian's package.
+    """
+    if shutil.which("redis-server") is None:
+        _install("redis-server")
+    installed = shutil.which("redis-server")
+    if installed is None:
+        raise Missing(_wanted("Redis", "redis-server"))
+    return Path(installed)
+
+
 def systemd_analyze() -> Path:
     """The program that checks systemd's units. Its package starts nothing where systemd does not.
 

@@ -15,6 +15,7 @@ import amqp
 
 from orchestrator.stack import Child
 from orchestrator.stack.processes import free_port
+from tests.certificates import Authority
 from tests.system.packages import rabbitmq
 
 TIMEOUT: Final = 120.0
@@ -26,14 +27,35 @@ class RabbitMQ:
 
     Attributes:
         url: For `AGENTAPI_BROKER_URL`.
+        tls_url: The same with TLS; empty without an authority.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
+        """Describe a node.
+
+        Args:
+            folder: For all its files.
+            authority: Signs the certificate of its port with TLS, for the name ``localhost``.
+        """
         self._folder = folder
         self._port, mapper = free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text("")
+        self.tls_url = ""
+        if authority is not None:
+            port = free_port()
+            self.tls_url = f"amqps://guest:guest@localhost:{port}//"
+            node = authority.sign("rabbitmq", hosts=("localhost",))
+            (folder / "rabbitmq.conf").write_text(
+                f"listeners.ssl.1 = 127.0.0.1:{port}\n"
+                f"ssl_options.cacertfile = {authority.file}\n"
+                f"ssl_options.certfile = {node.cert}\n"
+                f"ssl_options.keyfile = {node.key}\n"
+                "ssl_options.verify = verify_peer\n"
+                "ssl_options.fail_if_no_peer_cert = true\n"
+            )
         self._env = {
             "HOME": str(folder),
             "RABBITMQ_NODENAME": f"test{self._port}@localhost",
@@ -45,6 +67,7 @@ class RabbitMQ:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "ERL_EPMD_PORT": str(mapper),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }

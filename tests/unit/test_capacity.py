@@ -221,6 +221,19 @@ def test_turns_wait_for_a_provider_and_all_wake() -> None:
     assert outcome.backlog < 10 + 30 + 1
 
 
+def test_a_sweep_that_cannot_keep_up_delays_those_that_wait() -> None:
+    load = Load(turns_per_second=10, model_seconds=1, model_calls=1)
+    away = Outage(at=10, seconds=60)
+    slow = FREE.model_copy(update={"dispatch_ms": 500.0})
+    fleet = Fleet(workers=2, slots=64)
+    outcome = Simulation(load=load, fleet=fleet, costs=slow, seconds=80, outage=away).run()
+    # 600 turns wait; two of them are woken in a second.
+    assert outcome.most_waiting > 550
+    assert outcome.sweep_behind > 100
+    assert outcome.backlog is not None
+    assert outcome.backlog > 200
+
+
 def test_the_same_seed_gives_the_same_outcome() -> None:
     load = Load(turns_per_second=50)
     runs = [
@@ -253,3 +266,24 @@ def test_the_command() -> None:
     wrong = run("5", "--model-calls", "0")
     assert wrong.returncode == 2
     assert "--model-calls is 0" in wrong.stderr
+
+
+def test_archived_conversations_cost_disk_instead_of_memory() -> None:
+    costs = COSTS.model_copy(
+        update={
+            "conversation_bytes": 200.0,
+            "message_overhead_bytes": 20.0,
+            "archive_marker_bytes": 250.0,
+            "archive_conversation_bytes": 1000.0,
+            "archive_message_overhead_bytes": 100.0,
+        }
+    )
+    everything = Load(turns_per_second=1, conversations=2**20, messages_kept=10, message_bytes=500)
+    here = plan(everything, costs, Rules(disk_gib_month=10.0))
+    away = plan(everything.model_copy(update={"archived": 0.5}), costs, Rules(disk_gib_month=10.0))
+    assert (here.archive_gib, here.archive_month) == (0, 0)
+    assert here.messages_gib == pytest.approx((200 + 10 * 520) / 1024)
+    assert away.messages_gib == pytest.approx(here.messages_gib / 2 + 125 / 1024)
+    assert away.archive_gib == pytest.approx((1000 + 10 * 600) / 2 / 1024)
+    assert away.archive_month == pytest.approx(away.archive_gib * 20)
+    assert away.month - here.month == pytest.approx(away.archive_month)

@@ -24,12 +24,15 @@ class Store:
     def __init__(self) -> None:
         self.emitted: queue.Queue[Sequence[Batch]] = queue.Queue()
         self.refused: dict[str, BaseException] = {}
+        self.away: set[str] = set()
 
-    def emit(self, batches: Sequence[Batch]) -> None:
+    def emit(self, batches: Sequence[Batch]) -> list[int]:
         for lease, _, _ in batches:
             if lease.turn_id in self.refused:
                 raise self.refused[lease.turn_id]
-        self.emitted.put(list(batches))
+        taken = [batch for batch in batches if batch[0].turn_id not in self.away]
+        self.emitted.put(taken)
+        return [n for n, (lease, *_) in enumerate(batches) if lease.turn_id in self.away]
 
     def next(self) -> dict[str, str]:
         """The text of each turn in the next flush."""
@@ -86,6 +89,22 @@ def test_pieces_that_follow_are_gathered_until_the_end(store: Store, log: EventL
     assert store.emitted.empty()
     log.flush()
     assert store.next() == {"one": "bcd"}
+
+
+def test_a_shard_that_is_away_delays_its_own_turns_only(store: Store, log: EventLog) -> None:
+    store.away = {"two"}
+    with log._flushing:
+        log.add(lease("one"), EventType.DELTA, {"text": "a"})
+        log.add(lease("two"), EventType.DELTA, {"text": "b"})
+    log.flush(lease("one"))
+    assert store.next() == {"one": "a"}
+    with pytest.raises(StoreUnavailable):
+        log.flush(lease("two"))
+    store.away.clear()
+    while not store.emitted.empty():
+        store.emitted.get_nowait()
+    log.flush(lease("two"))
+    assert store.next() == {"two": "b"}
 
 
 HIGH = "\ud83d"

@@ -31,8 +31,8 @@ from agentapi.ids import (
     partition_of,
     partition_of_turn,
 )
-from agentapi.settings import without_password
 from agentapi.stores.redis.scripts import SCRIPTS
+from agentapi.urls import without_password
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,43 @@ def test_passwords_are_hidden() -> None:
     assert without_password("redis://h:1/0") == "redis://h:1/0"
     shown = without_password("sentinel://:a@h:1;sentinel://:b@h:2")
     assert shown == "sentinel://:***@h:1;sentinel://:***@h:2"
+    assert without_password("redis://u:p%40q@h:1/0?password=p&db=1") == (
+        "redis://u:***@h:1/0?password=***&db=1"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hun/ter2@h:1/0",
+        "redis://:hun#ter2@h:1/0",
+        "redis://:hun?ter2@h:1/0",
+        "redis://:hun;ter2@h:1/0",
+        "redis://:1/hunter2@h:1/0",
+        "redis://hun@ter2@h:1/0",
+        "redis://hunter2@h",
+        "sentinel://:hun;ter2@h:1;sentinel://:hun/ter2@h:2/0",
+        "amqps://guest:hun[ter2@h//",
+    ],
+)
+def test_passwords_that_are_not_encoded_are_hidden(url: str) -> None:
+    assert not any(part in without_password(url) for part in ("hun", "ter2"))
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hun/ter2@h:1/0", "redis://:1/hunter2@h/0", "amqp://a:hun#ter2@h//"]
+)
+def test_an_error_about_a_url_has_nothing_of_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
+        load_settings(redis_url=url)
+    told = str(caught.value)
+    assert "hun" not in told
+    assert "ter2" not in told
+
+
+def test_parameters_for_tls_belong_into_settings() -> None:
+    with pytest.raises(ConfigurationError, match="AGENTAPI_TLS_CA_FILE"):
+        load_settings(redis_url="rediss://h/0?ssl_cert_reqs=none")
 
 
 def test_a_wrong_url_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:

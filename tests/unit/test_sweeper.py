@@ -30,7 +30,9 @@ class Panic(BaseException):
 class Fleet:
     """A store, a broker and errands, as far as a sweep goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sharded: bool = False) -> None:
+        self.sharded = sharded
+        self.election_away = False
         self.elections = [True] * 10_000
         self.asked: list[bool] = []
         self.since_sweep: float | None = 1.0
@@ -40,6 +42,7 @@ class Fleet:
         self.resigned = 0
         self.done: list[str] = []
         self.broken: set[str] = set()
+        self.away: set[str] = set()
         self.now = 0.0
         self.returns = 0
         self.hastened = 0
@@ -47,6 +50,8 @@ class Fleet:
 
     def elect(self, candidate: str, *, ttl: float, swept: bool) -> Election:
         self.asked.append(swept)
+        if self.election_away:
+            raise StoreUnavailable("away")
         return Election(elected=self.elections.pop(0), since_sweep=self.since_sweep)
 
     def resign(self, candidate: str) -> None:
@@ -73,6 +78,8 @@ class Fleet:
         return [Wakeup(conversation_id=c, turn_id=f"t:{c}", agent="a") for c in found]
 
     def carry_out(self, errand: Errand) -> None:
+        if errand.turn_id in self.away:
+            raise StoreUnavailable("away")
         self.done.append(errand.turn_id)
         self.now += 0.4
         if errand.turn_id in self.broken:
@@ -134,6 +141,23 @@ def test_it_sweeps_on_after_any_error_and_lets_another_worker_sweep_meanwhile(
     assert fleet.resigned == 2
     [status] = supervisor.status()
     assert (status.failures, status.last_error) == (1, type(error).__name__)
+
+
+def test_a_shard_that_is_away_does_not_keep_the_others_waiting(
+    supervisor: Supervisor,
+) -> None:
+    fleet = Fleet(sharded=True)
+    fleet.election_away = True
+    lost, found = errand(1), errand(2)
+    fleet.late = [lost, found, "c"]
+    fleet.away = {lost.turn_id}
+    sweeper = make(fleet, supervisor, sweep_interval=1)
+    assert sweeper.sweep() == 1
+    assert sorted(fleet.done) == sorted([found.turn_id, "c"])
+    # One server that is away ends the sweep.
+    fleet.sharded = False
+    with pytest.raises(StoreUnavailable):
+        sweeper.sweep()
 
 
 def test_a_store_that_is_away_is_no_failure(fleet: Fleet, supervisor: Supervisor) -> None:

@@ -37,7 +37,7 @@ class Store:
 
 
 class Events:
-    def flush(self) -> None:
+    def flush(self, lease: Lease) -> None:
         pass
 
 

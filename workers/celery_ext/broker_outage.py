@@ -15,8 +15,9 @@ from celery.worker.consumer.consumer import CONNECTION_ERROR, CONNECTION_RETRY
 from redis import RedisError
 from redis import exceptions as redis_errors
 
-from agentapi.faults import text_of, why_unreachable
+from agentapi.faults import text_of
 from agentapi.logs import line
+from agentapi.tls import why_out_of_reach
 
 log = logging.getLogger("agentapi.consumer")
 
@@ -91,7 +92,5 @@ def describe(error: BaseException, address: str) -> str:
         # A server that answers, and refuses: a replica, a full one, one that still loads.
         said = text_of(error)[:_LONGEST_TEXT]
         return f"broker at {address} refuses to work: {said}; see its log and its memory"
-    return (
-        f"broker at {address} is out of reach: {why_unreachable(error)}; is it running, and is "
-        "AGENTAPI_BROKER_URL right?"
-    )
+    why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")
+    return f"broker at {address} is out of reach: {why}"

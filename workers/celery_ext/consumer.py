@@ -15,7 +15,7 @@ from kombu.common import ignore_errors
 
 from agentapi.broker.consumer_transport import Places
 from agentapi.broker.wire import on_rabbitmq
-from agentapi.settings import without_password
+from agentapi.urls import without_password
 from workers.celery_ext.broker_outage import HELD, BrokerOutage, quiet
 
 CELERYS: Final = "celery.worker.consumer.consumer"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agentapi.checks.report import COMMAND, WorkerReport, shared_settings
 from agentapi.decoding.records import PROTOCOL
-from agentapi.settings import without_password
+from agentapi.urls import without_password
 
 _TWINS_ANSWER_WITHIN: Final = 1.0
 """Seconds."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from agentapi.conversation.messages import UserMessage
 from agentapi.engine.progress import TurnProgress
-from agentapi.errors import StoreUnavailable
+from agentapi.errors import ArchiveUnavailable, StoreUnavailable
 from agentapi.logs import binding, line
 from agentapi.stores import Claim, Refusal, RefusalReason, Unreadable, Wakeup, WorkerStore
 from agentapi.turns.kinds import kind_of
@@ -82,6 +82,11 @@ class TurnClaimer:
             claim = self._claim(wakeup, owner)
         except StoreUnavailable as error:
             self.outage.begins(error)
+            return {"status": error.code}
+        except ArchiveUnavailable as error:
+            # The turn keeps its place, and the sweep wakes it again.
+            ids = {"conversation_id": wakeup.conversation_id, "turn_id": wakeup.turn_id}
+            log.error(line("archive.unavailable", **ids, code=error.code))
             return {"status": error.code}
         match claim:
             case Refusal():

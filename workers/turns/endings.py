@@ -70,8 +70,8 @@ def error_of(error: BaseException) -> TurnError:
 
 
 REFUSALS: Final = (ProviderRejected, TurnVetoed, HookFailed, InvalidMessage, PoisonTurn)
-"""Errors that are about what was said, or may be: in the history, it would make later turns fail
-too, or get past the hook that refused it."""
+"""Errors that are, or may be, about the message itself. In the history the message would make later
+turns fail too, or would get past the hook that refused it."""
 
 
 def failed(error: BaseException, progress: TurnProgress) -> Ending:

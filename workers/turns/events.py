@@ -93,11 +93,14 @@ class EventLog:
             self._first_piece.set()
         self._wake.set()
 
-    def flush(self) -> None:
+    def flush(self, lease: Lease | None = None) -> None:
         """Write the events added so far; those that cannot be written now are kept.
 
+        Args:
+            lease: Whose events must be written; those of all turns when not given.
+
         Raises:
-            StoreUnavailable: Redis is unreachable.
+            StoreUnavailable: Redis is unreachable, or the shard of such events is.
         """
         if not self._pending and not self._unsent:
             return
@@ -107,12 +110,15 @@ class EventLog:
                 return
             # A retry sends the same batch numbers: Redis may have taken them before the failure.
             try:
-                self._store.emit(self._unsent)
+                left = self._store.emit(self._unsent)
             except StoreUnavailable:
                 raise
             except Exception:
                 self._send_one_by_one()
-            self._unsent = []
+                left = []
+            self._unsent = [self._unsent[number] for number in left]
+            if any(lease is None or unsent == lease for unsent, *_ in self._unsent):
+                raise StoreUnavailable("a shard of Redis is out of reach: its events wait")
 
     def _send_one_by_one(self) -> None:
         """Send batches singly after one was refused, which must not hold up the others."""

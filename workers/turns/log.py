@@ -41,7 +41,7 @@ class WorkerLog:
 
         def write() -> Recorded:
             # First the text of the step, since the script adds the event of its end (promise 10).
-            self.events.flush()
+            self.events.flush(self.running.lease)
             recorded = self._behind(
                 index, lambda: self.store.record(self.running.lease, index, step)
             )
@@ -63,7 +63,7 @@ class WorkerLog:
         index = len(self.journal)
 
         def take() -> None:
-            self.events.flush()
+            self.events.flush(self.running.lease)
             taken = self._behind(index, lambda: self.store.steer(self.running.lease, index))
             # Here and not after the await: if the turn is stopped meanwhile, its ending must have
             # these messages, which are no turns of their own any more (promise 3).

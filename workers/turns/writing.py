@@ -31,7 +31,7 @@ class TurnWriter:
         """
 
         def write() -> T:
-            self.events.flush()
+            self.events.flush(running.lease)
             return transition()
 
         # A cancelled turn and one of a worker that shuts down must be written too. Without the

@@ -1,8 +1,8 @@
 """Hooks that run after turns have ended: `Hooks.on_turn_committed`.
 
-The script that ends a turn notes the end if workers have such a hook for its agent, whoever ran the
-script. Any worker that has the hook takes the end and calls it. An end whose worker dies meanwhile
-is taken again.
+The script that ends a turn notes the end if workers have such a hook for its agent. Any process may
+run that script. Any worker that has the hook takes the end and calls it. If the worker dies
+meanwhile, the end is taken again.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class CommittedHooks:
 
     def catch_up(self) -> None:
         """Call the hooks of all ends, and wait for them: eager mode has no thread for it."""
-        # A hook may enqueue a turn itself: whoever is calling hooks goes on until none is left.
+        # A hook may enqueue a turn itself: the outermost call goes on until no end is left.
         if not self._agents or not self._catching_up.acquire(blocking=False):
             return
         try:
@@ -218,7 +218,7 @@ class CommittedHooks:
         try:
             telling = self._store.told(end, failed=error is not None, call=uuid.uuid4().hex)
         except StoreUnavailable as away:
-            # The end is told again when nobody has said anything of it for a while.
+            # The end is taken again when its claim has not been renewed for a while.
             self._outage.begins(away)
             return
         if error is None:

@@ -111,7 +111,7 @@ class SelfCheck:
             if service.stopping:
                 return
             with self._lock:
-                # Cleared before the round, so that whoever asks from now on gets another one.
+                # Cleared before the round, so that a request from now on starts another one.
                 self._wanted.clear()
                 self._busy = True
             self._end(self._results())

@@ -105,6 +105,7 @@ class Sweeper:
         self._candidate = ""
         self._progressed = False
         self._elected_at = -1.0
+        self._is_elected = False
         self._began = clock()
         self._returns = 0
         self._absent = False
@@ -131,6 +132,11 @@ class Sweeper:
         return self._absent
 
     @property
+    def elected(self) -> bool:
+        """Whether this worker is the one that sweeps, as of its last election."""
+        return self._is_elected and not self._service.stopping
+
+    @property
     def since_sweep(self) -> float:
         """Seconds from the fleet's last sweep, or this worker's start, to the last election."""
         return self._since
@@ -151,14 +157,23 @@ class Sweeper:
     def _elect(self) -> bool:
         # Before the call: with a slow answer the election has partly run out on arrival.
         now = self._clock()
-        election = self._store.elect(
-            # `swept` only after progress: an elected worker that achieves nothing is reported as
-            # absent.
-            self._candidate,
-            ttl=ELECTION_BEATS * self._interval,
-            swept=self._progressed,
-        )
+        try:
+            election = self._store.elect(
+                # `swept` only after progress: an elected worker that achieves nothing is reported
+                # as absent.
+                self._candidate,
+                ttl=ELECTION_BEATS * self._interval,
+                swept=self._progressed,
+            )
+        except StoreUnavailable:
+            if not self._store.sharded:
+                raise
+            # Only the shard of the election is away. Until it returns all workers sweep the others,
+            # which costs time and does no harm.
+            self._elected_at = now
+            return True
         self._progressed = False
+        self._is_elected = election.elected
         self._elected_at = now
         since = election.since_sweep
         self._since = now - self._began if since is None else since
@@ -221,7 +236,13 @@ class Sweeper:
             self._errands.carry_out(errand)
             return True
 
-        if self._try(carry_out):
+        try:
+            done = self._try(carry_out)
+        except StoreUnavailable:
+            if not self._store.sharded:
+                raise
+            done = None
+        if done:
             self._broken.done(errand)
         else:
             self._broken.failed(errand)
@@ -241,7 +262,13 @@ class Sweeper:
 
     def _dispatch(self, conversation_ids: Sequence[str], claimed: Mapping[int, float]) -> int:
         """Dispatch overdue turns of a partition; returns how many."""
-        wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
+        try:
+            wakeups = self._try(lambda: self._store.redispatch(conversation_ids, claimed))
+        except StoreUnavailable:
+            if not self._store.sharded:
+                raise
+            # The other shards' turns do not wait for one that is away.
+            return 0
         if wakeups is None and len(conversation_ids) > 1:
             # One of them is faulty: by itself it keeps nobody waiting.
             return sum(self._dispatch([one], claimed) for one in conversation_ids)

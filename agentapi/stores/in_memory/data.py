@@ -106,6 +106,10 @@ class InMemoryData(DataStore):
             return erased
 
     @override
+    def erase_copies(self, whose: Whose) -> int:
+        return 0
+
+    @override
     def snapshot(self, conversation_id: str) -> Snapshot | None:
         with self._state.changed:
             known = self._state.conversations.get(conversation_id)

@@ -32,6 +32,11 @@ from agentapi.turns.marks import MarkKind
 class InMemorySweep(InMemoryPart, SweepStore):
     """The `SweepStore` of eager mode."""
 
+    @property
+    @override
+    def sharded(self) -> bool:
+        return False
+
     @override
     def expire(self, turn_id: str) -> Wakeup | None:
         with self._state.changed:

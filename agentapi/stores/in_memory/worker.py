@@ -352,7 +352,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
         return Renewal(held=True, cancel=entry.turn.cancel_requested)
 
     @override
-    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> list[int]:
         with self._state.changed:
             for lease, number, events in batches:
                 if not self._state.owns(lease):
@@ -362,3 +362,4 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
                     held.batch = number
                     for event in events:
                         self._state.emit(entry, event.type, event.data)
+        return []

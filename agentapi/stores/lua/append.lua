@@ -7,6 +7,10 @@
 
 local operation, user_id, tenant_id, idle, blob_count = unpack(ARGV, 1, 5)
 
+local elsewhere = away(KEYS[2])
+if elsewhere then
+  return elsewhere
+end
 if not open_conversation(KEYS[2], user_id, tenant_id, idle) then
   return { 'tenant' }
 end

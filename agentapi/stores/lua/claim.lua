@@ -22,7 +22,8 @@ local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_b
   max_deaths, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'wake', 'cancel', 'agent', 'attempt', 'dispatches',
-  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released', 'claimed', 'worker')
+  'in_line', 'suspect', 'deaths', 'created', 'ready', 'released', 'claimed', 'worker',
+  'log')
 local status = turn[1]
 if not status then
   head_of(KEYS[2])
@@ -47,6 +48,10 @@ local cause, waited = false, false
 if lease[1] ~= token then
   if stored(lease[2]) > now then
     return refuse('leased')
+  end
+  local elsewhere = away(KEYS[4])
+  if elsewhere then
+    return elsewhere
   end
   local due = turn[7] or redis.call('ZSCORE', KEYS[8], conversation_id) or 0
   if status == 'queued' and not turn[5] and not turn[6] then
@@ -74,17 +79,25 @@ if lease[1] ~= token then
     'epoch', epoch, 'expires', expires, 'batch', 0)
   redis.call('ZADD', KEYS[8], expires, conversation_id)
   attempt = int(stored(turn[5]) + 1)
-  redis.call('HSET', KEYS[1], 'status', 'running', 'worker', owner, 'dispatches', 0,
-    'attempt', attempt, 'claimed', int(now))
-  redis.call('HSETNX', KEYS[1], 'started', int(now))
+  local mark = '"c",' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. cause .. '",' .. waited .. ','
+    .. int(epoch - stored(turn[10]))
+  local claimed = { 'status', 'running', 'worker', owner, 'dispatches', 0, 'attempt', attempt,
+    'claimed', int(now) }
+  if turn[5] or turn[15] then
+    redis.call('HSET', KEYS[1], unpack(claimed))
+    redis.call('HSETNX', KEYS[1], 'started', int(now))
+    note(KEYS[1], now, mark)
+  else
+    -- Nobody has claimed or retried the turn before, so it has neither of these fields.
+    redis.call('HSET', KEYS[1], 'started', int(now), 'log', log_line(turn[10], now, mark),
+      unpack(claimed))
+  end
   if attempt == '1' then
     move_turn(KEYS[1], turn_id, turn[10], 'queued', 'begun')
   end
   if turn[11] then
     redis.call('HDEL', KEYS[1], 'ready')
   end
-  note(KEYS[1], now, '"c",' .. attempt .. ',' .. cjson.encode(owner) .. ',"' .. cause .. '",'
-    .. waited .. ',' .. int(epoch - stored(turn[10])))
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
 -- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.

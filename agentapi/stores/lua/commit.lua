@@ -28,7 +28,8 @@ local FIRST_MESSAGE = 24
 
 local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
   'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created',
-  'compact', 'parent')
+  'compact', 'parent', 'held', 'deadline', 'attempt', 'in_line', 'input', 'log', 'kind', 'stream',
+  'metadata')
 local short_fence = string.sub(redis.sha1hex(fence), 1, 16)
 if before[1] == fence or before[1] == short_fence then
   local woken = before[2] or ''
@@ -59,10 +60,9 @@ if keeps and same_history then
   end
 end
 redis.call('DEL', KEYS[3])
-if mark ~= '' then
-  note(KEYS[1], now, mark)
+if before[15] or before[16] or before[17] then
+  leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 end
-leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 if status == 'failed' then
   redis.call('PEXPIRE', KEYS[6], times.turn)
   redis.call('PEXPIRE', KEYS[9], times.turn)
@@ -73,26 +73,32 @@ else
   redis.call('DEL', KEYS[6], KEYS[9])
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
--- The fields of a turn that has completed and whose messages the history has, as long as the turn is
--- kept: those that say something about it, with short values. Redis keeps a hash in one piece as long as
--- no value is longer than 64 bytes. Returns nothing if the turn must keep its messages itself. So must one
--- that another turn waits for: the worker of that one may be of an older release.
-local function referring_fields()
-  local ttl = stored(meta[6] or idle)
-  if status ~= 'completed' or not length or not before[14] or before[15]
+local ttl = stored(meta[6] or idle)
+-- Whether the turn can refer to its messages in the history. It must keep them itself if the history may
+-- expire before the turn, or if another turn waits for it: the worker of that one may be of an older
+-- release.
+local function may_refer()
+  local input = before[20]
+  if status ~= 'completed' or not length or not before[14] or before[15] or not input
     or ttl > 0 and ttl < tonumber(turn_retention) then
-    return nil
+    return false
   end
-  local LEFT_OUT = { v = '*', input = '*', compact = '*', dispatches = '*', released = '*', parked = '*',
-    perished = '*', in_line = '*', ready = '*', wake = '*', failing = '*', failures = '*',
-    failures_at = '*', waits_for = '*', status = '*', steps = '*', outcome = '*', ended = '*',
-    committed = '*', ['next'] = '*', kept = '*', user = '',
-    kind = 'agent', stream = '0', on_abort = 'drop', metadata = '{}' }
-  local PIECE, PIECES = 60, 16
+  local plain = USER_MESSAGE .. ',"content":"' .. input .. '"'
+  if string.sub(ARGV[FIRST_MESSAGE], 1, #plain) == plain and not string.find(input, '["\\]') then
+    return true
+  end
+  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
+  return read and message.content == input
+end
+-- Make the turn refer to its messages: leave those fields that say something about it, with short values.
+-- Redis keeps a hash in one piece as long as no value has ever been longer than 64 bytes; one that had
+-- such a value is written again. So is one with fields of waits, which a turn has that was claimed twice.
+local function refer()
+  local SHORT, PIECE, PIECES = 64, 60, 16
   local count = #ARGV - FIRST_MESSAGE + 1
   local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
   local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
-    'at', place, 'usage', usage }
+    'at', place, 'usage', usage, 'size', #before[20] }
   local function add(name, value)
     fields[#fields + 1], fields[#fields + 2] = name, value
   end
@@ -103,33 +109,60 @@ local function referring_fields()
   if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
     add('outcome', besides)
   end
-  local turn, input = redis.call('HGETALL', KEYS[1]), nil
+  local log = before[21] or ''
+  if mark ~= '' then
+    log = (log ~= '' and log .. '\n' or '') .. log_line(before[13], now, mark)
+  end
+  local whole = #log > PIECES * PIECE
+  if whole then
+    add('log', log)
+  else
+    for first = 1, #log, PIECE do
+      add('log:' .. math.floor(first / PIECE), string.sub(log, first, first + PIECE - 1))
+    end
+  end
+  local left_out = { 'input', 'compact', 'dispatches', 'claimed' }
+  local function leave_out(name, value, default)
+    if value == default then
+      left_out[#left_out + 1] = name
+    end
+  end
+  leave_out('user', before[12], '')
+  leave_out('kind', before[22], 'agent')
+  leave_out('stream', before[23], '0')
+  leave_out('on_abort', leaves, 'drop')
+  leave_out('metadata', before[24], '{}')
+  leave_out('log', whole, false)
+  local new = before[18] == '1' and not before[19]
+  if new and #before[20] <= SHORT and #(before[21] or '') <= SHORT then
+    redis.call('HDEL', KEYS[1], unpack(left_out))
+    redis.call('HSET', KEYS[1], unpack(fields))
+    return
+  end
+  local gone = { released = 1, parked = 1, perished = 1, in_line = 1, ready = 1, wake = 1, failing = 1,
+    failures = 1, failures_at = 1, waits_for = 1, outcome = 1, ['next'] = 1, kept = 1, log = 1 }
+  for _, name in ipairs(left_out) do
+    gone[name] = 1
+  end
+  for i = 1, #fields, 2 do
+    gone[fields[i]] = 1
+  end
+  local turn = redis.call('HGETALL', KEYS[1])
   for i = 1, #turn, 2 do
-    local name, value = turn[i], turn[i + 1]
-    local left = LEFT_OUT[name]
-    if name == 'input' then
-      input = value
-    end
-    if name == 'log' and #value <= PIECES * PIECE then
-      for first = 1, #value, PIECE do
-        add('log:' .. math.floor(first / PIECE), string.sub(value, first, first + PIECE - 1))
-      end
-    elseif left ~= '*' and left ~= value then
-      add(name, value)
+    if not gone[turn[i]] then
+      add(turn[i], turn[i + 1])
     end
   end
-  local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
-  if not read or message.content ~= input then
-    return nil
-  end
-  add('size', #input)
-  return fields
-end
-local refers = referring_fields()
-if refers then
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], unpack(refers))
+  redis.call('HSET', KEYS[1], unpack(fields))
+end
+local refers = may_refer()
+if refers then
+  refer()
 else
+  if mark ~= '' then
+    note(KEYS[1], now, mark)
+  end
   local left = status == 'completed' and table.concat(ARGV, ',', FIRST_MESSAGE) or ''
   outcome = '{"messages":[' .. left .. '],' .. string.sub(outcome, 2)
   redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
@@ -179,9 +212,9 @@ if status == 'failed' then
     'spent_cost', spent_cost)
 end
 if following == '' then
-  if tonumber(idle) > 0 then
-    redis.call('HSETNX', KEYS[4], 'ttl', idle)
+  if tonumber(idle) > 0 and not meta[6] then
+    redis.call('HSET', KEYS[4], 'ttl', idle)
   end
-  expire_idle(KEYS[4], KEYS[5])
+  expire_idle(KEYS[4], KEYS[5], ttl)
 end
 return { 'committed', following, agent_of(turns_prefix, following) }

@@ -15,6 +15,10 @@ end
 if before[1] or not before[2] then
   return { 'fork' }
 end
+local elsewhere = away(meta_key_of(KEYS[2]))
+if elsewhere then
+  return elsewhere
+end
 local newest
 if ended(before[2]) then
   local message = redis.call('LINDEX', KEYS[2], -1)

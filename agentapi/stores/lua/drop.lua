@@ -18,6 +18,10 @@ end
 if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local waiting = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
   local status = redis.call('HGET', turns_prefix .. turn_id, 'status')

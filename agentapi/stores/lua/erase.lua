@@ -21,6 +21,10 @@ end
 if not ended(turn[1]) then
   return { 'running' }
 end
+local elsewhere = away(KEYS[2])
+if elsewhere then
+  return elsewhere
+end
 local covered = stored(redis.call('HGET', KEYS[2], 'covered'))
 local removed, first = take_back(KEYS[3], KEYS[2], turn_id)
 if removed > 0 and first < covered then

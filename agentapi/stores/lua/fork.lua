@@ -10,6 +10,10 @@
 
 local tenant_id, user_id, idle, position, digest, max_bytes, known = unpack(ARGV)
 
+local elsewhere = away(meta_key_of(KEYS[1]))
+if elsewhere then
+  return elsewhere
+end
 local last = tonumber(position)
 local message = redis.call('LINDEX', KEYS[1], last)
 if not message or redis.sha1hex(message) ~= digest then

@@ -143,7 +143,9 @@ local function conversation(conversation_id)
   if filter.busy ~= nil and filter.busy ~= (waiting > 0) then
     return
   end
-  local counts = { waiting = int(waiting), messages = int(redis.call('LLEN', key .. ':messages')) }
+  local archived = string.match(redis.call('HGET', key .. ':meta', 'archived') or '', ' (%d+)$')
+  local messages = archived or int(redis.call('LLEN', key .. ':messages'))
+  local counts = { waiting = int(waiting), messages = messages }
   return flat(counts, named(key .. ':meta', 'created', 'updated', 'agent', 'tenant', 'user', 'turns',
     'tokens', 'cost', 'metadata'))
 end

@@ -10,4 +10,8 @@ local known = redis.call('HMGET', KEYS[2], 'created', 'tenant')
 if known[1] and known[2] ~= tenant_id then
   return { 'tenant' }
 end
+local elsewhere = away(KEYS[2])
+if elsewhere then
+  return elsewhere
+end
 return { 'loaded', (newest_messages(KEYS[1], tonumber(max_messages), tonumber(max_bytes))) }

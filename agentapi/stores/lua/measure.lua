@@ -10,6 +10,10 @@ local tenant_id, first, last_position, max_bytes = unpack(ARGV)
 if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local at, last = tonumber(first), tonumber(last_position)
 local read, bytes = 0, 0
 while at <= last and read < tonumber(max_bytes) do

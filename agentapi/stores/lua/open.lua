@@ -14,6 +14,10 @@ local known = redis.call('HMGET', KEYS[1], 'created', 'tenant')
 if known[1] and known[2] ~= tenant_id or not known[1] and which == 'known' then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 open_conversation(KEYS[1], user_id, tenant_id, idle)
 if metadata ~= '' then
   redis.call('HSET', KEYS[1], 'metadata', metadata)

@@ -13,6 +13,10 @@ local tenant_id, from_position, to_position, max_bytes, direction = unpack(ARGV)
 if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local total = redis.call('LLEN', KEYS[2])
 local first, last = tonumber(from_position), math.min(tonumber(to_position), total - 1)
 local most, up = tonumber(max_bytes), direction == 'up'

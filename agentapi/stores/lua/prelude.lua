@@ -36,13 +36,18 @@ end
 -- gets long, its beginning is dropped.
 local LONGEST_LOG, SHORTENED_LOG = 16384, 12288
 
--- Add a line to a turn's log. mark: the kind and what follows it, as JSON.
+-- A line of a turn's log. mark: the kind and what follows it, as JSON.
+local function log_line(created, at, mark)
+  return '[' .. int(at - stored(created)) .. ',' .. mark .. ']'
+end
+
+-- Add a line to a turn's log.
 local function note(turn_key, at, mark)
   local turn = redis.call('HMGET', turn_key, 'created', 'log')
   if not turn[1] then
     return
   end
-  local log = '[' .. int(at - stored(turn[1])) .. ',' .. mark .. ']'
+  local log = log_line(turn[1], at, mark)
   if turn[2] then
     log = turn[2] .. '\n' .. log
   end
@@ -155,6 +160,21 @@ local function partition_prefix(key)
   return string.sub(key, 1, #'agentapi:{000}:')
 end
 
+-- Refuse a call that needs a history that is in the archive: Redis's client learns where it is, brings it
+-- back and calls again (agentapi/redis/archived.py). Returns the answer, or nothing if the history is here.
+local function away(meta_key)
+  local archived = redis.call('HGET', meta_key, 'archived')
+  if archived then
+    local conversation_id = string.sub(meta_key, #partition_prefix(meta_key) + 3, -#':meta' - 1)
+    return redis.error_reply('ARCHIVED ' .. string.match(archived, '^%S+') .. ' ' .. conversation_id)
+  end
+end
+
+-- The key of what is known of a conversation, from the key of its messages.
+local function meta_key_of(messages_key)
+  return string.sub(messages_key, 1, -#':messages' - 1) .. ':meta'
+end
+
 -- The lists of a partition, for people who look for turns and conversations. Each is a sorted set by
 -- time of acceptance or creation, which never changes, so that a reader's position stays valid. A turn
 -- is in one list at a time: queued (no worker has claimed it), begun, or how it ended. They are
@@ -247,9 +267,10 @@ local function blobs_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
 end
 
--- Let an idle conversation expire after its idle time, if it has one.
-local function expire_idle(meta_key, messages_key)
-  local ttl = stored(redis.call('HGET', meta_key, 'ttl'))
+-- Let an idle conversation expire after its idle time, if it has one. known: that time, if the caller
+-- has read it.
+local function expire_idle(meta_key, messages_key, known)
+  local ttl = known or stored(redis.call('HGET', meta_key, 'ttl'))
   if ttl > 0 then
     redis.call('PEXPIRE', meta_key, int(ttl))
     redis.call('PEXPIRE', messages_key, int(ttl))
@@ -484,6 +505,9 @@ end
 -- Note where a turn that leaves nothing in the history ended: the position of the last message, and its
 -- SHA-1. A fork of the turn begins there.
 local function note_place(turn_key, messages_key)
+  if redis.call('HEXISTS', string.sub(messages_key, 1, -#':messages' - 1) .. ':meta', 'archived') == 1 then
+    return
+  end
   local last = redis.call('LINDEX', messages_key, -1)
   local position = int(redis.call('LLEN', messages_key) - 1)
   redis.call('HSET', turn_key, 'place', position .. ':' .. (last and redis.sha1hex(last) or ''))
@@ -736,7 +760,8 @@ local function text_of(turn_key, turn)
 end
 
 -- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages',
--- and its log in one piece; if the history has lost them, the turn is gone as well.
+-- and its log in one piece; if the history has lost them, the turn is gone as well. If the history is in
+-- the archive, this is an error (see away).
 local function whole_turn(turn_key)
   local fields, turn = redis.call('HGETALL', turn_key), {}
   for i = 1, #fields, 2 do
@@ -760,7 +785,7 @@ local function whole_turn(turn_key)
   end
   local text = text_of(turn_key, turn)
   if not text then
-    return {}
+    return away(partition_prefix(turn_key) .. 'c:' .. (turn.conversation or '') .. ':meta') or {}
   end
   fields[#fields + 1], fields[#fields + 2] = 'messages', text
   return fields
@@ -790,4 +815,18 @@ local function forget_turn(turn_key, conversation_id)
   redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
     turn_key .. ':calls', turn_key .. ':blobs')
   return int(stored(turn[3])), size
+end
+
+-- What tells one state of a conversation that nobody uses from another. All that is written into its
+-- history changes its record or the number of its messages.
+local function state_of(meta_key, messages_key)
+  local fields, parts = redis.call('HGETALL', meta_key), {}
+  for i = 1, #fields, 2 do
+    parts[#parts + 1] = fields[i] .. '\0' .. fields[i + 1]
+  end
+  table.sort(parts)
+  parts[#parts + 1] = redis.call('LLEN', messages_key)
+  parts[#parts + 1] = redis.call('HLEN', blobs_key(messages_key))
+  parts[#parts + 1] = redis.call('LINDEX', messages_key, -1) or ''
+  return redis.sha1hex(table.concat(parts, '\0'))
 end

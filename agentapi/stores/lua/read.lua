@@ -8,7 +8,8 @@
 local turn_id, prefix = unpack(ARGV)
 
 local into = redis.call('HGET', KEYS[1], 'into')
-if into then
-  return { into, whole_turn(prefix .. into) }
+local turn = whole_turn(into and prefix .. into or KEYS[1])
+if turn.err then
+  return turn
 end
-return { turn_id, whole_turn(KEYS[1]) }
+return { into or turn_id, turn }

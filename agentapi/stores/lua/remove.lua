@@ -11,6 +11,10 @@ local tenant_id, position, message, operation_id = unpack(ARGV)
 if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local operation = operation_key(KEYS[1], operation_id)
 if redis.call('EXISTS', operation) == 1 then
   return { 'removed' }

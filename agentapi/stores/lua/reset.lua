@@ -18,6 +18,10 @@ local before = redis.call('GET', operation)
 if before then
   return { 'reset', tonumber(before) }
 end
+local elsewhere = away(KEYS[2])
+if elsewhere then
+  return elsewhere
+end
 local dropped = redis.call('LLEN', KEYS[1])
 set_aside(KEYS[2], KEYS[1])
 local needed = {}

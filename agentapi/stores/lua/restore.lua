@@ -16,6 +16,10 @@ local function refuse(reason)
   redis.call('UNLINK', KEYS[5], KEYS[6])
   return { reason }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local known = redis.call('HMGET', KEYS[1], 'created', 'tenant', 'imported', 'generation', 'epoch')
 if known[1] then
   if (known[2] or '') ~= tenant then

@@ -24,6 +24,10 @@ end
 if turn[1] ~= 'failed' then
   return { 'refused', turn[1] }
 end
+local elsewhere = away(KEYS[3])
+if elsewhere then
+  return elsewhere
+end
 head_of(KEYS[2])
 local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(inbox_limit) then

@@ -11,6 +11,10 @@ local tenant_id, turn_id, before_position, max_messages, max_bytes = unpack(ARGV
 if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local before = tonumber(before_position)
 if before < 0 then
   before = redis.call('LLEN', KEYS[2])

@@ -7,6 +7,10 @@
 
 local generation, covered_before, covers, text = unpack(ARGV)
 
+local elsewhere = away(KEYS[1])
+if elsewhere then
+  return elsewhere
+end
 local meta = redis.call('HMGET', KEYS[1], 'created', 'generation', 'covered', 'summary')
 if not meta[1] or (meta[2] or '0') ~= generation then
   return { 'late' }

@@ -38,7 +38,11 @@ if not taken then
 end
 local found = {}
 for _, entry in ipairs(taken) do
+  local turn = whole_turn(partition .. 't:' .. string.match(entry, '^[^:]*'))
+  if turn.err then
+    return turn
+  end
   found[#found + 1] = entry
-  found[#found + 1] = whole_turn(partition .. 't:' .. string.match(entry, '^[^:]*'))
+  found[#found + 1] = turn
 end
 return found

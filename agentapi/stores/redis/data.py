@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
+import redis
 from typing_extensions import override
 
+from agentapi.archive.protocol import ArchivedConversation
 from agentapi.ids import PARTITIONS
+from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
+from agentapi.redis.scripts import Scripts
+from agentapi.settings import Settings
 from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import (
     FORGET,
@@ -25,6 +30,7 @@ from agentapi.stores.data import (
     Whose,
     fields_of,
 )
+from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.refusals import unexpected
@@ -49,6 +55,16 @@ _Found: TypeAlias = tuple[bytes, list[bytes | None]]
 
 class RedisData(RedisPart, DataStore):
     """The `DataStore` in Redis. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        scripts: Scripts,
+        archiving: RedisArchiving | None = None,
+    ) -> None:
+        super().__init__(settings, client, scripts)
+        self._archiving = archiving
 
     @override
     def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
@@ -91,10 +107,14 @@ class RedisData(RedisPart, DataStore):
 
     def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
         """Keys that match, a few at a time: Redis serves others in between."""
+        for client in nodes_of(self._client):
+            yield from self._pieces_of(client, pattern)
+
+    def _pieces_of(self, client: redis.Redis, pattern: str) -> Iterator[Sequence[bytes]]:
         cursor = 0
         while True:
             with translate_errors(self._settings.redis_url):
-                cursor, keys = self._client.scan(cursor, pattern, _SCAN)
+                cursor, keys = client.scan(cursor, pattern, _SCAN)
             if keys:
                 yield cast("Sequence[bytes]", keys)
             if cursor == 0:
@@ -145,6 +165,13 @@ class RedisData(RedisPart, DataStore):
         return erased
 
     @override
+    def erase_copies(self, whose: Whose) -> int:
+        if self._archiving is None:
+            return 0
+        found = self._archiving.ready().delete_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
+        return found.conversations
+
+    @override
     def snapshot(self, conversation_id: str) -> Snapshot | None:
         keys = conversation_keys(conversation_id)
         # A transaction: a turn that ends in between would add messages that the record lacks.
@@ -156,6 +183,11 @@ class RedisData(RedisPart, DataStore):
             record, count, last = pipeline.execute()
         if b"created" not in record:
             return None
+        copy = self._archived(conversation_id) if b"archived" in record else None
+        if copy is not None:
+            # It stays in the archive: an export must not bring everything back.
+            record = {name.encode(): value.encode() for name, value in copy.fields.items()} | record
+            count, last = copy.row.messages, copy.messages[-1]
         fields = {_text(name): _text(value) for name, value in record.items()}
         return Snapshot(
             conversation_id=conversation_id,
@@ -170,7 +202,12 @@ class RedisData(RedisPart, DataStore):
     def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:
         key = conversation_keys(conversation_id).messages
         with translate_errors(self._settings.redis_url):
-            return cast("list[bytes]", self._client.lrange(key, start, stop))
+            found = cast("list[bytes]", self._client.lrange(key, start, stop))
+        copy = None if found else self._archived(conversation_id)
+        return found if copy is None else copy.messages[start : stop + 1]
+
+    def _archived(self, conversation_id: str) -> ArchivedConversation | None:
+        return self._archiving.peek(conversation_id) if self._archiving else None
 
     @override
     def stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import redis
 
 from agentapi.ids import PARTITIONS
+from agentapi.redis.cluster import ClusterClient
 from agentapi.redis.connection import connect
 from agentapi.redis.keys import ends_key
 from agentapi.settings import Settings
@@ -25,6 +27,9 @@ _PARTITION_OF: Final = {name.encode(): partition for partition, name in enumerat
 
 _AT_LEAST: Final = 8
 """Entries of a partition that one read takes."""
+
+_LOOK_EVERY: Final = 0.25
+"""Seconds between two looks at the streams of a cluster."""
 
 _FIRST: Final = (0, 0)
 
@@ -80,9 +85,11 @@ class EndsReader:
         count = max(_AT_LEAST, math.ceil(2 * limit / PARTITIONS))
         options: list[str | int] = ["COUNT", count]
         client = self._client
-        if timeout > 0:
+        if timeout > 0 and not isinstance(client, ClusterClient):
             client = self._waiting()
             options += ["BLOCK", max(1, round(min(timeout, LONGEST_BLOCK) * 1000))]
+        if isinstance(client, ClusterClient):
+            return self._entries_each(client, position, count, timeout)
         send: Any = client.execute_command
         reply = send("XREAD", *options, "STREAMS", *_STREAMS, *position.streams()) or []
         return [
@@ -90,6 +97,28 @@ class EndsReader:
             for stream, entries in reply
             for entry_id, fields in entries
         ]
+
+    def _entries_each(
+        self, client: ClusterClient, position: Position, count: int, timeout: float
+    ) -> list[_Entry]:
+        """On a cluster: each stream has its own read, and none blocks. Waiting would take a
+        connection for each of the streams, for news that may be a moment late."""
+        until = time.monotonic() + timeout
+        while True:
+            pipeline = client.pipeline(transaction=False)
+            for stream, after in zip(_STREAMS, position.streams(), strict=True):
+                pipeline.xread({stream: after}, count=count)
+            found = pipeline.execute()
+            entries = [
+                _Entry(partition, _id(entry_id), fields)
+                for partition, reply in enumerate(found)
+                for _, read in reply
+                for entry_id, fields in read
+            ]
+            left = until - time.monotonic()
+            if entries or left <= 0:
+                return entries
+            time.sleep(min(_LOOK_EVERY, left))
 
     def _waiting(self) -> redis.Redis:
         with self._lock:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, cast
 
 import redis
 
+from agentapi.redis.cluster import ClusterClient
 from agentapi.redis.connection import connect
 from agentapi.redis.keys import turn_keys
+from agentapi.redis.waiting import Reply, StreamWaiter
 from agentapi.settings import Settings
 from agentapi.stores.redis.codec import event_from_entry
 from agentapi.turns import Event
@@ -18,7 +20,8 @@ from agentapi.turns import Event
 LONGEST_BLOCK = 5.0
 """Seconds that one blocking read may last."""
 
-_Reply: TypeAlias = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
+_ANSWER_TIME: Final = 1.0
+"""Seconds within which a shard must take a read: one thread asks them all."""
 
 
 @lru_cache(maxsize=8192)
@@ -29,7 +32,7 @@ def _stream_of(turn_id: str) -> str:
 
 def _xread(
     client: redis.Redis, streams: dict[str, str], count: int | None, block: int | None = None
-) -> _Reply:
+) -> Reply:
     """Send XREAD as `redis.Redis.xread` does, but without a tuple for each stream.
 
     With a thousand streams those tuples would start Python's garbage collector in each read.
@@ -40,7 +43,7 @@ def _xread(
     if block is not None:
         options += ["BLOCK", block]
     send: Any = client.execute_command
-    return cast("_Reply", send("XREAD", *options, "STREAMS", *streams, *streams.values()) or [])
+    return cast("Reply", send("XREAD", *options, "STREAMS", *streams, *streams.values()) or [])
 
 
 class EventReader:
@@ -57,13 +60,16 @@ class EventReader:
         self._blocking: redis.Redis | None = None
         self._wake_key = f"agentapi:wake:{uuid.uuid4().hex}"
         self._wake_cursor = "0"
+        self._waiter = self._wait_for_shards() if isinstance(client, ClusterClient) else None
 
     def read(
         self, cursors: Mapping[str, int], timeout: float, count: int | None
     ) -> dict[str, list[Event]]:
         """At most `count` events of each turn after the cursors; waits for the first of them."""
         streams = {_stream_of(turn_id): f"{number + 1}-0" for turn_id, number in cursors.items()}
-        if timeout > 0:
+        if self._waiter is not None:
+            reply = self._read_shards(self._waiter, streams, timeout, count)
+        elif timeout > 0:
             reply = self._block(streams, timeout, count)
         else:
             reply = _xread(self._client, streams, count) if streams else []
@@ -76,15 +82,34 @@ class EventReader:
             found[turn_id] = [event_from_entry(key, fields) for key, fields in entries]
         return found
 
-    def _block(self, streams: dict[str, str], timeout: float, count: int | None) -> _Reply:
+    def _block(self, streams: dict[str, str], timeout: float, count: int | None) -> Reply:
         if self._blocking is None:
             self._blocking = connect(self._settings, block=LONGEST_BLOCK)
         streams = {self._wake_key: self._wake_cursor, **streams}
         block = max(1, round(min(timeout, LONGEST_BLOCK) * 1000))
         return _xread(self._blocking, streams, count, block)
 
+    def _wait_for_shards(self) -> StreamWaiter:
+        quick = {"redis_timeout": min(self._settings.redis_timeout, _ANSWER_TIME)}
+        client = connect(self._settings.model_copy(update=quick))
+        return StreamWaiter(cast("ClusterClient", client), LONGEST_BLOCK)
+
+    def _read_shards(
+        self, waiter: StreamWaiter, streams: dict[str, str], timeout: float, count: int | None
+    ) -> Reply:
+        if timeout > 0:
+            return waiter.read(streams, count, timeout)
+        pipeline = self._client.pipeline(transaction=False)
+        for name, after in streams.items():
+            pipeline.xread({name: after}, count=count)
+        replies = pipeline.execute() if streams else []
+        return [entries for reply in replies for entries in reply]
+
     def interrupt(self) -> None:
         """End a waiting `read`, or the next one."""
+        if self._waiter is not None:
+            self._waiter.interrupt()
+            return
         pipeline = self._client.pipeline(transaction=False)
         pipeline.xadd(self._wake_key, {"wake": "1"}, maxlen=1)
         pipeline.expire(self._wake_key, 3600)
@@ -92,6 +117,8 @@ class EventReader:
 
     def close(self) -> None:
         """Close the waiting connection."""
+        if self._waiter is not None:
+            self._waiter.close()
         if self._blocking is not None:
             self._blocking.close()
             self._blocking.connection_pool.disconnect()

@@ -12,6 +12,7 @@ from agentapi.conversation.messages import Message, loads
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores.protocol import HistoryStore
+from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.codec import summary_from
 from agentapi.stores.redis.part import RedisPart
 
@@ -19,17 +20,30 @@ from agentapi.stores.redis.part import RedisPart
 class RedisHistories(RedisPart, HistoryStore):
     """The `HistoryStore` in Redis."""
 
+    archiving: RedisArchiving | None = None
+
+    def _brought_back(self, conversation_id: str) -> bool:
+        """For a caller that found no history: whether it was in the archive, and is back now."""
+        away = self.archiving.away(conversation_id) if self.archiving else None
+        if away is None or self.archiving is None:
+            return False
+        self.archiving.bring_back(away)
+        return True
+
     @override
     def history(self, conversation_id: str) -> list[Message]:
-        with translate_errors(self._settings.redis_url):
-            messages = self._client.lrange(conversation_keys(conversation_id).messages, 0, -1)
-        return [loads(message) for message in messages]
+        return self.slice(conversation_id, 0, -1)
 
     @override
     def blobs(self, conversation_id: str, names: Sequence[str]) -> dict[str, bytes]:
         with translate_errors(self._settings.redis_url):
             found = self._client.hmget(conversation_keys(conversation_id).blobs, list(names))
-        return {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
+        blobs = {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
+        if len(blobs) < len(set(names)) and self.archiving is not None:
+            copy = self.archiving.peek(conversation_id)
+            archived = copy.blobs if copy is not None else {}
+            blobs = {n: archived[n] for n in names if n in archived} | blobs
+        return blobs
 
     @override
     def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -41,6 +55,8 @@ class RedisHistories(RedisPart, HistoryStore):
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
         with translate_errors(self._settings.redis_url):
             found = self._client.lrange(conversation_keys(conversation_id).messages, start, stop)
+        if not found and self._brought_back(conversation_id):
+            return self.slice(conversation_id, start, stop)
         return [loads(message) for message in found]
 
     @override
@@ -51,6 +67,8 @@ class RedisHistories(RedisPart, HistoryStore):
         pipeline.llen(keys.messages)
         with translate_errors(self._settings.redis_url):
             fields, total = pipeline.execute()
+        if not total and self._brought_back(conversation_id):
+            return self.summary(conversation_id)
         return summary_from(fields, total)
 
     @override

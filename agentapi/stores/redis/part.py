@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
 
+from agentapi.errors import StoreUnavailable
+from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import WRITES_REFUSED
-from agentapi.redis.connection import translate_errors
+from agentapi.redis.connection import translate_errors, translated
 from agentapi.redis.keys import turn_keys
-from agentapi.redis.scripts import Scripts
+from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
 from agentapi.stores.lease import Lease
 from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.refusals import lost, no_turn
 
+log = logging.getLogger("agentapi.store")
+
 
 def refused(script: str, lease: Lease) -> LeaseLost:
     """The error of a write that a script refused."""
     recorder().count(WRITES_REFUSED, script)
     return lost(lease)
+
+
+class ShardLog:
+    """Logs once that shards of a cluster are away, and once that they are back."""
+
+    def __init__(self) -> None:
+        self._away: set[str] = set()
+
+    def note(self, script: str, error: StoreUnavailable | None) -> None:
+        """Note how the calls of a script went: with the error of a shard that is away, or None."""
+        if error is not None and script not in self._away:
+            self._away.add(script)
+            log.warning(line("shard.away", script=script, error=error))
+        elif error is None and script in self._away:
+            self._away.discard(script)
+            log.warning(line("shard.back", script=script))
 
 
 class RedisPart:
@@ -32,6 +53,8 @@ class RedisPart:
         self._settings = settings
         self._client = client
         self._scripts = scripts
+        self._patience = settings.redis_timeout / 2
+        self._shards = ShardLog()
         self._grace = milliseconds(settings.dispatch_grace)
         self._retentions = (
             milliseconds(settings.turn_retention),
@@ -41,6 +64,28 @@ class RedisPart:
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with translate_errors(self._settings.redis_url):
             return self._scripts.call(name, keys, args)
+
+    def _each(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run a script several times; on a cluster, shard by shard.
+
+        Returns:
+            For each call its answer, or None if its shard is away.
+
+        Raises:
+            StoreUnavailable: All are away.
+            StoreFault: A call is at fault.
+        """
+        with translate_errors(self._settings.redis_url):
+            answers = self._scripts.call_each(name, calls, patience=self._patience)
+        away: StoreUnavailable | None = None
+        for number, answer in enumerate(answers):
+            if isinstance(answer, redis.RedisError):
+                error = translated(answer, self._settings.redis_url)
+                if not isinstance(error, StoreUnavailable):
+                    raise error from answer
+                away, answers[number] = error, None
+        self._shards.note(name, away)
+        return answers
 
     def _joined(self, turn_id: str) -> tuple[str, str]:
         """The turn, or the one that its message joined, and the conversation."""

@@ -230,9 +230,9 @@ class RedisProducer(RedisPart, ProducerStore):
         pipeline = self._client.pipeline(transaction=False)
         pipeline.lrange(keys.journal, 0, -1)
         pipeline.hgetall(keys.calls)
+        pipeline.time()
         with translate_errors(self._settings.redis_url):
-            steps, calls = pipeline.execute()
-            clock = self._client.time()
+            steps, calls, clock = pipeline.execute()
         found = turn_from_hash(turn_id, turn)
         return TurnPast(
             turn=found,

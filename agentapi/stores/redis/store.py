@@ -5,12 +5,16 @@ from __future__ import annotations
 import redis
 from typing_extensions import override
 
+from agentapi.archive.opening import open_archive
+from agentapi.archive.protocol import Archive
 from agentapi.decoding.records import PROTOCOL
+from agentapi.redis.commands import Replicas
 from agentapi.redis.connection import connect, translate_errors
 from agentapi.redis.keys import PROTOCOL_KEY
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 from agentapi.stores.protocol import TurnStore
+from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.backlog import RedisBacklog
 from agentapi.stores.redis.calls import RedisCalls
 from agentapi.stores.redis.conversations import RedisConversations
@@ -21,6 +25,7 @@ from agentapi.stores.redis.producer import RedisProducer
 from agentapi.stores.redis.scripts import SCRIPTS
 from agentapi.stores.redis.sweep import RedisSweep
 from agentapi.stores.redis.telling import RedisHooks
+from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.redis.worker import RedisWorker
 from agentapi.stores.refusals import newer_fleet
 
@@ -36,6 +41,7 @@ class RedisTurnStore(
         client: redis.Redis | None = None,
         *,
         keep_connections: bool = False,
+        archive: Archive | None = None,
     ) -> None:
         """Connects when first used.
 
@@ -43,13 +49,27 @@ class RedisTurnStore(
             settings: Where Redis is, and the protocol's times and limits.
             client: A client of that Redis; a new one when not given.
             keep_connections: For a process whose threads stay; see `Scripts`.
+            archive: Where conversations go that nobody uses; that of the settings when not given.
+
+        Raises:
+            ConfigurationError: A URL is not valid, or the extra that it needs is not installed.
         """
         client = client or connect(settings)
-        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections)
+        replicas = None
+        if settings.redis_wait_replicas:
+            # Half of the time that an answer may take, so that the wait ends before the connection.
+            wait = milliseconds(settings.redis_timeout / 2)
+            replicas = Replicas(settings.redis_wait_replicas, wait)
+        scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections, replicas=replicas)
         super().__init__(settings, client, scripts)
+        archive = archive or open_archive(settings)
+        self.archiving = RedisArchiving(settings, client, scripts, archive) if archive else None
+        """Moves conversations to the archive and back; None without an archive."""
+        if self.archiving is not None:
+            scripts.bring_back = self.archiving.bring_back
         self.calls = RedisCalls(settings, client, scripts)
         self.conversations = RedisConversations(settings, client, scripts)
-        self.data = RedisData(settings, client, scripts)
+        self.data = RedisData(settings, client, scripts, self.archiving)
         self.hooks = RedisHooks(settings, client, scripts)
         self.lists = RedisLists(settings, client, scripts)
 
@@ -73,5 +93,7 @@ class RedisTurnStore(
         self._reader.close()
         self._cancels.close()
         self.lists.close()
+        if self.archiving is not None:
+            self.archiving.close()
         self._client.close()
         self._client.connection_pool.disconnect()

@@ -51,7 +51,8 @@ from agentapi.stores.refusals import missed_deadline, unexpected
 from agentapi.turns import TurnError, TurnStatus
 
 MAX_REDISPATCHED: Final = 100
-"""Overdue conversations that one run of a script checks: Redis serves nobody else meanwhile."""
+"""Overdue conversations that one run of a script checks: Redis serves no other client
+meanwhile."""
 
 
 class RedisSweep(RedisPart, SweepStore):
@@ -60,6 +61,11 @@ class RedisSweep(RedisPart, SweepStore):
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
         super().__init__(settings, client, scripts)
         self._due = DueReader()
+
+    @property
+    @override
+    def sharded(self) -> bool:
+        return self._scripts.on_cluster
 
     @override
     def expire(self, turn_id: str) -> Wakeup | None:
@@ -119,9 +125,9 @@ class RedisSweep(RedisPart, SweepStore):
             ([due_key(partition)], [process, conversations_prefix(partition)])
             for partition in range(PARTITIONS)
         ]
-        with translate_errors(self._settings.redis_url):
-            freed = self._scripts.call_many("orphan", calls)
-        return [conversation.decode() for found in freed for conversation in found]
+        # The leases of a shard that is away end by themselves.
+        freed = self._each("orphan", calls)
+        return [conversation.decode() for found in freed for conversation in found or ()]
 
     @override
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
@@ -152,15 +158,31 @@ class RedisSweep(RedisPart, SweepStore):
 
     @override
     def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        found = self._call("overdue", [due_key(p) for p in range(PARTITIONS)], [limit])
+        indexes = [due_key(p) for p in range(PARTITIONS)]
+        if self.sharded:
+            late = self._each("overdue", [([index], [limit]) for index in indexes])
+            return self._due.read(
+                (partition, member)
+                for partition, found in enumerate(late)
+                for member in (found or ())[1::2]
+            )
+        found = self._call("overdue", indexes, [limit])
         members = zip(found[::2], found[1::2], strict=True)
         return self._due.read((number - 1, member) for number, member in members)
 
     @override
     def claimed(self) -> dict[int, float]:
+        keys = [claimed_key(p) for p in range(PARTITIONS)]
         with translate_errors(self._settings.redis_url):
-            times: Any = self._client.mget([claimed_key(p) for p in range(PARTITIONS)])
+            times: Any = self._claimed_each(keys) if self.sharded else self._client.mget(keys)
         return {p: int(time) / 1000 for p, time in enumerate(times) if time and time.isdigit()}
+
+    def _claimed_each(self, keys: Sequence[str]) -> list[bytes | None]:
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.get(key)
+        found = pipeline.execute(raise_on_error=False)
+        return [time if isinstance(time, bytes) else None for time in found]
 
     @override
     def redispatch(
@@ -235,5 +257,4 @@ class RedisSweep(RedisPart, SweepStore):
             ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit])
             for p in range(PARTITIONS)
         ]
-        with translate_errors(self._settings.redis_url):
-            return sum(self._scripts.call_many("hasten", calls))
+        return sum(number or 0 for number in self._each("hasten", calls))

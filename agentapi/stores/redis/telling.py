@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-import redis
 from typing_extensions import override
 
 from agentapi.errors import UnreadableRecord
 from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import hooked_key, turn_keys, untold_key
-from agentapi.redis.scripts import Call, Scripts
-from agentapi.settings import Settings
+from agentapi.redis.scripts import Call
 from agentapi.stores.redis.codec import pairs, turn_from_hash
+from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.telling import (
     FIRST_DELAY,
@@ -27,13 +26,8 @@ from agentapi.stores.telling import (
 from agentapi.turns import Turn
 
 
-class RedisHooks(HookStore):
+class RedisHooks(RedisPart, HookStore):
     """The `HookStore` in Redis. Safe to share between threads."""
-
-    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
-        self._settings = settings
-        self._client = client
-        self._scripts = scripts
 
     @override
     def expect(self, agents: Collection[str], seconds: float) -> None:
@@ -46,8 +40,11 @@ class RedisHooks(HookStore):
 
     @override
     def untold(self) -> list[int]:
-        with translate_errors(self._settings.redis_url):
-            found = self._scripts.call("untold", [untold_key(p) for p in range(PARTITIONS)], [])
+        keys = [untold_key(p) for p in range(PARTITIONS)]
+        if self._scripts.on_cluster:
+            each = self._each("untold", [([key], []) for key in keys])
+            return [partition for partition, found in enumerate(each) if found]
+        found = self._call("untold", keys, [])
         return [number - 1 for number in found]
 
     @override

@@ -238,15 +238,16 @@ class RedisWorker(RedisPart, WorkerStore):
             keys = conversation_keys(lease.conversation_id)
             named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
             calls.append((named, [lease.turn_id, lease.conversation_id, lease.fence, ttl]))
-        with translate_errors(self._settings.redis_url):
-            replies = self._scripts.call_many("renew", calls)
         return [
-            Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))
-            for reply in replies
+            # Nobody can take a lease from a shard that is away.
+            Renewal(held=True, cancel=False)
+            if reply is None
+            else Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))
+            for reply in self._each("renew", calls)
         ]
 
     @override
-    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> None:
+    def emit(self, batches: Sequence[tuple[Lease, int, Sequence[NewEvent]]]) -> list[int]:
         calls: list[Call] = []
         for lease, number, events in batches:
             turn = turn_keys(lease.turn_id)
@@ -255,5 +256,5 @@ class RedisWorker(RedisPart, WorkerStore):
                 args += [event.type, orjson.dumps(dict(event.data))]
             keys = [turn.turn, conversation_keys(lease.conversation_id).lease, turn.events]
             calls.append((keys, args))
-        with translate_errors(self._settings.redis_url):
-            self._scripts.call_many("emit", calls)
+        answers = self._each("emit", calls)
+        return [number for number, answer in enumerate(answers) if answer is None]

@@ -271,7 +271,7 @@ _INVISIBLE: Final = re.compile("[\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff
 
 
 def _editable(text: str) -> str:
-    """JSON in which what hides or turns text is escaped: whoever edits it must see it."""
+    """JSON with invisible and direction-changing characters escaped, so that they are seen."""
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

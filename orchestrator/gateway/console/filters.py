@@ -53,7 +53,7 @@ def moment(name: str, text: str | None) -> float | None:
 
 
 def _given(value: Any) -> Any:
-    """What a form sends for an empty field is no filter."""
+    """An empty field of a form does not filter."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, list):

@@ -43,7 +43,7 @@ class SharedReads:
         return await asyncio.shield(reading)
 
     def _done(self, key: Hashable, reading: asyncio.Future[Any]) -> None:
-        # Errors are not remembered; whoever waits gets them.
+        # Errors are not kept: only those who wait now get them.
         failed = reading.cancelled() or reading.exception() is not None
         known = self._answers.get(key)
         if failed and known is not None and known[1] is reading:

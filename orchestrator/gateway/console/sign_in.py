@@ -34,7 +34,7 @@ async def sign_in(request: Request, form: Form) -> Response:
     secret, address = form.get("key", "").strip(), own_address(form.get("next"))
     peer = request.client.host if request.client else "-"
     wait = gateway.failed_auth.retry_after(peer)
-    # Behind a proxy, whoever guesses keys shares an address with those who have one.
+    # Behind a proxy, someone who guesses keys has the same address as people with a key.
     if wait and not gateway.keys.was_valid(secret):
         failed = f"There were too many keys that are not valid. Try again in {wait:.0f} seconds."
         refused = page(request, "sign_in.html", status=429, next=address, failed=failed)

@@ -52,7 +52,7 @@ class EventEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepEntry:
-    """A step with what was said, for viewers who may see it.
+    """A step with its messages, for viewers who may see them.
 
     Attributes:
         calls: The calls of a response: names, and arguments as JSON.

@@ -39,7 +39,7 @@ async def turn_list(
     if filters.id and _TURN_ID.fullmatch(filters.id):
         return go_to(request, f"{PATH}/{filters.id}")
     if filters.error:
-        # The text of an error may quote what was said; so would the answer to a search in it.
+        # The text of an error may quote messages, and a search in it would reveal them.
         view.viewer.check(Scope.CONTENT)
     query = filters.query()
     if filters.conversation:

@@ -83,7 +83,7 @@ class History:
         """
         found: list[Message] = []
         total = read = 0
-        # In pieces: nobody else is served while Redis reads one or this process decodes it.
+        # In pieces: other clients wait while Redis reads one or this process decodes it.
         while len(found) < count and read < most:
             answer = await self.piece(start + len(found), start + count - 1)
             if answer is None:

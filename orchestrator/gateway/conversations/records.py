@@ -7,7 +7,7 @@ keeps Redis or the event loop from the others.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar, cast
 
@@ -16,6 +16,7 @@ import redis.asyncio
 from agentapi import Settings
 from agentapi.conversation.messages import Message
 from agentapi.redis.aio import AsyncScripts
+from agentapi.redis.archived import Away
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import ScriptRun
@@ -49,10 +50,23 @@ STEPS: Final = 2
 class Conversations:
     """Reads and changes conversations by their ids in Redis; `TenantView` has the public ids."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.asyncio.Redis,
+        bring_back: Callable[[Away], object] | None = None,
+    ) -> None:
+        """Connects when first used.
+
+        Args:
+            settings: Where Redis is.
+            client: A client of it.
+            bring_back: Brings a conversation back from the archive, if there is one.
+        """
         self._settings = settings
         self._client = client
         self._scripts = AsyncScripts(settings, client, SCRIPTS)
+        self._scripts.bring_back = bring_back
         self._steps = TenantConcurrency(STEPS)
 
     async def open(
@@ -117,10 +131,12 @@ class Conversations:
         keys = conversation_keys(conversation_id)
         with translate_errors(self._settings.redis_url):
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.hmget(keys.meta, _SUMMARY)
+            pipeline.hmget(keys.meta, *_SUMMARY, "archived")
             pipeline.llen(keys.inbox)
             pipeline.llen(keys.messages)
-            values, waiting, messages = await pipeline.execute()
+            (*values, archived), waiting, messages = await pipeline.execute()
+        if archived is not None:
+            messages = int(archived.partition(b" ")[2])
         found = {name: value for name, value in zip(_SUMMARY, values, strict=True) if value}
         if "created" not in found:
             return None

@@ -79,7 +79,7 @@ class Authenticator:
         keys, failures = gateway.keys, gateway.failed_auth
         # Before Redis is asked: guessing keys must not cost us a round trip each.
         wait = failures.retry_after(peer)
-        # Behind a proxy, whoever guesses keys shares an address with those who have one.
+        # Behind a proxy, someone who guesses keys has the same address as clients with a key.
         if wait and not keys.was_valid(secret):
             raise RateLimited(
                 "too many requests without a valid key: wait as `retry-after` says",

@@ -73,7 +73,7 @@ class RequestGate:
     ) -> None:
         state = scope["state"]
         try:
-            # Before the body: without a key nobody may make us hold a megabyte in memory.
+            # Before the body: a client without a key must not make us hold a megabyte in memory.
             await self._authenticator.authenticate(scope, headers)
             # The whole body is read here, so that routes never wait for a client while they hold a
             # slot.

@@ -58,7 +58,7 @@ async def messages_of(view: TenantView, entries: Sequence[Entry]) -> list[Messag
 
 
 async def not_in(view: TenantView, internal: str, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries that are not items of a conversation, of which a client may give back any.
+    """The entries that are not items of the conversation; clients may send such items again.
 
     Args:
         view: The caller's view.
@@ -78,7 +78,7 @@ async def not_in(view: TenantView, internal: str, entries: Sequence[Entry]) -> S
 
 
 def _source(entry: Entry) -> str | None:
-    """The id of the turn that an entry's item belongs to, by its id; None if it is no turn's."""
+    """The turn that an entry's item belongs to, read from the item's id; None if there is none."""
     name = name_of_item(entry.id) if entry.id is not None else None
     return name if isinstance(name, str) and is_turn_id(name) else None
 

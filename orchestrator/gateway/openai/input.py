@@ -293,7 +293,7 @@ def _call(fields: Mapping[str, Any], place: str) -> GivenCall:
 
 
 def _summary(fields: Mapping[str, Any], place: str) -> InputMessage:
-    """The summary that takes the place of what was said before."""
+    """The summary that replaces earlier messages."""
     summary = summary_in(_text(fields, "encrypted_content", place))
     if summary is None:
         raise UnsupportedParameter(

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class TenantConcurrency:
-    """Gives each tenant a few slots; whoever finds none free waits for one."""
+    """Gives each tenant a few slots; a caller that finds none free waits for one."""
 
     def __init__(self, limit: int) -> None:
         """Begin with all slots free.

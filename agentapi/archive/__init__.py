@@ -1,0 +1,1 @@
+"""Where conversations go that nobody has used for long: a database outside of Redis."""

@@ -1,0 +1,1 @@
+"""How the tables came about: one module a step, for Alembic."""

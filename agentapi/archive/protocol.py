@@ -1,0 +1,153 @@
+"""What an archive does; see docs/guides/archive.md.
+
+Redis says where a conversation is. An archived one has left a marker there, which names a
+*version*: the row of the archive that holds its content. A row that no marker names means nothing;
+it is left by a process that died between two steps, and whoever finds it deletes it. So an archive
+needs no lock, and no transaction that spans two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedRow:
+    """A conversation in the archive, without its content. Times are milliseconds since 1970.
+
+    Attributes:
+        conversation_id: Its id, at most 512 characters.
+        version: Names this copy: 32 hexadecimal digits. With the conversation's id it is the key.
+        user_id: The user that it belongs to; "" without one.
+        tenant_id: The tenant that it belongs to; "" without one.
+        generation: Changes when the history is reset.
+        epoch: The epoch of its last turn; 0 if it had none.
+        created: When it was created.
+        updated: When something last happened in it.
+        archived: When it was copied, by Redis's clock.
+        expires: When its idle time ends; None if it is kept for good.
+        messages: How many messages it has.
+    """
+
+    conversation_id: str
+    version: str
+    user_id: str
+    tenant_id: str
+    generation: int
+    epoch: int
+    created: int
+    updated: int
+    archived: int
+    expires: int | None
+    messages: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedConversation:
+    """A conversation with its content.
+
+    Attributes:
+        row: What is known of it; `row.messages` is the number of `messages`.
+        fields: Its record by the names in Redis (`agentapi.stores.data.FIELDS`, and others): text.
+            Its summary is among them, as "summary" and "covered".
+        messages: The messages as Redis stores them: UTF-8 JSON, one object each, oldest first. They
+            come back byte for byte.
+        blobs: Bytes of images and files, by their SHA-256.
+    """
+
+    row: ArchivedRow
+    fields: Mapping[str, str] = field(default_factory=dict)
+    messages: Sequence[bytes] = ()
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveCount:
+    """How much there is."""
+
+    conversations: int
+    messages: int
+
+
+class Archive(Protocol):
+    """A database that holds conversations. Safe to share between threads.
+
+    Each method is one transaction, and may be repeated. Each raises `ArchiveUnavailable` when the
+    database cannot be reached, refuses the login, or does not answer within a few seconds; the
+    text never has the password.
+    """
+
+    def prepare(self) -> None:
+        """Make or migrate the tables, if they are not those of this release. Several processes may
+        do so at the same time.
+
+        Raises:
+            ConfigurationError: The tables are of a newer release that this one cannot read.
+        """
+        ...
+
+    def put(self, conversation: ArchivedConversation) -> None:
+        """Store a copy of a conversation. One with the same id and version is the same copy: then
+        nothing happens. Other versions of it stay."""
+        ...
+
+    def get(self, conversation_id: str, version: str) -> ArchivedConversation | None:
+        """Read a copy; None if there is none."""
+        ...
+
+    def delete(self, conversation_id: str, version: str) -> bool:
+        """Delete a copy. Returns whether there was one."""
+        ...
+
+    def delete_of(
+        self, *, user_id: str | None = None, tenant_id: str | None = None
+    ) -> ArchiveCount:
+        """Delete all copies of a user, of a tenant, or of a user within a tenant, in pieces.
+
+        Args:
+            user_id: The user; "" for those without one, None for any.
+            tenant_id: The tenant; "" for those without one, None for any.
+
+        Returns:
+            What was deleted.
+        """
+        ...
+
+    def count(self, *, user_id: str | None = None, tenant_id: str | None = None) -> ArchiveCount:
+        """Count copies; arguments as for `delete_of`."""
+        ...
+
+    def page(
+        self,
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int = 100,
+    ) -> Sequence[ArchivedRow]:
+        """Some of the copies, in the order of conversation id and version; arguments as for
+        `delete_of`.
+
+        Args:
+            after: Id and version of the copy behind which to go on.
+            limit: How many at most.
+        """
+        ...
+
+    def expired(
+        self, now: int, *, after: tuple[int, str, str] | None = None, limit: int = 100
+    ) -> Sequence[ArchivedRow]:
+        """Copies whose idle time has ended, in the order of `expires`, id and version.
+
+        Args:
+            now: Milliseconds since 1970.
+            after: `expires`, id and version of the copy behind which to go on.
+            limit: How many at most.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back all connections."""
+        ...

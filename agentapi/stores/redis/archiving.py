@@ -1,0 +1,360 @@
+"""Moves conversations between Redis and the archive, so that a crash at any point loses and doubles
+nothing.
+
+Out: `pack` notes that a copy is about to be made and says what state the conversation is in; the
+copy is stored; `depart` takes the content away if the state is still the same. Back: the copy is
+staged in Redis; `arrive` makes it the conversation's content and notes that the copy means nothing
+any more. Whatever is noted and means nothing is deleted from the archive (`leftovers`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, cast
+
+import redis
+
+from agentapi.archive.protocol import Archive, ArchivedConversation, ArchivedRow
+from agentapi.errors import ArchiveLost, ArchiveUnavailable
+from agentapi.ids import PARTITIONS
+from agentapi.logs import line
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import ARCHIVE_MOVES
+from agentapi.redis.archived import Away
+from agentapi.redis.cluster import nodes_of
+from agentapi.redis.connection import translate_errors
+from agentapi.redis.keys import ConversationKeys, conversation_keys, copies_key
+from agentapi.redis.scripts import Scripts
+from agentapi.settings import Settings
+from agentapi.stores.archiving import LEFTOVER_AGE, MARKER, PATIENCE, TRANSIENT
+from agentapi.stores.data import STAGED_TTL
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.values import milliseconds
+
+log = logging.getLogger("agentapi.archive")
+
+_SCAN: Final = 1000
+"""Keys that one step of the search looks at."""
+
+_PIECE: Final = 200
+"""Messages that are read or staged together."""
+
+_LEFTOVERS: Final = 100
+"""Copies of one partition that are deleted together."""
+
+_TAGGED: Final = len("agentapi:{000}:c:")
+
+_REST: Final = 2.0
+_LONGEST_REST: Final = 30.0
+"""Seconds for which an archive that did not answer is not asked again; they double each time."""
+
+_AT_ONCE: Final = 2
+"""Callers that may wait for the archive at the same time: other turns need the threads."""
+
+_WAIT: Final = 0.25
+"""Seconds that further callers wait for their turn."""
+
+
+class RedisArchiving(RedisPart):
+    """Moves conversations out of Redis and back. Safe to share between threads."""
+
+    def __init__(
+        self, settings: Settings, client: redis.Redis, scripts: Scripts, archive: Archive
+    ) -> None:
+        super().__init__(settings, client, scripts)
+        self.archive = archive
+        self._idle = milliseconds(settings.archive_after)
+        self._preparing = threading.Lock()
+        self._prepared = False
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._rest = 0.0
+        self._rests_until = 0.0
+        self._peeked: ArchivedConversation | None = None
+
+    def ready(self) -> Archive:
+        """The archive, with its tables in place.
+
+        Raises:
+            ArchiveUnavailable: It cannot be reached.
+        """
+        with self._preparing:
+            if not self._prepared:
+                self.archive.prepare()
+                self._prepared = True
+        return self.archive
+
+    def cold(self) -> Iterator[Sequence[str]]:
+        """Go through all conversations once; each step yields those that nobody has used for
+        `archive_after`, and may yield none."""
+        for client in nodes_of(self._client):
+            yield from self._cold_of(client)
+
+    def _cold_of(self, client: redis.Redis) -> Iterator[Sequence[str]]:
+        cursor = 0
+        while True:
+            with translate_errors(self._settings.redis_url):
+                before = client.time()[0] * 1000 - self._idle
+                cursor, scanned = client.scan(cursor, "agentapi:{*}:c:*:meta", _SCAN)
+                keys = cast("list[bytes]", scanned)
+                pipeline = self._client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.hmget(key, ["created", "updated", "returned", "archived"])
+                found = pipeline.execute(raise_on_error=False) if keys else []
+            yield [
+                key.decode()[_TAGGED:].removesuffix(":meta")
+                for key, fields in zip(keys, found, strict=True)
+                if isinstance(fields, list) and _is_cold(fields, before)
+            ]
+            if cursor == 0:
+                return
+
+    def move(self, conversation_id: str) -> bool:
+        """Move a conversation to the archive, unless somebody uses it; returns whether it moved.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached; the conversation stays.
+            StoreUnavailable: Redis cannot be reached; the conversation is in one of both.
+        """
+        archive = self.ready()
+        keys, version = conversation_keys(conversation_id), uuid.uuid4().hex
+        named = [keys.meta, keys.messages, keys.inbox, keys.lease, _copies(keys)]
+        began = time.monotonic()
+        reply = self._call(
+            "pack", named, [conversation_id, version, self._idle, milliseconds(PATIENCE)]
+        )
+        if reply[0] == b"warm":
+            return False
+        _, state, count, names, flat = reply
+        fields = _texts(flat)
+        messages = list(self._messages(keys, count))
+        blobs = self._blobs(keys, names)
+        now, expires = self._times(keys)
+        row = _row(conversation_id, version, fields, now=now, expires=expires, messages=count)
+        if len(messages) != count or time.monotonic() - began > PATIENCE / 2:
+            return self._moved("changed")
+        archive.put(ArchivedConversation(row=row, fields=fields, messages=messages, blobs=blobs))
+        unneeded = sorted(set(fields) - MARKER - TRANSIENT)
+        reply = self._call("depart", named, [conversation_id, version, state, *unneeded])
+        return self._moved("moved" if reply[0] == b"gone" else "changed")
+
+    def _times(self, keys: ConversationKeys) -> tuple[int, int | None]:
+        """What time it is, and when the conversation expires, in milliseconds."""
+        with translate_errors(self._settings.redis_url):
+            left = self._client.pttl(keys.meta)
+            now = self._client.time()[0] * 1000
+        return now, now + left if left >= 0 else None
+
+    def _moved(self, outcome: str) -> bool:
+        recorder().count(ARCHIVE_MOVES, "out", outcome)
+        return outcome == "moved"
+
+    def _messages(self, keys: ConversationKeys, count: int) -> Iterator[bytes]:
+        for first in range(0, count, _PIECE):
+            with translate_errors(self._settings.redis_url):
+                found = self._client.lrange(keys.messages, first, min(first + _PIECE, count) - 1)
+            yield from cast("list[bytes]", found)
+
+    def _blobs(self, keys: ConversationKeys, names: Sequence[bytes]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for name in names:
+            with translate_errors(self._settings.redis_url):
+                data = self._client.hget(keys.blobs, name.decode())
+            if isinstance(data, bytes):
+                found[name.decode()] = data
+        return found
+
+    def bring_back(self, away: Away) -> None:
+        """Bring a conversation back, for a caller that needs its history.
+
+        Raises:
+            ArchiveLost: The archive does not have it.
+            ArchiveUnavailable: The archive cannot be reached.
+            StoreUnavailable: Redis cannot be reached.
+        """
+        copy = self._copy(away)
+        if copy is None:
+            return
+        keys = conversation_keys(away.conversation_id)
+        staged = [f"{key}:import:{uuid.uuid4().hex}" for key in (keys.messages, keys.blobs)]
+        for first in range(0, len(copy.messages), _PIECE):
+            self._stage(staged, first, copy.messages[first : first + _PIECE], {})
+        for name, data in copy.blobs.items():
+            self._stage(staged, len(copy.messages), (), {name: data})
+        rest = {k: v for k, v in copy.fields.items() if k not in MARKER | TRANSIENT}
+        reply = self._call(
+            "arrive",
+            [keys.meta, keys.messages, _copies(keys), *staged],
+            [
+                *(away.conversation_id, away.version, len(copy.messages)),
+                *chain.from_iterable(rest.items()),
+            ],
+        )
+        outcome = {b"back": "moved", b"elsewhere": "changed"}.get(reply[0], "failed")
+        recorder().count(ARCHIVE_MOVES, "in", outcome)
+        log.info(line("archive.back", conversation_id=away.conversation_id, outcome=outcome))
+
+    def _copy(self, away: Away) -> ArchivedConversation | None:
+        """The copy; None if the conversation is back already, or gone."""
+        copy = self._asked(away)
+        if copy is None and self._version(away.conversation_id) == away.version:
+            recorder().count(ARCHIVE_MOVES, "in", "failed")
+            log.error(line("archive.lost", conversation_id=away.conversation_id))
+            raise ArchiveLost(
+                "the archive does not have this conversation: restore its backup, or check that "
+                "AGENTAPI_ARCHIVE_URL names the database that the workers use",
+                conversation_id=away.conversation_id,
+            )
+        return copy
+
+    def _asked(self, away: Away) -> ArchivedConversation | None:
+        """Read a copy. An archive that is slow or away must not hold all threads of a process."""
+        if time.monotonic() < self._rests_until:
+            raise ArchiveUnavailable("the archive did not answer a moment ago")
+        if not self._places.acquire(timeout=_WAIT):
+            raise ArchiveUnavailable("the archive is slow, and others wait for it already")
+        # While it is away, one caller at a time finds out whether it is back.
+        self._rests_until = time.monotonic() + self._rest
+        try:
+            copy = self.ready().get(away.conversation_id, away.version)
+        except ArchiveUnavailable:
+            self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
+            self._rests_until = time.monotonic() + self._rest
+            raise
+        else:
+            self._rest = self._rests_until = 0.0
+            return copy
+        finally:
+            self._places.release()
+
+    def _stage(
+        self,
+        staged: Sequence[str],
+        position: int,
+        messages: Sequence[bytes],
+        blobs: Mapping[str, bytes],
+    ) -> None:
+        self._call(
+            "stage",
+            staged,
+            [
+                *(position, milliseconds(STAGED_TTL), len(blobs)),
+                *chain.from_iterable(blobs.items()),
+                *messages,
+            ],
+        )
+
+    def _version(self, conversation_id: str) -> str | None:
+        with translate_errors(self._settings.redis_url):
+            found = self._client.hget(conversation_keys(conversation_id).meta, "archived")
+        return found.decode().partition(" ")[0] if isinstance(found, bytes) else None
+
+    def away(self, conversation_id: str) -> Away | None:
+        """Where a conversation is whose history is in the archive; None for any other."""
+        version = self._version(conversation_id)
+        return Away(conversation_id=conversation_id, version=version) if version else None
+
+    def peek(self, conversation_id: str) -> ArchivedConversation | None:
+        """Read a conversation that is in the archive, and leave it there; None if it is not.
+
+        Raises: as `bring_back`.
+        """
+        away = self.away(conversation_id)
+        if away is None:
+            return None
+        last = self._peeked
+        if last is not None and last.row.version == away.version:
+            return last
+        found = self._peeked = self._copy(away)
+        return found
+
+    def discard(self, age: float = LEFTOVER_AGE) -> int:
+        """Delete copies that have meant nothing for some seconds; returns how many."""
+        keys = [copies_key(partition) for partition in range(PARTITIONS)]
+        with translate_errors(self._settings.redis_url):
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.exists(key)
+            there = pipeline.execute()
+        done = 0
+        for key, exists in zip(keys, there, strict=True):
+            for copy in (
+                self._call("leftovers", [key], [_LEFTOVERS, milliseconds(age)]) if exists else ()
+            ):
+                version, _, conversation_id = copy.decode().partition(":")
+                self.ready().delete(conversation_id, version)
+                with translate_errors(self._settings.redis_url):
+                    self._client.zrem(key, b"d:" + copy)
+                done += 1
+        return done
+
+    def expire(self) -> int:
+        """Delete copies of conversations whose idle time has ended; returns how many."""
+        with translate_errors(self._settings.redis_url):
+            clock = self._client.time()
+        after: tuple[int, str, str] | None = None
+        deleted = 0
+        while rows := self.ready().expired(clock[0] * 1000, after=after):
+            for row in rows:
+                # A turn that waits keeps its conversation.
+                if self._version(row.conversation_id) != row.version:
+                    deleted += self.ready().delete(row.conversation_id, row.version)
+            last = rows[-1]
+            after = (last.expires or 0, last.conversation_id, last.version)
+        return deleted
+
+    def close(self) -> None:
+        """Give back the archive's connections."""
+        self.archive.close()
+
+
+def _copies(keys: ConversationKeys) -> str:
+    # The partition's other index has the same hash tag.
+    return keys.due.removesuffix("due") + "copies"
+
+
+def _is_cold(fields: Sequence[bytes | None], before: int) -> bool:
+    created, updated, returned, archived = fields
+    last = max(_number(updated), _number((returned or b"").partition(b" ")[0]))
+    return created is not None and archived is None and last <= before
+
+
+def _number(value: bytes | str | None) -> int:
+    try:
+        return int(value or 0)
+    except ValueError:
+        return 0
+
+
+def _texts(flat: Sequence[Any]) -> dict[str, str]:
+    texts = [value.decode(errors="replace") for value in flat]
+    fields = dict(zip(texts[::2], texts[1::2], strict=True))
+    return {name: value for name, value in fields.items() if name not in TRANSIENT}
+
+
+def _row(
+    conversation_id: str,
+    version: str,
+    fields: Mapping[str, str],
+    *,
+    now: int,
+    expires: int | None,
+    messages: int,
+) -> ArchivedRow:
+    return ArchivedRow(
+        conversation_id=conversation_id,
+        version=version,
+        user_id=fields.get("user", ""),
+        tenant_id=fields.get("tenant", ""),
+        generation=_number(fields.get("generation")),
+        epoch=_number(fields.get("epoch")),
+        created=_number(fields.get("created")),
+        updated=_number(fields.get("updated")),
+        archived=now,
+        expires=expires,
+        messages=messages,
+    )

@@ -1,0 +1,185 @@
+"""TLS to Redis and RabbitMQ: what the settings mean for the clients, and what errors mean."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from agentapi.errors import ConfigurationError
+from agentapi.faults import causes_of, text_of, why_unreachable
+from agentapi.settings import Settings
+
+_ENCRYPTED: Final = {
+    "redis": "rediss",
+    "redis+cluster": "rediss+cluster",
+    "sentinel": "sentinels",
+    "amqp": "amqps",
+}
+"""The schemes of URLs without TLS, and those with it."""
+
+_PLAIN: Final = {encrypted: plain for plain, encrypted in _ENCRYPTED.items()}
+
+
+def is_encrypted(url: str) -> bool:
+    """Whether connections to this URL use TLS."""
+    return _scheme(url) in _PLAIN
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].removeprefix("py")
+
+
+def redis_options(settings: Settings) -> dict[str, Any]:
+    """What redis-py and kombu need for a connection to Redis with TLS.
+
+    Raises:
+        ConfigurationError: A file of the settings cannot be used; says which one and why.
+    """
+    _check_files(settings)
+    files = {
+        "ssl_ca_certs": settings.tls_ca_file,
+        "ssl_certfile": settings.tls_cert_file,
+        "ssl_keyfile": settings.tls_key_file,
+    }
+    return {
+        **{name: file for name, file in files.items() if file},
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": settings.tls_verify == "full",
+    }
+
+
+def rabbitmq_options(settings: Settings) -> dict[str, Any]:
+    """What py-amqp needs for a connection to RabbitMQ with TLS.
+
+    Raises:
+        ConfigurationError: A file of the settings cannot be used; says which one and why.
+    """
+    _check_files(settings)
+    files = {
+        "ca_certs": settings.tls_ca_file,
+        "certfile": settings.tls_cert_file,
+        "keyfile": settings.tls_key_file,
+    }
+    options: dict[str, Any] = {name: file for name, file in files.items() if file}
+    if settings.tls_verify == "full":
+        several = ";" in settings.broker_url
+        # With several nodes kombu fills in the first one's name. For a single one it would turn
+        # "localhost" into an address, which is not what the certificate says.
+        options["server_hostname"] = None if several else urlsplit(settings.broker_url).hostname
+    return {**options, "cert_reqs": ssl.CERT_REQUIRED}
+
+
+def _check_files(settings: Settings) -> None:
+    """The clients would report a missing file as a server that is out of reach, and ask on the
+    terminal for the password of an encrypted key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if settings.tls_ca_file:
+        try:
+            context.load_verify_locations(settings.tls_ca_file)
+        except OSError as error:
+            raise _unusable("AGENTAPI_TLS_CA_FILE", settings.tls_ca_file, error) from error
+    if settings.tls_key_file and not settings.tls_cert_file:
+        raise ConfigurationError(
+            "AGENTAPI_TLS_KEY_FILE is set without AGENTAPI_TLS_CERT_FILE: set both, or neither"
+        )
+    if settings.tls_cert_file:
+        key = settings.tls_key_file
+        try:
+            context.load_cert_chain(settings.tls_cert_file, key, password=_refuse_encrypted_key)
+        except OSError as error:
+            variables = "AGENTAPI_TLS_CERT_FILE" + (" or AGENTAPI_TLS_KEY_FILE" if key else "")
+            files = settings.tls_cert_file + (f" or {key}" if key else "")
+            raise _unusable(variables, files, error) from error
+
+
+def _refuse_encrypted_key() -> str:
+    raise ConfigurationError(
+        "the key of AGENTAPI_TLS_CERT_FILE is encrypted, and no process can ask for its password: "
+        "decrypt it (openssl pkey -in KEY -out NEW_KEY), and let only this user read the new file"
+    )
+
+
+def _unusable(variables: str, files: str, error: OSError) -> ConfigurationError:
+    if isinstance(error, FileNotFoundError):
+        why = "there is no such file"
+    elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        why = "the key does not belong to the certificate"
+    elif isinstance(error, ssl.SSLError):
+        why = "expected PEM (-----BEGIN …), with a key that is not encrypted"
+    else:
+        why = error.strerror or type(error).__name__
+    return ConfigurationError(f"{variables}: {files} cannot be used: {why}")
+
+
+_FAULTS: Final = (
+    (
+        ("certificate has expired",),
+        "its TLS certificate has expired: renew it on the server, or correct this machine's clock",
+    ),
+    (
+        ("certificate is not yet valid",),
+        "its TLS certificate is not valid yet: correct this machine's clock, or replace it",
+    ),
+    (
+        ("ostname mismatch", "IP address mismatch"),
+        "its TLS certificate is for another name: use a name of the certificate in {variable}, or "
+        "set AGENTAPI_TLS_VERIFY=ca",
+    ),
+    (
+        ("CERTIFICATE_VERIFY_FAILED",),
+        "its TLS certificate is not signed by a CA that this process trusts: set "
+        "AGENTAPI_TLS_CA_FILE to the certificate of the server's CA",
+    ),
+    (
+        (
+            "CERTIFICATE_REQUIRED",
+            "HANDSHAKE_FAILURE",
+            "ALERT_UNKNOWN_CA",
+            "BAD_CERTIFICATE",
+            "CERTIFICATE_EXPIRED",
+            "certificate required",
+        ),
+        "it refuses the TLS certificate of this process, or wants one: set AGENTAPI_TLS_CERT_FILE "
+        "and AGENTAPI_TLS_KEY_FILE to what the server's CA has signed",
+    ),
+    (
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"),
+        "it does not speak TLS on this port: name its TLS port in {variable}, or write {plain}:// "
+        "instead of {encrypted}://",
+    ),
+)
+"""Parts of the errors' texts, which OpenSSL makes, and what to tell the user."""
+
+_CLOSED: Final = ("closed", "reset by peer", "rotocol error", "Protocol Error", "EOF", "roken pipe")
+
+
+def why_out_of_reach(error: BaseException, url: str, variable: str) -> str:
+    """Why a server cannot be reached, and what to do.
+
+    Args:
+        error: What the client raised.
+        url: The server's, with or without its password.
+        variable: The one that holds the URL.
+    """
+    scheme = _scheme(url)
+    # Texts and not types: an error about sentinels only quotes the errors that it comes from.
+    found = " ".join(text_of(cause) for cause in causes_of(error))
+    if is_encrypted(url):
+        for parts, told in _FAULTS:
+            if any(part in found for part in parts):
+                return told.format(variable=variable, encrypted=scheme, plain=_PLAIN[scheme])
+    usual = f"{why_unreachable(error)}; is it running, and is {variable} right?"
+    if is_encrypted(url) and ("timed out" in found or "Timeout" in found):
+        # A plain Redis waits for the rest of what it takes for a command.
+        return f"{usual} A port without TLS may not answer at all: does this one speak TLS?"
+    closed = any(part in found for part in _CLOSED)
+    if is_encrypted(url) and closed:
+        # TLS 1.3 asks for a client's certificate when the client takes the connection for made.
+        return (
+            f"{usual} If the server asks for a certificate, set AGENTAPI_TLS_CERT_FILE and "
+            "AGENTAPI_TLS_KEY_FILE"
+        )
+    if scheme in _ENCRYPTED and closed:
+        return f"{usual} If the port expects TLS, write {_ENCRYPTED[scheme]}:// in the URL"
+    return usual

@@ -1,0 +1,271 @@
+"""A cluster of embedded Valkeys on this machine, whose nodes can be killed and slots moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import redis
+
+from agentapi.errors import ConfigurationError
+from orchestrator.stack.processes import Child, free_port, stop_all
+from orchestrator.stack.valkey import start_valkey
+
+SLOTS: Final = 16384
+
+Fsync: TypeAlias = Literal["everysec", "always"]
+
+_PATIENCE: Final = 60.0
+"""Seconds that a step of the cluster may take before it counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What the cluster says of one of its nodes.
+
+    Attributes:
+        id: Its name in the cluster.
+        port: Where it listens.
+        primary: The id of its primary; None if it is one itself.
+        slots: The slots that it serves: the first and the last of each span.
+    """
+
+    id: str
+    port: int
+    primary: str | None
+    slots: list[tuple[int, int]]
+
+    def serves(self, slot: int) -> bool:
+        """Whether it serves a slot."""
+        return any(first <= slot <= last for first, last in self.slots)
+
+
+class Cluster:
+    """Primaries that share all slots, each with its replicas.
+
+    Attributes:
+        ports: Ports of all nodes, primaries first.
+        url: For `AGENTAPI_REDIS_URL`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        primaries: int = 3,
+        replicas: int = 1,
+        fsync: Fsync = "everysec",
+        node_timeout: float = 15.0,
+    ) -> None:
+        """Start it. Returns when all slots are served and all replicas are in step.
+
+        Args:
+            folder: For data and logs; each node has its own folder in it.
+            primaries: Number of primaries.
+            replicas: Number of replicas of each primary.
+            fsync: When nodes write their files to the disk.
+            node_timeout: Seconds after which nodes fail over from a silent one by themselves. The
+                default is so long that a busy machine never does; `fail_over` does not wait for it.
+
+        Raises:
+            ConfigurationError: It cannot be started. The message says why.
+        """
+        self._folder = folder
+        self._fsync: Fsync = fsync
+        self._timeout = node_timeout
+        self.ports = [free_port() for _ in range(primaries * (1 + replicas))]
+        self._bus = {port: free_port() for port in self.ports}
+        self._nodes: dict[int, Child] = {}
+        try:
+            for port in self.ports:
+                self.start(port)
+            self._join(self.ports[:primaries], self.ports[primaries:])
+        except BaseException:
+            self.stop()
+            raise
+        self.url = ";".join(f"redis+cluster://127.0.0.1:{port}" for port in self.ports)
+
+    def start(self, port: int) -> None:
+        """Start a node that does not run, with the data that it had."""
+        options = {
+            "cluster-enabled": "yes",
+            "cluster-port": str(self._bus[port]),
+            "cluster-node-timeout": f"{self._timeout * 1000:.0f}",
+            # A shard that is away must not stop the others.
+            "cluster-require-full-coverage": "no",
+            "cluster-replica-validity-factor": "0",
+            "repl-diskless-sync-delay": "0",
+            "repl-ping-replica-period": "1",
+        }
+        folder = self._folder / f"node-{port}"
+        self._nodes[port], _ = start_valkey(folder, port, fsync=self._fsync, options=options)
+
+    def process(self, port: int) -> Child:
+        """The process of a node."""
+        return self._nodes[port]
+
+    def nodes(self) -> list[Node]:
+        """All nodes, as one that lives sees them."""
+        for port, child in self._nodes.items():
+            if child.exit_code is None:
+                with _node(port) as node:
+                    return _nodes(node.execute_command("CLUSTER NODES"))
+        raise ConfigurationError("no node of the cluster runs")
+
+    def primaries(self) -> list[Node]:
+        """The nodes that serve slots."""
+        return [node for node in self.nodes() if node.slots]
+
+    def primary_of(self, slot: int) -> Node:
+        """The primary that serves a slot."""
+        return next(node for node in self.nodes() if node.serves(slot))
+
+    def fail_over(self, primary: Node) -> Node:
+        """Kill a primary with SIGKILL and promote its replica, as the cluster does by itself after
+        the node timeout. Returns the promoted one; `start` brings the killed one back as its
+        replica."""
+        replica = next(node for node in self.nodes() if node.primary == primary.id)
+        self.process(primary.port).kill()
+        with _node(replica.port) as client:
+
+            def promoted() -> bool:
+                if client.info("replication")["role"] == "master":
+                    return True
+                try:
+                    client.execute_command("CLUSTER FAILOVER", "FORCE")
+                except redis.ResponseError as refusal:
+                    # It has been promoted meanwhile.
+                    if "replica" not in str(refusal):
+                        raise
+                return False
+
+            wait_until(promoted, "the promotion of a replica", pause=0.2)
+        wait_until(lambda: self._agree_on(replica.id), "the cluster's agreement")
+        return next(node for node in self.nodes() if node.id == replica.id)
+
+    def move_slot(self, slot: int, to: Node) -> int:
+        """Move a slot with all its keys to another primary, while clients use it.
+
+        Returns:
+            How many keys were moved.
+        """
+        source = self.primary_of(slot)
+        if source.id == to.id:
+            return 0
+        moved = 0
+        with _node(source.port) as old, _node(to.port) as new:
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", to.id)
+            while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+                old.execute_command(
+                    *("MIGRATE", "127.0.0.1", to.port, "", 0, 10_000, "REPLACE", "KEYS", *keys)
+                )
+                moved += len(keys)
+            # The new owner first: the slot must never be nobody's.
+            new.execute_command("CLUSTER SETSLOT", slot, "NODE", to.id)
+            old.execute_command("CLUSTER SETSLOT", slot, "NODE", to.id)
+        return moved
+
+    def in_step(self) -> bool:
+        """Whether all replicas follow their primaries."""
+        for node in self.nodes():
+            if node.primary is not None and self.process(node.port).exit_code is None:
+                with _node(node.port) as client:
+                    if client.info("replication").get("master_link_status") != "up":
+                        return False
+        return True
+
+    def empty(self) -> None:
+        """Delete all keys of all primaries."""
+        for node in self.primaries():
+            with _node(node.port) as client:
+                client.flushall()
+
+    def stop(self) -> None:
+        """Stop all nodes."""
+        stop_all(list(self._nodes.values()), 10)
+
+    def _join(self, primaries: list[int], replicas: list[int]) -> None:
+        for number, port in enumerate(primaries):
+            with _node(port) as node:
+                first, after = (SLOTS * n // len(primaries) for n in (number, number + 1))
+                node.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
+                # Two primaries with the same epoch would have to find that out first.
+                node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for port in self.ports:
+            with _node(port) as node:
+                for other in self.ports:
+                    if other != port:
+                        node.execute_command("CLUSTER MEET", "127.0.0.1", other, self._bus[other])
+        wait_until(self._complete, "the nodes' discovery")
+        names = {node.port: node.id for node in self.nodes()}
+        for number, port in enumerate(replicas):
+            with _node(port) as node:
+                primary = names[primaries[number % len(primaries)]]
+                node.execute_command("CLUSTER REPLICATE", primary)
+        wait_until(self._served, "the cluster's slots")
+        wait_until(self.in_step, "the replicas' first copies")
+
+    def _complete(self) -> bool:
+        return all(len(self._seen(port)) == len(self.ports) for port in self.ports)
+
+    def _served(self) -> bool:
+        """Whether every node knows every slot's owner and every replica."""
+        replicas = len(self.ports) - len(self.primaries())
+        return all(
+            self._state(port) == "ok"
+            and sum(1 + b - a for node in self._seen(port) for a, b in node.slots) == SLOTS
+            and sum(node.primary is not None for node in self._seen(port)) == replicas
+            for port in self.ports
+        )
+
+    def _agree_on(self, primary: str) -> bool:
+        """Whether all that live take a node for a primary with slots."""
+        return all(
+            any(node.id == primary and node.slots for node in self._seen(port))
+            for port, child in self._nodes.items()
+            if child.exit_code is None
+        )
+
+    def _seen(self, port: int) -> list[Node]:
+        with _node(port) as node:
+            return _nodes(node.execute_command("CLUSTER NODES"))
+
+    def _state(self, port: int) -> str:
+        with _node(port) as node:
+            return str(node.execute_command("CLUSTER INFO")["cluster_state"])
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, pause: float = 0.02) -> None:
+    """Wait for a condition; fails after a minute."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"the cluster waited in vain for {what}")
+        time.sleep(pause)
+
+
+@contextmanager
+def _node(port: int) -> Iterator[Any]:
+    client = redis.Redis(port=port, socket_timeout=10)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _nodes(reply: Any) -> list[Node]:
+    return [
+        Node(
+            id=node["node_id"],
+            port=int(address.rpartition(":")[2]),
+            primary=None if node["master_id"] == "-" else node["master_id"],
+            slots=[(int(span[0]), int(span[-1])) for span in node["slots"]],
+        )
+        for address, node in reply.items()
+        if "handshake" not in node["flags"]
+    ]

@@ -1,0 +1,134 @@
+"""Moves conversations that nobody uses to the archive.
+
+The worker that sweeps does it. Two that do it at the same time, around an election, do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from agentapi.errors import ArchiveUnavailable, ServerUnavailable, StoreUnavailable
+from agentapi.logs import line
+from agentapi.metrics import recorder
+from agentapi.metrics.catalog import ARCHIVE_MOVES
+from agentapi.settings import Settings
+from agentapi.stores.redis.archiving import RedisArchiving
+from agentapi.supervision import Service, Supervisor
+from workers.outage import Outage
+
+STEP: Final = 2.0
+"""Seconds between two steps of the search; a step looks at a thousand keys."""
+
+LONGEST_REST: Final = 60.0
+"""Seconds between two searches, unless `archive_after` is short."""
+
+MOVE_REST: Final = 0.005
+"""Seconds between two conversations: at most 200 a second, so that Redis serves others."""
+
+AWAY_REST: Final = 10.0
+"""Seconds before an archive that is away is asked again."""
+
+CLEANING: Final = 5
+"""Every how many steps copies are deleted that mean nothing."""
+
+log = logging.getLogger("agentapi.archive")
+
+
+class Archivist:
+    """A thread that looks for conversations to move while its worker is elected."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        archiving: RedisArchiving,
+        outage: Outage,
+        elected: Callable[[], bool],
+        *,
+        supervisor: Supervisor,
+    ) -> None:
+        """Create the thread; it does not start yet.
+
+        Args:
+            settings: When a conversation is to move.
+            archiving: Moves it.
+            outage: Logs that Redis is unreachable.
+            elected: Whether this worker is the one that sweeps.
+            supervisor: Watches the thread.
+        """
+        self._archiving = archiving
+        self._outage = outage
+        self._elected = elected
+        self._pause = min(LONGEST_REST, settings.archive_after / 10)
+        self._search: Iterator[Sequence[str]] | None = None
+        self._steps = 0
+        self._away = False
+        self._service = supervisor.thread("agentapi-archive", self._run)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._service.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._service.stop()
+
+    def _run(self, service: Service) -> None:
+        rest = min(STEP, self._pause)
+        while not service.wait(rest):
+            try:
+                rest = self.step()
+            except StoreUnavailable as error:
+                self._outage.begins(error)
+                rest = STEP
+            except ArchiveUnavailable as error:
+                self._note(error)
+                rest = AWAY_REST
+            service.progress()
+
+    def step(self) -> float:
+        """Look at some conversations, and move those that are cold; returns how long to rest.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached.
+            StoreUnavailable: Redis cannot be reached.
+        """
+        if not self._elected():
+            self._search = None
+            return STEP
+        if self._steps % CLEANING == 0:
+            self._archiving.discard()
+        self._steps += 1
+        self._search = self._search or self._archiving.cold()
+        found = next(self._search, None)
+        if found is None:
+            self._search = None
+            self._archiving.expire()
+            return self._pause
+        for conversation_id in found:
+            if self._service.wait(MOVE_REST) or not self._elected():
+                break
+            self._move(conversation_id)
+        return min(STEP, self._pause)
+
+    def _move(self, conversation_id: str) -> None:
+        """Move one. If it cannot be moved, the others are."""
+        try:
+            if self._archiving.move(conversation_id):
+                log.debug(line("archive.moved", conversation_id=conversation_id))
+                self._note(None)
+        except ServerUnavailable:
+            raise
+        except Exception as error:
+            recorder().count(ARCHIVE_MOVES, "out", "failed")
+            name = type(error).__name__
+            log.error(line("archive.failed", conversation_id=conversation_id, error=name))
+
+    def _note(self, error: ArchiveUnavailable | None) -> None:
+        """Log once that the archive is away, and once that it is back."""
+        if error is not None and not self._away:
+            log.error(line("archive.away", error=error))
+        elif error is None and self._away:
+            log.warning(line("archive.reached"))
+        self._away = error is not None
