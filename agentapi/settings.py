@@ -87,14 +87,13 @@ class Settings(BaseSettings):
     )
     archive_url: str | None = Field(
         default=None,
-        description="Database to which conversations move that nobody uses, such as "
-        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; they "
-        "stay in Redis when not set.",
+        description="Database for conversations that nobody uses, such as "
+        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; if not set, "
+        "they stay in Redis.",
     )
     archive_after: Seconds = Field(
         default=604_800,
-        description="How long nothing must have happened in a conversation before it moves to the "
-        "archive.",
+        description="How long a conversation must be idle before it moves to the archive.",
     )
     tls_ca_file: str | None = Field(
         default=None,

@@ -9,6 +9,8 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from agentapi.errors import ArchiveUnavailable
+
 MAX_RETURNS: Final = 3
 """How often one call brings a conversation back, should it move away again in between."""
 
@@ -32,3 +34,11 @@ def away_of(error: RedisError) -> Away | None:
     """What a script has refused to touch; None for any other error."""
     found = _AWAY.fullmatch(str(error))
     return Away(conversation_id=found[2], version=found[1]) if found else None
+
+
+def no_archive() -> ArchiveUnavailable:
+    """The error of a process that needs a conversation from the archive, and has none."""
+    return ArchiveUnavailable(
+        "the conversation is in the archive, and this process has none: set "
+        "AGENTAPI_ARCHIVE_URL here as in the workers"
+    )

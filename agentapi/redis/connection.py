@@ -38,7 +38,7 @@ from agentapi.errors import (
     StoreFault,
     StoreUnavailable,
 )
-from agentapi.redis.archived import away_of
+from agentapi.redis.archived import away_of, no_archive
 from agentapi.redis.cluster import ClusterClient
 from agentapi.settings import Settings
 from agentapi.tls import is_encrypted, redis_options, why_out_of_reach
@@ -235,10 +235,7 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
             "nothing was changed"
         )
     if away_of(error) is not None:
-        return ArchiveUnavailable(
-            "the conversation is in the archive, and this process has none: set "
-            "AGENTAPI_ARCHIVE_URL here as in the workers"
-        )
+        return no_archive()
     if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
         return StoreUnavailable(
             f"Redis at {address} does not take commands now (a replica, still loading, or its "

@@ -155,7 +155,8 @@ def _simulate(
     cases: list[tuple[str, float, dict[str, Any]]] = [("load", seconds, {})]
     if lost:
         died = Lost(at=seconds / 2, workers=lost)
-        cases.append((f"{lost:,} of {fleet.workers:,} workers die", seconds, {"lost": died}))
+        dies = "dies" if lost == 1 else "die"
+        cases.append((f"{lost:,} of {fleet.workers:,} workers {dies}", seconds, {"lost": died}))
     if outage:
         away = Outage(at=seconds / 2, seconds=outage)
         cases.append((f"provider away {outage:g} s", seconds + outage, {"outage": away}))

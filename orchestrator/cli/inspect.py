@@ -47,7 +47,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     values = read_settings(kind, {})
     for name, field in kind.model_fields.items():
         value = getattr(values, name)
-        shown = without_password(value) if name.endswith("_url") else _plain(value)
+        shown = without_password(value) if value and name.endswith("_url") else _plain(value)
         yield f"AGENTAPI_{name.upper()}", shown, field.description or ""
     for name in PROVIDER_KEYS:
         shown = "set (hidden)" if variable(name) else "not set"

@@ -154,6 +154,20 @@ def test_a_process_without_the_archive_says_so(world: World, redis_url: str) -> 
     other.store.close()
 
 
+def test_without_the_archive_no_history_looks_empty(world: World, redis_url: str) -> None:
+    world.leave()
+    other = create_store(load_settings(redis_url=redis_url))
+    try:
+        for call in (other.history, other.summary):
+            with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
+                call(C)
+        with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
+            other.snapshot(C)
+        assert other.history("never used") == []
+    finally:
+        other.close()
+
+
 def test_a_row_that_is_missing_loses_no_marker(world: World) -> None:
     world.says()
     world.moving.move(C)

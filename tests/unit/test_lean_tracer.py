@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WrittenSpan
@@ -73,11 +73,13 @@ def _spans(draw: st.DrawFn) -> LeanSpan:
     return span
 
 
+@settings(deadline=None)
 @given(span=_spans(), ended=_TIMES)
 def test_a_span_is_written_as_the_sdk_writes_it(span: LeanSpan, ended: int) -> None:
     assert _read(span.encoded(ended)) == _read(span.encoded_by_sdk(ended))
 
 
+@settings(deadline=None)
 @given(value=_VALUES)
 @example(value=True)
 @example(value=1)

@@ -207,7 +207,10 @@ class RedisData(RedisPart, DataStore):
         return found if copy is None else copy.messages[start : stop + 1]
 
     def _archived(self, conversation_id: str) -> ArchivedConversation | None:
-        return self._archiving.peek(conversation_id) if self._archiving else None
+        if self._archiving is None:
+            self._refuse_archived(conversation_id)
+            return None
+        return self._archiving.peek(conversation_id)
 
     @override
     def stage(

@@ -24,8 +24,11 @@ class RedisHistories(RedisPart, HistoryStore):
 
     def _brought_back(self, conversation_id: str) -> bool:
         """For a caller that found no history: whether it was in the archive, and is back now."""
-        away = self.archiving.away(conversation_id) if self.archiving else None
-        if away is None or self.archiving is None:
+        if self.archiving is None:
+            self._refuse_archived(conversation_id)
+            return False
+        away = self.archiving.away(conversation_id)
+        if away is None:
             return False
         self.archiving.bring_back(away)
         return True
@@ -39,7 +42,11 @@ class RedisHistories(RedisPart, HistoryStore):
         with translate_errors(self._settings.redis_url):
             found = self._client.hmget(conversation_keys(conversation_id).blobs, list(names))
         blobs = {n: data for n, data in zip(names, found, strict=True) if isinstance(data, bytes)}
-        if len(blobs) < len(set(names)) and self.archiving is not None:
+        if len(blobs) == len(set(names)):
+            return blobs
+        if self.archiving is None:
+            self._refuse_archived(conversation_id)
+        else:
             copy = self.archiving.peek(conversation_id)
             archived = copy.blobs if copy is not None else {}
             blobs = {n: archived[n] for n in names if n in archived} | blobs

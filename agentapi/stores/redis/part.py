@@ -12,8 +12,9 @@ from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import WRITES_REFUSED
+from agentapi.redis.archived import no_archive
 from agentapi.redis.connection import translate_errors, translated
-from agentapi.redis.keys import turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
@@ -64,6 +65,17 @@ class RedisPart:
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with translate_errors(self._settings.redis_url):
             return self._scripts.call(name, keys, args)
+
+    def _refuse_archived(self, conversation_id: str) -> None:
+        """For a process without an archive that found no history.
+
+        Raises:
+            ArchiveUnavailable: The history is in the archive.
+        """
+        with translate_errors(self._settings.redis_url):
+            archived = self._client.hget(conversation_keys(conversation_id).meta, "archived")
+        if archived is not None:
+            raise no_archive()
 
     def _each(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script several times; on a cluster, shard by shard.
