@@ -183,7 +183,13 @@ class Conversations:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
+        try:
+            return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
+        except ArchiveLost:
+            # Whoever deletes a conversation needs no history.
+            return await self.run(
+                scripts.drop(conversation_id, tenant, operation, expected, lost=True)
+            )
 
     async def wipe(self, dropped: Dropped, tenant: str) -> list[ForgottenTurn]:
         """Delete all messages and turns of a dropped conversation, step by step.
