@@ -7,9 +7,9 @@ from typing import Final
 PATIENCE: Final = 600.0
 """Seconds within which a copy must be complete; afterwards it is a leftover, and is deleted."""
 
-LEFTOVER_AGE: Final = 60.0
-"""Seconds for which a copy must have meant nothing before it is deleted: a failover or restart of
-Redis may bring back the marker that named it."""
+LEFTOVER_AGE: Final = 3600.0
+"""Seconds for which a copy must have meant nothing before it is deleted. A failover, a restart of
+Redis or its backup may bring back the marker that named it."""
 
 MARKER: Final = frozenset(
     {"created", "updated", "user", "tenant", "agent", "ttl", "metadata", "turns", "steps"}

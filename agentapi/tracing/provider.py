@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agentapi.errors import ConfigurationError
 from agentapi.extras import needs_extra
-from agentapi.tracing.lean import EncodedExporter, LeanTracer
+from agentapi.tracing.lean import LeanExporter, LeanTracer
 from agentapi.tracing.otel import SCOPE, OpenTelemetryTraces
 from agentapi.tracing.spans import NoTraces, Traces
 
@@ -76,7 +76,7 @@ def lean_tracer(provider: TracerProvider, exporter: SpanExporter) -> LeanTracer 
     if not callable(getattr(client, "export", None)) or any(_only_sdk(name) for name in os.environ):
         return None
     scope = InstrumentationScope(SCOPE, version("agentapi"))
-    processor = BatchSpanProcessor(EncodedExporter(exporter, client, provider, scope))
+    processor = BatchSpanProcessor(LeanExporter(exporter, client, provider, scope))
     provider.add_span_processor(processor)
     sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or _INHERITING[0]
     return LeanTracer(provider, processor, inherits=sampler in _INHERITING)

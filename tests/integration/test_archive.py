@@ -202,6 +202,26 @@ def test_a_memory_brings_it_back(
     assert [message.content for message in memory.load(Window(messages=None))] == ["hi", "yo"]
 
 
+def test_a_copy_that_took_too_long_is_not_used(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = MemoryArchive()
+    store = RedisTurnStore(load_settings(redis_url=redis_url, archive_after=1e-9), archive=archive)
+    bench = on_redis(redis_url)
+    bench.store = store
+    assert store.archiving is not None
+    bench.complete(bench.claim(bench.enqueue(C), C).lease)
+
+    def long(step: str) -> None:
+        if step == "put":
+            monkeypatch.setattr("agentapi.stores.redis.archiving.PATIENCE", 0)
+
+    archive.before = long
+    assert not store.archiving.move(C)
+    assert store.archiving.away(C) is None
+    store.close()
+
+
 def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
     archive = MemoryArchive()
     store = RedisTurnStore(load_settings(redis_url=redis_url, archive_after=1e-9), archive=archive)
