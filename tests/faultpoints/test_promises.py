@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.chaos.checker import conversation_key, turn_key
+from tests.faultpoints.archive import ArchiveFile
 from tests.faultpoints.promises import Expected, Witness
 
 C = "r1:main"
@@ -25,6 +26,7 @@ class Scene:
         self.client: Any = redis.Redis.from_url(url, decode_responses=True)
         self.url = url
         self.ledger = folder / "ledger.jsonl"
+        self.archive = folder / "archive.db"
         self.history = [*self.turn(FIRST), *self.turn(SECOND)]
         self.accepted = [(C, FIRST), (C, SECOND)]
         self.runs: list[dict[str, Any]] = [
@@ -71,7 +73,7 @@ class Scene:
                 self.client.expire(f"{key}:events", 60)
             self.client.expire(key, 60)
         self.ledger.write_text("".join(json.dumps(run) + "\n" for run in self.runs))
-        witness = Witness(self.url, self.ledger)
+        witness = Witness(self.url, self.ledger, ArchiveFile(self.archive))
         try:
             return witness.broken(witness.look(), Expected(accepted=self.accepted), self.story)
         finally:

@@ -9,7 +9,8 @@ import orjson
 
 from agentapi.conversation.messages import dumps, loads
 from agentapi.decoding.records import reading as reading_record
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.ids import partition_of
+from agentapi.redis.keys import conversation_keys, copies_key, turn_keys
 from agentapi.redis.scripts import ScriptRun
 from agentapi.settings import Settings
 from agentapi.stores.conversations import (
