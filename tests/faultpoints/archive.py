@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,12 @@ def version_of(client: Any, conversation: str) -> str | None:
 
 
 def at_rest(client: Any, conversation: str) -> bool:
-    """Whether a conversation is in the archive, and nothing is noted that is still to be deleted."""
-    return version_of(client, conversation) is not None and not client.exists(
-        copies_key(conversation)
-    )
+    """Whether nothing of a conversation is in Redis but a marker, and no copy is to be deleted."""
+    if client.exists(copies_key(conversation)):
+        return False
+    history = conversation_key(conversation, "messages")
+    # A turn that failed may have left no history.
+    return version_of(client, conversation) is not None or not client.exists(history)
 
 
 class ArchiveFile:
@@ -72,8 +75,13 @@ def hurry() -> None:
     from agentapi.stores.redis import archiving
     from workers.upkeep import archivist
 
-    archivist.STEP = 0.05  # type: ignore[misc]
-    archivist.AWAY_REST = 0.1  # type: ignore[misc]
-    archiving.PATIENCE = 3.0  # type: ignore[misc]
-    discard = archiving.RedisArchiving.discard
-    archiving.RedisArchiving.discard = lambda self, _=0.0: discard(self, 0.2)  # type: ignore[method-assign]
+    for module, name, seconds in (
+        (archivist, "STEP", 0.05),
+        (archivist, "AWAY_REST", 0.1),
+        (archiving, "PATIENCE", 3.0),
+    ):
+        assert hasattr(module, name)
+        setattr(module, name, seconds)
+    archiving.RedisArchiving.discard = partialmethod(  # type: ignore[assignment,method-assign]
+        archiving.RedisArchiving.discard, 0.2
+    )

@@ -15,9 +15,9 @@ import redis.asyncio
 
 from agentapi import Settings
 from agentapi.conversation.messages import Message
+from agentapi.errors import ArchiveLost
 from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.archived import Away
-from agentapi.errors import ArchiveLost
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import ScriptRun
