@@ -45,10 +45,12 @@ def test_a_tiny_round() -> None:
         for metric, by_who in results.values.items()
         for who, found in by_who.items()
     }
-    assert all(len(found) == 1 for found in values.values())
+    # The archive's case takes several samples of each figure.
+    once = [found for (case, _, _), found in values.items() if not case.startswith("archive")]
+    assert all(len(found) == 1 for found in once)
     assert values["throughput, 1 worker process", "turns a second", RUNTIME][0] > 0
     cases = {case for case, _, _ in values}
-    assert len(cases) == 18
+    assert len(cases) == 20
 
 
 def test_an_environment_that_cannot_be_made_says_why(
