@@ -32,7 +32,6 @@ from redis.sentinel import Sentinel
 
 from agentapi.errors import (
     AgentAPIError,
-    ArchiveUnavailable,
     ConfigurationError,
     LoginRefused,
     StoreFault,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentapi.errors import InvalidInput, TurnNotFound
+from agentapi.errors import ArchiveLost, InvalidInput, TurnNotFound
 from agentapi.stores import Dropped, TurnStore, Unended
 from agentapi.stores.data import OwnedConversation, Whose, forget_operation
 
@@ -60,16 +60,16 @@ def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
     conversations = messages = 0
     seen: set[str] = set()
     for found in store.data.conversations(whose):
-        snapshot = store.data.snapshot(found.conversation_id)
-        if snapshot is not None and found.conversation_id not in seen:
+        count = _messages_in(store, found)
+        if count is not None and found.conversation_id not in seen:
             seen.add(found.conversation_id)
             conversations += 1
-            messages += snapshot.messages
+            messages += count
     turns = 0
     for turn in store.data.turns(whose):
         turns += 1
         if turn.ended and turn.conversation_id not in seen:
-            with suppress(TurnNotFound):
+            with suppress(ArchiveLost, TurnNotFound):
                 messages += len(store.turn(turn.turn_id).messages)
     return ForgottenUser(
         user_id=whose.user_id or "",
@@ -78,6 +78,15 @@ def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
         messages=messages,
         dry_run=True,
     )
+
+
+def _messages_in(store: TurnStore, conversation: OwnedConversation) -> int | None:
+    """How many messages a conversation has; none that its archive has lost."""
+    try:
+        snapshot = store.data.snapshot(conversation.conversation_id)
+    except ArchiveLost:
+        return 0
+    return None if snapshot is None else snapshot.messages
 
 
 class Forgetting:
@@ -132,7 +141,7 @@ class Forgetting:
     def _conversation(self, conversation: OwnedConversation) -> None:
         store, operation = self._store.conversations, forget_operation()
         while True:
-            snapshot = self._store.data.snapshot(conversation.conversation_id)
+            messages = _messages_in(self._store, conversation)
             dropped = store.drop(conversation.conversation_id, conversation.tenant_id, operation)
             if not isinstance(dropped, Unended):
                 break
@@ -144,7 +153,7 @@ class Forgetting:
         if dropped is None:
             return
         self._conversations += 1
-        self._messages += snapshot.messages if snapshot is not None else 0
+        self._messages += messages or 0
         self._wipe(dropped)
 
     def _wipe(self, dropped: Dropped) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from orchestrator.stack.processes import free_port
 from tests.faultpoints.agents import LEDGER
+from tests.faultpoints.archive import ArchiveFile
 from tests.faultpoints.effects import REMOTE, Effect, Fault, Kind
 from tests.faultpoints.processes import Forked, ProcessEnded, Zygote
 from tests.faultpoints.promises import Expected, Witness
@@ -66,7 +67,7 @@ DOOMED: Final = {"stop": 2}
 
 NO_TURN: Final = (
     *("agentapi-sweep", "agentapi-heartbeat", "agentapi-events", "agentapi-follower"),
-    "agentapi-hooks",
+    *("agentapi-hooks", "agentapi-archive"),
 )
 """Threads that serve all turns: what fails there must fail no turn."""
 
@@ -124,7 +125,9 @@ class Cell:
         ledger = folder / "ledger.jsonl"
         ledger.touch()
         (folder / "fired.jsonl").touch()
-        self._witness = Witness(url, ledger)
+        self._archive = ArchiveFile(folder / "archive.db")
+        self._archives = False
+        self._witness = Witness(url, ledger, self._archive)
         port = str(free_port())
         self._gateway_url = f"http://127.0.0.1:{port}"
         self._env = {
@@ -178,6 +181,9 @@ class Cell:
         return result
 
     def _start_missing(self, planned: Planned) -> None:
+        if self._archives != (planned.scenario == "archive"):
+            self._end_all()
+            self._archives = not self._archives
         started = []
         for role in ROLES if planned.scenario == "gateway" else ROLES[:2]:
             if role not in self._processes or self._processes[role].ended:
@@ -234,7 +240,8 @@ class Cell:
             self._passed[process.role].update(json.loads(process.counts.read_text()))
 
     def _fork(self, role: str) -> Forked:
-        return Forked(self._zygote, role, self._folder, self._env)
+        env = {**self._env, **self._archive.env} if self._archives else self._env
+        return Forked(self._zygote, role, self._folder, env)
 
     def _wait_for_stop(self, result: Result) -> None:
         """The worker that was told to stop does so."""

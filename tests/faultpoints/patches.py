@@ -34,9 +34,10 @@ supervisors: weakref.WeakSet[supervision.Supervisor] = weakref.WeakSet()
 
 def install() -> None:
     """Wrap them in this process."""
-    wrap(Scripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
+    # What brings a conversation back between two of them has points of its own.
+    wrap(Scripts, "_call", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
     wrap(Scripts, "call_many", lambda _, name, *__: f"{Kind.SCRIPT} {name}")
-    wrap_async(AsyncScripts, "call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}")
+    wrap_async(AsyncScripts, "_call", lambda _, name, *__: f"{Kind.SCRIPT} gateway {name}")
     wrap(redis.Redis, "execute_command", lambda _, name, *__: _command(str(name)))
     wrap(redis.client.Pipeline, "execute", lambda *_: _command("pipeline"))
     wrap_async(redis.asyncio.Redis, "execute_command", lambda _, name, *__: _command(str(name)))

@@ -32,6 +32,7 @@ SCENARIOS: Final[Mapping[str, Sequence[str]]] = {
     "turn": ("worker", "producer"),
     "stop": ("worker", "producer"),
     "gateway": ("gateway",),
+    "archive": ("worker",),
 }
 """Whose points are looked at in each scenario."""
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import redis
 
 from tests.chaos.checker import conversation_key, turn_key, whole
+from tests.faultpoints.archive import ArchiveFile, version_of
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 ONCE: Final = frozenset({"charge", "sign"})
@@ -74,9 +75,10 @@ def _leaves(turn: Mapping[str, str]) -> bool:
 class Witness:
     """Looks at one database of a server."""
 
-    def __init__(self, url: str, ledger: Path) -> None:
+    def __init__(self, url: str, ledger: Path, archive: ArchiveFile) -> None:
         self._client: Any = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
         self._ledger = ledger
+        self._archive = archive
         self._read_to = 0
 
     def close(self) -> None:
@@ -112,7 +114,7 @@ class Witness:
     def clean_up(self) -> None:
         """Delete what is kept of conversations."""
         names = list(self._client.scan_iter(match="agentapi:{*", count=1000))
-        kinds = (":due", ":untold", ":ends")
+        kinds = (":due", ":untold", ":ends", ":copies")
         names = [n for n in names if n.endswith(kinds) or any(k in n for k in KEPT)]
         if names:
             self._client.delete(*names)
@@ -134,6 +136,7 @@ class Witness:
         found += _left_over(state)
         for conversation in {name for name, _ in expected.accepted}:
             found += self._history(state, expected, conversation)
+            found += self._copies(conversation)
         for turn in state.turns:
             found += self._turn(state, turn, runs[turn])
         for turn, events in story.get("events", {}).items():
@@ -145,8 +148,22 @@ class Witness:
         return found
 
     def _messages(self, conversation: str) -> list[dict[str, Any]]:
+        version = version_of(self._client, conversation)
+        if version is not None:
+            return self._archive.messages(conversation, version)
         raw = self._client.lrange(conversation_key(conversation, "messages"), 0, -1)
         return [json.loads(message) for message in raw]
+
+    def _copies(self, conversation: str) -> list[str]:
+        """Promises 1 and 4: what is in the archive is there once, and no more in Redis."""
+        version = version_of(self._client, conversation)
+        found = []
+        if self._archive.versions(conversation) != [version][: version is not None]:
+            found.append(f"the archive has copies of {conversation} that nothing names, or none")
+        keys = [conversation_key(conversation, what) for what in ("messages", "blobs")]
+        if version is not None and self._client.exists(*keys):
+            found.append(f"{conversation} is in the archive and in Redis")
+        return found
 
     def _history(self, state: State, expected: Expected, conversation: str) -> list[str]:
         """Promises 2, 4 and 9: in order, once, whole."""

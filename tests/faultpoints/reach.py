@@ -34,11 +34,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     },
     **{
         f"script {name}": "for backups, and for who answers for the data"
-        for name in ("erase", "restore", "stage")
-    },
-    **{
-        f"script {name}": "only with an archive; tests/property/test_archive.py dies at each step"
-        for name in ("arrive", "depart", "leftovers", "pack")
+        for name in ("erase", "restore")
     },
     "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",

@@ -20,6 +20,7 @@ from typing import Any
 from agentapi import load_settings
 from agentapi.supervision import Service
 from tests.faultpoints.agents import AGENTS
+from tests.faultpoints.archive import hurry
 from tests.faultpoints.effects import Fault
 from tests.faultpoints.injector import injector
 from tests.faultpoints.patches import supervisors
@@ -89,7 +90,10 @@ def worker(control: Control) -> None:
 
     from workers.app import create_app
 
-    app = create_app(load_settings(), AGENTS)
+    settings = load_settings()
+    if settings.archive_url is not None:
+        hurry()
+    app = create_app(settings, AGENTS)
     pools: list[Any] = []
 
     def working(_: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx2
+import redis
 
 from agentapi import ClientTool, File, Image, PendingCall, Settings
 from agentapi.errors import (
@@ -30,8 +31,11 @@ from agentapi.errors import (
     TurnNotRetryable,
 )
 from orchestrator import AsyncOrchestrator, AsyncTurnHandle, Orchestrator, TurnHandle
+from tests.faultpoints.archive import at_rest
 
 T = TypeVar("T")
+
+Message: TypeAlias = str | list[str | Image | File]
 
 PATIENCE: Final = 60.0
 """Seconds after which the caller gives up, and the run has failed."""
@@ -154,6 +158,7 @@ class Player:
             "turn": self._turn,
             "stop": lambda story: self._stop(story, request["worker"]),
             "gateway": lambda story: _over_http(story, request["url"]),
+            "archive": self._archive,
         }
         try:
             scenarios[request["scenario"]](story)
@@ -222,14 +227,32 @@ class Player:
             os.kill(worker, signal.SIGTERM)
         self._result(story, goes_on)
 
+    def _archive(self, story: Story) -> None:
+        """A conversation moves to the archive, comes back for a turn, and moves there again."""
+        message: Message = ["Keep this.", Image(data=b"\x89PNG", media_type="image/png")]
+        first = self._enqueue(story, "painter", message, "cold", "f")
+        self._result(story, first)
+        conversation = first.conversation_id
+        client = redis.Redis.from_url(self._settings.redis_url, decode_responses=True)
+
+        def moved() -> None:
+            _until(lambda: at_rest(client, conversation), story.left)
+
+        story.insist("the move", moved)
+        second = self._enqueue(story, "painter", "And now?", "cold", "s", stream=True)
+        self._follow(story, second)
+        self._result(story, second)
+        story.insist("the second move", moved)
+        client.close()
+
     def _enqueue(
-        self, story: Story, agent: str, text: str, where: str, key: str, **more: Any
+        self, story: Story, agent: str, message: Message, where: str, key: str, **more: Any
     ) -> TurnHandle:
         conversation = f"{story.run}:{where}"
         handle = story.insist(
             "enqueue",
             lambda: self._orchestrator.enqueue(
-                agent, text, conversation_id=conversation, idempotency_key=key, **more
+                agent, message, conversation_id=conversation, idempotency_key=key, **more
             ),
         )
         story.accepted.append((conversation, handle.turn_id))
@@ -264,7 +287,7 @@ class Player:
         """A turn beside all others, by the producer for asyncio."""
         conversation = f"{story.run}:beside"
         picture = Image(data=b"\x89PNG", media_type="image/png")
-        message: list[str | Image | File] = ['/nap {"seconds": 0.2}', picture]
+        message: Message = ['/nap {"seconds": 0.2}', picture]
         producer = AsyncOrchestrator(self._settings)
 
         async def enqueue() -> AsyncTurnHandle:

@@ -12,6 +12,7 @@ from operator import and_
 import pytest
 
 from tests.faultpoints.cell import Planned
+from tests.faultpoints.effects import Effect
 from tests.faultpoints.matrix import report
 from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles, triggered
 from tests.faultpoints.reach import SOMETIMES, UNREACHED, points_of_a_worker
@@ -24,6 +25,9 @@ EVERY_SECOND = (
     *("agentapi.checks.", "self_check."),
 )
 """Parts of the names of points that a worker passes by the clock: it may stop before it does."""
+
+ARCHIVE = tuple(f"script {name}" for name in ("pack", "depart", "arrive", "leftovers"))
+"""Points that only workers with an archive pass."""
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 
@@ -104,6 +108,15 @@ def test_faults_while_a_worker_stops(runner: Runner, traces: Traces) -> None:
 
 def test_faults_of_the_gateway(runner: Runner, traces: Traces) -> None:
     _kept(runner, sample(_plans(traces, kills=False, scenario="gateway"), 24, SEED))
+
+
+def test_faults_between_redis_and_the_archive(runner: Runner, traces: Traces) -> None:
+    passed = traces["archive"].least["worker"]
+    moves = {point: passed[point] for point in ARCHIVE}
+    assert all(moves.values())
+    plans = singles("archive", "worker", moves, 1)
+    often = (Effect.KILL_AFTER, Effect.LOST_ANSWER, Effect.EXCEPTION)
+    _kept(runner, [plan for plan in plans if plan.faults[0].effect in often])
 
 
 def test_pairs(runner: Runner, traces: Traces) -> None:

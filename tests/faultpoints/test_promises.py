@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import redis
 
 from tests.chaos.checker import conversation_key, turn_key
+from tests.faultpoints.archive import ArchiveFile
 from tests.faultpoints.promises import Expected, Witness
 
 C = "r1:main"
@@ -25,6 +28,7 @@ class Scene:
         self.client: Any = redis.Redis.from_url(url, decode_responses=True)
         self.url = url
         self.ledger = folder / "ledger.jsonl"
+        self.archive = folder / "archive.db"
         self.history = [*self.turn(FIRST), *self.turn(SECOND)]
         self.accepted = [(C, FIRST), (C, SECOND)]
         self.runs: list[dict[str, Any]] = [
@@ -71,7 +75,7 @@ class Scene:
                 self.client.expire(f"{key}:events", 60)
             self.client.expire(key, 60)
         self.ledger.write_text("".join(json.dumps(run) + "\n" for run in self.runs))
-        witness = Witness(self.url, self.ledger)
+        witness = Witness(self.url, self.ledger, ArchiveFile(self.archive))
         try:
             return witness.broken(witness.look(), Expected(accepted=self.accepted), self.story)
         finally:
@@ -163,6 +167,20 @@ def join_and_run(scene: Scene) -> None:
     scene.client.xadd(key, {"type": "started", "data": "{}"}, id="2-0")
 
 
+def leave_a_copy(scene: Scene) -> None:
+    with closing(sqlite3.connect(scene.archive)) as archive:
+        archive.execute("CREATE TABLE archived_conversations (conversation_id, version)")
+        archive.execute("INSERT INTO archived_conversations VALUES (?, ?)", (C, "a" * 32))
+        archive.commit()
+
+
+def keep_what_has_left(scene: Scene) -> None:
+    scene.client.hset(conversation_key(C, "meta"), "archived", f"{'a' * 32} 8")
+    with closing(sqlite3.connect(scene.archive)) as archive:
+        archive.execute("CREATE TABLE archived_conversations (copy_id, conversation_id, version)")
+        archive.execute("CREATE TABLE archived_messages (copy_id, position, body)")
+
+
 def look_again(scene: Scene) -> None:
     scene.steps.insert(3, ("started", {}))
     scene.runs.append({"kind": "look", "turn": FIRST, "call": "c1", "attempt": 2})
@@ -215,6 +233,8 @@ def test_all_is_well_with_a_turn_that_was_steered(redis_url: str, tmp_path: Path
         (join_twice, "has turns"),
         (join_one_that_is_gone, "joined a turn that is gone"),
         (join_and_run, "joined one, with"),
+        (leave_a_copy, "that nothing names"),
+        (keep_what_has_left, "in the archive and in Redis"),
         (look_again, "ran again behind its recorded result"),
     ],
 )

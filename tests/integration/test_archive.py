@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 
 from agentapi import Settings, load_settings
 from agentapi.archive.protocol import Archive
@@ -19,13 +20,14 @@ from agentapi.ids import create_turn_id
 from agentapi.memory import RedisMemory
 from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Claim, RedisTurnStore
-from agentapi.stores.conversations import Dropped
+from agentapi.stores.conversations import Dropped, Unended
 from agentapi.stores.data import Whose
 from agentapi.stores.lists import ConversationQuery
 from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.turns import NewTurn
 from orchestrator.data.exporting import Export
 from orchestrator.data.forgetting import Forgetting, count_user
+from orchestrator.gateway.conversations.records import Conversations
 from tests.conformance.stores import Bench, C, completed, on_redis
 from tests.fakes.archive import MemoryArchive
 
@@ -155,17 +157,14 @@ def test_a_process_without_the_archive_says_so(world: World, redis_url: str) -> 
 
 
 def test_without_the_archive_no_history_looks_empty(world: World, redis_url: str) -> None:
-    world.leave()
-    other = create_store(load_settings(redis_url=redis_url))
-    try:
-        for call in (other.history, other.summary):
-            with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
-                call(C)
+    world.says()
+    world.moving.move(C)
+    other = RedisTurnStore(load_settings(redis_url=redis_url))
+    for call in (other.history, other.summary, other.data.snapshot):
         with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
-            other.snapshot(C)
-        assert other.history("never used") == []
-    finally:
-        other.close()
+            call(C)
+    assert other.history("never used") == []
+    other.close()
 
 
 def test_a_row_that_is_missing_loses_no_marker(world: World) -> None:
@@ -181,6 +180,52 @@ def test_a_row_that_is_missing_loses_no_marker(world: World) -> None:
     # The operator restores a backup.
     world.archive.put(copy)
     assert len(world.store.history(C)) == 2
+
+
+def test_a_conversation_whose_row_is_missing_can_be_deleted(world: World) -> None:
+    copies = []
+    for name in (C, "other"):
+        world.says(name, user_id="ann")
+        assert world.moving.move(name)
+        away = world.moving.away(name)
+        assert away is not None
+        copies.append(world.archive.get(name, away.version))
+        world.archive.delete(name, away.version)
+    waiting = world.bench.enqueue(C, user_id="ann")
+    store = world.store.conversations
+    # What cannot be deleted yet keeps its marker: the row may come back.
+    assert store.drop(C, None, "early") == Unended(turn_ids=[waiting])
+    assert world.moving.away(C) is not None
+    world.store.cancel(waiting)
+    assert store.drop(C, None, "op", expected=1) is None
+    dropped = store.drop(C, None, "op", expected=2)
+    assert isinstance(dropped, Dropped)
+    assert store.drop(C, None, "op", expected=2) == dropped
+    assert store.find(C, None) is None
+    whose = Whose(user_id="ann")
+    counted = count_user(world.store, whose)
+    assert (counted.conversations, counted.messages) == (1, 0)
+    forgotten = Forgetting(world.store, whose, world.store.cancel, 1).run()
+    assert (forgotten.conversations, forgotten.turns, forgotten.left) == (1, 3, [])
+    assert not list(world.store.data.turns(whose))
+    # Rows that a backup brings back mean nothing.
+    for copy in copies:
+        assert copy is not None
+        world.archive.put(copy)
+    assert world.moving.discard(0) == 2
+    assert world.archive.count().conversations == 0
+
+
+async def test_the_gateway_deletes_one_whose_row_is_missing(world: World) -> None:
+    world.says(tenant_id="acme")
+    assert world.moving.move(C)
+    world.archive.delete_of(tenant_id="acme")
+    settings = world.bench.settings
+    client = redis.asyncio.Redis.from_url(settings.redis_url)
+    gateway = Conversations(settings, client, world.moving.bring_back)
+    assert isinstance(await gateway.drop(C, "acme", "op"), Dropped)
+    assert await gateway.find(C, "acme") is None
+    await client.aclose()
 
 
 def test_an_archive_that_is_away_is_not_asked_by_everyone(redis_url: str) -> None:

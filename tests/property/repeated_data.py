@@ -8,8 +8,11 @@ from agentapi.conversation.messages import UserMessage, dumps
 from agentapi.ids import partition_of
 from agentapi.redis.keys import conversation_keys, copies_key
 from agentapi.stores import RedisTurnStore
+from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import Restored, Staging, Whose
 from agentapi.stores.redis.archiving import RedisArchiving
+from agentapi.stores.redis.conversation_scripts import drop
+from agentapi.stores.redis.conversations import RedisConversations
 from tests.conformance.stores import Bench
 from tests.fakes.archive import MemoryArchive
 
@@ -83,3 +86,11 @@ def archive_walk(bench: Bench) -> None:
     assert len(store.history("cold")) == 4
     assert moving.discard(0) == 2
     assert not archive.rows
+    assert moving.move("cold")
+    archive.rows.clear()
+    conversations = store.conversations
+    assert isinstance(conversations, RedisConversations)
+    dropped = conversations._run(drop("cold", None, "lost", 4, lost=True))
+    assert isinstance(dropped, Dropped)
+    assert moving.away("cold") is None
+    assert moving.discard(0) == 1

@@ -1,16 +1,17 @@
 -- Delete a conversation whose turns have all ended.
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 due (zset), 6 what is left
---      to delete (list)
+--      to delete (list), 7 copies (zset)
 -- ARGV 1 tenant id, 2 conversation id, 3 prefix of turn keys, 4 number of messages that it must have
---      (-1 for any), 5 time after which what is left expires at the
---      latest
+--      (-1 for any), 5 time after which what is left expires at the latest, 6 'lost' if the archive
+--      does not have its history
 -- Returns {'dropped'}, {'busy', turn ids}, {'changed'} (it has another number of messages) or
 --      {'missing'} (it does not exist, or belongs to another tenant)
 -- Promises 1, 5: a running turn still holds the lease and the epoch, so it must end first. Turns in
 -- the inbox whose hash is gone do not count. The conversation disappears immediately; wipe.lua
--- deletes its messages and turns step by step. A repeat finds what is left.
+-- deletes its messages and turns step by step. A repeat finds what is left. A history that is lost
+-- names no turns: they end with their retention. Should its copy be found again, it is a leftover.
 
-local tenant_id, conversation_id, turns_prefix, expected, left_ttl = unpack(ARGV)
+local tenant_id, conversation_id, turns_prefix, expected, left_ttl, lost = unpack(ARGV)
 
 if redis.call('EXISTS', KEYS[6]) == 1 then
   return { 'dropped' }
@@ -19,9 +20,10 @@ if not belongs(KEYS[1], tenant_id) then
   return { 'missing' }
 end
 local elsewhere = away(KEYS[1])
-if elsewhere then
+if elsewhere and lost ~= 'lost' then
   return elsewhere
 end
+local version, messages = string.match(redis.call('HGET', KEYS[1], 'archived') or '', '^(%S+) (%d+)')
 local waiting = {}
 for _, turn_id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
   local status = redis.call('HGET', turns_prefix .. turn_id, 'status')
@@ -32,7 +34,7 @@ end
 if #waiting > 0 then
   return { 'busy', waiting }
 end
-if tonumber(expected) >= 0 and redis.call('LLEN', KEYS[2]) ~= tonumber(expected) then
+if tonumber(expected) >= 0 and (tonumber(messages) or redis.call('LLEN', KEYS[2])) ~= tonumber(expected) then
   return { 'changed' }
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
@@ -55,6 +57,9 @@ local left_for = idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_tt
 redis.call('PEXPIRE', KEYS[6], left_for)
 for _, was in ipairs(before) do
   redis.call('PEXPIRE', KEYS[6] .. ':' .. was.generation, left_for)
+end
+if version then
+  redis.call('ZADD', KEYS[7], int(now_ms()), 'd:' .. version .. ':' .. conversation_id)
 end
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4], blobs_key(KEYS[2]), strays_key(KEYS[2]))
 redis.call('ZREM', KEYS[5], conversation_id)

@@ -9,7 +9,8 @@ import orjson
 
 from agentapi.conversation.messages import dumps, loads
 from agentapi.decoding.records import reading as reading_record
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.ids import partition_of
+from agentapi.redis.keys import conversation_keys, copies_key, turn_keys
 from agentapi.redis.scripts import ScriptRun
 from agentapi.settings import Settings
 from agentapi.stores.conversations import (
@@ -93,9 +94,14 @@ def remove(
 
 
 def drop(
-    conversation_id: str, tenant_id: str | None, operation: str, expected: int | None
+    conversation_id: str,
+    tenant_id: str | None,
+    operation: str,
+    expected: int | None,
+    *,
+    lost: bool = False,
 ) -> ScriptRun[Dropped | Unended | None]:
-    """Run of `ConversationStore.drop`."""
+    """Run of `ConversationStore.drop`. `lost`: the archive does not have its history."""
     keys = conversation_keys(conversation_id)
     left = f"{keys.messages}:dropped:{operation}"
 
@@ -112,13 +118,17 @@ def drop(
 
     return ScriptRun(
         "drop",
-        [keys.meta, keys.messages, keys.inbox, keys.lease, keys.due, left],
+        [
+            *(keys.meta, keys.messages, keys.inbox, keys.lease, keys.due, left),
+            copies_key(partition_of(conversation_id)),
+        ],
         [
             tenant_id or "",
             conversation_id,
             keys.turns,
             -1 if expected is None else expected,
             milliseconds(LEFT_TTL),
+            "lost" if lost else "",
         ],
         read,
     )

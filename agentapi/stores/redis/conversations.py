@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import redis
 from typing_extensions import override
 
+from agentapi.errors import ArchiveLost
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import ScriptRun, Scripts
@@ -78,7 +79,13 @@ class RedisConversations(ConversationStore):
         *,
         expected: int | None = None,
     ) -> Dropped | Unended | None:
-        return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
+        try:
+            return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
+        except ArchiveLost:
+            # Whoever deletes a conversation needs no history.
+            return self._run(
+                scripts.drop(conversation_id, tenant_id, operation, expected, lost=True)
+            )
 
     @override
     def wipe(self, dropped: Dropped, step: str) -> Wiped:

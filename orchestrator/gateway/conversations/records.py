@@ -15,6 +15,7 @@ import redis.asyncio
 
 from agentapi import Settings
 from agentapi.conversation.messages import Message
+from agentapi.errors import ArchiveLost
 from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.archived import Away
 from agentapi.redis.connection import translate_errors
@@ -183,7 +184,13 @@ class Conversations:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
+        try:
+            return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
+        except ArchiveLost:
+            # Whoever deletes a conversation needs no history.
+            return await self.run(
+                scripts.drop(conversation_id, tenant, operation, expected, lost=True)
+            )
 
     async def wipe(self, dropped: Dropped, tenant: str) -> list[ForgottenTurn]:
         """Delete all messages and turns of a dropped conversation, step by step.
