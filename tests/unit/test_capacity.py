@@ -262,7 +262,7 @@ def test_the_command() -> None:
     as_json = run("5", "--simulate", "--seconds", "5", "--outage", "3", "--json")
     planned, *cases = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert planned["fleet"]["workers"] == 2
-    assert [case["case"] for case in cases] == ["load", "1 of 2 workers die", "provider away 3 s"]
+    assert [case["case"] for case in cases] == ["load", "1 of 2 workers dies", "provider away 3 s"]
     wrong = run("5", "--model-calls", "0")
     assert wrong.returncode == 2
     assert "--model-calls is 0" in wrong.stderr
