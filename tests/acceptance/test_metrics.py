@@ -123,6 +123,7 @@ def test_the_gauges_of_the_fleet_come_from_the_gateway_only(served: Served) -> N
     assert "agentapi_build_info" in names
 
 
+@pytest.mark.timeout(240)
 def test_a_turn_that_runs_alone_is_counted_by_its_worker(
     served: Served, orchestrator: Orchestrator
 ) -> None:
@@ -135,7 +136,7 @@ def test_a_turn_that_runs_alone_is_counted_by_its_worker(
     stack.start_worker()
     # Each worker of the machine has a port of its own.
     port = before + 1
-    turn.result(60)
+    turn.result(150)
     assert turn.info().losses == 1
     until(
         lambda: value(port, "agentapi_turns_ended_total", agent="tools", status="completed") >= 1,
