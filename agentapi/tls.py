@@ -36,14 +36,8 @@ def redis_options(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigurationError: A file of the settings cannot be used; says which one and why.
     """
-    _check_files(settings)
-    files = {
-        "ssl_ca_certs": settings.tls_ca_file,
-        "ssl_certfile": settings.tls_cert_file,
-        "ssl_keyfile": settings.tls_key_file,
-    }
     return {
-        **{name: file for name, file in files.items() if file},
+        **_files(settings, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"),
         "ssl_cert_reqs": ssl.CERT_REQUIRED,
         "ssl_check_hostname": settings.tls_verify == "full",
     }
@@ -55,19 +49,20 @@ def rabbitmq_options(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigurationError: A file of the settings cannot be used; says which one and why.
     """
-    _check_files(settings)
-    files = {
-        "ca_certs": settings.tls_ca_file,
-        "certfile": settings.tls_cert_file,
-        "keyfile": settings.tls_key_file,
-    }
-    options: dict[str, Any] = {name: file for name, file in files.items() if file}
+    options: dict[str, Any] = _files(settings, "ca_certs", "certfile", "keyfile")
     if settings.tls_verify == "full":
         several = ";" in settings.broker_url
         # With several nodes kombu fills in the first one's name. For a single one it would turn
         # "localhost" into an address, which is not what the certificate says.
         options["server_hostname"] = None if several else urlsplit(settings.broker_url).hostname
     return {**options, "cert_reqs": ssl.CERT_REQUIRED}
+
+
+def _files(settings: Settings, ca: str, cert: str, key: str) -> dict[str, Any]:
+    """The files of the settings, under a client's names for them, once they are checked."""
+    _check_files(settings)
+    files = {ca: settings.tls_ca_file, cert: settings.tls_cert_file, key: settings.tls_key_file}
+    return {name: file for name, file in files.items() if file}
 
 
 def _check_files(settings: Settings) -> None:

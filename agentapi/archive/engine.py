@@ -227,15 +227,21 @@ def _parsed(url: str) -> URL:
     )
 
 
+_POOL: Final[dict[str, Any]] = {
+    "pool_size": _CONNECTIONS,
+    "max_overflow": 0,
+    "pool_timeout": 5,
+    # Errors quote no parameters: these are what users said.
+    "hide_parameters": True,
+}
+
+
 def _postgres(url: URL, statement: float) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=5,
+        **_POOL,
         pool_use_lifo=True,
         pool_recycle=3_600,
-        hide_parameters=True,
         connect_args={
             "connect_timeout": _CONNECT,
             # Prepared statements are lost behind PgBouncer.
@@ -260,10 +266,7 @@ def _postgres(url: URL, statement: float) -> sa.Engine:
 def _sqlite(url: URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=5,
-        hide_parameters=True,
+        **_POOL,
         connect_args={"timeout": 5, "check_same_thread": False},
     )
 

@@ -86,7 +86,7 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
         product=f"{name} {version}",
         server=f"{server.get('run_id', '')}/{database}",
         ahead=here - (seconds + micros / 1e6),
-        # Of a cluster, the shard that is worst off.
+        # In a cluster, the shard with the weakest persistence.
         persistence=min(
             (node.info("persistence") for node in nodes_of(client)),
             key=lambda info: bool(info.get("aof_enabled")),

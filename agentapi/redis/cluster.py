@@ -7,6 +7,7 @@ went, so that a shard that is away costs the others nothing.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -32,8 +33,11 @@ from redis.exceptions import (
 from redis.maint_notifications import MaintNotificationsConfig
 from typing_extensions import override
 
+from agentapi.logs import LogLine, frames_of
 from agentapi.redis.commands import Command, Silence
 from agentapi.redis.routes import key_of
+
+log = logging.getLogger("agentapi.store")
 
 SIDE_BY_SIDE: Final = 8
 """Calls that wait for one node at the same time, of those that need several nodes."""
@@ -235,7 +239,8 @@ class ClusterClient(redis.Redis):
                 left = None if until is None else max(0.0, until - time.monotonic())
                 found.update(zip(numbers, answers.result(left), strict=True))
             except TimeoutError:
-                answers.cancel()
+                if not answers.cancel():
+                    answers.add_done_callback(_report)
                 self._silence.begins(node)
                 error = redis.TimeoutError("a shard does not answer in time")
                 found.update(dict.fromkeys(numbers, error))
@@ -407,6 +412,13 @@ def _carry_out(client: redis.Redis, commands: Sequence[Command]) -> Answers:
         else answers[place]
         for command, place in zip(commands, places, strict=True)
     ]
+
+
+def _report(answers: Future[Answers]) -> None:
+    """Nobody reads the answers of a call that was given up. An error in our own code shows here."""
+    error = answers.exception()
+    if error is not None:
+        log.error(LogLine("shard.fault", {"error": type(error).__name__}, frames_of(error)))
 
 
 def _failed(answer: Any) -> bool:

@@ -19,4 +19,4 @@ MARKER: Final = frozenset(
 may change while the rest is in the archive, so they do not come back from there."""
 
 TRANSIENT: Final = frozenset({"archived", "returned"})
-"""Fields that say where a conversation is, and are no part of it."""
+"""Fields that say where a conversation is stored. They do not belong to its content."""

@@ -68,7 +68,7 @@ class Shards(Cluster):
 
     @contextmanager
     def one_stands_still(self) -> Iterator[None]:
-        """A primary answers nothing, and is no less the primary."""
+        """A primary stops answering, and stays the primary."""
         stopped = self.process(self._primary().port)
         stopped.signal(signal.SIGSTOP)
         try:

@@ -76,12 +76,7 @@ def redis_server() -> Path:
     Raises:
         Missing: It is not installed, and this user or machine cannot install Debian's package.
     """
-    if shutil.which("redis-server") is None:
-        _install("redis-server")
-    installed = shutil.which("redis-server")
-    if installed is None:
-        raise Missing(_wanted("Redis", "redis-server"))
-    return Path(installed)
+    return _program("redis-server", "Redis", "redis-server")
 
 
 def systemd_analyze() -> Path:
@@ -90,11 +85,16 @@ def systemd_analyze() -> Path:
     Raises:
         Missing: It is not installed, and this user or machine cannot install Debian's package.
     """
-    if shutil.which("systemd-analyze") is None:
-        _install("systemd")
-    installed = shutil.which("systemd-analyze")
+    return _program("systemd-analyze", "systemd-analyze", "systemd")
+
+
+def _program(program: str, title: str, package: str) -> Path:
+    """A program on the path; Debian's package is installed if it is missing."""
+    if shutil.which(program) is None:
+        _install(package)
+    installed = shutil.which(program)
     if installed is None:
-        raise Missing(_wanted("systemd-analyze", "systemd"))
+        raise Missing(_wanted(title, package))
     return Path(installed)
 
 

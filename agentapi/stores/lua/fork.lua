@@ -42,8 +42,7 @@ while not repeated and at <= last and bytes < tonumber(max_bytes) do
 end
 if at > last then
   -- What the conversation has learned goes with the messages, as far as it is about them.
-  local meta = redis.call('HMGET', string.sub(KEYS[1], 1, -#':messages' - 1) .. ':meta', 'covered',
-    'summary', 'calibration')
+  local meta = redis.call('HMGET', meta_key_of(KEYS[1]), 'covered', 'summary', 'calibration')
   if meta[1] and meta[2] and stored(meta[1]) <= at then
     redis.call('HSET', KEYS[2], 'covered', meta[1], 'summary', meta[2])
   end

@@ -505,7 +505,7 @@ end
 -- Note where a turn that leaves nothing in the history ended: the position of the last message, and its
 -- SHA-1. A fork of the turn begins there.
 local function note_place(turn_key, messages_key)
-  if redis.call('HEXISTS', string.sub(messages_key, 1, -#':messages' - 1) .. ':meta', 'archived') == 1 then
+  if redis.call('HEXISTS', meta_key_of(messages_key), 'archived') == 1 then
     return
   end
   local last = redis.call('LINDEX', messages_key, -1)

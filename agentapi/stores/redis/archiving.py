@@ -21,7 +21,7 @@ import redis
 
 from agentapi.archive.protocol import Archive, ArchivedConversation, ArchivedRow
 from agentapi.errors import ArchiveLost, ArchiveUnavailable
-from agentapi.ids import PARTITIONS
+from agentapi.ids import PARTITIONS, partition_of
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import ARCHIVE_MOVES
@@ -123,7 +123,7 @@ class RedisArchiving(RedisPart):
         """
         archive = self.ready()
         keys, version = conversation_keys(conversation_id), uuid.uuid4().hex
-        named = [keys.meta, keys.messages, keys.inbox, keys.lease, _copies(keys)]
+        named = [keys.meta, keys.messages, keys.inbox, keys.lease, _copies(conversation_id)]
         began = time.monotonic()
         reply = self._call(
             "pack", named, [conversation_id, version, self._idle, milliseconds(PATIENCE)]
@@ -192,7 +192,7 @@ class RedisArchiving(RedisPart):
         rest = {k: v for k, v in copy.fields.items() if k not in MARKER | TRANSIENT}
         reply = self._call(
             "arrive",
-            [keys.meta, keys.messages, _copies(keys), *staged],
+            [keys.meta, keys.messages, _copies(away.conversation_id), *staged],
             [
                 *(away.conversation_id, away.version, len(copy.messages)),
                 *chain.from_iterable(rest.items()),
@@ -316,9 +316,8 @@ class RedisArchiving(RedisPart):
         self.archive.close()
 
 
-def _copies(keys: ConversationKeys) -> str:
-    # The partition's other index has the same hash tag.
-    return keys.due.removesuffix("due") + "copies"
+def _copies(conversation_id: str) -> str:
+    return copies_key(partition_of(conversation_id))
 
 
 def _is_cold(fields: Sequence[bytes | None], before: int) -> bool:
