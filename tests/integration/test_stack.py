@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import redis
 from agentapi.errors import ConfigurationError
 from orchestrator.stack import Child, Stack, start_valkey
 from orchestrator.stack.keeper import WorkerKeeper
+from orchestrator.stack.processes import free_port
 from tests.faults import until
 
 
@@ -131,6 +133,15 @@ def test_a_worker_that_ran_for_long_is_no_sign_of_a_fault(
         kill_and_replace(stack, keeper)
     assert all("in 0.01 s" in text for text in told if "restarting" in text)
     stack.stop()
+
+
+def test_no_connection_takes_a_free_port() -> None:
+    first = free_port(3)
+    with ExitStack() as servers:
+        for port in range(first, first + 3):
+            server = servers.enter_context(socket.create_server(("127.0.0.1", port)))
+            connection = servers.enter_context(socket.create_connection(server.getsockname()))
+            assert connection.getsockname()[1] > first + 3
 
 
 def test_a_stack_whose_worker_does_not_start_stops_what_it_started(tmp_path: Path) -> None:
