@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from agentapi.errors import ConfigurationError
 from agentapi.faults import causes_of, text_of, why_unreachable
 from agentapi.settings import Settings
+from agentapi.urls import is_cluster
 
 _ENCRYPTED: Final = {
     "redis": "rediss",
@@ -146,6 +147,16 @@ _FAULTS: Final = (
 )
 """Parts of the errors' texts, which OpenSSL makes, and what to tell the user."""
 
+_CLUSTER_FAULTS: Final = (
+    (
+        ("ostname mismatch", "IP address mismatch"),
+        "the TLS certificate of a node is for another name than {variable} or the cluster has for "
+        "the node: set cluster-announce-hostname to a name of the certificate and "
+        "cluster-preferred-endpoint-type to hostname on every node, or set AGENTAPI_TLS_VERIFY=ca",
+    ),
+)
+"""The same for a cluster, whose nodes say how they are called."""
+
 _CLOSED: Final = ("closed", "reset by peer", "rotocol error", "Protocol Error", "EOF", "roken pipe")
 
 
@@ -161,7 +172,7 @@ def why_out_of_reach(error: BaseException, url: str, variable: str) -> str:
     # Texts and not types: an error about sentinels only quotes the errors that it comes from.
     found = " ".join(text_of(cause) for cause in causes_of(error))
     if is_encrypted(url):
-        for parts, told in _FAULTS:
+        for parts, told in (_CLUSTER_FAULTS if is_cluster(url) else ()) + _FAULTS:
             if any(part in found for part in parts):
                 return told.format(variable=variable, encrypted=scheme, plain=_PLAIN[scheme])
     usual = f"{why_unreachable(error)}; is it running, and is {variable} right?"
