@@ -47,7 +47,7 @@ up: $(READY) ## Keep Valkey, workers, the gateway and Flower in the foreground; 
 
 test: $(READY) ## Run all tests, with real servers and worker processes; fails below 90 % coverage
 	rm -rf .coverage && mkdir .coverage
-	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --durations=20
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

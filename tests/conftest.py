@@ -34,6 +34,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONG = (
+    "acceptance/test_benchmarks.py",
+    "acceptance",
+    "chaos",
+    "soak",
+    "documents",
+    "faultpoints",
+    "upgrade",
+    "gateway",
+    "property",
+)
+"""Files and folders whose tests take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that all processes of a parallel run end together."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((n for n, long in enumerate(LONG) if path.startswith(long)), len(LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """Tests see the defaults, whatever the developer has set; no key, no live model call."""

@@ -83,8 +83,10 @@ class Cluster:
         self._folder = folder
         self._fsync: Fsync = fsync
         self._timeout = node_timeout
-        self.ports = [free_port() for _ in range(primaries * (1 + replicas))]
-        self._bus = {port: free_port() for port in self.ports}
+        nodes = primaries * (1 + replicas)
+        first = free_port(2 * nodes)
+        self.ports = [*range(first, first + nodes)]
+        self._bus = {port: port + nodes for port in self.ports}
         self._nodes: dict[int, Child] = {}
         try:
             for port in self.ports:

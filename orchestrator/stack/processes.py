@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from agentapi.errors import ConfigurationError
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
 
-def free_port() -> int:
-    """A port on the loopback interface that is free now."""
+_FIRST_PORT: Final = 20_000
+_CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_OF_CONNECTIONS: Final = 32_768
+"""Where Linux begins by default; other systems begin higher."""
+
+
+def free_port(count: int = 1) -> int:
+    """A port on the loopback interface that is free now.
+
+    It is below the ports that the system gives to outgoing connections. Otherwise a connection
+    could take it before its server starts, or while the server restarts.
+
+    Args:
+        count: How many ports in a row must be free, at least 1; the result is the first.
+    """
+    # Not the shared generator: tests seed it, and processes would agree on their choices.
+    choose = random.SystemRandom().randrange
+    while True:
+        first = choose(_FIRST_PORT, _first_of_connections() - count + 1)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _first_of_connections() -> int:
+    try:
+        first = int(_CONNECTIONS.read_text().split()[0])
+    except OSError:
+        return _FIRST_OF_CONNECTIONS
+    return first if first > _FIRST_PORT + 1_000 else _FIRST_OF_CONNECTIONS
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Child:

@@ -80,7 +80,7 @@ def serves(port: int) -> bool:
 @pytest.mark.timeout(400)
 def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None:
     settings = load_settings(redis_url=redis_url)
-    first = free_port()
+    first = free_port(2)
     options = ("--agents", "mine", "--name", "w", "--processes", "2", "--ready-file", "up")
     os.environ["AGENTAPI_METRICS_PORT"] = str(first)
     unit = Unit(agents)

@@ -32,7 +32,8 @@ class Sentinels:
 
     def __init__(self, folder: Path) -> None:
         """Start them; returns when the replica is in step."""
-        self._folders = {port: folder / f"server-{port}" for port in (free_port(), free_port())}
+        first = free_port(2 + SENTINELS)
+        self._folders = {port: folder / f"server-{port}" for port in (first, first + 1)}
         self._servers: dict[int, Child] = {}
         self._sentinels: list[Child] = []
         self.losses: list[Loss] = []
@@ -42,7 +43,7 @@ class Sentinels:
             self.master, replica = self._folders
             client(replica).replicaof("127.0.0.1", self.master)
             until(lambda: in_step(replica), 30, "the replica's first copy")
-            ports = [free_port() for _ in range(SENTINELS)]
+            ports = [*range(first + 2, first + 2 + SENTINELS)]
             for number, port in enumerate(ports):
                 self._sentinels.append(self._start_sentinel(folder / f"sentinel{number}", port))
             self._ports = ports

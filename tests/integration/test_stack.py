@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import redis
 
 from agentapi.errors import ConfigurationError
 from orchestrator.stack import Child, Stack, start_valkey
+from orchestrator.stack.processes import free_port
 from tests.faults import until
 
 
@@ -68,6 +70,15 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigurationError, match="valkey ended with exit code"):
             start_valkey(tmp_path, taken.getsockname()[1])
+
+
+def test_no_connection_takes_a_free_port() -> None:
+    first = free_port(3)
+    with ExitStack() as servers:
+        for port in range(first, first + 3):
+            server = servers.enter_context(socket.create_server(("127.0.0.1", port)))
+            connection = servers.enter_context(socket.create_connection(server.getsockname()))
+            assert connection.getsockname()[1] > first + 3
 
 
 def test_a_stack_whose_worker_does_not_start_stops_what_it_started(tmp_path: Path) -> None:
