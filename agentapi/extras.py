@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
 
 from agentapi.errors import ConfigurationError
 
@@ -30,9 +34,18 @@ def missing_extra(extra: str, purpose: str) -> ConfigurationError:
     """
     return ConfigurationError(
         f"{purpose} needs packages that are not installed: install agentapi with its extra "
-        f"{extra!r}, such as pip install 'agentapi[{extra}]' "
-        f"(from a checkout: pip install '.[{extra}]')"
+        f"{extra!r}: pip install '{_source()}[{extra}]'"
     )
+
+
+def _source() -> str:
+    """Where pip has installed agentapi from: a checkout, a wheel, or an index by its name."""
+    with suppress(PackageNotFoundError, orjson.JSONDecodeError):
+        noted = orjson.loads(distribution("agentapi").read_text("direct_url.json") or "{}")
+        url = urlsplit(str(noted.get("url", "")))
+        if url.scheme == "file":
+            return unquote(url.path)
+    return "agentapi"
 
 
 def require_extra(extra: str, purpose: str) -> None:

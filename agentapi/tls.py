@@ -111,21 +111,23 @@ def _unusable(variables: str, files: str, error: OSError) -> ConfigurationError:
 _FAULTS: Final = (
     (
         ("certificate has expired",),
-        "its TLS certificate has expired: renew it on the server, or correct this machine's clock",
+        "its TLS certificate has expired",
+        "renew it on the server, or correct this machine's clock",
     ),
     (
         ("certificate is not yet valid",),
-        "its TLS certificate is not valid yet: correct this machine's clock, or replace it",
+        "its TLS certificate is not valid yet",
+        "correct this machine's clock, or replace it",
     ),
     (
         ("ostname mismatch", "IP address mismatch"),
-        "its TLS certificate is for another name: use a name of the certificate in {variable}, or "
-        "set AGENTAPI_TLS_VERIFY=ca",
+        "its TLS certificate is for another name",
+        "use a name of the certificate in {variable}, or set AGENTAPI_TLS_VERIFY=ca",
     ),
     (
         ("CERTIFICATE_VERIFY_FAILED",),
-        "its TLS certificate is not signed by a CA that this process trusts: set "
-        "AGENTAPI_TLS_CA_FILE to the certificate of the server's CA",
+        "its TLS certificate is not signed by a CA that this process trusts",
+        "set AGENTAPI_TLS_CA_FILE to the certificate of the server's CA",
     ),
     (
         (
@@ -136,22 +138,23 @@ _FAULTS: Final = (
             "CERTIFICATE_EXPIRED",
             "certificate required",
         ),
-        "it refuses the TLS certificate of this process, or wants one: set AGENTAPI_TLS_CERT_FILE "
-        "and AGENTAPI_TLS_KEY_FILE to what the server's CA has signed",
+        "it refuses the TLS certificate of this process, or wants one",
+        "set AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE to what the server's CA has signed",
     ),
     (
         ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"),
-        "it does not speak TLS on this port: name its TLS port in {variable}, or write {plain}:// "
-        "instead of {encrypted}://",
+        "it does not speak TLS on this port",
+        "name its TLS port in {variable}, or write {plain}:// instead of {encrypted}://",
     ),
 )
-"""Parts of the errors' texts, which OpenSSL makes, and what to tell the user."""
+"""Parts of the errors' texts, which OpenSSL makes, what is wrong, and what to do."""
 
 _CLUSTER_FAULTS: Final = (
     (
         ("ostname mismatch", "IP address mismatch"),
         "the TLS certificate of a node is for another name than {variable} or the cluster has for "
-        "the node: set cluster-announce-hostname to a name of the certificate and "
+        "it",
+        "set cluster-announce-hostname to a name of the certificate and "
         "cluster-preferred-endpoint-type to hostname on every node, or set AGENTAPI_TLS_VERIFY=ca",
     ),
 )
@@ -168,24 +171,52 @@ def why_out_of_reach(error: BaseException, url: str, variable: str) -> str:
         url: The server's, with or without its password.
         variable: The one that holds the URL.
     """
-    scheme = _scheme(url)
-    # Texts and not types: an error about sentinels only quotes the errors that it comes from.
-    found = " ".join(text_of(cause) for cause in causes_of(error))
-    if is_encrypted(url):
-        for parts, told in (_CLUSTER_FAULTS if is_cluster(url) else ()) + _FAULTS:
-            if any(part in found for part in parts):
-                return told.format(variable=variable, encrypted=scheme, plain=_PLAIN[scheme])
+    if (fault := tls_fault(error, url, variable)) is not None:
+        return ": ".join(fault)
     usual = f"{why_unreachable(error)}; is it running, and is {variable} right?"
+    guess = tls_guess(error, url, variable)
+    return usual if guess is None else f"{usual} {guess[0]}"
+
+
+def tls_fault(error: BaseException, url: str, variable: str) -> tuple[str, str] | None:
+    """What is wrong with TLS to a server, and what to do; None if it is something else.
+
+    Args: as `why_out_of_reach`.
+    """
+    if not is_encrypted(url):
+        return None
+    scheme, found = _scheme(url), _texts_of(error)
+    names = {"variable": variable, "encrypted": scheme, "plain": _PLAIN[scheme]}
+    for parts, what, remedy in (_CLUSTER_FAULTS if is_cluster(url) else ()) + _FAULTS:
+        if any(part in found for part in parts):
+            return what.format(**names), remedy.format(**names)
+    return None
+
+
+def tls_guess(error: BaseException, url: str, variable: str) -> tuple[str, str] | None:
+    """What may be wrong with TLS if a server says nothing or closes the connection: for the end of
+    a message, and what to do. None if nothing points to TLS.
+
+    Args: as `why_out_of_reach`.
+    """
+    scheme, found = _scheme(url), _texts_of(error)
+    closed = any(part in found for part in _CLOSED)
+    files = "set AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE"
     if is_encrypted(url) and ("timed out" in found or "Timeout" in found):
         # A plain Redis waits for the rest of what it takes for a command.
-        return f"{usual} A port without TLS may not answer at all: does this one speak TLS?"
-    closed = any(part in found for part in _CLOSED)
+        return (
+            "A port without TLS may not answer at all: does this one speak TLS?",
+            f"name its TLS port in {variable}, or write {_PLAIN[scheme]}:// if it has none",
+        )
     if is_encrypted(url) and closed:
         # TLS 1.3 asks for a client's certificate when the client takes the connection for made.
-        return (
-            f"{usual} If the server asks for a certificate, set AGENTAPI_TLS_CERT_FILE and "
-            "AGENTAPI_TLS_KEY_FILE"
-        )
+        return f"If the server asks for a certificate, {files}", f"{files} if it asks for them"
     if scheme in _ENCRYPTED and closed:
-        return f"{usual} If the port expects TLS, write {_ENCRYPTED[scheme]}:// in the URL"
-    return usual
+        use = f"write {_ENCRYPTED[scheme]}:// in"
+        return f"If the port expects TLS, {use} the URL", f"{use} {variable} if it expects TLS"
+    return None
+
+
+def _texts_of(error: BaseException) -> str:
+    # Texts and not types: an error about sentinels only quotes the errors that it comes from.
+    return " ".join(text_of(cause) for cause in causes_of(error))

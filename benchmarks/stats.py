@@ -42,7 +42,7 @@ def summarize(values: Sequence[float]) -> Summary:
     if not values:
         raise ValueError("there is nothing to sum up: expected at least one value")
     if any(math.isnan(value) for value in values):
-        raise ValueError("a value is no number: a measurement failed without saying so")
+        raise ValueError("a value is not a number: a measurement failed without saying so")
     return Summary(
         median=statistics.median(values), low=min(values), high=max(values), count=len(values)
     )

@@ -210,7 +210,7 @@ class AsyncOrchestrator:
         dry_run: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> ForgottenUser:
-        """Delete what a person has left; see `Orchestrator.forget_user`."""
+        """Delete a person's data; see `Orchestrator.forget_user`."""
         return await self.call(
             lambda: self.sync.forget_user(
                 user_id, tenant_id=tenant_id, dry_run=dry_run, timeout=timeout

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+import redis
+from amqp.exceptions import AMQPError
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings
 from agentapi.broker.queues import turn_queues
 from agentapi.broker.wire import celery_settings, task_message, transport_of
+from agentapi.checks.remedies import login_refused, virtual_host_refused
 from agentapi.errors import BrokerUnavailable
 from agentapi.logs import line
 from agentapi.stores import Wakeup
@@ -19,6 +22,10 @@ from agentapi.tls import why_out_of_reach
 from agentapi.urls import without_password
 
 log = logging.getLogger("agentapi.broker")
+
+BROKER_ERRORS: Final = (OperationalError, OSError, redis.RedisError, AMQPError)
+"""What kombu raises when the broker cannot be used. It leaves some errors as they are: a refused
+login is one of the driver's own."""
 
 
 class Wakeups(Protocol):
@@ -47,6 +54,15 @@ def producer_app(settings: Settings) -> Celery:
 def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailable:
     """The error for a broker that does not answer."""
     address = without_password(settings.broker_url)
+    if login_refused(error):
+        return BrokerUnavailable(
+            f"broker at {address} refuses the user or password: correct AGENTAPI_BROKER_URL"
+        )
+    if virtual_host_refused(error):
+        return BrokerUnavailable(
+            f"broker at {address} has no such virtual host, or refuses it to the user: correct "
+            "AGENTAPI_BROKER_URL"
+        )
     why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")
     return BrokerUnavailable(f"broker at {address} is out of reach: {why}")
 
@@ -78,7 +94,7 @@ class CeleryWakeups:
                         self._settings,
                     )
                     self._app.send_task(**message, producer=producer)
-        except (OperationalError, OSError) as error:
+        except (OperationalError, OSError, AMQPError) as error:
             # One line for each outage, since every enqueue fails in it.
             if not self._away:
                 log.warning(

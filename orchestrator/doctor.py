@@ -10,21 +10,20 @@ from contextlib import closing
 from importlib.metadata import version
 from typing import Any, Final
 
-import redis
-from kombu.exceptions import OperationalError
-
 from agentapi import Settings
 from agentapi.agents.registry import find_agents
 from agentapi.archive.opening import open_archive
 from agentapi.checks.findings import Finding, fail, ok, warn
 from agentapi.checks.redis_server import RedisFacts, ask_redis, clock_finding, redis_findings
-from agentapi.checks.report import COMMAND, WorkerReport
+from agentapi.checks.remedies import archive_remedy, server_remedy, setting_remedy
+from agentapi.checks.report import COMMAND, WorkerReport, archive_mark
 from agentapi.errors import AgentAPIError, ConfigurationError
 from agentapi.settings import unknown_variables
 from agentapi.stores import RedisTurnStore
 from agentapi.urls import without_password
-from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 from orchestrator.findings import (
+    archive_findings,
     by_name,
     fleet_findings,
     own_findings,
@@ -38,8 +37,6 @@ _ANSWER_TIMEOUT: Final = 1.5
 
 _CHECK_TIMEOUT: Final = 12.0
 """Seconds that workers get for their checks; a provider that does not answer takes five."""
-
-_REDIS_REMEDY: Final = "Start it, or correct AGENTAPI_REDIS_URL."
 
 _LOOK_AGAIN: Final = 0.5
 """Seconds between two looks at checks that are under way."""
@@ -61,12 +58,17 @@ def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Fin
     try:
         facts = ask_redis(settings)
     except AgentAPIError as error:
-        yield fail("redis.unreachable", str(error), _REDIS_REMEDY)
+        yield _redis_unreachable(settings, error)
     else:
         yield from redis_findings(facts)
         yield clock_finding(facts.ahead)
     yield from _archive(settings)
     yield from _workers(settings, facts)
+
+
+def _redis_unreachable(settings: Settings, error: AgentAPIError) -> Finding:
+    remedy = server_remedy(error, settings.redis_url, "AGENTAPI_REDIS_URL")
+    return fail("redis.unreachable", str(error), remedy)
 
 
 def _environment(kind: type[Settings]) -> Iterator[Finding]:
@@ -95,7 +97,6 @@ def _agents_here(settings: Settings) -> Iterator[Finding]:
 
 def _archive(settings: Settings) -> Iterator[Finding]:
     """Can conversations come back that nobody used for long?"""
-    start = "Start it, or set AGENTAPI_ARCHIVE_URL."
     try:
         archive = open_archive(settings)
         if archive is None:
@@ -103,9 +104,9 @@ def _archive(settings: Settings) -> Iterator[Finding]:
         with closing(archive):
             found = archive.version()
     except ConfigurationError as error:
-        yield fail("archive.refused", str(error), "Correct AGENTAPI_ARCHIVE_URL, or upgrade.")
+        yield fail("archive.refused", str(error), archive_remedy(error))
     except AgentAPIError as error:
-        yield fail("archive.unreachable", str(error), start)
+        yield fail("archive.unreachable", str(error), archive_remedy(error))
     else:
         if found is None:
             yield fail(
@@ -120,9 +121,13 @@ def _archive(settings: Settings) -> Iterator[Finding]:
 def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
     try:
         answers = _ask(settings)
-    except (OperationalError, OSError, redis.RedisError) as error:
+    except ConfigurationError as error:
+        yield fail("broker.unreachable", str(error), setting_remedy(error))
+        return
+    except BROKER_ERRORS as error:
         why = str(broker_unavailable(settings, error))
-        yield fail("broker.unreachable", why, "Start it, or correct AGENTAPI_BROKER_URL.")
+        remedy = server_remedy(error, settings.broker_url, "AGENTAPI_BROKER_URL")
+        yield fail("broker.unreachable", why, remedy)
         return
     yield ok("broker.reachable", f"at {without_password(settings.broker_url)}")
     yield from worker_findings(answers)
@@ -137,6 +142,7 @@ def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
     address = facts.address if facts is not None else ""
     release = version("agentapi")
     yield from fleet_findings(reports, settings.queues, server, address, release)
+    yield from archive_findings(reports, archive_mark(settings))
     if facts is not None:
         yield from _sweep(settings)
     yield from own_findings(reports)
@@ -147,7 +153,7 @@ def _sweep(settings: Settings) -> Iterator[Finding]:
         try:
             yield sweep_finding(store.since_sweep(), settings.sweep_interval)
         except AgentAPIError as error:
-            yield fail("redis.unreachable", str(error), _REDIS_REMEDY)
+            yield _redis_unreachable(settings, error)
 
 
 def _ask(settings: Settings) -> Answers:

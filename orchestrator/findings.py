@@ -220,6 +220,38 @@ def _servers(reports: Reports, server: str | None, address: str) -> Iterator[Fin
             )
 
 
+def archive_findings(reports: Reports, here: str) -> Iterator[Finding]:
+    """Do all processes have the archive that some of them have?
+
+    Args:
+        reports: By worker.
+        here: The archive of this process; see `archive_mark`.
+    """
+    told = {who: mark for who, report in reports.items() if (mark := report.archive) is not None}
+    marks = {**told, _HERE: here}
+    lacking = [who for who, mark in marks.items() if not mark]
+    having = [who for who, mark in marks.items() if mark]
+    if lacking and having:
+        yield fail(
+            "archive.differs",
+            f"AGENTAPI_ARCHIVE_URL is set at {_listed(having)}, and not at {_listed(lacking)}: "
+            "turns and readers there cannot have conversations from the archive",
+            "Set the same AGENTAPI_ARCHIVE_URL for all workers, gateways and producers.",
+        )
+    groups = _grouped({who: mark for who, mark in marks.items() if mark})
+    if len(groups) > 1:
+        which = "; ".join(sorted(_listed(who) for who in groups.values()))
+        yield warn(
+            "archive.differs",
+            f"AGENTAPI_ARCHIVE_URL names different databases ({which}): what one of them archives "
+            "is lost for the others, unless these are names of the same database",
+            "Set the same AGENTAPI_ARCHIVE_URL for all workers, gateways and producers.",
+        )
+
+
+_HERE: Final = "this process"
+
+
 def _settings(reports: Reports) -> Iterator[Finding]:
     names = sorted({name for report in reports.values() for name in report.settings} - {"queues"})
     for name in names:

@@ -14,9 +14,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-import redis
-from kombu.exceptions import OperationalError
-
 from agentapi import Settings
 from agentapi.admission import RedisTraffic, Traffic
 from agentapi.broker.wire import queue_names, queue_of_partition
@@ -27,7 +24,7 @@ from agentapi.stores import Backlog, Paged, TurnQuery, TurnStore, TurnSummary
 from agentapi.stores.backlog import ReadyTurn
 from agentapi.stores.missing import Missing
 from agentapi.turns import TurnStatus
-from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 
 T = TypeVar("T")
 
@@ -322,7 +319,7 @@ class FleetReader:
                 replies = self._app.control.broadcast(
                     COMMAND, reply=True, timeout=ANSWER_TIMEOUT, connection=connection
                 )
-        except (OperationalError, OSError, redis.RedisError) as error:
+        except BROKER_ERRORS as error:
             raise broker_unavailable(self._settings, error) from error
         return list(replies or ())
 

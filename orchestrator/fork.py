@@ -373,6 +373,6 @@ def _place(stored: StoredMessage) -> Place:
 
 def _changed(turn: Turn) -> TurnNotForkable:
     return TurnNotForkable(
-        f"what was said before turn {turn.turn_id} is not there any more: its conversation was "
+        f"the messages before turn {turn.turn_id} are no longer stored: its conversation was "
         "reset, changed or forgotten; enqueue its message again"
     )

@@ -81,7 +81,7 @@ class Keeping(Lists):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> ForgottenUser:
-        """Delete what a person has left: everything that has this user id.
+        """Delete a person's data: everything with this user id.
 
         A conversation that the user has begun is deleted as a whole, with what others have said in
         it. In conversations that others have begun, the user's turns are deleted with their
@@ -100,6 +100,11 @@ class Keeping(Lists):
 
         Raises:
             InvalidInput: The user's id is empty.
+            ArchiveUnavailable: The archive is out of reach; some of it may be deleted. Or
+                conversations are in the archive, and AGENTAPI_ARCHIVE_URL is not set: then nothing
+                is deleted.
+            ArchiveLost: A turn of the user is in somebody else's conversation, and the archive
+                does not have that conversation.
             StoreUnavailable: Redis is out of reach. Some of it may be deleted.
         """
         whose = Whose(user_id=checked_user(user_id), tenant_id=tenant_id)

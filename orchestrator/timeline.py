@@ -80,7 +80,7 @@ class TimelineStep:
         call_id: The tool's call.
         handoff: The agent that answers from then on.
         repeated: Whether the turn failed with this response, and a retry asked the model again.
-        message: What was said, as in `Orchestrator.history`: content. None when it is not kept.
+        message: As in `Orchestrator.history`: content. None when it is not kept.
     """
 
     index: int
@@ -168,7 +168,8 @@ class RefusedWrite:
 class Timeline:
     """A turn's past. Times are seconds since 1970, by the store's clock.
 
-    What was said is in `TimelineStep.message`, in `Approval` and in `error`; all else is metadata.
+    The text of people, models and tools is in `TimelineStep.message`, in `Approval` and in
+    `error`; all else is metadata.
 
     Attributes:
         now: When it was read.
@@ -210,7 +211,7 @@ class Timeline:
         return sum(step.cost for step in self.steps)
 
     def without_content(self) -> Timeline:
-        """The timeline without anything that was said."""
+        """The timeline without the text of people, models and tools."""
         error = self.error and TurnError(code=self.error.code, message="", status=self.error.status)
         return replace(
             self,

@@ -151,6 +151,16 @@ class Database:
             )
         if isinstance(cause, _GaveUp) or state == _CANCELLED:
             return ArchiveUnavailable(f"the archive at {self.address} does not answer in time")
+        if self.on_sqlite and _begins(cause, _DAMAGED):
+            return StoreFault(
+                f"the archive at {self.address} is damaged, or not an SQLite database: restore its "
+                "backup, or correct AGENTAPI_ARCHIVE_URL"
+            )
+        if self.on_sqlite and _passes(error, state):
+            return ArchiveUnavailable(
+                f"the archive at {self.address} cannot be used: {_why(cause, state)}; may this "
+                "user write there, and is AGENTAPI_ARCHIVE_URL right?"
+            )
         if _passes(error, state):
             return ArchiveUnavailable(
                 f"the archive at {self.address} is out of reach: {_why(cause, state)}; is it "
@@ -199,7 +209,10 @@ def _why(cause: object, state: str) -> str:
     return said[-1][-200:] if said else "the connection was lost"
 
 
-def _begins(cause: object, text: str) -> bool:
+_DAMAGED: Final = ("file is not a database", "database disk image is malformed")
+
+
+def _begins(cause: object, text: str | tuple[str, ...]) -> bool:
     return isinstance(cause, sqlite3.Error) and str(cause).startswith(text)
 
 

@@ -1,9 +1,9 @@
 """What an archive does; see docs/guides/archive.md.
 
 Redis says where a conversation is. An archived one has left a marker there, which names a
-*version*: the row of the archive that holds its content. A row that no marker names means nothing;
-it is left by a process that died between two steps, and whoever finds it deletes it. So an archive
-needs no lock, and no transaction that spans two calls.
+*version*: the row of the archive that holds its content. A row that no marker names is not valid:
+a process that died between two steps left it, and the sweep deletes it. So an archive needs no
+lock, and no transaction that spans two calls.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ def newest() -> str:
 
 def current(connection: sa.Connection) -> str | None:
     """The revision that the database has; None without tables."""
+    # Alembic says at level INFO what it does, in lines of its own form; `prepare` says it in ours.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     options = {"version_table": _TABLE}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
@@ -84,8 +86,6 @@ def _migrate(database: Database, connection: sa.Connection) -> None:
     def steps(revision: Any, context: MigrationContext) -> Any:
         return scripts._upgrade_revs("head", revision)
 
-    # It says what it does at level INFO, in lines of its own form.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     with EnvironmentContext(_config(), scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table=_TABLE)
         environment.run_migrations()

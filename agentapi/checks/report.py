@@ -7,6 +7,7 @@ ignored.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -37,6 +38,17 @@ def shared_settings(settings: Settings) -> dict[str, Any]:
     return {name: to_jsonable_python(value) for name, value in found.items()}
 
 
+def archive_mark(settings: Settings) -> str:
+    """Tells archives apart without naming them: a hash of server and database, without user and
+    password; empty if there is no archive."""
+    if not settings.archive_url:
+        return ""
+    scheme, _, rest = settings.archive_url.partition("://")
+    place = rest.partition("?")[0].rpartition("@")[2].replace(":5432/", "/")
+    # "postgres", "postgresql" and "postgresql+psycopg" are the same.
+    return hashlib.sha256(f"{scheme[:6]} {place}".encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerReport:
     """A worker's answer about itself.
@@ -53,6 +65,7 @@ class WorkerReport:
         settings: See `shared_settings`.
         redis: The address of its Redis, without the password.
         server: Identifies that Redis, whatever it is called from there; None until it is known.
+        archive: See `archive_mark`; None from a worker that does not say.
         ahead: Seconds by which its clock is ahead of Redis's; None until that is known.
         checks: How many rounds of checks it has completed.
         checking: Whether it is in the middle of one.
@@ -70,6 +83,7 @@ class WorkerReport:
     settings: Mapping[str, Any]
     redis: str = ""
     server: str | None = None
+    archive: str | None = None
     ahead: float | None = None
     checks: int = 0
     checking: bool = False

@@ -271,7 +271,8 @@ def _text(request: ModelRequest) -> str:
     said = [message.content for message in messages if isinstance(message, UserMessage)]
     if _RECALL.search(said[-1]):
         earlier = said[:-1]
-        return f"You said {len(earlier)} things: " + " | ".join(earlier) if earlier else "Nothing."
+        things = "thing" if len(earlier) == 1 else "things"
+        return f"You said {len(earlier)} {things}: {' | '.join(earlier)}" if earlier else "Nothing."
     if _INSTRUCTIONS.search(said[-1]):
         return request.system_prompt or "None."
     last = [message for message in messages if isinstance(message, UserMessage)][-1]

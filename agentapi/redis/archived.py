@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from agentapi.errors import ArchiveUnavailable
 
 MAX_RETURNS: Final = 3
-"""How often one call brings a conversation back, should it move away again in between."""
+"""How often one call brings a conversation back that moves away again in between."""
 
 _AWAY: Final = re.compile(r"ARCHIVED ([0-9a-f]{32}) (.+)", re.S)
 

@@ -106,7 +106,7 @@ def hooked_key(partition: int, agent: str) -> str:
 
 
 def copies_key(partition: int) -> str:
-    """Name of the index of a partition's copies in the archive that mean nothing yet or no more."""
+    """The index of a partition's archived copies that are not valid yet, or not any more."""
     return f"agentapi:{{{partition:03d}}}:copies"
 
 

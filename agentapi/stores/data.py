@@ -1,9 +1,10 @@
-"""What is stored of whom: found, deleted, copied out and brought back."""
+"""The data of a person or tenant: found, deleted, copied out and brought back."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol
 from agentapi.stores.conversations import Dropped
 
 STAGED_TTL: Final = 3600.0
-"""Seconds after which what an import has brought expires, should it not come to its end."""
+"""Seconds after which the staged data of an import expires that did not complete."""
 
 
 FORGET: Final = "forget-"
@@ -140,8 +141,22 @@ class DataStore(Protocol):
         """Conversations that somebody has begun. One may come twice."""
         ...
 
-    def turns(self, whose: Whose) -> Iterator[OwnedTurn]:
-        """Turns that somebody has enqueued. One may come twice."""
+    def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
+        """Turns that somebody has enqueued, and everybody's turns in some conversations. One may
+        come twice.
+
+        Args:
+            whose: Who has enqueued them.
+            within: The ids of these conversations.
+        """
+        ...
+
+    def require_archive(self) -> None:
+        """Check that this process reaches everything that is stored.
+
+        Raises:
+            ArchiveUnavailable: Conversations are in the archive, and this process has none.
+        """
         ...
 
     def remains(self) -> Iterator[Dropped]:
@@ -176,6 +191,11 @@ class DataStore(Protocol):
 
     def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:
         """Messages as they are stored, by position; `stop` is included."""
+        ...
+
+    def reading(self) -> AbstractContextManager[None]:
+        """In its body an archived conversation is read once, and kept in memory until the next one
+        is read: for those who read one piece after the other."""
         ...
 
     def stage(

@@ -118,6 +118,7 @@ class ConversationSummary:
         tokens: What its turns used since its history began.
         cost: What they cost, in the unit of the setting `prices`.
         metadata: Its creator's own labels.
+        archived: Whether its history is in the archive.
     """
 
     conversation_id: str
@@ -132,6 +133,7 @@ class ConversationSummary:
     tokens: int = 0
     cost: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    archived: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

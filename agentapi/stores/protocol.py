@@ -438,7 +438,7 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogSto
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
-        data: What is stored of whom, for backups and deletions.
+        data: The data of a person or tenant, for backups and deletions.
         hooks: Ends that hooks are to be told of.
         lists: Lists of turns and conversations, and the ends of turns.
     """

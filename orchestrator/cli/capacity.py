@@ -127,13 +127,17 @@ def _print_plan(planned: Plan, load: Load, *, as_json: bool) -> None:
         f"{planned.store_cores:.2f} cores busy, {planned.store_gib:,.1f} GiB of data; "
         f"{'memory decides' if planned.shard_bound == 'memory' else 'the cores decide'}",
     )
-    table.add_row("  messages", f"{planned.messages_gib:,.1f} GiB", f"{load.conversations:,} kept")
+    archived = round(load.conversations * load.archived)
+    kept = f"of {load.conversations - archived:,} conversations"
+    if archived:
+        kept += f"; a marker of each of the {archived:,} in the archive"
+    table.add_row("  messages", f"{planned.messages_gib:,.1f} GiB", kept)
     table.add_row("  ended turns", f"{planned.turns_gib:,.1f} GiB", "until their retention ends")
     table.add_row("  events", f"{planned.events_gib:,.1f} GiB", "until their retention ends")
-    if load.archived:
-        moved = f"{load.conversations * load.archived:,.0f} conversations; twice, with a standby"
-        table.add_row("archive", f"{planned.archive_gib:,.1f} GiB", moved)
-        table.add_row("  its disks, a month", f"${planned.archive_month:,.0f}", "without servers")
+    if archived:
+        table.add_row("archive", f"{planned.archive_gib:,.1f} GiB", f"{archived:,} conversations")
+        disks = "of the database and its standby, without their servers"
+        table.add_row("  disks, a month", f"${planned.archive_month:,.0f}", disks)
     table.add_row("gateways", f"{fleet.gateways:,}", f"{planned.gateway_cores:.1f} cores busy")
     table.add_row("broker", f"{planned.wakeups_per_second:,.0f} messages/s", "one for each turn")
     table.add_row("a month", f"${planned.month:,.0f}", "cores and memory, without the models")
@@ -196,9 +200,9 @@ def _print_outcomes(outcomes: list[tuple[str, Outcome]]) -> None:
         ("busiest shard", [f"{o.hottest_shard:.0%}" for _, o in outcomes]),
         ("busiest worker", [f"{o.hottest_worker:.0%}" for _, o in outcomes]),
         ("sweep behind", [_time(o.sweep_behind) for _, o in outcomes]),
-        ("turns taken over", [f"{o.taken_over:,}" for _, o in outcomes]),
-        ("until they run again", [_time(_longest(o)) for _, o in outcomes]),
-        ("after the outage", [_time(o.backlog) for _, o in outcomes]),
+        ("turns of dead workers", [f"{o.taken_over:,}" for _, o in outcomes]),
+        ("  until the last ran again", [_time(_longest(o)) for _, o in outcomes]),
+        ("provider back to all woken", [_time(o.backlog) for _, o in outcomes]),
     ]
     for name, values in rows:
         table.add_row(name, *values)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import typer
@@ -64,6 +67,23 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each in _SHOWN else f"\\x{ord(each):02x}" for each in text
     )
+
+
+def own_command() -> str:
+    """How to call `agentapi` from here: as it is on the path, or else by the path of the one that
+    runs now."""
+    own = Path(sys.executable).with_name("agentapi")
+    if not own.exists():
+        return f"{shlex.quote(sys.executable)} -m orchestrator.cli.main"
+    found = shutil.which("agentapi")
+    if found and Path(found).samefile(own):
+        return "agentapi"
+    here = Path.cwd()
+    if not own.is_relative_to(here):
+        return shlex.quote(str(own))
+    # Without a slash the shell would look on the path.
+    shown = str(own.relative_to(here))
+    return shlex.quote(shown if "/" in shown else f"./{shown}")
 
 
 class Printer:

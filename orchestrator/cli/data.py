@@ -1,4 +1,4 @@
-"""`export`, `import` and `forget`: backups, and the deletion of what a person has left."""
+"""`export`, `import` and `forget`: backups, and the deletion of a person's data."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def forget(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Delete what a person has left: conversations, turns, events, summaries, images and files.
+    """Delete a person's data: conversations, turns, events, summaries, images and files.
 
     Conversations that the user began are deleted as a whole; in those of others, the user's turns
     with their messages. Turns that have not ended are cancelled. If one has not stopped in time,

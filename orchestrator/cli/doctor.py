@@ -46,13 +46,14 @@ def _findings() -> Iterator[Finding]:
     # Celery takes a while to import, and `agentapi --help` does not need it.
     from agentapi import load_settings
     from agentapi.checks.findings import fail
+    from agentapi.checks.remedies import setting_remedy
     from agentapi.errors import AgentAPIError
     from orchestrator.doctor import examine
 
     try:
         yield from examine(load_settings(), settings_kind())
     except AgentAPIError as error:
-        yield fail("settings.invalid", str(error), "Correct the variable.")
+        yield fail("settings.invalid", str(error), setting_remedy(error))
 
 
 def _document(findings: list[Finding]) -> dict[str, Any]:

@@ -18,10 +18,7 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
         BrokerUnavailable: The broker is out of reach.
     """
     # Celery takes half a second to import.
-    import redis
-    from kombu.exceptions import OperationalError
-
-    from orchestrator.broker import broker_unavailable, producer_app
+    from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 
     app: Any = producer_app(settings)
     try:
@@ -31,7 +28,7 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
             )
             # A worker that is just starting may miss the first question.
             replies = _ask(app, connection) or _ask(app, connection)
-    except (OperationalError, OSError, redis.RedisError) as error:
+    except BROKER_ERRORS as error:
         raise broker_unavailable(settings, error) from error
     finally:
         app.close()

@@ -60,7 +60,7 @@ def create(
         list[str] | None,
         typer.Option(
             help="What the key allows, may be repeated: turns (the APIs; the default), or the "
-            "console with read (what there is), content (what was said), operate (cancel, retry, "
+            "console with read (what there is), content (messages), operate (cancel, retry, "
             "approve, all tenants)."
         ),
     ] = None,

@@ -169,6 +169,7 @@ def _print_conversations(found: Iterable[ConversationSummary], *, as_json: bool)
             "turns": each.turns,
             "open": each.open_turns,
             "messages": each.messages,
+            "archived": "yes" if each.archived else None,
         }
         for each in found
     ]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.console import console, errors, print_json, real
+from orchestrator.cli.console import console, errors, note, own_command, print_json, real
+from orchestrator.cli.failures import CommandFailed, ExitCode
 from orchestrator.cli.options import RUN, Json
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def up(
 ) -> None:
     """Run Valkey, workers, the gateway and Flower in the foreground, until Ctrl-C.
 
-    If AGENTAPI_REDIS_URL is in the environment, that server is used and no Valkey is started.
+    A worker that ends is started again. If AGENTAPI_REDIS_URL is in the environment, that server is
+    used and no Valkey is started.
     The example agents begin with a few conversations, for the console.
     """
     from agentapi import load_settings
@@ -78,10 +80,18 @@ def _stop_signal() -> threading.Event:
 
 
 def _wait(stack: Stack, stop: threading.Event) -> None:
-    """Wait for the event; fails if a process ends meanwhile."""
-    while not stop.wait(0.5):
-        for child in stack.children:
-            child.check()
+    """Wait for the event, and start workers again that end; fails if another process ends."""
+    from agentapi.errors import ConfigurationError
+    from orchestrator.stack.keeper import WorkerKeeper
+
+    keeper = WorkerKeeper(stack, note)
+    try:
+        while not stop.wait(0.5):
+            keeper.look()
+    except ConfigurationError as error:
+        # Nothing is wrong with the configuration, as far as anybody knows.
+        failed = ExitCode.FAILED
+        raise CommandFailed(str(error), code="process_ended", exit_code=failed) from error
 
 
 def _begin_showcase(stack: Stack) -> None:
@@ -109,11 +119,12 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
     table.add_row("workers", ", ".join(f"{w.name} (pid {w.pid})" for w in stack.workers))
     table.add_row("agents", ", ".join(modules))
     table.add_row("logs", str(stack.folder / "logs"))
-    if stack.valkey is not None:
-        table.add_row("try", f"AGENTAPI_REDIS_URL={stack.redis_url} agentapi chat support")
-    else:
-        table.add_row("try", "agentapi chat support")
     console.print(table)
+    # Not in the table, which breaks long lines: people paste it.
+    command = f"{own_command()} chat support"
+    if stack.valkey is not None:
+        command = f"AGENTAPI_REDIS_URL={stack.redis_url} {command}"
+    console.print(f"try: {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _addresses(stack: Stack, modules: tuple[str, ...]) -> dict[str, Any]:

@@ -62,8 +62,9 @@ class Export:
             StoreUnavailable: Redis is out of reach.
         """
         yield line_of(header())
-        for conversation_id in self.conversations:
-            yield from self._conversation(conversation_id)
+        with self.store.data.reading():
+            for conversation_id in self.conversations:
+                yield from self._conversation(conversation_id)
         counts = self.counts
         yield line_of(DoneRecord(conversations=counts.conversations, messages=counts.messages))
 

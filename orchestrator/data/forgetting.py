@@ -1,4 +1,4 @@
-"""Deletes what a person has left: conversations, turns, events and all that belongs to them."""
+"""Deletes a person's data: conversations, turns, events and all that belongs to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from agentapi.errors import ArchiveLost, InvalidInput, TurnNotFound
 from agentapi.stores import Dropped, TurnStore, Unended
-from agentapi.stores.data import OwnedConversation, Whose, forget_operation
+from agentapi.stores.data import OwnedConversation, OwnedTurn, Whose, forget_operation
 
 _PAUSE: Final = 0.1
 
@@ -26,9 +26,10 @@ class ForgottenUser:
     Attributes:
         user_id: The user.
         conversations: Conversations that the user has begun.
-        turns: Turns, with results and events. After a dry run only those of the user: other users'
-            turns in the user's conversations are not counted.
-        messages: Messages of these conversations, and of the user's turns in others.
+        turns: Turns, with results and events: all turns of these conversations, and the user's
+            turns in others.
+        messages: Messages of these conversations, and of the user's turns in others. A dry run
+            cannot know what a turn that has not ended will leave when it is cancelled.
         ends: Entries for those who follow ends.
         left: Turns that were cancelled and have not stopped yet. What belongs to them is still
             there: call it again.
@@ -57,40 +58,53 @@ def checked_user(user_id: object) -> str:
 
 def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
     """What a deletion would delete."""
-    conversations = messages = 0
-    seen: set[str] = set()
+    store.data.require_archive()
+    # How many messages each conversation has. A history that is lost names no turns of others.
+    readable: dict[str, int] = {}
+    lost: set[str] = set()
     for found in store.data.conversations(whose):
-        count = _messages_in(store, found)
-        if count is not None and found.conversation_id not in seen:
-            seen.add(found.conversation_id)
-            conversations += 1
-            messages += count
-    turns = 0
-    for turn in store.data.turns(whose):
-        turns += 1
-        if turn.ended and turn.conversation_id not in seen:
-            with suppress(ArchiveLost, TurnNotFound):
-                messages += len(store.turn(turn.turn_id).messages)
+        try:
+            snapshot = store.data.snapshot(found.conversation_id)
+        except ArchiveLost:
+            lost.add(found.conversation_id)
+        else:
+            if snapshot is not None:
+                readable[found.conversation_id] = snapshot.messages
+    messages = sum(readable.values())
+    turns: set[str] = set()
+    for turn in store.data.turns(whose, within=readable):
+        known = turn.turn_id in turns or turn.conversation_id in readable.keys() | lost
+        turns.add(turn.turn_id)
+        if turn.ended and not known:
+            messages += _messages_of(store, turn)
     return ForgottenUser(
         user_id=whose.user_id or "",
-        conversations=conversations,
-        turns=turns,
+        conversations=len(readable) + len(lost),
+        turns=len(turns),
         messages=messages,
         dry_run=True,
     )
 
 
-def _messages_in(store: TurnStore, conversation: OwnedConversation) -> int | None:
-    """How many messages a conversation has; none that its archive has lost."""
+def _messages_in(store: TurnStore, conversation: OwnedConversation) -> int:
+    """How many messages a conversation has; none if it is gone, or its archive has lost it."""
     try:
         snapshot = store.data.snapshot(conversation.conversation_id)
     except ArchiveLost:
         return 0
-    return None if snapshot is None else snapshot.messages
+    return 0 if snapshot is None else snapshot.messages
+
+
+def _messages_of(store: TurnStore, turn: OwnedTurn) -> int:
+    """How many messages a turn has, in its conversation's history or kept with the turn itself."""
+    try:
+        return len(store.turn(turn.turn_id).messages)
+    except (ArchiveLost, TurnNotFound):
+        return 0
 
 
 class Forgetting:
-    """One deletion of what a person has left."""
+    """One deletion of a person's data."""
 
     def __init__(
         self, store: TurnStore, whose: Whose, cancel: Callable[[str], object], wait: float
@@ -107,31 +121,26 @@ class Forgetting:
         self._whose = whose
         self._cancel = cancel
         self._deadline = time.monotonic() + wait
-        self._conversations = self._turns = self._messages = 0
+        self._dropped: set[str] = set()
+        self._turns = self._messages = 0
         self._left: set[str] = set()
 
     def run(self) -> ForgottenUser:
         """Delete everything; returns when turns that run have stopped, or have not in time."""
-        # What a deletion has left that died in the middle; it may have been this person's.
+        self._store.data.require_archive()
+        # The rest of a deletion that died in the middle; it may have been this person's.
         for dropped in self._store.data.remains():
             self._wipe(dropped)
         for conversation in self._store.data.conversations(self._whose):
             self._conversation(conversation)
         # Turns in conversations of others, and those that no conversation knows any more.
         for turn in self._store.data.turns(self._whose):
-            while (messages := self._store.data.erase(turn, uuid.uuid4().hex)) is None:
-                self._stop([turn.turn_id])
-                if not self._wait():
-                    self._left.add(turn.turn_id)
-                    break
-            else:
-                self._turns += 1
-                self._messages += messages
+            self._turn(turn)
         if not self._left:
             self._store.data.erase_copies(self._whose)
         return ForgottenUser(
             user_id=self._whose.user_id or "",
-            conversations=self._conversations,
+            conversations=len(self._dropped),
             turns=self._turns,
             messages=self._messages,
             ends=self._store.data.erase_ends(self._whose),
@@ -152,9 +161,23 @@ class Forgetting:
                 return
         if dropped is None:
             return
-        self._conversations += 1
-        self._messages += messages or 0
+        self._dropped.add(conversation.conversation_id)
+        self._messages += messages
         self._wipe(dropped)
+
+    def _turn(self, turn: OwnedTurn) -> None:
+        """Delete a turn outside of the person's conversations."""
+        while True:
+            messages = _messages_of(self._store, turn)
+            if self._store.data.erase(turn, uuid.uuid4().hex) is not None:
+                break
+            self._stop([turn.turn_id])
+            if not self._wait():
+                self._left.add(turn.turn_id)
+                return
+        self._turns += 1
+        if turn.conversation_id not in self._dropped:
+            self._messages += messages
 
     def _wipe(self, dropped: Dropped) -> None:
         left = 1

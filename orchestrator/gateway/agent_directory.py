@@ -8,16 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import redis
-from kombu.exceptions import OperationalError
-
 from agentapi import Settings
 from agentapi.agents.accepted import AcceptedRequests, accepted_by
 from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.names import is_internal, unknown_agent
 from agentapi.agents.registry import load_agents
 from agentapi.errors import AgentAPIError, BrokerUnavailable
-from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 from orchestrator.gateway.http.errors import UnsupportedParameter
 
 MAX_AGE: Final = 10.0
@@ -107,7 +104,7 @@ class WorkerCensus:
                 # A worker or a gateway that is just starting, or busy, may miss a question.
                 rounds = (self._broadcast(connection) for _ in range(_QUESTIONS))
                 replies = next(filter(None, rounds), [])
-        except (OperationalError, OSError, redis.RedisError) as error:
+        except BROKER_ERRORS as error:
             return Census(fault=broker_unavailable(self._settings, error))
         answers = [said for reply in replies for said in reply.items()]
         return Census(

@@ -132,7 +132,7 @@ class TenantView(TenantConversations):
         dry_run: bool,
         timeout: float,  # noqa: ASYNC109
     ) -> ForgottenUser:
-        """Delete what a user of this tenant has left; see `Orchestrator.forget_user`.
+        """Delete all data of a user of this tenant; see `Orchestrator.forget_user`.
 
         Raises:
             StoreUnavailable: Redis is out of reach. Some of it may be deleted.

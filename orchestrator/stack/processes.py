@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,7 @@ class Child:
     Attributes:
         name: Shown to people.
         log: The file with everything that it prints.
+        started: When it was started, by the monotonic clock.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Child:
         """
         self.name = name
         self.log = log
+        self.started = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
@@ -109,6 +112,16 @@ class Child:
         """Its exit code, or None while it runs."""
         return self._process.poll()
 
+    @property
+    def ending(self) -> str:
+        """How it has ended, such as "was killed by SIGKILL"; empty while it runs."""
+        code = self.exit_code
+        if code is None:
+            return ""
+        if code >= 0:
+            return f"ended with exit code {code}"
+        return f"was killed by {signal.Signals(-code).name}"
+
     def check(self) -> None:
         """Check that it runs.
 
@@ -117,8 +130,7 @@ class Child:
         """
         if self.exit_code is not None:
             raise ConfigurationError(
-                f"{self.name} ended with exit code {self.exit_code}; the end of {self.log}:\n"
-                f"{self.tail()}"
+                f"{self.name} {self.ending}; the end of {self.log}:\n{self.tail()}"
             )
 
     def tail(self, lines: int = 15) -> str:

@@ -13,13 +13,11 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
-import redis
-from kombu.exceptions import OperationalError
 
 from agentapi import Settings, load_settings
 from agentapi.errors import ConfigurationError
 from agentapi.redis.connection import connect, translate_errors
-from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 from orchestrator.stack.processes import Child, free_port, stop_all
 from orchestrator.stack.valkey import start_valkey
 from orchestrator.stack.worker_command import worker_command
@@ -66,6 +64,7 @@ class Stack:
         self._agents = agents
         self._count = workers
         self._started = 0
+        self._places: dict[str, int] = {}
         self._with_flower = flower
         self._with_gateway = gateway
         self._own_redis = redis_url
@@ -139,22 +138,34 @@ class Stack:
 
     def start_worker(self) -> Child:
         """Start one more worker process; returns before it is ready."""
+        worker = self._worker(place=self._started)
+        self.workers.append(worker)
+        return worker
+
+    def replace_worker(self, ended: Child) -> Child:
+        """Start a worker in the place of one that has ended; returns before it is ready."""
+        at = self.workers.index(ended)
+        self.workers[at] = self._worker(place=self._places[ended.name])
+        return self.workers[at]
+
+    def _worker(self, place: int) -> Child:
+        """Start a worker.
+
+        Args:
+            place: Decides its port for metrics, if workers have some.
+        """
         # A number is never reused: leases may still carry the name of a worker that died.
         self._started += 1
         name = f"worker{self._started}"
-        child = Child(
+        self._places[name] = place
+        first = self.settings.metrics_port
+        metrics = {"AGENTAPI_METRICS_PORT": str(first + place)} if first else {}
+        return Child(
             name,
             worker_command(name),
             log=self.folder / "logs" / f"{name}.log",
-            env={**self._environment(), **self._metrics_port()},
+            env={**self._environment(), **metrics},
         )
-        self.workers.append(child)
-        return child
-
-    def _metrics_port(self) -> dict[str, str]:
-        """The newest worker's own port for metrics, if workers have some."""
-        first = self.settings.metrics_port
-        return {"AGENTAPI_METRICS_PORT": str(first + self._started - 1)} if first else {}
 
     def _environment(self) -> dict[str, str]:
         variables = {
@@ -245,7 +256,7 @@ class Stack:
                     child.check()
                 try:
                     answers = app.control.ping(timeout=0.5, limit=count)
-                except (OperationalError, OSError, redis.RedisError) as error:
+                except BROKER_ERRORS as error:
                     raise broker_unavailable(self.settings, error) from error
                 if len(answers) >= count:
                     return

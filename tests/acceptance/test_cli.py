@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def test_a_conversation(stack: Stack) -> None:
         said="What did I say?\n/history\n/reset\n/history\n/quit\n",
     )
     assert talk.returncode == 0
-    assert "You said 1 things: hello" in talk.stdout
+    assert "You said 1 thing: hello" in talk.stdout
     assert "4 messages deleted" in talk.stderr
     assert "no messages" in talk.stderr
     agentapi("enqueue", "support", '/lookup_order {"order_id": "7"}', "--conversation", "c:1",
@@ -290,6 +291,11 @@ def test_up_stops_cleanly_and_takes_its_children_with_it_when_killed(tmp_path: P
         assert re.search(r"console *│ http://127.0.0.1:\d+/console ", shown)
         if end == "terminate":
             see_showcase(shown)
+            [pid] = re.findall(r"worker1 \(pid (\d+)\)", shown)
+            os.kill(int(pid), signal.SIGKILL)
+            assert process.stderr is not None
+            told = read_until(process.stderr, "takes the place of worker1")
+            assert "worker1 was killed by SIGKILL; restarting it in 1 s" in told
         getattr(process, end)()
         process.communicate(timeout=40)
         assert process.returncode == (0 if end == "terminate" else -9)

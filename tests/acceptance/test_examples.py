@@ -32,12 +32,12 @@ def run(module: str, **variables: str) -> str:
 def test_the_memory_page(redis_url: str) -> None:
     shown = run("examples.memory_page", AGENTAPI_REDIS_URL=redis_url)
     for line in (
-        "You said 1 things: My name is Ada.",
+        "You said 1 thing: My name is Ada.",
         "0 messages after the reset",
         "You said: Please summarise.",
         "add: 5 (3 steps",
         "You said: Say something long.",
-        "You said 1 things: Hello from one agent.",
+        "You said 1 thing: Hello from one agent.",
     ):
         assert line in shown
 

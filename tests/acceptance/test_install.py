@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_a_missing_extra_says_how_to_install_it(
 ) -> None:
     done = installed.run(*command)
     assert done.returncode != 0
-    assert f"pip install 'agentapi[{extra}]'" in done.stdout + done.stderr
+    assert re.search(rf"pip install '/\S+\[{extra}\]'", done.stdout + done.stderr)
 
 
 def test_the_gateway_runs_with_its_extra(

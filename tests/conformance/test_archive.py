@@ -250,6 +250,15 @@ def test_several_processes_prepare_at_the_same_time(url: str) -> None:
         assert archive.status().version == schema.newest()
 
 
+def test_alembic_logs_nothing(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("alembic").setLevel(logging.NOTSET)
+    caplog.set_level(logging.INFO)
+    with closing(SqlArchive(url)) as archive:
+        archive.prepare()
+        archive.version()
+    assert [record.name for record in caplog.records] == ["agentapi.archive.schema"]
+
+
 def test_the_tables_are_those_that_the_code_uses(archive: SqlArchive, url: str) -> None:
     with closing(Database(url)) as database:
 

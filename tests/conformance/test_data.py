@@ -259,6 +259,7 @@ def test_a_broken_export_is_refused(bench: Bench, change: Any, says: str) -> Non
 
 def test_a_person_is_forgotten_and_nobody_else(bench: Bench) -> None:
     mine = [run(bench, f"mine {n}", "anna", "mine") for n in range(3)]
+    mine.append(run(bench, "bob's in anna's", "bob", "mine"))
     cancelled = bench.enqueue("mine", "stop", user_id="anna")
     bench.store.cancel(cancelled)
     run(bench, "bob's", "bob", "bobs")
@@ -269,9 +270,9 @@ def test_a_person_is_forgotten_and_nobody_else(bench: Bench) -> None:
 
     wanted = Whose(user_id="anna", tenant_id="")
     found = count_user(bench.store, wanted)
-    assert (found.conversations, found.messages, found.turns, found.dry_run) == (1, 8, 5, True)
+    assert (found.conversations, found.messages, found.turns, found.dry_run) == (1, 10, 6, True)
     result = forget(bench, wanted)
-    assert (result.conversations, result.messages, result.turns) == (1, 8, 5)
+    assert (result.conversations, result.messages, result.turns) == (1, 10, 6)
     assert result.left == []
     for turn_id in [*mine, cancelled, guest]:
         with pytest.raises(TurnNotFound):
@@ -364,7 +365,8 @@ def test_a_guest_is_forgotten_before_a_reset_too(bench: Bench) -> None:
     guest = run(bench, "anna's", "anna")
     other = run(bench, "bob's again", "bob")
     bench.store.reset(C)
-    forget(bench)
+    found, result = count_user(bench.store, ANNA), forget(bench)
+    assert (found.messages, found.turns) == (result.messages, result.turns) == (2, 1)
     with pytest.raises(TurnNotFound):
         bench.store.turn(guest)
     assert bench.store.turn(other).text == "re: bob's again"

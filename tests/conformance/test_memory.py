@@ -66,7 +66,7 @@ def test_another_process_sees_the_same_history(redis_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
     )
-    assert done.stdout.strip() == "You said 1 things: from the first process"
+    assert done.stdout.strip() == "You said 1 thing: from the first process"
     assert len(memory.messages) == 4
 
 

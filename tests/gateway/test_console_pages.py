@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import urlencode
@@ -12,6 +13,8 @@ from urllib.parse import urlencode
 import pytest
 
 from agentapi import File, Image
+from agentapi.redis.connection import connect
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import TurnQuery
 from agentapi.turns import TurnStatus
 from orchestrator import Orchestrator, TurnHandle
@@ -252,6 +255,18 @@ def test_a_tenant_finds_its_conversations_by_their_names(
     went = people.reader.get("/console/conversations", id="secret")
     assert went.headers["location"] == conversation("gw:acme:secret").replace(":", "%3A")
     assert "gw:acme" not in text_of(people.reader.get("/console/conversations").text)
+
+
+def test_the_list_marks_what_is_in_the_archive(
+    people: People, producer: Orchestrator, said: object
+) -> None:
+    with closing(connect(producer.settings)) as client:
+        key = conversation_keys("gw:acme:secret").meta
+        assert "archived" not in people.reader.get("/console/conversations").text
+        client.hset(key, "archived", f"{'0' * 32} 2")
+        page = people.reader.get("/console/conversations").text
+        client.hdel(key, "archived")
+    assert page.count('<span class="status archived">archived</span>') == 1
 
 
 def test_filters_of_turns(people: People, said: dict[str, str]) -> None:

@@ -155,7 +155,7 @@ def test_a_conversation_is_compacted(client: openai.OpenAI) -> None:
     # The offline model repeats what it is to summarise.
     again: Any = [*short.output, {"role": "user", "content": "What did I say?"}]
     made = client.responses.create(model="tools", input=again)
-    assert made.output_text.startswith("You said 1 things: What was said earlier in this")
+    assert made.output_text.startswith("You said 1 thing: What was said earlier in this")
     assert "user: My dog is called Rex.\nassistant: A fine name." in made.output_text
     # An agent with a type of its own summarises in words, and no tools are called for a summary.
     typed = client.responses.compact(model="weather", input='Call echo: /echo {"text": "x"}')

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import httpx2
 import pytest
 
+from agentapi.redis.connection import connect
 from tests.faults import until
 from tests.gateway.conftest import Served
 from tests.gateway.test_native import ended
@@ -59,12 +61,18 @@ def test_turns(http: httpx2.Client) -> None:
     assert listed(since=time.time() + 60) == listed(until=1) == []
 
 
-def test_conversations(http: httpx2.Client) -> None:
+def test_conversations(served: Served, http: httpx2.Client) -> None:
     http.post("/v1/conversations", json={"metadata": {"topic": "lists"}})
     ended(http, say(http, "l:c", user_id="list-bob"))
     [found] = everything(http, "/conversations", "conversations", user="list-bob")
     assert (found["conversation_id"], found["agent"], found["messages"]) == ("l:c", "tools", 2)
-    assert (found["turns"], found["open_turns"]) == (1, 0)
+    assert (found["turns"], found["open_turns"], found["archived"]) == (1, 0, False)
+    with closing(connect(served.stack.settings)) as client:
+        [key] = client.keys("agentapi:{*}:c:*l:c:meta")
+        client.hset(key, "archived", f"{'0' * 32} 2")
+        [found] = everything(http, "/conversations", "conversations", user="list-bob")
+        assert (found["archived"], found["messages"]) == (True, 2)
+        client.hdel(key, "archived")
     idle = everything(http, "/conversations", "conversations", busy=False)
     assert {"topic": "lists"} in [each["metadata"] for each in idle]
 

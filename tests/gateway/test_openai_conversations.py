@@ -22,7 +22,7 @@ def test_a_conversation_from_its_making_to_its_end(client: openai.OpenAI) -> Non
     changed = client.conversations.update(made.id, metadata={"topic": "paint"})
     assert changed.metadata == {"topic": "paint"}
     replied = client.responses.create(model="tools", input=ASK, conversation=made.id)
-    assert replied.output_text == "You said 1 things: red"
+    assert replied.output_text == "You said 1 thing: red"
     assert replied.conversation is not None
     assert replied.conversation.id == made.id
     client.responses.create(
@@ -61,7 +61,7 @@ def test_items_are_added(client: openai.OpenAI) -> None:
     [item] = added.data
     assert client.conversations.items.list(made.id).data == [item]
     replied = client.responses.create(model="tools", input=ASK, conversation=made.id)
-    assert replied.output_text == "You said 1 things: red"
+    assert replied.output_text == "You said 1 thing: red"
 
 
 def test_deleting_a_conversation_stops_its_turns(client: openai.OpenAI) -> None:
@@ -99,7 +99,7 @@ def test_chat(client: openai.OpenAI) -> None:
         ],
         n=1,
     )
-    assert made.choices[0].message.content == "You said 1 things: red"
+    assert made.choices[0].message.content == "You said 1 thing: red"
     assert made.choices[0].finish_reason == "stop"
     assert made.usage is not None
     assert made.usage.total_tokens > 0
@@ -128,7 +128,7 @@ def test_chat_streams(client: openai.OpenAI) -> None:
 
 
 def test_chat_in_a_conversation(client: openai.OpenAI, http: httpx2.Client) -> None:
-    for said, reply in (("red", "You said: red"), (ASK, "You said 1 things: red")):
+    for said, reply in (("red", "You said: red"), (ASK, "You said 1 thing: red")):
         made = client.chat.completions.create(
             model="tools",
             messages=[{"role": "user", "content": "not new"}, {"role": "user", "content": said}],

@@ -84,7 +84,7 @@ def test_a_response_asks_for_functions_and_goes_on(client: openai.OpenAI) -> Non
     later = client.responses.create(
         model="tools", previous_response_id=done.id, input="What did I say?"
     )
-    assert "You said 1 things" in later.output_text
+    assert "You said 1 thing" in later.output_text
 
 
 def test_a_response_shows_its_own_request(client: openai.OpenAI) -> None:

@@ -27,7 +27,7 @@ def test_the_whole_output_of_a_response(client: openai.OpenAI, served: Served) -
     assert [item.type for item in first.output] == ["mcp_call", "message"]
     said: Any = [{"role": "user", "content": ECHO}, *first.output, USER]
     second = client.responses.create(model="tools", input=said)
-    assert second.output_text == f"You said 1 things: {ECHO}"
+    assert second.output_text == f"You said 1 thing: {ECHO}"
     # The calls and results are those of the turn, with the ids that the provider gave them.
     before = history(served, first)
     assert [m["role"] for m in before] == ["user", "assistant", "tool", "assistant"]
@@ -134,6 +134,6 @@ def test_what_the_conversation_has_already_changes_nothing(client: openai.OpenAI
     first = client.responses.create(model="tools", input=ECHO)
     said: Any = [*first.output, USER]
     second = client.responses.create(model="tools", input=said, previous_response_id=first.id)
-    assert second.output_text == f"You said 1 things: {ECHO}"
+    assert second.output_text == f"You said 1 thing: {ECHO}"
     with pytest.raises(openai.BadRequestError, match="already has the earlier messages"):
         client.responses.create(model="tools", input=[USER, USER], previous_response_id=second.id)

@@ -57,7 +57,7 @@ def test_the_client_works_unchanged(package: Path, served: Served) -> None:
     assert seen["streamed"]["text"] == "You said: one two three"
     assert seen["helper"] == "You said: four five"
     assert seen["cancelled"] == "cancelled"
-    assert seen["recalled"] == "You said 1 things: red"
+    assert seen["recalled"] == "You said 1 thing: red"
     assert seen["items"] == ["assistant", "user", "assistant", "user"]
     assert seen["deleted"] is True
     assert seen["chat"] == "You said: hi"

@@ -157,7 +157,7 @@ def test_previous_response_id_continues_and_forks(client: openai.OpenAI) -> None
     third = client.responses.create(model="tools", input=asked, previous_response_id=second.id)
     assert third.output_text == "You said 2 things: red | blue"
     fork = client.responses.create(model="tools", input=asked, previous_response_id=first.id)
-    assert fork.output_text == "You said 1 things: red"
+    assert fork.output_text == "You said 1 thing: red"
     behind = client.responses.create(model="tools", input=asked, previous_response_id=fork.id)
     assert behind.output_text == f"You said 2 things: red | {asked}"
 
@@ -191,7 +191,7 @@ def test_input_items_with_a_past(client: openai.OpenAI) -> None:
             {"role": "user", "content": [{"type": "input_text", "text": "What did I say?"}]},
         ],
     )
-    assert made.output_text == "You said 1 things: red"
+    assert made.output_text == "You said 1 thing: red"
     items = client.responses.input_items.list(made.id, order="asc", limit=2)
     assert [item.role for item in items if item.type == "message"] == ["user", "assistant", "user"]
 

@@ -101,14 +101,14 @@ def test_a_conversation_stays_as_it_was(client: openai.OpenAI, store: redis.Redi
     between = client.responses.create(
         model="tools", input=f"{SECRET}: what did I say?", conversation=conversation.id, store=False
     )
-    assert between.output_text == "You said 1 things: red"
+    assert between.output_text == "You said 1 thing: red"
     continued = client.responses.create(
         model="tools",
         input=f"{SECRET}: what did I say?",
         previous_response_id=first.id,
         store=False,
     )
-    assert continued.output_text == "You said 1 things: red"
+    assert continued.output_text == "You said 1 thing: red"
     items = client.conversations.items.list(conversation.id).data
     assert len(items) == 2
     none_within(store, SECRET, 10)
@@ -116,7 +116,7 @@ def test_a_conversation_stays_as_it_was(client: openai.OpenAI, store: redis.Redi
     after = client.responses.create(
         model="tools", input="What did I say?", previous_response_id=first.id
     )
-    assert after.output_text == "You said 1 things: red"
+    assert after.output_text == "You said 1 thing: red"
     assert len(client.conversations.items.list(conversation.id).data) == 4
 
 

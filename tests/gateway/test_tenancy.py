@@ -136,7 +136,7 @@ def test_the_same_name_is_another_conversation(served: Served) -> None:
             "metadata": {"conversation_id": "shared"},
         }
         told = evil.post("/v1/chat/completions", json=chat).json()
-        assert told["choices"][0]["message"]["content"] == "You said 1 things: of evil"
+        assert told["choices"][0]["message"]["content"] == "You said 1 thing: of evil"
 
 
 def test_every_route_without_a_key(served: Served, belongings: dict[str, str]) -> None:

@@ -6,14 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import redis.asyncio
 
 from agentapi import Settings, load_settings
-from agentapi.archive.protocol import Archive
+from agentapi.archive.protocol import Archive, ArchivedConversation
 from agentapi.conversation.window import Window
 from agentapi.errors import ArchiveLost, ArchiveUnavailable
 from agentapi.ids import create_turn_id
@@ -25,7 +25,8 @@ from agentapi.stores.data import Whose
 from agentapi.stores.lists import ConversationQuery
 from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.turns import NewTurn
-from orchestrator.data.exporting import Export
+from orchestrator.cli.lists import _print_conversations
+from orchestrator.data.exporting import Export, count
 from orchestrator.data.forgetting import Forgetting, count_user
 from orchestrator.gateway.conversations.records import Conversations
 from tests.conformance.stores import Bench, C, completed, on_redis
@@ -64,7 +65,9 @@ def settings_of(redis_url: str, folder: Path) -> Settings:
     return load_settings(redis_url=redis_url, archive_url=url, archive_after=1e-9)
 
 
-def test_redis_keeps_a_marker_that_lists_can_show(world: World) -> None:
+def test_redis_keeps_a_marker_that_lists_can_show(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.says(user_id="ann", tenant_id="acme")
     before = world.store.conversations.find(C, "acme")
     [listed] = world.store.lists.conversations(ConversationQuery(), 9).items
@@ -72,7 +75,10 @@ def test_redis_keeps_a_marker_that_lists_can_show(world: World) -> None:
     keys = conversation_keys(C)
     assert world.store._client.exists(keys.messages, keys.blobs, keys.inbox, keys.lease) == 0
     assert world.store.conversations.find(C, "acme") == before
-    assert world.store.lists.conversations(ConversationQuery(), 9).items == [listed]
+    [archived] = world.store.lists.conversations(ConversationQuery(), 9).items
+    assert (listed.archived, archived) == (False, replace(listed, archived=True))
+    _print_conversations([listed, archived], as_json=False)
+    assert capsys.readouterr().out.count("yes") == 1
     # None of this has brought it back.
     assert world.moving.away(C) is not None
 
@@ -118,15 +124,27 @@ def test_what_has_an_idle_time_expires_in_both(world: World) -> None:
     assert not world.archive.expired(row.expires - 1)
 
 
-def test_an_export_leaves_it_where_it_is(world: World) -> None:
+def test_an_export_leaves_it_where_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.says(tenant_id="acme")
     world.moving.move(C)
+    read: list[str] = []
+    get = world.archive.get
+
+    def noted(conversation_id: str, version: str) -> ArchivedConversation | None:
+        read.append(conversation_id)
+        return get(conversation_id, version)
+
+    monkeypatch.setattr(world.archive, "get", noted)
     lines = [json.loads(each) for each in Export(world.store, [C]).lines()]
+    assert read == [C]
     assert [each["message"]["content"] for each in lines if each["type"] == "message"] == [
         "hi",
         "yo",
     ]
     assert world.moving.away(C) is not None
+    assert count(world.store, [C]).messages == 2
+    # A long conversation must not stay in memory.
+    assert world.moving._peeked is None
 
 
 def test_a_deletion_reaches_it(world: World) -> None:
@@ -164,6 +182,30 @@ def test_without_the_archive_no_history_looks_empty(world: World, redis_url: str
         with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
             call(C)
     assert other.history("never used") == []
+    other.close()
+
+
+def test_without_the_archive_nobody_is_forgotten(world: World, redis_url: str) -> None:
+    whose = Whose(user_id="ann")
+    other = RedisTurnStore(load_settings(redis_url=redis_url))
+    world.says("ann", user_id="ann")
+    assert count_user(other, whose).conversations == 1
+    world.says(user_id="bob")
+    assert world.moving.move(C)
+
+    def refused() -> None:
+        with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
+            count_user(other, whose)
+        with pytest.raises(ArchiveUnavailable, match="AGENTAPI_ARCHIVE_URL"):
+            Forgetting(other, whose, bool, 0).run()
+        assert count_user(world.store, whose).conversations == 1
+
+    refused()
+    # Its copy stays in the archive for an hour.
+    assert len(world.store.history(C)) == 2
+    refused()
+    assert world.moving.discard(0) == 1
+    assert Forgetting(other, whose, bool, 0).run().conversations == 1
     other.close()
 
 
@@ -223,6 +265,9 @@ async def test_the_gateway_deletes_one_whose_row_is_missing(world: World) -> Non
     settings = world.bench.settings
     client = redis.asyncio.Redis.from_url(settings.redis_url)
     gateway = Conversations(settings, client, world.moving.bring_back)
+    summary = await gateway.summary(C)
+    assert summary is not None
+    assert (summary.archived, summary.messages) == (True, 2)
     assert isinstance(await gateway.drop(C, "acme", "op"), Dropped)
     assert await gateway.find(C, "acme") is None
     await client.aclose()

@@ -83,6 +83,23 @@ def test_what_the_doctor_finds(postgres_url: str, tmp_path: Path) -> None:
     assert codes(f"sqlite:///{tmp_path / 'missing' / 'a.db'}") == [("fail", "archive.unreachable")]
 
 
+def test_the_doctors_remedies(postgres_url: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"no database" * 1000)
+    at, name = postgres_url.rpartition("/")[0], postgres_url.rpartition("/")[2]
+    for url, remedy in {
+        f"sqlite:///{tmp_path / 'missing' / 'a.db'}": "Make the folder, and let this user write",
+        f"sqlite:///{broken}": "Restore the archive's backup, or name another file",
+        f"{at}/{name}_missing": "Create what the message names",
+        "postgresql://agents@127.0.0.1:1/archive": "Start it, or correct AGENTAPI_ARCHIVE_URL.",
+        "postgresql://agents@no.such.host.invalid/archive": "Correct the name of the host",
+        "mysql://127.0.0.1/archive": "Correct AGENTAPI_ARCHIVE_URL.",
+    }.items():
+        [found] = _archive(Settings(archive_url=url))
+        assert remedy in found.remedy, found
+        assert "is it running" not in found.message or url.startswith("postgres")
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_the_queries_of_the_page(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = f"sqlite:///{tmp_path / 'archive.db'}"
@@ -95,6 +112,8 @@ def test_the_queries_of_the_page(kind: str, tmp_path: Path, request: pytest.Fixt
             b'{"role":"assistant","content":"no\\u0000"}',
             b'{"role":"tool","content":"a refund is late \\u0000","turn_id":"001-a"}',
         )
+        # A leftover counts in no query that adds up.
+        archive.put(copy("user:43", user="bob", tenant="acme", messages=(b"{",)))
         archive.put(copy("user:42", user="ann", tenant="acme", messages=said))
         archive.put(copy("user:43", user="bob", tenant="acme", messages=(b"{", said[0])))
     answers: list[list[tuple[Any, ...]]] = []

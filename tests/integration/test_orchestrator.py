@@ -60,7 +60,7 @@ def test_eager_runs_the_same_protocol(eager: Orchestrator) -> None:
     events = [event.type.value for event in turn.events()]
     assert events == ["started", "step", "step", "completed"]
     again = eager.enqueue(support, "What did I say?", conversation_id="user:1")
-    assert again.result().text == 'You said 1 things: /look {"what": "it"}'
+    assert again.result().text == 'You said 1 thing: /look {"what": "it"}'
     assert [m["role"] for m in eager.history("user:1")].count("user") == 2
     assert eager.reset("user:1") == 6
     assert eager.history("user:1") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import redis
 
 from agentapi.errors import ConfigurationError
 from orchestrator.stack import Child, Stack, start_valkey
+from orchestrator.stack.keeper import WorkerKeeper
 from orchestrator.stack.processes import free_port
 from tests.faults import until
 
@@ -70,6 +72,67 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigurationError, match="valkey ended with exit code"):
             start_valkey(tmp_path, taken.getsockname()[1])
+
+
+def kept(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Stack, list[str]]:
+    """A stack with one worker that is really this program, and what its keeper tells."""
+    command = [sys.executable, "-c", code]
+    monkeypatch.setattr("orchestrator.stack.stack.worker_command", lambda name: command)
+    stack = Stack(folder, redis_url="redis://127.0.0.1:1", flower=False)
+    stack.start_worker()
+    told: list[str] = []
+    return stack, told
+
+
+def kill_and_replace(stack: Stack, keeper: WorkerKeeper) -> None:
+    [worker] = stack.workers
+    worker.kill()
+
+    def replaced() -> bool:
+        keeper.look()
+        return stack.workers != [worker]
+
+    until(replaced)
+
+
+def test_a_worker_that_is_killed_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, told = kept(tmp_path, "import time; time.sleep(60)", monkeypatch)
+    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    keeper.look()
+    assert told == []
+    for _ in range(2):
+        kill_and_replace(stack, keeper)
+    assert told[0] == "worker1 was killed by SIGKILL; restarting it in 0.01 s"
+    assert told[2] == "worker2 was killed by SIGKILL; restarting it in 0.02 s"
+    assert re.fullmatch(r"worker3 \(pid \d+\) takes the place of worker2", told[3])
+    assert [worker.exit_code for worker in stack.workers] == [None]
+    stack.stop()
+
+
+def test_workers_that_cannot_run_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, told = kept(tmp_path, "raise SystemExit('this is why')", monkeypatch)
+    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    with pytest.raises(ConfigurationError) as caught:
+        until(keeper.look)
+    assert "6 workers in a row ended within 15 s of their start" in str(caught.value)
+    assert "worker6 ended with exit code 1" in str(caught.value)
+    assert "this is why" in str(caught.value)
+    assert len([text for text in told if "restarting" in text]) == 5
+
+
+def test_a_worker_that_ran_for_long_is_no_sign_of_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, told = kept(tmp_path, "import time; time.sleep(60)", monkeypatch)
+    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    for _ in range(7):
+        [worker] = stack.workers
+        worker.started -= 60
+        kill_and_replace(stack, keeper)
+    assert all("in 0.01 s" in text for text in told if "restarting" in text)
+    stack.stop()
 
 
 def test_no_connection_takes_a_free_port() -> None:

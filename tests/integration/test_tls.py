@@ -17,6 +17,7 @@ from agentapi.errors import ConfigurationError, StoreUnavailable
 from agentapi.redis.aio import connect as connect_async
 from agentapi.redis.connection import connect, translate_errors
 from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.doctor import examine
 from tests.certificates import Authority, Identity, TlsProxy
 
 
@@ -103,6 +104,14 @@ async def told_on_loop(settings: Settings) -> str:
     return str(caught.value)
 
 
+def remedies(settings: Settings) -> dict[str, str]:
+    """What the doctor says to do."""
+    reached = settings.model_copy(update={"broker_url": settings.redis_url})
+    found = {finding.code: finding for finding in examine(reached)}
+    assert not [finding for finding in found.values() if "hunter2" in str(finding)]
+    return {code: finding.remedy for code, finding in found.items() if "unreach" in code}
+
+
 async def all_tell(settings: Settings, *wanted: str) -> None:
     for told in (told_by_store(settings), told_by_broker(settings), await told_on_loop(settings)):
         assert "hunter2" not in told
@@ -166,6 +175,28 @@ async def test_tls_to_a_port_without_it(redis_url: str) -> None:
 
 async def test_no_tls_to_a_port_with_it(start: Start, server: Identity) -> None:
     await all_tell(settings_of(start(server), scheme="redis"), "write rediss:// in the URL")
+
+
+def test_the_doctor_says_what_to_do(
+    start: Start, server: Identity, authority: Authority, stranger: Authority, tmp_path: Path
+) -> None:
+    port = start(server)
+    files: dict[str, Any] = {"tls_ca_file": authority.file}
+    asks = start(server, authority.file)
+    old = start(authority.sign("older", hosts=("127.0.0.1",), expired=True))
+    expected = {
+        "Renew it on the server, or correct this machine's clock.": settings_of(old, **files),
+        "Set AGENTAPI_TLS_CA_FILE to": settings_of(port, tls_ca_file=stranger.file),
+        "Start it, or write rediss:// in {}": settings_of(port, scheme="redis"),
+        "AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE": settings_of(asks, **files),
+    }
+    for remedy, settings in expected.items():
+        told = remedies(settings)
+        for server_of in ("redis", "broker"):
+            variable = f"AGENTAPI_{server_of.upper()}_URL"
+            assert remedy.format(variable) in told[f"{server_of}.unreachable"]
+    missing = settings_of(port, tls_ca_file=tmp_path / "missing")
+    assert set(remedies(missing).values()) == {"Correct AGENTAPI_TLS_CA_FILE."}
 
 
 def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None:

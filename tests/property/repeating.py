@@ -28,7 +28,7 @@ BEGAN: Final = 1_800_000_000.0
 
 READS: Final = frozenset(
     {"backlog", "blobs", "check_protocol", "children", "claimed", "close", "events", "find"}
-    | {"conversations", "raw", "remains", "snapshot", "turns"}
+    | {"conversations", "raw", "reading", "remains", "require_archive", "snapshot", "turns"}
     | {"history", "interrupt", "measure", "page", "past", "pending", "ping", "seek", "since_sweep"}
     | {"hear_cancel", "set_aside", "slice", "steps", "summary", "tell_cancel", "turn", "untold"}
 )

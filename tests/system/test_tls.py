@@ -8,11 +8,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from kombu.exceptions import OperationalError
 
 from agentapi.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator import Orchestrator
-from orchestrator.broker import broker_unavailable, producer_app
+from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 from orchestrator.doctor import examine
 from orchestrator.stack import Stack
 from tests.certificates import Authority
@@ -104,7 +103,7 @@ def refusal(settings: Any) -> str:
     app = producer_app(settings)
     try:
         with (
-            pytest.raises((OperationalError, OSError)) as caught,
+            pytest.raises(BROKER_ERRORS) as caught,
             app.connection_for_write() as connection,
         ):
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
@@ -131,6 +130,15 @@ def test_what_rabbitmqs_faults_say(
     plain_to_encrypted = broker.tls_url.replace("amqps://", "amqp://")
     said = refusal(secured.model_copy(update={"broker_url": plain_to_encrypted}))
     assert "write amqps://" in said
+    for url, why, remedy in (
+        (broker.url.replace("guest:guest", f"guest:{PASSWORD}"), "refuses the user", "Correct the"),
+        (f"{broker.url.rstrip('/')}/missing", "no such virtual host", "Make the virtual host"),
+    ):
+        wrong = secured.model_copy(update={"broker_url": url})
+        assert why in refusal(wrong)
+        [found] = [each for each in examine(wrong) if each.code == "broker.unreachable"]
+        assert found.remedy.startswith(remedy)
+        assert PASSWORD not in str(found)
 
 
 def test_what_redis_faults_say(server: TlsRedis, tls: dict[str, Any], tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def test_turns_of_one_agent_run_one_after_the_other() -> None:
 def test_an_agent_lives_longer_than_an_event_loop() -> None:
     agent = Agent(provider="offline")
     asyncio.run(agent.run("one"))
-    assert asyncio.run(agent.run("What did I say?")) == "You said 1 things: one"
+    assert asyncio.run(agent.run("What did I say?")) == "You said 1 thing: one"
 
 
 @tool
@@ -82,7 +82,7 @@ async def test_a_stream_that_is_left_leaves_nothing() -> None:
     async for _ in stream:
         break
     await stream.aclose()  # type: ignore[attr-defined]
-    assert await agent.run("What did I say?") in ("Nothing.", "You said 1 things: a b c d e f")
+    assert await agent.run("What did I say?") in ("Nothing.", "You said 1 thing: a b c d e f")
 
 
 @pytest.mark.parametrize("message", ["", "  \n", None, 7, "\ud800"])

@@ -28,7 +28,7 @@ def test_a_negative_median_has_a_positive_spread() -> None:
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan]])
 def test_what_cannot_be_summed_up(values: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"sum up|no number"):
+    with pytest.raises(ValueError, match=r"sum up|not a number"):
         summarize(values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -30,6 +31,7 @@ from orchestrator.capacity.machines import Core, Queues, Slots
 from orchestrator.capacity.plan import Rules
 from orchestrator.capacity.routing import PARTITION_SLOTS, hottest_share, shards_of_partitions
 from orchestrator.capacity.summary import spread
+from orchestrator.cli.capacity import _print_plan
 
 COSTS = read_costs()
 FREE = COSTS.model_copy(
@@ -252,13 +254,18 @@ def test_values_of_many_turns() -> None:
 def test_the_command() -> None:
     command = [sys.executable, "-m", "orchestrator.cli.main", "capacity"]
 
+    wide = {**os.environ, "COLUMNS": "200"}
+
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, check=False, env=wide
+        )
 
     shown = run("5", "--simulate", "--seconds", "5", "--outage", "3")
     assert shown.returncode == 0, shown.stderr
     assert "worker processes" in shown.stdout
     assert "provider away 3 s" in shown.stdout
+    assert "provider back to all woken" in shown.stdout
     as_json = run("5", "--simulate", "--seconds", "5", "--outage", "3", "--json")
     planned, *cases = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert planned["fleet"]["workers"] == 2
@@ -266,6 +273,18 @@ def test_the_command() -> None:
     wrong = run("5", "--model-calls", "0")
     assert wrong.returncode == 2
     assert "--model-calls is 0" in wrong.stderr
+
+
+def test_the_plan_says_where_conversations_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for archived, texts in {
+        0.0: ["of 1,000 conversations"],
+        0.25: ["of 750 conversations; a marker of each of the 250 in", "250 conversations"],
+    }.items():
+        load = Load(turns_per_second=1, conversations=1_000, archived=archived)
+        _print_plan(plan(load, COSTS), load, as_json=False)
+        shown = " ".join(capsys.readouterr().out.split())
+        assert all(text in shown for text in texts), shown
+        assert ("disks, a month" in shown) == bool(archived)
 
 
 def test_archived_conversations_cost_disk_instead_of_memory() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from agentapi import OnAbort, OnBusy, TurnStatus, errors
 from orchestrator.cli.completion import STATUSES, agent_names
-from orchestrator.cli.console import console, printable, real
+from orchestrator.cli.console import console, own_command, printable, real
 from orchestrator.cli.failures import (
     MEANINGS,
     CommandFailed,
@@ -35,6 +35,27 @@ def test_choices_are_those_of_the_python_api() -> None:
     assert get_args(OnBusyChoice) == tuple(OnBusy)
     assert get_args(OnAbortChoice) == tuple(OnAbort)
     assert tuple(TurnStatus) == STATUSES
+
+
+def test_the_own_command_works_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv/bin"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert own_command() == f"{folder / 'python'} -m orchestrator.cli.main"
+    script = folder / "agentapi"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    assert own_command() == ".venv/bin/agentapi"
+    monkeypatch.chdir(folder)
+    assert own_command() == "./agentapi"
+    monkeypatch.chdir("/usr")
+    assert own_command() == str(script)
+    monkeypatch.setenv("PATH", str(folder))
+    assert own_command() == "agentapi"
 
 
 def test_every_exit_code_has_a_meaning() -> None:

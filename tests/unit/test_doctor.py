@@ -20,11 +20,12 @@ from agentapi.checks.redis_server import (
     persistence_finding,
     protocol_findings,
 )
-from agentapi.checks.report import SHARED, WorkerReport, shared_settings
+from agentapi.checks.report import SHARED, WorkerReport, archive_mark, shared_settings
 from agentapi.decoding.records import PROTOCOL
 from agentapi.supervision import ServiceStatus
 from orchestrator.findings import (
     POOL,
+    archive_findings,
     by_name,
     fleet_findings,
     own_findings,
@@ -215,6 +216,44 @@ def test_another_redis() -> None:
     assert "a keeps turns in another Redis (redis://one/0) than this process (redis://two/0)" in (
         found.message
     )
+
+
+def marks(*urls: str | None) -> list[str]:
+    return [archive_mark(Settings(archive_url=url)) for url in urls]
+
+
+def test_archives_are_told_apart_without_their_urls() -> None:
+    one, *same = marks(
+        "postgresql://agents:hunter2@db/archive",
+        "postgresql+psycopg://other:p@ss@db:5432/archive?sslmode=require",
+        "postgres://db/archive",
+    )
+    assert set(same) == {one}
+    others = marks("postgresql://db/other", "postgresql://db2/archive", "sqlite:////a.db", None)
+    assert len({one, *others}) == 5
+    assert others[-1] == ""
+
+
+def test_an_archive_that_some_processes_lack() -> None:
+    one, other = marks("postgresql://agents:hunter2@db/archive", "sqlite:////a.db")
+
+    def found(here: str, **workers: str | None) -> list[tuple[Level, str]]:
+        reports = {name: report(name, archive=mark) for name, mark in workers.items()}
+        findings = list(archive_findings(reports, here))
+        assert {finding.code for finding in findings} <= {"archive.differs"}
+        assert "hunter2" not in str(findings)
+        return [(finding.level, finding.message) for finding in findings]
+
+    # An older release does not say.
+    assert found("", a="", b=None) == found(one, a=one, b=one, c=None) == []
+    [(level, message)] = found(one, a=one, b="", c=None)
+    assert level is Level.FAIL
+    assert "is set at a, this process, and not at b:" in message
+    [(level, message)] = found("", a=one)
+    assert (level, "is set at a, and not at this process:" in message) == (Level.FAIL, True)
+    [(level, message)] = found(one, a=one, b=other)
+    assert level is Level.WARN
+    assert "(a, this process; b)" in message
 
 
 def test_settings_that_must_agree() -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from workers.runtime import Runtime
 
 ANOTHER: Final = "another tool"
-"""What is said of tools that the worker's agents do not declare: those of servers, and names that
-only a model knows, which may hold what users said."""
+"""Stands for tools that the worker's agents do not declare: those of servers, and names that a
+model has made up, which may hold users' words."""
 
 
 def activity_of(state: Any) -> WorkerActivity:

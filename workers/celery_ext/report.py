@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from agentapi.checks.report import COMMAND, WorkerReport, shared_settings
+from agentapi.checks.report import COMMAND, WorkerReport, archive_mark, shared_settings
 from agentapi.decoding.records import PROTOCOL
 from agentapi.urls import without_password
 
@@ -36,6 +36,7 @@ def report_of(state: Any) -> WorkerReport:
         settings=shared_settings(app.settings),
         redis=without_password(app.settings.redis_url),
         server=checked.server,
+        archive=archive_mark(app.settings),
         ahead=checked.ahead,
         checks=checked.rounds,
         checking=checked.checking,

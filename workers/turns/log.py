@@ -66,7 +66,7 @@ class WorkerLog:
             self.events.flush(self.running.lease)
             taken = self._behind(index, lambda: self.store.steer(self.running.lease, index))
             # Here and not after the await: if the turn is stopped meanwhile, its ending must have
-            # these messages, which are no turns of their own any more (promise 3).
+            # these messages, which have stopped being turns of their own (promise 3).
             self.journal += taken
             steps.extend(taken)
 

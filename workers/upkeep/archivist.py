@@ -31,7 +31,7 @@ AWAY_REST: Final = 10.0
 """Seconds before an archive that is away is asked again."""
 
 CLEANING: Final = 5
-"""Every how many steps copies are deleted that mean nothing."""
+"""Copies that are not valid are deleted every so many steps."""
 
 log = logging.getLogger("agentapi.archive")
 

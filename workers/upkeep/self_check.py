@@ -20,6 +20,7 @@ from agentapi.checks.findings import Finding, Level, fail, warn
 from agentapi.checks.machine import machine_finding, memory
 from agentapi.checks.providers import LONGEST, check_providers, provider_findings
 from agentapi.checks.redis_server import ask_redis, clock_finding, redis_findings
+from agentapi.checks.remedies import server_remedy
 from agentapi.errors import AgentAPIError
 from agentapi.logs import line
 from agentapi.settings import unknown_variables
@@ -138,7 +139,8 @@ class SelfCheck:
             server, ahead = facts.server, facts.ahead
             found += [*redis_findings(facts), clock_finding(ahead, "the worker's clock")]
         except AgentAPIError as error:
-            found.append(fail("redis.unreachable", str(error), "Start it, or correct the URL."))
+            remedy = server_remedy(error, self._settings.redis_url, "AGENTAPI_REDIS_URL")
+            found.append(fail("redis.unreachable", str(error), remedy))
         found.append(machine_finding(memory()))
         found += self._of_providers()
         return Checked(server=server, ahead=ahead, findings=found)

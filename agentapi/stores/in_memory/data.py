@@ -1,10 +1,11 @@
-"""What is stored of whom in this process; the twin of the scripts."""
+"""The data of a person or tenant in this process; the twin of the scripts."""
 
 from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import orjson
 from typing_extensions import override
@@ -49,7 +50,7 @@ class InMemoryData(DataStore):
         yield from found
 
     @override
-    def turns(self, whose: Whose) -> Iterator[OwnedTurn]:
+    def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
         with self._state.changed:
             found = [
                 OwnedTurn(
@@ -58,9 +59,14 @@ class InMemoryData(DataStore):
                     ended=entry.turn.status.ended,
                 )
                 for turn_id, entry in self._state.turns.items()
-                if whose.fits(entry.turn.user_id or "", entry.turn.tenant_id or "")
+                if entry.turn.conversation_id in within
+                or whose.fits(entry.turn.user_id or "", entry.turn.tenant_id or "")
             ]
         yield from found
+
+    @override
+    def require_archive(self) -> None:
+        return
 
     @override
     def remains(self) -> Iterator[Dropped]:
@@ -135,6 +141,10 @@ class InMemoryData(DataStore):
             known = self._state.conversations.get(conversation_id)
             messages = known.memory.load(Window()) if known is not None else ()
             return [dumps(message) for message in messages[start : stop + 1]]
+
+    @override
+    def reading(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @override
     def stage(

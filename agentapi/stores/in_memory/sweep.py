@@ -1,4 +1,4 @@
-"""What keeps turns moving that no worker continues, in this process."""
+"""Finds turns that no worker continues, and wakes them, in this process."""
 
 from __future__ import annotations
 

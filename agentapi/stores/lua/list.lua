@@ -145,7 +145,7 @@ local function conversation(conversation_id)
   end
   local archived = string.match(redis.call('HGET', key .. ':meta', 'archived') or '', ' (%d+)$')
   local messages = archived or int(redis.call('LLEN', key .. ':messages'))
-  local counts = { waiting = int(waiting), messages = messages }
+  local counts = { waiting = int(waiting), messages = messages, archived = archived and '1' }
   return flat(counts, named(key .. ':meta', 'created', 'updated', 'agent', 'tenant', 'user', 'turns',
     'tokens', 'cost', 'metadata'))
 end

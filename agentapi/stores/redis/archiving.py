@@ -3,8 +3,8 @@ nothing.
 
 Out: `pack` notes that a copy is about to be made and says what state the conversation is in; the
 copy is stored; `depart` takes the content away if the state is still the same. Back: the copy is
-staged in Redis; `arrive` makes it the conversation's content and notes that the copy means nothing
-any more. Whatever is noted and means nothing is deleted from the archive (`leftovers`).
+staged in Redis; `arrive` makes it the conversation's content and notes that the copy is not
+valid any more. Copies that are noted and not valid are deleted from the archive (`leftovers`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -74,6 +75,8 @@ class RedisArchiving(RedisPart):
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._rest = 0.0
         self._rests_until = 0.0
+        self._peeking = threading.Lock()
+        self._readers = 0
         self._peeked: ArchivedConversation | None = None
 
     def ready(self) -> Archive:
@@ -273,8 +276,24 @@ class RedisArchiving(RedisPart):
         last = self._peeked
         if last is not None and last.row.version == away.version:
             return last
-        found = self._peeked = self._copy(away)
+        found = self._copy(away)
+        with self._peeking:
+            if self._readers:
+                self._peeked = found
         return found
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """In its body, keep what `peek` has read last: the next call may want more of it."""
+        with self._peeking:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._peeking:
+                self._readers -= 1
+                if not self._readers:
+                    self._peeked = None
 
     def discard(self, age: float = LEFTOVER_AGE) -> int:
         """Delete copies that have meant nothing for some seconds; returns how many."""

@@ -109,8 +109,8 @@ def _question(question: Question) -> dict[str, Any]:
 def decision_to_json(decision: Decision) -> bytes:
     """A decision as it is stored.
 
-    The same decision has the same bytes in every release: a repeat is recognised by them. So there
-    are no arguments in the record of a decision that has none.
+    The same decision has the same bytes in every release: a repeat is recognised by them. So
+    a decision without arguments is stored without that field.
     """
     record = asdict(decision)
     arguments = record.pop("arguments")

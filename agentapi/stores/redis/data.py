@@ -1,9 +1,10 @@
-"""What is stored of whom in Redis: found, deleted, copied out and brought back."""
+"""The data of a person or tenant in Redis: found, deleted, copied out and brought back."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, Final, TypeAlias, cast
 
@@ -11,10 +12,11 @@ import redis
 from typing_extensions import override
 
 from agentapi.archive.protocol import ArchivedConversation
+from agentapi.errors import ArchiveUnavailable
 from agentapi.ids import PARTITIONS
 from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, ends_key, turn_keys
+from agentapi.redis.keys import conversation_keys, copies_key, ends_key, turn_keys
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 from agentapi.stores.conversations import Dropped
@@ -38,6 +40,9 @@ from agentapi.turns import TERMINAL
 
 _SCAN: Final = 1000
 """Keys that one step looks at."""
+
+_META: Final = "agentapi:{*}:c:*:meta"
+"""The records of conversations."""
 
 _TURNS: Final = "agentapi:{*}:t:" + "?" * len("000-") + "?" * 32
 """The keys of turns. Those of what belongs to a turn are longer."""
@@ -68,7 +73,7 @@ class RedisData(RedisPart, DataStore):
 
     @override
     def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
-        for key, fields in self._found("agentapi:{*}:c:*:meta", ["created", "user", "tenant"]):
+        for key, fields in self._found(_META, ["created", "user", "tenant"]):
             created, user, tenant = fields
             if created is not None and whose.fits(_text(user), _text(tenant)):
                 conversation = key.decode()[_TAGGED:].removesuffix(":meta")
@@ -77,17 +82,34 @@ class RedisData(RedisPart, DataStore):
                 )
 
     @override
-    def turns(self, whose: Whose) -> Iterator[OwnedTurn]:
+    def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
         names = ["status", "conversation", "user", "tenant"]
         for key, fields in self._found(_TURNS, names):
             status, conversation, user, tenant = fields
             known = status is not None and conversation is not None
-            if known and whose.fits(_text(user), _text(tenant)):
+            where = _text(conversation)
+            if known and (where in within or whose.fits(_text(user), _text(tenant))):
                 yield OwnedTurn(
                     turn_id=key.decode()[_TAGGED:],
-                    conversation_id=_text(conversation),
+                    conversation_id=where,
                     ended=status in _ENDED,
                 )
+
+    @override
+    def require_archive(self) -> None:
+        if self._archiving is not None:
+            return
+        # Copies of conversations that have come back stay in the archive for an hour.
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in range(PARTITIONS):
+            pipeline.exists(copies_key(partition))
+        with translate_errors(self._settings.redis_url):
+            copies = any(pipeline.execute())
+        if copies or any(fields[0] for _, fields in self._found(_META, ["archived"])):
+            raise ArchiveUnavailable(
+                "conversations are in the archive, and this process has none: set "
+                "AGENTAPI_ARCHIVE_URL here as in the workers"
+            )
 
     def _found(self, pattern: str, names: Sequence[str]) -> Iterator[_Found]:
         """Keys that match, with some of their fields, step by step."""
@@ -211,6 +233,10 @@ class RedisData(RedisPart, DataStore):
             self._refuse_archived(conversation_id)
             return None
         return self._archiving.peek(conversation_id)
+
+    @override
+    def reading(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._archiving is None else self._archiving.reading()
 
     @override
     def stage(

@@ -61,6 +61,7 @@ def conversation_summary(conversation_id: str, flat: Sequence[bytes]) -> Convers
         tokens=_number(fields, "tokens"),
         cost=_real(fields, "cost") or 0.0,
         metadata=_labels(fields.get("metadata", b"{}")),
+        archived="archived" in fields,
     )
 
 

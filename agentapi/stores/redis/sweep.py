@@ -1,4 +1,4 @@
-"""What keeps turns moving that no worker continues, in Redis."""
+"""Finds turns that no worker continues, and wakes them, in Redis."""
 
 from __future__ import annotations
 

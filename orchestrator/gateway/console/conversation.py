@@ -101,7 +101,7 @@ async def show(
 async def _content(
     view: ConsoleView, conversation_id: str, found: ConversationSummary, before: int | None
 ) -> dict[str, Any]:
-    """What was said, for viewers who may see it."""
+    """Messages and summary, for viewers who may see them."""
     summary = await view.gateway.call(lambda o: o.store.summary(conversation_id))
     read: dict[str, Any] = {"summary": summary if summary.text else None}
     last = END if before is None else before - 1

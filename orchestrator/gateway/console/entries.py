@@ -61,6 +61,7 @@ class ConversationEntry:
         address: Its page.
         name: What it is called.
         metadata: Its creator's labels, for viewers who may see them.
+        archived: Whether its history is in the archive.
     """
 
     address: str
@@ -77,6 +78,7 @@ class ConversationEntry:
     created_at: float
     updated_at: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    archived: bool = False
 
 
 def turn_address(turn_id: str) -> str:
@@ -138,4 +140,5 @@ def conversation_entry(view: ConsoleView, found: ConversationSummary) -> Convers
         created_at=found.created_at,
         updated_at=found.updated_at,
         metadata=found.metadata if view.viewer.content else {},
+        archived=found.archived,
     )

@@ -60,7 +60,7 @@ class MessageEntry:
         address: The page with all of it.
         role: Who said it.
         label: The model that answered, or the tool.
-        text: What was said.
+        text: Of the message.
         turn_address: The page of its turn, on the first message of a turn.
         note: Why the model stopped, if it was not at the end; or that a tool failed.
     """

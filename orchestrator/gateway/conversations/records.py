@@ -136,9 +136,10 @@ class Conversations:
             pipeline.llen(keys.inbox)
             pipeline.llen(keys.messages)
             (*values, archived), waiting, messages = await pipeline.execute()
+        found = {name: value for name, value in zip(_SUMMARY, values, strict=True) if value}
         if archived is not None:
             messages = int(archived.partition(b" ")[2])
-        found = {name: value for name, value in zip(_SUMMARY, values, strict=True) if value}
+            found["archived"] = b"1"
         if "created" not in found:
             return None
         found |= {"waiting": b"%d" % waiting, "messages": b"%d" % messages}

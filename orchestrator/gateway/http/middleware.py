@@ -175,7 +175,7 @@ def _answers_head(path: str) -> bool:
 
 
 async def _nothing() -> Message:
-    """Of the request of a refused client nothing more is read."""
+    """Read nothing more of a refused client's request."""
     return {"type": "http.disconnect"}
 
 

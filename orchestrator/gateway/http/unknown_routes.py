@@ -1,4 +1,4 @@
-"""What is said about a path or method that the gateway does not serve."""
+"""Answers for paths and methods that the gateway does not serve."""
 
 from __future__ import annotations
 

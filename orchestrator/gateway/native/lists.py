@@ -153,6 +153,7 @@ class ConversationEntry(BaseModel):
     tokens: int
     created_at: float
     updated_at: float
+    archived: Annotated[bool, Field(description="Whether its history is in the archive.")]
 
 
 class ConversationPage(BaseModel):
@@ -281,6 +282,7 @@ async def list_conversations(
             tokens=found.tokens,
             created_at=found.created_at,
             updated_at=found.updated_at,
+            archived=found.archived,
         )
         for found in page.items
     ]

@@ -40,7 +40,7 @@ class Forgotten(BaseModel):
 # The id is not in the path: it may be an address, and paths are in logs.
 @router.post("/users/forget")
 async def forget_user(body: ForgetUser, view: View) -> Forgotten:
-    """Delete what a user of the tenant has left: conversations, turns, events, images and files.
+    """Delete all data of one of the tenant's users: conversations, turns, events, images and files.
 
     Conversations that the user has begun are deleted as a whole; in those of others, the user's
     turns with their messages. Turns that have not ended are cancelled. The call can be repeated.

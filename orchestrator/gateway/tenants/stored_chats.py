@@ -16,7 +16,7 @@ _PIECE: Final = 50
 
 
 class StoredChats:
-    """The lists of all tenants. An entry whose turn is gone means nothing."""
+    """The lists of all tenants. Entries whose turn is gone are ignored."""
 
     def __init__(self, settings: GatewaySettings, client: redis.asyncio.Redis) -> None:
         self._settings = settings

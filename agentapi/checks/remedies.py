@@ -1,0 +1,113 @@
+"""The next step after Redis, the broker or the archive could not be used."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Final
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError
+
+from agentapi.errors import ConfigurationError, LoginRefused, StoreFault
+from agentapi.faults import causes_of
+from agentapi.tls import tls_fault, tls_guess
+
+_LOGIN: Final = (LoginRefused, AuthenticationError, NoPermissionError)
+
+
+def server_remedy(error: BaseException, url: str, variable: str) -> str:
+    """What to do when Redis or the broker cannot be used.
+
+    Args:
+        error: What was raised, with its causes.
+        url: The server's, with or without its password.
+        variable: The one that holds the URL.
+    """
+    causes = list(causes_of(error))
+    if isinstance(error, ConfigurationError):
+        return setting_remedy(error)
+    if (fault := tls_fault(error, url, variable)) is not None:
+        return f"{fault[1][0].upper()}{fault[1][1:]}."
+    if login_refused(error):
+        return f"Correct the user and password in {variable}, or that user's permissions."
+    if virtual_host_refused(error):
+        return f"Make the virtual host and give the user permissions on it, or correct {variable}."
+    if any(isinstance(cause, BusyLoadingError) for cause in causes):
+        return "Wait until it has loaded its data."
+    if isinstance(error, StoreFault):
+        return f"Allow the user of {variable} all commands, or correct {variable}."
+    if (guess := tls_guess(error, url, variable)) is not None:
+        return f"Start it, or {guess[1]}."
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return f"Correct the name of the host in {variable}, or this machine's DNS."
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return f"Look whether it runs, and for a firewall in between; or correct {variable}."
+    return f"Start it, or correct {variable}."
+
+
+def login_refused(error: BaseException) -> bool:
+    """Whether a server refuses the user or password."""
+    causes = list(causes_of(error))
+    # RabbitMQ's client is not imported here.
+    of_rabbitmq = any(type(cause).__name__ == "AccessRefused" for cause in causes)
+    return of_rabbitmq or any(isinstance(cause, _LOGIN) for cause in causes)
+
+
+def virtual_host_refused(error: BaseException) -> bool:
+    """Whether RabbitMQ refuses the virtual host."""
+    return any(type(cause).__name__ == "NotAllowed" for cause in causes_of(error))
+
+
+def setting_remedy(error: Exception) -> str:
+    """What to do about a setting that cannot be used, and that the error names."""
+    named = re.search(r"AGENTAPI_[A-Z_]+", str(error))
+    return f"Correct {named[0]}." if named else "Do what the message says."
+
+
+_ARCHIVE: Final = (
+    ("pip install", "Run the command in the message."),
+    ("has version", "Upgrade agentapi here."),
+    ("have version", "Upgrade agentapi here."),
+    ("has no tables", "Run `agentapi archive migrate`."),
+    (
+        "unable to open database file",
+        "Make the folder, and let this user write to it; or correct AGENTAPI_ARCHIVE_URL.",
+    ),
+    ("readonly database", "Let this user write to the file and to its folder."),
+    (
+        "database is locked",
+        "End the program that keeps the file locked; for several machines use PostgreSQL.",
+    ),
+    ("disk is full", "Free space on its disk."),
+    (
+        "damaged",
+        "Restore the archive's backup, or name another file in AGENTAPI_ARCHIVE_URL.",
+    ),
+    (
+        "refuses the user or password",
+        "Correct the user and password in AGENTAPI_ARCHIVE_URL, or let that user SELECT, INSERT "
+        "and DELETE.",
+    ),
+    (
+        "authentication failed",
+        "Correct the user and password in AGENTAPI_ARCHIVE_URL.",
+    ),
+    ("does not exist", "Create what the message names, or correct AGENTAPI_ARCHIVE_URL."),
+    (
+        "resolve host",
+        "Correct the name of the host in AGENTAPI_ARCHIVE_URL, or this machine's DNS.",
+    ),
+    ("certificate", "Correct the options for TLS in AGENTAPI_ARCHIVE_URL, or the certificate."),
+    ("SSL", "Correct `sslmode` in AGENTAPI_ARCHIVE_URL, or TLS on the server."),
+)
+"""Parts of errors' texts, and what to do."""
+
+
+def archive_remedy(error: Exception) -> str:
+    """What to do when the archive cannot be used."""
+    for part, remedy in _ARCHIVE:
+        if part in str(error):
+            return remedy
+    if isinstance(error, ConfigurationError):
+        return setting_remedy(error)
+    return "Start it, or correct AGENTAPI_ARCHIVE_URL."

@@ -1,0 +1,68 @@
+"""Keeps the workers of a stack running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from agentapi.errors import ConfigurationError
+from orchestrator.stack.processes import Child
+from orchestrator.stack.stack import Stack
+from orchestrator.stack.worker_fleet import FIRST_DELAY, MAX_DELAY, SETTLED_AFTER
+
+MAX_EARLY_ENDS: Final = 5
+"""Workers that may end early, one after the other, before it is given up."""
+
+
+class WorkerKeeper:
+    """Starts a worker in the place of each one that ends, like `agentapi worker --processes`."""
+
+    def __init__(
+        self, stack: Stack, tell: Callable[[str], object], first_delay: float = FIRST_DELAY
+    ) -> None:
+        """Keep the workers of a stack that is running.
+
+        Args:
+            stack: The stack.
+            tell: Called with one line for each worker that ends, and for each that is started.
+            first_delay: Seconds before the first one is started; doubled while they end early.
+        """
+        self._stack = stack
+        self._tell = tell
+        self._first_delay = first_delay
+        self._early = 0
+        self._due: list[tuple[float, Child]] = []
+
+    def look(self) -> None:
+        """Start what is due, and check what runs. Does not wait.
+
+        Raises:
+            ConfigurationError: A process ended that is not a worker, or too many workers have ended
+                soon after their start. The message shows the end of its log.
+        """
+        stack = self._stack
+        for child in stack.children:
+            if child not in stack.workers:
+                child.check()
+        waiting = [ended for _, ended in self._due]
+        for worker in stack.workers:
+            if worker.exit_code is not None and worker not in waiting:
+                self._note(worker)
+        for due in list(self._due):
+            if due[0] <= time.monotonic():
+                self._due.remove(due)
+                new = stack.replace_worker(due[1])
+                self._tell(f"{new.name} (pid {new.pid}) takes the place of {due[1].name}")
+
+    def _note(self, worker: Child) -> None:
+        lived = time.monotonic() - worker.started
+        self._early = self._early + 1 if lived < SETTLED_AFTER else 1
+        if self._early > MAX_EARLY_ENDS:
+            raise ConfigurationError(
+                f"{self._early} workers in a row ended within {SETTLED_AFTER:g} s of their start; "
+                f"{worker.name} {worker.ending}; the end of {worker.log}:\n{worker.tail()}"
+            )
+        delay = min(self._first_delay * 2 ** (self._early - 1), MAX_DELAY)
+        self._tell(f"{worker.name} {worker.ending}; restarting it in {delay:g} s")
+        self._due.append((time.monotonic() + delay, worker))
