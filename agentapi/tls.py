@@ -153,7 +153,7 @@ _CLUSTER_FAULTS: Final = (
     (
         ("ostname mismatch", "IP address mismatch"),
         "the TLS certificate of a node is for another name than {variable} or the cluster has for "
-        "it",
+        "the node",
         "set cluster-announce-hostname to a name of the certificate and "
         "cluster-preferred-endpoint-type to hostname on every node, or set AGENTAPI_TLS_VERIFY=ca",
     ),
