@@ -62,7 +62,7 @@ def main() -> int:
     python = str(FOLDER / "bin/python")
     for command in (
         [str(UV), "sync", "--quiet", "--frozen", "--python", path],
-        [python, "-m", "pytest", "-q", "tests/unit", "tests/conformance"],
+        [python, "-m", "pytest", "-n3", "--dist=loadfile", "tests/unit", "tests/conformance"],
         [python, "-m", "orchestrator.cli.main", "demo", "--conversations", "12"],
     ):
         print("$", " ".join(command), flush=True)

@@ -33,7 +33,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     os.environ[ENABLED] = "1"
-    return int(pytest.main(["-n0", str(Path(__file__).parent), *sys.argv[1:]]))
+    return int(pytest.main(["-n2", "--dist=loadfile", str(Path(__file__).parent), *sys.argv[1:]]))
 
 
 if __name__ == "__main__":
