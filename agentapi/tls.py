@@ -186,10 +186,10 @@ def tls_fault(error: BaseException, url: str, variable: str) -> tuple[str, str] 
     if not is_encrypted(url):
         return None
     scheme, found = _scheme(url), _texts_of(error)
+    names = {"variable": variable, "encrypted": scheme, "plain": _PLAIN[scheme]}
     for parts, what, remedy in (_CLUSTER_FAULTS if is_cluster(url) else ()) + _FAULTS:
         if any(part in found for part in parts):
-            names = {"variable": variable, "encrypted": scheme, "plain": _PLAIN[scheme]}
-            return what, remedy.format(**names)
+            return what.format(**names), remedy.format(**names)
     return None
 
 

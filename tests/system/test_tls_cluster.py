@@ -44,9 +44,14 @@ def enqueue(nodes: TlsCluster, **overrides: Any) -> None:
             orchestrator.enqueue("tools", "hello", conversation_id=f"tls:{number}")
 
 
+# Python does not close a socket whose server dies just before the handshake.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
 def test_turns_over_tls(tmp_path: Path, nodes: TlsCluster) -> None:
     # The nodes name each other by address, and the certificate has no address.
-    with pytest.raises(StoreUnavailable, match="cluster-announce-hostname") as caught:
+    said = "than AGENTAPI_REDIS_URL or the cluster has .* cluster-announce-hostname"
+    with pytest.raises(StoreUnavailable, match=said) as caught:
         enqueue(nodes)
     assert PASSWORD not in str(caught.value)
     enqueue(nodes, tls_verify="ca")

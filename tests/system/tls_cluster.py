@@ -48,6 +48,7 @@ class TlsCluster(Cluster):
             "tls_key_file": str(shown.key),
         }
         self.password = password
+        self._announced: dict[str, str] = {}
         super().__init__(folder, node_timeout=2)
         self.url = ";".join(
             f"rediss+cluster://:{password}@{self._name}:{port}" for port in self.ports
@@ -55,10 +56,15 @@ class TlsCluster(Cluster):
 
     def announce_names(self) -> None:
         """Let the nodes name themselves as in their certificate; returns when all know it."""
+        # For those that are started again, too.
+        self._announced = {
+            "cluster-announce-hostname": self._name,
+            "cluster-preferred-endpoint-type": "hostname",
+        }
         for port in self.ports:
             with self.connected(port) as client:
-                client.config_set("cluster-announce-hostname", self._name)
-                client.config_set("cluster-preferred-endpoint-type", "hostname")
+                for name, value in self._announced.items():
+                    client.config_set(name, value)
         until(lambda: all(map(self._names_all, self.ports)), 60, "the names of all nodes")
 
     def _names_all(self, port: int) -> bool:
@@ -81,6 +87,7 @@ class TlsCluster(Cluster):
             "requirepass": str(self.password),
             "masterauth": str(self.password),
             **self._files,
+            **self._announced,
             **options,
         }
         command = [str(redis_server())]
