@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from agentapi.errors import ConfigurationError
 from agentapi.faults import causes_of, text_of, why_unreachable
 from agentapi.settings import Settings
+from agentapi.urls import is_cluster
 
 _ENCRYPTED: Final = {
     "redis": "rediss",
@@ -148,6 +149,17 @@ _FAULTS: Final = (
 )
 """Parts of the errors' texts, which OpenSSL makes, what is wrong, and what to do."""
 
+_CLUSTER_FAULTS: Final = (
+    (
+        ("ostname mismatch", "IP address mismatch"),
+        "the TLS certificate of a node is for another name than {variable} or the cluster has for "
+        "the node",
+        "set cluster-announce-hostname to a name of the certificate and "
+        "cluster-preferred-endpoint-type to hostname on every node, or set AGENTAPI_TLS_VERIFY=ca",
+    ),
+)
+"""The same for a cluster, whose nodes say how they are called."""
+
 _CLOSED: Final = ("closed", "reset by peer", "rotocol error", "Protocol Error", "EOF", "roken pipe")
 
 
@@ -174,10 +186,10 @@ def tls_fault(error: BaseException, url: str, variable: str) -> tuple[str, str] 
     if not is_encrypted(url):
         return None
     scheme, found = _scheme(url), _texts_of(error)
-    for parts, what, remedy in _FAULTS:
+    names = {"variable": variable, "encrypted": scheme, "plain": _PLAIN[scheme]}
+    for parts, what, remedy in (_CLUSTER_FAULTS if is_cluster(url) else ()) + _FAULTS:
         if any(part in found for part in parts):
-            names = {"variable": variable, "encrypted": scheme, "plain": _PLAIN[scheme]}
-            return what, remedy.format(**names)
+            return what.format(**names), remedy.format(**names)
     return None
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from agentapi.stores import (
         CancelOutcome,
         ConversationSummary,
+        Missing,
         Paged,
         TurnEnd,
         TurnSummary,
@@ -36,6 +37,7 @@ __all__ = [
     "GatherHandle",
     "ImportResult",
     "Listing",
+    "Missing",
     "Orchestrator",
     "Paged",
     "Timeline",
@@ -52,6 +54,7 @@ __getattr__, __dir__ = lazily(
         "agentapi.stores": (
             "CancelOutcome",
             "ConversationSummary",
+            "Missing",
             "Paged",
             "TurnEnd",
             "TurnSummary",

@@ -142,7 +142,11 @@ class AsyncOrchestrator:
         return self._listing(self.sync.approvals(**filters))
 
     def _listing(self, listing: Listing[T]) -> AsyncListing[T]:
-        return AsyncListing(lambda limit, cursor: self.call(partial(listing.page, limit, cursor)))
+        return AsyncListing(
+            lambda limit, cursor, some: self.call(
+                partial(listing.page, limit, cursor, partial=some)
+            )
+        )
 
     async def retry_all(
         self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]

@@ -14,8 +14,8 @@ from kombu.exceptions import OperationalError
 from agentapi import Settings
 from agentapi.broker.queues import turn_queues
 from agentapi.broker.wire import celery_settings, task_message, transport_of
-from agentapi.checks.remedies import login_refused, virtual_host_refused
 from agentapi.errors import BrokerUnavailable
+from agentapi.logins import login_refused, virtual_host_refused
 from agentapi.logs import line
 from agentapi.stores import Wakeup
 from agentapi.tls import why_out_of_reach

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, TypedDict
 
 from agentapi.stores import Ends, ListStore, TurnEnd
+from agentapi.stores.refusals import not_complete
 from agentapi.turns import TurnStatus
 from orchestrator.blocking import BlockingCalls
 from orchestrator.listing import checked, seconds, statuses_of
@@ -82,7 +83,12 @@ def follow(
     timeout: float | None,
     wanted: Callable[[TurnEnd], bool],
 ) -> Iterator[TurnEnd]:
-    """Ends behind a position, until none came for `timeout` seconds."""
+    """Ends behind a position, until none came for `timeout` seconds.
+
+    Raises:
+        StoreUnavailable: Redis is out of reach; or the time is up, and a shard of a cluster did
+            not say whether it has more.
+    """
     quiet_since = time.monotonic()
     while True:
         left = math.inf if timeout is None else quiet_since + timeout - time.monotonic()
@@ -93,6 +99,8 @@ def follow(
                 yield end
                 quiet_since = time.monotonic()
         if not found.ends and left <= 0:
+            if found.missing is not None:
+                raise not_complete(found.missing)
             return
         if 0 < len(found.ends) < AT_ONCE:
             time.sleep(GATHER)

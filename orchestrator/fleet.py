@@ -17,11 +17,12 @@ from typing import Any, Final, Generic, TypeVar
 from agentapi import Settings
 from agentapi.admission import RedisTraffic, Traffic
 from agentapi.broker.wire import queue_names, queue_of_partition
-from agentapi.errors import AgentAPIError, BrokerUnavailable
+from agentapi.errors import AgentAPIError, BrokerUnavailable, StoreUnavailable
 from agentapi.metrics.activity import COMMAND, ProviderUse, WorkerActivity
 from agentapi.metrics.pace import WINDOW, Done
-from agentapi.stores import Backlog, TurnQuery, TurnStore, TurnSummary
+from agentapi.stores import Backlog, Paged, TurnQuery, TurnStore, TurnSummary
 from agentapi.stores.backlog import ReadyTurn
+from agentapi.stores.missing import Missing
 from agentapi.turns import TurnStatus
 from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
 
@@ -105,7 +106,9 @@ class FleetTurns:
             ``approval``, ``client``, ``children``, or ``other``.
         oldest: The ready turn that waits longest; None if none is ready.
         oldest_seconds: For how long.
-        since_sweep: Seconds since lost turns were last looked for; None before the first time.
+        since_sweep: Seconds since lost turns were last looked for; None before the first time, or
+            if that is not known.
+        missing: The part of a cluster that did not answer and is in no number; None if all did.
     """
 
     ready: int = 0
@@ -115,6 +118,7 @@ class FleetTurns:
     oldest: ReadyTurn | None = None
     oldest_seconds: float = 0.0
     since_sweep: float | None = None
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +156,7 @@ class FleetSnapshot:
             if lists are switched off, or while Redis is out of reach.
         redis_fault: Why Redis could not be asked, or None.
         broker_fault: Why the workers could not be asked, or None.
+        gaps: What is missing because shards of a cluster do not answer, in words.
     """
 
     taken_at: float
@@ -162,6 +167,7 @@ class FleetSnapshot:
     failures: Sequence[TurnSummary] | None = None
     redis_fault: str | None = None
     broker_fault: str | None = None
+    gaps: Sequence[str] = ()
 
     @property
     def slots(self) -> int:
@@ -207,8 +213,11 @@ class _Seen:
 class _Kept(Generic[T]):
     """Something whose reading takes no more than a `SHARE` of the time."""
 
-    def __init__(self, read: Callable[[], T]) -> None:
+    def __init__(
+        self, read: Callable[[], T], missing: Callable[[T], Missing | None] = lambda _: None
+    ) -> None:
         self._read = read
+        self._missing = missing
         self._kept: tuple[T, float] | None = None
 
     def get(self) -> T:
@@ -217,7 +226,9 @@ class _Kept(Generic[T]):
         if self._kept is None or began >= self._kept[1]:
             found = self._read()
             ended = time.monotonic()
-            self._kept = found, ended + (ended - began) * (1 / SHARE - 1)
+            # A wait for a shard that is away keeps no server busy.
+            rest = 0.0 if self._missing(found) else (ended - began) * (1 / SHARE - 1)
+            self._kept = found, ended + rest
         return self._kept[0]
 
 
@@ -244,8 +255,8 @@ class FleetReader:
         self._app: Any = None
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], _Seen] = {}
-        self._turns = _Kept(self._read_turns)
-        self._failures = _Kept(self._read_failures)
+        self._turns = _Kept(self._read_turns, lambda turns: turns.missing)
+        self._failures = _Kept(self._read_failures, lambda failed: failed.missing)
         self._question = 0
 
     def read(self, *, ask_workers: bool = True) -> FleetSnapshot:
@@ -256,7 +267,8 @@ class FleetReader:
                 milliseconds.
 
         Returns:
-            The snapshot. What cannot be reached is missing in it, and it says why.
+            The snapshot. What cannot be reached is missing in it, and it says why. A shard of a
+            cluster that does not answer delays it by `redis_timeout` at most.
         """
         with self._lock:
             fault = self._ask_workers() if ask_workers else None
@@ -333,23 +345,48 @@ class FleetReader:
         return seen.question == self._question
 
     def _with_store(self, snapshot: FleetSnapshot) -> FleetSnapshot:
-        since_sweep = self._store.since_sweep()
+        turns, failed = self._turns.get(), self._failures.get()
+        gaps = [str(missing) for missing in (turns.missing or failed.missing,) if missing]
+        try:
+            turns = replace(turns, since_sweep=self._store.since_sweep())
+        except StoreUnavailable:
+            gaps.append("nobody can say when lost turns were last looked for")
+        providers, unknown = self._providers(snapshot.workers)
+        if unknown:
+            gaps.append(f"nothing is known of the providers {', '.join(unknown)}")
         return replace(
             snapshot,
-            turns=replace(self._turns.get(), since_sweep=since_sweep),
-            providers=self._providers(snapshot.workers),
-            failures=self._failures.get(),
+            turns=turns,
+            providers=providers,
+            failures=failed.items if self._settings.list_limit else None,
+            gaps=gaps,
         )
 
     def _read_turns(self) -> FleetTurns:
         return turns_of(self._store.backlog(), self._settings.queues)
 
-    def _providers(self, workers: Sequence[FleetWorker]) -> list[FleetProvider]:
+    def _providers(self, workers: Sequence[FleetWorker]) -> tuple[list[FleetProvider], list[str]]:
+        """The providers, and the names of those whose shard does not answer."""
         limits: dict[str, ProviderUse] = {}
         for worker in workers:
             if worker.activity is not None:
                 limits |= worker.activity.providers
         names = sorted(limits)
+        try:
+            return self._standings(names, limits), []
+        except StoreUnavailable:
+            found: list[FleetProvider] = []
+            unknown: list[str] = []
+        for name in names:
+            try:
+                found += self._standings([name], limits)
+            except StoreUnavailable:
+                unknown.append(name)
+        return found, unknown
+
+    def _standings(
+        self, names: Sequence[str], limits: Mapping[str, ProviderUse]
+    ) -> list[FleetProvider]:
         if not names:
             return []
         limited = [name for name in names if limits[name] != ProviderUse()]
@@ -366,13 +403,14 @@ class FleetReader:
             for name in names
         ]
 
-    def _read_failures(self) -> list[TurnSummary] | None:
+    def _read_failures(self) -> Paged[TurnSummary]:
         if not self._settings.list_limit:
-            return None
+            return Paged(items=(), cursor=None)
         query = TurnQuery(statuses=frozenset({TurnStatus.FAILED}))
         # Lists are by time of acceptance, which is nearly that of the end.
-        found = self._store.lists.turns(query, _LOOKED_AT).items
-        return sorted(found, key=lambda turn: turn.ended_at or 0.0, reverse=True)[:FAILURES]
+        page = self._store.lists.turns(query, _LOOKED_AT, partial=True)
+        found = sorted(page.items, key=lambda turn: turn.ended_at or 0.0, reverse=True)
+        return replace(page, items=found[:FAILURES])
 
 
 def turns_of(backlog: Backlog, queues: int) -> FleetTurns:
@@ -392,4 +430,5 @@ def turns_of(backlog: Backlog, queues: int) -> FleetTurns:
         parked=dict(backlog.parked),
         oldest=backlog.first_ready,
         oldest_seconds=backlog.oldest_ready,
+        missing=backlog.missing,
     )

@@ -166,15 +166,19 @@ class Listing(Generic[T]):
     written meanwhile.
     """
 
-    def __init__(self, read: Callable[[int, str | None], Paged[T]]) -> None:
+    def __init__(self, read: Callable[[int, str | None, bool], Paged[T]]) -> None:
         self._read = read
 
-    def page(self, limit: int = PAGE, cursor: str | None = None) -> Paged[T]:
+    def page(
+        self, limit: int = PAGE, cursor: str | None = None, *, partial: bool = False
+    ) -> Paged[T]:
         """One page.
 
         Args:
             limit: The most entries, 1 to 1000.
             cursor: The cursor of the page before; None for the first page.
+            partial: Whether a page will do that lacks what is on shards of a Redis Cluster that do
+                not answer; then its `missing` says so.
 
         Returns:
             The page. It may be short, or empty, although its cursor says that more follow: one call
@@ -183,16 +187,17 @@ class Listing(Generic[T]):
         Raises:
             InvalidInput: The limit or the cursor is not valid.
             ConfigurationError: Lists are switched off.
-            StoreUnavailable: Redis is out of reach.
+            StoreUnavailable: Redis is out of reach, or a shard of a cluster is and a partial page
+                will not do.
         """
-        return self._read(limit, cursor)
+        return self._read(limit, cursor, partial)
 
-    def pages(self, limit: int = PAGE) -> Iterator[Paged[T]]:
-        """All pages that have entries; raises like `page`."""
+    def pages(self, limit: int = PAGE, *, partial: bool = False) -> Iterator[Paged[T]]:
+        """All pages that have entries, or lack some; raises like `page`."""
         cursor: str | None = None
         while True:
-            found = self._read(limit, cursor)
-            if found.items:
+            found = self._read(limit, cursor, partial)
+            if found.items or found.missing is not None:
                 yield found
             cursor = found.cursor
             if cursor is None:
@@ -206,19 +211,21 @@ class Listing(Generic[T]):
 class AsyncListing(Generic[T]):
     """A list for asyncio; see `Listing`."""
 
-    def __init__(self, read: Callable[[int, str | None], Awaitable[Paged[T]]]) -> None:
+    def __init__(self, read: Callable[[int, str | None, bool], Awaitable[Paged[T]]]) -> None:
         self._read = read
 
-    async def page(self, limit: int = PAGE, cursor: str | None = None) -> Paged[T]:
+    async def page(
+        self, limit: int = PAGE, cursor: str | None = None, *, partial: bool = False
+    ) -> Paged[T]:
         """One page; see `Listing.page`."""
-        return await self._read(limit, cursor)
+        return await self._read(limit, cursor, partial)
 
-    async def pages(self, limit: int = PAGE) -> AsyncIterator[Paged[T]]:
+    async def pages(self, limit: int = PAGE, *, partial: bool = False) -> AsyncIterator[Paged[T]]:
         """All pages that have entries; see `Listing.pages`."""
         cursor: str | None = None
         while True:
-            found = await self._read(limit, cursor)
-            if found.items:
+            found = await self._read(limit, cursor, partial)
+            if found.items or found.missing is not None:
                 yield found
             cursor = found.cursor
             if cursor is None:

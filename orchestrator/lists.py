@@ -38,7 +38,11 @@ class Lists(Producer):
         return self._turns(turn_query(filters))
 
     def _turns(self, query: TurnQuery) -> Listing[TurnSummary]:
-        return Listing(lambda limit, cursor: self.store.lists.turns(query, limit, cursor))
+        return Listing(
+            lambda limit, cursor, partial: self.store.lists.turns(
+                query, limit, cursor, partial=partial
+            )
+        )
 
     def conversations(self, **filters: Unpack[ConversationFilters]) -> Listing[ConversationSummary]:
         """Conversations, the newest first; all of them, or those that match every filter.
@@ -51,7 +55,11 @@ class Lists(Producer):
             InvalidInput: A filter is not valid.
         """
         query = conversation_query(filters)
-        return Listing(lambda limit, cursor: self.store.lists.conversations(query, limit, cursor))
+        return Listing(
+            lambda limit, cursor, partial: self.store.lists.conversations(
+                query, limit, cursor, partial=partial
+            )
+        )
 
     def approvals(self, **filters: Unpack[WhoseTurns]) -> Listing[PendingCall]:
         """Tool calls that wait for a decision, in all conversations; newest turns first.
@@ -64,7 +72,11 @@ class Lists(Producer):
             InvalidInput: A filter is not valid.
         """
         query = turn_query(filters)
-        return Listing(lambda limit, cursor: self.store.lists.approvals(query, limit, cursor))
+        return Listing(
+            lambda limit, cursor, partial: self.store.lists.approvals(
+                query, limit, cursor, partial=partial
+            )
+        )
 
     def retry_all(
         self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]

@@ -6,13 +6,12 @@ import re
 import socket
 from typing import Final
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError
+from redis.exceptions import BusyLoadingError
 
-from agentapi.errors import ConfigurationError, LoginRefused, StoreFault
+from agentapi.errors import ConfigurationError, StoreFault
 from agentapi.faults import causes_of
+from agentapi.logins import login_refused, virtual_host_refused
 from agentapi.tls import tls_fault, tls_guess
-
-_LOGIN: Final = (LoginRefused, AuthenticationError, NoPermissionError)
 
 
 def server_remedy(error: BaseException, url: str, variable: str) -> str:
@@ -43,19 +42,6 @@ def server_remedy(error: BaseException, url: str, variable: str) -> str:
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return f"Look whether it runs, and for a firewall in between; or correct {variable}."
     return f"Start it, or correct {variable}."
-
-
-def login_refused(error: BaseException) -> bool:
-    """Whether a server refuses the user or password."""
-    causes = list(causes_of(error))
-    # RabbitMQ's client is not imported here.
-    of_rabbitmq = any(type(cause).__name__ == "AccessRefused" for cause in causes)
-    return of_rabbitmq or any(isinstance(cause, _LOGIN) for cause in causes)
-
-
-def virtual_host_refused(error: BaseException) -> bool:
-    """Whether RabbitMQ refuses the virtual host."""
-    return any(type(cause).__name__ == "NotAllowed" for cause in causes_of(error))
 
 
 def setting_remedy(error: Exception) -> str:

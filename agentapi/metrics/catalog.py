@@ -147,6 +147,10 @@ STREAM_RESUMES: Final = _counter("stream_resumes", "Streams that continued after
 
 # The whole fleet, from Redis. Only gateways export these, and all gateways the same: use max().
 STORE_UP: Final = _gauge("store_up", "1 if Redis answered when the metrics were asked for.")
+PARTITIONS_MISSING: Final = _gauge(
+    "partitions_missing",
+    "Partitions, of 256, whose shard of a cluster did not answer; their turns are not counted.",
+)
 TURNS_READY: Final = _gauge(
     "turns_ready", "Turns of the fleet that could run and have no worker.", "queue"
 )
@@ -166,5 +170,13 @@ CATALOG: Final[tuple[Metric, ...]] = tuple(
 )
 """All of the above, in this order."""
 
-FLEET: Final = (STORE_UP, TURNS_READY, TURNS_RUNNING, TURNS_PARKED, OLDEST_READY, SWEEP_AGE)
+FLEET: Final = (
+    STORE_UP,
+    PARTITIONS_MISSING,
+    TURNS_READY,
+    TURNS_RUNNING,
+    TURNS_PARKED,
+    OLDEST_READY,
+    SWEEP_AGE,
+)
 """Those of the whole fleet, which gateways read from Redis when they are asked."""

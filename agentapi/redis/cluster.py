@@ -112,7 +112,7 @@ class ClusterClient(redis.Redis):
         deadline = time.monotonic() + self._patience
         tries, lost = 0, 0
         while left:
-            groups, failed = self._by_node(commands, left)
+            groups, failed = self._by_node(commands, left, lost)
             for number, error in failed.items():
                 answers[number] = error
             found = self._ask_all(groups, commands, patience)
@@ -179,7 +179,7 @@ class ClusterClient(redis.Redis):
             self._refreshing.release()
 
     def _by_node(
-        self, commands: Sequence[Command], numbers: Sequence[int]
+        self, commands: Sequence[Command], numbers: Sequence[int], lost: int
     ) -> tuple[dict[ClusterNode, list[int]], dict[int, Exception]]:
         groups: dict[ClusterNode, list[int]] = defaultdict(list)
         failed: dict[int, Exception] = {}
@@ -187,20 +187,31 @@ class ClusterClient(redis.Redis):
         # Commands without a key last: a clock, for example, is read where the key beside it is.
         for number in sorted(numbers, key=lambda number: key_of(commands[number].args) is None):
             try:
-                node = self._node_of(commands[number], anchor)
+                node = self._node_of(commands[number], anchor, lost)
                 groups[node].append(number)
                 anchor = anchor or node
             except redis.RedisError as error:
                 failed[number] = error
         return groups, failed
 
-    def _node_of(self, command: Command, anchor: ClusterNode | None = None) -> ClusterNode:
+    def _node_of(self, command: Command, anchor: ClusterNode | None, lost: int) -> ClusterNode:
         if command.asked is not None:
             return command.asked
         key = key_of(command.args)
         if key is None:
-            return anchor or self.primaries()[0]
+            # After a lost answer another one: any node can say.
+            primaries = self.primaries()
+            return anchor or primaries[lost % len(primaries)]
         return self.node_of_slot(key_slot(key))
+
+    def address_of(self, key: str) -> str | None:
+        """Where the primary of a key is, as far as it is known. Asks no server."""
+        known = self._map
+        try:
+            node = known.nodes_manager.get_node_from_slot(key_slot(key.encode())) if known else None
+        except RedisClusterException:
+            return None
+        return None if node is None else str(node.name)
 
     def node_of_slot(self, slot: int) -> ClusterNode:
         """The primary that serves a slot.
@@ -347,6 +358,25 @@ class ClusterPipeline(Pipeline):
         error = next((a for a in answers if isinstance(a, Exception)), None)
         if raise_on_error and error is not None:
             raise error
+        return answers
+
+    def execute_each(self, patience: float) -> Answers:
+        """Send the commands; a shard that is away does not keep the others' answers.
+
+        Args:
+            patience: Seconds to wait for a shard.
+
+        Returns:
+            For each command its answer, or the error that it ended with.
+
+        Raises:
+            redis.RedisError: All of them ended with one.
+        """
+        stack, self.command_stack = self.command_stack, []
+        commands = [Command(args, options) for args, options in stack]
+        answers = self._client.send(commands, patience=patience)
+        if answers and all(isinstance(answer, redis.RedisError) for answer in answers):
+            raise answers[0]
         return answers
 
     def _together(self, commands: Sequence[Command]) -> Answers:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TurnQuery,
         TurnSummary,
     )
+    from agentapi.stores.missing import Missing
     from agentapi.stores.protocol import (
         HistoryStore,
         ProducerStore,
@@ -95,6 +96,7 @@ __all__ = [
     "Lease",
     "ListStore",
     "LostClaim",
+    "Missing",
     "NewEvent",
     "OpenConversation",
     "Page",
@@ -193,6 +195,7 @@ __getattr__, __dir__ = lazily(
             "TurnQuery",
             "TurnSummary",
         ),
+        "agentapi.stores.missing": ("Missing",),
         "agentapi.stores.protocol": (
             "HistoryStore",
             "ProducerStore",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from agentapi.stores.missing import Missing
+
 SAMPLE: Final = 200
 """Conversations of a partition that are looked at, of those due soon and of those due later. Where
 there are more, the numbers are estimates."""
@@ -35,6 +37,7 @@ class Backlog:
             ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
         oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
         first_ready: That turn; None if there is none.
+        missing: The part of a cluster that did not answer and is in no number; None if all did.
     """
 
     ready: Mapping[int, int] = field(default_factory=dict)
@@ -42,11 +45,16 @@ class Backlog:
     parked: Mapping[str, int] = field(default_factory=dict)
     oldest_ready: float = 0.0
     first_ready: ReadyTurn | None = None
+    missing: Missing | None = None
 
 
 class BacklogStore(Protocol):
     """For those who watch the fleet."""
 
     def backlog(self) -> Backlog:
-        """What turns wait for now."""
+        """What turns wait for now; on a cluster, as far as its shards answer.
+
+        Raises:
+            StoreUnavailable: No shard answers.
+        """
         ...

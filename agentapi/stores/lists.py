@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
+from agentapi.stores.missing import Missing
 from agentapi.turns import PendingCall, TurnError, TurnKind, TurnStatus
 
 MAX_PAGE: Final = 1000
@@ -143,10 +144,13 @@ class Paged(Generic[T]):
         items: The entries, newest first. There may be fewer than asked for, or none, although
             more pages follow: each page looks at a bounded number of entries.
         cursor: Where the next page begins; None after the last one.
+        missing: The part of a cluster that did not answer and has nothing on this page; None if all
+            did. Pages behind this one do not bring it back.
     """
 
     items: Sequence[T]
     cursor: str | None
+    missing: Missing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,10 +199,13 @@ class Ends:
     Attributes:
         ends: Those of one conversation in their order.
         position: Where to continue after all of them.
+        missing: The part of a cluster that did not answer; None if all did. Its ends come when it
+            is back: the position stays before them.
     """
 
     ends: Sequence[TurnEnd]
     position: str
+    missing: Missing | None = None
 
 
 class ListStore(Protocol):
@@ -208,27 +215,38 @@ class ListStore(Protocol):
     them. Turns and conversations of a release without lists are absent.
     """
 
-    def turns(self, query: TurnQuery, limit: int, cursor: str | None = None) -> Paged[TurnSummary]:
+    def turns(
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
+    ) -> Paged[TurnSummary]:
         """A page of turns, newest first.
 
         Args:
             query: Which turns.
             limit: The most turns of the page, at most `MAX_PAGE`.
             cursor: From the page before; None for the first page.
+            partial: Whether a page will do that lacks what is on shards of a cluster that do not
+                answer; `Paged.missing` says so.
 
         Raises:
             InvalidInput: The limit or the cursor is not valid.
+            StoreUnavailable: Redis is out of reach; on a cluster also if one shard is, unless a
+                partial page will do.
         """
         ...
 
     def conversations(
-        self, query: ConversationQuery, limit: int, cursor: str | None = None
+        self,
+        query: ConversationQuery,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        partial: bool = False,
     ) -> Paged[ConversationSummary]:
         """A page of conversations, the newest first; raises like `turns`."""
         ...
 
     def approvals(
-        self, query: TurnQuery, limit: int, cursor: str | None = None
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
     ) -> Paged[PendingCall]:
         """A page of tool calls that wait for a decision; raises like `turns`.
 
@@ -236,11 +254,15 @@ class ListStore(Protocol):
             query: Turns whose calls to list.
             limit: The most turns whose calls are on the page.
             cursor: From the page before; None for the first page.
+            partial: See `turns`.
         """
         ...
 
     def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
         """How many turns were accepted from each time on, before the next time.
+
+        Turns on shards of a cluster that do not answer are not counted; `StoreUnavailable` is
+        raised if none answers.
 
         Args:
             times: In seconds since 1970, in ascending order.
@@ -260,5 +282,7 @@ class ListStore(Protocol):
 
         Raises:
             InvalidInput: The position is not valid.
+            StoreUnavailable: Redis is out of reach; of a cluster, all of it, or a shard while there
+                is no position.
         """
         ...

@@ -14,11 +14,14 @@ from agentapi.errors import (
     DeadlineExceeded,
     JournalBehind,
     LeaseLost,
+    StoreUnavailable,
     TenantMismatch,
     TurnNotFound,
     TurnNotRetryable,
 )
+from agentapi.ids import PARTITIONS
 from agentapi.stores.lease import Lease
+from agentapi.stores.missing import Missing
 from agentapi.turns import Decision, Turn
 
 
@@ -160,4 +163,14 @@ def unexpected(script: str, reply: Any) -> AgentAPIError:
     return AgentAPIError(
         f"script {script!r} answered {kind!r}, which this release does not know: "
         "run one release of agentapi everywhere"
+    )
+
+
+def not_complete(missing: Missing) -> StoreUnavailable:
+    """A list of which a part does not answer."""
+    # The gateway leaves out for its clients what names a command.
+    return StoreUnavailable(
+        f"the list would not be complete: {missing.partitions} of {PARTITIONS} partitions do not "
+        "answer. Repeat the call in some seconds; turns of one conversation can be listed "
+        "meanwhile. `agentapi top` names the shard."
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
 import typer
 
 from orchestrator.cli.completion import agent_names, turn_statuses
 from orchestrator.cli.console import note
+from orchestrator.cli.failures import CommandFailed, ExitCode
 from orchestrator.cli.times import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+
+    from agentapi.stores.missing import Missing
+    from orchestrator.listing import Listing
 
 T = TypeVar("T")
 
@@ -55,13 +58,41 @@ def given(**filters: Any) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if value is not None}
 
 
-def newest(items: Iterable[T], limit: int) -> Iterator[T]:
-    """The first items of a list, and a remark if there are more."""
-    rest = iter(items)
-    if not limit:
-        yield from rest
-        return
-    yield from islice(rest, limit)
-    for _ in rest:
-        note(f"only the newest {limit} are listed; --limit 0 lists all")
-        return
+class Newest(Generic[T]):
+    """The first items of a list. While a shard of a cluster is away, those of the others."""
+
+    def __init__(self, listing: Listing[T], limit: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            listing: All items, newest first.
+            limit: The most items; 0 for all.
+        """
+        self._listing = listing
+        self._limit = limit
+        self._missing: Missing | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        """The items; and a remark if there are more."""
+        listed = 0
+        for page in self._listing.pages(partial=True):
+            self._missing = self._missing or page.missing
+            for item in page.items:
+                if self._limit and listed == self._limit:
+                    note(f"only the newest {self._limit} are listed; --limit 0 lists all")
+                    return
+                yield item
+                listed += 1
+
+    def check(self) -> None:
+        """Call this when all is printed.
+
+        Raises:
+            CommandFailed: A part is missing.
+        """
+        if self._missing is not None:
+            raise CommandFailed(
+                f"the list is not complete: {self._missing}",
+                code="store_unavailable",
+                exit_code=ExitCode.UNAVAILABLE,
+            )

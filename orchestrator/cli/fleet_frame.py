@@ -112,7 +112,7 @@ def _shares(lengths: Sequence[int], room: int) -> list[int]:
 
 def _head(snapshot: FleetSnapshot, width: int, *, faults: bool) -> Iterator[Text]:
     if faults:
-        for fault in (snapshot.redis_fault, snapshot.broker_fault):
+        for fault in (snapshot.redis_fault, *snapshot.gaps, snapshot.broker_fault):
             if fault is not None:
                 yield _line([(printable(fault), "bold red")], width)
     cells = [*_fleet_cells(snapshot), *_turn_cells(snapshot)]

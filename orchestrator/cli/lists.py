@@ -15,6 +15,7 @@ from orchestrator.cli.filters import (
     ErrorCode,
     ErrorText,
     Limit,
+    Newest,
     OfConversation,
     OfTenant,
     OfUser,
@@ -22,7 +23,6 @@ from orchestrator.cli.filters import (
     Status,
     Until,
     given,
-    newest,
 )
 from orchestrator.cli.options import DECIDE, LOOK, Json
 from orchestrator.cli.tables import print_rows
@@ -74,7 +74,9 @@ def turns(
     from orchestrator.client import Orchestrator
 
     with Orchestrator() as orchestrator:
-        _print_turns(newest(orchestrator.turns(**filters), limit), as_json=as_json)
+        found = Newest(orchestrator.turns(**filters), limit)
+        _print_turns(found, as_json=as_json)
+        found.check()
 
 
 def _print_turns(found: Iterable[TurnSummary], *, as_json: bool) -> None:
@@ -148,8 +150,9 @@ def conversations(
     from orchestrator.client import Orchestrator
 
     with Orchestrator() as orchestrator:
-        found = newest(orchestrator.conversations(**filters), limit)
+        found = Newest(orchestrator.conversations(**filters), limit)
         _print_conversations(found, as_json=as_json)
+        found.check()
 
 
 def _print_conversations(found: Iterable[ConversationSummary], *, as_json: bool) -> None:
@@ -201,7 +204,9 @@ def approvals(
     from orchestrator.client import Orchestrator
 
     with Orchestrator() as orchestrator:
-        print_calls(newest(orchestrator.approvals(**filters), limit), as_json=as_json)
+        found = Newest(orchestrator.approvals(**filters), limit)
+        print_calls(found, as_json=as_json)
+        found.check()
 
 
 def ends(

@@ -82,10 +82,11 @@ def _raise_fault(snapshot: FleetSnapshot) -> None:
     """Raise what a program must know that looks once.
 
     Raises:
-        CommandFailed: Redis, the broker or the workers do not answer.
+        CommandFailed: Redis, a shard of it, the broker or the workers do not answer.
     """
     for fault, code in (
         (snapshot.redis_fault, "store_unavailable"),
+        ("; ".join(snapshot.gaps) or None, "store_unavailable"),
         (snapshot.broker_fault, "broker_unavailable"),
         (
             None if snapshot.answering else "no worker answers: start one with `agentapi worker`",

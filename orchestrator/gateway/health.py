@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from agentapi import Settings
 from agentapi.errors import AgentAPIError, LoginRefused
-from agentapi.redis.connection import translate_errors
+from agentapi.redis.connection import on_cluster, translate_errors
 from agentapi.redis.keys import SWEPT_KEY
+from orchestrator.client import Orchestrator
 from orchestrator.gateway.dependencies import gateway_of
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.services import Gateway
@@ -87,6 +88,8 @@ async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Resp
 
 async def _store(gateway: Gateway) -> tuple[str, str]:
     """The state of Redis, and of the sweep."""
+    if on_cluster(gateway.settings):
+        return await gateway.call(lambda orchestrator: _cluster(orchestrator, gateway.settings))
     try:
         with translate_errors(gateway.settings.redis_url):
             pipeline = gateway.redis.pipeline(transaction=False)
@@ -102,6 +105,23 @@ async def _store(gateway: Gateway) -> tuple[str, str]:
         return "ok", "unknown"
     age = seconds + micros / 1e6 - int(swept) / 1000
     return "ok", "ok" if age <= max_sweep_age(gateway.settings) else "silent"
+
+
+def _cluster(orchestrator: Orchestrator, settings: Settings) -> tuple[str, str]:
+    """The same of a cluster: a gateway can serve while one shard answers."""
+    try:
+        orchestrator.store.ping()
+    except LoginRefused:
+        return "refuses the login", "unknown"
+    except AgentAPIError:
+        return "out of reach", "unknown"
+    try:
+        age = orchestrator.store.since_sweep()
+    except AgentAPIError:
+        age = None
+    if age is None:
+        return "ok", "unknown"
+    return "ok", "ok" if age <= max_sweep_age(settings) else "silent"
 
 
 def max_sweep_age(settings: Settings) -> float:

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
 
-from agentapi import AgentAPIError
 from agentapi.broker.wire import queue_names, queue_of_partition
+from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import (
@@ -29,6 +30,7 @@ from agentapi.metrics.catalog import (
     GATEWAY_STREAMS,
     LOOP_LAG,
     OLDEST_READY,
+    PARTITIONS_MISSING,
     STORE_UP,
     SWEEP_AGE,
     TURNS_PARKED,
@@ -92,7 +94,10 @@ class FleetGauges:
         self._until = 0.0
 
     def collect(self) -> Iterable[Any]:
-        """The gauges; without those of turns while Redis does not answer."""
+        """The gauges; without those of turns while Redis does not answer.
+
+        While a shard of a cluster does not, they have what the others answer.
+        """
         reading = self._read()
         if reading.backlog is None:
             return [_family(STORE_UP, {(): 0})]
@@ -101,10 +106,11 @@ class FleetGauges:
     def demand(self) -> Page:
         """The turns that need workers, as JSON for autoscalers; 503 if Redis does not answer.
 
-        ``turns`` is the sum of ``turns_ready`` and ``turns_running``.
+        ``turns`` is the sum of ``turns_ready`` and ``turns_running``. It is also 503 if a shard of
+        a cluster does not answer: a part of the turns is no reason to stop workers.
         """
         backlog = self._read().backlog
-        if backlog is None:
+        if backlog is None or backlog.missing is not None:
             return "503 Service Unavailable", orjson.dumps({"error": "store_unavailable"})
         ready = sum(backlog.ready.values())
         found = {
@@ -123,11 +129,16 @@ class FleetGauges:
             return self._reading
 
     def _ask(self) -> _Reading:
+        since_sweep: float | None = None
         try:
-            return _Reading(backlog=self._store.backlog(), since_sweep=self._store.since_sweep())
+            backlog = self._store.backlog()
         except AgentAPIError as error:
             log.warning(line("metrics.fleet_unknown", error=error.code))
             return _Reading(backlog=None, since_sweep=None)
+        # On a cluster this is on one shard, and the backlog on all of them.
+        with suppress(StoreUnavailable):
+            since_sweep = self._store.since_sweep()
+        return _Reading(backlog=backlog, since_sweep=since_sweep)
 
     def _families(self, backlog: Backlog, since_sweep: float | None) -> list[Any]:
         ready = dict.fromkeys(queue_names(self._queues), 0)
@@ -138,6 +149,7 @@ class FleetGauges:
             parked[reason if reason in REASONS else "other"] += turns
         families = [
             _family(STORE_UP, {(): 1}),
+            _family(PARTITIONS_MISSING, {(): backlog.missing.partitions if backlog.missing else 0}),
             _family(TURNS_READY, {(queue,): turns for queue, turns in ready.items()}),
             _family(TURNS_RUNNING, {(): backlog.running}),
             _family(TURNS_PARKED, {(reason,): turns for reason, turns in parked.items()}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,14 @@ class Cluster:
     """Primaries that share all slots, each with its replicas.
 
     Attributes:
+        host: The address of all nodes.
+        password: Of all nodes, if they ask for one.
         ports: Ports of all nodes, primaries first.
         url: For `AGENTAPI_REDIS_URL`.
     """
+
+    host: str = "127.0.0.1"
+    password: str | None = None
 
     def __init__(
         self,
@@ -68,8 +73,9 @@ class Cluster:
             primaries: Number of primaries.
             replicas: Number of replicas of each primary.
             fsync: When nodes write their files to the disk.
-            node_timeout: Seconds after which nodes fail over from a silent one by themselves. The
-                default is so long that a busy machine never does; `fail_over` does not wait for it.
+            node_timeout: Seconds after which nodes fail over from a silent one by themselves, as
+                `lose` waits for. The default is so long that a busy machine never does;
+                `fail_over` does not wait for it.
 
         Raises:
             ConfigurationError: It cannot be started. The message says why.
@@ -89,11 +95,26 @@ class Cluster:
         except BaseException:
             self.stop()
             raise
-        self.url = ";".join(f"redis+cluster://127.0.0.1:{port}" for port in self.ports)
+        self.url = ";".join(f"redis+cluster://{self.host}:{port}" for port in self.ports)
 
     def start(self, port: int) -> None:
         """Start a node that does not run, with the data that it had."""
-        options = {
+        folder = self._folder / f"node-{port}"
+        self._nodes[port] = self.run(folder, port, self._options(port))
+
+    def run(self, folder: Path, port: int, options: Mapping[str, str]) -> Child:
+        """Run the server of a node; returns when it answers.
+
+        Args:
+            folder: For its data and log.
+            port: Where it listens.
+            options: What makes it a node of this cluster.
+        """
+        child, _ = start_valkey(folder, port, fsync=self._fsync, options=options)
+        return child
+
+    def _options(self, port: int) -> dict[str, str]:
+        return {
             "cluster-enabled": "yes",
             "cluster-port": str(self._bus[port]),
             "cluster-node-timeout": f"{self._timeout * 1000:.0f}",
@@ -103,8 +124,19 @@ class Cluster:
             "repl-diskless-sync-delay": "0",
             "repl-ping-replica-period": "1",
         }
-        folder = self._folder / f"node-{port}"
-        self._nodes[port], _ = start_valkey(folder, port, fsync=self._fsync, options=options)
+
+    def client(self, port: int) -> redis.Redis:
+        """A client of one node."""
+        return redis.Redis(host=self.host, port=port, socket_timeout=10)
+
+    @contextmanager
+    def connected(self, port: int) -> Iterator[Any]:
+        """A client of one node, closed at the end of the block."""
+        client = self.client(port)
+        try:
+            yield client
+        finally:
+            client.close()
 
     def process(self, port: int) -> Child:
         """The process of a node."""
@@ -114,7 +146,7 @@ class Cluster:
         """All nodes, as one that lives sees them."""
         for port, child in self._nodes.items():
             if child.exit_code is None:
-                with _node(port) as node:
+                with self.connected(port) as node:
                     return _nodes(node.execute_command("CLUSTER NODES"))
         raise ConfigurationError("no node of the cluster runs")
 
@@ -126,13 +158,44 @@ class Cluster:
         """The primary that serves a slot."""
         return next(node for node in self.nodes() if node.serves(slot))
 
+    def lose(self, primary: Node) -> Node:
+        """Kill a primary with SIGKILL, and wait until the cluster has promoted its replica by
+        itself, about a second after the node timeout. Returns the promoted one; `start` brings the
+        killed one back as its replica."""
+        self.process(primary.port).kill()
+        return self.successor(primary)
+
+    def successor(self, primary: Node) -> Node:
+        """Wait until the cluster has promoted the replica of a primary that does not answer, and
+        return that."""
+        slot = primary.slots[0][0]
+
+        def promoted() -> bool:
+            return all(
+                any(node.id != primary.id and node.serves(slot) for node in self._seen(port))
+                for port in self._answering(primary.port)
+            )
+
+        wait_until(promoted, "the promotion of a replica", pause=0.1)
+        return next(
+            node
+            for node in self._seen(next(self._answering(primary.port)))
+            if node.id != primary.id and node.serves(slot)
+        )
+
+    def _answering(self, without: int) -> Iterator[int]:
+        """Ports of the nodes that run, without one."""
+        for port, child in self._nodes.items():
+            if port != without and child.exit_code is None:
+                yield port
+
     def fail_over(self, primary: Node) -> Node:
-        """Kill a primary with SIGKILL and promote its replica, as the cluster does by itself after
-        the node timeout. Returns the promoted one; `start` brings the killed one back as its
+        """Kill a primary with SIGKILL and order its replica to take over, without waiting for the
+        node timeout. Returns the promoted one; `start` brings the killed one back as its
         replica."""
         replica = next(node for node in self.nodes() if node.primary == primary.id)
         self.process(primary.port).kill()
-        with _node(replica.port) as client:
+        with self.connected(replica.port) as client:
 
             def promoted() -> bool:
                 if client.info("replication")["role"] == "master":
@@ -158,13 +221,16 @@ class Cluster:
         source = self.primary_of(slot)
         if source.id == to.id:
             return 0
+        login = () if self.password is None else ("AUTH", self.password)
         moved = 0
-        with _node(source.port) as old, _node(to.port) as new:
+        with self.connected(source.port) as old, self.connected(to.port) as new:
             new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
             old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", to.id)
             while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
                 old.execute_command(
-                    *("MIGRATE", "127.0.0.1", to.port, "", 0, 10_000, "REPLACE", "KEYS", *keys)
+                    *("MIGRATE", self.host, to.port, "", 0, 10_000, "REPLACE"),
+                    *login,
+                    *("KEYS", *keys),
                 )
                 moved += len(keys)
             # The new owner first: the slot must never be nobody's.
@@ -176,7 +242,7 @@ class Cluster:
         """Whether all replicas follow their primaries."""
         for node in self.nodes():
             if node.primary is not None and self.process(node.port).exit_code is None:
-                with _node(node.port) as client:
+                with self.connected(node.port) as client:
                     if client.info("replication").get("master_link_status") != "up":
                         return False
         return True
@@ -184,7 +250,7 @@ class Cluster:
     def empty(self) -> None:
         """Delete all keys of all primaries."""
         for node in self.primaries():
-            with _node(node.port) as client:
+            with self.connected(node.port) as client:
                 client.flushall()
 
     def stop(self) -> None:
@@ -193,20 +259,20 @@ class Cluster:
 
     def _join(self, primaries: list[int], replicas: list[int]) -> None:
         for number, port in enumerate(primaries):
-            with _node(port) as node:
+            with self.connected(port) as node:
                 first, after = (SLOTS * n // len(primaries) for n in (number, number + 1))
                 node.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
                 # Two primaries with the same epoch would have to find that out first.
                 node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for port in self.ports:
-            with _node(port) as node:
+            with self.connected(port) as node:
                 for other in self.ports:
                     if other != port:
-                        node.execute_command("CLUSTER MEET", "127.0.0.1", other, self._bus[other])
+                        node.execute_command("CLUSTER MEET", self.host, other, self._bus[other])
         wait_until(self._complete, "the nodes' discovery")
         names = {node.port: node.id for node in self.nodes()}
         for number, port in enumerate(replicas):
-            with _node(port) as node:
+            with self.connected(port) as node:
                 primary = names[primaries[number % len(primaries)]]
                 node.execute_command("CLUSTER REPLICATE", primary)
         wait_until(self._served, "the cluster's slots")
@@ -234,11 +300,11 @@ class Cluster:
         )
 
     def _seen(self, port: int) -> list[Node]:
-        with _node(port) as node:
+        with self.connected(port) as node:
             return _nodes(node.execute_command("CLUSTER NODES"))
 
     def _state(self, port: int) -> str:
-        with _node(port) as node:
+        with self.connected(port) as node:
             return str(node.execute_command("CLUSTER INFO")["cluster_state"])
 
 
@@ -249,15 +315,6 @@ def wait_until(condition: Callable[[], bool], what: str, *, pause: float = 0.02)
         if time.monotonic() > deadline:
             raise ConfigurationError(f"the cluster waited in vain for {what}")
         time.sleep(pause)
-
-
-@contextmanager
-def _node(port: int) -> Iterator[Any]:
-    client = redis.Redis(port=port, socket_timeout=10)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def _nodes(reply: Any) -> list[Node]:

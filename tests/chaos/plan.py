@@ -47,6 +47,9 @@ class Plan:
     failovers: int = fitting("the master is killed when its replica lags behind")
     moves: int = fitting("the slot of a partition moves to another shard")
     stalls: int = fitting("a shard stands still for seconds")
+    node_timeout: float = option(
+        0.0, "seconds until a cluster promotes a replica by itself; 0: failovers are ordered"
+    )
     broker_outages: int = fitting("a broker of its own is killed, away, emptied or cut off")
     blocks: int = option(0, "a tool blocks its worker's event loop")
     watchdogs: int = option(0, "a watchdog is killed")
@@ -86,6 +89,13 @@ def settled(plan: Plan) -> Plan:
     if reason := refusal(plan.store, plan.broker, counts):
         raise ValueError(reason)
     decided = usual(plan.store, plan.broker)
+    if plan.node_timeout:
+        if plan.store != "cluster":
+            raise ValueError("--node-timeout needs --store cluster")
+        if plan.stalls > 0:
+            # What a primary answered last need not have reached its replica.
+            raise ValueError("--node-timeout needs --stalls 0: the shard would fail over")
+        decided["stalls"] = 0
     chosen: dict[str, Any] = {n: decided[n] for n, count in counts.items() if count == USUAL}
     return replace(plan, **chosen)
 

@@ -13,7 +13,17 @@ from rich.table import Table
 from tests.chaos.figures import publish, spread
 from tests.chaos.plan import FAULTS, Outcome, Plan, settled
 
-FIGURES: Final = ("store", "broker", "turns", "workers", "lease", "heartbeat", *FAULTS, "seed")
+FIGURES: Final = (
+    "store",
+    "broker",
+    "turns",
+    "workers",
+    "lease",
+    "heartbeat",
+    *FAULTS,
+    "node_timeout",
+    "seed",
+)
 """Options of a plan that belong to its row."""
 
 SERVERS: Final = {

@@ -225,7 +225,7 @@ class Servers:
 
 def _store(plan: Plan) -> Valkey | Sentinels | Shards:
     if plan.store == "cluster":
-        return Shards(plan.folder / "servers", random.Random(plan.seed))
+        return Shards(plan.folder / "servers", random.Random(plan.seed), plan.node_timeout)
     if plan.store == "sentinel":
         return Sentinels(plan.folder / "servers")
     return Valkey(plan.folder, fsync="always")

@@ -26,14 +26,21 @@ class Shards(Cluster):
         losses: The failovers so far.
     """
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        """Start it; returns when all replicas are in step."""
-        super().__init__(folder, fsync="always")
+    def __init__(self, folder: Path, chance: random.Random, node_timeout: float = 0) -> None:
+        """Start it; returns when all replicas are in step.
+
+        Args:
+            folder: For data and logs.
+            chance: Chooses what is harmed.
+            node_timeout: Seconds until it promotes a replica by itself; 0 to promote by order.
+        """
+        super().__init__(folder, fsync="always", node_timeout=node_timeout or 15)
+        self._by_itself = node_timeout > 0
         self.losses: list[Loss] = []
         self._chance = chance
 
     def fail_over_one(self, lag: float) -> None:
-        """Kill a primary when its replica has been cut off for some time; promote the replica.
+        """Kill a primary when its replica has been cut off for some time; the replica is promoted.
 
         Args:
             lag: Seconds in which all that is written to this shard is lost.
@@ -52,7 +59,10 @@ class Shards(Cluster):
             bytes_lost = written - offset(copy)
         self.process(old.port).kill()
         killed = time.monotonic()
-        self.fail_over(old)
+        if self._by_itself:
+            self.successor(old)
+        else:
+            self.fail_over(old)
         served = time.monotonic()
         self.losses.append(
             Loss(cut=cut, killed=killed, served=served, bytes_lost=bytes_lost, partitions=lost)

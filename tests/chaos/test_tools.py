@@ -191,6 +191,8 @@ def test_servers_decide_which_faults_there_are(tmp_path: Path) -> None:
         ({"broker_outages": 1}, "--broker valkey or rabbitmq"),
         ({"moves": 1}, "--store cluster"),
         ({"store": "cluster"}, "--broker valkey or rabbitmq"),
+        ({"node_timeout": 3.0}, "--store cluster"),
+        ({"store": "cluster", "broker": "valkey", "node_timeout": 3.0, "stalls": 1}, "--stalls 0"),
         ({"store": "disk"}, "no store 'disk'"),
         ({"broker": "kafka"}, "no broker 'kafka'"),
     ):
@@ -198,6 +200,8 @@ def test_servers_decide_which_faults_there_are(tmp_path: Path) -> None:
             settled(Plan(folder=tmp_path, **wrong))
     plan = settled(Plan(folder=tmp_path, store="cluster", broker="valkey"))
     assert (plan.failovers, plan.moves, plan.stalls, plan.broker_outages) == (3, 3, 3, 3)
+    plan = settled(Plan(folder=tmp_path, store="cluster", broker="valkey", node_timeout=3.0))
+    assert (plan.failovers, plan.stalls) == (3, 0)
 
 
 def test_a_row_says_how_to_run_it_again(tmp_path: Path) -> None:

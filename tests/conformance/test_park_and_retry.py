@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -139,13 +140,15 @@ def test_a_provider_that_is_back_wakes_those_who_wait_one_after_the_other(bench:
     soon = bench.enqueue("soon")
     away(bench, soon, "openai", conversation="soon", delay=0.01)
     before = bench.store.turn(other).wakes_at
+    began = time.monotonic()
     assert bench.store.rouse("openai") in (len(turns), len(turns) + 1)
+    took = time.monotonic() - began
     assert bench.store.rouse("openai") == 0
     wakes = sorted(bench.store.turn(turn_id).wakes_at or 0 for turn_id in turns.values())
     created = bench.store.turn(other).created_at
     assert wakes[-1] - created < 30
-    # 41 turns at 50 a second.
-    assert 0.3 < wakes[-1] - wakes[0] <= 0.82
+    # 41 turns at 50 a second. The shards of a cluster need not begin at the same time.
+    assert 0.3 < wakes[-1] - wakes[0] <= 0.82 + took
     assert bench.store.turn(other).wakes_at == before
     assert (bench.store.turn(soon).wakes_at or 0) - created < 10
 

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import httpx2
 import pytest
 from redis.crc import key_slot
+from rich.console import Console
 
 from agentapi import load_settings
 from agentapi.checks.redis_server import ask_redis
 from agentapi.errors import StoreUnavailable
-from agentapi.ids import create_turn_id, partition_of
+from agentapi.ids import PARTITIONS, create_turn_id, partition_of
 from agentapi.redis.keys import due_key
-from agentapi.stores import Accepted, Lease, NewEvent, RedisTurnStore
+from agentapi.stores import (
+    Accepted,
+    ConversationQuery,
+    ConversationSummary,
+    Ends,
+    Lease,
+    NewEvent,
+    Paged,
+    RedisTurnStore,
+    TurnQuery,
+    TurnSummary,
+)
+from agentapi.stores.missing import Missing
 from agentapi.turns import EventType, NewTurn
+from orchestrator.cli.failures import ExitCode
+from orchestrator.cli.fleet_frame import frame
+from orchestrator.cli.main import app as command_line
+from orchestrator.ends import follow
+from orchestrator.fleet import FleetReader
+from orchestrator.gateway import create_app
+from orchestrator.gateway.http.authentication import Authenticator
+from orchestrator.gateway.http.middleware import RequestGate
+from orchestrator.gateway.http.request_body import BodyReader
+from orchestrator.gateway.measuring import FleetGauges
+from orchestrator.gateway.services import Gateway
+from orchestrator.gateway.settings import load_gateway_settings
+from orchestrator.gateway.tenants.keys import KEYED, KEYS
 from orchestrator.stack.cluster import Cluster, Node
 from tests.conformance.stores import Bench, completed, on_redis
+from tests.faults import until
 
 TIMEOUT = 4.0
 
@@ -143,3 +176,182 @@ def test_the_doctor_asks_all_shards(nodes: Cluster, bench: Bench) -> None:
     facts = ask_redis(bench.settings)
     assert facts.persistence["aof_enabled"] == 1
     assert facts.memory["maxmemory_policy"] == "noeviction"
+
+
+@dataclass(frozen=True)
+class Half:
+    """A cluster of which a shard is silent.
+
+    Attributes:
+        shard: The address of the silent one.
+        partitions: How many partitions are on it.
+        lost: A conversation on it, with a turn that waits.
+        found: One on each of the other shards: the turns of the first have ended.
+    """
+
+    bench: Bench
+    shard: str
+    partitions: int
+    lost: str
+    found: list[str]
+
+
+@pytest.fixture(scope="module")
+def half(nodes: Cluster) -> Iterator[Half]:
+    """For several tests: each new client waits once until it takes the shard for silent."""
+    nodes.empty()
+    bench = on_redis(nodes.url, redis_timeout=TIMEOUT)
+    # What the gateway reads with each request is elsewhere.
+    others = [key_slot(key.encode()) for key in (KEYS, KEYED, "agentapi:gateway:local:rate")]
+    silent = next(node for node in nodes.primaries() if not any(map(node.serves, others)))
+    lost = conversation_on(nodes, silent)
+    found = [conversation_on(nodes, node) for node in nodes.primaries() if node.id != silent.id]
+    for conversation in (found[0], lost):
+        lease = claimed(bench, conversation)
+        bench.store.commit(lease, completed(lease.turn_id))
+    for conversation in (lost, *found):
+        bench.enqueue(conversation)
+    partitions = [p for p in range(PARTITIONS) if silent.serves(key_slot(due_key(p).encode()))]
+    with Silent(nodes, silent):
+        yield Half(bench, f"127.0.0.1:{silent.port}", len(partitions), lost, found)
+    bench.store.close()
+
+
+def names(page: Paged[TurnSummary] | Paged[ConversationSummary]) -> set[str]:
+    return {each.conversation_id for each in page.items}
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """It may wait for the silent shard, within a bound."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 3 * TIMEOUT
+
+
+def test_lists_have_what_the_other_shards_answer(half: Half) -> None:
+    lists, missing = half.bench.store.lists, half.partitions
+    with in_time(), pytest.raises(StoreUnavailable, match=f"{missing} of 256 partitions"):
+        lists.turns(TurnQuery(), 100)
+    with in_time():
+        turns = lists.turns(TurnQuery(), 2, partial=True)
+    assert turns.missing == Missing(partitions=missing, shards=(half.shard,))
+    assert turns.cursor is not None
+    rest = lists.turns(TurnQuery(), 100, turns.cursor, partial=True)
+    assert (len(turns.items), len(rest.items)) == (2, 1)
+    assert names(turns) | names(rest) == set(half.found)
+    with in_time():
+        conversations = lists.conversations(ConversationQuery(), 100, partial=True)
+    assert (names(conversations), conversations.missing) == (set(half.found), turns.missing)
+    with in_time():
+        assert lists.approvals(TurnQuery(), 100, partial=True).missing == turns.missing
+    with in_time():
+        [counted] = lists.counts([0, time.time() + 60])
+    assert counted.accepted == 3
+    of_one = TurnQuery(conversation_id=half.found[0])
+    assert lists.turns(of_one, 100).missing is None
+    with in_time(), pytest.raises(StoreUnavailable):
+        lists.turns(TurnQuery(conversation_id=half.lost), 100, partial=True)
+
+
+def test_ends_of_a_silent_shard_come_when_it_is_back(half: Half, nodes: Cluster) -> None:
+    lists = half.bench.store.lists
+    with in_time():
+        first = lists.ends("start", 100)
+    assert first.missing == Missing(partitions=half.partitions)
+    assert [end.conversation_id for end in first.ends] == [half.found[0]]
+    with in_time(), pytest.raises(StoreUnavailable, match="would not be complete"):
+        list(follow(lists, first.position, 0, lambda _: True))
+    port = int(half.shard.rpartition(":")[2])
+    nodes.process(port).signal(signal.SIGCONT)
+    later: list[Ends] = []
+
+    def came() -> bool:
+        later.append(lists.ends(later[-1].position if later else first.position, 100))
+        return later[-1].missing is None
+
+    until(came, 60, "the shard's answer")
+    nodes.process(port).signal(signal.SIGSTOP)
+    assert [end.conversation_id for found in later for end in found.ends] == [half.lost]
+
+
+def test_the_fleet_without_a_shard(half: Half, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, settings = half.bench.store, half.bench.settings
+    reader = FleetReader(settings, store)
+    monkeypatch.setattr(reader, "_broadcast", list)
+    with in_time():
+        seen = reader.read()
+    assert (seen.redis_fault, seen.broker_fault) == (None, None)
+    assert seen.turns is not None
+    assert (seen.turns.ready, seen.turns.missing) == (
+        2,
+        Missing(partitions=half.partitions, shards=(half.shard,)),
+    )
+    assert half.shard in seen.gaps[0]
+    with io.StringIO() as text:
+        Console(file=text, width=300).print(frame(seen, width=300))
+        assert f"{half.partitions} of 256 partitions are missing" in text.getvalue()
+    reader.close()
+    gauges = FleetGauges(store, settings.queues)
+    with in_time():
+        values = {
+            sample.name: sample.value
+            for family in gauges.collect()
+            for sample in family.samples
+            if not sample.labels
+        }
+    assert values["agentapi_store_up"] == 1
+    assert values["agentapi_partitions_missing"] == half.partitions
+    # An autoscaler must not take a part for all turns.
+    assert gauges.demand()[0] == "503 Service Unavailable"
+
+
+async def test_pages_and_the_api_without_a_shard(half: Half, nodes: Cluster) -> None:
+    """The console shows the rest and says so. The API refuses a list that would lack entries."""
+    settings = load_gateway_settings(
+        redis_url=half.bench.settings.redis_url, broker_url="memory://", redis_timeout=2
+    )
+    app = create_app(settings)
+    gateway: Gateway = app.state.gateway
+    gate = RequestGate(app, Authenticator(gateway), BodyReader(settings))
+    transport = httpx2.ASGITransport(app=gate)
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://localhost", timeout=60
+    ) as client:
+        # A client that makes its map of the cluster may ask the silent server first.
+        hung = nodes.process(int(half.shard.rpartition(":")[2]))
+        hung.signal(signal.SIGCONT)
+        assert (await client.get("/console/turns")).status_code == 200
+        hung.signal(signal.SIGSTOP)
+        for path in ("turns", "conversations", "approvals", ""):
+            with in_time():
+                answer = await client.get(f"/console/{path}".rstrip("/"))
+            assert answer.status_code == 200, answer.text
+            assert f"{half.partitions} of 256 partitions are missing" in answer.text
+            assert half.shard in answer.text
+        refused = await client.get("/turns")
+        ready = (await client.get("/readyz")).json()
+    await gateway.aclose()
+    assert ready["redis"] == "ok"
+    assert refused.status_code == 503, refused.text
+    assert refused.headers["retry-after"] == "1"
+    error = refused.json()["error"]
+    assert error["code"] == "store_unavailable"
+    assert "Repeat the call" in error["message"]
+    assert half.shard not in error["message"]
+
+
+def test_commands_print_the_rest_and_fail(
+    half: Half, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENTAPI_REDIS_URL", half.bench.settings.redis_url)
+    monkeypatch.setenv("AGENTAPI_BROKER_URL", "memory://")
+    monkeypatch.setenv("AGENTAPI_REDIS_TIMEOUT", str(TIMEOUT))
+    monkeypatch.setattr(sys, "argv", ["agentapi", "turns", "--json"])
+    with in_time(), pytest.raises(SystemExit) as ended:
+        command_line()
+    said = capsys.readouterr()
+    assert ended.value.code == ExitCode.UNAVAILABLE
+    listed = {json.loads(line)["conversation_id"] for line in said.out.splitlines()}
+    assert listed == set(half.found)
+    assert f"{half.partitions} of 256 partitions are missing" in said.err

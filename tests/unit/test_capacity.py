@@ -275,7 +275,10 @@ def test_the_command() -> None:
     assert "--model-calls is 0" in wrong.stderr
 
 
-def test_the_plan_says_where_conversations_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_says_where_conversations_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     for archived, texts in {
         0.0: ["of 1,000 conversations"],
         0.25: ["of 750 conversations; a marker of each of the 250 in", "250 conversations"],

@@ -44,7 +44,9 @@ class InMemoryLists(ListStore):
         self._calls = calls
 
     @override
-    def turns(self, query: TurnQuery, limit: int, cursor: str | None = None) -> Paged[TurnSummary]:
+    def turns(
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
+    ) -> Paged[TurnSummary]:
         self._check_on()
         with self._state.changed:
             found = [
@@ -56,7 +58,12 @@ class InMemoryLists(ListStore):
 
     @override
     def conversations(
-        self, query: ConversationQuery, limit: int, cursor: str | None = None
+        self,
+        query: ConversationQuery,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        partial: bool = False,
     ) -> Paged[ConversationSummary]:
         self._check_on()
         with self._state.changed:
@@ -86,7 +93,7 @@ class InMemoryLists(ListStore):
 
     @override
     def approvals(
-        self, query: TurnQuery, limit: int, cursor: str | None = None
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
     ) -> Paged[PendingCall]:
         waiting = frozenset(status for status in TurnStatus if not status.ended)
         asking = replace(query, asks=True, statuses=query.statuses & waiting)

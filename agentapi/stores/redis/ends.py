@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import redis
 
+from agentapi.errors import StoreUnavailable
 from agentapi.ids import PARTITIONS
 from agentapi.redis.cluster import ClusterClient
-from agentapi.redis.connection import connect
+from agentapi.redis.connection import connect, translated
 from agentapi.redis.keys import ends_key
 from agentapi.settings import Settings
 from agentapi.stores.lists import FROM_START, Ends, TurnEnd
 from agentapi.stores.merging import check_limit
+from agentapi.stores.missing import Missing
 from agentapi.stores.redis.events import LONGEST_BLOCK
 from agentapi.stores.redis.positions import EntryId, Position
 from agentapi.turns import TurnStatus
@@ -54,7 +56,7 @@ class EndsReader:
         """At most `limit` ends; waits for the first of them."""
         check_limit(limit)
         position = self._position(after)
-        entries = self._entries(position, limit, timeout)
+        entries, away = self._entries(position, limit, timeout)
         # Each stream has its order; between streams the clock decides.
         entries.sort(key=lambda entry: entry.entry_id)
         ends = []
@@ -63,7 +65,8 @@ class EndsReader:
             end = _end(entry, str(position))
             if end is not None:
                 ends.append(end)
-        return Ends(ends=ends, position=str(position))
+        missing = Missing(partitions=away) if away else None
+        return Ends(ends=ends, position=str(position), missing=missing)
 
     def _position(self, after: str | float | None) -> Position:
         if after is None:
@@ -81,7 +84,8 @@ class EndsReader:
         newest = pipeline.execute()
         return Position([_id(found[0][0]) if found else _FIRST for found in newest])
 
-    def _entries(self, position: Position, limit: int, timeout: float) -> list[_Entry]:
+    def _entries(self, position: Position, limit: int, timeout: float) -> tuple[list[_Entry], int]:
+        """Entries, and how many partitions do not answer."""
         count = max(_AT_LEAST, math.ceil(2 * limit / PARTITIONS))
         options: list[str | int] = ["COUNT", count]
         client = self._client
@@ -92,32 +96,41 @@ class EndsReader:
             return self._entries_each(client, position, count, timeout)
         send: Any = client.execute_command
         reply = send("XREAD", *options, "STREAMS", *_STREAMS, *position.streams()) or []
-        return [
+        entries = [
             _Entry(_PARTITION_OF[stream], _id(entry_id), fields)
-            for stream, entries in reply
-            for entry_id, fields in entries
+            for stream, read in reply
+            for entry_id, fields in read
         ]
+        return entries, 0
 
     def _entries_each(
         self, client: ClusterClient, position: Position, count: int, timeout: float
-    ) -> list[_Entry]:
+    ) -> tuple[list[_Entry], int]:
         """On a cluster: each stream has its own read, and none blocks. Waiting would take a
-        connection for each of the streams, for news that may be a moment late."""
+        connection for each of the streams, for news that may be a moment late.
+
+        The ends of a shard that is away are read when it is back: their position stays.
+        """
         until = time.monotonic() + timeout
         while True:
             pipeline = client.pipeline(transaction=False)
             for stream, after in zip(_STREAMS, position.streams(), strict=True):
                 pipeline.xread({stream: after}, count=count)
-            found = pipeline.execute()
+            found = pipeline.execute_each(self._settings.redis_timeout / 2)
+            away = [answer for answer in found if isinstance(answer, redis.RedisError)]
+            for answer in away:
+                if not isinstance(translated(answer, self._settings.redis_url), StoreUnavailable):
+                    raise answer
             entries = [
                 _Entry(partition, _id(entry_id), fields)
                 for partition, reply in enumerate(found)
+                if not isinstance(reply, redis.RedisError)
                 for _, read in reply
                 for entry_id, fields in read
             ]
             left = until - time.monotonic()
             if entries or left <= 0:
-                return entries
+                return entries, len(away)
             time.sleep(min(_LOOK_EVERY, left))
 
     def _waiting(self) -> redis.Redis:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 import redis
 from typing_extensions import override
 
+from agentapi.errors import StoreUnavailable
 from agentapi.ids import PARTITIONS, partition_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import list_keys, turn_keys
@@ -27,10 +28,12 @@ from agentapi.stores.lists import (
     TurnSummary,
 )
 from agentapi.stores.merging import Look, Match, Piece, Place, page_of
+from agentapi.stores.missing import Missing
 from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.ends import EndsReader
 from agentapi.stores.redis.lists_codec import conversation_summary, turn_summary
-from agentapi.stores.refusals import lists_are_off
+from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.refusals import lists_are_off, not_complete
 from agentapi.turns import PendingCall, TurnStatus
 from agentapi.turns.calls import CallKind
 
@@ -48,17 +51,41 @@ _ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in n
 """All lists of turns, that of failed ones first."""
 
 
-class RedisLists(ListStore):
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked(Generic[T]):
+    """What is read of the lists of each partition.
+
+    Attributes:
+        kind: What the script makes of an entry.
+        names: The lists.
+        filters: What an entry must be; None for filters that are not given.
+        since: Seconds since 1970 of the oldest entry, or None.
+        until: The same of the newest.
+        summary: Makes an item of an entry and its fields.
+    """
+
+    kind: str
+    names: Sequence[str]
+    filters: Mapping[str, Any]
+    since: float | None
+    until: float | None
+    summary: Callable[[str, Any], T]
+
+
+class RedisLists(RedisPart, ListStore):
     """The `ListStore` in Redis. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
-        self._settings = settings
-        self._client = client
-        self._scripts = scripts
+        super().__init__(settings, client, scripts)
         self._ends = EndsReader(settings, client)
 
     @override
-    def turns(self, query: TurnQuery, limit: int, cursor: str | None = None) -> Paged[TurnSummary]:
+    def turns(
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
+    ) -> Paged[TurnSummary]:
         self._check_on()
         names = sorted({name for status in query.statuses for name in LISTS[status]})
         filters = {
@@ -74,15 +101,25 @@ class RedisLists(ListStore):
         if not names:
             return Paged(items=[], cursor=None)
 
-        def read(look: Look) -> Mapping[int, Piece[TurnSummary]]:
-            found = self._read("turns", names, look, filters, query.since, query.until)
-            return {p: _piece(reply, turn_summary) for p, reply in found.items()}
-
-        return page_of(read, limit, cursor, partitions=_partitions(query.conversation_id))
+        asked = _Asked(
+            kind="turns",
+            names=names,
+            filters=filters,
+            since=query.since,
+            until=query.until,
+            summary=turn_summary,
+        )
+        partitions = _partitions(query.conversation_id)
+        return self._page(asked, limit, cursor, partitions, partial=partial)
 
     @override
     def conversations(
-        self, query: ConversationQuery, limit: int, cursor: str | None = None
+        self,
+        query: ConversationQuery,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        partial: bool = False,
     ) -> Paged[ConversationSummary]:
         self._check_on()
         filters = {
@@ -94,33 +131,45 @@ class RedisLists(ListStore):
             "idle": _milliseconds(query.idle_since),
         }
 
-        def read(look: Look) -> Mapping[int, Piece[ConversationSummary]]:
-            names = ["conversations"]
-            found = self._read("conversations", names, look, filters, query.since, query.until)
-            return {p: _piece(reply, conversation_summary) for p, reply in found.items()}
-
-        return page_of(read, limit, cursor)
+        asked = _Asked(
+            kind="conversations",
+            names=["conversations"],
+            filters=filters,
+            since=query.since,
+            until=query.until,
+            summary=conversation_summary,
+        )
+        return self._page(asked, limit, cursor, range(PARTITIONS), partial=partial)
 
     @override
     def approvals(
-        self, query: TurnQuery, limit: int, cursor: str | None = None
+        self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
     ) -> Paged[PendingCall]:
         waiting = frozenset({TurnStatus.QUEUED, TurnStatus.RUNNING, TurnStatus.PARKED})
         asking = replace(query, asks=True, statuses=query.statuses & waiting)
-        page = self.turns(asking, limit, cursor)
+        page = self.turns(asking, limit, cursor, partial=partial)
         pipeline = self._client.pipeline(transaction=False)
         for turn in page.items:
             pipeline.hgetall(turn_keys(turn.turn_id).calls)
-        with translate_errors(self._settings.redis_url):
-            hashes: list[dict[bytes, bytes]] = pipeline.execute() if page.items else []
+        hashes = self._each_of("list", pipeline, everywhere=False) if page.items else []
+        found = list(zip(page.items, hashes, strict=True))
         calls = [
             call
-            for turn, fields in zip(page.items, hashes, strict=True)
+            for turn, fields in found
+            if fields is not None
             for call in pending_calls(turn, {name.decode(): v for name, v in fields.items()})
             # Calls of client tools have their client to answer them.
             if call.kind is CallKind.APPROVAL
         ]
-        return Paged(items=calls, cursor=page.cursor)
+        lost = {partition_of(turn.conversation_id) for turn, fields in found if fields is None}
+        missing = self._missing(sorted(lost))
+        if missing is not None and not partial:
+            raise not_complete(missing)
+        return Paged(
+            items=calls,
+            cursor=page.cursor,
+            missing=page.missing if missing is None else missing + page.missing,
+        )
 
     @override
     def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
@@ -130,8 +179,7 @@ class RedisLists(ListStore):
             return []
         bounds = [round(time * 1000) for time in times]
         calls: list[Call] = [(list_keys(p, _ALL), bounds) for p in range(PARTITIONS)]
-        with translate_errors(self._settings.redis_url):
-            replies = self._scripts.call_many("count", calls)
+        replies = [reply for reply in self._each("count", calls) if reply is not None]
         # Sums over all partitions; the numbers of each list follow those of the one before.
         sums = [sum(numbers) for numbers in zip(*replies, strict=True)]
         return [
@@ -152,27 +200,54 @@ class RedisLists(ListStore):
         if not self._settings.list_limit:
             raise lists_are_off()
 
-    def _read(
+    def _page(
         self,
-        kind: str,
-        names: Sequence[str],
-        look: Look,
-        filters: Mapping[str, Any],
-        since: float | None,
-        until: float | None,
-    ) -> dict[int, Any]:
-        earliest = "-inf" if since is None else str(_milliseconds(since))
-        given = orjson.dumps({name: value for name, value in filters.items() if value is not None})
+        asked: _Asked[T],
+        limit: int,
+        cursor: str | None,
+        partitions: Sequence[int],
+        *,
+        partial: bool,
+    ) -> Paged[T]:
+        lost: list[int] = []
+
+        def read(look: Look) -> Mapping[int, Piece[T]]:
+            try:
+                found = self._read(asked, look)
+            except StoreUnavailable:
+                # All that this look reads. Others may have answered an earlier one.
+                if not partial or len(look.places) == len(partitions):
+                    raise
+                found = dict.fromkeys(look.places)
+            lost.extend(partition for partition, reply in found.items() if reply is None)
+            if lost and not partial:
+                raise not_complete(Missing(partitions=len(lost)))
+            return {
+                partition: _NOTHING if reply is None else _piece(reply, asked.summary)
+                for partition, reply in found.items()
+            }
+
+        page = page_of(read, limit, cursor, partitions=partitions)
+        return replace(page, missing=self._missing(lost))
+
+    def _read(self, asked: _Asked[Any], look: Look) -> dict[int, Any]:
+        earliest = "-inf" if asked.since is None else str(_milliseconds(asked.since))
+        given = orjson.dumps(
+            {name: value for name, value in asked.filters.items() if value is not None}
+        )
         calls: list[Call] = [
             (
-                list_keys(partition, names),
-                [kind, *_begin(place, until), earliest, look.wanted, look.most, given],
+                list_keys(partition, asked.names),
+                [asked.kind, *_begin(place, asked.until), earliest, look.wanted, look.most, given],
             )
             for partition, place in look.places.items()
         ]
-        with translate_errors(self._settings.redis_url):
-            replies = self._scripts.call_many("list", calls)
+        replies = self._each("list", calls, everywhere=len(calls) == PARTITIONS)
         return dict(zip(look.places, replies, strict=True))
+
+
+_NOTHING: Final[Piece[Any]] = Piece(matches=(), reached=None, looked_at=0)
+"""What is read of a partition that does not answer: the page goes on without it."""
 
 
 def _begin(place: Place, until: float | None) -> tuple[str, str]:

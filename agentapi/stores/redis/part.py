@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
+from redis.client import Pipeline
 
 from agentapi.errors import StoreUnavailable
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import WRITES_REFUSED
 from agentapi.redis.archived import no_archive
+from agentapi.redis.cluster import ClusterClient, ClusterPipeline
 from agentapi.redis.connection import translate_errors, translated
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.redis.keys import conversation_keys, due_key, turn_keys
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
 from agentapi.stores.lease import Lease
+from agentapi.stores.missing import Missing
 from agentapi.stores.redis.values import milliseconds
 from agentapi.stores.refusals import lost, no_turn
 
@@ -77,8 +80,13 @@ class RedisPart:
         if archived is not None:
             raise no_archive()
 
-    def _each(self, name: str, calls: Sequence[Call]) -> list[Any]:
+    def _each(self, name: str, calls: Sequence[Call], *, everywhere: bool = True) -> list[Any]:
         """Run a script several times; on a cluster, shard by shard.
+
+        Args:
+            name: The script.
+            calls: Its calls.
+            everywhere: Whether they go to all shards: then none is away if all answer.
 
         Returns:
             For each call its answer, or None if its shard is away.
@@ -89,6 +97,24 @@ class RedisPart:
         """
         with translate_errors(self._settings.redis_url):
             answers = self._scripts.call_each(name, calls, patience=self._patience)
+        return self._answered(name, answers, everywhere=everywhere)
+
+    def _each_of(self, name: str, pipeline: Pipeline, *, everywhere: bool = True) -> list[Any]:
+        """Carry out a pipeline of reads; returns and raises like `_each`.
+
+        Args:
+            name: Of these reads, for the log.
+            pipeline: Of one server or a cluster.
+            everywhere: See `_each`.
+        """
+        with translate_errors(self._settings.redis_url):
+            if isinstance(pipeline, ClusterPipeline):
+                answers = pipeline.execute_each(self._patience)
+            else:
+                answers = pipeline.execute()
+        return self._answered(name, answers, everywhere=everywhere)
+
+    def _answered(self, name: str, answers: list[Any], *, everywhere: bool) -> list[Any]:
         away: StoreUnavailable | None = None
         for number, answer in enumerate(answers):
             if isinstance(answer, redis.RedisError):
@@ -96,8 +122,23 @@ class RedisPart:
                 if not isinstance(error, StoreUnavailable):
                     raise error from answer
                 away, answers[number] = error, None
-        self._shards.note(name, away)
+        if everywhere or away is not None:
+            self._shards.note(name, away)
         return answers
+
+    def _missing(self, partitions: Sequence[int]) -> Missing | None:
+        """What is missing without some partitions; None without any."""
+        if not partitions:
+            return None
+        client = self._client
+        shards = (
+            {client.address_of(due_key(partition)) for partition in partitions}
+            if isinstance(client, ClusterClient)
+            else set()
+        )
+        return Missing(
+            partitions=len(partitions), shards=tuple(sorted(name for name in shards if name))
+        )
 
     def _joined(self, turn_id: str) -> tuple[str, str]:
         """The turn, or the one that its message joined, and the conversation."""

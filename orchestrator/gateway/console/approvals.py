@@ -88,6 +88,7 @@ async def approvals_page(
         request,
         "approvals.html",
         fragment="_approvals.html",
+        gap=view.gap(found),
         calls=entries,
         here=f"{PATH}?{urlencode(query)}" if query else PATH,
         first=PATH if cursor else None,

@@ -40,6 +40,7 @@ async def conversation_list(
         fragment="_conversations.html",
         filters=filters,
         busy=BUSY,
+        gap=view.gap(found),
         conversations=[conversation_entry(view, each) for each in found.items],
         agents=view.gateway.agents.known,
         operation=uuid.uuid4().hex,

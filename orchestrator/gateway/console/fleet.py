@@ -21,7 +21,7 @@ from orchestrator.gateway.console.pages import page
 from orchestrator.gateway.console.routing import View, console_router, needs
 from orchestrator.gateway.console.security import ROOT
 from orchestrator.gateway.console.shown import duration
-from orchestrator.gateway.console.view import ConsoleView
+from orchestrator.gateway.console.view import PART_MISSING, ConsoleView
 from orchestrator.gateway.health import max_sweep_age
 from orchestrator.gateway.tenants.scopes import Scope
 
@@ -102,7 +102,10 @@ async def fleet_page(request: Request, view: View) -> Response:
     values: dict[str, Any] = {
         "snapshot": snapshot,
         "asked": look.asked,
-        "troubles": list(_troubles(look, max_sweep_age(view.gateway.settings))),
+        "troubles": [
+            *_gaps(snapshot.gaps, everything),
+            *_troubles(look, max_sweep_age(view.gateway.settings)),
+        ],
         "workers": [_worker(view, worker) for worker in snapshot.workers],
         "providers": [_provider(each, everything) for each in snapshot.providers],
         "accepted": None,
@@ -220,6 +223,13 @@ def _provider(provider: FleetProvider, everything: bool) -> ProviderEntry:
         tokens_limit=limit.tokens,
         tokens_share=share_of(provider.tokens, limit.tokens) if everything else None,
     )
+
+
+def _gaps(gaps: Sequence[str], everything: bool) -> Sequence[str]:
+    """What the page lacks. Addresses of servers are for those who see the whole fleet."""
+    if everything:
+        return [f"{gap}." for gap in gaps]
+    return [PART_MISSING] if gaps else []
 
 
 def _troubles(look: FleetLook, max_age: float) -> Iterator[str]:

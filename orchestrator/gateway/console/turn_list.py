@@ -54,6 +54,7 @@ async def turn_list(
         statuses=STATUSES,
         chosen=filters.status[0] if len(filters.status) == 1 else "",
         id_unknown=filters.id is not None,
+        gap=view.gap(found),
         turns=[turn_entry(view, turn) for turn in found.items],
         here=filters.address(PATH),
         first=filters.address(PATH, cursor=None) if filters.cursor else None,

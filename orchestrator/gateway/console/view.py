@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from agentapi.errors import InvalidInput, TurnNotFound
 from agentapi.stores import (
@@ -29,6 +29,12 @@ T = TypeVar("T")
 
 MAX_AGE: Final = 2.0
 """Seconds that the answer for a part of a page that is asked for again and again may be old."""
+
+PART_MISSING: Final = (
+    "A part of the store does not answer: what is in it is missing on this page, and comes back "
+    "with it."
+)
+"""For viewers who need not know about servers."""
 
 
 class ConsoleView:
@@ -86,6 +92,8 @@ class ConsoleView:
     ) -> Paged[TurnSummary]:
         """A page of the turns that the viewer sees, newest first.
 
+        While a shard of a cluster is away, it has those of the others; see `gap`.
+
         Args:
             query: Which turns.
             limit: The most turns.
@@ -100,7 +108,9 @@ class ConsoleView:
         own = self._own(query)
 
         async def read() -> Paged[TurnSummary]:
-            return await self.gateway.call(lambda o: o.store.lists.turns(own, limit, cursor))
+            return await self.gateway.call(
+                lambda o: o.store.lists.turns(own, limit, cursor, partial=True)
+            )
 
         return await self._shared((own, limit, cursor), fresh, read)
 
@@ -112,7 +122,9 @@ class ConsoleView:
 
         async def read() -> Paged[ConversationSummary]:
             lists = self.gateway.orchestrator.store.lists
-            return await self.gateway.call(lambda _: lists.conversations(own, limit, cursor))
+            return await self.gateway.call(
+                lambda _: lists.conversations(own, limit, cursor, partial=True)
+            )
 
         return await self._shared((own, limit, cursor), fresh, read)
 
@@ -123,9 +135,17 @@ class ConsoleView:
         own = self._own(query)
 
         async def read() -> Paged[PendingCall]:
-            return await self.gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
+            return await self.gateway.call(
+                lambda o: o.store.lists.approvals(own, limit, cursor, partial=True)
+            )
 
         return await self._shared(("approvals", own, limit, cursor), fresh, read)
+
+    def gap(self, page: Paged[Any]) -> str | None:
+        """What to say above a list of which a part is missing."""
+        if page.missing is None:
+            return None
+        return f"{page.missing}." if self.viewer.operates else PART_MISSING
 
     async def timeline(self, turn_id: str, *, fresh: bool = True) -> Timeline:
         """What happened to a turn that `turn` has shown, as far as the viewer may see it.
