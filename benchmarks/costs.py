@@ -20,6 +20,7 @@ import httpx2
 import psutil
 import redis
 
+from agentapi.ids import create_turn_id
 from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.turns import Turn
 from benchmarks.archive_costs import archive_costs
@@ -248,10 +249,19 @@ def _bytes(running: Bench, turn: Turn) -> dict[str, float]:
         "conversation_bytes": float(_size(client, keys.meta)),
         "message_overhead_bytes": round(stored / len(messages), 1),
         # The record of a completed turn refers to its messages in the history.
-        "turn_bytes": float(_size(client, own.turn)),
+        "turn_bytes": float(_size(client, own.turn) + _list_entry(client)),
         "turn_message_factor": 0.0,
         "events_bytes": float(_size(client, own.events)),
     }
+
+
+def _list_entry(client: Any, entries: int = 1000) -> int:
+    """Bytes of a turn's entry in a long list; Redis stores a short one in another way."""
+    key = "agentapi:benchmark:list"
+    client.zadd(key, {create_turn_id("c"): 1000 * number for number in range(entries)})
+    size = int(client.memory_usage(key, samples=0) or 0)
+    client.delete(key)
+    return round(size / entries)
 
 
 def _size(client: Any, key: str) -> int:

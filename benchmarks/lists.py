@@ -19,6 +19,7 @@ from benchmarks.contest import Servers
 from benchmarks.processes import server_cpu
 from benchmarks.results import Metric, Results
 from orchestrator import Orchestrator
+from tests.lua import PACK, with_functions
 from workers.app import create_app
 
 WITHOUT: Final = "no lists"
@@ -126,6 +127,7 @@ def fill(server: redis.Redis, *, turns: int, conversations: int) -> None:
     chance = random.Random(7)
     now = round(time.time() * 1000)
     pipeline: Any = server.pipeline(transaction=False)
+    pack = server.register_script(with_functions(PACK))
     for number in range(max(turns, conversations)):
         partition, at = chance.randrange(PARTITIONS), now - chance.randrange(86_400_000)
         user, conversation = f"u-{number % 100}", f"c-{number}"
@@ -150,7 +152,21 @@ def fill(server: redis.Redis, *, turns: int, conversations: int) -> None:
             if status == "failed":
                 message = f"error number {number % 50} of many"
                 fields["outcome"] = f'{{"error": {{"code": "broken", "message": "{message}"}}}}'
-            pipeline.hset(f"{turns_prefix(partition)}{turn_id}", mapping=fields)
+                pipeline.hset(f"{turns_prefix(partition)}{turn_id}", mapping=fields)
+            else:
+                for name in ("v", "kind", "input"):
+                    del fields[name]
+                fields |= {
+                    "events": 2,
+                    "committed": f"{number:016x}",
+                    "at": "0:0:2",
+                    "usage": "12,9,0,0",
+                    "size": 2,
+                    "worker": "w@here",
+                    "log": '[1,"c",1,"w@here","first",1,1]\n[9,"m",7,"offline",12,9,0,0.0,"",0,1]',
+                }
+                flat = [part for pair in fields.items() for part in pair]
+                pack([f"{turns_prefix(partition)}{turn_id}"], flat, client=pipeline)
             pipeline.zadd(list_keys(partition, [status])[0], {turn_id: at})
         if number < conversations:
             meta = {"created": at, "updated": at, "user": user, "tenant": "", "agent": "plain"}

@@ -54,7 +54,7 @@ class Costs(BaseModel):
     message_overhead_bytes: float
     """Bytes of Redis of a message beyond its JSON."""
     turn_bytes: float
-    """Bytes of Redis of an ended turn beyond its messages."""
+    """Bytes of Redis of an ended turn beyond its messages: its record, and its entry in a list."""
     turn_message_factor: float
     """How many times the messages of an ended turn stand in its record."""
     events_bytes: float

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from agentapi.turns import TERMINAL
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.turn_request import TurnRequest
 from tests.chaos.checker import AcceptedTurn, Findings, check, turn_key
@@ -204,9 +205,9 @@ class _Outage:
     def ended(self) -> int:
         pipeline = self.client.pipeline(transaction=False)
         for handle in self.handles:
-            pipeline.hget(turn_key(handle.turn_id), "ended")
+            pipeline.hget(turn_key(handle.turn_id), "status")
         found: Sequence[str | None] = pipeline.execute()
-        return sum(ended is not None for ended in found)
+        return sum(status in TERMINAL for status in found)
 
 
 def report(outcome: OutageOutcome, console: Console) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.checker import AWAY, client_of, turn_key
+from tests.lua import turn_of
 
 
 @dataclass
@@ -57,7 +58,13 @@ class RecoveryClock:
         pipeline = self._client.pipeline(transaction=False)
         for turn in turns:
             pipeline.hmget(turn_key(turn), "status", "worker", "attempt")
-        return dict(zip(turns, pipeline.execute(), strict=True))
+        found = dict(zip(turns, pipeline.execute(), strict=True))
+        for turn, (status, worker, attempt) in found.items():
+            if status == "completed" and attempt is None:
+                # Its record is packed.
+                attempt = turn_of(self._client, turn_key(turn)).get("attempt")
+            found[turn] = (status, worker, attempt)
+        return found
 
     def _run(self) -> None:
         while not self._stop.wait(0.02):

@@ -18,6 +18,7 @@ import redis
 
 from tests.chaos.checker import conversation_key, turn_key, whole
 from tests.faultpoints.archive import ArchiveFile, version_of
+from tests.lua import turn_of
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 ONCE: Final = frozenset({"charge", "sign"})
@@ -100,7 +101,7 @@ class Witness:
             elif name.endswith(":untold"):
                 state.untold[name] = self._client.zrange(name, 0, -1)
             elif ":t:" in name and name.rpartition(":")[0].endswith(":t"):
-                state.turns[name.rpartition(":")[2]] = self._client.hgetall(name)
+                state.turns[name.rpartition(":")[2]] = turn_of(self._client, name)
         return state
 
     def wait_until_quiet(self, seconds: float) -> State:

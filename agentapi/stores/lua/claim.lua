@@ -30,7 +30,7 @@ if not status then
   return { 'refused', 'missing', {} }
 end
 local function refuse(reason)
-  return { 'refused', reason, redis.call('HGETALL', KEYS[1]) }
+  return { 'refused', reason, flat_list(record(KEYS[1])) }
 end
 if ended(status) then
   return refuse('ended')

@@ -26,26 +26,23 @@ local turn_id, conversation_id, fence, generation, status, outcome, steps, event
   spent_cost, calibration, refused, contexts, mark, usage, besides = unpack(ARGV, 1, 23)
 local FIRST_MESSAGE = 24
 
-local before = redis.call('HMGET', KEYS[1], 'committed', 'next', 'on_abort', 'agent', 'spent_steps',
-  'spent_tokens', 'spent_cost', 'merged', 'on_failure', 'unstored', 'tenant', 'user', 'created',
-  'compact', 'parent', 'held', 'deadline', 'attempt', 'in_line', 'input', 'log', 'kind', 'stream',
-  'metadata')
-local short_fence = string.sub(redis.sha1hex(fence), 1, 16)
-if before[1] == fence or before[1] == short_fence then
-  local woken = before[2] or ''
+local turn = record(KEYS[1])
+local short_fence = string.sub(redis.sha1hex(fence), 1, 8)
+if turn.committed == fence or turn.committed == short_fence then
+  local woken = turn.next or ''
   return { 'committed', woken, agent_of(turns_prefix, woken) }
 end
-if not owns(KEYS[1], KEYS[3], turn_id, fence) then
+if not turn.status or not has_lease(KEYS[3], turn_id, fence) then
   return refuse_write(KEYS[1], fence, 'commit')
 end
 local now = now_ms()
-local leaves = before[3]
-if status == 'failed' and refused == '0' and before[9] then
-  leaves = before[9]
+local leaves = turn.on_abort
+if status == 'failed' and refused == '0' and turn.on_failure then
+  leaves = turn.on_failure
 end
-local keeps = (status == 'completed' or leaves == 'keep') and not before[10]
+local keeps = (status == 'completed' or leaves == 'keep') and not turn.unstored
 local says = #ARGV >= FIRST_MESSAGE
-local times = retention({ turn = turn_retention, events = events_retention }, before[10])
+local times = retention({ turn = turn_retention, events = events_retention }, turn.unstored)
 local meta = redis.call('HMGET', KEYS[4], 'generation', 'steps', 'tokens', 'turns', 'cost', 'ttl')
 local same_history = (meta[1] or '0') == generation
 local length
@@ -53,24 +50,24 @@ if keeps and same_history then
   for i = FIRST_MESSAGE, #ARGV do
     length = redis.call('RPUSH', KEYS[5], ARGV[i])
   end
-  if answering == before[4] then
-    redis.call('HDEL', KEYS[4], 'active:' .. (before[4] or ''))
+  if answering == turn.agent then
+    redis.call('HDEL', KEYS[4], 'active:' .. (turn.agent or ''))
   elseif answering ~= '' then
-    redis.call('HSET', KEYS[4], 'active:' .. (before[4] or ''), answering)
+    redis.call('HSET', KEYS[4], 'active:' .. (turn.agent or ''), answering)
   end
 end
-redis.call('DEL', KEYS[3])
-if before[15] or before[16] or before[17] then
+if turn.parent or turn.held or turn.deadline then
   leave_errands(KEYS[1], turn_id, KEYS[9], KEYS[8], tonumber(grace))
 end
 if status == 'failed' then
+  redis.call('DEL', KEYS[3])
   redis.call('PEXPIRE', KEYS[6], times.turn)
   redis.call('PEXPIRE', KEYS[9], times.turn)
 elseif status == 'cancelled' then
-  redis.call('DEL', KEYS[9])
+  redis.call('DEL', KEYS[3], KEYS[9])
   drop_journal(KEYS[1], KEYS[6], turn_retention)
 else
-  redis.call('DEL', KEYS[6], KEYS[9])
+  redis.call('DEL', KEYS[3], KEYS[6], KEYS[9])
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 local ttl = stored(meta[6] or idle)
@@ -78,8 +75,8 @@ local ttl = stored(meta[6] or idle)
 -- expire before the turn, or if another turn waits for it: the worker of that one may be of an older
 -- release.
 local function may_refer()
-  local input = before[20]
-  if status ~= 'completed' or not length or not before[14] or before[15] or not input
+  local input = turn.input
+  if status ~= 'completed' or not length or not turn.compact or turn.parent or not input
     or ttl > 0 and ttl < tonumber(turn_retention) then
     return false
   end
@@ -90,76 +87,24 @@ local function may_refer()
   local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
   return read and message.content == input
 end
--- Make the turn refer to its messages: leave those fields that say something about it, with short values.
--- Redis keeps a hash in one piece as long as no value has ever been longer than 64 bytes; one that had
--- such a value is written again. So is one with fields of waits, which a turn has that was claimed twice.
-local function refer()
-  local SHORT, PIECE, PIECES = 64, 60, 16
+-- Make the turn refer to its messages, and pack what else there is to say about it.
+local function refer(number)
   local count = #ARGV - FIRST_MESSAGE + 1
-  local place = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
-  local fields = { 'v', '3', 'status', status, 'steps', steps, 'ended', int(now), 'committed', short_fence,
-    'at', place, 'usage', usage, 'size', #before[20] }
-  local function add(name, value)
-    fields[#fields + 1], fields[#fields + 2] = name, value
-  end
-  if following ~= '' then
-    add('next', following)
-  end
+  turn.at = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
+  turn.size, turn.status, turn.steps, turn.usage = #turn.input, status, steps, usage
+  turn.ended, turn.committed, turn.events = now, short_fence, number + 1
+  turn.next = following ~= '' and following or nil
   -- Without it, the agent that was asked has answered.
-  if besides ~= '' and besides ~= '{"answered_by":"' .. (before[4] or '') .. '"}' then
-    add('outcome', besides)
-  end
-  local log = before[21] or ''
+  local usual = besides == '' or besides == '{"answered_by":"' .. (turn.agent or '') .. '"}'
+  turn.outcome = not usual and besides or nil
   if mark ~= '' then
-    log = (log ~= '' and log .. '\n' or '') .. log_line(before[13], now, mark)
-  end
-  local whole = #log > PIECES * PIECE
-  if whole then
-    add('log', log)
-  else
-    for first = 1, #log, PIECE do
-      add('log:' .. math.floor(first / PIECE), string.sub(log, first, first + PIECE - 1))
-    end
-  end
-  local left_out = { 'input', 'compact', 'dispatches', 'claimed' }
-  local function leave_out(name, value, default)
-    if value == default then
-      left_out[#left_out + 1] = name
-    end
-  end
-  leave_out('user', before[12], '')
-  leave_out('kind', before[22], 'agent')
-  leave_out('stream', before[23], '0')
-  leave_out('on_abort', leaves, 'drop')
-  leave_out('metadata', before[24], '{}')
-  leave_out('log', whole, false)
-  local new = before[18] == '1' and not before[19]
-  if new and #before[20] <= SHORT and #(before[21] or '') <= SHORT then
-    redis.call('HDEL', KEYS[1], unpack(left_out))
-    redis.call('HSET', KEYS[1], unpack(fields))
-    return
-  end
-  local gone = { released = 1, parked = 1, perished = 1, in_line = 1, ready = 1, wake = 1, failing = 1,
-    failures = 1, failures_at = 1, waits_for = 1, outcome = 1, ['next'] = 1, kept = 1, log = 1 }
-  for _, name in ipairs(left_out) do
-    gone[name] = 1
-  end
-  for i = 1, #fields, 2 do
-    gone[fields[i]] = 1
-  end
-  local turn = redis.call('HGETALL', KEYS[1])
-  for i = 1, #turn, 2 do
-    if not gone[turn[i]] then
-      add(turn[i], turn[i + 1])
-    end
+    turn.log = (turn.log and turn.log .. '\n' or '') .. log_line(turn.created, now, mark)
   end
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], unpack(fields))
+  redis.call('HSET', KEYS[1], unpack(packed(turn)))
 end
 local refers = may_refer()
-if refers then
-  refer()
-else
+if not refers then
   if mark ~= '' then
     note(KEYS[1], now, mark)
   end
@@ -168,33 +113,36 @@ else
   redis.call('HSET', KEYS[1], 'status', status, 'outcome', outcome, 'steps', steps,
     'ended', int(now), 'committed', fence, 'next', following, 'kept', keeps and says and 1 or 0)
 end
+local number = emit(KEYS[1], KEYS[7], status, event)
+if refers then
+  refer(number)
+end
 list_end(
   KEYS[1],
   turn_id,
-  { agent = before[4], conversation = conversation_id, unstored = before[10], tenant = before[11],
-    user = before[12], created = before[13] },
-  { status = status, number = emit(KEYS[1], KEYS[7], status, event), data = event,
-    retention = turn_retention }
+  { agent = turn.agent, conversation = conversation_id, unstored = turn.unstored, tenant = turn.tenant,
+    user = turn.user, created = turn.created },
+  { status = status, number = number, data = event, retention = turn_retention }
 )
 if not (keeps and same_history and says) then
   drop_blobs(KEYS[1], KEYS[2], KEYS[5], status == 'failed' and times.turn)
   note_place(KEYS[1], KEYS[5])
   note_stray(KEYS[5], turn_id, times.turn)
 end
-retire(KEYS[1], KEYS[7], times, before[8])
+retire(KEYS[1], KEYS[7], times, turn.merged)
 local changes = { 'updated', int(now), 'turns', int(stored(meta[4]) + 1) }
 local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
 end
 if same_history then
   -- The steps of earlier attempts of a retried turn have been counted already.
-  change('steps', int(stored(meta[2]) + spent_steps - stored(before[5])))
-  change('tokens', int(stored(meta[3]) + spent_tokens - stored(before[6])))
+  change('steps', int(stored(meta[2]) + spent_steps - stored(turn.spent_steps)))
+  change('tokens', int(stored(meta[3]) + spent_tokens - stored(turn.spent_tokens)))
   if tonumber(spent_cost) > 0 then
     if meta[5] and not tonumber(meta[5]) then
       redis.call('HDEL', KEYS[4], 'cost')
     end
-    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', spent_cost - stored(before[7]))
+    redis.call('HINCRBYFLOAT', KEYS[4], 'cost', spent_cost - stored(turn.spent_cost))
   end
 end
 if calibration ~= '' then

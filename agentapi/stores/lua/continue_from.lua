@@ -8,11 +8,11 @@
 
 local turn_id, operation, mode = unpack(ARGV)
 
-local before = redis.call('HMGET', KEYS[1], 'successor', 'status')
-if before[1] == operation then
+local before = fields_of(KEYS[1], 'successor', 'status')
+if before.successor == operation then
   return { 'here' }
 end
-if before[1] or not before[2] then
+if before.successor or not before.status then
   return { 'fork' }
 end
 local elsewhere = away(meta_key_of(KEYS[2]))
@@ -20,7 +20,7 @@ if elsewhere then
   return elsewhere
 end
 local newest
-if ended(before[2]) then
+if ended(before.status) then
   local message = redis.call('LINDEX', KEYS[2], -1)
   newest = redis.call('LLEN', KEYS[3]) == 0 and message and turn_of(message)
 else

@@ -38,7 +38,7 @@ local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), t
 -- alone: those of turns with an idle time, if nothing has happened in them since.
 local function delete_oldest(list, count)
   for _, old_id in ipairs(redis.call('ZRANGE', list, 0, count - 1)) do
-    local turn = named(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
+    local turn = fields_of(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
     local conversation_id = turn.conversation or ''
     local conversation = partition_prefix(KEYS[1]) .. 'c:' .. conversation_id
     local newest = turn.idle and not turn.successor and redis.call('LLEN', conversation .. ':inbox') == 0
@@ -100,20 +100,20 @@ local function trim_lists()
 end
 
 -- The turn comes before the conversation, which may have been forgotten and begun by somebody else.
-local known = redis.call('HMGET', KEYS[1], 'status', 'into', 'tenant', 'woken', 'told')
-if known[3] and known[3] ~= new.tenant then
+local known = fields_of(KEYS[1], 'status', 'into', 'tenant', 'woken', 'told')
+if known.tenant and known.tenant ~= new.tenant then
   return { 'tenant' }
 end
-if known[1] == 'merged' then
-  return { 'merged', known[2], '', '', '' }
+if known.status == 'merged' then
+  return { 'merged', known.into, '', '', '' }
 end
-if known[1] then
-  local waits = known[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
-  local wake = waits and turn_id or known[4] or ''
+if known.status then
+  local waits = known.status == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
+  local wake = waits and turn_id or known.woken or ''
   if wake ~= '' and ended(redis.call('HGET', prefix .. wake, 'status') or 'cancelled') then
     wake = ''
   end
-  return { 'known', turn_id, wake, agent_of(prefix, wake), known[5] or '' }
+  return { 'known', turn_id, wake, agent_of(prefix, wake), known.told or '' }
 end
 local listed = tonumber(list_limit) > 0
 local theirs, expires = open_conversation(KEYS[3], new.user, new.tenant, new.idle or '0',

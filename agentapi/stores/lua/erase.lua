@@ -14,11 +14,11 @@ local answered = answer_before(operation)
 if answered then
   return answered
 end
-local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation')
-if not turn[1] or turn[2] ~= conversation_id then
+local turn = fields_of(KEYS[1], 'status', 'conversation')
+if not turn.status or turn.conversation ~= conversation_id then
   return { 'missing' }
 end
-if not ended(turn[1]) then
+if not ended(turn.status) then
   return { 'running' }
 end
 local elsewhere = away(KEYS[2])

@@ -80,11 +80,10 @@ for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
   end
 end
 
--- Whether these fields are as the filter wants them. values: the fields that are asked, after some
--- others.
-local function fits(values, others)
-  for i, name in ipairs(asked) do
-    if filter[name] ~= (values[others + i] or '') then
+-- Whether fields by name are as the filter wants them.
+local function fits(fields)
+  for _, name in ipairs(asked) do
+    if filter[name] ~= (fields[name] or '') then
       return false
     end
   end
@@ -104,12 +103,12 @@ end
 -- A turn's fields if it matches; or nothing, and whether its record is gone.
 local function turn(turn_id)
   local key = partition .. 't:' .. turn_id
-  local known = redis.call('HMGET', key, 'status', 'held', unpack(asked))
-  local status = known[1]
+  local known = fields_of(key, 'status', 'held', unpack(asked))
+  local status = known.status
   if not status then
     return nil, true
   end
-  if not wants_status[status] or filter.asks and not known[2] or not fits(known, 2) then
+  if not wants_status[status] or filter.asks and not known.held or not fits(known) then
     return
   end
   local code, text = '', ''
@@ -120,7 +119,7 @@ local function turn(turn_id)
     and not string.find(string.lower(code .. ' ' .. text), filter.text, 1, true) then
     return
   end
-  local fields = named(key, 'agent', 'tenant', 'user', 'conversation', 'kind', 'attempt', 'steps',
+  local fields = fields_of(key, 'agent', 'tenant', 'user', 'conversation', 'kind', 'attempt', 'steps',
     'created', 'started', 'ended', 'wake', 'parent', 'cancel', 'worker')
   return flat({ status = status, code = code, text = text }, fields)
 end
@@ -128,14 +127,14 @@ end
 -- A conversation's fields if it matches; or nothing, and whether its record is gone.
 local function conversation(conversation_id)
   local key = partition .. 'c:' .. conversation_id
-  local known = redis.call('HMGET', key .. ':meta', 'created', 'updated', unpack(asked))
-  if not known[1] then
+  local known = named(key .. ':meta', 'created', 'updated', unpack(asked))
+  if not known.created then
     return nil, true
   end
-  if not fits(known, 2) then
+  if not fits(known) then
     return
   end
-  local updated = stored(known[2])
+  local updated = stored(known.updated)
   if filter.active and updated < filter.active or filter.idle and updated > filter.idle then
     return
   end

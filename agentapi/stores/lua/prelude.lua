@@ -31,6 +31,222 @@ local function count_up(key, field)
   return count
 end
 
+-- A conversation's id with the 32 hexadecimal digits at its end, or its UUID, as bytes behind a control
+-- character, which no id has; and back.
+local function long_id(id)
+  local mark = string.sub(id, -17, -17)
+  if mark ~= '\1' and mark ~= '\2' then
+    return id
+  end
+  local digits = string.format('%08x%08x%08x%08x', struct.unpack('>I4I4I4I4', string.sub(id, -16)))
+  if mark == '\2' then
+    digits = string.gsub(digits, '^(........)(....)(....)(....)', '%1-%2-%3-%4-')
+  end
+  return string.sub(id, 1, -18) .. digits
+end
+
+local function short_id(id)
+  local dashed = string.sub(id, -13, -13) == '-'
+  local tail = string.sub(id, dashed and -36 or -32)
+  local digits = dashed and string.gsub(tail, '-', '') or tail
+  if #digits ~= 32 or string.find(digits, '[^0-9a-f]') then
+    return id
+  end
+  local function word(i)
+    return tonumber(string.sub(digits, i, i + 7), 16)
+  end
+  local bytes = struct.pack('>I4I4I4I4', word(1), word(9), word(17), word(25))
+  local short = string.sub(id, 1, -#tail - 1) .. (dashed and '\2' or '\1') .. bytes
+  return (not dashed or long_id(short) == id) and short or id
+end
+
+-- What a turn's log, as a list of marks, says of its worker and its usage: the last claim's worker, and
+-- the usage of the last response of a model, which is that of the turn if there was only one.
+local function told_by(marks)
+  local worker, usage
+  for _, mark in ipairs(marks) do
+    if mark[2] == 'c' then
+      worker = mark[4]
+    elseif mark[2] == 'm' and tonumber(mark[5]) and tonumber(mark[6]) and tonumber(mark[7])
+      and tonumber(mark[8]) then
+      usage = table.concat(mark, ',', 5, 8)
+    end
+  end
+  return worker, usage
+end
+
+-- A turn's log as a list of marks, each a list; as it is if it is long, which would keep Redis from other
+-- callers, or says more than plain values. Also returns what it tells (see above).
+local function short_log(log)
+  local LONG = 2048
+  if #log > LONG or string.find(log, '{', 1, true) or string.find(log, ',[', 1, true)
+    or string.find(log, 'null', 1, true) then
+    return log
+  end
+  local read, marks = pcall(cjson.decode, '[' .. string.gsub(log, '\n', ',') .. ']')
+  if not read then
+    return log
+  end
+  return marks, told_by(marks)
+end
+
+local function long_log(log)
+  if type(log) == 'string' then
+    return log
+  end
+  local lines = {}
+  for i, mark in ipairs(log) do
+    lines[i] = cjson.encode(mark)
+  end
+  return table.concat(lines, '\n'), told_by(log)
+end
+
+-- The names of fields that a packed record has in places of their own (below), or not at all.
+local NOT_NAMED = { v = 1, status = 1, created = 1, started = 1, ended = 1, conversation = 1, agent = 1,
+  tenant = 1, worker = 1, attempt = 1, steps = 1, events = 1, committed = 1, at = 1, usage = 1, size = 1,
+  idle = 1, log = 1, metadata = 1, stream = 1, input = 1, compact = 1, dispatches = 1, claimed = 1, released = 1, parked = 1,
+  perished = 1, in_line = 1, ready = 1, look = 1, wake = 1, failing = 1, failures = 1, failures_at = 1,
+  waits_for = 1, kept = 1 }
+
+-- What the gateway stores with a turn whose conversation it has made.
+local IMPLICIT = '{"agentapi:gateway":{"implicit":true}}'
+
+-- The record of a turn that refers to its messages is packed: one array of MessagePack. Redis keeps a
+-- hash in one piece as long as no value has ever been longer than 64 bytes, so the array is cut into the
+-- fields '0', '1', ... Beside them are 'v' and 'status', and what was written after the end. A later
+-- release may append to the array.
+-- Returns names and values to store. turn: its fields by name.
+local function packed(turn)
+  local PIECE, PIECES = 63, 16
+  local usual = { user = '', kind = 'agent', on_abort = 'drop' }
+  local others
+  for name, value in pairs(turn) do
+    if not NOT_NAMED[name] and value ~= usual[name] then
+      others = others or {}
+      others[name] = value
+    end
+  end
+  local created, log, worker, used = stored(turn.created), short_log(turn.log or '')
+  local text = cmsgpack.pack({
+    others or false,
+    tonumber(turn.created) or false,
+    turn.started and stored(turn.started) - created or false,
+    stored(turn.ended) - created,
+    short_id(turn.conversation or ''),
+    turn.agent or false,
+    turn.tenant or false,
+    turn.worker ~= worker and turn.worker or false,
+    tonumber(turn.attempt) or false,
+    tonumber(turn.steps) or false,
+    tonumber(turn.events) or false,
+    tonumber(turn.committed, 16),
+    turn.at,
+    turn.usage ~= used and turn.usage,
+    tonumber(turn.size),
+    log,
+    tonumber(turn.idle) or false,
+    turn.stream == '1',
+    turn.metadata == IMPLICIT or turn.metadata ~= '{}' and turn.metadata or false,
+  })
+  if #text > PIECES * PIECE then
+    PIECE = #text
+  end
+  local flat = { 'v', '3', 'status', turn.status }
+  for first = 1, #text, PIECE do
+    flat[#flat + 1] = tostring(#flat / 2 - 2)
+    flat[#flat + 1] = string.sub(text, first, first + PIECE - 1)
+  end
+  return flat
+end
+
+-- What `packed` has packed: fields by name. wanted: a table with the names of those that are needed, or
+-- nothing for all.
+local function unpacked(text, wanted)
+  local others, created, started, ended_after, conversation, agent, tenant, worker, attempt, steps,
+    events, committed, at, usage, size, log, idle, stream, metadata = unpack(cmsgpack.unpack(text))
+  local turn = others or {}
+  local function wants(name)
+    return not wanted or wanted[name] ~= nil
+  end
+  local function add(name, value)
+    if value and wants(name) then
+      turn[name] = tostring(value)
+    end
+  end
+  add('created', created)
+  add('started', started and created + started)
+  add('ended', created + ended_after)
+  add('conversation', wants('conversation') and long_id(conversation))
+  add('agent', agent)
+  add('tenant', tenant)
+  add('attempt', attempt)
+  add('steps', steps)
+  add('events', events)
+  add('size', size)
+  add('idle', idle)
+  add('committed', wants('committed') and string.format('%08x', committed))
+  add('at', at)
+  add('stream', stream and 1)
+  add('metadata', metadata == true and IMPLICIT or metadata)
+  if wants('log') or wants('worker') or wants('usage') then
+    local text_of_log, last_worker, used = long_log(log)
+    add('log', text_of_log)
+    add('worker', worker or last_worker)
+    add('usage', usage or used)
+  end
+  return turn
+end
+
+-- All fields of a turn by name; of one that refers to its messages, without these. A packed record that
+-- somebody broke, or that a later release wrote, stays as it is. wanted: see above.
+local function record(turn_key, wanted)
+  local flat, fields = redis.call('HGETALL', turn_key), {}
+  for i = 1, #flat, 2 do
+    fields[flat[i]] = flat[i + 1]
+  end
+  if not fields['0'] or fields.v ~= '3' then
+    return fields
+  end
+  local pieces = {}
+  while fields[tostring(#pieces)] do
+    pieces[#pieces + 1] = fields[tostring(#pieces)]
+  end
+  local read, turn = pcall(unpacked, table.concat(pieces), wanted)
+  if not read then
+    return fields
+  end
+  for name, value in pairs(fields) do
+    if name == 'log' and turn.log then
+      -- What was noted since the turn has ended.
+      turn.log = turn.log .. '\n' .. value
+    elseif not string.find(name, '^%d') then
+      turn[name] = value
+    end
+  end
+  return turn
+end
+
+-- Some fields of a turn by name; those that are missing are false.
+local function fields_of(turn_key, ...)
+  local found = named(turn_key, '0', ...)
+  if found['0'] then
+    local turn = record(turn_key, found)
+    for name in pairs(found) do
+      found[name] = turn[name] or false
+    end
+  end
+  return found
+end
+
+-- Fields by name as a flat list.
+local function flat_list(fields)
+  local flat = {}
+  for name, value in pairs(fields) do
+    flat[#flat + 1], flat[#flat + 2] = name, value
+  end
+  return flat
+end
+
 -- A turn's log says, for people, what happened to it and when. It is a field of the turn's hash: a JSON
 -- array a line, [ms since the turn's acceptance, kind, ...]; agentapi/turns/marks.py reads it. When it
 -- gets long, its beginning is dropped.
@@ -43,13 +259,16 @@ end
 
 -- Add a line to a turn's log.
 local function note(turn_key, at, mark)
-  local turn = redis.call('HMGET', turn_key, 'created', 'log')
-  if not turn[1] then
+  local turn = named(turn_key, 'created', 'log', '0')
+  if turn['0'] then
+    turn.created = record(turn_key, { created = 1 }).created
+  end
+  if not turn.created then
     return
   end
-  local log = log_line(turn[1], at, mark)
-  if turn[2] then
-    log = turn[2] .. '\n' .. log
+  local log = log_line(turn.created, at, mark)
+  if turn.log then
+    log = turn.log .. '\n' .. log
   end
   if #log > LONGEST_LOG then
     log = string.match(log, '\n(.*)$', #log - SHORTENED_LOG) or ''
@@ -60,11 +279,11 @@ end
 -- Note that a write was refused whose worker had lost the turn, once for each kind of write. Answers
 -- the script's caller.
 local function refuse_write(turn_key, fence, script)
-  local turn = redis.call('HMGET', turn_key, 'created', 'log')
+  local turn = fields_of(turn_key, 'created', 'log')
   local epoch = string.match(fence, '^%d+')
-  if turn[1] and epoch then
-    local mark = '"f","' .. script .. '",' .. int(tonumber(epoch) - stored(turn[1]))
-    if not string.find(turn[2] or '', mark .. ']', 1, true) then
+  if turn.created and epoch then
+    local mark = '"f","' .. script .. '",' .. int(tonumber(epoch) - stored(turn.created))
+    if not string.find(turn.log or '', mark .. ']', 1, true) then
       note(turn_key, now_ms(), mark)
     end
   end
@@ -96,12 +315,17 @@ local function emit(turn_key, events_key, kind, data)
   return int(number - 1)
 end
 
--- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token', and
--- the turn exists: a write must not create a hash in the place of one that was deleted. Also
--- returns whether somebody asked to cancel the turn (0|1), and whether messages wait to join it (0|1).
-local function owns(turn_key, lease_key, turn_id, fence)
+-- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token'.
+local function has_lease(lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
-  if lease[1] ~= turn_id or (lease[2] or '') .. ':' .. (lease[3] or '') ~= fence then
+  return lease[1] == turn_id and (lease[2] or '') .. ':' .. (lease[3] or '') == fence
+end
+
+-- Whether the lease is the caller's, and the turn exists: a write must not create a hash in the place of
+-- one that was deleted. Also returns whether somebody asked to cancel the turn (0|1), and whether messages
+-- wait to join it (0|1).
+local function owns(turn_key, lease_key, turn_id, fence)
+  if not has_lease(lease_key, turn_id, fence) then
     return false
   end
   local turn = redis.call('HMGET', turn_key, 'status', 'cancel', 'steered')
@@ -281,7 +505,7 @@ end
 -- The agent of a turn, or ''. Its key is built from the prefix of all turns of the partition, and is
 -- in the same hash slot as the given keys.
 local function agent_of(prefix, turn_id)
-  return turn_id ~= '' and redis.call('HGET', prefix .. turn_id, 'agent') or ''
+  return turn_id ~= '' and fields_of(prefix .. turn_id, 'agent').agent or ''
 end
 
 -- Since when a turn could run. As long as its wake-up is not late, its entry in due says so, and
@@ -441,7 +665,7 @@ end
 
 -- The names of the bytes that came with a turn's message, as the keys of a table.
 local function blobs_of(turn_key)
-  local attached = redis.call('HGET', turn_key, 'attachments')
+  local attached = fields_of(turn_key, 'attachments').attachments
   local names = {}
   for _, attachment in ipairs(attached and cjson.decode(attached) or {}) do
     if attachment.blob then
@@ -759,54 +983,35 @@ local function text_of(turn_key, turn)
   return found and '[' .. table.concat(found, ',') .. ']'
 end
 
--- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages',
--- and its log in one piece; if the history has lost them, the turn is gone as well. If the history is in
--- the archive, this is an error (see away).
+-- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages'; if
+-- the history has lost them, the turn is gone as well. If the history is in the archive, this is an error
+-- (see away).
 local function whole_turn(turn_key)
-  local fields, turn = redis.call('HGETALL', turn_key), {}
-  for i = 1, #fields, 2 do
-    turn[fields[i]] = fields[i + 1]
+  local turn = record(turn_key)
+  if turn.at and not turn.messages then
+    turn.messages = text_of(turn_key, turn)
+    if not turn.messages then
+      return away(partition_prefix(turn_key) .. 'c:' .. (turn.conversation or '') .. ':meta') or {}
+    end
   end
-  if not turn.at then
-    return fields
-  end
-  local log, number = {}, 0
-  while turn['log:' .. number] do
-    number = number + 1
-    log[number] = turn['log:' .. (number - 1)]
-  end
-  if number > 0 then
-    -- What was noted since the turn has ended stands by itself.
-    local since = turn.log and '\n' .. turn.log or ''
-    fields[#fields + 1], fields[#fields + 2] = 'log', table.concat(log) .. since
-  end
-  if turn.messages then
-    return fields
-  end
-  local text = text_of(turn_key, turn)
-  if not text then
-    return away(partition_prefix(turn_key) .. 'c:' .. (turn.conversation or '') .. ':meta') or {}
-  end
-  fields[#fields + 1], fields[#fields + 2] = 'messages', text
-  return fields
+  return flat_list(turn)
 end
 
 -- Delete an ended turn of a conversation, with the messages that were merged into it.
 -- Returns when it was accepted (ms) and the bytes of its input; or nothing, and whether it was kept
 -- because it has not ended.
 local function forget_turn(turn_key, conversation_id)
-  local turn = redis.call('HMGET', turn_key, 'status', 'conversation', 'created', 'merged', 'size')
-  if not turn[1] or turn[2] ~= conversation_id then
+  local turn = fields_of(turn_key, 'status', 'conversation', 'created', 'merged', 'size', 'input', 'options')
+  if not turn.status or turn.conversation ~= conversation_id then
     return nil, false
   end
-  if not ended(turn[1]) then
+  if not ended(turn.status) then
     return nil, true
   end
-  local size = stored(turn[5]) + redis.call('HSTRLEN', turn_key, 'input')
-    + redis.call('HSTRLEN', turn_key, 'options')
-  redis.pcall('ZREM', list_key(turn_key, turn[1]),
+  local size = stored(turn.size) + #(turn.input or '') + #(turn.options or '')
+  redis.pcall('ZREM', list_key(turn_key, turn.status),
     string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1))
-  for merged in string.gmatch(turn[4] or '', '%S+') do
+  for merged in string.gmatch(turn.merged or '', '%S+') do
     local merged_key = partition_prefix(turn_key) .. 't:' .. merged
     redis.call('UNLINK', merged_key, merged_key .. ':events')
   end
@@ -814,7 +1019,7 @@ local function forget_turn(turn_key, conversation_id)
   redis.pcall('SREM', conversation .. ':strays', string.sub(turn_key, #partition_prefix(turn_key) + 3))
   redis.call('UNLINK', turn_key, turn_key .. ':events', turn_key .. ':journal',
     turn_key .. ':calls', turn_key .. ':blobs')
-  return int(stored(turn[3])), size
+  return int(stored(turn.created)), size
 end
 
 -- What tells one state of a conversation that nobody uses from another. All that is written into its

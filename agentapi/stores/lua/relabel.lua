@@ -14,10 +14,10 @@ local before = answer_before(operation)
 if before then
   return before
 end
-local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', field)
+local turn = fields_of(KEYS[1], 'status', 'conversation', field)
 -- A turn without metadata has no such field; a part always has one.
-local there = turn[3] or field == 'metadata'
-if not there or turn[2] ~= conversation_id or not ended(turn[1]) then
+local there = turn[field] or field == 'metadata'
+if not there or turn.conversation ~= conversation_id or not ended(turn.status) then
   return { 'missing' }
 end
 redis.call('HSET', KEYS[1], field, value)

@@ -24,7 +24,7 @@ if redis.call('LINDEX', KEYS[2], at) ~= message then
   return { 'moved' }
 end
 local turn_key = partition_prefix(KEYS[1]) .. 't:' .. (turn_of(message) or '')
-local turn = named(turn_key, 'at', 'conversation', 'messages')
+local turn = fields_of(turn_key, 'at', 'conversation', 'messages')
 local its_text = turn.at and not turn.messages and text_of(turn_key, turn)
 if its_text then
   redis.call('HSET', turn_key, 'messages', its_text)

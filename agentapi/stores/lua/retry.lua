@@ -12,17 +12,17 @@
 
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 
-local turn = redis.call('HMGET', KEYS[1], 'status', 'retried', 'kept', 'agent', 'user',
-  'tenant', 'idle', 'merged', 'created', 'attempt', 'ended')
-if not turn[1] then
+local turn = fields_of(KEYS[1], 'status', 'retried', 'kept', 'agent', 'user', 'tenant', 'idle', 'merged',
+  'created', 'attempt', 'ended')
+if not turn.status then
   return { 'missing' }
 end
-if turn[2] == operation then
-  local head = turn[1] == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
-  return { 'queued', head and 1 or 0, turn[4] }
+if turn.retried == operation then
+  local head = turn.status == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id
+  return { 'queued', head and 1 or 0, turn.agent }
 end
-if turn[1] ~= 'failed' then
-  return { 'refused', turn[1] }
+if turn.status ~= 'failed' then
+  return { 'refused', turn.status }
 end
 local elsewhere = away(KEYS[3])
 if elsewhere then
@@ -33,12 +33,12 @@ local length = redis.call('LLEN', KEYS[2])
 if length >= tonumber(inbox_limit) then
   return { 'busy', length }
 end
-if not open_conversation(KEYS[3], turn[5], turn[6], turn[7] or idle) then
+if not open_conversation(KEYS[3], turn.user, turn.tenant, turn.idle or idle) then
   return { 'tenant' }
 end
 redis.call('HDEL', KEYS[1], 'ended', 'outcome', 'committed', 'next', 'cancel', 'failures', 'deadline',
   'suspect', 'deaths', 'perished', 'deferrals', 'woken', 'failing', 'waits_for', 'kept', 'place')
-if turn[3] == '1' then
+if turn.kept == '1' then
   take_back(KEYS[4], KEYS[3], turn_id)
 end
 redis.call('HSET', KEYS[1], 'status', 'queued', 'retried', operation, 'dispatches', 0)
@@ -46,7 +46,7 @@ redis.call('PERSIST', KEYS[1])
 redis.call('PERSIST', KEYS[6])
 redis.call('PERSIST', KEYS[7])
 redis.call('PERSIST', KEYS[8])
-for merged in string.gmatch(turn[8] or '', '%S+') do
+for merged in string.gmatch(turn.merged or '', '%S+') do
   redis.call('PERSIST', partition_prefix(KEYS[1]) .. 't:' .. merged)
 end
 local aside = redis.call('HGETALL', KEYS[1] .. ':blobs')
@@ -54,9 +54,9 @@ for i = 1, #aside, 2 do
   redis.call('HSET', blobs_key(KEYS[4]), aside[i], aside[i + 1])
 end
 redis.call('DEL', KEYS[1] .. ':blobs')
-note(KEYS[1], now_ms(), '"r",' .. int(stored(turn[11]) - stored(turn[9])))
+note(KEYS[1], now_ms(), '"r",' .. int(stored(turn.ended) - stored(turn.created)))
 emit(KEYS[1], KEYS[7], 'retried', '{}')
-move_turn(KEYS[1], turn_id, turn[9], 'failed', turn[10] and 'begun' or 'queued')
+move_turn(KEYS[1], turn_id, turn.created, 'failed', turn.attempt and 'begun' or 'queued')
 redis.call('RPUSH', KEYS[2], turn_id)
 if length == 0 then
   redis.call('PERSIST', KEYS[3])
@@ -64,4 +64,4 @@ if length == 0 then
   redis.call('PERSIST', blobs_key(KEYS[4]))
   redis.call('ZADD', KEYS[5], int(now_ms() + tonumber(grace)), conversation_id)
 end
-return { 'queued', length == 0 and 1 or 0, turn[4] }
+return { 'queued', length == 0 and 1 or 0, turn.agent }

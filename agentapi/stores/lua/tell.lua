@@ -22,7 +22,7 @@ if not taken then
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', int(now), 'LIMIT', 0, AT_ONCE)
   for _, entry in ipairs(due) do
     local turn_id, number, agent = string.match(entry, '^([^:]*):(%d+):(.*)$')
-    local turn = named(partition .. 't:' .. (turn_id or ''), 'status', 'events')
+    local turn = fields_of(partition .. 't:' .. (turn_id or ''), 'status', 'events')
     local stands = ended(turn.status) and int(stored(turn.events) - 1) == number
     if not stands or not mine[agent]
       and redis.call('EXISTS', partition .. 'hooked:' .. agent) == 0 then

@@ -33,6 +33,7 @@ from agentapi.stores.redis.calls_codec import (
 from agentapi.stores.redis.codec import continuation_to_fields, pairs, turn_from_hash
 from agentapi.stores.redis.due import member_of
 from agentapi.stores.redis.part import refused
+from agentapi.stores.redis.values import ENDED
 from agentapi.stores.refusals import (
     answered_otherwise,
     decided_otherwise,
@@ -158,8 +159,9 @@ class RedisCalls(CallStore):
             turn, calls = self._read(turn_id)
         if not turn:
             raise no_turn(turn_id)
-        found = turn_from_hash(turn_id, turn)
-        return [] if found.status.ended else pending_calls(found, calls)
+        if turn.get("status") in ENDED:
+            return []
+        return pending_calls(turn_from_hash(turn_id, turn), calls)
 
     @override
     def children(self, turn_id: str) -> list[tuple[ChildTurn, bool]]:

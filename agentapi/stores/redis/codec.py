@@ -72,11 +72,11 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
         newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
-        if "at" in fields:
+        # The scripts unpack such a record; "0" is the beginning of one that they could not read.
+        if "at" in fields or "0" in fields:
             newest = _REFERRING
-            fields = _spelled_out(fields)
         check_version(what, int(fields.get("v", PROTOCOL)), newest)
-        return _turn(turn_id, fields)
+        return _turn(turn_id, _spelled_out(fields) if newest == _REFERRING else fields)
 
 
 def _spelled_out(fields: Mapping[str, bytes]) -> Mapping[str, bytes]:

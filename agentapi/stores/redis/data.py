@@ -17,7 +17,7 @@ from agentapi.ids import PARTITIONS
 from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys, copies_key, ends_key, turn_keys
-from agentapi.redis.scripts import Scripts
+from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import (
@@ -34,9 +34,8 @@ from agentapi.stores.data import (
 )
 from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.part import RedisPart
-from agentapi.stores.redis.values import milliseconds
+from agentapi.stores.redis.values import ENDED, milliseconds
 from agentapi.stores.refusals import unexpected
-from agentapi.turns import TERMINAL
 
 _SCAN: Final = 1000
 """Keys that one step looks at."""
@@ -52,8 +51,6 @@ _REMAINS: Final = re.compile(
 )
 
 _TAGGED: Final = len("agentapi:{000}:c:")
-
-_ENDED: Final = frozenset(status.value.encode() for status in TERMINAL)
 
 _Found: TypeAlias = tuple[bytes, list[bytes | None]]
 
@@ -84,16 +81,21 @@ class RedisData(RedisPart, DataStore):
     @override
     def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
         names = ["status", "conversation", "user", "tenant"]
-        for key, fields in self._found(_TURNS, names):
-            status, conversation, user, tenant = fields
-            known = status is not None and conversation is not None
-            where = _text(conversation)
-            if known and (where in within or whose.fits(_text(user), _text(tenant))):
-                yield OwnedTurn(
-                    turn_id=key.decode()[_TAGGED:],
-                    conversation_id=where,
-                    ended=status in _ENDED,
-                )
+        for keys in self._pieces(_TURNS):
+            calls: list[Call] = [([key.decode()], names) for key in keys]
+            with translate_errors(self._settings.redis_url):
+                found = self._scripts.call_many("about", calls)
+            for key, fields in zip(keys, found, strict=True):
+                # A key of another type is not what its name says.
+                status, conversation, user, tenant = fields or [None] * len(names)
+                known = status is not None and conversation is not None
+                where = _text(conversation)
+                if known and (where in within or whose.fits(_text(user), _text(tenant))):
+                    yield OwnedTurn(
+                        turn_id=key.decode()[_TAGGED:],
+                        conversation_id=where,
+                        ended=status in ENDED,
+                    )
 
     @override
     def require_archive(self) -> None:

@@ -143,9 +143,8 @@ class RedisPart:
     def _joined(self, turn_id: str) -> tuple[str, str]:
         """The turn, or the one that its message joined, and the conversation."""
         for _ in range(2):
-            with translate_errors(self._settings.redis_url):
-                found = self._client.hmget(turn_keys(turn_id).turn, ["conversation", "into"])
-            conversation, joined = cast("list[bytes | None]", found)
+            found = self._call("about", [turn_keys(turn_id).turn], ["conversation", "into"])
+            conversation, joined = cast("list[bytes | None]", found) or (None, None)
             if conversation is not None:
                 return turn_id, conversation.decode()
             if joined is None:

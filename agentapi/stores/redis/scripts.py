@@ -7,7 +7,19 @@ from typing import Final
 from agentapi.redis.scripts import ScriptSet
 
 READERS: Final = (
-    *("backlog", "count", "list", "load", "measure", "overdue", "page", "read", "seek", "untold"),
+    *(
+        "about",
+        "backlog",
+        "count",
+        "list",
+        "load",
+        "measure",
+        "overdue",
+        "page",
+        "read",
+        "seek",
+        "untold",
+    ),
 )
 """Scripts that change nothing that the protocol promises."""
 

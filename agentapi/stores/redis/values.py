@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agentapi.redis.keys import ConversationKeys, TurnKeys
 from agentapi.stores.lease import Wakeup
+from agentapi.turns import TERMINAL
+
+ENDED: Final = frozenset(status.value.encode() for status in TERMINAL)
+"""The statuses of turns that have ended, as they are stored."""
 
 
 def all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
