@@ -102,11 +102,13 @@ local function long_log(log)
 end
 
 -- The names of fields that a packed record has in places of their own (below), or not at all.
-local NOT_NAMED = { v = 1, status = 1, created = 1, started = 1, ended = 1, conversation = 1, agent = 1,
-  tenant = 1, worker = 1, attempt = 1, steps = 1, events = 1, committed = 1, at = 1, usage = 1, size = 1,
-  idle = 1, log = 1, metadata = 1, stream = 1, input = 1, compact = 1, dispatches = 1, claimed = 1, released = 1, parked = 1,
-  perished = 1, in_line = 1, ready = 1, look = 1, wake = 1, failing = 1, failures = 1, failures_at = 1,
-  waits_for = 1, kept = 1 }
+local NOT_NAMED = {
+  v = 1, status = 1, created = 1, started = 1, ended = 1, conversation = 1, agent = 1, tenant = 1,
+  worker = 1, attempt = 1, steps = 1, events = 1, committed = 1, at = 1, usage = 1, size = 1, idle = 1,
+  log = 1, metadata = 1, stream = 1, input = 1, compact = 1, dispatches = 1, claimed = 1, released = 1,
+  parked = 1, perished = 1, in_line = 1, ready = 1, look = 1, wake = 1, failing = 1, failures = 1,
+  failures_at = 1, waits_for = 1, kept = 1
+}
 
 -- What the gateway stores with a turn whose conversation it has made.
 local IMPLICIT = '{"agentapi:gateway":{"implicit":true}}'
