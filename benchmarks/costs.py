@@ -20,16 +20,17 @@ import httpx2
 import psutil
 import redis
 
-from agentapi.ids import create_turn_id
-from agentapi.redis.keys import conversation_keys, turn_keys
+from agentapi.ids import PARTITIONS, create_turn_id
+from agentapi.redis.keys import conversation_keys, due_key, turn_keys
+from agentapi.stores.answers import LONGEST_IN_LINE
+from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.turns import Turn
 from benchmarks.archive_costs import archive_costs
 from benchmarks.processes import server_cpu, usage
-from benchmarks.profile import lost_wakeup
 from orchestrator import Orchestrator, TurnHandle
-from orchestrator.broker import CeleryWakeups
 from orchestrator.capacity import Costs
 from orchestrator.stack import Child, Stack
+from workers.app import create_app
 
 TEXT: Final = "Where is my order?"
 LOOK: Final = '/look {"what": "it"}'
@@ -123,6 +124,7 @@ def measure(turns: int) -> Costs:
         plain, store, ended = running.drain("plain", turns, TEXT)
         step_worker, step_store, _ = running.drain("looker", turns, LOOK)
         wakeups = [_wakeup(running) for _ in range(turns // 10)]
+        dispatch, store_dispatch = dispatch_cost(running, turns)
         sizes = _bytes(running, ended[-1])
         return Costs(
             measured_on=_machine(),
@@ -135,7 +137,8 @@ def measure(turns: int) -> Costs:
             store_piece_ms=round(piece[1], 4),
             gateway_turn_ms=round(_gateway_cost(running, turns // 4), 3),
             wakeup_ms=round(statistics.median(wakeups) * _MS, 3),
-            dispatch_ms=round(_dispatch_cost(running, turns), 3),
+            dispatch_ms=round(dispatch, 3),
+            store_dispatch_ms=round(store_dispatch, 3),
             isolated_ms=round(max(_isolated_cost() - plain, 0), 1),
             worker_mib=round(idle_mib, 1),
             worker_slot_mib=_slot_memory(),
@@ -187,16 +190,37 @@ def _gateway_cost(running: Bench, turns: int) -> float:
         return (usage([gateway.pid]).cpu - before) * _MS / turns
 
 
-def _dispatch_cost(running: Bench, turns: int) -> float:
-    """Wake-ups of turns that are not there: the producer's half is the sweeper's."""
-    wakeups = CeleryWakeups(running.stack.settings)
+def dispatch_cost(running: Bench, turns: int) -> tuple[float, float]:
+    """Milliseconds of a sweeper and of Valkey for a turn that is overdue."""
+    app = create_app(running.stack.settings, [])
+    sweeper = app.runtime.sweeper
+    os.kill(running.worker.pid, signal.SIGSTOP)
     try:
-        found = [lost_wakeup(f"none-{number}") for number in range(turns)]
-        began = time.process_time()
-        wakeups.send(found)
-        return (time.process_time() - began) * _MS / turns
+        # Until the worker that is paused does not count any more.
+        while len(sweeper.groups) < SWEEP_GROUPS:
+            sweeper.sweep()
+            time.sleep(0.1)
+        handles = running.enqueue("plain", turns, TEXT)
+        _make_overdue(running.client)
+        sent, store, began = 0, running.store_cpu(), time.process_time()
+        while sent < turns:
+            sent += sweeper.sweep()
+        used = time.process_time() - began, running.store_cpu() - store
     finally:
-        wakeups.close()
+        os.kill(running.worker.pid, signal.SIGCONT)
+        app.store.close()
+        app.close()  # type: ignore[no-untyped-call]
+    running.wait(handles)
+    return used[0] * _MS / turns, used[1] * _MS / turns
+
+
+def _make_overdue(client: redis.Redis) -> None:
+    """Longer than a wake-up may be in line."""
+    late = (time.time() - 2 * LONGEST_IN_LINE) * _MS
+    for partition in range(PARTITIONS):
+        due: Any = client.zrange(due_key(partition), 0, -1)
+        if due:
+            client.zadd(due_key(partition), dict.fromkeys(due, late))
 
 
 def _piece_cost(turns: int = 20) -> tuple[float, float]:

@@ -171,7 +171,7 @@ class Runtime:
             self._settings,
             archiving,
             self.outage,
-            lambda: self.sweeper.elected,
+            lambda: self.sweeper.leads,
             supervisor=self.supervisor,
         )
 
@@ -291,7 +291,7 @@ class Runtime:
         log.info(line("worker.started", owner=owner, agents=agents))
 
     def candidate(self, owner: str) -> str:
-        """The worker's name in the election of the sweeper."""
+        """The worker's name in the election and in the sweep."""
         return f"{owner}/{self.process}"
 
     def execute(self, conversation_id: str, turn_id: str, agent: str) -> Summary:
@@ -387,7 +387,7 @@ class Runtime:
 
     def _end_turns(self) -> None:
         log.info(line("worker.stopping", owner=self._owner, turns=len(self.running.all())))
-        # First of all: another worker can be elected while the turns here finish.
+        # First of all: others can sweep in its place while the turns here finish.
         self.sweeper.stop()
         while time.monotonic() < self._deadline:
             if self._ended.wait(0.05):

@@ -133,10 +133,13 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 """The version of the turn protocol that the fleet writes."""
 
 ELECTION_KEY = "agentapi:{sweeper}"
-"""The worker that sweeps; one for the fleet, not for each partition."""
+"""The worker that leads: it does what one of the fleet has to do."""
+
+SHARES_KEY = f"{ELECTION_KEY}:shares"
+"""The worker that sweeps each group of partitions."""
 
 QUEUES_KEY = f"{ELECTION_KEY}:queues"
 """The fleet's number of queues."""
 
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
-"""When the last complete sweep ended."""
+"""When the group of partitions was swept whose last sweep is the longest ago."""

@@ -31,6 +31,9 @@ LONGEST_IN_LINE: Final = 60.0
 NEW_FLEET: Final = 10.0
 """Seconds after a worker's start in which it may not have been elected yet."""
 
+LEADS: Final = 0
+"""The group whose worker leads."""
+
 LONGEST_GRACE: Final = 600.0
 """Seconds; the longest time between two dispatches that no claim answers."""
 
@@ -284,13 +287,18 @@ class Election:
     """The result of an election.
 
     Attributes:
-        elected: Whether the candidate is the one that sweeps.
-        since_sweep: Seconds since the end of the last complete sweep of any worker; None before
-            the first.
+        groups: The groups of partitions that the candidate sweeps (see `agentapi.stores.groups`).
+        since_sweep: Seconds since the sweep of the group whose last sweep is the longest ago; None
+            while there is a group that nobody has swept yet.
     """
 
-    elected: bool
+    groups: frozenset[int]
     since_sweep: float | None
+
+    @property
+    def leads(self) -> bool:
+        """Whether the candidate does what one worker of the fleet has to do."""
+        return LEADS in self.groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

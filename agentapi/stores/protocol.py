@@ -12,6 +12,7 @@ from typing import Protocol
 from agentapi.conversation.compaction import Summary
 from agentapi.conversation.messages import Message
 from agentapi.conversation.window import Window
+from agentapi.ids import PARTITIONS
 from agentapi.stores.answers import (
     Accepted,
     Cancellation,
@@ -309,18 +310,18 @@ class SweepStore(Protocol):
         ...
 
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        """Become, or stay, the worker that sweeps for the fleet; and learn whether anybody sweeps.
+        """Share the sweep with the fleet's other workers, and learn whether all of it is done.
 
         Args:
             candidate: The worker's name in the election.
-            ttl: Seconds for which it is elected.
-            swept: Whether it has completed a sweep since its last call. So every worker sees when
-                the elected one completes none.
+            ttl: Seconds without a further call after which others take its groups, and the lead.
+            swept: Whether it has swept its groups since its last call. So every worker sees when
+                one of them does not.
         """
         ...
 
     def since_sweep(self) -> float | None:
-        """Seconds since the end of the last complete sweep; None before the first."""
+        """See `Election.since_sweep`."""
         ...
 
     def agree(self, queues: int) -> int:
@@ -330,21 +331,24 @@ class SweepStore(Protocol):
             queues: This worker's number.
 
         Returns:
-            The fleet's number. It changes only while no worker is elected to sweep and none has
-            started in the last `NEW_FLEET` seconds.
+            The fleet's number. It changes only while no worker leads and none has started in the
+            last `NEW_FLEET` seconds.
         """
         ...
 
     def resign(self, candidate: str) -> None:
-        """Stop being the sweeper, so that another worker need not wait for the election to end."""
+        """Leave the lead and the groups to other workers, so that they need not wait."""
         ...
 
-    def overdue(self, limit: int = 1000) -> list[str | Errand]:
+    def overdue(
+        self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)
+    ) -> list[str | Errand]:
         """Conversations that should have moved by now, and errands that nobody has carried out.
 
         Args:
             limit: The most conversations, and the most errands, of each partition. Errands that
                 this release does not know are left out.
+            partitions: Where to look.
         """
         ...
 
@@ -382,11 +386,12 @@ class SweepStore(Protocol):
         """
         ...
 
-    def hasten(self, limit: int = 1000) -> int:
+    def hasten(self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)) -> int:
         """Make turns due now that wait for a wake-up which the broker may have lost.
 
         Args:
             limit: The most turns of each partition.
+            partitions: Where to look.
 
         Returns:
             How many turns are due now.

@@ -42,7 +42,7 @@ class Costs(BaseModel):
     wakeup_ms: float
     """From `enqueue` to the claim, with an idle worker."""
     dispatch_ms: float
-    """The sweeper's time to send one overdue turn again."""
+    """A sweeper's time to look at one overdue turn and send it again."""
     isolated_ms: float
     """Time for a process of its own, for a turn that lost its worker."""
     worker_mib: float
@@ -59,6 +59,8 @@ class Costs(BaseModel):
     """How many times the messages of an ended turn stand in its record."""
     events_bytes: float
     """Bytes of Redis of an ended turn's events, when it did not stream."""
+    store_dispatch_ms: float = 0.05
+    """Redis's time for the same, the broker's message included."""
     archive_marker_bytes: float = 260.0
     """Bytes of Redis of a conversation that is in the archive."""
     archive_conversation_bytes: float = 950.0

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from agentapi.ids import PARTITIONS
+from agentapi.stores.groups import PARTITION_SLOTS, PARTITIONS_BY_SLOT
 
-PARTITION_SLOTS: Final = tuple(
-    key_slot(f"{{{number:03d}}}".encode()) for number in range(PARTITIONS)
-)
-"""The hash slot of each partition."""
+__all__ = ["PARTITION_SLOTS", "hottest_share", "shards_of_partitions"]
 
 
 def shards_of_partitions(shards: int, *, balanced: bool) -> tuple[int, ...]:
@@ -26,9 +23,8 @@ def shards_of_partitions(shards: int, *, balanced: bool) -> tuple[int, ...]:
     if not balanced:
         return tuple(slot * shards // REDIS_CLUSTER_HASH_SLOTS for slot in PARTITION_SLOTS)
     # Neighbours stay together, so that each shard still has one range of slots.
-    order = sorted(range(PARTITIONS), key=PARTITION_SLOTS.__getitem__)
     found = [0] * PARTITIONS
-    for place, partition in enumerate(order):
+    for place, partition in enumerate(PARTITIONS_BY_SLOT):
         found[partition] = place * shards // PARTITIONS
     return tuple(found)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from agentapi.engine.patience import park_delay
 from agentapi.ids import PARTITIONS, partition_of
 from agentapi.settings import Settings
 from agentapi.stores.answers import LONGEST_ROUSE, ROUSED_A_SECOND
+from agentapi.stores.groups import SWEEP_GROUPS, group_of
 from orchestrator.capacity.costs import Costs
 from orchestrator.capacity.load import Load
 from orchestrator.capacity.machines import Core, Queues, Slots
@@ -130,7 +131,8 @@ class Simulation:
         self._shards = [Core() for _ in range(fleet.shards)]
         self._shard_of = shards_of_partitions(fleet.shards, balanced=fleet.balanced)
         self._cores = [Core() for _ in range(fleet.workers)]
-        self._sweeper = Core()
+        self._sweepers = [Core() for _ in range(fleet.workers)]
+        self._share_sweep(range(fleet.workers))
         self._queues = Queues(fleet.queues)
         names = [queue_of_partition(partition, fleet.queues) for partition in range(PARTITIONS)]
         places = {name: place for place, name in enumerate(sorted(set(names)))}
@@ -325,13 +327,23 @@ class Simulation:
                 self._plan(late, self._overdue, turn)
             self._running[worker].clear()
 
+        # Long before the first of these leases ends.
+        self._share_sweep(range(workers, self.fleet.workers))
+
+    def _share_sweep(self, workers: Sequence[int]) -> None:
+        """Give each group of partitions to one of the workers that live, if any do."""
+        if workers:
+            self._sweeper_of = [workers[group % len(workers)] for group in range(SWEEP_GROUPS)]
+
     def _overdue(self, turn: _Turn) -> None:
         # The call whose answer was lost is made again; what was recorded is not.
         self._send(turn)
 
     def _send(self, turn: _Turn) -> float:
-        """The sweep sends a turn's wake-up, after all that is due before; returns when."""
-        sent = self._sweeper.work(self._now, self.costs.dispatch_ms / _MS)
+        """A sweeper sends a turn's wake-up, after all that is due before; returns when."""
+        sweeper = self._sweepers[self._sweeper_of[group_of(turn.partition)]]
+        sent = sweeper.work(self._now, self.costs.dispatch_ms / _MS)
+        self._store(turn, self.costs.store_dispatch_ms / _MS)
         self._sweep_behind = max(self._sweep_behind, sent - self._now)
         self._due += 1
         self._plan(sent + self.costs.wakeup_ms / _MS, self._sent, turn)
@@ -378,7 +390,11 @@ class Simulation:
             delay=spread(self._delays),
             hottest_shard=max(shards),
             mean_shard=sum(shards) / len(shards),
-            hottest_worker=max(core.busy for core in self._cores) / max(end, during),
+            hottest_worker=max(
+                core.busy + sweeper.busy
+                for core, sweeper in zip(self._cores, self._sweepers, strict=True)
+            )
+            / max(end, during),
             taken_over=len(self._recovered),
             recovery=spread(self._recovered) if self._recovered else None,
             backlog=backlog,

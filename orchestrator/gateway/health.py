@@ -45,8 +45,8 @@ class Ready(BaseModel):
     sweeper: Annotated[
         str,
         Field(
-            description="ok; silent: no worker has swept for a while, so lost turns are not found; "
-            "or unknown. Turns are served in any case."
+            description="ok; silent: a part of the sweep was not done for a while, so lost turns "
+            "are not found; or unknown. Turns are served in any case."
         ),
     ]
     background: list[Background]

@@ -11,7 +11,8 @@ import pytest
 
 from agentapi import TurnStatus
 from agentapi.ids import create_turn_id
-from agentapi.redis.keys import ELECTION_KEY
+from agentapi.redis.keys import ELECTION_KEY, SHARES_KEY
+from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.turns import NewTurn
 from orchestrator import CancelOutcome, Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack
@@ -89,21 +90,27 @@ def test_a_worker_that_stops_in_order_leaves_no_watchdog(
     until(lambda: not psutil.pid_exists(watchdog))
 
 
-def test_another_worker_sweeps_when_the_elected_is_lost(
+def test_others_sweep_in_the_place_of_a_worker_that_is_lost(
     stack: Stack, orchestrator: Orchestrator
 ) -> None:
     import redis
 
     client = redis.Redis.from_url(stack.redis_url, decode_responses=True)
 
-    def elected() -> str:
+    def leader() -> str:
         return str(client.get(ELECTION_KEY) or "")
 
-    until(elected)
-    first = elected()
+    def sweepers() -> set[str]:
+        found = client.hmget(SHARES_KEY, [f"owner:{group}" for group in range(SWEEP_GROUPS)])
+        return {str(owner) for owner in found if owner is not None}
+
+    until(lambda: leader() and len(sweepers()) == len(stack.workers), what="shares of all")
+    first = leader()
     kill(stack, worker_of(stack, first), machine=True)
-    waited = until(lambda: elected() not in ("", first), what="an election")
-    print(f"\nanother worker was elected after {waited:.2f} s")
+    waited = until(
+        lambda: first not in sweepers() and leader() not in ("", first), what="an election"
+    )
+    print(f"\nothers swept in its place after {waited:.2f} s")
     assert waited < 3 + 1
     client.close()
 

@@ -10,11 +10,13 @@ import pytest
 from agentapi.errors import LeaseLost
 from agentapi.ids import partition_of
 from agentapi.stores import Cancellation, CancelOutcome, NewEvent, Renewal
+from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.turns import EventType, TurnStatus
 from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench, C, model_step
 
 P = partition_of(C)
+ALL = frozenset(range(SWEEP_GROUPS))
 
 
 def test_cancelling_the_waiting_head_wakes_the_next(bench: Bench) -> None:
@@ -122,34 +124,80 @@ def test_due_follows_the_inbox(bench: Bench) -> None:
     assert not bench.has_due(C)
 
 
-def test_the_elected_stays_elected_until_it_resigns(bench: Bench) -> None:
+def test_one_leads_until_it_resigns(bench: Bench) -> None:
     for _ in range(2):
-        assert bench.store.elect("one", ttl=60).elected
-        assert not bench.store.elect("two", ttl=60).elected
+        assert bench.store.elect("one", ttl=60).leads
+        assert not bench.store.elect("two", ttl=60).leads
     bench.store.resign("two")
-    assert not bench.store.elect("two", ttl=60).elected
+    assert not bench.store.elect("two", ttl=60).leads
     bench.store.resign("one")
-    assert bench.store.elect("two", ttl=0.001).elected
-    while not bench.store.elect("one", ttl=60).elected:
+    assert bench.store.elect("two", ttl=0.001).leads
+    while not bench.store.elect("one", ttl=60).leads:
         pass
 
 
+def test_workers_share_the_groups(bench: Bench) -> None:
+    def shares(workers: int) -> list[frozenset[int]]:
+        return [bench.store.elect(f"{n}", ttl=60).groups for n in range(workers)]
+
+    assert shares(1) == [ALL]
+    for workers in (2, 3, 5, 20):
+        shares(workers)
+        shared = shares(workers)
+        sizes = sorted(map(len, shared))
+        assert sizes[-1] - sizes[0] <= 1
+        assert sum(sizes) == SWEEP_GROUPS
+        assert frozenset().union(*shared) == ALL
+        # Whoever came first still leads, and nothing changes any more.
+        assert 0 in shared[0]
+        assert shares(workers) == shared
+    for number in range(3, 20):
+        bench.store.resign(f"{number}")
+    shares(3)
+    assert sorted(map(len, shares(3))) == [5, 5, 6]
+
+
+def test_the_groups_of_a_worker_that_dies_are_taken(bench: Bench) -> None:
+    bench.store.elect("one", ttl=60)
+    bench.store.elect("two", ttl=0.05)
+    bench.store.elect("three", ttl=60)
+    taken: frozenset[int] = frozenset()
+    while len(taken) < SWEEP_GROUPS:
+        taken = bench.store.elect("one", ttl=60).groups | bench.store.elect("three", ttl=60).groups
+    # It was only late: it gets a share again, and no more.
+    assert 0 < len(bench.store.elect("two", ttl=60).groups) <= 6
+
+
 def test_all_learn_whether_anybody_sweeps(bench: Bench) -> None:
-    # Who is elected only now has not swept, whatever it did when it was elected before.
+    # Who has got its groups only now has not swept them, whatever it did before.
     assert bench.store.elect("one", ttl=60, swept=True).since_sweep is None
     assert bench.store.elect("two", ttl=60, swept=True).since_sweep is None
-    assert bench.store.elect("one", ttl=60).since_sweep is None
+    assert bench.store.elect("one", ttl=60, swept=True).since_sweep is None
     assert bench.store.since_sweep() is None
-    assert bench.store.elect("one", ttl=60, swept=True).since_sweep is not None
-    before = bench.store.elect("two", ttl=60, swept=True).since_sweep
+    assert bench.store.elect("two", ttl=60, swept=True).since_sweep is not None
+    before = bench.store.elect("one", ttl=60, swept=True).since_sweep
     assert before is not None
-    while (after := bench.store.elect("one", ttl=60).since_sweep) == before:
+    # One of two that does not sweep is enough.
+    while (after := bench.store.elect("one", ttl=60, swept=True).since_sweep) == before:
         pass
     assert after is not None
     assert after > before
     read = bench.store.since_sweep()
     assert read is not None
     assert read >= after
+
+
+def test_the_sweep_of_some_partitions(bench: Bench) -> None:
+    for conversation in ("here", "there"):
+        bench.enqueue(conversation)
+    here, there = partition_of("here"), partition_of("there")
+    assert here != there
+    assert bench.store.hasten(partitions=[here]) == 1
+    for conversation in ("here", "there"):
+        bench.overdue_now(conversation)
+    assert bench.store.overdue(partitions=[here]) == ["here"]
+    assert bench.store.overdue(partitions=[there]) == ["there"]
+    assert bench.store.overdue(partitions=[p for p in range(256) if p not in (here, there)]) == []
 
 
 def test_a_wake_up_that_is_only_in_line_is_not_sent_again(make_bench: MakeBench) -> None:

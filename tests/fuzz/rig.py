@@ -97,6 +97,7 @@ class Rig:
         self.runtime = self.app.runtime
         dispatcher = self.app.dispatcher
         dispatcher.send = self._send  # type: ignore[method-assign]
+        dispatcher.send_all = self._send_all  # type: ignore[method-assign]
         dispatcher.holds = lambda queue: False  # type: ignore[method-assign]
         dispatcher.reachable = lambda: True  # type: ignore[method-assign]
         self.producer = Orchestrator(self.settings)
@@ -135,6 +136,10 @@ class Rig:
     def _send(self, wakeup: Wakeup | None) -> None:
         if wakeup is not None:
             self._carriers.submit(self._carry, wakeup)
+
+    def _send_all(self, wakeups: Sequence[Wakeup]) -> None:
+        for wakeup in wakeups:
+            self._send(wakeup)
 
     def _carry(self, wakeup: Wakeup) -> None:
         try:

@@ -72,10 +72,14 @@ class Fleet:
         self.producer = Orchestrator(settings)
         self.sent: list[Wakeup] = []
         self.app.dispatcher.send = self._send  # type: ignore[method-assign]
+        self.app.dispatcher.send_all = self._send_all  # type: ignore[method-assign]
 
     def _send(self, wakeup: Wakeup | None) -> None:
         if wakeup is not None:
             self.sent.append(wakeup)
+
+    def _send_all(self, wakeups: Sequence[Wakeup]) -> None:
+        self.sent.extend(wakeups)
 
     def execute(self, turn: Turn) -> dict[str, Any]:
         return self.app.runtime.execute(turn.conversation_id, turn.turn_id, turn.agent)

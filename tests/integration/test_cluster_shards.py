@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import httpx2
 import pytest
@@ -21,7 +22,7 @@ from agentapi import load_settings
 from agentapi.checks.redis_server import ask_redis
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import PARTITIONS, create_turn_id, partition_of
-from agentapi.redis.keys import due_key
+from agentapi.redis.keys import ELECTION_KEY, due_key
 from agentapi.stores import (
     Accepted,
     ConversationQuery,
@@ -33,7 +34,9 @@ from agentapi.stores import (
     RedisTurnStore,
     TurnQuery,
     TurnSummary,
+    Wakeup,
 )
+from agentapi.stores.groups import SWEEP_GROUPS, group_of
 from agentapi.stores.missing import Missing
 from agentapi.turns import EventType, NewTurn
 from orchestrator.cli.failures import ExitCode
@@ -52,6 +55,10 @@ from orchestrator.gateway.tenants.keys import KEYED, KEYS
 from orchestrator.stack.cluster import Cluster, Node
 from tests.conformance.stores import Bench, completed, on_redis
 from tests.faults import until
+from workers.dispatch import Dispatcher
+from workers.errands import Errands
+from workers.outage import Outage
+from workers.upkeep.sweeper import Sweeper
 
 TIMEOUT = 4.0
 
@@ -143,6 +150,60 @@ def test_the_other_shards_turns_go_on(nodes: Cluster, bench: Bench) -> None:
             time.sleep(0.1)
     kinds = [event.type for event in store.events({leases[0].turn_id: -1}, 0)[leases[0].turn_id]]
     assert kinds.count(EventType.DELTA) == 1
+
+
+class Sent:
+    """A broker that takes wake-ups, as far as a sweep goes."""
+
+    returns = 0
+
+    def __init__(self) -> None:
+        self.conversations: set[str] = set()
+
+    def send_all(self, wakeups: Sequence[Wakeup]) -> None:
+        self.conversations |= {wakeup.conversation_id for wakeup in wakeups}
+
+    def reachable(self) -> bool:
+        return True
+
+    def holds(self, queue: str) -> bool:
+        return False
+
+
+def test_the_sweep_goes_on_without_the_shard_of_the_election(nodes: Cluster) -> None:
+    nodes.empty()
+    bench = on_redis(nodes.url, redis_timeout=2, sweep_interval=60)
+    sent, store = Sent(), bench.store
+    sweeper = Sweeper(
+        bench.settings, store, cast("Dispatcher", sent), cast("Errands", None), Outage()
+    )
+    store.elect("lost", ttl=600)
+    sweeper.sweep()
+    assert len(sweeper.groups) == SWEEP_GROUPS // 2
+    silent = nodes.primary_of(key_slot(ELECTION_KEY.encode()))
+    others = [node for node in nodes.primaries() if node.port != silent.port]
+    names = [f"c:{number}" for number in range(400)]
+    well = [
+        name
+        for name in names
+        if any(node.serves(key_slot(due_key(partition_of(name)).encode())) for node in others)
+    ]
+    # One in each group.
+    found = set({group_of(partition_of(name)): name for name in well}.values())
+    assert {group_of(partition_of(name)) for name in found} - sweeper.groups
+    for name in found:
+        bench.enqueue(name)
+        bench.overdue_now(name)
+
+    def all_are_sent() -> bool:
+        sweeper.sweep()
+        return sent.conversations == found
+
+    with Silent(nodes, silent):
+        # Those of the worker that is lost too, though nobody can take its groups.
+        until(all_are_sent, 60, what="turns of the other shards")
+    assert len(sweeper.groups) == SWEEP_GROUPS // 2
+    store.close()
 
 
 def test_replicas_that_are_missing(nodes: Cluster, redis_url: str) -> None:

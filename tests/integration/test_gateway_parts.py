@@ -13,7 +13,7 @@ from starlette.types import Message
 from agentapi.conversation.window import Window
 from agentapi.errors import StoreUnavailable, TurnNotFound
 from agentapi.ids import create_turn_id
-from agentapi.redis.keys import SWEPT_KEY
+from agentapi.redis.keys import SHARES_KEY
 from agentapi.stores import Claim, Ending, Lease, NewEvent
 from agentapi.turns import Event, EventType, TurnStatus
 from orchestrator.events.async_follower import Closed
@@ -211,8 +211,8 @@ async def test_readiness_tells_whether_anybody_sweeps(gateway_settings_for: Make
             store.elect("worker", ttl=30, swept=swept)
         assert await _store(gateway) == ("ok", "ok")
         seconds, _ = client.time()
-        client.set(SWEPT_KEY, (seconds - 60) * 1000)
-        # Whoever is elected and does not sweep is nobody.
+        # One of its groups has not been swept for a minute.
+        client.hset(SHARES_KEY, "swept:7", (seconds - 60) * 1000)
         store.elect("worker", ttl=30)
         assert await _store(gateway) == ("ok", "silent")
         client.close()

@@ -49,15 +49,15 @@ def test_many_at_once_run_in_order_when_redis_lacks_the_script(redis_url: str) -
 
 def test_a_thread_that_keeps_its_connection_survives_a_cut(redis_url: str) -> None:
     store = RedisTurnStore(load_settings(redis_url=redis_url), keep_connections=True)
-    assert store.elect("one", ttl=60).elected
+    assert store.elect("one", ttl=60).leads
     with redis.Redis.from_url(redis_url) as client:
         connected = {found["id"] for found in client.client_list()}
-        assert store.elect("one", ttl=60).elected
+        assert store.elect("one", ttl=60).leads
         # The same connection: none is new.
         assert {found["id"] for found in client.client_list()} <= connected
         client.client_kill_filter(_type="normal", skipme=True)
-        assert store.elect("one", ttl=60).elected
+        assert store.elect("one", ttl=60).leads
         with ThreadPoolExecutor(1) as thread:
-            assert thread.submit(store.elect, "one", ttl=60).result().elected
+            assert thread.submit(store.elect, "one", ttl=60).result().leads
         store.close()
         assert len(client.client_list()) == 1

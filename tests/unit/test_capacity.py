@@ -23,6 +23,7 @@ from orchestrator.capacity import (
     Load,
     Lost,
     Outage,
+    Outcome,
     Simulation,
     plan,
     read_costs,
@@ -227,13 +228,32 @@ def test_a_sweep_that_cannot_keep_up_delays_those_that_wait() -> None:
     load = Load(turns_per_second=10, model_seconds=1, model_calls=1)
     away = Outage(at=10, seconds=60)
     slow = FREE.model_copy(update={"dispatch_ms": 500.0})
-    fleet = Fleet(workers=2, slots=64)
-    outcome = Simulation(load=load, fleet=fleet, costs=slow, seconds=80, outage=away).run()
-    # 600 turns wait; two of them are woken in a second.
-    assert outcome.most_waiting > 550
-    assert outcome.sweep_behind > 100
-    assert outcome.backlog is not None
-    assert outcome.backlog > 200
+
+    def outcome(workers: int) -> Outcome:
+        fleet = Fleet(workers=workers, slots=64)
+        return Simulation(load=load, fleet=fleet, costs=slow, seconds=80, outage=away).run()
+
+    one, four = outcome(1), outcome(4)
+    # 600 turns wait; a worker wakes two of them in a second.
+    assert one.most_waiting > 550
+    assert one.sweep_behind > 100
+    assert one.backlog is not None
+    assert one.backlog > 200
+    # Workers share the sweep.
+    assert four.backlog is not None
+    assert four.backlog < one.backlog / 2
+
+
+def test_the_sweep_of_workers_that_are_lost_falls_to_the_others() -> None:
+    costs = FREE.model_copy(update={"dispatch_ms": 100.0})
+    load = Load(turns_per_second=40, model_seconds=10, model_calls=1)
+    lost = Lost(at=5.0, workers=19)
+    outcome = Simulation(
+        load=load, fleet=Fleet(workers=20, slots=64), costs=costs, seconds=6, lost=lost
+    ).run()
+    # The only worker that is left sends all their wake-ups, ten in a second.
+    assert outcome.taken_over > 100
+    assert outcome.sweep_behind > 10
 
 
 def test_the_same_seed_gives_the_same_outcome() -> None:

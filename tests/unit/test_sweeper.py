@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -13,6 +13,7 @@ from agentapi.errors import StoreUnavailable
 from agentapi.ids import create_turn_id, partition_of, partition_of_turn
 from agentapi.stores import Errand, ErrandKind, SweepStore, Wakeup
 from agentapi.stores.answers import Election
+from agentapi.stores.groups import SWEEP_GROUPS, group_of, partitions_of
 from agentapi.supervision import Supervisor
 from tests.faults import until
 from workers.dispatch import Dispatcher
@@ -21,6 +22,7 @@ from workers.outage import Outage
 from workers.upkeep.sweeper import AT_ONCE, MOST_OVERDUE, Sweeper
 
 WAIT = 30
+ALL = range(SWEEP_GROUPS)
 
 
 class Panic(BaseException):
@@ -33,12 +35,14 @@ class Fleet:
     def __init__(self, *, sharded: bool = False) -> None:
         self.sharded = sharded
         self.election_away = False
-        self.elections = [True] * 10_000
+        self.elections: list[Iterable[int]] = [ALL] * 10_000
         self.asked: list[bool] = []
         self.since_sweep: float | None = 1.0
         self.errors: list[BaseException] = []
         self.late: list[str | Errand] = []
         self.limits: list[int] = []
+        self.visited: list[set[int]] = []
+        self.sent: list[str] = []
         self.resigned = 0
         self.done: list[str] = []
         self.broken: set[str] = set()
@@ -52,19 +56,21 @@ class Fleet:
         self.asked.append(swept)
         if self.election_away:
             raise StoreUnavailable("away")
-        return Election(elected=self.elections.pop(0), since_sweep=self.since_sweep)
+        groups = frozenset(self.elections.pop(0))
+        return Election(groups=groups, since_sweep=self.since_sweep)
 
     def resign(self, candidate: str) -> None:
         self.resigned += 1
 
-    def overdue(self, limit: int) -> list[str | Errand]:
+    def overdue(self, limit: int, partitions: Sequence[int]) -> list[str | Errand]:
         self.limits.append(limit)
+        self.visited.append(set(partitions))
         self.looked.release()
         if self.errors:
             raise self.errors.pop(0)
-        return list(self.late)
+        return [late for late in self.late if _partition(late) in partitions]
 
-    def hasten(self) -> int:
+    def hasten(self, partitions: Sequence[int]) -> int:
         self.hastened += 1
         return 0
 
@@ -91,9 +97,14 @@ class Fleet:
     def holds(self, queue: str) -> bool:
         return False
 
-    def send(self, wakeup: Wakeup) -> None:
-        if self.broken:
+    def send_all(self, wakeups: Sequence[Wakeup]) -> None:
+        if self.broken.intersection(wakeup.turn_id for wakeup in wakeups):
             raise RuntimeError("a fault")
+        self.sent += [wakeup.conversation_id for wakeup in wakeups]
+
+
+def _partition(late: str | Errand) -> int:
+    return partition_of(late) if isinstance(late, str) else late.partition
 
 
 @pytest.fixture
@@ -147,17 +158,60 @@ def test_a_shard_that_is_away_does_not_keep_the_others_waiting(
     supervisor: Supervisor,
 ) -> None:
     fleet = Fleet(sharded=True)
+    sweeper = make(fleet, supervisor, sweep_interval=1)
+    sweeper.sweep()
     fleet.election_away = True
     lost, found = errand(1), errand(2)
     fleet.late = [lost, found, "c"]
     fleet.away = {lost.turn_id}
-    sweeper = make(fleet, supervisor, sweep_interval=1)
     assert sweeper.sweep() == 1
     assert sorted(fleet.done) == sorted([found.turn_id, "c"])
     # One server that is away ends the sweep.
     fleet.sharded = False
+    fleet.now += 100
     with pytest.raises(StoreUnavailable):
         sweeper.sweep()
+
+
+def test_without_the_election_each_visits_all_groups_in_turn_beside_its_own(
+    supervisor: Supervisor,
+) -> None:
+    fleet = Fleet(sharded=True)
+    fleet.elections = [{3, 5}] * 10
+    sweeper = make(fleet, supervisor, sweep_interval=1)
+    sweeper.sweep()
+    assert fleet.visited == [set(partitions_of({3, 5}))]
+    assert not sweeper.leads
+    fleet.election_away = True
+    fleet.visited.clear()
+    fleet.asked.clear()
+    for fleet.now in ALL:
+        sweeper.sweep()
+    # A try waits for its answer, so there are few.
+    assert len(fleet.asked) == 4
+    assert all(visited.issuperset(partitions_of({3, 5})) for visited in fleet.visited)
+    assert max(map(len, fleet.visited)) == 3 * len(partitions_of({0}))
+    assert set.union(*fleet.visited) == set(partitions_of(ALL))
+    # What it has of its own does not grow with its visits.
+    assert sweeper.groups == {3, 5}
+
+
+def test_groups_that_another_worker_took_are_left_to_it(fleet: Fleet, sweeper: Sweeper) -> None:
+    fleet.late = [f"c:{n}" for n in range(1000)]
+    kept = {*ALL} - {group_of(partition_of("c:7"))}
+    fleet.elections = [ALL, kept, kept, *[kept] * 1000]
+    sweeper.sweep()
+    before = {group_of(partition_of(c)) for c in fleet.done[:3]}
+    assert {group_of(partition_of(c)) for c in fleet.done} - before <= kept
+    assert fleet.asked[1]
+
+
+def test_a_wake_up_that_cannot_be_sent_keeps_no_other(fleet: Fleet, sweeper: Sweeper) -> None:
+    beside = [c for c in (f"c:{n}" for n in range(4000)) if partition_of(c) == 7]
+    fleet.late = [*beside[:5]]
+    fleet.broken = {f"t:{beside[2]}"}
+    sweeper.sweep()
+    assert fleet.sent == [*beside[:2], *beside[3:5]]
 
 
 def test_a_store_that_is_away_is_no_failure(fleet: Fleet, supervisor: Supervisor) -> None:
@@ -182,7 +236,7 @@ def test_a_sweep_that_is_complete_is_told_at_the_next_election(
 
 def test_a_long_sweep_ends_when_another_worker_is_elected(fleet: Fleet, sweeper: Sweeper) -> None:
     fleet.late = [*(f"c:{n}" for n in range(1000)), *map(errand, range(1000))]
-    fleet.elections = [True, True, True, False]
+    fleet.elections = [ALL, ALL, ALL, ()]
     sweeper.sweep()
     # It asks again each second, and each part takes 0.4: it did so nine times.
     assert fleet.now == pytest.approx(3.6)
@@ -231,7 +285,7 @@ def test_after_an_outage_of_the_broker_all_that_was_sent_is_looked_at_at_once(
 def test_that_nobody_sweeps_is_told_once(
     fleet: Fleet, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fleet.elections = [False] * 10
+    fleet.elections = [()] * 10
     fleet.now = 100
     for since in (1.0, 4.9, 5.1, 6.0, 0.5):
         fleet.since_sweep = since
@@ -245,7 +299,7 @@ def test_that_nobody_sweeps_is_told_once(
 def test_a_worker_that_has_just_started_waits_before_it_tells_that_nobody_sweeps(
     fleet: Fleet, sweeper: Sweeper, caplog: pytest.LogCaptureFixture, last: float | None
 ) -> None:
-    fleet.elections = [False] * 10
+    fleet.elections = [()] * 10
     for fleet.now in (0.0, 1.0, 4.9, 5.1):
         # The last sweep, if there was one, was before the start.
         fleet.since_sweep = None if last is None else last + fleet.now

@@ -24,6 +24,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from agentapi import Settings, TurnStatus, load_settings
+from agentapi.redis.keys import ELECTION_KEY
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.broker import producer_app
 from orchestrator.stack.processes import Child, free_port
@@ -201,7 +202,14 @@ def test_two_releases_lose_no_turn(both: Both) -> None:
         for future in load:
             future.result()
 
-    with Orchestrator(both.settings) as orchestrator:
+    client = redis.Redis.from_url(both.settings.redis_url, decode_responses=True)
+
+    def leader() -> str:
+        return str(client.get(ELECTION_KEY) or "").partition("@")[0]
+
+    with client, Orchestrator(both.settings) as orchestrator:
+        # The old release leaves the sweep to the new one, which shares it.
+        assert leader() == "new"
         turns = [turn for lines in found.values() for turn in lines[:-1]]
         assert len(turns) == 80
         assert {status for _, status, _ in turns} == {"completed"}
@@ -216,9 +224,11 @@ def test_two_releases_lose_no_turn(both: Both) -> None:
         _completed(taken)
         lost = [info for turn in taken if (info := turn.info()).losses]
         assert lost, "the old release took over from the new one"
+        assert leader() == "old"
         assert all((info.worker or "").startswith("old@") for info in lost)
 
         both.start_worker("new")
+        until(lambda: leader() == "new", what="a sweep by the new release")
         handed = naps(orchestrator, "old")
         stopping = threading.Thread(target=both.workers["old"].stop)
         stopping.start()

@@ -15,7 +15,7 @@ def status_of(runtime: Runtime) -> dict[str, Any]:
     Args:
         runtime: The worker's runtime.
     """
-    tools = runtime.tool_places.standing()
+    tools, sweeper = runtime.tool_places.standing(), runtime.sweeper
     return {
         "accepting": runtime.accepting(),
         "services": [
@@ -28,7 +28,12 @@ def status_of(runtime: Runtime) -> dict[str, Any]:
             "isolated": runtime.isolation.count,
         },
         "tool_threads": {**asdict(tools), "stuck": round(tools.stuck, 1)},
-        "sweep": {"absent": runtime.sweeper.absent, "since": round(runtime.sweeper.since_sweep, 1)},
+        "sweep": {
+            "absent": sweeper.absent,
+            "since": round(sweeper.since_sweep, 1),
+            "groups": len(sweeper.groups),
+            "leads": sweeper.leads,
+        },
         "store": {"away": runtime.outage.lasts},
         "broker": {"away": runtime.dispatcher.away},
     }

@@ -29,13 +29,13 @@ def free_turns(
         settings: The worker's settings.
         dispatcher: Sends wake-ups.
         process: The prefix of the worker's claim tokens.
-        candidate: The worker's name in the election of the sweeper.
+        candidate: The worker's name in the election and in the sweep.
         waiting: Suspect turns of the worker that no process had claimed yet.
     """
     store = RedisTurnStore(settings)
 
     def free() -> list[str]:
-        # The dead worker may have been the one that sweeps: let another one be elected immediately.
+        # Others may lead and sweep in the dead worker's place immediately.
         store.resign(candidate)
         return store.orphan(process)
 

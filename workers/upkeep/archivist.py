@@ -1,6 +1,6 @@
 """Moves conversations that nobody uses to the archive.
 
-The worker that sweeps does it. Two that do it at the same time, around an election, do no harm.
+The worker that leads does it. Two that do it at the same time, around an election, do no harm.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ log = logging.getLogger("agentapi.archive")
 
 
 class Archivist:
-    """A thread that looks for conversations to move while its worker is elected."""
+    """A thread that looks for conversations to move while its worker leads."""
 
     def __init__(
         self,
         settings: Settings,
         archiving: RedisArchiving,
         outage: Outage,
-        elected: Callable[[], bool],
+        leads: Callable[[], bool],
         *,
         supervisor: Supervisor,
     ) -> None:
@@ -54,12 +54,12 @@ class Archivist:
             settings: When a conversation is to move.
             archiving: Moves it.
             outage: Logs that Redis is unreachable.
-            elected: Whether this worker is the one that sweeps.
+            leads: Whether this worker does what one of the fleet has to do.
             supervisor: Watches the thread.
         """
         self._archiving = archiving
         self._outage = outage
-        self._elected = elected
+        self._leads = leads
         self._pause = min(LONGEST_REST, settings.archive_after / 10)
         self._search: Iterator[Sequence[str]] | None = None
         self._steps = 0
@@ -94,7 +94,7 @@ class Archivist:
             ArchiveUnavailable: The archive cannot be reached.
             StoreUnavailable: Redis cannot be reached.
         """
-        if not self._elected():
+        if not self._leads():
             self._search = None
             return STEP
         if self._steps % CLEANING == 0:
@@ -107,7 +107,7 @@ class Archivist:
             self._archiving.expire()
             return self._pause
         for conversation_id in found:
-            if self._service.wait(MOVE_REST) or not self._elected():
+            if self._service.wait(MOVE_REST) or not self._leads():
                 break
             self._move(conversation_id)
         return min(STEP, self._pause)

@@ -1,7 +1,7 @@
 """The sweep: it dispatches turns again that no worker continues.
 
-One worker of the fleet sweeps, elected by a short lease in Redis. All workers notice if it does
-not.
+The workers of a fleet share the groups of partitions; each keeps its share by calling Redis every
+second, and the others take it when it does not. All notice if a group is not swept.
 """
 
 from __future__ import annotations
@@ -15,25 +15,30 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Final, TypeAlias, TypeVar
+from zlib import crc32
 
 from agentapi.broker.wire import queue_of_partition
 from agentapi.errors import AgentAPIError, StoreUnavailable
 from agentapi.ids import partition_of
 from agentapi.logs import line
 from agentapi.settings import Settings
-from agentapi.stores import Errand, SweepStore
+from agentapi.stores import Errand, SweepStore, Wakeup
+from agentapi.stores.groups import SWEEP_GROUPS, group_of, partitions_of
 from agentapi.supervision import Service, Supervisor
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage
 
 ELECTION_BEATS: Final = 2
-"""Sweeps that the elected worker may miss before another takes its place. With a sweep every second
-the fleet is without a sweeper for at most three seconds."""
+"""Sweeps that a worker may miss before others take its groups. With a sweep every second a group is
+without a sweeper for at most three seconds."""
+
+AWAY_BEATS: Final = 5
+"""Sweeps between two tries of an election whose shard is away: a try waits for its answer."""
 
 ABSENT_AFTER: Final = 5.0
 ABSENT_BEATS: Final = 5
-"""Seconds and sweeps, whichever is longer, after which workers log that nobody sweeps."""
+"""Seconds and sweeps, whichever is longer, after which workers log that a group is not swept."""
 
 AT_ONCE: Final = 100
 """Conversations of a partition that are checked between two errands."""
@@ -82,7 +87,7 @@ class BrokenErrands:
 
 
 class Sweeper:
-    """A thread that reads the due index of all partitions while its worker is elected."""
+    """A thread that sweeps its worker's share of the groups of partitions."""
 
     def __init__(
         self,
@@ -105,7 +110,11 @@ class Sweeper:
         self._candidate = ""
         self._progressed = False
         self._elected_at = -1.0
-        self._is_elected = False
+        self._leads = False
+        self._groups: frozenset[int] = frozenset()
+        self._own: frozenset[int] = frozenset()
+        self._guest = 0
+        self._asks_at = 0.0
         self._began = clock()
         self._returns = 0
         self._absent = False
@@ -117,6 +126,8 @@ class Sweeper:
     def start(self, candidate: str) -> None:
         """Start the thread; `candidate` is the worker's name in the election."""
         self._candidate = candidate
+        # Workers that visit groups in turn begin at different ones.
+        self._guest = crc32(candidate.encode()) % SWEEP_GROUPS
         self._began = self._clock()
         self._service.start()
 
@@ -128,17 +139,23 @@ class Sweeper:
 
     @property
     def absent(self) -> bool:
-        """Whether nobody in the fleet sweeps, as far as this worker knows."""
+        """Whether a group is not swept, as far as this worker knows."""
         return self._absent
 
     @property
-    def elected(self) -> bool:
-        """Whether this worker is the one that sweeps, as of its last election."""
-        return self._is_elected and not self._service.stopping
+    def leads(self) -> bool:
+        """Whether this worker does what one of the fleet has to do, as of its last election."""
+        return self._leads and not self._service.stopping
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The groups of partitions that this worker sweeps, as of its last election."""
+        return self._own
 
     @property
     def since_sweep(self) -> float:
-        """Seconds from the fleet's last sweep, or this worker's start, to the last election."""
+        """Seconds since the sweep of the group whose last sweep is the longest ago, or since this
+        worker's start, as of the last election."""
         return self._since
 
     def sweep(self) -> int:
@@ -146,21 +163,24 @@ class Sweeper:
         if not self._elect():
             return 0
         dispatched = 0
-        for work in self._plan():
+        for group, work in self._plan():
             if not self._still_elected():
                 return dispatched
-            dispatched += work()
-            self._progressed = True
+            # During a long sweep another worker may have taken the group.
+            if group in self._groups:
+                dispatched += work()
+                self._progressed = True
         self._progressed = True
         return dispatched
 
     def _elect(self) -> bool:
         # Before the call: with a slow answer the election has partly run out on arrival.
         now = self._clock()
+        if now < self._asks_at:
+            return self._visit(now)
         try:
             election = self._store.elect(
-                # `swept` only after progress: an elected worker that achieves nothing is reported
-                # as absent.
+                # `swept` only after progress: a worker that achieves nothing is reported as absent.
                 self._candidate,
                 ttl=ELECTION_BEATS * self._interval,
                 swept=self._progressed,
@@ -168,19 +188,29 @@ class Sweeper:
         except StoreUnavailable:
             if not self._store.sharded:
                 raise
-            # Only the shard of the election is away. Until it returns all workers sweep the others,
-            # which costs time and does no harm.
-            self._elected_at = now
-            return True
+            # Only the shard of the election is away.
+            self._asks_at = self._clock() + AWAY_BEATS * self._interval
+            return self._visit(now)
         self._progressed = False
-        self._is_elected = election.elected
+        self._leads = election.leads
+        if election.groups != self._own:
+            log.info(line("sweep.shared", groups=len(election.groups)))
+        self._groups = self._own = election.groups
         self._elected_at = now
         since = election.since_sweep
         self._since = now - self._began if since is None else since
         # When a fleet starts or a worker reloads, the last sweep may be long ago, although nobody
         # could have swept since. So absence counts from this worker's start at the earliest.
         self._note_absence(min(self._since, now - self._began))
-        return election.elected
+        return bool(self._groups)
+
+    def _visit(self, now: float) -> bool:
+        """Without the election nobody can take the groups of a worker that ends. So each visits all
+        groups in turn beside its own. Two that sweep the same one cost time and do no harm."""
+        self._guest = (self._guest + 1) % SWEEP_GROUPS
+        self._groups = self._own | {self._guest}
+        self._elected_at = now
+        return True
 
     def _still_elected(self) -> bool:
         """During a long sweep: whether to go on, which another election or a shutdown ends."""
@@ -189,7 +219,7 @@ class Sweeper:
         return self._clock() - self._elected_at < self._interval or self._elect()
 
     def _note_absence(self, seconds: float) -> None:
-        """Log once that nobody completes a sweep, and once that somebody does again."""
+        """Log once that a group is not swept, and once that all are again."""
         absent = seconds > max(ABSENT_AFTER, ABSENT_BEATS * self._interval)
         if absent and not self._absent:
             log.error(line("sweep.absent", seconds=round(seconds, 1)))
@@ -197,25 +227,30 @@ class Sweeper:
             log.warning(line("sweep.back"))
         self._absent = absent
 
-    def _plan(self) -> Iterator[Work]:
-        """The sweep in small parts, alternating between errands and conversations."""
-        self._look_again()
+    def _plan(self) -> Iterator[tuple[int, Work]]:
+        """The sweep in small parts of one group, alternating between errands and conversations."""
+        partitions = partitions_of(self._groups)
+        self._look_again(partitions)
         # Errands that rest stay in the index, and must not take the room of others.
-        overdue = self._store.overdue(MOST_OVERDUE + len(self._broken))
+        overdue = self._store.overdue(MOST_OVERDUE + len(self._broken), partitions)
         # Each dispatch lengthens a turn's grace time: make none that the broker cannot take.
         if not overdue or not self._dispatcher.reachable():
             return
         errands = [late for late in overdue if isinstance(late, Errand)]
         self._broken.keep(errands)
-        paid = [partial(self._carry_out, e) for e in errands if not self._broken.rests(e)]
+        paid = [
+            (group_of(e.partition), partial(self._carry_out, e))
+            for e in errands
+            if not self._broken.rests(e)
+        ]
         conversations: dict[int, list[str]] = defaultdict(list)
         for late in overdue:
             if isinstance(late, str):
                 conversations[partition_of(late)].append(late)
         claimed = self._claimed(conversations)
         looks = [
-            partial(self._dispatch, found[first : first + AT_ONCE], claimed)
-            for found in conversations.values()
+            (group_of(partition), partial(self._dispatch, found[first : first + AT_ONCE], claimed))
+            for partition, found in conversations.items()
             for first in range(0, len(found), AT_ONCE)
         ]
         # In turns, so that many of one kind do not keep the other waiting.
@@ -223,11 +258,11 @@ class Sweeper:
             if work is not None:
                 yield work
 
-    def _look_again(self) -> None:
+    def _look_again(self, partitions: Sequence[int]) -> None:
         """After the broker returns: wake-ups sent to it before may be lost, so look again now."""
         returns = self._dispatcher.returns
         if returns != self._returns:
-            hastened = self._store.hasten()
+            hastened = self._store.hasten(partitions=partitions)
             log.info(line("sweep.hastened", turns=hastened))
             self._returns = returns
 
@@ -272,13 +307,25 @@ class Sweeper:
         if wakeups is None and len(conversation_ids) > 1:
             # One of them is faulty: by itself it keeps nobody waiting.
             return sum(self._dispatch([one], claimed) for one in conversation_ids)
-        for wakeup in wakeups or ():
-            # If this wake-up is lost too, the next one follows after twice the grace
-            # (redispatch.lua).
+        if not wakeups:
+            return 0
+        for wakeup in wakeups:
             ids = {"conversation_id": wakeup.conversation_id, "turn_id": wakeup.turn_id}
             log.info(line("turn.redispatched", **ids))
-            self._try(partial(self._dispatcher.send, wakeup))
-        return len(wakeups or ())
+        self._send(wakeups)
+        return len(wakeups)
+
+    def _send(self, wakeups: Sequence[Wakeup]) -> None:
+        """Send wake-ups. If they are lost too, the next ones follow after twice the grace
+        (redispatch.lua)."""
+
+        def send(some: Sequence[Wakeup]) -> bool:
+            self._dispatcher.send_all(some)
+            return True
+
+        if not self._try(partial(send, wakeups)) and len(wakeups) > 1:
+            for wakeup in wakeups:
+                self._try(partial(send, [wakeup]))
 
     def _try(self, work: Callable[[], T]) -> T | None:
         """Do a part of the work. One faulty entry must not keep the fleet from all others."""

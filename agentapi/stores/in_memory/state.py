@@ -18,6 +18,7 @@ from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
 from agentapi.stores.calls import Errand, ErrandKind
 from agentapi.stores.conversations import Place
+from agentapi.stores.in_memory.shares import Shares
 from agentapi.stores.lease import Lease, Wakeup
 from agentapi.stores.lists import TurnEnd
 from agentapi.stores.refusals import lost, no_turn
@@ -173,8 +174,7 @@ class State:
         self.claimed: dict[int, float] = {}
         self.told: set[str] = set()
         self.waiting: dict[str, set[str]] = {}
-        self.elected: tuple[str, float] = ("", 0.0)
-        self.swept: float | None = None
+        self.shares = Shares()
         self.ends: deque[TurnEnd] = deque(maxlen=settings.ends_limit)
         self.ended = 0
         self.hooked: dict[str, float] = {}

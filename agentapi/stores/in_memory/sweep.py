@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from typing_extensions import override
 
-from agentapi.ids import partition_of
+from agentapi.ids import PARTITIONS, partition_of
 from agentapi.stores.answers import (
     LONGEST_GRACE,
     LONGEST_IN_LINE,
@@ -91,18 +91,13 @@ class InMemorySweep(InMemoryPart, SweepStore):
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
         with self._state.changed:
             now = self._state.now()
-            elected, until = self._state.elected
-            known = elected if until > now else ""
-            if known in ("", candidate):
-                self._state.elected = (candidate, now + ttl)
-                if known and swept:
-                    self._state.swept = now
-            return Election(elected=known in ("", candidate), since_sweep=self.since_sweep())
+            groups = self._state.shares.call(candidate, now, ttl, swept=swept)
+            return Election(groups=groups, since_sweep=self.since_sweep())
 
     @override
     def since_sweep(self) -> float | None:
         with self._state.changed:
-            swept = self._state.swept
+            swept = self._state.shares.oldest_sweep()
             return None if swept is None else max(0.0, self._state.now() - swept)
 
     @override
@@ -111,7 +106,7 @@ class InMemorySweep(InMemoryPart, SweepStore):
             now = self._state.now()
             if self._state.agreed is not None:
                 recorded, at = self._state.agreed
-                lives = self._state.elected[1] > now or now - at < NEW_FLEET
+                lives = self._state.shares.taken(now) or now - at < NEW_FLEET
                 if recorded != queues and lives:
                     return recorded
             self._state.agreed = (queues, now)
@@ -120,19 +115,25 @@ class InMemorySweep(InMemoryPart, SweepStore):
     @override
     def resign(self, candidate: str) -> None:
         with self._state.changed:
-            if self._state.elected[0] == candidate:
-                self._state.elected = ("", 0.0)
+            self._state.shares.resign(candidate)
 
     @override
-    def overdue(self, limit: int = 1000) -> list[str | Errand]:
+    def overdue(
+        self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)
+    ) -> list[str | Errand]:
         with self._state.changed:
             now = self._state.now()
             late: list[str] = [
                 conversation_id
                 for conversation_id, conversation in self._state.conversations.items()
                 if conversation.due is not None and conversation.due <= now
+                if partition_of(conversation_id) in partitions
             ]
-            errands = [errand for errand, due in self._state.errands.items() if due <= now]
+            errands = [
+                errand
+                for errand, due in self._state.errands.items()
+                if due <= now and errand.partition in partitions
+            ]
             return [*late[:limit], *errands[:limit]]
 
     @override
@@ -200,13 +201,15 @@ class InMemorySweep(InMemoryPart, SweepStore):
         return True
 
     @override
-    def hasten(self, limit: int = 1000) -> int:
+    def hasten(self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)) -> int:
         """There is one broker and nothing gets lost: no bound."""
         hastened = 0
         with self._state.changed:
             now = self._state.now()
-            for conversation in self._state.conversations.values():
+            for conversation_id, conversation in self._state.conversations.items():
                 if conversation.due is None or conversation.due <= now or not conversation.inbox:
+                    continue
+                if partition_of(conversation_id) not in partitions:
                     continue
                 entry = self._state.turns.get(conversation.inbox[0])
                 if entry is None:

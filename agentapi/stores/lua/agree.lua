@@ -1,11 +1,11 @@
 -- Agree with the fleet on the number of queues.
 -- KEYS 1 record (hash: queues, at (ms): the start of the newest worker), 2 election
---        (string: name of the elected)
--- ARGV 1 the caller's number of queues, 2 ms for which a record counts though nobody is elected
+--        (string: name of the worker that leads)
+-- ARGV 1 the caller's number of queues, 2 ms for which a record counts though nobody leads
 -- Returns the fleet's number, which is the caller's unless other workers live
 -- Promise 3: a wake-up that is sent to a queue which no worker reads waits for the sweep. Only a
--- fleet without workers changes its number: while one lives it is elected, and one that started just
--- now has not been elected yet.
+-- fleet without workers changes its number: while workers live one of them leads, and one that started
+-- just now has not been elected yet.
 
 local queues, fresh = unpack(ARGV)
 

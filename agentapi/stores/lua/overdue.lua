@@ -8,7 +8,7 @@
 
 local max_entries = unpack(ARGV)
 
--- An empty index has no key, so that an idle fleet costs one command.
+-- An empty index has no key: on a cluster, an idle one costs one command.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return {}
 end

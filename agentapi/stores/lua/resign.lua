@@ -1,11 +1,16 @@
--- Stop being the worker that sweeps.
--- KEYS 1 election (string: name of the elected)
--- ARGV 1 candidate
+-- Leave a worker's share of the sweep to the others.
+-- KEYS 1 election (string: name of the worker that leads), 2 shares (hash, see elect.lua)
+-- ARGV 1 candidate, 2 number of groups
 -- Returns nothing
--- Promise 7: the next sweep need not wait for the election to expire.
+-- Promise 7: the others need not wait until the worker's time is over.
 
-local candidate = unpack(ARGV)
+local candidate, groups = unpack(ARGV)
 
 if redis.call('GET', KEYS[1]) == candidate then
   redis.call('DEL', KEYS[1])
+end
+for group = 0, tonumber(groups) - 1 do
+  if redis.call('HGET', KEYS[2], 'owner:' .. group) == candidate then
+    redis.call('HDEL', KEYS[2], 'owner:' .. group)
+  end
 end

@@ -19,6 +19,7 @@ from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import (
     ELECTION_KEY,
     QUEUES_KEY,
+    SHARES_KEY,
     SWEPT_KEY,
     claimed_key,
     conversation_keys,
@@ -41,6 +42,7 @@ from agentapi.stores.answers import (
     Perished,
 )
 from agentapi.stores.calls import Errand
+from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.stores.lease import Wakeup
 from agentapi.stores.protocol import SweepStore
 from agentapi.stores.redis.codec import ending_event, outcome_to_json
@@ -131,10 +133,10 @@ class RedisSweep(RedisPart, SweepStore):
 
     @override
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        elected, age = self._call(
-            "elect", [ELECTION_KEY, SWEPT_KEY], [candidate, milliseconds(ttl), int(swept)]
-        )
-        return Election(elected=elected == 1, since_sweep=None if age < 0 else age / 1000)
+        args = [candidate, milliseconds(ttl), int(swept), SWEEP_GROUPS]
+        # Not with the patience of a single call: the groups of other shards do not wait so long.
+        [(age, *groups)] = self._each("elect", [([ELECTION_KEY, SHARES_KEY, SWEPT_KEY], args)])
+        return Election(groups=frozenset(groups), since_sweep=None if age < 0 else age / 1000)
 
     @override
     def since_sweep(self) -> float | None:
@@ -154,21 +156,27 @@ class RedisSweep(RedisPart, SweepStore):
 
     @override
     def resign(self, candidate: str) -> None:
-        self._call("resign", [ELECTION_KEY], [candidate])
+        self._call("resign", [ELECTION_KEY, SHARES_KEY], [candidate, SWEEP_GROUPS])
 
     @override
-    def overdue(self, limit: int = 1000) -> list[str | Errand]:
-        indexes = [due_key(p) for p in range(PARTITIONS)]
+    def overdue(
+        self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)
+    ) -> list[str | Errand]:
+        indexes = [due_key(p) for p in partitions]
         if self.sharded:
             late = self._each("overdue", [([index], [limit]) for index in indexes])
             return self._due.read(
                 (partition, member)
-                for partition, found in enumerate(late)
+                for partition, found in zip(partitions, late, strict=True)
                 for member in (found or ())[1::2]
             )
+        # An empty index has no key, so that an idle fleet costs one command.
+        with translate_errors(self._settings.redis_url):
+            if not self._client.exists(*indexes):
+                return []
         found = self._call("overdue", indexes, [limit])
         members = zip(found[::2], found[1::2], strict=True)
-        return self._due.read((number - 1, member) for number, member in members)
+        return self._due.read((partitions[number - 1], member) for number, member in members)
 
     @override
     def claimed(self) -> dict[int, float]:
@@ -252,9 +260,8 @@ class RedisSweep(RedisPart, SweepStore):
         return [*prefixes, provider, MAX_REDISPATCHED, spread, partition / PARTITIONS]
 
     @override
-    def hasten(self, limit: int = 1000) -> int:
+    def hasten(self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)) -> int:
         calls: list[Call] = [
-            ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit])
-            for p in range(PARTITIONS)
+            ([due_key(p)], [conversations_prefix(p), turns_prefix(p), limit]) for p in partitions
         ]
         return sum(number or 0 for number in self._each("hasten", calls))
