@@ -44,6 +44,14 @@ def enqueue(nodes: TlsCluster, **overrides: Any) -> None:
             orchestrator.enqueue("tools", "hello", conversation_id=f"tls:{number}")
 
 
+def move_slots(nodes: TlsCluster) -> None:
+    """Move some slots to other nodes. Clients learn of it by redirections to names."""
+    for partition in range(0, PARTITIONS, 16):
+        slot = key_slot(due_key(partition).encode())
+        owner = nodes.primary_of(slot)
+        nodes.move_slot(slot, next(n for n in nodes.primaries() if n.id != owner.id))
+
+
 # Python does not close a socket whose server dies just before the handshake.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
@@ -88,11 +96,7 @@ def test_turns_over_tls(tmp_path: Path, nodes: TlsCluster) -> None:
         load = Load(orchestrator)
         try:
             load.more(10)
-            for partition in range(0, PARTITIONS, 16):
-                slot = key_slot(due_key(partition).encode())
-                owner = nodes.primary_of(slot)
-                # Clients learn of it by a redirection to a name.
-                nodes.move_slot(slot, next(n for n in nodes.primaries() if n.id != owner.id))
+            move_slots(nodes)
             load.more(10)
             dead = nodes.primaries()[0]
             nodes.lose(dead)

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -298,7 +299,7 @@ def test_the_command() -> None:
 def test_the_plan_says_where_conversations_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("orchestrator.cli.capacity.console", Console(width=200))
     for archived, texts in {
         0.0: ["of 1,000 conversations"],
         0.25: ["of 750 conversations; a marker of each of the 250 in", "250 conversations"],
