@@ -154,7 +154,7 @@ class ArchiveUnavailable(ServerUnavailable):
 
 
 class ArchiveLost(ArchiveUnavailable):
-    """The archive does not have a conversation that moved to it."""
+    """The archive does not have a conversation or turn that moved to it."""
 
     code = "archive_lost"
 

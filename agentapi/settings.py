@@ -87,13 +87,19 @@ class Settings(BaseSettings):
     )
     archive_url: str | None = Field(
         default=None,
-        description="Database for conversations that nobody uses, such as "
+        description="Database for conversations that nobody uses, and turns that ended, such as "
         "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; if not set, "
         "they stay in Redis.",
     )
     archive_after: Seconds = Field(
         default=604_800,
         description="How long a conversation must be idle before it moves to the archive.",
+    )
+    archive_turns_after: float = Field(
+        default=3_600,
+        ge=0,
+        description="How long ago a turn must have ended before its record moves to the archive; 0 "
+        "keeps records in Redis, as while processes of an older release run beside.",
     )
     tls_ca_file: str | None = Field(
         default=None,

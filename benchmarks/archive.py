@@ -10,12 +10,12 @@ from typing import Any, Final
 import redis
 
 from agentapi import load_settings
-from agentapi.conversation.messages import AssistantMessage, UserMessage, dumps
+from agentapi.conversation.messages import AssistantMessage, Message, UserMessage, dumps
 from agentapi.conversation.window import Window
 from agentapi.ids import create_turn_id
-from agentapi.stores import Claim, RedisTurnStore
+from agentapi.stores import Claim, Ending, RedisTurnStore
 from agentapi.stores.data import Staging
-from agentapi.turns import NewTurn
+from agentapi.turns import NewTurn, TurnStatus
 from benchmarks.contest import Servers
 from benchmarks.processes import server_cpu
 from benchmarks.results import Metric, Results
@@ -24,6 +24,9 @@ from tools.postgres import postgres
 MESSAGES: Final = 100
 TEXT: Final = "The parcel left our depot this morning, and should reach you within two days. " * 4
 """About 300 bytes."""
+
+TURNS: Final = 4000
+ENDED: Final = f"archive: {TURNS} ended turns with replies of five words"
 
 CASE: Final = f"archive: conversations of {MESSAGES} messages of 300 bytes"
 
@@ -66,7 +69,68 @@ def _measure(results: Results, servers: Servers, who: str, url: str, count: int)
         results.add(added, f"in {who}", seconds * 1000)
     _at_rest(results, server, store)
     store.close()
+    _move_turns(results, servers, server, who, url)
     server.close()
+
+
+def _move_turns(
+    results: Results, servers: Servers, server: redis.Redis, who: str, url: str
+) -> None:
+    """Move turns of five words, and read some of them again."""
+    server.flushall()
+    settings = load_settings(
+        redis_url=servers.redis_url,
+        archive_url=url,
+        archive_turns_after=0.001,
+        events_retention=0.001,
+    )
+    store = RedisTurnStore(settings)
+    moving = store.archiving
+    assert moving is not None
+    moving.ready()
+    turn_ids = [_ended(store, f"user:{number}") for number in range(TURNS)]
+    before = _used(server)
+    moved, began = 0, time.perf_counter()
+    while moved < TURNS:
+        moving.turns.begin()
+        moved += moving.turns.move_some()[0]
+    took = time.perf_counter() - began
+    results.add(Metric(case=ENDED, name="turns moved by one worker", unit="/s"), who, TURNS / took)
+    freed = Metric(case=ENDED, name="Redis, freed for one turn", unit="bytes")
+    results.add(freed, who, (before - _used(server)) / TURNS)
+    read = Metric(case=ENDED, name="read of a turn in the archive", unit="ms")
+    for turn_id in turn_ids[:100]:
+        began = time.perf_counter()
+        assert store.turn(turn_id).text
+        results.add(read, who, (time.perf_counter() - began) * 1000)
+    server.flushall()
+    idle = Metric(case=ENDED, name="a look for turns when there are none", unit="ms")
+    for _ in range(10):
+        began = time.perf_counter()
+        moving.turns.move_some()
+        results.add(idle, who, (time.perf_counter() - began) * 1000)
+    store.close()
+
+
+def _ended(store: RedisTurnStore, conversation: str) -> str:
+    turn_id = create_turn_id(conversation)
+    new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input="Where is it?")
+    store.enqueue([new])
+    claim = store.claim(
+        conversation,
+        turn_id,
+        owner="worker",
+        token="token",
+        window=Window(messages=None),
+        isolated=True,
+    )
+    assert isinstance(claim, Claim)
+    said: list[Message] = [
+        UserMessage(content=new.input, turn_id=turn_id),
+        AssistantMessage(content="It is on its way.", turn_id=turn_id),
+    ]
+    store.commit(claim.lease, Ending(status=TurnStatus.COMPLETED, messages=said, steps=1))
+    return turn_id
 
 
 def _at_rest(results: Results, server: redis.Redis, store: RedisTurnStore) -> None:

@@ -270,11 +270,15 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Archive",
-                text="Conversations that left Redis, and that came back.",
+                text="Conversations and turns that left Redis, and that came back.",
                 queries=(
                     (
                         _rate("archive_moves_total", "direction", "outcome"),
                         "{{direction}}: {{outcome}}",
+                    ),
+                    (
+                        _rate("archived_turns_total", "direction", "outcome"),
+                        "turns {{direction}}: {{outcome}}",
                     ),
                 ),
             ),

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from agentapi import Settings
@@ -36,7 +36,7 @@ from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
-from workers.upkeep.archivist import Archivist
+from workers.upkeep.archivist import Archivist, TurnArchivist
 from workers.upkeep.cancellations import Cancellations
 from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
@@ -125,7 +125,7 @@ class Runtime:
         self.self_check = SelfCheck(settings, agents, self._loop.loop, supervisor=self.supervisor)
         self._errands = Errands(settings=settings, store=store, dispatcher=dispatcher)
         self.sweeper = self._make_sweeper()
-        self._archivist = self._make_archivist()
+        self._archivists = self._make_archivists()
         self.isolation = self._make_isolation()
         self._hooks = self._make_hooks()
         works = make_works(settings, agents, store, dispatcher, self._gate)
@@ -163,17 +163,20 @@ class Runtime:
             supervisor=self.supervisor,
         )
 
-    def _make_archivist(self) -> Archivist | None:
+    def _make_archivists(self) -> Sequence[Archivist]:
         archiving = self._store.archiving if isinstance(self._store, RedisTurnStore) else None
         if archiving is None:
-            return None
-        return Archivist(
-            self._settings,
-            archiving,
-            self.outage,
-            lambda: self.sweeper.leads,
-            supervisor=self.supervisor,
-        )
+            return ()
+        return [
+            make(
+                self._settings,
+                archiving,
+                self.outage,
+                lambda: self.sweeper.leads,
+                supervisor=self.supervisor,
+            )
+            for make in ((Archivist, TurnArchivist) if archiving.turns.on else (Archivist,))
+        ]
 
     def _make_isolation(self) -> IsolatedTurns:
         return IsolatedTurns(
@@ -284,8 +287,8 @@ class Runtime:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
                 self.self_check.start()
-                if self._archivist is not None:
-                    self._archivist.start()
+                for archivist in self._archivists:
+                    archivist.start()
             self._started = True
         agents = ",".join(sorted(self.agents))
         log.info(line("worker.started", owner=owner, agents=agents))
@@ -437,8 +440,8 @@ class Runtime:
         if not self._started:
             return
         self.sweeper.stop()
-        if self._archivist is not None:
-            self._archivist.stop()
+        for archivist in self._archivists:
+            archivist.stop()
         self.drain()
         self._hooks.stop()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentapi.archive.turns import TurnArchive
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedRow:
@@ -71,8 +73,8 @@ class ArchiveCount:
     messages: int
 
 
-class Archive(Protocol):
-    """A database that holds conversations. Safe to share between threads.
+class Archive(TurnArchive, Protocol):
+    """A database that holds conversations and turns. Safe to share between threads.
 
     Each method is one transaction, and may be repeated. Each raises `ArchiveUnavailable` when the
     database cannot be reached, refuses the login, or does not answer within a few seconds; the

@@ -36,7 +36,8 @@ def escaped(text: str) -> str:
     return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\x00", f"{_ESCAPE}0")
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """An id from what `escaped` made of it."""
     return text.replace(f"{_ESCAPE}0", "\x00").replace(f"{_ESCAPE}1", _ESCAPE)
 
 
@@ -44,7 +45,7 @@ def row_of(found: AnyRow) -> ArchivedRow:
     """A row of the table, of the columns `ROW` and maybe others."""
     values = {column.name: found._mapping[column] for column in ROW}
     for name in ("conversation_id", "user_id", "tenant_id"):
-        values[name] = _unescaped(values[name])
+        values[name] = unescaped(values[name])
     return ArchivedRow(**values)
 
 
@@ -57,11 +58,11 @@ def conversation_values(conversation: ArchivedConversation) -> dict[str, Any]:
     agent = fields.get("agent")
     return values | {
         "messages": len(conversation.messages),
-        "agent": None if agent is None else _readable(agent),
+        "agent": None if agent is None else readable(agent),
         "turns": _whole(fields.get("turns")),
         "tokens": _whole(fields.get("tokens")),
         "cost": _real(fields.get("cost")),
-        "metadata": _object(fields.get("metadata")),
+        "metadata": as_object(fields.get("metadata")),
         "fields": orjson.dumps(_kept(fields)).decode(),
     }
 
@@ -72,7 +73,7 @@ def summary_values(conversation: ArchivedConversation, copy_id: int) -> list[dic
     if text is None:
         return []
     covered = _whole(conversation.fields.get("covered"))
-    return [{"copy_id": copy_id, "covered": covered, "text": _readable(text)}]
+    return [{"copy_id": copy_id, "covered": covered, "text": readable(text)}]
 
 
 def message_values(messages: Iterable[bytes], copy_id: int) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def _message(message: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {"role": None, "body": None, "raw": message}
     role = found.get("role") if isinstance(found, dict) else None
-    role = _readable(role) if isinstance(role, str) else None
+    role = readable(role) if isinstance(role, str) else None
     if _NUL not in message:
         return {"role": role, "body": message.decode(), "raw": None}
     return {"role": role, "body": orjson.dumps(_clean(found)).decode(), "raw": message}
@@ -124,20 +125,22 @@ def _message(message: bytes) -> dict[str, Any]:
 def _clean(value: Any) -> Any:
     match value:
         case str():
-            return _readable(value)
+            return readable(value)
         case dict():
-            return {_readable(name): _clean(item) for name, item in value.items()}
+            return {readable(name): _clean(item) for name, item in value.items()}
         case list():
             return [_clean(item) for item in value]
         case _:
             return value
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """Text for people, without NUL."""
     return text.replace("\x00", "\ufffd")
 
 
-def _object(text: str | None) -> str:
+def as_object(text: str | None) -> str:
+    """A JSON object for people, without NUL; empty if the text is not one."""
     try:
         found = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:

@@ -26,10 +26,14 @@ from agentapi.archive.rows import (
     row_of,
     summary_values,
 )
-from agentapi.archive.tables import TABLES, blobs, conversations, messages, summaries
+from agentapi.archive.sql_turns import SqlTurns
+from agentapi.archive.tables import TABLES, blobs, conversations, messages, summaries, turns
 
 _PIECE: Final = 200
 """Copies that one transaction deletes."""
+
+_WITHOUT_TURNS: Final = "1.0"
+"""Tables of the first release with an archive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +46,7 @@ class ArchiveStatus:
         newest: The version that this release makes.
         conversations: How many copies it has.
         messages: How many messages these have.
+        turns: How many copies of turns it has.
         size: Bytes of tables and indexes.
     """
 
@@ -50,10 +55,11 @@ class ArchiveStatus:
     newest: str
     conversations: int = 0
     messages: int = 0
+    turns: int = 0
     size: int = 0
 
 
-class SqlArchive(Archive):
+class SqlArchive(SqlTurns, Archive):
     """An archive in a database. Threads share it.
 
     Attributes:
@@ -189,6 +195,7 @@ class SqlArchive(Archive):
         address, found = self._database.address, schema.current(connection)
         if found is None or not schema.readable(found):
             return ArchiveStatus(address=address, version=found, newest=schema.newest())
+        tables = TABLES[:-1] if found == _WITHOUT_TURNS else TABLES
         total = sa.func.coalesce(sa.func.sum(conversations.c.messages), 0)
         copies, listed = connection.execute(sa.select(sa.func.count(), total)).one()
         return ArchiveStatus(
@@ -197,7 +204,10 @@ class SqlArchive(Archive):
             newest=schema.newest(),
             conversations=copies,
             messages=listed,
-            size=_size(connection, self._database.on_sqlite),
+            turns=connection.execute(sa.select(sa.func.count()).select_from(turns)).scalar_one()
+            if turns in tables
+            else 0,
+            size=_size(connection, tables),
         )
 
     def _rows(self, statement: sa.Executable, *, writes: bool = False) -> Sequence[AnyRow]:
@@ -248,11 +258,11 @@ def _get(
     )
 
 
-def _size(connection: sa.Connection, on_sqlite: bool) -> int:
-    if on_sqlite:
+def _size(connection: sa.Connection, tables: Sequence[sa.Table]) -> int:
+    if connection.dialect.name == "sqlite":
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
-    sizes = (sa.func.pg_total_relation_size(table.name) for table in TABLES)
+    sizes = (sa.func.pg_total_relation_size(table.name) for table in tables)
     return int(sum(connection.execute(sa.select(*sizes)).one()))
 
 

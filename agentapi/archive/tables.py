@@ -125,4 +125,37 @@ blobs: Final = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 
-TABLES: Final = (conversations, messages, summaries, blobs)
+turns: Final = sa.Table(
+    "archived_turns",
+    metadata,
+    sa.Column("turn_id", ID, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("conversation_id", ID, nullable=False),
+    sa.Column("user_id", ID, nullable=False),
+    sa.Column("tenant_id", ID, nullable=False),
+    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("steps", sa.Integer, nullable=False),
+    sa.Column("worker", sa.Text),
+    sa.Column("parent_id", sa.Text),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("started", Moment),
+    sa.Column("ended", Moment, nullable=False),
+    sa.Column("archived", Moment, nullable=False),
+    sa.Column("expires", Moment, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost", sa.Double, nullable=False),
+    sa.Column("metadata", JSON, nullable=False),
+    sa.Column("fields", JSON, nullable=False),
+    sa.Index("archived_turns_conversation", "conversation_id", "created"),
+    sa.Index("archived_turns_tenant", "tenant_id", "created"),
+    sa.Index("archived_turns_user", "user_id", "turn_id"),
+    sa.Index("archived_turns_expires", "expires"),
+)
+
+TABLES: Final = (conversations, messages, summaries, blobs, turns)

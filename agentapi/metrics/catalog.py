@@ -129,6 +129,13 @@ ARCHIVE_MOVES: Final = _counter(
     "direction",
     "outcome",
 )
+ARCHIVED_TURNS: Final = _counter(
+    "archived_turns",
+    "Turns whose records left Redis for the archive (out) or came back (in); outcome 'changed' is "
+    "one that was changed meanwhile, 'failed' one that an error stopped.",
+    "direction",
+    "outcome",
+)
 LOOP_LAG: Final = _seconds(
     "event_loop_lag", "How late the event loop runs what is due, once a second.", _SHORT
 )

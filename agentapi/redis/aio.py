@@ -14,7 +14,7 @@ from redis.asyncio.sentinel import Sentinel
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
-from agentapi.redis.archived import MAX_RETURNS, Away, away_of
+from agentapi.redis.archived import MAX_RETURNS, Absent, away_of
 from agentapi.redis.connection import (
     CLUSTER_CONNECTIONS,
     bad_url,
@@ -99,11 +99,11 @@ class AsyncScripts:
         text = scripts.cluster_source if self._on_cluster else scripts.source
         self._scripts = {name: client.register_script(text(name)) for name in scripts.names}
 
-        self.bring_back: Callable[[Away], object] | None = None
-        """Brings a conversation back whose history is in the archive; called in a thread."""
+        self.bring_back: Callable[[Absent], object] | None = None
+        """Brings back what is in the archive; called in a thread."""
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script. If it needs a history that is in the archive, bring that back first.
+        """Run a script. If it needs something that is in the archive, bring that back first.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.

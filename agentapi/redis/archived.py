@@ -1,20 +1,21 @@
-"""Conversations whose history is in the archive: a script refuses to touch them (`away` in the
-store's prelude), and says which it is."""
+"""Conversations whose history is in the archive, and turns whose record is: a script refuses to
+touch them (`away` and `away_turn` in the store's prelude), and says which it is."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from redis.exceptions import RedisError
 
 from agentapi.errors import ArchiveUnavailable
 
 MAX_RETURNS: Final = 3
-"""How often one call brings a conversation back that moves away again in between."""
+"""How often one call brings something back, should it move away again in between."""
 
 _AWAY: Final = re.compile(r"ARCHIVED ([0-9a-f]{32}) (.+)", re.S)
+_AWAY_TURN: Final = re.compile(r"ARCHIVED TURN (\d{3}-[0-9a-f]{32})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +31,32 @@ class Away:
     version: str
 
 
-def away_of(error: RedisError) -> Away | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AwayTurn:
+    """A turn whose record is in the archive.
+
+    Attributes:
+        turn_id: Its id.
+    """
+
+    turn_id: str
+
+
+Absent: TypeAlias = Away | AwayTurn
+"""What is in the archive, and must come back before a call can go on."""
+
+
+def away_of(error: RedisError) -> Absent | None:
     """What a script has refused to touch; None for any other error."""
-    found = _AWAY.fullmatch(str(error))
-    return Away(conversation_id=found[2], version=found[1]) if found else None
+    if found := _AWAY.fullmatch(str(error)):
+        return Away(conversation_id=found[2], version=found[1])
+    found = _AWAY_TURN.fullmatch(str(error))
+    return AwayTurn(turn_id=found[1]) if found else None
 
 
 def no_archive() -> ArchiveUnavailable:
-    """The error of a process that needs a conversation from the archive, and has none."""
+    """The error of a process that needs something from the archive, and has none."""
     return ArchiveUnavailable(
-        "the conversation is in the archive, and this process has none: set "
+        "the conversation or turn is in the archive, and this process has none: set "
         "AGENTAPI_ARCHIVE_URL here as in the workers"
     )

@@ -110,6 +110,11 @@ def copies_key(partition: int) -> str:
     return f"agentapi:{{{partition:03d}}}:copies"
 
 
+def copied_key(partition: int) -> str:
+    """Name of the key that has the newest version of the copies of a partition's turns."""
+    return f"agentapi:{{{partition:03d}}}:copied"
+
+
 def waiting_key(partition: int, provider: str) -> str:
     """Name of the set of a partition's conversations that wait for a provider."""
     return f"agentapi:{{{partition:03d}}}:waiting:{provider}"

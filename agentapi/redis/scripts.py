@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
-from agentapi.redis.archived import MAX_RETURNS, Away, away_of
+from agentapi.redis.archived import MAX_RETURNS, Absent, away_of
 from agentapi.redis.cluster import ClusterClient
 from agentapi.redis.commands import Command, Replicas
 from agentapi.redis.routes import guard_of
@@ -101,12 +101,8 @@ class ClusterScripts:
         self._hashes = {name: hash_of(text) for name, text in self._texts.items()}
 
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        """See `Scripts.call_many`."""
-        answers = self._send(name, calls, None)
-        for answer in answers:
-            if isinstance(answer, redis.RedisError):
-                raise answer
-        return answers
+        """See `Scripts.call_many`; errors are among the answers."""
+        return self._send(name, calls, None)
 
     def call_each(self, name: str, calls: Sequence[Call], patience: float | None) -> list[Any]:
         """See `Scripts.call_each`."""
@@ -166,8 +162,8 @@ class Scripts:
             ClusterScripts(client, scripts, replicas) if isinstance(client, ClusterClient) else None
         )
         self._replicas = replicas
-        self.bring_back: Callable[[Away], object] | None = None
-        """Brings a conversation back whose history is in the archive."""
+        self.bring_back: Callable[[Absent], object] | None = None
+        """Brings back what is in the archive."""
 
     @property
     def on_cluster(self) -> bool:
@@ -175,7 +171,7 @@ class Scripts:
         return self._cluster is not None
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script. If it needs a history that is in the archive, bring that back first."""
+        """Run a script. If it needs something that is in the archive, bring that back first."""
         for _ in range(MAX_RETURNS if self.bring_back else 0):
             try:
                 return self._call(name, keys, args)
@@ -188,13 +184,12 @@ class Scripts:
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._cluster is not None:
-            [answer] = self._cluster.call_many(name, [(keys, args)])
-            return answer
+            return _answered(self._cluster.call_many(name, [(keys, args)])[0])
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
         try:
             if self._replicas is not None and name in WAIT_AFTER:
-                answer = self._replicated(self._replicas, name, [(keys, args)])[0]
+                answer = _answered(self._replicated(self._replicas, name, [(keys, args)])[0])
             else:
                 answer = self._scripts[name](keys=keys, args=args, client=self._client_here())
             if metrics.on:
@@ -213,12 +208,22 @@ class Scripts:
         Redis before each pipeline, which costs another round trip.
 
         On a cluster each node has a pipeline of its own, and only the calls of one slot have an
-        order.
+        order. A call that needs something from the archive is made again when the others are done.
         """
-        if self._cluster is not None:
-            return self._cluster.call_many(name, calls)
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
+        answers = self._many(name, calls)
+        return [self._settled(name, *pair) for pair in zip(calls, answers, strict=True)]
+
+    def _settled(self, name: str, call: Call, answer: Any) -> Any:
+        if isinstance(answer, redis.RedisError) and self.bring_back and away_of(answer):
+            return self.call(name, *call)
+        return _answered(answer)
+
+    def _many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """The answers of several calls, errors among them."""
+        if self._cluster is not None:
+            return self._cluster.call_many(name, calls)
         if self._replicas is not None and name in WAIT_AFTER:
             return self._replicated(self._replicas, name, calls)
         pipeline = self._client.pipeline(transaction=False)
@@ -229,7 +234,7 @@ class Scripts:
                 pipeline.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
         metrics = recorder()
         began = time.perf_counter() if metrics.on else 0.0
-        answers = pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
         if metrics.on:
             metrics.observe(SCRIPT_DURATION, time.perf_counter() - began, name)
         return answers
@@ -269,8 +274,8 @@ class Scripts:
             command = ("EVAL" if text else "EVALSHA", what, len(keys), *keys, *args)
             pipeline.command_stack.append((command, {}))
         pipeline.command_stack += replicas.wait(calls[-1][0][0])
-        *answers, _, reached = pipeline.execute()
-        if (missing := replicas.missing(reached)) is not None:
+        *answers, _, reached = map(_unless_unknown, pipeline.execute(raise_on_error=False))
+        if (missing := replicas.missing(_answered(reached))) is not None:
             raise missing
         return answers
 
@@ -290,3 +295,14 @@ class Scripts:
         if client is not None:
             del self._kept.client
             client.close()
+
+
+def _answered(answer: Any) -> Any:
+    if isinstance(answer, redis.RedisError):
+        raise answer
+    return answer
+
+
+def _unless_unknown(answer: Any) -> Any:
+    """An answer, unless it says that Redis does not know the script."""
+    return _answered(answer) if isinstance(answer, NoScriptError) else answer

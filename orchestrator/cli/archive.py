@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from agentapi.archive.sql import SqlArchive
 
 archive = typer.Typer(
-    help="Manage the archive of conversations that nobody uses.", no_args_is_help=True
+    help="Manage the archive of conversations that nobody uses, and of turns that have ended.",
+    no_args_is_help=True,
 )
 
 
@@ -50,7 +51,7 @@ def migrate(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Print how many conversations the archive has, its size, and the version of its tables.
+    """Print how much the archive has, its size, and the version of its tables.
 
     It counts rows, which takes seconds where there are millions.
     """
@@ -66,6 +67,7 @@ def status(as_json: Json = False) -> None:
     console.print(f"tables         version {found.version}; this release makes {found.newest}")
     console.print(f"conversations  {counted(found.conversations, 'copy', 'copies')}")
     console.print(f"messages       {found.messages}")
+    console.print(f"turns          {counted(found.turns, 'copy', 'copies')}")
     console.print(f"size           {found.size / 2**20:,.1f} MiB")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentapi.archive.protocol import ArchiveCount, ArchivedConversation, ArchivedRow
+from agentapi.archive.turns import ArchivedTurn
 
 
 class MemoryArchive:
@@ -12,6 +13,7 @@ class MemoryArchive:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], ArchivedConversation] = {}
+        self.turns: dict[tuple[str, int], ArchivedTurn] = {}
         self.before: Callable[[str], object] = lambda name: None
 
     def prepare(self) -> None:
@@ -71,5 +73,53 @@ class MemoryArchive:
         )
         return [row for key, row in rows if after is None or key > after][:limit]
 
+    def put_turns(self, turns: Sequence[ArchivedTurn]) -> frozenset[tuple[str, int]]:
+        self.before("put_turns")
+        for turn in turns:
+            self.turns.setdefault((turn.turn_id, turn.version), turn)
+        newest = {(turn_id, copy.version) for turn_id, copy in self._newest().items()}
+        return frozenset((turn.turn_id, turn.version) for turn in turns) & newest
+
+    def _newest(self) -> dict[str, ArchivedTurn]:
+        return {turn_id: copy for (turn_id, _), copy in sorted(self.turns.items())}
+
+    def turns_of(self, turn_ids: Sequence[str], *, whole: bool = True) -> Sequence[ArchivedTurn]:
+        self.before("turns_of")
+        return [copy for turn_id, copy in self._newest().items() if turn_id in turn_ids]
+
+    def turn_page(
+        self,
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        conversation_id: str | None = None,
+        after: str = "",
+        limit: int = 1000,
+    ) -> Sequence[ArchivedTurn]:
+        return [
+            copy
+            for turn_id, copy in self._newest().items()
+            if turn_id > after
+            and _fits(copy, user_id, tenant_id)
+            and conversation_id in (None, copy.conversation_id)
+        ][:limit]
+
+    def delete_turns(self, copies: Sequence[tuple[str, int]]) -> int:
+        self.before("delete_turns")
+        return sum(self.turns.pop(copy, None) is not None for copy in copies)
+
+    def delete_turns_of(self, *, user_id: str | None = None, tenant_id: str | None = None) -> int:
+        return self.delete_turns(
+            [key for key, copy in self.turns.items() if _fits(copy, user_id, tenant_id)]
+        )
+
+    def expire_turns(self, now: int, limit: int = 1000) -> int:
+        gone = [key for key, copy in self.turns.items() if copy.expires <= now]
+        return self.delete_turns(gone[:limit])
+
     def close(self) -> None:
         pass
+
+
+def _fits(turn: ArchivedTurn, user_id: str | None, tenant_id: str | None) -> bool:
+    return user_id in (None, turn.user_id) and tenant_id in (None, turn.tenant_id)

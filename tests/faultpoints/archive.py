@@ -47,6 +47,7 @@ class ArchiveFile:
         return {
             "AGENTAPI_ARCHIVE_URL": f"sqlite:///{self._path}",
             "AGENTAPI_ARCHIVE_AFTER": str(AFTER),
+            "AGENTAPI_ARCHIVE_TURNS_AFTER": "0",
         }
 
     def messages(self, conversation: str, version: str) -> list[dict[str, Any]]:

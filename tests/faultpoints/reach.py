@@ -36,6 +36,10 @@ UNREACHED: Final[Mapping[str, str]] = {
         f"script {name}": "for backups, and for who answers for the data"
         for name in ("erase", "restore")
     },
+    **{
+        f"script {name}": "turns stay in the scenarios' times; tests/property moves them"
+        for name in ("arrive_turn", "depart_turns", "expel_turns", "pack_turns")
+    },
     "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",

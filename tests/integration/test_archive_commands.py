@@ -19,6 +19,7 @@ from agentapi.archive.sql import SqlArchive
 from orchestrator.cli.main import app
 from orchestrator.doctor import _archive
 from tests.conformance.test_archive import copy
+from tests.conformance.test_archived_turns import turn
 from tests.documents.blocks import blocks_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -49,9 +50,10 @@ def test_the_commands(command: Command, postgres_url: str) -> None:
     assert "already" in command("migrate")[2]
     with closing(SqlArchive(postgres_url)) as archive:
         archive.put(copy("c", messages=(b"{}",) * 3))
+        archive.put_turns([turn(), turn()])
     code, out, err = command("status", "--json")
     found = json.loads(out)
-    assert (code, found["conversations"], found["messages"]) == (0, 1, 3)
+    assert (code, found["conversations"], found["messages"], found["turns"]) == (0, 1, 3, 2)
     assert found["size"] > 0
     code, out, err = command("status")
     assert "1 copy" in out
@@ -116,6 +118,7 @@ def test_the_queries_of_the_page(kind: str, tmp_path: Path, request: pytest.Fixt
         archive.put(copy("user:43", user="bob", tenant="acme", messages=(b"{",)))
         archive.put(copy("user:42", user="ann", tenant="acme", messages=said))
         archive.put(copy("user:43", user="bob", tenant="acme", messages=(b"{", said[0])))
+        archive.put_turns([turn(tenant_id="acme", input_tokens=2, cost=0.5) for _ in range(3)])
     answers: list[list[tuple[Any, ...]]] = []
     with closing(Database(url)) as database:
         for block in blocks_of(PAGE):
@@ -129,7 +132,9 @@ def test_the_queries_of_the_page(kind: str, tmp_path: Path, request: pytest.Fixt
 
                 if (rows := database.run(run, writes=True)) is not None:
                     answers.append(rows)
-    tenants, refunds, *searched = answers
+    tenants, refunds, costs, *searched = answers
+    [(tenant, day, *spent)] = costs
+    assert (tenant, str(day), *spent) == ("acme", "2027-01-15", "support", 3, 6, 1.5)
     assert [row[:3] for row in tenants] == [("acme", 2, 5)]
     expected = [
         ("user:42", 0, "user", "a late refund, 100%"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pytest
+
 from agentapi.conversation.messages import UserMessage, dumps
+from agentapi.errors import ArchiveLost, StoreFault
 from agentapi.ids import partition_of
-from agentapi.redis.keys import conversation_keys, copies_key
+from agentapi.redis.archived import AwayTurn
+from agentapi.redis.keys import conversation_keys, copies_key, hooked_key, turn_keys
 from agentapi.stores import RedisTurnStore
 from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import Restored, Staging, Whose
@@ -94,3 +99,49 @@ def archive_walk(bench: Bench) -> None:
     assert isinstance(dropped, Dropped)
     assert moving.away("cold") is None
     assert moving.discard(0) == 1
+
+
+def turns_walk(bench: Bench) -> None:
+    """Turns move to the archive and come back, each by all of its ways."""
+    store, archive = bench.store, MemoryArchive()
+    assert isinstance(store, RedisTurnStore)
+    given = {"archive_turns_after": 0.001, "turn_limit": 768, "list_limit": 0}
+    settings = bench.settings.model_copy(update=given)
+    moving = RedisArchiving(settings, store._client, store._scripts, archive)
+    place = (partition_of("ended"), "completed")
+    store._client.delete(hooked_key(place[0], "a"))
+
+    def says() -> str:
+        turn_id = bench.enqueue("ended")
+        bench.complete(bench.claim(turn_id, "ended").lease)
+        store._client.delete(turn_keys(turn_id).events)
+        return turn_id
+
+    def move() -> int:
+        began = time.monotonic()
+        return sum(moving.turns._move(moving.turns._pack([place])[place].turns, began).values())
+
+    first, second = says(), says()
+    # One is changed while the copies are made.
+    change = ("ended", first, {"a": "b"}, "changed")
+    archive.before = lambda name: (
+        store.conversations.relabel(*change) if name == "put_turns" else None
+    )
+    assert move() == 1
+    archive.before = lambda name: None
+    assert moving.discard(0) == 1
+    assert move() == 1
+    for turn_id in (first, second):
+        with pytest.raises(StoreFault, match="ARCHIVED TURN"):
+            store.turn(turn_id)
+        moving.bring_back(AwayTurn(turn_id=turn_id))
+        assert store.turn(turn_id).text == "yo"
+    moving.bring_back(AwayTurn(turn_id=first))
+    moving.bring_back(AwayTurn(turn_id=bench.enqueue("none")))
+    third, fourth = says(), says()
+    assert move() == 2
+    assert moving.turns.expel() == 1
+    moving.bring_back(AwayTurn(turn_id=third))
+    archive.turns.clear()
+    with pytest.raises(ArchiveLost):
+        moving.bring_back(AwayTurn(turn_id=fourth))

@@ -38,8 +38,11 @@ NAMED_INSIDE: Final = frozenset({"redispatch", "reset"})
 """Methods that name their operation themselves: called again in one process, they are another
 operation. In Redis their scripts are repeated."""
 
-COUNTS: Final = frozenset({"erase_copies", "erase_ends", "hasten", "list", "rouse"})
-"""They answer with what this very call found to do, or how many entries it looked at."""
+COUNTS: Final = frozenset(
+    {"erase_copies", "erase_ends", "expel_turns", "hasten", "list", "pack_turns", "rouse"}
+)
+"""They answer with what this very call found to do, how many entries it looked at, or how long a
+key is kept from now on."""
 
 
 class Clock:

@@ -1,4 +1,5 @@
-"""Conversations that move to the archive and back: turns, resets, deletions, deaths at every step.
+"""Conversations and turns that move to the archive and back: turns, resets, deletions, deaths at
+every step.
 
 A plain list of messages is the model. Whatever happens, a conversation is as the model says,
 wherever it is; and once leftovers are deleted, the archive holds what is away and nothing else.
@@ -14,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,11 +23,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from agentapi.archive.protocol import Archive
 from agentapi.archive.sql import SqlArchive
+from agentapi.errors import TurnNotFound
 from agentapi.ids import partition_of
-from agentapi.redis.keys import conversation_keys, copies_key
-from agentapi.stores import RedisTurnStore
+from agentapi.redis.keys import conversation_keys, copies_key, turn_keys
+from agentapi.stores import Accepted, RedisTurnStore, TurnQuery
 from agentapi.stores.conversations import Dropped
+from agentapi.stores.redis import turn_archiving
 from agentapi.stores.redis.archiving import RedisArchiving
+from agentapi.turns import NewTurn, TurnStatus
 from tests.conformance.stores import Bench, beside, on_redis
 from tests.fakes.archive import MemoryArchive
 
@@ -41,6 +46,7 @@ EXAMPLES = settings(
 IDS = ("user:1", beside("user:1"), "tenant:ä:user:2")
 CONVERSATIONS = st.sampled_from(IDS)
 STEPS = st.integers(min_value=0, max_value=9)
+TURN_STEPS = st.integers(min_value=0, max_value=5)
 
 
 class Died(Exception):
@@ -55,7 +61,10 @@ class Steps:
         self.what: Callable[[], object] = lambda: None
         call: Any = archiving._call
         archiving._call = self._around(call)  # type: ignore[method-assign]
-        for name in ("put", "get", "delete"):
+        turns: Any = archiving.turns
+        for name in ("_call", "_each"):
+            setattr(turns, name, self._around(getattr(turns, name)))
+        for name in ("put", "get", "delete", "put_turns", "turns_of", "delete_turns"):
             setattr(archive, name, self._around(getattr(archive, name)))
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,6 +107,8 @@ class Archived(RuleBasedStateMachine):
         self.steps = Steps(self.archiving, self.archive)
         self.said: dict[str, list[str]] = {}
         self.turns: dict[str, list[tuple[str, str]]] = {}
+        self.labels: dict[str, str] = {}
+        self.deleted: set[str] = set()
         self.waiting: dict[str, tuple[str, str]] = {}
         self.number = 0
 
@@ -171,8 +182,96 @@ class Archived(RuleBasedStateMachine):
     @rule(conversation=CONVERSATIONS)
     def its_turns_are_read(self, conversation: str) -> None:
         for turn_id, said in self.turns.get(conversation, ()):
-            messages = self.store.turn(turn_id).messages
-            assert [m.content for m in messages] == [said, f"re: {said}"]
+            turn = self.store.turn(turn_id)
+            assert [m.content for m in turn.messages] == [said, f"re: {said}"]
+            assert turn.metadata.get("label") == self.labels.get(turn_id)
+
+    @rule()
+    def turns_move(self) -> None:
+        self._turns_move()
+
+    def _turns_move_while(self, what: Callable[[], object], conversation: str, step: int) -> None:
+        """With a turn that moves for certain."""
+        self.a_turn_runs(conversation)
+        [turn_id, _] = self.turns[conversation][-1]
+        while self.store._client.exists(turn_keys(turn_id).events):
+            pass
+        self.steps.at(step, what)
+        self._turns_move()
+        self.steps.off()
+
+    def _turns_move(self) -> None:
+        self.archiving.turns.begin()
+        self.archiving.turns.move_some(sorted({partition_of(name) for name in IDS}))
+
+    @rule(conversation=CONVERSATIONS, step=TURN_STEPS)
+    def the_mover_of_turns_dies(self, conversation: str, step: int) -> None:
+        with contextlib.suppress(Died):
+            self._turns_move_while(die, conversation, step)
+        self.steps.off()
+
+    @rule(conversation=CONVERSATIONS, step=TURN_STEPS)
+    def turns_change_while_they_move(self, conversation: str, step: int) -> None:
+        self._turns_move_while(lambda: self.turns_are_labelled(conversation), conversation, step)
+
+    @rule(conversation=CONVERSATIONS, step=TURN_STEPS)
+    def turns_are_deleted_while_they_move(self, conversation: str, step: int) -> None:
+        self._turns_move_while(
+            lambda: self.its_first_turn_is_deleted(conversation), conversation, step
+        )
+
+    @rule(conversation=CONVERSATIONS, step=TURN_STEPS)
+    def two_move_them(self, conversation: str, step: int) -> None:
+        self._turns_move_while(self._turns_move, conversation, step)
+
+    @rule(conversation=CONVERSATIONS, step=TURN_STEPS)
+    def leftovers_are_deleted_while_turns_move(self, conversation: str, step: int) -> None:
+        self._turns_move_while(self.leftovers_are_deleted, conversation, step)
+
+    @rule(conversation=CONVERSATIONS)
+    def turns_are_labelled(self, conversation: str) -> None:
+        for turn_id, _ in self.turns.get(conversation, ()):
+            self.number += 1
+            label = {"label": str(self.number)}
+            conversations = self.store.conversations
+            assert conversations.relabel(conversation, turn_id, label, uuid.uuid4().hex)
+            self.labels[turn_id] = label["label"]
+
+    @rule(conversation=CONVERSATIONS)
+    def its_turns_are_repeated(self, conversation: str) -> None:
+        for turn_id, said in self.turns.get(conversation, ()):
+            new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input=said)
+            [answer] = self.store.enqueue([new])
+            assert isinstance(answer, Accepted)
+            assert not answer.created
+
+    @rule(conversation=CONVERSATIONS)
+    def its_first_turn_is_deleted(self, conversation: str) -> None:
+        for turn_id, _ in self.turns.get(conversation, [])[:1]:
+            conversations = self.store.conversations
+            assert conversations.forget(conversation, turn_id, uuid.uuid4().hex) is not None
+            self.deleted.add(turn_id)
+        self.turns[conversation] = self.turns.get(conversation, [])[1:]
+
+    @rule(conversation=CONVERSATIONS, step=STEPS)
+    def a_reader_of_turns_dies(self, conversation: str, step: int) -> None:
+        self._dies(step, lambda: self.its_turns_are_read(conversation))
+
+    @rule(conversation=CONVERSATIONS, step=STEPS)
+    def two_read_turns(self, conversation: str, step: int) -> None:
+        self.steps.at(step, lambda: self.its_turns_are_read(conversation))
+        self.its_turns_are_read(conversation)
+        self.steps.off()
+
+    @invariant()
+    def each_turn_is_listed_once(self) -> None:
+        for conversation in IDS:
+            ended = TurnQuery(
+                statuses=frozenset({TurnStatus.COMPLETED}), conversation_id=conversation
+            )
+            listed = [turn.turn_id for turn in self.store.lists.turns(ended, 1000).items]
+            known = [turn_id for turn_id, _ in self.turns.get(conversation, ())]
+            assert sorted(listed) == sorted(known)
 
     @rule(conversation=CONVERSATIONS)
     def it_is_reset(self, conversation: str) -> None:
@@ -190,7 +289,7 @@ class Archived(RuleBasedStateMachine):
             if self.store.conversations.wipe(dropped, uuid.uuid4().hex).left == 0:
                 break
         self.said.pop(conversation, None)
-        self.turns.pop(conversation, None)
+        self.deleted.update(turn_id for turn_id, _ in self.turns.pop(conversation, ()))
 
     @rule()
     def leftovers_are_deleted(self) -> None:
@@ -224,6 +323,12 @@ class Archived(RuleBasedStateMachine):
         away = {c: self.archiving.away(c) for c in IDS}
         rows = {(row.conversation_id, row.version) for row in self.archive.page()}
         assert rows == {(c, found.version) for c, found in away.items() if found is not None}
+        known = {turn_id for turns in self.turns.values() for turn_id, _ in turns}
+        copies = {turn.turn_id for turn in self.archive.turn_page()}
+        assert copies == {turn_id for turn_id in known if self._left(turn_id)}
+        for turn_id in self.deleted:
+            with pytest.raises(TurnNotFound):
+                self.store.turn(turn_id)
         for conversation in IDS:
             self.it_is_read(conversation)
             self.its_turns_are_read(conversation)
@@ -232,17 +337,27 @@ class Archived(RuleBasedStateMachine):
             assert all(self.store._client.pttl(key) > 0 for key in staged)
         self.store.close()
 
+    def _left(self, turn_id: str) -> bool:
+        return not self.store._client.exists(turn_keys(turn_id).turn)
+
 
 def machine(url: str, archive: Callable[[], Archive]) -> type[Archived]:
     def make() -> tuple[Bench, Archive]:
         with redis.Redis.from_url(url) as client:
             client.flushall()
         # Every conversation that nobody uses right now is cold.
-        bench, kept = on_redis(url, archive_after=1e-9), archive()
+        times = {"archive_after": 1e-9, "archive_turns_after": 0.001, "events_retention": 0.001}
+        bench, kept = on_redis(url, **times), archive()
         bench.store = RedisTurnStore(bench.settings, archive=kept)
         return bench, kept
 
     return type("OverThisArchive", (Archived,), {"make": staticmethod(make)})
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns that came back may move again."""
+    monkeypatch.setattr(turn_archiving, "REST", 0)
 
 
 def test_nothing_is_lost_or_doubled(redis_url: str) -> None:
@@ -263,6 +378,7 @@ def test_nothing_is_lost_or_doubled_in_postgresql(redis_url: str, postgres_url: 
     def archive() -> Archive:
         kept = prepared(postgres_url)
         kept.delete_of()
+        kept.delete_turns_of()
         return kept
 
     few = settings(EXAMPLES, max_examples=EXAMPLES.max_examples // 5)

@@ -70,7 +70,7 @@ from agentapi.turns import (
     Verdict,
 )
 from tests.conformance.stores import Bench, C, beside, completed, model_step
-from tests.property.repeated_data import archive_walk, data_walk
+from tests.property.repeated_data import archive_walk, data_walk, turns_walk
 from tests.property.repeating import BEGAN, READS, Repeats, in_memory_twice, on_redis_twice
 from tests.property.test_calls import Calls
 from tests.property.test_turn_protocol import TurnProtocol
@@ -454,6 +454,7 @@ def test_every_transition_on_redis(redis_url: str) -> None:
     bench = on_redis_twice(redis_url, repeats)
     walk(bench)
     archive_walk(bench)
+    turns_walk(bench)
     store, keys = bench.store, conversation_keys("memory")
     assert isinstance(store, RedisTurnStore)
     where = [keys.messages, keys.meta, keys.inbox]

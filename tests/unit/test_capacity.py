@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from rich.console import Console
 
 from agentapi.errors import ConfigurationError, InvalidInput
 from agentapi.ids import PARTITIONS

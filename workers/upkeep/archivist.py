@@ -1,4 +1,4 @@
-"""Moves conversations that nobody uses to the archive.
+"""Moves conversations that nobody uses to the archive, and turns that have ended.
 
 The worker that leads does it. Two that do it at the same time, around an election, do no harm.
 """
@@ -6,8 +6,11 @@ The worker that leads does it. Two that do it at the same time, around an electi
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
+
+from typing_extensions import override
 
 from agentapi.errors import ArchiveUnavailable, ServerUnavailable, StoreUnavailable
 from agentapi.logs import line
@@ -36,8 +39,17 @@ CLEANING: Final = 5
 log = logging.getLogger("agentapi.archive")
 
 
+TURNS_REST: Final = 10.0
+"""Seconds between two looks for turns, when the last one has moved all."""
+
+TURNS_AGAIN: Final = 600.0
+"""Seconds after which turns are looked at again that could not move before."""
+
+
 class Archivist:
     """A thread that looks for conversations to move while its worker leads."""
+
+    NAME: ClassVar[str] = "agentapi-archive"
 
     def __init__(
         self,
@@ -64,7 +76,7 @@ class Archivist:
         self._search: Iterator[Sequence[str]] | None = None
         self._steps = 0
         self._away = False
-        self._service = supervisor.thread("agentapi-archive", self._run)
+        self._service = supervisor.thread(self.NAME, self._run)
 
     def start(self) -> None:
         """Start the thread."""
@@ -132,3 +144,36 @@ class Archivist:
         elif error is None and self._away:
             log.warning(line("archive.reached"))
         self._away = error is not None
+
+
+class TurnArchivist(Archivist):
+    """A thread that moves turns that have ended while its worker leads."""
+
+    NAME: ClassVar[str] = "agentapi-archive-turns"
+
+    _began = 0.0
+
+    @override
+    def step(self) -> float:
+        """Move turns until none is left; returns how long to rest.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached.
+            StoreUnavailable: Redis cannot be reached.
+        """
+        turns = self._archiving.turns
+        if not self._leads():
+            return STEP
+        if time.monotonic() - self._began > TURNS_AGAIN or not self._began:
+            turns.begin()
+            self._began = time.monotonic()
+        more = True
+        while more and self._leads() and not self._service.wait(MOVE_REST):
+            moved, more = turns.move_some()
+            if moved:
+                log.debug(line("archive.turns", moved=moved))
+                self._note(None)
+            self._service.progress()
+        turns.expel()
+        turns.expire()
+        return min(TURNS_REST, self._pause)

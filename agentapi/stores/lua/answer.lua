@@ -15,7 +15,7 @@ local EVENT = { o = 'answered', a = 'decided' }
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent')
 if not turn[1] then
-  return { 'missing' }
+  return away_turn(KEYS[1]) or { 'missing' }
 end
 if ended(turn[1]) then
   return { 'ended', turn[1] }

@@ -14,7 +14,7 @@ local turn_id, conversation_id, grace, turn_retention, events_retention, turns_p
 local turn = redis.call('HMGET', KEYS[1], 'status', 'committed', 'next', 'on_abort', 'attempt')
 local status = turn[1]
 if not status then
-  return { 'missing' }
+  return away_turn(KEYS[1]) or { 'missing' }
 end
 if status == 'cancelled' and turn[2] == 'cancel' then
   return { 'cancelled', turn[3], agent_of(turns_prefix, turn[3]), '' }

@@ -13,7 +13,7 @@ if before.successor == operation then
   return { 'here' }
 end
 if before.successor or not before.status then
-  return { 'fork' }
+  return not before.status and away_turn(KEYS[1]) or { 'fork' }
 end
 local elsewhere = away(meta_key_of(KEYS[2]))
 if elsewhere then

@@ -10,7 +10,7 @@ local call_id, given, event, grace = unpack(ARGV)
 
 local turn = redis.call('HMGET', KEYS[1], 'status', 'conversation', 'agent')
 if not turn[1] then
-  return { 'missing' }
+  return away_turn(KEYS[1]) or { 'missing' }
 end
 if ended(turn[1]) then
   return { 'ended', turn[1] }

@@ -14,7 +14,8 @@
 --      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
 --      {'rejected', length} or {'tenant'}
 -- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
--- A repeat finds the turn by its id, whatever became of its conversation, and answers 'known' (or
+-- A repeat finds the turn by its id, whatever became of its conversation, also if its record is in the
+-- archive, which is an error then (see away_turn). It answers 'known' (or
 -- 'merged' as before). It neither cancels nor merges a second time. Its caller dispatches the turn
 -- if it still waits at the head, or the turn that it woke, since the first caller may have died
 -- before it could. A merged message is remembered as long as the turn that it joined.
@@ -39,17 +40,9 @@ local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), t
 local function delete_oldest(list, count)
   for _, old_id in ipairs(redis.call('ZRANGE', list, 0, count - 1)) do
     local turn = fields_of(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
-    local conversation_id = turn.conversation or ''
-    local conversation = partition_prefix(KEYS[1]) .. 'c:' .. conversation_id
-    local newest = turn.idle and not turn.successor and redis.call('LLEN', conversation .. ':inbox') == 0
-      and redis.call('LINDEX', conversation .. ':messages', -1)
-    if newest and turn_of(newest) == old_id then
-      redis.call('UNLINK', conversation .. ':meta', conversation .. ':messages', conversation .. ':blobs',
-        conversation .. ':lease')
-      redis.pcall('ZREM', list_key(KEYS[1], 'conversations'), conversation_id)
-    end
+    drop_unfields_of(KEYS[1], old_id, turn)
     if not turn.status or ended(turn.status) then
-      forget_turn(prefix .. old_id, conversation_id)
+      forget_turn(prefix .. old_id, turn.conversation or '')
       redis.call('ZREM', list, old_id)
     end
   end
@@ -72,6 +65,14 @@ local function trim_lists()
     return
   end
   local key = list_key(KEYS[1], NAMES[at])
+  if at == 1 or at == 3 then
+    -- Their rows in the archive have expired.
+    local moved = list_key(KEYS[1], 'moved:' .. NAMES[at])
+    local before = int(now - tonumber(turn_retention) - LONGEST_MOVED)
+    for _, gone in ipairs(redis.pcall('ZRANGEBYSCORE', moved, '-inf', before, 'LIMIT', 0, AT_ONCE)) do
+      redis.call('ZREM', moved, gone)
+    end
+  end
   local count = redis.pcall('ZCARD', key)
   if type(count) ~= 'number' or count == 0 then
     return
@@ -114,6 +115,10 @@ if known.status then
     wake = ''
   end
   return { 'known', turn_id, wake, agent_of(prefix, wake), known.told or '' }
+end
+local elsewhere = away_turn(KEYS[1])
+if elsewhere then
+  return elsewhere
 end
 local listed = tonumber(list_limit) > 0
 local theirs, expires = open_conversation(KEYS[3], new.user, new.tenant, new.idle or '0',

@@ -16,7 +16,7 @@ if answered then
 end
 local turn = fields_of(KEYS[1], 'status', 'conversation')
 if not turn.status or turn.conversation ~= conversation_id then
-  return { 'missing' }
+  return not turn.status and away_turn(KEYS[1]) or { 'missing' }
 end
 if not ended(turn.status) then
   return { 'running' }

@@ -15,6 +15,6 @@ if before then
 end
 local accepted, size = forget_turn(KEYS[1], conversation_id)
 if not accepted then
-  return { size and 'running' or 'missing' }
+  return size and { 'running' } or away_turn(KEYS[1]) or { 'missing' }
 end
 return keep_answer(operation, { 'forgotten', accepted, size })

@@ -8,7 +8,8 @@
 -- Returns {time that the piece reaches down to, or '' at the end of the lists, number of entries looked
 --      at, matches}. A match is {entry, time, name, value, ...}.
 -- Promise 13. A piece ends between two times, so that its reader knows all entries down to a time.
--- Entries whose record is gone are removed: nothing else changes. The number of entries is bounded, so
+-- A turn whose record is in the archive is {turn id, time, 'moved', '1'}: its reader asks the archive whether it
+-- matches. Other entries whose record is gone are removed: nothing else changes. The number of entries is bounded, so
 -- that reading does not keep Redis from other callers.
 
 local kind, begin_at, behind, earliest, wanted, most, filter_json = unpack(ARGV)
@@ -49,7 +50,8 @@ end
 
 local readers = {}
 for i = 1, #KEYS do
-  readers[i] = { key = KEYS[i], offset = 0, chunk = {}, at = 1 }
+  local moved = string.find(KEYS[i], ':list:moved:', 1, true)
+  readers[i] = { key = KEYS[i], offset = 0, chunk = {}, at = 1, moved = moved }
   advance(readers[i])
 end
 
@@ -150,8 +152,10 @@ local function conversation(conversation_id)
 end
 
 local look = kind == 'turns' and turn or conversation
+-- Every turn in the archive matches if nothing but the status is asked for.
+local certain = #asked == 0
 local matches, seen, gone = {}, {}, {}
-local reached, looked = nil, 0
+local reached, looked, found = nil, 0, 0
 while true do
   local newest
   for i = 1, #readers do
@@ -165,16 +169,23 @@ while true do
     break
   end
   local entry, time = newest.entry, newest.time
-  if reached and time < reached and (looked >= tonumber(most) or #matches >= tonumber(wanted)) then
+  if reached and time < reached and (looked >= tonumber(most) or found >= tonumber(wanted)) then
     break
   end
   reached, looked = time, looked + 1
   advance(newest)
-  local fields, missing = look(entry)
+  local moved = newest.moved
+  local fields, missing
+  if not moved then
+    fields, missing = look(entry)
+  elseif not filter.code and not filter.text and not filter.asks then
+    fields = { 'moved', '1' }
+  end
   if missing then
     gone[#gone + 1] = { newest.key, entry }
   elseif fields and not seen[entry] then
     seen[entry] = true
+    found = found + ((not moved or certain) and 1 or 0)
     matches[#matches + 1] = { entry, int(time), unpack(fields) }
   end
 end

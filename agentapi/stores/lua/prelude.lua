@@ -396,6 +396,35 @@ local function away(meta_key)
   end
 end
 
+-- Turns whose record is in the archive have left one thing in Redis: a place in one of these lists, by the
+-- time of acceptance. Releases that do not know such turns know no such lists.
+local MOVED = { 'completed', 'cancelled' }
+
+-- How a turn ended whose record is in the archive, and when it was accepted (ms); or nothing for any other.
+local function moved_turn(turn_key)
+  local partition = partition_prefix(turn_key)
+  local prefix = partition .. 'list:moved:'
+  if redis.call('EXISTS', prefix .. MOVED[1], prefix .. MOVED[2]) == 0 then
+    return
+  end
+  local turn_id = string.sub(turn_key, #partition + #'t:' + 1)
+  for _, status in ipairs(MOVED) do
+    local accepted = redis.pcall('ZSCORE', prefix .. status, turn_id)
+    if type(accepted) == 'string' then
+      return status, accepted
+    end
+  end
+end
+
+-- Refuse a call that needs a turn whose record is in the archive, as away does for a conversation. To be
+-- asked when there is no record. Returns the answer, or nothing if the turn does not exist.
+local function away_turn(turn_key)
+  if moved_turn(turn_key) then
+    local turn_id = string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1)
+    return redis.error_reply('ARCHIVED TURN ' .. turn_id)
+  end
+end
+
 -- The key of what is known of a conversation, from the key of its messages.
 local function meta_key_of(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':meta'
@@ -1036,4 +1065,54 @@ local function state_of(meta_key, messages_key)
   parts[#parts + 1] = redis.call('HLEN', blobs_key(messages_key))
   parts[#parts + 1] = redis.call('LINDEX', messages_key, -1) or ''
   return redis.sha1hex(table.concat(parts, '\0'))
+end
+
+-- The longest that a turn may have taken whose record moves to the archive (ms). Its place in the list of
+-- such turns is kept for as long as its record, and for this time more: it has the time of acceptance.
+local LONGEST_MOVED = 86400000
+
+-- What tells one state of an ended turn from another; nothing if there is no record.
+local function record_state(turn_key)
+  local fields, parts = redis.call('HGETALL', turn_key), {}
+  for i = 1, #fields, 2 do
+    parts[#parts + 1] = fields[i] .. '\0' .. fields[i + 1]
+  end
+  table.sort(parts)
+  return #parts > 0 and redis.sha1hex(table.concat(parts, '\0')) or nil
+end
+
+-- Whether an ended turn has nothing in Redis but its record: neither events, nor a journal or bytes for a
+-- retry, nor an end that a hook waits for.
+local function stands_alone(turn_key, turn_id)
+  if redis.call('EXISTS', turn_key .. ':events', turn_key .. ':journal', turn_key .. ':calls',
+    turn_key .. ':blobs') > 0 then
+    return false
+  end
+  local untold = partition_prefix(turn_key) .. 'untold'
+  if redis.call('EXISTS', untold) == 0 then
+    return true
+  end
+  local turn = fields_of(turn_key, 'events', 'agent')
+  local entry = turn_id .. ':' .. int(stored(turn.events) - 1) .. ':' .. (turn.agent or '')
+  return not redis.call('ZSCORE', untold, entry)
+end
+
+-- A note about a copy of a turn in the archive, among those about copies of conversations. The letter
+-- behind the number tells them apart.
+local function turn_note(kind, version, turn_id)
+  return kind .. ':' .. version .. 't:' .. turn_id
+end
+
+-- Delete the conversation that was made for one turn alone, if nothing has happened in it since. turn: the
+-- turn's fields conversation, idle, successor.
+local function drop_unnamed(any_key, turn_id, turn)
+  local conversation_id = turn.conversation or ''
+  local conversation = partition_prefix(any_key) .. 'c:' .. conversation_id
+  local newest = turn.idle and not turn.successor and redis.call('LLEN', conversation .. ':inbox') == 0
+    and redis.call('LINDEX', conversation .. ':messages', -1)
+  if newest and turn_of(newest) == turn_id then
+    redis.call('UNLINK', conversation .. ':meta', conversation .. ':messages', conversation .. ':blobs',
+      conversation .. ':lease')
+    redis.pcall('ZREM', list_key(any_key, 'conversations'), conversation_id)
+  end
 end

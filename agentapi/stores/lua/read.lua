@@ -8,8 +8,15 @@
 local turn_id, prefix = unpack(ARGV)
 
 local into = redis.call('HGET', KEYS[1], 'into')
-local turn = whole_turn(into and prefix .. into or KEYS[1])
+local turn_key = into and prefix .. into or KEYS[1]
+local turn = whole_turn(turn_key)
 if turn.err then
   return turn
+end
+if #turn == 0 then
+  local elsewhere = away_turn(turn_key)
+  if elsewhere then
+    return elsewhere
+  end
 end
 return { into or turn_id, turn }

@@ -15,6 +15,10 @@ if before then
   return before
 end
 local turn = fields_of(KEYS[1], 'status', 'conversation', field)
+local away_now = not turn.status and away_turn(KEYS[1])
+if away_now then
+  return away_now
+end
 -- A turn without metadata has no such field; a part always has one.
 local there = turn[field] or field == 'metadata'
 if not there or turn.conversation ~= conversation_id or not ended(turn.status) then

@@ -15,7 +15,7 @@ local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARG
 local turn = fields_of(KEYS[1], 'status', 'retried', 'kept', 'agent', 'user', 'tenant', 'idle', 'merged',
   'created', 'attempt', 'ended')
 if not turn.status then
-  return { 'missing' }
+  return away_turn(KEYS[1]) or { 'missing' }
 end
 if turn.retried == operation then
   local head = turn.status == 'queued' and redis.call('LINDEX', KEYS[2], 0) == turn_id

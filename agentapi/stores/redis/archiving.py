@@ -13,10 +13,10 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import redis
 
@@ -26,7 +26,7 @@ from agentapi.ids import PARTITIONS, partition_of
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import ARCHIVE_MOVES
-from agentapi.redis.archived import Away
+from agentapi.redis.archived import Absent, Away
 from agentapi.redis.cluster import nodes_of
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import ConversationKeys, conversation_keys, copies_key
@@ -35,9 +35,12 @@ from agentapi.settings import Settings
 from agentapi.stores.archiving import LEFTOVER_AGE, MARKER, PATIENCE, TRANSIENT
 from agentapi.stores.data import STAGED_TTL
 from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.turn_archiving import RedisTurnArchiving
 from agentapi.stores.redis.values import milliseconds
 
 log = logging.getLogger("agentapi.archive")
+
+T = TypeVar("T")
 
 _SCAN: Final = 1000
 """Keys that one step of the search looks at."""
@@ -78,6 +81,7 @@ class RedisArchiving(RedisPart):
         self._peeking = threading.Lock()
         self._readers = 0
         self._peeked: ArchivedConversation | None = None
+        self.turns = RedisTurnArchiving(settings, client, scripts, self)
 
     def ready(self) -> Archive:
         """The archive, with its tables in place.
@@ -175,14 +179,20 @@ class RedisArchiving(RedisPart):
                 found[name.decode()] = data
         return found
 
-    def bring_back(self, away: Away) -> None:
-        """Bring a conversation back, for a caller that needs its history.
+    def bring_back(self, absent: Absent) -> None:
+        """Bring a conversation back, for a caller that needs its history; or a turn's record.
 
         Raises:
             ArchiveLost: The archive does not have it.
             ArchiveUnavailable: The archive cannot be reached.
             StoreUnavailable: Redis cannot be reached.
         """
+        if isinstance(absent, Away):
+            self._bring_back(absent)
+        else:
+            self.turns.bring_back(absent.turn_id)
+
+    def _bring_back(self, away: Away) -> None:
         copy = self._copy(away)
         if copy is None:
             return
@@ -207,7 +217,7 @@ class RedisArchiving(RedisPart):
 
     def _copy(self, away: Away) -> ArchivedConversation | None:
         """The copy; None if the conversation is back already, or gone."""
-        copy = self._asked(away)
+        copy = self.ask(lambda archive: archive.get(away.conversation_id, away.version))
         if copy is None and self._version(away.conversation_id) == away.version:
             recorder().count(ARCHIVE_MOVES, "in", "failed")
             log.error(line("archive.lost", conversation_id=away.conversation_id))
@@ -218,8 +228,12 @@ class RedisArchiving(RedisPart):
             )
         return copy
 
-    def _asked(self, away: Away) -> ArchivedConversation | None:
-        """Read a copy. An archive that is slow or away must not hold all threads of a process."""
+    def ask(self, question: Callable[[Archive], T]) -> T:
+        """Read something. An archive that is slow or away must not hold all threads of a process.
+
+        Raises:
+            ArchiveUnavailable: It does not answer, or others wait for it already.
+        """
         if time.monotonic() < self._rests_until:
             raise ArchiveUnavailable("the archive did not answer a moment ago")
         if not self._places.acquire(timeout=_WAIT):
@@ -227,14 +241,14 @@ class RedisArchiving(RedisPart):
         # While it is away, one caller at a time finds out whether it is back.
         self._rests_until = time.monotonic() + self._rest
         try:
-            copy = self.ready().get(away.conversation_id, away.version)
+            answer = question(self.ready())
         except ArchiveUnavailable:
             self._rest = min(max(_REST, 2 * self._rest), _LONGEST_REST)
             self._rests_until = time.monotonic() + self._rest
             raise
         else:
             self._rest = self._rests_until = 0.0
-            return copy
+            return answer
         finally:
             self._places.release()
 
@@ -305,14 +319,16 @@ class RedisArchiving(RedisPart):
             there = pipeline.execute()
         done = 0
         for key, exists in zip(keys, there, strict=True):
-            for copy in (
-                self._call("leftovers", [key], [_LEFTOVERS, milliseconds(age)]) if exists else ()
-            ):
+            if not exists:
+                continue
+            found = self._call("leftovers", [key], [_LEFTOVERS, milliseconds(age)])
+            for copy in self.turns.discard(found):
                 version, _, conversation_id = copy.decode().partition(":")
                 self.ready().delete(conversation_id, version)
+            if found:
                 with translate_errors(self._settings.redis_url):
-                    self._client.zrem(key, b"d:" + copy)
-                done += 1
+                    self._client.zrem(key, *(b"d:" + copy for copy in found))
+            done += len(found)
         return done
 
     def expire(self) -> int:

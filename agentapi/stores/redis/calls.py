@@ -10,8 +10,15 @@ import orjson
 import redis
 from typing_extensions import override
 
+from agentapi.ids import partition_of_turn
 from agentapi.redis.connection import translate_errors
-from agentapi.redis.keys import conversation_keys, due_key, due_key_of_turn, turn_keys
+from agentapi.redis.keys import (
+    conversation_keys,
+    due_key,
+    due_key_of_turn,
+    turn_keys,
+    turns_prefix,
+)
 from agentapi.redis.scripts import Scripts
 from agentapi.settings import Settings
 from agentapi.stores.calls import CallStore, Errand, Suspended
@@ -156,6 +163,11 @@ class RedisCalls(CallStore):
         turn, calls = self._read(turn_id)
         if "into" in turn:
             turn_id = turn["into"].decode()
+            turn, calls = self._read(turn_id)
+        if not turn:
+            # If it is in the archive, it comes back.
+            prefix = turns_prefix(partition_of_turn(turn_id))
+            self._call("read", [turn_keys(turn_id).turn], [turn_id, prefix])
             turn, calls = self._read(turn_id)
         if not turn:
             raise no_turn(turn_id)

@@ -134,8 +134,8 @@ def drop(
     )
 
 
-def wipe(dropped: Dropped, step: str) -> ScriptRun[Wiped]:
-    """Run of `ConversationStore.wipe`."""
+def wipe(dropped: Dropped, step: str, *, lost: bool = False) -> ScriptRun[Wiped]:
+    """Run of `ConversationStore.wipe`. `lost`: the archive does not have the first turn."""
     prefix = conversation_keys(dropped.conversation_id).turns
 
     def read(reply: Any) -> Wiped:
@@ -147,7 +147,10 @@ def wipe(dropped: Dropped, step: str) -> ScriptRun[Wiped]:
     return ScriptRun(
         "wipe",
         [dropped.left],
-        [dropped.conversation_id, prefix, WIPE_MESSAGES, WIPE_BYTES, step],
+        [
+            *(dropped.conversation_id, prefix, WIPE_MESSAGES, WIPE_BYTES, step),
+            "lost" if lost else "",
+        ],
         read,
     )
 

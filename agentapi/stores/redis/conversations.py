@@ -89,7 +89,11 @@ class RedisConversations(ConversationStore):
 
     @override
     def wipe(self, dropped: Dropped, step: str) -> Wiped:
-        return self._run(scripts.wipe(dropped, step))
+        try:
+            return self._run(scripts.wipe(dropped, step))
+        except ArchiveLost:
+            # Of a turn that is lost, nothing is left to delete.
+            return self._run(scripts.wipe(dropped, step, lost=True))
 
     @override
     def forget(

@@ -96,6 +96,12 @@ class RedisData(RedisPart, DataStore):
                         conversation_id=where,
                         ended=status in ENDED,
                     )
+        # After those in Redis: what moves meanwhile is found here, and maybe twice.
+        if self._archiving is not None:
+            for turn in self._archiving.turns.owned(whose.user_id, whose.tenant_id, within):
+                yield OwnedTurn(
+                    turn_id=turn.turn_id, conversation_id=turn.conversation_id, ended=True
+                )
 
     @override
     def require_archive(self) -> None:
@@ -192,8 +198,10 @@ class RedisData(RedisPart, DataStore):
     def erase_copies(self, whose: Whose) -> int:
         if self._archiving is None:
             return 0
-        found = self._archiving.ready().delete_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
-        return found.conversations
+        archive = self._archiving.ready()
+        found = archive.delete_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
+        turns = archive.delete_turns_of(user_id=whose.user_id, tenant_id=whose.tenant_id)
+        return found.conversations + turns
 
     @override
     def snapshot(self, conversation_id: str) -> Snapshot | None:

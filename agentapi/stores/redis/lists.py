@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from agentapi.errors import StoreUnavailable
 from agentapi.ids import PARTITIONS, partition_of
+from agentapi.redis.archived import no_archive
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import list_keys, turn_keys
 from agentapi.redis.scripts import Call, Scripts
@@ -31,8 +32,13 @@ from agentapi.stores.merging import Look, Match, Piece, Place, page_of
 from agentapi.stores.missing import Missing
 from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.ends import EndsReader
-from agentapi.stores.redis.lists_codec import conversation_summary, turn_summary
+from agentapi.stores.redis.lists_codec import (
+    archived_summary,
+    conversation_summary,
+    turn_if_here,
+)
 from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.turn_archiving import RedisTurnArchiving
 from agentapi.stores.refusals import lists_are_off, not_complete
 from agentapi.turns import PendingCall, TurnStatus
 from agentapi.turns.calls import CallKind
@@ -41,17 +47,21 @@ LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
     TurnStatus.QUEUED: ("queued", "begun"),
     TurnStatus.RUNNING: ("begun",),
     TurnStatus.PARKED: ("begun",),
-    TurnStatus.COMPLETED: ("completed",),
+    TurnStatus.COMPLETED: ("completed", "moved:completed"),
     TurnStatus.FAILED: ("failed",),
-    TurnStatus.CANCELLED: ("cancelled",),
+    TurnStatus.CANCELLED: ("cancelled", "moved:cancelled"),
 }
-"""The lists that turns of a status are in."""
+"""The lists that turns of a status are in; those in the archive have lists of their own."""
 
 _ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in names} - {"failed"}))
 """All lists of turns, that of failed ones first."""
 
 
 T = TypeVar("T")
+
+
+def _as_they_are(pieces: Mapping[int, Piece[Any]]) -> Mapping[int, Piece[Any]]:
+    return pieces
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +74,8 @@ class _Asked(Generic[T]):
         filters: What an entry must be; None for filters that are not given.
         since: Seconds since 1970 of the oldest entry, or None.
         until: The same of the newest.
-        summary: Makes an item of an entry and its fields.
+        summary: Makes an item of an entry and its fields; None if it is in the archive.
+        complete: Adds the items that are in the archive.
     """
 
     kind: str
@@ -72,14 +83,22 @@ class _Asked(Generic[T]):
     filters: Mapping[str, Any]
     since: float | None
     until: float | None
-    summary: Callable[[str, Any], T]
+    summary: Callable[[str, Any], T | None]
+    complete: Callable[[Mapping[int, Piece[Any]]], Mapping[int, Piece[T]]] = _as_they_are
 
 
 class RedisLists(RedisPart, ListStore):
     """The `ListStore` in Redis. Safe to share between threads."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, scripts: Scripts) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        scripts: Scripts,
+        archived: RedisTurnArchiving | None = None,
+    ) -> None:
         super().__init__(settings, client, scripts)
+        self._archived = archived
         self._ends = EndsReader(settings, client)
 
     @override
@@ -101,16 +120,45 @@ class RedisLists(RedisPart, ListStore):
         if not names:
             return Paged(items=[], cursor=None)
 
-        asked = _Asked(
+        asked: _Asked[TurnSummary] = _Asked(
             kind="turns",
             names=names,
             filters=filters,
             since=query.since,
             until=query.until,
-            summary=turn_summary,
+            summary=turn_if_here,
+            complete=lambda pieces: self._completed(pieces, query),
         )
         partitions = _partitions(query.conversation_id)
         return self._page(asked, limit, cursor, partitions, partial=partial)
+
+    def _completed(
+        self, pieces: Mapping[int, Piece[TurnSummary | None]], query: TurnQuery
+    ) -> dict[int, Piece[TurnSummary]]:
+        """Pieces with the turns that are in the archive, as far as these match.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached.
+        """
+        away = [m.entry for piece in pieces.values() for m in piece.matches if m.item is None]
+        found: dict[str, TurnSummary] = {}
+        if away:
+            if self._archived is None:
+                raise no_archive()
+            copies = self._archived.listed(away)
+            found = {turn_id: archived_summary(copy) for turn_id, copy in copies.items()}
+        return {
+            partition: Piece(
+                matches=[
+                    Match(match.time, match.entry, item)
+                    for match in piece.matches
+                    if (item := match.item or _wanted(found.get(match.entry), query)) is not None
+                ],
+                reached=piece.reached,
+                looked_at=piece.looked_at,
+            )
+            for partition, piece in pieces.items()
+        }
 
     @override
     def conversations(
@@ -222,10 +270,12 @@ class RedisLists(RedisPart, ListStore):
             lost.extend(partition for partition, reply in found.items() if reply is None)
             if lost and not partial:
                 raise not_complete(Missing(partitions=len(lost)))
-            return {
-                partition: _NOTHING if reply is None else _piece(reply, asked.summary)
-                for partition, reply in found.items()
-            }
+            return asked.complete(
+                {
+                    partition: _NOTHING if reply is None else _piece(reply, asked.summary)
+                    for partition, reply in found.items()
+                }
+            )
 
         page = page_of(read, limit, cursor, partitions=partitions)
         return replace(page, missing=self._missing(lost))
@@ -270,6 +320,20 @@ def _piece(reply: Any, summary: Any) -> Piece[Any]:
         reached=int(reached) if reached else None,
         looked_at=looked_at,
     )
+
+
+def _wanted(turn: TurnSummary | None, query: TurnQuery) -> TurnSummary | None:
+    """A turn from the archive, if it matches what list.lua could not see."""
+    if turn is None or turn.status not in query.statuses:
+        return None
+    asked = (
+        (query.agent, turn.agent),
+        (query.tenant_id, turn.tenant_id),
+        (query.user_id, turn.user_id),
+        (query.conversation_id, turn.conversation_id),
+    )
+    fits = all(wanted is None or wanted == (found or "") for wanted, found in asked)
+    return turn if fits else None
 
 
 def _partitions(conversation_id: str | None) -> Sequence[int]:

@@ -9,10 +9,37 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from agentapi.archive.turns import ArchivedTurn
 from agentapi.stores.lists import ConversationSummary, TurnSummary
 from agentapi.stores.redis.codec import pairs
 from agentapi.turns import TurnError, TurnKind, TurnStatus
 from agentapi.turns.kinds import kind_of
+
+
+def turn_if_here(turn_id: str, flat: Sequence[bytes]) -> TurnSummary | None:
+    """Read a turn of a list; None if its record is in the archive."""
+    return None if flat[0] == b"moved" else turn_summary(turn_id, flat)
+
+
+def archived_summary(turn: ArchivedTurn) -> TurnSummary:
+    """A turn of a list whose record is in the archive."""
+    return TurnSummary(
+        turn_id=turn.turn_id,
+        conversation_id=turn.conversation_id,
+        agent=turn.agent,
+        kind=_kind(turn.kind, turn.agent),
+        user_id=turn.user_id or None,
+        tenant_id=turn.tenant_id or None,
+        status=TurnStatus(turn.status),
+        created_at=turn.created / 1000,
+        started_at=None if turn.started is None else turn.started / 1000,
+        ended_at=turn.ended / 1000,
+        attempt=turn.attempt,
+        steps=turn.steps,
+        worker=turn.worker,
+        cancel_requested=turn.cancel_requested,
+        parent_id=turn.parent_id,
+    )
 
 
 def turn_summary(turn_id: str, flat: Sequence[bytes]) -> TurnSummary:

@@ -10,13 +10,14 @@ import redis
 from redis.client import Pipeline
 
 from agentapi.errors import StoreUnavailable
+from agentapi.ids import partition_of_turn
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import WRITES_REFUSED
 from agentapi.redis.archived import no_archive
 from agentapi.redis.cluster import ClusterClient, ClusterPipeline
 from agentapi.redis.connection import translate_errors, translated
-from agentapi.redis.keys import conversation_keys, due_key, turn_keys
+from agentapi.redis.keys import conversation_keys, due_key, turn_keys, turns_prefix
 from agentapi.redis.scripts import Call, Scripts
 from agentapi.settings import Settings
 from agentapi.signals import LeaseLost
@@ -142,12 +143,18 @@ class RedisPart:
 
     def _joined(self, turn_id: str) -> tuple[str, str]:
         """The turn, or the one that its message joined, and the conversation."""
-        for _ in range(2):
+        asked, looked = turn_id, False
+        for _ in range(3):
             found = self._call("about", [turn_keys(turn_id).turn], ["conversation", "into"])
             conversation, joined = cast("list[bytes | None]", found) or (None, None)
             if conversation is not None:
                 return turn_id, conversation.decode()
-            if joined is None:
+            if joined is not None:
+                turn_id = joined.decode()
+            elif looked:
                 break
-            turn_id = joined.decode()
+            else:
+                # If it is in the archive, it comes back.
+                looked, prefix = True, turns_prefix(partition_of_turn(asked))
+                self._call("read", [turn_keys(asked).turn], [asked, prefix])
         raise no_turn(turn_id)

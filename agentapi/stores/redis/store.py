@@ -71,7 +71,8 @@ class RedisTurnStore(
         self.conversations = RedisConversations(settings, client, scripts)
         self.data = RedisData(settings, client, scripts, self.archiving)
         self.hooks = RedisHooks(settings, client, scripts)
-        self.lists = RedisLists(settings, client, scripts)
+        archived = self.archiving.turns if self.archiving else None
+        self.lists = RedisLists(settings, client, scripts, archived)
 
     @override
     def check_protocol(self) -> None:

@@ -17,7 +17,7 @@ from agentapi import Settings
 from agentapi.conversation.messages import Message
 from agentapi.errors import ArchiveLost
 from agentapi.redis.aio import AsyncScripts
-from agentapi.redis.archived import Away
+from agentapi.redis.archived import Absent
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import ScriptRun
@@ -55,14 +55,14 @@ class Conversations:
         self,
         settings: Settings,
         client: redis.asyncio.Redis,
-        bring_back: Callable[[Away], object] | None = None,
+        bring_back: Callable[[Absent], object] | None = None,
     ) -> None:
         """Connects when first used.
 
         Args:
             settings: Where Redis is.
             client: A client of it.
-            bring_back: Brings a conversation back from the archive, if there is one.
+            bring_back: Brings back what is in the archive, if there is one.
         """
         self._settings = settings
         self._client = client
@@ -205,7 +205,12 @@ class Conversations:
         turns: list[ForgottenTurn] = []
         left = 1
         while left:
-            wiped = await self.step(tenant, scripts.wipe(dropped, uuid.uuid4().hex))
+            step = uuid.uuid4().hex
+            try:
+                wiped = await self.step(tenant, scripts.wipe(dropped, step))
+            except ArchiveLost:
+                # Of a turn that is lost, nothing is left to delete.
+                wiped = await self.step(tenant, scripts.wipe(dropped, step, lost=True))
             left = wiped.left
             turns += wiped.turns
         return turns

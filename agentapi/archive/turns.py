@@ -1,0 +1,122 @@
+"""What an archive does with turns that have ended; see docs/guides/archive.md.
+
+A turn whose record is in the archive has a place in a list in Redis, and its newest copy is its
+record. Any other copy means nothing, and whoever finds it deletes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivedTurn:
+    """A copy of a turn that has ended. Times are milliseconds since 1970.
+
+    Attributes:
+        turn_id: Its id.
+        version: Names this copy; newer copies have larger numbers.
+        conversation_id: The conversation that it belongs to.
+        user_id: The user that it belongs to; "" without one.
+        tenant_id: The tenant that it belongs to; "" without one.
+        agent: The agent that it was enqueued for.
+        kind: What kind of turn it is.
+        status: How it ended.
+        attempt: How often it was claimed.
+        steps: Model responses and tool results.
+        worker: The worker that claimed it last.
+        parent_id: The turn that waited for its reply.
+        cancel_requested: Whether somebody asked to cancel it.
+        created: When it was accepted.
+        started: When it was first claimed.
+        ended: When it ended.
+        archived: When it was copied, by Redis's clock.
+        expires: When its retention ends.
+        input_tokens: Tokens that its models read.
+        output_tokens: Tokens that its models wrote.
+        cached_tokens: How many of the read ones were cached.
+        cost: In the currency of the price table.
+        metadata: What its producer gave: JSON.
+        fields: Its record by the names in Redis, with its messages.
+    """
+
+    turn_id: str
+    version: int
+    conversation_id: str
+    user_id: str = ""
+    tenant_id: str = ""
+    agent: str = ""
+    kind: str = "agent"
+    status: str = "completed"
+    attempt: int = 0
+    steps: int = 0
+    worker: str | None = None
+    parent_id: str | None = None
+    cancel_requested: bool = False
+    created: int
+    started: int | None = None
+    ended: int
+    archived: int
+    expires: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float = 0.0
+    metadata: str = "{}"
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class TurnArchive(Protocol):
+    """The part of an archive that holds turns. Safe to share between threads; see `Archive`."""
+
+    def put_turns(self, turns: Sequence[ArchivedTurn]) -> frozenset[tuple[str, int]]:
+        """Store copies, in one transaction. One with the same id and version is the same copy.
+
+        Returns:
+            Id and version of those that are the newest copy of their turn.
+        """
+        ...
+
+    def turns_of(self, turn_ids: Sequence[str], *, whole: bool = True) -> Sequence[ArchivedTurn]:
+        """Read the newest copy of each turn that has one.
+
+        Args:
+            turn_ids: At most a few thousand.
+            whole: Whether their fields are needed.
+        """
+        ...
+
+    def turn_page(
+        self,
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        conversation_id: str | None = None,
+        after: str = "",
+        limit: int = 1000,
+    ) -> Sequence[ArchivedTurn]:
+        """Newest copies of some turns of a user or tenant, without their fields, by id.
+
+        Args:
+            user_id: The user; "" for those without one, None for any.
+            tenant_id: The tenant; "" for those without one, None for any.
+            conversation_id: The conversation; None for any.
+            after: The id behind which to go on.
+            limit: How many at most.
+        """
+        ...
+
+    def delete_turns(self, copies: Sequence[tuple[str, int]]) -> int:
+        """Delete copies, at most a few hundred, by id and version. Returns how many there were."""
+        ...
+
+    def delete_turns_of(self, *, user_id: str | None = None, tenant_id: str | None = None) -> int:
+        """Delete all copies of a user's or tenant's turns, in pieces; arguments as for
+        `turn_page`. Returns how many."""
+        ...
+
+    def expire_turns(self, now: int, limit: int = 1000) -> int:
+        """Delete some of the copies whose retention has ended. Returns how many."""
+        ...

@@ -1,0 +1,23 @@
+-- Delete turns that are in the archive, beyond the number of turns that are kept.
+-- KEYS 1 the list that they are in (zset), 2 copies (zset)
+-- ARGV for each turn: 1 id, 2 version of the copy ('' if the archive has none), 3 conversation id, 4 whether
+--      the conversation has an idle time, 5 whether another turn has continued it
+-- Returns how many were deleted
+-- Promise 3. A conversation that was made for such a turn alone goes with it, if nothing has happened in it
+-- since. The copy is a leftover. A repeat finds the turns gone.
+
+local deleted = 0
+for i = 1, #ARGV, 5 do
+  local turn_id, version, conversation_id, idle, successor = unpack(ARGV, i, i + 4)
+  if redis.call('ZREM', KEYS[1], turn_id) == 1 then
+    drop_unnamed(KEYS[1], turn_id, {
+      conversation = conversation_id, idle = idle == '1', successor = successor == '1',
+    })
+    redis.pcall('SREM', partition_prefix(KEYS[1]) .. 'c:' .. conversation_id .. ':strays', turn_id)
+    if version ~= '' then
+      redis.call('ZADD', KEYS[2], int(now_ms()), turn_note('d', version, turn_id))
+    end
+    deleted = deleted + 1
+  end
+end
+return deleted
