@@ -40,7 +40,7 @@ local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), t
 local function delete_oldest(list, count)
   for _, old_id in ipairs(redis.call('ZRANGE', list, 0, count - 1)) do
     local turn = fields_of(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
-    drop_unfields_of(KEYS[1], old_id, turn)
+    drop_unnamed(KEYS[1], old_id, turn)
     if not turn.status or ended(turn.status) then
       forget_turn(prefix .. old_id, turn.conversation or '')
       redis.call('ZREM', list, old_id)
