@@ -60,7 +60,7 @@ BUILT_IN = {
 
 
 def undefined(text: str) -> set[str]:
-    """Functions that a Lua text calls and does not have; Redis only finds out when it gets there."""
+    """Functions that a Lua text calls and does not have. Redis finds out when it gets there."""
     code = re.sub(r"--.*|'[^'\n]*'|\"[^\"\n]*\"", "", text)
     known = set(BUILT_IN)
     missing = set()
