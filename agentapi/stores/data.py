@@ -155,7 +155,8 @@ class DataStore(Protocol):
         """Check that this process reaches everything that is stored.
 
         Raises:
-            ArchiveUnavailable: Conversations are in the archive, and this process has none.
+            ArchiveUnavailable: Conversations or turns are in the archive, and this process has
+                none.
         """
         ...
 

@@ -34,6 +34,7 @@ from agentapi.stores.data import (
 )
 from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.part import RedisPart
+from agentapi.stores.redis.turn_archiving import moved_keys
 from agentapi.stores.redis.values import ENDED, milliseconds
 from agentapi.stores.refusals import unexpected
 
@@ -81,6 +82,7 @@ class RedisData(RedisPart, DataStore):
     @override
     def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
         names = ["status", "conversation", "user", "tenant"]
+        seen: set[str] = set()
         for keys in self._pieces(_TURNS):
             calls: list[Call] = [([key.decode()], names) for key in keys]
             with translate_errors(self._settings.redis_url):
@@ -91,14 +93,14 @@ class RedisData(RedisPart, DataStore):
                 known = status is not None and conversation is not None
                 where = _text(conversation)
                 if known and (where in within or whose.fits(_text(user), _text(tenant))):
-                    yield OwnedTurn(
-                        turn_id=key.decode()[_TAGGED:],
-                        conversation_id=where,
-                        ended=status in ENDED,
-                    )
-        # After those in Redis: what moves meanwhile is found here, and maybe twice.
+                    turn_id = key.decode()[_TAGGED:]
+                    seen.add(turn_id)
+                    yield OwnedTurn(turn_id=turn_id, conversation_id=where, ended=status in ENDED)
+        # After those in Redis: what moves meanwhile is found here.
         if self._archiving is not None:
             for turn in self._archiving.turns.owned(whose.user_id, whose.tenant_id, within):
+                if turn.turn_id in seen:
+                    continue
                 yield OwnedTurn(
                     turn_id=turn.turn_id, conversation_id=turn.conversation_id, ended=True
                 )
@@ -110,12 +112,12 @@ class RedisData(RedisPart, DataStore):
         # Copies of conversations that have come back stay in the archive for an hour.
         pipeline = self._client.pipeline(transaction=False)
         for partition in range(PARTITIONS):
-            pipeline.exists(copies_key(partition))
+            pipeline.exists(copies_key(partition), *moved_keys(partition))
         with translate_errors(self._settings.redis_url):
             copies = any(pipeline.execute())
         if copies or any(fields[0] for _, fields in self._found(_META, ["archived"])):
             raise ArchiveUnavailable(
-                "conversations are in the archive, and this process has none: set "
+                "conversations or turns are in the archive, and this process has none: set "
                 "AGENTAPI_ARCHIVE_URL here as in the workers"
             )
 

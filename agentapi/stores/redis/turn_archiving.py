@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import orjson
@@ -316,7 +316,8 @@ class RedisTurnArchiving(RedisPart):
     def owned(
         self, user_id: str | None, tenant_id: str | None, within: Collection[str] = ()
     ) -> Iterator[ArchivedTurn]:
-        """Turns of a user or tenant whose records are in the archive, without them.
+        """Turns of a user or tenant whose records are in the archive, without them; also those that
+        have come back and whose copies are still there.
 
         Args:
             user_id: The user; "" for those without one, None for any.
@@ -340,10 +341,13 @@ class RedisTurnArchiving(RedisPart):
             for turn in page:
                 for key in moved_keys(partition_of_turn(turn.turn_id)):
                     pipeline.zscore(key, turn.turn_id)
+                # It may have come back while others were looked at.
+                pipeline.exists(turn_keys(turn.turn_id).turn)
             with translate_errors(self._settings.redis_url):
-                scores = pipeline.execute()
-            for number, turn in enumerate(page):
-                if any(s is not None for s in scores[number * len(MOVED) :][: len(MOVED)]):
+                found = iter(pipeline.execute())
+            for turn in page:
+                *scores, here = islice(found, len(MOVED) + 1)
+                if here or any(score is not None for score in scores):
                     yield turn
 
     def expel(self) -> int:
