@@ -15,7 +15,7 @@ MAX_RETURNS: Final = 3
 """How often one call brings something back, should it move away again in between."""
 
 _AWAY: Final = re.compile(r"ARCHIVED ([0-9a-f]{32}) (.+)", re.S)
-_AWAY_TURN: Final = re.compile(r"ARCHIVED TURN (\d{3}-[0-9a-f]{32})")
+_AWAY_TURN: Final = re.compile(r"ARCHIVED TURN (\d{3}-[0-9a-f]{32}) (\d+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +37,11 @@ class AwayTurn:
 
     Attributes:
         turn_id: Its id.
+        asked: When the script said so: milliseconds of Redis's clock.
     """
 
     turn_id: str
+    asked: int
 
 
 Absent: TypeAlias = Away | AwayTurn
@@ -51,7 +53,7 @@ def away_of(error: RedisError) -> Absent | None:
     if found := _AWAY.fullmatch(str(error)):
         return Away(conversation_id=found[2], version=found[1])
     found = _AWAY_TURN.fullmatch(str(error))
-    return AwayTurn(turn_id=found[1]) if found else None
+    return AwayTurn(turn_id=found[1], asked=int(found[2])) if found else None
 
 
 def no_archive() -> ArchiveUnavailable:

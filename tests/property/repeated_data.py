@@ -122,6 +122,11 @@ def turns_walk(bench: Bench) -> None:
         return sum(moving.turns._move(moving.turns._pack([place])[place].turns, began).values())
 
     first, second = says(), says()
+    now = round(store.turn(second).created_at * 1000)
+
+    def comes_back(turn_id: str, asked: int = now) -> None:
+        moving.bring_back(AwayTurn(turn_id=turn_id, asked=asked))
+
     # One is changed while the copies are made.
     change = ("ended", first, {"a": "b"}, "changed")
     archive.before = lambda name: (
@@ -131,17 +136,18 @@ def turns_walk(bench: Bench) -> None:
     archive.before = lambda name: None
     assert moving.discard(0) == 1
     assert move() == 1
+    comes_back(first, now - 300_001)
     for turn_id in (first, second):
         with pytest.raises(StoreFault, match="ARCHIVED TURN"):
             store.turn(turn_id)
-        moving.bring_back(AwayTurn(turn_id=turn_id))
+        comes_back(turn_id)
         assert store.turn(turn_id).text == "yo"
-    moving.bring_back(AwayTurn(turn_id=first))
-    moving.bring_back(AwayTurn(turn_id=bench.enqueue("none")))
+    comes_back(first)
+    comes_back(bench.enqueue("none"))
     third, fourth = says(), says()
     assert move() == 2
     assert moving.turns.expel() == 1
-    moving.bring_back(AwayTurn(turn_id=third))
+    comes_back(third)
     archive.turns.clear()
     with pytest.raises(ArchiveLost):
-        moving.bring_back(AwayTurn(turn_id=fourth))
+        comes_back(fourth)

@@ -1,20 +1,22 @@
 -- Bring the record of a turn back from the archive.
 -- KEYS 1 turn (hash), 2 copies (zset)
--- ARGV 1 turn id, 2 version of the copy ('' if the archive has none), 3 when the record expires (ms), 4
---      retention of a turn, 5... name and value of each field
--- Returns {'back'}, {'elsewhere'} (it is not in the archive any more, or has expired) or {'lost'} (it
---      must be there, and is not)
+-- ARGV 1 turn id, 2 when a script said that it is in the archive (ms), 3 time for which what was read there
+--      since then is valid, 4 version of the copy ('' if the archive has none), 5 when the record expires (ms),
+--      6 retention of a turn, 7... name and value of each field
+-- Returns {'back'}, {'elsewhere'} (it is not in the archive any more, has expired, or the caller is late) or
+--      {'lost'} (it must be there, and is not)
 -- Promises 3, 4: the record and its place in the lists change together. The copy in the archive means
--- nothing from then on, and is noted as a leftover. A repeat finds the record.
+-- nothing from then on, and is noted as a leftover. A repeat finds the record. A caller that was stopped may
+-- have read a copy before the turn came back, changed and moved again, which takes longer than its copy is valid.
 
-local turn_id, version, expires, retention = unpack(ARGV, 1, 4)
+local turn_id, asked, valid, version, expires, retention = unpack(ARGV, 1, 6)
 
 local now = now_ms()
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'back' }
 end
 local status, accepted = moved_turn(KEYS[1])
-if not status then
+if not status or tonumber(asked) < now - tonumber(valid) then
   return { 'elsewhere' }
 end
 local left = version ~= '' and tonumber(expires) - now or 0
@@ -28,7 +30,7 @@ end
 if left <= 0 then
   return { 'elsewhere' }
 end
-for i = 5, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[1], 'returned', int(now))

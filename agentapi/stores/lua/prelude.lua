@@ -417,11 +417,12 @@ local function moved_turn(turn_key)
 end
 
 -- Refuse a call that needs a turn whose record is in the archive, as away does for a conversation. To be
--- asked when there is no record. Returns the answer, or nothing if the turn does not exist.
+-- asked when there is no record. Returns the answer, which has the time, or nothing if the turn does not
+-- exist.
 local function away_turn(turn_key)
   if moved_turn(turn_key) then
     local turn_id = string.sub(turn_key, #partition_prefix(turn_key) + #'t:' + 1)
-    return redis.error_reply('ARCHIVED TURN ' .. turn_id)
+    return redis.error_reply('ARCHIVED TURN ' .. turn_id .. ' ' .. int(now_ms()))
   end
 end
 

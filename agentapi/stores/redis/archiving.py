@@ -190,7 +190,7 @@ class RedisArchiving(RedisPart):
         if isinstance(absent, Away):
             self._bring_back(absent)
         else:
-            self.turns.bring_back(absent.turn_id)
+            self.turns.bring_back(absent)
 
     def _bring_back(self, away: Away) -> None:
         copy = self._copy(away)

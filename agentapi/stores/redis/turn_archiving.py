@@ -29,6 +29,7 @@ from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.logs import line
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import ARCHIVED_TURNS
+from agentapi.redis.archived import AwayTurn
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import copied_key, copies_key, list_keys, turn_keys, turns_prefix
 from agentapi.redis.scripts import Call, Scripts
@@ -48,6 +49,10 @@ MOVED: Final = ("completed", "cancelled")
 
 REST: Final = 600.0
 """Seconds for which a turn stays that somebody needed from the archive."""
+
+VALID: Final = 300.0
+"""Seconds for which a copy that was read may become the record. Shorter than `REST`: meanwhile the
+turn cannot have come back, changed and moved again."""
 
 _TURNS: Final = 32
 """Turns of one list that a script looks at."""
@@ -279,20 +284,22 @@ class RedisTurnArchiving(RedisPart):
         recorder().count(ARCHIVED_TURNS, "out", "changed", by=len(turns) - moved)
         return gone
 
-    def bring_back(self, turn_id: str) -> None:
-        """Bring a turn's record back, for a caller that needs it.
+    def bring_back(self, away: AwayTurn) -> None:
+        """Bring a turn's record back, for a caller that needs it, unless it takes too long.
 
         Raises:
             ArchiveLost: The archive does not have it.
             ArchiveUnavailable: The archive cannot be reached.
             StoreUnavailable: Redis cannot be reached.
         """
+        turn_id = away.turn_id
         found = self._archive.ask(lambda archive: archive.turns_of([turn_id]))
-        args: list[Any] = [turn_id, "", 0, self._retention]
+        args: list[Any] = ["", 0, self._retention]
         for copy in found:
             fields = chain.from_iterable(copy.fields.items())
-            args = [turn_id, copy.version, copy.expires, self._retention, *fields]
+            args = [copy.version, copy.expires, self._retention, *fields]
         keys = [turn_keys(turn_id).turn, copies_key(partition_of_turn(turn_id))]
+        args = [turn_id, away.asked, milliseconds(VALID), *args]
         [outcome] = self._call("arrive_turn", keys, args)
         if outcome == b"lost":
             recorder().count(ARCHIVED_TURNS, "in", "failed")
