@@ -60,7 +60,7 @@ _LONGEST_REST: Final = 30.0
 _AT_ONCE: Final = 2
 """Callers that may wait for the archive at the same time: other turns need the threads."""
 
-_WAIT: Final = 0.25
+_WAIT: Final = 1.0
 """Seconds that further callers wait for their turn."""
 
 
