@@ -50,7 +50,7 @@ def test_a_tiny_round() -> None:
     assert all(len(found) == 1 for found in once)
     assert values["throughput, 1 worker process", "turns a second", RUNTIME][0] > 0
     cases = {case for case, _, _ in values}
-    assert len(cases) == 20
+    assert len(cases) == 21
 
 
 def test_an_environment_that_cannot_be_made_says_why(
