@@ -88,7 +88,7 @@ def _move_turns(
     moving = store.archiving
     assert moving is not None
     moving.ready()
-    turn_ids = [_ended(store, f"user:{number}") for number in range(TURNS)]
+    turn_ids = [ended(store, f"user:{number}") for number in range(TURNS)]
     before = _used(server)
     moved, began = 0, time.perf_counter()
     while moved < TURNS:
@@ -112,9 +112,15 @@ def _move_turns(
     store.close()
 
 
-def _ended(store: RedisTurnStore, conversation: str) -> str:
+def ended(
+    store: RedisTurnStore,
+    conversation: str,
+    message: str = "Where is it?",
+    reply: str = "It is on its way.",
+) -> str:
+    """Let a turn run to its end; returns its id."""
     turn_id = create_turn_id(conversation)
-    new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input="Where is it?")
+    new = NewTurn(turn_id=turn_id, conversation_id=conversation, agent="a", input=message)
     store.enqueue([new])
     claim = store.claim(
         conversation,
@@ -127,7 +133,7 @@ def _ended(store: RedisTurnStore, conversation: str) -> str:
     assert isinstance(claim, Claim)
     said: list[Message] = [
         UserMessage(content=new.input, turn_id=turn_id),
-        AssistantMessage(content="It is on its way.", turn_id=turn_id),
+        AssistantMessage(content=reply, turn_id=turn_id),
     ]
     store.commit(claim.lease, Ending(status=TurnStatus.COMPLETED, messages=said, steps=1))
     return turn_id

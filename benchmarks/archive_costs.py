@@ -6,6 +6,7 @@ import secrets
 import tempfile
 import uuid
 from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ import redis
 from rich import print
 
 from agentapi import load_settings
-from agentapi.conversation.messages import UserMessage, dumps
-from agentapi.ids import create_turn_id
+from agentapi.conversation.messages import AssistantMessage, UserMessage, dumps
+from agentapi.ids import create_turn_id, partition_of
 from agentapi.stores import RedisTurnStore
 from agentapi.stores.data import Staging
+from benchmarks.archive import ended
 from orchestrator.stack import start_valkey
 from tools.postgres import postgres
 
@@ -26,10 +28,10 @@ BYTES: Final = 500
 
 
 def archive_costs(conversations: int = 500) -> dict[str, float]:
-    """Move short and long conversations to a PostgreSQL; the names are those of `Costs`.
+    """Move short and long conversations to a PostgreSQL, and turns; the names are those of `Costs`.
 
     Args:
-        conversations: How many of each kind.
+        conversations: How many of each kind, and how many turns.
     """
     with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         valkey, url = start_valkey(Path(folder))
@@ -37,6 +39,7 @@ def archive_costs(conversations: int = 500) -> dict[str, float]:
             with postgres() as server:
                 few = _moved(url, server.fresh(), conversations, 1)
                 many = _moved(url, server.fresh(), conversations, MANY)
+                turns = _moved_turns(url, server.fresh(), conversations)
         finally:
             valkey.stop()
     message = (many["size"] - few["size"]) / (MANY - 1)
@@ -44,6 +47,8 @@ def archive_costs(conversations: int = 500) -> dict[str, float]:
         "archive_marker_bytes": round(many["marker"]),
         "archive_conversation_bytes": round(few["size"] - message),
         "archive_message_overhead_bytes": round(message - BYTES, 1),
+        "archive_turn_marker_bytes": round(turns["marker"]),
+        "archive_turn_bytes": round(turns["size"] - 2 * BYTES),
     }
 
 
@@ -70,6 +75,40 @@ def _moved(redis_url: str, database: str, count: int, messages: int) -> dict[str
         marker = sum(int(client.memory_usage(key) or 0) for key in keys) / count
         size = (archive.status().size - empty) / count
     return {"size": size, "marker": marker}
+
+
+def _moved_turns(redis_url: str, database: str, turns: int) -> dict[str, float]:
+    """Bytes of the database and of Redis for a turn of two messages."""
+    settings = load_settings(
+        redis_url=redis_url,
+        archive_url=f"postgresql://{database}",
+        archive_turns_after=0.001,
+        events_retention=0.001,
+    )
+    with (
+        closing(redis.Redis.from_url(redis_url)) as client,
+        closing(RedisTurnStore(settings)) as store,
+    ):
+        client.flushall()
+        # In one list: Redis stores a short one in another way.
+        names = (name for name in map("user:{}".format, count()) if partition_of(name) == 0)
+        for name in islice(names, turns):
+            turn_id = create_turn_id(name)
+            empty = [
+                len(dumps(kind(content="", turn_id=turn_id)))
+                for kind in (UserMessage, AssistantMessage)
+            ]
+            ended(store, name, *(secrets.token_urlsafe(BYTES)[: BYTES - each] for each in empty))
+        moving = store.archiving
+        assert moving is not None
+        archive: Any = moving.ready()
+        empty_size, moved = archive.status().size, 0
+        while moved < turns:
+            moving.turns.begin()
+            moved += moving.turns.move_some([0])[0]
+        keys: Any = client.keys("agentapi:*:list:moved:*")
+        marker = sum(int(client.memory_usage(key, samples=0) or 0) for key in keys) / turns
+        return {"size": (archive.status().size - empty_size) / turns, "marker": marker}
 
 
 def _fill(store: RedisTurnStore, name: str, messages: int) -> None:

@@ -33,8 +33,6 @@ def newest() -> str:
 
 def current(connection: sa.Connection) -> str | None:
     """The revision that the database has; None without tables."""
-    # Alembic says at level INFO what it does, in lines of its own form; `prepare` says it in ours.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     options = {"version_table": _TABLE}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 

@@ -67,6 +67,10 @@ class Costs(BaseModel):
     """Bytes of the archive's tables and indexes of a conversation beyond its messages."""
     archive_message_overhead_bytes: float = 117.0
     """Bytes of the archive's tables and indexes of a message beyond its JSON."""
+    archive_turn_marker_bytes: float = 110.0
+    """Bytes of Redis of an ended turn whose record is in the archive: its entry in a list."""
+    archive_turn_bytes: float = 1050.0
+    """Bytes of the archive's tables and indexes of an ended turn beyond its messages."""
 
 
 def read_costs(path: Path | None = None) -> Costs:

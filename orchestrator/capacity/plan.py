@@ -50,6 +50,8 @@ class Rules:
             while a file is saved may take the rest.
         turn_retention: Seconds for which an ended turn is kept.
         events_retention: Seconds for which an ended turn's events are kept.
+        archive_turns_after: Seconds after its end at which a turn's record moves to the archive; 0
+            if it stays in Redis.
         core_hour: Price of a core for an hour.
         gib_hour: Price of a GiB of memory for an hour.
         replicas: Replicas of each Redis primary.
@@ -63,6 +65,7 @@ class Rules:
     shard_gib: float = 16.0
     turn_retention: float = 604_800.0
     events_retention: float = 3_600.0
+    archive_turns_after: float = 0.0
     core_hour: float = 0.04
     gib_hour: float = 0.005
     replicas: int = 1
@@ -85,10 +88,13 @@ class Plan:
         worker_gib: Memory of all workers.
         store_gib: Data of all Redis primaries: messages, records of turns, events.
         messages_gib: The part of it that is messages of conversations.
-        turns_gib: The part of it that is records of ended turns.
+        turns_gib: The part of it that is records of ended turns, and list entries of those whose
+            records are in the archive.
         events_gib: The part of it that is events of ended turns.
         wakeups_per_second: Messages through the broker.
         archive_gib: Tables and indexes of the archive, once.
+        archive_turns: Ended turns whose records are in the archive.
+        archive_turns_gib: The part of the archive that is records of ended turns.
         archive_month: Price of a month of the archive's disks, without its servers.
         month: Price of a month, with the archive's disks.
     """
@@ -107,6 +113,8 @@ class Plan:
     events_gib: float
     wakeups_per_second: float
     archive_gib: float
+    archive_turns: int
+    archive_turns_gib: float
     archive_month: float
     month: float
 
@@ -139,7 +147,10 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
     # Workers that wait for models share cores; a primary and its replica have one each.
     cores = (worker_cores + gateway_cores) / rules.busy / (1 - rules.spare) + servers
     memory = worker_gib + servers * rules.shard_gib
-    archive_gib = _archive(load, costs)
+    _, archive_turns = _ended(load, rules)
+    own = load.messages * load.message_bytes
+    archive_turns_gib = archive_turns * (costs.archive_turn_bytes + own) / GIB
+    archive_gib = _archive(load, costs) + archive_turns_gib
     archive_month = archive_gib * rules.archive_copies * rules.disk_gib_month
     running = _HOUR_TO_MONTH * (cores * rules.core_hour + memory * rules.gib_hour)
     return Plan(
@@ -157,6 +168,8 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
         events_gib=events_gib,
         wakeups_per_second=rate,
         archive_gib=archive_gib,
+        archive_turns=round(archive_turns),
+        archive_turns_gib=archive_turns_gib,
         archive_month=archive_month,
         month=running + archive_month,
     )
@@ -183,13 +196,25 @@ def _data(load: Load, costs: Costs, rules: Rules) -> tuple[float, float, float]:
     messages = load.conversations * ((1 - load.archived) * here + away)
     own = load.messages * load.message_bytes
     turn = costs.turn_bytes + costs.turn_message_factor * own
-    turns = load.turns_per_second * load.average * rules.turn_retention * turn
+    whole, moved = _ended(load, rules)
+    turns = whole * turn + moved * costs.archive_turn_marker_bytes
     events = load.turns_per_second * rules.events_retention * costs.events_bytes
     return messages / GIB, turns / GIB, events / GIB
 
 
+def _ended(load: Load, rules: Rules) -> tuple[float, float]:
+    """Ended turns that are kept: with records in Redis, and in the archive."""
+    kept = load.turns_per_second * load.average * rules.turn_retention
+    if not rules.archive_turns_after:
+        return kept, 0.0
+    # A turn stays until its events have expired. The last hour may be the busiest.
+    after = max(rules.archive_turns_after, rules.events_retention)
+    whole = min(kept, load.turns_per_second * after)
+    return whole, kept - whole
+
+
 def _archive(load: Load, costs: Costs) -> float:
-    """GiB of the archive."""
+    """GiB of the conversations in the archive."""
     message = load.message_bytes + costs.archive_message_overhead_bytes
     conversation = costs.archive_conversation_bytes + load.messages_kept * message
     return load.conversations * load.archived * conversation / GIB

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from orchestrator.capacity import Load, Outcome, Plan, Simulation
 
 
+Spare = Annotated[
+    float, typer.Option(help="Share of the workers that may be lost at once, 0 to 0.9.")
+]
+Retention = Annotated[float, typer.Option(help="Seconds for which ended turns are kept.")]
+TurnsAfter = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds until an ended turn moves to the archive; 0: never. 3600 with --archived.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(rich_help_panel=CHECK)(capacity)
@@ -36,13 +50,10 @@ def capacity(
         float, typer.Option(help="Share of turns through the gateway, 0 to 1.")
     ] = 1.0,
     slots: Annotated[int, typer.Option(min=1, help="AGENTAPI_CONCURRENCY of the workers.")] = 64,
-    spare: Annotated[
-        float, typer.Option(help="Share of the workers that may be lost at once, 0 to 0.9.")
-    ] = 0.2,
+    spare: Spare = 0.2,
     shard_gib: Annotated[float, typer.Option(help="Memory of one Redis primary, GiB.")] = 16.0,
-    turn_retention: Annotated[
-        float, typer.Option(help="Seconds for which ended turns are kept.")
-    ] = 604_800.0,
+    turn_retention: Retention = 604_800.0,
+    archive_turns_after: TurnsAfter = None,
     costs: Annotated[
         Path | None, typer.Option(help="Costs that you measured; the release's if not given.")
     ] = None,
@@ -79,7 +90,10 @@ def capacity(
     if not 0 <= spare <= 0.9:
         raise typer.BadParameter(f"--spare is {spare:g}: expected 0 to 0.9")
     measured = read_costs(costs)
-    rules = Rules(spare=spare, shard_gib=shard_gib, turn_retention=turn_retention)
+    after = archive_turns_after if archive_turns_after is not None else 3_600 * (archived > 0)
+    rules = Rules(
+        spare=spare, shard_gib=shard_gib, turn_retention=turn_retention, archive_turns_after=after
+    )
     planned = plan(load, measured, rules, slots=slots)
     _print_plan(planned, load, as_json=as_json)
     if simulate:
@@ -132,10 +146,17 @@ def _print_plan(planned: Plan, load: Load, *, as_json: bool) -> None:
     if archived:
         kept += f"; a marker of each of the {archived:,} in the archive"
     table.add_row("  messages", f"{planned.messages_gib:,.1f} GiB", kept)
-    table.add_row("  ended turns", f"{planned.turns_gib:,.1f} GiB", "until their retention ends")
+    moved = planned.archive_turns
+    until = "until their retention ends"
+    if moved:
+        until = f"until they move; a list entry of each of the {moved:,} in the archive"
+    table.add_row("  ended turns", f"{planned.turns_gib:,.1f} GiB", until)
     table.add_row("  events", f"{planned.events_gib:,.1f} GiB", "until their retention ends")
-    if archived:
-        table.add_row("archive", f"{planned.archive_gib:,.1f} GiB", f"{archived:,} conversations")
+    if archived or moved:
+        whose = f"{archived:,} conversations, {moved:,} ended turns"
+        table.add_row("archive", f"{planned.archive_gib:,.1f} GiB", whose)
+        turns = "records and messages, until their retention ends"
+        table.add_row("  ended turns", f"{planned.archive_turns_gib:,.1f} GiB", turns)
         disks = "of the database and its standby, without their servers"
         table.add_row("  disks, a month", f"${planned.archive_month:,.0f}", disks)
     table.add_row("gateways", f"{fleet.gateways:,}", f"{planned.gateway_cores:.1f} cores busy")

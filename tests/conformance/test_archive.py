@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -250,13 +252,23 @@ def test_several_processes_prepare_at_the_same_time(url: str) -> None:
         assert archive.status().version == schema.newest()
 
 
-def test_alembic_logs_nothing(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("alembic").setLevel(logging.NOTSET)
-    caplog.set_level(logging.INFO)
-    with closing(SqlArchive(url)) as archive:
-        archive.prepare()
-        archive.version()
-    assert [record.name for record in caplog.records] == ["agentapi.archive.schema"]
+PREPARE = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+from agentapi.archive.sql import SqlArchive
+archive = SqlArchive(sys.argv[1])
+archive.prepare()
+archive.close()
+"""
+
+
+def test_alembic_logs_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'archive.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, url], capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[1] for line in lines] == ["agentapi.archive.schema"]
 
 
 def test_the_tables_are_those_that_the_code_uses(archive: SqlArchive, url: str) -> None:

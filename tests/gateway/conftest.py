@@ -57,8 +57,9 @@ def make_key(settings: Settings, tenant: str) -> str:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("gateway")
     with Stack(
-        tmp_path_factory.mktemp("gateway"),
+        folder,
         agents=("tests.acceptance.agents", "tests.gateway.agents"),
         workers=1,
         flower=False,
@@ -71,6 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         gateway_turns_in_flight=0,
         gateway_wrong_keys_per_minute=0,
         gateway_heartbeat=0.3,
+        archive_url=f"sqlite:///{folder / 'archive.db'}",
     ) as stack:
         settings = stack.settings
         yield Served(stack=stack, acme=make_key(settings, "acme"), evil=make_key(settings, "evil"))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -300,15 +301,24 @@ def test_the_plan_says_where_conversations_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.cli.capacity.console", Console(width=200))
-    for archived, texts in {
-        0.0: ["of 1,000 conversations"],
-        0.25: ["of 750 conversations; a marker of each of the 250 in", "250 conversations"],
+    for (archived, after), texts in {
+        (0.0, 0.0): ["of 1,000 conversations", "until their retention ends"],
+        (0.25, 0.0): [
+            "of 750 conversations; a marker of each of the 250 in",
+            "250 conversations, 0 ended turns",
+        ],
+        (0.0, 3_600.0): [
+            "of 1,000 conversations",
+            "a list entry of each of the 238,320 in the archive",
+            "0 conversations, 238,320 ended turns",
+        ],
     }.items():
         load = Load(turns_per_second=1, conversations=1_000, archived=archived)
-        _print_plan(plan(load, COSTS), load, as_json=False)
+        planned = plan(load, COSTS, Rules(archive_turns_after=after))
+        _print_plan(planned, load, as_json=False)
         shown = " ".join(capsys.readouterr().out.split())
         assert all(text in shown for text in texts), shown
-        assert ("disks, a month" in shown) == bool(archived)
+        assert ("disks, a month" in shown) == bool(archived or after)
 
 
 def test_archived_conversations_cost_disk_instead_of_memory() -> None:
@@ -330,3 +340,33 @@ def test_archived_conversations_cost_disk_instead_of_memory() -> None:
     assert away.archive_gib == pytest.approx((1000 + 10 * 600) / 2 / 1024)
     assert away.archive_month == pytest.approx(away.archive_gib * 20)
     assert away.month - here.month == pytest.approx(away.archive_month)
+
+
+def test_archived_turns_cost_disk_instead_of_memory() -> None:
+    costs = COSTS.model_copy(
+        update={
+            "turn_bytes": 400.0,
+            "turn_message_factor": 0.0,
+            "archive_turn_marker_bytes": 100.0,
+            "archive_turn_bytes": 1000.0,
+        }
+    )
+    load = Load(
+        turns_per_second=1024, average=0.5, model_calls=1, message_bytes=100, conversations=1
+    )
+    rules = Rules(turn_retention=4096.0, events_retention=256.0)
+    here, away, later, never = (
+        plan(load, costs, replace(rules, archive_turns_after=after))
+        for after in (0.0, 512.0, 128.0, 100_000.0)
+    )
+    assert (here.archive_turns, here.archive_turns_gib, here.archive_gib) == (0, 0, 0)
+    assert here.turns_gib == pytest.approx(2**21 * 400 / 2**30)
+    # Those of a busy time before they move, and of each other one the list entry.
+    assert away.turns_gib == pytest.approx((2**19 * 400 + 1.5 * 2**20 * 100) / 2**30)
+    assert away.archive_turns == 1.5 * 2**20
+    assert away.archive_gib == away.archive_turns_gib
+    assert away.archive_gib == pytest.approx(1.5 * 2**20 * (1000 + 2 * 100) / 2**30)
+    assert away.store_gib == away.messages_gib + away.turns_gib + away.events_gib
+    # Not before their events have expired.
+    assert later.archive_turns == 2**21 - 2**18
+    assert (never.archive_turns, never.turns_gib) == (0, here.turns_gib)
