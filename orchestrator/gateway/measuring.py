@@ -107,7 +107,7 @@ class FleetGauges:
         """The turns that need workers, as JSON for autoscalers; 503 if Redis does not answer.
 
         ``turns`` is the sum of ``turns_ready`` and ``turns_running``. It is also 503 if a shard of
-        a cluster does not answer: a part of the turns is no reason to stop workers.
+        a cluster does not answer: an incomplete count must not stop workers.
         """
         backlog = self._read().backlog
         if backlog is None or backlog.missing is not None:

@@ -92,7 +92,7 @@ class RedisConversations(ConversationStore):
         try:
             return self._run(scripts.wipe(dropped, step))
         except ArchiveLost:
-            # Of a turn that is lost, nothing is left to delete.
+            # A lost turn has nothing left to delete.
             return self._run(scripts.wipe(dropped, step, lost=True))
 
     @override

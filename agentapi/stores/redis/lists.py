@@ -39,6 +39,7 @@ from agentapi.stores.redis.lists_codec import (
 )
 from agentapi.stores.redis.part import RedisPart
 from agentapi.stores.redis.turn_archiving import RedisTurnArchiving
+from agentapi.stores.redis.values import moment
 from agentapi.stores.refusals import lists_are_off, not_complete
 from agentapi.turns import PendingCall, TurnStatus
 from agentapi.turns.calls import CallKind
@@ -175,8 +176,8 @@ class RedisLists(RedisPart, ListStore):
             "tenant": query.tenant_id,
             "user": query.user_id,
             "busy": query.busy,
-            "active": _milliseconds(query.active_since),
-            "idle": _milliseconds(query.idle_since),
+            "active": moment(query.active_since),
+            "idle": moment(query.idle_since),
         }
 
         asked = _Asked(
@@ -281,7 +282,7 @@ class RedisLists(RedisPart, ListStore):
         return replace(page, missing=self._missing(lost))
 
     def _read(self, asked: _Asked[Any], look: Look) -> dict[int, Any]:
-        earliest = "-inf" if asked.since is None else str(_milliseconds(asked.since))
+        earliest = "-inf" if asked.since is None else str(moment(asked.since))
         given = orjson.dumps(
             {name: value for name, value in asked.filters.items() if value is not None}
         )
@@ -338,10 +339,6 @@ def _wanted(turn: TurnSummary | None, query: TurnQuery) -> TurnSummary | None:
 
 def _partitions(conversation_id: str | None) -> Sequence[int]:
     return range(PARTITIONS) if conversation_id is None else [partition_of(conversation_id)]
-
-
-def _milliseconds(time: float | None) -> int | None:
-    return None if time is None else round(time * 1000)
 
 
 def lowered(text: str) -> str:

@@ -37,8 +37,8 @@ from agentapi.settings import Settings
 from agentapi.stores.archiving import PATIENCE
 from agentapi.stores.redis.codec import turn_from_hash
 from agentapi.stores.redis.part import RedisPart
-from agentapi.stores.redis.values import milliseconds
-from agentapi.turns import TERMINAL, Turn
+from agentapi.stores.redis.values import ENDED, milliseconds, moment
+from agentapi.turns import Turn
 
 log = logging.getLogger("agentapi.archive")
 
@@ -68,8 +68,6 @@ _EXPELLED: Final = 200
 
 _Place: TypeAlias = tuple[int, str]
 """A list: partition and status."""
-
-_ENDED: Final = frozenset(status.value.encode() for status in TERMINAL)
 
 _SHORT: Final = 60.0
 """Seconds that most turns take. One that was accepted before the time at which turns move, and
@@ -244,7 +242,7 @@ class RedisTurnArchiving(RedisPart):
         return {
             parent
             for parent, status in zip(listed, found, strict=True)
-            if status is not None and status not in _ENDED
+            if status is not None and status not in ENDED
         }
 
     def _put(self, copies: Sequence[ArchivedTurn]) -> frozenset[tuple[str, int]]:
@@ -440,16 +438,12 @@ def _shown(turn: Turn) -> dict[str, Any]:
         "worker": turn.worker,
         "parent_id": turn.parent_id,
         "cancel_requested": turn.cancel_requested,
-        "created": _milliseconds(turn.created_at),
-        "started": _milliseconds(turn.started_at),
-        "ended": _milliseconds(turn.ended_at),
+        "created": moment(turn.created_at),
+        "started": moment(turn.started_at),
+        "ended": moment(turn.ended_at),
         "input_tokens": turn.usage.input_tokens,
         "output_tokens": turn.usage.output_tokens,
         "cached_tokens": turn.usage.cached_tokens,
         "cost": turn.usage.cost,
         "metadata": orjson.dumps(dict(turn.metadata)).decode(),
     }
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else milliseconds(seconds)

@@ -30,3 +30,8 @@ def wakeup_of(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | No
 def milliseconds(seconds: float) -> int:
     """Seconds as the milliseconds that scripts take."""
     return round(seconds * 1000)
+
+
+def moment(seconds: float | None) -> int | None:
+    """A time in milliseconds; None if there is none."""
+    return None if seconds is None else milliseconds(seconds)

@@ -209,7 +209,7 @@ class Conversations:
             try:
                 wiped = await self.step(tenant, scripts.wipe(dropped, step))
             except ArchiveLost:
-                # Of a turn that is lost, nothing is left to delete.
+                # A lost turn has nothing left to delete.
                 wiped = await self.step(tenant, scripts.wipe(dropped, step, lost=True))
             left = wiped.left
             turns += wiped.turns
