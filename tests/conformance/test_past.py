@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -59,8 +60,8 @@ def test_a_turn_keeps_who_ran_it_and_what_each_step_took(bench: Bench) -> None:
     assert list(tool.data) == [2000, "look", "c1", 0]
     assert list(last.data) == [1500, "offline:echo", 12, 5, 3, 0.25, "", 0, 1]
     times = [past.turn.created_at, claimed.at, last.at, past.turn.ended_at or 0, past.now]
-    rounded = [round(at, 2) for at in times]
-    assert rounded == sorted(rounded)
+    # A mark keeps whole milliseconds; the store in memory knows its turns' times more precisely.
+    assert all(earlier <= later + 0.0011 for earlier, later in itertools.pairwise(times))
     assert list(past.steps) == []
 
 
