@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, long in enumerate(LONG) if path.startswith(long)), len(LONG))
 
     items.sort(key=place)
+
+
+UNMEASURED = ("acceptance/test_benchmarks.py", "chaos", "faultpoints", "fuzz", "soak", "upgrade")
+"""Files and folders whose processes run without coverage.
+
+They run long, and what they run is measured elsewhere: coverage takes a third of their time.
+"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Start the processes of these tests, and of the fixtures they set up, without coverage."""
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    with pytest.MonkeyPatch.context() as patch:
+        if path.startswith(UNMEASURED):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)
