@@ -25,6 +25,7 @@ from benchmarks import memory as kept
 from benchmarks.contest import CONTENDERS, Contender, Servers
 from benchmarks.environments import CACHE, CannotInstall
 from benchmarks.results import Results
+from benchmarks.running import Running
 from benchmarks.targets import targets_table
 from orchestrator.stack import start_valkey
 from tools.postgres import PostgresFault, postgres
@@ -276,7 +277,7 @@ def _console(plan: Plan, servers: Servers, results: Results) -> None:
     pages_of_console.pages(results, servers, turns=10 * plan.listed, conversations=plan.listed)
 
 
-def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[alone.Running], None]]]:
+def _alone(plan: Plan, results: Results) -> Iterable[tuple[str, Callable[[Running], None]]]:
     few = max(10, plan.turns // 10)
     yield "history", partial(alone.histories, results, turns=few // 2)
     yield "queue", partial(alone.queued, results)

@@ -3,120 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import redis
 
-from agentapi import load_settings
 from agentapi.conversation.messages import AssistantMessage, Message, UserMessage, dumps
 from agentapi.ids import partition_of
 from agentapi.providers.base import ModelRequest, TextDelta
 from agentapi.providers.openai.client import OpenAIProvider
-from agentapi.redis.connection import connect
 from agentapi.redis.keys import conversation_keys
 from agentapi.turns import EventType
 from benchmarks.contenders.turn import TEXT
 from benchmarks.contest import Servers
 from benchmarks.processes import usage
 from benchmarks.results import Metric, Results
+from benchmarks.running import Running, runtime
 from benchmarks.stats import percentile, summarize
-from orchestrator import Orchestrator
-from orchestrator.stack import Child, Stack
-from orchestrator.stack.processes import free_port
 
 _MS = 1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Running:
-    """A stack of this runtime, its producer, and the URL of the provider that it asks."""
-
-    stack: Stack
-    orchestrator: Orchestrator
-    client: redis.Redis
-    provider: str
-
-    def cpu(self) -> float:
-        """Seconds of processor time of the workers."""
-        return usage([worker.pid for worker in self.stack.workers]).cpu
-
-    def ask(self, agent: str, message: str, conversation_id: str | None = None) -> float:
-        """One turn; its seconds."""
-        began = time.perf_counter()
-        self.orchestrator.enqueue(agent, message, conversation_id=conversation_id).result(60)
-        return time.perf_counter() - began
-
-    def run_all(
-        self, agent: str, conversations: Sequence[str], message: str = TEXT, *, stream: bool = False
-    ) -> float:
-        """Enqueue a turn for each and wait for all; the seconds."""
-        began = time.perf_counter()
-        handles = [
-            self.orchestrator.enqueue(agent, message, conversation_id=conversation, stream=stream)
-            for conversation in conversations
-        ]
-        for handle in handles:
-            handle.result(120)
-        return time.perf_counter() - began
-
-
-@contextlib.contextmanager
-def runtime(
-    servers: Servers,
-    *,
-    workers: int = 1,
-    env: Mapping[str, str] | None = None,
-    **settings: Any,
-) -> Iterator[Running]:
-    """Start workers on an emptied Valkey, and a provider; stop them at the end.
-
-    Args:
-        servers: Where.
-        workers: How many.
-        env: Further variables of the workers.
-        settings: By field name, of workers and producer.
-    """
-    broker = settings.get("broker_url", servers.redis_url)
-    urls = load_settings(redis_url=servers.redis_url, broker_url=broker, redis_timeout=60)
-    client = connect(urls)
-    client.flushall()
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/v1"
-    provider = Child(
-        "provider",
-        [sys.executable, "-m", "benchmarks.provider", str(port), "0.01", "0.01", "10"],
-        log=servers.folder / "logs" / "provider.log",
-    )
-    with tempfile.TemporaryDirectory(dir=servers.folder) as folder:
-        stack = Stack(
-            Path(folder),
-            agents=("benchmarks.agents",),
-            workers=workers,
-            flower=False,
-            redis_url=servers.redis_url,
-            log_level="WARNING",
-            env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url, **(env or {})},
-            **settings,
-        )
-        try:
-            with stack, Orchestrator(stack.settings) as orchestrator:
-                running = Running(
-                    stack=stack, orchestrator=orchestrator, client=client, provider=url
-                )
-                for _ in range(8 * workers):
-                    running.ask("plain", TEXT)
-                yield running
-        finally:
-            provider.stop()
-            client.close()
 
 
 def histories(results: Results, running: Running, *, turns: int) -> None:

@@ -6,9 +6,7 @@ and in the simulation, and compares the two.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import statistics
 import sys
 import time
@@ -130,11 +128,8 @@ COMPARISONS: Final[dict[str, Callable[[Costs], list[Compared]]]] = {
 
 def drained(running: Bench, turns: int) -> float:
     """Seconds in which a worker works off turns that wait for it."""
-    os.kill(running.worker.pid, signal.SIGSTOP)
-    try:
-        handles = running.enqueue("plain", turns, TEXT)
-    finally:
-        os.kill(running.worker.pid, signal.SIGCONT)
+    with running.paused():
+        handles = running.spread("plain", turns, TEXT)
     running.wait(handles)
     infos = [handle.info() for handle in handles]
     starts = [info.started_at for info in infos if info.started_at is not None]

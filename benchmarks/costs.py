@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.turns import Turn
 from benchmarks.archive_costs import archive_costs
 from benchmarks.processes import server_cpu, usage
+from benchmarks.running import Running
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.capacity import Costs
 from orchestrator.stack import Child, Stack
@@ -40,12 +41,8 @@ _MS: Final = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
+class Bench(Running):
     """A stack with one worker, and what its processes have used."""
-
-    stack: Stack
-    orchestrator: Orchestrator
-    client: redis.Redis
 
     @property
     def worker(self) -> Child:
@@ -60,14 +57,21 @@ class Bench:
         """Seconds of processor time of Valkey."""
         return server_cpu(self.client)
 
-    def enqueue(
+    def spread(
         self, agent: str, count: int, message: str, *, stream: bool = False
     ) -> list[TurnHandle]:
-        """One turn in each of as many conversations."""
-        return [
-            self.orchestrator.enqueue(agent, message, conversation_id=f"{agent}:{n}", stream=stream)
-            for n in range(count)
-        ]
+        """Enqueue one turn in each of as many conversations."""
+        names = (f"{agent}:{number}" for number in range(count))
+        return self.enqueue(agent, names, message, stream=stream)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The worker stands still."""
+        self.worker.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.worker.signal(signal.SIGCONT)
 
     def drain(
         self, agent: str, count: int, message: str, *, stream: bool = False
@@ -77,24 +81,16 @@ class Bench:
         Returns:
             Milliseconds of the worker and of Valkey a turn, and the turns.
         """
-        os.kill(self.worker.pid, signal.SIGSTOP)
-        try:
-            handles = self.enqueue(agent, count, message, stream=stream)
-        finally:
+        with self.paused():
+            handles = self.spread(agent, count, message, stream=stream)
             worker, store = self.worker_cpu(), self.store_cpu()
-            os.kill(self.worker.pid, signal.SIGCONT)
         self.wait(handles)
         used = self.worker_cpu() - worker, self.store_cpu() - store
         turns = [handle.info() for handle in handles]
         return used[0] * _MS / count, used[1] * _MS / count, turns
 
-    def wait(self, handles: Sequence[TurnHandle]) -> None:
-        """Wait until all have ended."""
-        for handle in handles:
-            handle.result(120)
 
-
-@contextlib.contextmanager
+@contextmanager
 def bench(**settings: Any) -> Iterator[Bench]:
     """Start a stack, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="capacity-") as folder:
@@ -112,7 +108,7 @@ def bench(**settings: Any) -> Iterator[Bench]:
             redis.Redis.from_url(stack.redis_url) as client,
         ):
             found = Bench(stack=stack, orchestrator=orchestrator, client=client)
-            found.wait(found.enqueue("plain", 50, TEXT))
+            found.wait(found.spread("plain", 50, TEXT))
             yield found
 
 
@@ -163,13 +159,10 @@ def _wakeup(running: Bench) -> float:
 
 
 def _enqueue_cost(running: Bench, turns: int) -> float:
-    os.kill(running.worker.pid, signal.SIGSTOP)
-    try:
+    with running.paused():
         before = running.store_cpu()
-        handles = running.enqueue("plain", turns, TEXT)
+        handles = running.spread("plain", turns, TEXT)
         used = running.store_cpu() - before
-    finally:
-        os.kill(running.worker.pid, signal.SIGCONT)
     running.wait(handles)
     return used * _MS / turns
 
@@ -194,22 +187,17 @@ def dispatch_cost(running: Bench, turns: int) -> tuple[float, float]:
     """Milliseconds of a sweeper and of Valkey for a turn that is overdue."""
     app = create_app(running.stack.settings, [])
     sweeper = app.runtime.sweeper
-    os.kill(running.worker.pid, signal.SIGSTOP)
-    try:
+    with closing(app), closing(app.store), running.paused():
         # Until the worker that is paused does not count any more.
         while len(sweeper.groups) < SWEEP_GROUPS:
             sweeper.sweep()
             time.sleep(0.1)
-        handles = running.enqueue("plain", turns, TEXT)
+        handles = running.spread("plain", turns, TEXT)
         _make_overdue(running.client)
         sent, store, began = 0, running.store_cpu(), time.process_time()
         while sent < turns:
             sent += sweeper.sweep()
         used = time.process_time() - began, running.store_cpu() - store
-    finally:
-        os.kill(running.worker.pid, signal.SIGCONT)
-        app.store.close()
-        app.close()  # type: ignore[no-untyped-call]
     running.wait(handles)
     return used[0] * _MS / turns, used[1] * _MS / turns
 
@@ -237,7 +225,7 @@ def _isolated_cost(turns: int = 40) -> float:
     with bench(env={"AGENTAPI_OFFLINE_DELAY": "3"}) as running:
         heir = running.stack.start_worker()
         running.stack.wait_for_workers(2)
-        handles = running.enqueue("plain", turns, TEXT)
+        handles = running.spread("plain", turns, TEXT)
         while any(handle.info().started_at is None for handle in handles):
             time.sleep(0.02)
         # With its watchdog, as a lost machine: nobody hands the turns back.
@@ -255,7 +243,7 @@ def _slot_memory(turns: int = 500) -> float:
     """MiB of a turn in flight."""
     with bench(concurrency=turns, env={"AGENTAPI_OFFLINE_DELAY": "8"}) as running:
         idle = usage([running.worker.pid], children=False).memory
-        handles = running.enqueue("plain", turns, TEXT)
+        handles = running.spread("plain", turns, TEXT)
         while any(handle.info().started_at is None for handle in handles[-10:]):
             time.sleep(0.1)
         full = usage([running.worker.pid], children=False).memory

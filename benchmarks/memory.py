@@ -10,9 +10,9 @@ from typing import Any, Final
 import httpx2
 import redis
 
-from benchmarks import alone
 from benchmarks.contest import Servers
 from benchmarks.results import Metric, Results
+from benchmarks.running import runtime
 
 QUESTION: Final = "When will my order come?"
 """A message of five words. The agent repeats it, so that a reply has five words as well."""
@@ -37,7 +37,7 @@ KINDS: Final = {
 
 def memory(results: Results, servers: Servers, *, turns: int) -> None:
     """Turns of new conversations through the gateway, plain and streamed."""
-    with alone.runtime(servers, gateway=True, **_UNLIMITED) as running:
+    with runtime(servers, gateway=True, **_UNLIMITED) as running:
         url = running.stack.gateway_url or ""
         for who, stream in (("answered at once", False), ("streamed", True)):
             asyncio.run(_ask(url, AT_ONCE, stream=stream))

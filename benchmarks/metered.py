@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
 
-from benchmarks.alone import Running, runtime
 from benchmarks.contest import Servers
 from benchmarks.results import Metric, Results
+from benchmarks.running import Running, runtime
 from orchestrator.stack.processes import free_port
 
 WITHOUT: Final = "without metrics"

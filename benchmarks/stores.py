@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from benchmarks.alone import Running, runtime
 from benchmarks.contenders.turn import TEXT
 from benchmarks.contest import Servers
 from benchmarks.results import Metric, Results
+from benchmarks.running import Running, runtime
 from benchmarks.stats import percentile
 from orchestrator.stack import start_valkey
 from orchestrator.stack.cluster import Cluster

@@ -9,10 +9,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from benchmarks.alone import runtime
 from benchmarks.contest import Servers
 from benchmarks.metered import BLOCKS, cost_of_turns
 from benchmarks.results import Metric, Results
+from benchmarks.running import runtime
 
 WITHOUT: Final = "without traces"
 SAMPLED: Final = "traces of 1 % of the turns"

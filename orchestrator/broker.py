@@ -67,6 +67,41 @@ def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailabl
     return BrokerUnavailable(f"broker at {address} is out of reach: {why}")
 
 
+def ask_workers(
+    app: Any, settings: Settings, command: str, *, timeout: float, tries: int = 1
+) -> list[dict[str, Any]]:
+    """Ask all workers something.
+
+    Args:
+        app: Sends the question; see `producer_app`.
+        settings: Where the broker is.
+        command: The question: a command of the workers' remote control.
+        timeout: Seconds to wait for answers.
+        tries: How often to ask until somebody answers. A worker that is busy, or just starting, may
+            miss a question.
+
+    Returns:
+        What each worker answers, by its name.
+
+    Raises:
+        BrokerUnavailable: The broker is out of reach.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(
+                max_retries=1, interval_start=0.1, timeout=settings.redis_timeout
+            )
+            for _ in range(tries):
+                replies: list[dict[str, Any]] | None = app.control.broadcast(
+                    command, reply=True, timeout=timeout, connection=connection
+                )
+                if replies:
+                    return replies
+            return []
+    except BROKER_ERRORS as error:
+        raise broker_unavailable(settings, error) from error
+
+
 class CeleryWakeups:
     """Sends wake-ups over one connection. Safe to share between threads.
 

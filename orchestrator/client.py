@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from agentapi.conversation.user_input import UserInput
 from orchestrator.flows import Link
 from orchestrator.handle import GatherHandle, TurnHandle
-from orchestrator.keeping import Keeping
+from orchestrator.producer_data import DataProducer
 from orchestrator.turn_request import (
     FlowOptions,
     ForkOptions,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentapi import Agent
 
 
-class Orchestrator(Keeping):
+class Orchestrator(DataProducer):
     """Enqueues turns and gives a handle for each. Safe to share between threads.
 
     Attributes:

@@ -24,7 +24,7 @@ from agentapi.stores import Backlog, Paged, TurnQuery, TurnStore, TurnSummary
 from agentapi.stores.backlog import ReadyTurn
 from agentapi.stores.missing import Missing
 from agentapi.turns import TurnStatus
-from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
+from orchestrator.broker import ask_workers, producer_app
 
 T = TypeVar("T")
 
@@ -294,8 +294,10 @@ class FleetReader:
     def _ask_workers(self) -> str | None:
         """Ask all workers what they do; returns why that was not possible."""
         self._question += 1
+        if self._app is None:
+            self._app = producer_app(self._settings)
         try:
-            replies = self._broadcast()
+            replies = ask_workers(self._app, self._settings, COMMAND, timeout=ANSWER_TIMEOUT)
         except BrokerUnavailable as error:
             return str(error)
         now = time.monotonic()
@@ -307,21 +309,6 @@ class FleetReader:
                     activity=activity, question=self._question, at=now
                 )
         return None
-
-    def _broadcast(self) -> list[dict[str, Any]]:
-        try:
-            if self._app is None:
-                self._app = producer_app(self._settings)
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(
-                    max_retries=1, interval_start=0.1, timeout=self._settings.redis_timeout
-                )
-                replies = self._app.control.broadcast(
-                    COMMAND, reply=True, timeout=ANSWER_TIMEOUT, connection=connection
-                )
-        except BROKER_ERRORS as error:
-            raise broker_unavailable(self._settings, error) from error
-        return list(replies or ())
 
     def _workers(self) -> list[FleetWorker]:
         now = time.monotonic()

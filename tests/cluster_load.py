@@ -1,18 +1,52 @@
-"""Turns on a cluster under load, and what must have become of them."""
+"""A stack on a cluster, turns under load, and what must have become of them."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx2
 
 from agentapi.errors import StoreUnavailable
 from orchestrator import Orchestrator, TurnHandle
-from orchestrator.stack import Stack
-from orchestrator.stack.cluster import wait_until
+from orchestrator.stack import Stack, start_valkey
+from orchestrator.stack.cluster import Cluster, Node, wait_until
+from tests.faults import assert_all_came_true
 
 MESSAGE = '/count_up {"seconds": 0.2}'
 CONVERSATIONS = 20
+
+
+@contextmanager
+def stack_on(nodes: Cluster, folder: Path, **settings: Any) -> Iterator[Stack]:
+    """Two workers and a gateway on a cluster, and a broker of their own."""
+    broker, broker_url = start_valkey(folder / "broker")
+    try:
+        with Stack(
+            folder,
+            agents=("tests.acceptance.agents",),
+            workers=2,
+            flower=False,
+            gateway=True,
+            redis_url=nodes.url,
+            broker_url=broker_url,
+            redis_wait_replicas=1,
+            lease_ttl=3,
+            heartbeat=1,
+            dispatch_grace=1,
+            **settings,
+        ) as running:
+            yield running
+    finally:
+        broker.stop()
+
+
+def another(nodes: Cluster, node: Node) -> Node:
+    """A primary that is not this one."""
+    return next(other for other in nodes.primaries() if other.id != node.id)
 
 
 class Load:
@@ -55,14 +89,15 @@ class Load:
         return self.handles
 
 
-def assert_all_came_true(orchestrator: Orchestrator, handles: list[TurnHandle]) -> None:
-    """Each turn completed once, in the order of acceptance."""
-    for handle in handles:
-        handle.result(timeout=120)
-    for conversation in {handle.conversation_id for handle in handles}:
-        history = orchestrator.history(conversation)
-        said = [message["turn_id"] for message in history if message["role"] == "user"]
-        assert said == [h.turn_id for h in handles if h.conversation_id == conversation]
+@contextmanager
+def under_load(orchestrator: Orchestrator) -> Iterator[Load]:
+    """Turns run during the block. Each completes once, in the order of acceptance."""
+    load = Load(orchestrator)
+    try:
+        yield load
+    finally:
+        handles = load.stop()
+    assert_all_came_true(orchestrator, handles)
 
 
 def ask(stack: Stack) -> int:

@@ -1,11 +1,11 @@
-"""What can happen to a stack: kills, pauses, restarts."""
+"""What can happen to a stack: kills, pauses, restarts; and whether its turns came true."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import redis
 
+from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack, start_valkey
 
 
@@ -23,6 +24,16 @@ def until(condition: Callable[[], object], timeout: float = 60.0, what: str = "i
         assert time.monotonic() - begun < timeout, f"{what} did not happen in {timeout:g} s"
         time.sleep(0.02)
     return time.monotonic() - begun
+
+
+def assert_all_came_true(orchestrator: Orchestrator, handles: Sequence[TurnHandle]) -> None:
+    """Each turn completed once, in the order of acceptance."""
+    for handle in handles:
+        handle.result(timeout=120)
+    for conversation in {handle.conversation_id for handle in handles}:
+        history = orchestrator.history(conversation)
+        said = [message["turn_id"] for message in history if message["role"] == "user"]
+        assert said == [h.turn_id for h in handles if h.conversation_id == conversation]
 
 
 def worker_of(stack: Stack, owner: str | None) -> Child:

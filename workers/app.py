@@ -219,7 +219,7 @@ def _connect_signals(app: WorkerApp) -> None:
 
     def stopping(how: str, **_: Any) -> None:
         # Celery calls this inside its signal handler, so nothing here may block.
-        app.runtime.shutdown_requested(at_once=how != "Warm")
+        app.runtime.shutdown.request(at_once=how != "Warm")
 
     def logs(**_: Any) -> None:
         configure_logging(app.settings.log_level, app.settings.log_format)

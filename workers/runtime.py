@@ -23,6 +23,7 @@ from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.isolation import IsolatedTurns
 from workers.outage import Outage
+from workers.shutdown import Shutdown
 from workers.turns.claimed import ClaimedTurn
 from workers.turns.claiming import TurnClaimer
 from workers.turns.closing import TurnCloser
@@ -36,7 +37,7 @@ from workers.turns.unknown_agents import UnknownAgents
 from workers.turns.unreadable import UnreadableTurns
 from workers.turns.work import Works
 from workers.turns.writing import TurnWriter
-from workers.upkeep.archivist import Archivist, TurnArchivist
+from workers.upkeep.archivist import Archivist, ConversationArchivist, TurnArchivist
 from workers.upkeep.cancellations import Cancellations
 from workers.upkeep.committed import CommittedHooks
 from workers.upkeep.heartbeat import Heartbeat
@@ -59,9 +60,6 @@ away holds one."""
 
 SERVER_IS_AWAY: Final = 4
 """Timeouts that pass before a call to an unreachable server fails, since it is retried."""
-
-CONSUMER_STOPS_WITHIN: Final = 2.0
-"""Seconds that Celery gets to stop taking tasks before turns are handed back anyway."""
 
 
 class Runtime:
@@ -100,10 +98,6 @@ class Runtime:
         # Eager mode runs in a producer's process, which we must not end.
         self.supervisor = Supervisor(fatal=None if settings.eager else end_process)
         self.outage = Outage()
-        self._stopping = False
-        self._deadline = 0.0
-        self._consumer_stopped = threading.Event()
-        self._ended = threading.Event()
         self.wake_consumer: Callable[[], object] = lambda: None
         self._loop = LoopThread(self.supervisor)
         limit_tool_threads(self._loop.loop, settings.tool_threads)
@@ -127,6 +121,9 @@ class Runtime:
         self.sweeper = self._make_sweeper()
         self._archivists = self._make_archivists()
         self.isolation = self._make_isolation()
+        self.shutdown = Shutdown(
+            settings, self.running, self.isolation, self.sweeper, lambda: self.wake_consumer()
+        )
         self._hooks = self._make_hooks()
         works = make_works(settings, agents, store, dispatcher, self._gate)
         writer = TurnWriter(events=self._events, outage=self.outage)
@@ -167,15 +164,18 @@ class Runtime:
         archiving = self._store.archiving if isinstance(self._store, RedisTurnStore) else None
         if archiving is None:
             return ()
+        kinds: list[type[Archivist]] = [ConversationArchivist]
+        if archiving.turns.on:
+            kinds.append(TurnArchivist)
         return [
-            make(
+            kind(
                 self._settings,
                 archiving,
                 self.outage,
                 lambda: self.sweeper.leads,
                 supervisor=self.supervisor,
             )
-            for make in ((Archivist, TurnArchivist) if archiving.turns.on else (Archivist,))
+            for kind in kinds
         ]
 
     def _make_isolation(self) -> IsolatedTurns:
@@ -215,7 +215,7 @@ class Runtime:
             threads=self.threads,
             process=self.process,
             outage=self.outage,
-            stopping=lambda: self._stopping,
+            stopping=lambda: self.shutdown.begun,
             isolates=lambda: self.isolation.available,
             queues=self._settings.queues,
         )
@@ -272,7 +272,7 @@ class Runtime:
         with self._starting:
             if self._started:
                 return
-            self._owner = owner
+            self._owner = self.shutdown.owner = owner
             self._loop.start()
             self._events.start()
             if not self._runs_one_turn:
@@ -349,15 +349,10 @@ class Runtime:
         """In a thread: see `TurnCloser.close`."""
         return self._closer.close(turn, decision)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the process is shutting down."""
-        return self._stopping
-
     def accepting(self) -> bool:
         """Whether the worker takes further turns."""
         able = self.liveness.responsive() and not self.tool_places.hang
-        return able and not self._stopping
+        return able and not self.shutdown.begun
 
     def _look_at_places(self) -> None:
         """Once a second: wake the consumer when the worker can take turns again."""
@@ -373,44 +368,6 @@ class Runtime:
                 self._errands.carry_out(errand)
         self._hooks.catch_up()
 
-    def shutdown_requested(self, *, at_once: bool = False) -> None:
-        """Begin the shutdown that a signal asks for.
-
-        Running turns get `shutdown_grace` from now on, whatever Celery does; a second signal ends
-        that time. Called in a signal handler, so it must not block.
-        """
-        again, self._stopping = self._stopping, True
-        grace = 0 if at_once or again else self._settings.shutdown_grace
-        self._deadline = time.monotonic() + grace
-        if not again:
-            # A signal handler may interrupt code that holds any of our locks, so a thread does the
-            # rest.
-            threading.Thread(target=self._end_turns, name="agentapi-shutdown", daemon=True).start()
-        self.wake_consumer()
-
-    def _end_turns(self) -> None:
-        log.info(line("worker.stopping", owner=self._owner, turns=len(self.running.all())))
-        # First of all: others can sweep in its place while the turns here finish.
-        self.sweeper.stop()
-        while time.monotonic() < self._deadline:
-            if self._ended.wait(0.05):
-                return
-        # A turn handed back while Celery still takes tasks could return to this worker.
-        self._consumer_stopped.wait(CONSUMER_STOPS_WITHIN)
-        self.hand_back()
-
-    def hand_back(self) -> None:
-        """Stop all running turns after their last recorded step and hand them back."""
-        # Isolated turns run in processes of their own, out of reach of `running`.
-        self.isolation.hand_back()
-        for turn in self.running.all():
-            turn.stop(StopReason.SHUTDOWN)
-
-    def end_now(self) -> None:
-        """Begin no further turn, and hand back those that run."""
-        self._stopping = True
-        self.hand_back()
-
     def stop_job(self, job: int) -> None:
         """Cancel the turn of one of the pool's jobs, wherever it runs."""
         self.running.stop_job(job, StopReason.CANCELLED)
@@ -421,20 +378,6 @@ class Runtime:
         for turn in self.running.all():
             turn.stop(StopReason.CANCELLED)
 
-    def drain(self) -> None:
-        """Wait until running turns have ended or were handed back. No further turn begins."""
-        # Celery stops its consumer before its pool, so no further task can come now.
-        self._consumer_stopped.set()
-        if not self._stopping:
-            self.shutdown_requested()
-        while not (self.running.wait_until_none(0.1) and self.isolation.wait_until_none(0.1)):
-            # Closing may wait for Redis: one timeout more, then the leases are left to expire.
-            if time.monotonic() > self._deadline + self._settings.redis_timeout:
-                return
-            # In each round: a claim that was under way may have added a turn since the last one.
-            if time.monotonic() > self._deadline:
-                self.hand_back()
-
     def stop(self) -> None:
         """Stop the threads: first those that hand out work, last those that turns need to end."""
         if not self._started:
@@ -442,7 +385,7 @@ class Runtime:
         self.sweeper.stop()
         for archivist in self._archivists:
             archivist.stop()
-        self.drain()
+        self.shutdown.drain()
         self._hooks.stop()
         # Only now: its goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
@@ -459,4 +402,4 @@ class Runtime:
         # Last, since all of the above talk to Redis.
         self._store.close()
         self._gate.close()
-        self._ended.set()
+        self.shutdown.completed()

@@ -84,7 +84,7 @@ def run_suspect(
         thread.join(LOOK)
         # Repeatedly: the turn may have been claimed since the last time.
         if hand_back.is_set() or os.getppid() != watchdog:
-            runtime.end_now()
+            runtime.shutdown.end_now()
     # Before any error: that the turn was tried here is what an operator wants to see.
     traces().flush(TRACES_EXIT)
     # The exit code tells the watchdog: an error here counts like a death of the process.

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 
+from agentapi.errors import ArchiveLost
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
 from agentapi.redis.archived import MAX_RETURNS, Absent, away_of
@@ -98,7 +99,6 @@ class AsyncScripts:
         self._on_cluster = isinstance(client, RedisCluster)
         text = scripts.cluster_source if self._on_cluster else scripts.source
         self._scripts = {name: client.register_script(text(name)) for name in scripts.names}
-
         self.bring_back: Callable[[Absent], object] | None = None
         """Brings back what is in the archive; called in a thread."""
 
@@ -131,4 +131,10 @@ class AsyncScripts:
 
     async def run(self, run: ScriptRun[T]) -> T:
         """Run a script and read its answer; raises like `call`."""
-        return run.read(await self.call(run.name, run.keys, run.args))
+        try:
+            answer = await self.call(run.name, run.keys, run.args)
+        except ArchiveLost:
+            if run.if_lost is None:
+                raise
+            answer = await self.call(run.name, run.keys, run.if_lost)
+        return run.read(answer)

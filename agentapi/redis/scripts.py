@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import redis
 from redis.exceptions import NoScriptError
 
+from agentapi.errors import ArchiveLost
 from agentapi.metrics import recorder
 from agentapi.metrics.catalog import SCRIPT_DURATION
 from agentapi.redis.archived import MAX_RETURNS, Absent, away_of
@@ -41,12 +42,14 @@ class ScriptRun(Generic[T]):
     Attributes:
         name: The script.
         read: Reads its answer.
+        if_lost: Its arguments when the archive does not have what it needs; None if it then fails.
     """
 
     name: str
     keys: Sequence[str]
     args: Sequence[Any]
     read: Callable[[Any], T]
+    if_lost: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,16 @@ class Scripts:
                     raise
             self.bring_back(away)
         return self._call(name, keys, args)
+
+    def run(self, run: ScriptRun[T]) -> T:
+        """Run a script and read its answer; raises like `call`."""
+        try:
+            answer = self.call(run.name, run.keys, run.args)
+        except ArchiveLost:
+            if run.if_lost is None:
+                raise
+            answer = self.call(run.name, run.keys, run.if_lost)
+        return run.read(answer)
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         if self._cluster is not None:

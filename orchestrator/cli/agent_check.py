@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.fleet import agents_of_workers
+from orchestrator.cli.worker_agents import agents_of_workers
 
 if TYPE_CHECKING:
     from agentapi import Settings

@@ -20,7 +20,7 @@ def agents(as_json: Json = False) -> None:
     With --json one object on each line.
     """
     from agentapi import load_settings
-    from orchestrator.cli.fleet import agents_of_workers
+    from orchestrator.cli.worker_agents import agents_of_workers
 
     serving = agents_of_workers(load_settings())
     if not serving:

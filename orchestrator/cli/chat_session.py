@@ -22,9 +22,9 @@ from orchestrator.cli.failures import (
     show_error,
     usage_error,
 )
-from orchestrator.cli.fleet import agents_of_workers
 from orchestrator.cli.views import message_text
 from orchestrator.cli.watching import Approvals, Display, NotStarted, Watch
+from orchestrator.cli.worker_agents import agents_of_workers
 from orchestrator.wording import counted
 
 if TYPE_CHECKING:

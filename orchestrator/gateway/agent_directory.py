@@ -14,7 +14,7 @@ from agentapi.agents.definition import AgentDefinition
 from agentapi.agents.names import is_internal, unknown_agent
 from agentapi.agents.registry import load_agents
 from agentapi.errors import AgentAPIError, BrokerUnavailable
-from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
+from orchestrator.broker import ask_workers, producer_app
 from orchestrator.gateway.http.errors import UnsupportedParameter
 
 MAX_AGE: Final = 10.0
@@ -99,24 +99,16 @@ class WorkerCensus:
 
     def _ask(self) -> Census:
         try:
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=self._settings.redis_timeout)
-                # A worker or a gateway that is just starting, or busy, may miss a question.
-                rounds = (self._broadcast(connection) for _ in range(_QUESTIONS))
-                replies = next(filter(None, rounds), [])
-        except BROKER_ERRORS as error:
-            return Census(fault=broker_unavailable(self._settings, error))
+            replies = ask_workers(
+                self._app, self._settings, "agents", timeout=_REPLY_TIMEOUT, tries=_QUESTIONS
+            )
+        except BrokerUnavailable as error:
+            return Census(fault=error)
         answers = [said for reply in replies for said in reply.items()]
         return Census(
             workers={name: _agents(said) for name, said in answers},
             accepted=_accepted(said for _, said in answers),
         )
-
-    def _broadcast(self, connection: Any) -> list[dict[str, Any]]:
-        replies: list[dict[str, Any]] = self._app.control.broadcast(
-            "agents", reply=True, timeout=_REPLY_TIMEOUT, connection=connection
-        )
-        return replies
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -8,8 +8,8 @@ from typing import Final
 
 from agentapi.errors import ConfigurationError
 from orchestrator.stack.processes import Child
+from orchestrator.stack.restarts import SETTLED_AFTER, RestartDelay
 from orchestrator.stack.stack import Stack
-from orchestrator.stack.worker_fleet import FIRST_DELAY, MAX_DELAY, SETTLED_AFTER
 
 MAX_EARLY_ENDS: Final = 5
 """Workers that may end early, one after the other, before it is given up."""
@@ -18,20 +18,16 @@ MAX_EARLY_ENDS: Final = 5
 class WorkerKeeper:
     """Starts a worker in the place of each one that ends, like `agentapi worker --processes`."""
 
-    def __init__(
-        self, stack: Stack, tell: Callable[[str], object], first_delay: float = FIRST_DELAY
-    ) -> None:
+    def __init__(self, stack: Stack, tell: Callable[[str], object]) -> None:
         """Keep the workers of a stack that is running.
 
         Args:
             stack: The stack.
             tell: Called with one line for each worker that ends, and for each that is started.
-            first_delay: Seconds before the first one is started; doubled while they end early.
         """
         self._stack = stack
         self._tell = tell
-        self._first_delay = first_delay
-        self._early = 0
+        self._delay = RestartDelay()
         self._due: list[tuple[float, Child]] = []
 
     def look(self) -> None:
@@ -56,13 +52,11 @@ class WorkerKeeper:
                 self._tell(f"{new.name} (pid {new.pid}) takes the place of {due[1].name}")
 
     def _note(self, worker: Child) -> None:
-        lived = time.monotonic() - worker.started
-        self._early = self._early + 1 if lived < SETTLED_AFTER else 1
-        if self._early > MAX_EARLY_ENDS:
+        delay = self._delay.after(time.monotonic() - worker.started)
+        if (early := self._delay.early) > MAX_EARLY_ENDS:
             raise ConfigurationError(
-                f"{self._early} workers in a row ended within {SETTLED_AFTER:g} s of their start; "
+                f"{early} workers in a row ended within {SETTLED_AFTER:g} s of their start; "
                 f"{worker.name} {worker.ending}; the end of {worker.log}:\n{worker.tail()}"
             )
-        delay = min(self._first_delay * 2 ** (self._early - 1), MAX_DELAY)
         self._tell(f"{worker.name} {worker.ending}; restarting it in {delay:g} s")
         self._due.append((time.monotonic() + delay, worker))

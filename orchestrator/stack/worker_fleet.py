@@ -12,19 +12,12 @@ from typing import Any, Final, TypeAlias
 
 from agentapi.logs import line
 from orchestrator.stack.announcer import Announcer
+from orchestrator.stack.restarts import SETTLED_AFTER, RestartDelay
 from orchestrator.stack.terminal import has_terminal
 from orchestrator.stack.worker_place import Place
 from orchestrator.stack.worker_process import WorkerProcess
 
 log = logging.getLogger("agentapi.fleet")
-
-FIRST_DELAY: Final = 1.0
-"""Seconds before a process that ended is started again; doubled each time it ends early."""
-
-MAX_DELAY: Final = 30.0
-
-SETTLED_AFTER: Final = 15.0
-"""Seconds after which a process counts as started well."""
 
 READY_WITHIN: Final = 120.0
 """Seconds in which a replacement must begin to take turns."""
@@ -161,7 +154,7 @@ class WorkerFleet:
 
     async def _keep(self, place: Place) -> None:
         """Keep one process running until the fleet stops."""
-        delay, first = FIRST_DELAY, True
+        delay, first = RestartDelay(), True
         while not self._stopping.is_set():
             # Taken before the start, so that a change during the run is seen after it.
             changed = self._changed
@@ -174,9 +167,9 @@ class WorkerFleet:
             if self._stopping.is_set():
                 return
             if changed.is_set() or place.next is not None:
-                delay, first = FIRST_DELAY, False
+                delay, first = RestartDelay(), False
                 continue
-            settled = time.monotonic() - process.started >= SETTLED_AFTER
+            lived = time.monotonic() - process.started
             if code > 0 and self._changes is not None:
                 log.error(
                     line("fleet.ended", worker=place.name, exit_code=code, waits_for="change")
@@ -185,15 +178,14 @@ class WorkerFleet:
                 continue
             # Only an exit code above 0: a process killed by a signal says nothing about its
             # settings.
-            if code > 0 and first and not settled:
+            if code > 0 and first and lived < SETTLED_AFTER:
                 log.error(line("fleet.failed", worker=place.name, exit_code=code))
                 self._exit_code = self._exit_code or code
                 self.pass_on(signal.SIGTERM)
                 return
-            first, delay = False, FIRST_DELAY if settled else delay
-            log.warning(line("fleet.ended", worker=place.name, exit_code=code, restart_in=delay))
-            await self._first_of(asyncio.sleep(delay), changed.wait())
-            delay = min(2 * delay, MAX_DELAY)
+            first, rest = False, delay.after(lived)
+            log.warning(line("fleet.ended", worker=place.name, exit_code=code, restart_in=rest))
+            await self._first_of(asyncio.sleep(rest), changed.wait())
 
     async def _first_of(self, *waits: Coroutine[Any, Any, object]) -> None:
         """Wait for the first of these, or for the fleet to stop."""

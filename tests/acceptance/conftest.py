@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from orchestrator import Orchestrator
+from orchestrator.broker import producer_app
 from orchestrator.stack import Stack
 
 
@@ -15,3 +17,11 @@ def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
     """A producer for the module's `stack`."""
     with Orchestrator(stack.settings) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def celery(stack: Stack) -> Iterator[Any]:
+    """A Celery app that reaches the workers of the module's `stack`."""
+    app: Any = producer_app(stack.settings)
+    yield app
+    app.close()

@@ -14,7 +14,6 @@ from agentapi import TurnStatus
 from agentapi.broker.wire import TASK_NAME
 from agentapi.errors import TurnCancelled
 from orchestrator import Orchestrator, TurnHandle
-from orchestrator.broker import producer_app
 from orchestrator.stack import Stack
 from tests.faults import until
 
@@ -34,13 +33,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         flower=False,
     ) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def celery(stack: Stack) -> Iterator[Any]:
-    app: Any = producer_app(stack.settings)
-    yield app
-    app.close()
 
 
 NAPS: list[TurnHandle] = []

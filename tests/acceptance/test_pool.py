@@ -13,7 +13,6 @@ from agentapi import TurnStatus
 from agentapi.broker.wire import TASK_NAME
 from agentapi.turns import Turn
 from orchestrator import Orchestrator, TurnRequest
-from orchestrator.broker import producer_app
 from orchestrator.stack import Stack
 from tests.faults import until
 
@@ -31,13 +30,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         flower=False,
     ) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def celery(stack: Stack) -> Iterator[Any]:
-    app: Any = producer_app(stack.settings)
-    yield app
-    app.close()
 
 
 def test_turns_in_flight_are_bounded_and_hold_no_threads(

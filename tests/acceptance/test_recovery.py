@@ -16,7 +16,7 @@ from agentapi.stores.groups import SWEEP_GROUPS
 from agentapi.turns import NewTurn
 from orchestrator import CancelOutcome, Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack
-from tests.faults import kill, paused, until, watchdogs, worker_of
+from tests.faults import assert_all_came_true, kill, paused, until, watchdogs, worker_of
 
 LEASE = 2.0
 
@@ -222,10 +222,6 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
         worker.signal(signal.SIGTERM)
         until(lambda w=worker: w.exit_code is not None, 30)  # type: ignore[misc]
         stack.workers.remove(worker)
-    for handle in handles:
-        handle.result(timeout=60)
+    assert_all_came_true(orchestrator, handles)
     for number in range(20):
-        history = orchestrator.history(f"roll:{number}")
-        said = [message["turn_id"] for message in history if message["role"] == "user"]
-        assert said == [h.turn_id for h in handles if h.conversation_id == f"roll:{number}"]
-        assert len(history) == 4 * 5
+        assert len(orchestrator.history(f"roll:{number}")) == 4 * 5

@@ -19,7 +19,7 @@ from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack, start_valkey
 from orchestrator.stack.processes import free_port
 from orchestrator.stack.valkey import server_binary
-from tests.faults import flush_broker, paused, redis_down, until
+from tests.faults import assert_all_came_true, flush_broker, paused, redis_down, until
 
 AGENTS = ("tests.acceptance.agents",)
 MESSAGE = '/count_up {"seconds": 0.2}'
@@ -39,16 +39,6 @@ def enqueue(orchestrator: Orchestrator, rounds: int = 5) -> list[TurnHandle]:
         for _ in range(rounds)
         for number in range(10)
     ]
-
-
-def assert_all_came_true(orchestrator: Orchestrator, handles: list[TurnHandle]) -> None:
-    """Each turn completed once, in the order of acceptance."""
-    for handle in handles:
-        handle.result(timeout=90)
-    for conversation in {handle.conversation_id for handle in handles}:
-        history = orchestrator.history(conversation)
-        said = [message["turn_id"] for message in history if message["role"] == "user"]
-        assert said == [h.turn_id for h in handles if h.conversation_id == conversation]
 
 
 def said(stack: Stack, word: str) -> int:

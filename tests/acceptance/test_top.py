@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from agentapi import TurnStatus, load_settings
+from agentapi.metrics import activity
 from orchestrator import Orchestrator
-from orchestrator.fleet import FleetReader
+from orchestrator.broker import ask_workers, producer_app
+from orchestrator.fleet import ANSWER_TIMEOUT, FleetReader
 from orchestrator.stack import Stack
 from tests.acceptance.terminal import COMMAND, CTRL_C, Terminal
 from tests.faults import until, worker_of
@@ -141,13 +144,12 @@ def test_json_goes_on_until_it_is_ended(stack: Stack) -> None:
 def test_words_do_not_cross_the_broker(stack: Stack, orchestrator: Orchestrator) -> None:
     secret = "a secret of the user"
     turn = orchestrator.enqueue("slow", secret, conversation_id="top:secret")
-    reader = FleetReader(stack.settings, orchestrator.store)
     until(lambda: turn.status() is not TurnStatus.QUEUED)
-    replies = reader._broadcast()
+    with closing(producer_app(stack.settings)) as app:
+        replies = ask_workers(app, stack.settings, activity.COMMAND, timeout=ANSWER_TIMEOUT)
     assert replies
     assert secret not in json.dumps(replies)
     turn.cancel()
-    reader.close()
 
 
 def test_without_workers(redis_url: str) -> None:
@@ -185,14 +187,16 @@ def test_a_reading_that_fails_ends_the_command(redis_url: str) -> None:
     assert terminal.shown.index(LEFT_THE_SCREEN) < terminal.shown.index("ZeroDivisionError")
 
 
-def test_a_worker_of_an_older_release(stack: Stack, orchestrator: Orchestrator) -> None:
+def test_a_worker_of_an_older_release(
+    stack: Stack, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader = FleetReader(load_settings(redis_url=stack.redis_url), orchestrator.store)
-    broadcast = reader._broadcast
 
-    def old() -> list[dict[str, Any]]:
-        return [{name: {"error": "unknown"}} for reply in broadcast() for name in reply]
+    def old(*question: Any, **options: Any) -> list[dict[str, Any]]:
+        replies = ask_workers(*question, **options)
+        return [{name: {"error": "unknown"}} for reply in replies for name in reply]
 
-    reader._broadcast = old  # type: ignore[method-assign]
+    monkeypatch.setattr("orchestrator.fleet.ask_workers", old)
     found = reader.read()
     assert {worker.activity for worker in found.workers} == {None}
     reader.close()

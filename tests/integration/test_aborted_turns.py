@@ -114,7 +114,7 @@ async def test_failures_keep_a_valid_history(
         assert fleet.app.store.perish("c", turn.turn_id, fleet.app.runtime.process)
         other = make_fleet(**settings)
         assert other.execute(turn)["error"] == code
-        fleet.app.runtime.hand_back()
+        fleet.app.runtime.shutdown.hand_back()
         thread.join(5)
     else:
         assert fleet.execute(turn)["error"] == code

@@ -78,6 +78,7 @@ def kept(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Stac
     """A stack with one worker that is really this program, and what its keeper tells."""
     command = [sys.executable, "-c", code]
     monkeypatch.setattr("orchestrator.stack.stack.worker_command", lambda name: command)
+    monkeypatch.setattr("orchestrator.stack.restarts.FIRST_DELAY", 0.01)
     stack = Stack(folder, redis_url="redis://127.0.0.1:1", flower=False)
     stack.start_worker()
     told: list[str] = []
@@ -99,7 +100,7 @@ def test_a_worker_that_is_killed_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, told = kept(tmp_path, "import time; time.sleep(60)", monkeypatch)
-    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    keeper = WorkerKeeper(stack, told.append)
     keeper.look()
     assert told == []
     for _ in range(2):
@@ -113,7 +114,7 @@ def test_a_worker_that_is_killed_is_replaced(
 
 def test_workers_that_cannot_run_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack, told = kept(tmp_path, "raise SystemExit('this is why')", monkeypatch)
-    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    keeper = WorkerKeeper(stack, told.append)
     with pytest.raises(ConfigurationError) as caught:
         until(keeper.look)
     assert "6 workers in a row ended within 15 s of their start" in str(caught.value)
@@ -126,7 +127,7 @@ def test_a_worker_that_ran_for_long_is_no_sign_of_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, told = kept(tmp_path, "import time; time.sleep(60)", monkeypatch)
-    keeper = WorkerKeeper(stack, told.append, first_delay=0.01)
+    keeper = WorkerKeeper(stack, told.append)
     for _ in range(7):
         [worker] = stack.workers
         worker.started -= 60

@@ -15,7 +15,7 @@ import pytest
 
 from agentapi.errors import ConfigurationError
 from orchestrator.stack import announcer as announcing
-from orchestrator.stack import worker_fleet
+from orchestrator.stack import restarts, worker_fleet
 from orchestrator.stack.announcer import Announcer, without_notify
 from orchestrator.stack.worker_command import (
     other_name,
@@ -133,8 +133,8 @@ async def test_a_process_that_does_not_end_is_killed(
 async def test_restarts_wait_longer_each_time(
     fleet: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker_fleet, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(worker_fleet, "MAX_DELAY", 0.04)
+    monkeypatch.setattr(restarts, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(restarts, "MAX_DELAY", 0.04)
     started = tmp_path / "started"
     program = f"print('started', file=open({str(started)!r}, 'a'))"
     made, running = fleet(program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,7 +96,8 @@ def archive_walk(bench: Bench) -> None:
     archive.rows.clear()
     conversations = store.conversations
     assert isinstance(conversations, RedisConversations)
-    dropped = conversations._run(drop("cold", None, "lost", 4, lost=True))
+    run = drop("cold", None, "lost", 4)
+    dropped = conversations._run(replace(run, args=run.if_lost or ()))
     assert isinstance(dropped, Dropped)
     assert moving.away("cold") is None
     assert moving.discard(0) == 1

@@ -168,6 +168,9 @@ class RepeatingScripts:
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self.call_many(name, [(keys, args)])[0]
 
+    def run(self, run: ScriptRun[Any]) -> Any:
+        return run.read(self.call(run.name, run.keys, run.args))
+
     on_cluster = False
 
     def call_each(
@@ -212,7 +215,7 @@ class AsyncRepeatingScripts:
         return self._scripts.call(name, keys, args)
 
     async def run(self, run: ScriptRun[Any]) -> Any:
-        return run.read(self._scripts.call(run.name, run.keys, run.args))
+        return self._scripts.run(run)
 
 
 def dump(client: redis.Redis) -> dict[bytes, Any]:

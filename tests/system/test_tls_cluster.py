@@ -15,10 +15,9 @@ from agentapi.ids import PARTITIONS
 from agentapi.redis.keys import due_key
 from orchestrator import Orchestrator
 from orchestrator.doctor import examine
-from orchestrator.stack import Stack, start_valkey
 from orchestrator.stack.cluster import wait_until
 from tests.certificates import Authority
-from tests.cluster_load import Load, ask, assert_all_came_true
+from tests.cluster_load import another, ask, stack_on, under_load
 from tests.system.tls_cluster import TlsCluster
 
 PASSWORD = "hunter2"
@@ -48,8 +47,7 @@ def move_slots(nodes: TlsCluster) -> None:
     """Move some slots to other nodes. Clients learn of it by redirections to names."""
     for partition in range(0, PARTITIONS, 16):
         slot = key_slot(due_key(partition).encode())
-        owner = nodes.primary_of(slot)
-        nodes.move_slot(slot, next(n for n in nodes.primaries() if n.id != owner.id))
+        nodes.move_slot(slot, another(nodes, nodes.primary_of(slot)))
 
 
 # Python does not close a socket whose server dies just before the handshake.
@@ -74,27 +72,11 @@ def test_turns_over_tls(tmp_path: Path, nodes: TlsCluster) -> None:
         with pytest.raises(StoreUnavailable, match=wanted) as caught:
             enqueue(nodes, **fault)
         assert PASSWORD not in str(caught.value)
-    broker, broker_url = start_valkey(tmp_path / "broker")
     with (
-        Stack(
-            tmp_path / "stack",
-            agents=("tests.acceptance.agents",),
-            workers=2,
-            flower=False,
-            gateway=True,
-            gateway_open=True,
-            redis_url=nodes.url,
-            broker_url=broker_url,
-            redis_wait_replicas=1,
-            lease_ttl=3,
-            heartbeat=1,
-            dispatch_grace=1,
-            **nodes.tls,
-        ) as stack,
+        stack_on(nodes, tmp_path / "stack", gateway_open=True, **nodes.tls) as stack,
         Orchestrator(stack.settings) as orchestrator,
     ):
-        load = Load(orchestrator)
-        try:
+        with under_load(orchestrator) as load:
             load.more(10)
             move_slots(nodes)
             load.more(10)
@@ -103,13 +85,9 @@ def test_turns_over_tls(tmp_path: Path, nodes: TlsCluster) -> None:
             nodes.start(dead.port)
             load.more(20)
             wait_until(lambda: ask(stack) == 200, "the gateway")
-        finally:
-            handles = load.stop()
-        assert_all_came_true(orchestrator, handles)
         found = list(examine(stack.settings))
         assert "redis.reachable" in {finding.code for finding in found}, found
         assert PASSWORD not in str(found)
-    broker.stop()
     logs = [path.read_text() for path in (tmp_path / "stack" / "logs").iterdir()]
     assert logs
     assert not [text for text in logs if PASSWORD in text]

@@ -34,7 +34,7 @@ from orchestrator.capacity.machines import Core, Queues, Slots
 from orchestrator.capacity.plan import Rules
 from orchestrator.capacity.routing import PARTITION_SLOTS, hottest_share, shards_of_partitions
 from orchestrator.capacity.summary import spread
-from orchestrator.cli.capacity import _print_plan
+from orchestrator.cli.capacity_tables import print_plan
 
 COSTS = read_costs()
 FREE = COSTS.model_copy(
@@ -300,7 +300,7 @@ def test_the_command() -> None:
 def test_the_plan_says_where_conversations_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.cli.capacity.console", Console(width=200))
+    monkeypatch.setattr("orchestrator.cli.capacity_tables.console", Console(width=200))
     for (archived, after), texts in {
         (0.0, 0.0): ["of 1,000 conversations", "until their retention ends"],
         (0.25, 0.0): [
@@ -315,7 +315,7 @@ def test_the_plan_says_where_conversations_are(
     }.items():
         load = Load(turns_per_second=1, conversations=1_000, archived=archived)
         planned = plan(load, COSTS, Rules(archive_turns_after=after))
-        _print_plan(planned, load, as_json=False)
+        print_plan(planned, load, as_json=False)
         shown = " ".join(capsys.readouterr().out.split())
         assert all(text in shown for text in texts), shown
         assert ("disks, a month" in shown) == bool(archived or after)

@@ -39,7 +39,7 @@ def activity_of(state: Any) -> WorkerActivity:
         slots=pool.limit,
         used=pool.info["in-flight"],
         accepting=runtime.accepting(),
-        stopping=runtime.stopping,
+        stopping=runtime.shutdown.begun,
         redis_away=runtime.outage.lasts,
         agents=sorted(runtime.agents),
         queues=[queue.name for queue in tasks.queues] if tasks else [],

@@ -133,7 +133,7 @@ class TurnConsumer(Consumer):
 
     def cancel_active_requests(self) -> None:
         """Hand the turns back immediately: Celery calls this at SIGQUIT and a second Ctrl-C."""
-        self.app.runtime.hand_back()
+        self.app.runtime.shutdown.hand_back()
 
     def shutdown(self) -> None:
         """Send the last events, of turns that ended while the worker stopped, then disconnect."""

@@ -282,7 +282,7 @@ class TurnPool(BasePool):
     def on_stop(self) -> None:
         """Begin nothing more, give running turns their grace period, and hand the rest back."""
         self._closing = True
-        self.app.runtime.drain()
+        self.app.runtime.shutdown.drain()
         with self._changed:
             # Their turns are closed now, but Celery may not have the answers of all jobs yet.
             self._changed.wait_for(lambda: self._in_flight == 0, LAST_WORDS)
@@ -290,7 +290,7 @@ class TurnPool(BasePool):
     def on_terminate(self) -> None:
         """Hand all turns back immediately."""
         self._closing = True
-        self.app.runtime.hand_back()
+        self.app.runtime.shutdown.hand_back()
 
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final
 
@@ -36,20 +37,19 @@ AWAY_REST: Final = 10.0
 CLEANING: Final = 5
 """Copies that are not valid are deleted every so many steps."""
 
-log = logging.getLogger("agentapi.archive")
-
-
 TURNS_REST: Final = 10.0
 """Seconds between two looks for turns, when the last one has moved all."""
 
 TURNS_AGAIN: Final = 600.0
 """Seconds after which turns are looked at again that could not move before."""
 
+log = logging.getLogger("agentapi.archive")
 
-class Archivist:
-    """A thread that looks for conversations to move while its worker leads."""
 
-    NAME: ClassVar[str] = "agentapi-archive"
+class Archivist(ABC):
+    """A thread that moves things to the archive, step by step, while its worker leads."""
+
+    NAME: ClassVar[str]
 
     def __init__(
         self,
@@ -73,8 +73,6 @@ class Archivist:
         self._outage = outage
         self._leads = leads
         self._pause = min(LONGEST_REST, settings.archive_after / 10)
-        self._search: Iterator[Sequence[str]] | None = None
-        self._steps = 0
         self._away = False
         self._service = supervisor.thread(self.NAME, self._run)
 
@@ -85,6 +83,15 @@ class Archivist:
     def stop(self) -> None:
         """End the thread."""
         self._service.stop()
+
+    @abstractmethod
+    def step(self) -> float:
+        """Move some of what can be moved; returns how long to rest.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached.
+            StoreUnavailable: Redis cannot be reached.
+        """
 
     def _run(self, service: Service) -> None:
         rest = min(STEP, self._pause)
@@ -99,13 +106,25 @@ class Archivist:
                 rest = AWAY_REST
             service.progress()
 
-    def step(self) -> float:
-        """Look at some conversations, and move those that are cold; returns how long to rest.
+    def _note(self, error: ArchiveUnavailable | None) -> None:
+        """Log once that the archive is away, and once that it is back."""
+        if error is not None and not self._away:
+            log.error(line("archive.away", error=error))
+        elif error is None and self._away:
+            log.warning(line("archive.reached"))
+        self._away = error is not None
 
-        Raises:
-            ArchiveUnavailable: The archive cannot be reached.
-            StoreUnavailable: Redis cannot be reached.
-        """
+
+class ConversationArchivist(Archivist):
+    """Looks for conversations that nobody uses, and moves them."""
+
+    NAME = "agentapi-archive"
+
+    _search: Iterator[Sequence[str]] | None = None
+    _steps = 0
+
+    @override
+    def step(self) -> float:
         if not self._leads():
             self._search = None
             return STEP
@@ -137,30 +156,16 @@ class Archivist:
             name = type(error).__name__
             log.error(line("archive.failed", conversation_id=conversation_id, error=name))
 
-    def _note(self, error: ArchiveUnavailable | None) -> None:
-        """Log once that the archive is away, and once that it is back."""
-        if error is not None and not self._away:
-            log.error(line("archive.away", error=error))
-        elif error is None and self._away:
-            log.warning(line("archive.reached"))
-        self._away = error is not None
-
 
 class TurnArchivist(Archivist):
-    """A thread that moves turns that have ended while its worker leads."""
+    """Moves turns that have ended, until none is left to move."""
 
-    NAME: ClassVar[str] = "agentapi-archive-turns"
+    NAME = "agentapi-archive-turns"
 
     _began = 0.0
 
     @override
     def step(self) -> float:
-        """Move turns until none is left; returns how long to rest.
-
-        Raises:
-            ArchiveUnavailable: The archive cannot be reached.
-            StoreUnavailable: Redis cannot be reached.
-        """
         turns = self._archiving.turns
         if not self._leads():
             return STEP

@@ -24,8 +24,9 @@ end
 local now = now_ms()
 local held = cjson.decode(waits_for)
 local wake = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
-for _, asked in ipairs(held.questions) do
-  if redis.call('HSETNX', KEYS[5], 'q:' .. asked.call, asked.question) == 1 then
+-- A call that somebody else answers, and what it gets when nobody does in time.
+local function keep(asked, field, stored)
+  if redis.call('HSETNX', KEYS[5], field .. asked.call, stored) == 1 then
     redis.call('HSET', KEYS[5], 'd:' .. asked.call, asked.default)
     if asked.timeout then
       redis.call('HSET', KEYS[5], 'x:' .. asked.call, int(now + asked.timeout))
@@ -34,15 +35,11 @@ for _, asked in ipairs(held.questions) do
   local expires = redis.call('HGET', KEYS[5], 'x:' .. asked.call)
   wake = math.min(wake, tonumber(expires or '') or math.huge)
 end
+for _, asked in ipairs(held.questions) do
+  keep(asked, 'q:', asked.question)
+end
 for _, asked in ipairs(held.client) do
-  if redis.call('HSETNX', KEYS[5], 'f:' .. asked.call, asked.record) == 1 then
-    redis.call('HSET', KEYS[5], 'd:' .. asked.call, asked.default)
-    if asked.timeout then
-      redis.call('HSET', KEYS[5], 'x:' .. asked.call, int(now + asked.timeout))
-    end
-  end
-  local expires = redis.call('HGET', KEYS[5], 'x:' .. asked.call)
-  wake = math.min(wake, tonumber(expires or '') or math.huge)
+  keep(asked, 'f:', asked.record)
 end
 for _, asked in ipairs(held.children) do
   if redis.call('HSETNX', KEYS[5], 'k:' .. asked.call, asked.list) == 1 then

@@ -94,15 +94,14 @@ def remove(
 
 
 def drop(
-    conversation_id: str,
-    tenant_id: str | None,
-    operation: str,
-    expected: int | None,
-    *,
-    lost: bool = False,
+    conversation_id: str, tenant_id: str | None, operation: str, expected: int | None
 ) -> ScriptRun[Dropped | Unended | None]:
-    """Run of `ConversationStore.drop`. `lost`: the archive does not have its history."""
+    """Run of `ConversationStore.drop`."""
     keys = conversation_keys(conversation_id)
+    args = [
+        *(tenant_id or "", conversation_id, keys.turns, -1 if expected is None else expected),
+        milliseconds(LEFT_TTL),
+    ]
     left = f"{keys.messages}:dropped:{operation}"
 
     def read(reply: Any) -> Dropped | Unended | None:
@@ -122,21 +121,17 @@ def drop(
             *(keys.meta, keys.messages, keys.inbox, keys.lease, keys.due, left),
             copies_key(partition_of(conversation_id)),
         ],
-        [
-            tenant_id or "",
-            conversation_id,
-            keys.turns,
-            -1 if expected is None else expected,
-            milliseconds(LEFT_TTL),
-            "lost" if lost else "",
-        ],
+        [*args, ""],
         read,
+        # Whoever deletes a conversation needs no history.
+        if_lost=[*args, "lost"],
     )
 
 
-def wipe(dropped: Dropped, step: str, *, lost: bool = False) -> ScriptRun[Wiped]:
-    """Run of `ConversationStore.wipe`. `lost`: the archive does not have the first turn."""
+def wipe(dropped: Dropped, step: str) -> ScriptRun[Wiped]:
+    """Run of `ConversationStore.wipe`."""
     prefix = conversation_keys(dropped.conversation_id).turns
+    args = [dropped.conversation_id, prefix, WIPE_MESSAGES, WIPE_BYTES, step]
 
     def read(reply: Any) -> Wiped:
         left, *turns = reply
@@ -144,15 +139,8 @@ def wipe(dropped: Dropped, step: str, *, lost: bool = False) -> ScriptRun[Wiped]
             left=left, turns=[_forgotten(*pair) for pair in zip(*[iter(turns)] * 2, strict=True)]
         )
 
-    return ScriptRun(
-        "wipe",
-        [dropped.left],
-        [
-            *(dropped.conversation_id, prefix, WIPE_MESSAGES, WIPE_BYTES, step),
-            "lost" if lost else "",
-        ],
-        read,
-    )
+    # A lost turn has nothing left to delete.
+    return ScriptRun("wipe", [dropped.left], [*args, ""], read, if_lost=[*args, "lost"])
 
 
 def forget(

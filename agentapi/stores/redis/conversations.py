@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 import redis
 from typing_extensions import override
 
-from agentapi.errors import ArchiveLost
 from agentapi.redis.connection import translate_errors
 from agentapi.redis.keys import conversation_keys
 from agentapi.redis.scripts import ScriptRun, Scripts
@@ -79,21 +78,11 @@ class RedisConversations(ConversationStore):
         *,
         expected: int | None = None,
     ) -> Dropped | Unended | None:
-        try:
-            return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
-        except ArchiveLost:
-            # Whoever deletes a conversation needs no history.
-            return self._run(
-                scripts.drop(conversation_id, tenant_id, operation, expected, lost=True)
-            )
+        return self._run(scripts.drop(conversation_id, tenant_id, operation, expected))
 
     @override
     def wipe(self, dropped: Dropped, step: str) -> Wiped:
-        try:
-            return self._run(scripts.wipe(dropped, step))
-        except ArchiveLost:
-            # A lost turn has nothing left to delete.
-            return self._run(scripts.wipe(dropped, step, lost=True))
+        return self._run(scripts.wipe(dropped, step))
 
     @override
     def forget(
@@ -141,5 +130,4 @@ class RedisConversations(ConversationStore):
 
     def _run(self, run: ScriptRun[T]) -> T:
         with translate_errors(self._settings.redis_url):
-            reply = self._scripts.call(run.name, run.keys, run.args)
-        return run.read(reply)
+            return self._scripts.run(run)

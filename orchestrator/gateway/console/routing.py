@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SCOPES: Final = "console_scopes"
 _MAX_FIELDS: Final = 100
+_OPERATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def needs(*scopes: Scope) -> Callable[[F], F]:
@@ -112,6 +114,18 @@ async def form_fields(request: Request) -> dict[str, str]:
         raise InvalidRequest("the fields of the form cannot be read: send them again") from error
     # Browsers send line ends as CR LF.
     return {name: value.replace("\r\n", "\n") for name, value in fields}
+
+
+def operation_of(form: Mapping[str, str]) -> str:
+    """The name of a form, by which one that is posted twice is carried out once.
+
+    Raises:
+        InvalidRequest: The form has no valid name.
+    """
+    operation = form.get("operation", "")
+    if not _OPERATION.fullmatch(operation):
+        raise InvalidRequest("the form is not complete: load the page again", param="operation")
+    return operation
 
 
 View = Annotated[ConsoleView, Depends(console_view)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from typing import Final
 
 from fastapi import Request, Response
 
@@ -15,10 +13,10 @@ from orchestrator.gateway.console.conversation import show
 from orchestrator.gateway.console.entries import conversation_address
 from orchestrator.gateway.console.flash import Flash
 from orchestrator.gateway.console.pages import go_to
-from orchestrator.gateway.console.routing import Form, View, console_router, needs
+from orchestrator.gateway.console.routing import Form, View, console_router, needs, operation_of
 from orchestrator.gateway.console.shown import number
 from orchestrator.gateway.console.view import ConsoleView
-from orchestrator.gateway.http.errors import InvalidRequest, problem_of
+from orchestrator.gateway.http.errors import problem_of
 from orchestrator.gateway.tenants.names import internal_id, public_id
 from orchestrator.gateway.tenants.scopes import Scope
 from orchestrator.gateway.turn_submission import Existing, NewMessage, accept
@@ -26,8 +24,6 @@ from orchestrator.gateway.view import TenantView
 from orchestrator.turn_request import TurnRequest
 
 router = console_router()
-
-_OPERATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @router.post("/conversation/send")
@@ -37,9 +33,7 @@ async def send(request: Request, view: View, form: Form) -> Response:
     conversation_id = form.get("id", "")
     found = await view.conversation(conversation_id)
     agent, message = form.get("agent", "").strip(), form.get("message", "")
-    operation = form.get("operation", "")
-    if not _OPERATION.fullmatch(operation):
-        raise InvalidRequest("the form is not complete: load the page again", param="operation")
+    operation = operation_of(form)
     try:
         await _send(view, conversation_id, found, agent, message, f"console:{operation}")
     except ServerUnavailable:
@@ -119,9 +113,7 @@ async def reset(request: Request, view: View, form: Form) -> Response:
 @needs(Scope.TURNS, Scope.OPERATE)
 async def start(request: Request, view: View, form: Form) -> Response:
     """Begin a conversation of the viewer's tenant with a message."""
-    operation = form.get("operation", "")
-    if not _OPERATION.fullmatch(operation):
-        raise InvalidRequest("the form is not complete: load the page again", param="operation")
+    operation = operation_of(form)
     tenant = view.viewer.tenant
     # From the form's own name, so that a repeat begins no second conversation.
     public = str(uuid.UUID(operation))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from orchestrator.gateway.console.entries import conversation_address, turn_addr
 from orchestrator.gateway.console.flash import Flash
 from orchestrator.gateway.console.pages import go_to, is_fragment, page
 from orchestrator.gateway.console.picture import WIDTH, bars_of
-from orchestrator.gateway.console.routing import Form, View, console_router, needs
+from orchestrator.gateway.console.routing import Form, View, console_router, needs, operation_of
 from orchestrator.gateway.console.view import ConsoleView
 from orchestrator.gateway.http.errors import InvalidRequest, problem_of
 from orchestrator.gateway.tenants.scopes import Scope
@@ -30,8 +29,6 @@ router = console_router()
 
 EVENTS: Final = 100
 """The newest events, which a page shows."""
-
-_OPERATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,9 +214,9 @@ async def retry(request: Request, view: View, turn_id: str) -> Response:
 async def fork(request: Request, view: View, turn_id: str, form: Form) -> Response:
     """Run the turn again from one of its steps. A form that is posted twice makes one fork."""
     turn = await view.turn(turn_id)
-    step, operation = form.get("step", "0"), form.get("operation", "")
-    if not _OPERATION.fullmatch(operation) or not step.isascii() or not step.isdigit():
-        raise InvalidRequest("the form is not complete: load the page again", param="operation")
+    operation, step = operation_of(form), form.get("step", "0")
+    if not step.isascii() or not step.isdigit():
+        raise InvalidRequest("the form is not complete: load the page again", param="step")
     message = form.get("message", "")
     wanted = ForkRequest(
         turn_id=turn.turn_id,

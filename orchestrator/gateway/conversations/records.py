@@ -15,7 +15,6 @@ import redis.asyncio
 
 from agentapi import Settings
 from agentapi.conversation.messages import Message
-from agentapi.errors import ArchiveLost
 from agentapi.redis.aio import AsyncScripts
 from agentapi.redis.archived import Absent
 from agentapi.redis.connection import translate_errors
@@ -185,13 +184,7 @@ class Conversations:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        try:
-            return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
-        except ArchiveLost:
-            # Whoever deletes a conversation needs no history.
-            return await self.run(
-                scripts.drop(conversation_id, tenant, operation, expected, lost=True)
-            )
+        return await self.run(scripts.drop(conversation_id, tenant, operation, expected))
 
     async def wipe(self, dropped: Dropped, tenant: str) -> list[ForgottenTurn]:
         """Delete all messages and turns of a dropped conversation, step by step.
@@ -205,12 +198,7 @@ class Conversations:
         turns: list[ForgottenTurn] = []
         left = 1
         while left:
-            step = uuid.uuid4().hex
-            try:
-                wiped = await self.step(tenant, scripts.wipe(dropped, step))
-            except ArchiveLost:
-                # A lost turn has nothing left to delete.
-                wiped = await self.step(tenant, scripts.wipe(dropped, step, lost=True))
+            wiped = await self.step(tenant, scripts.wipe(dropped, uuid.uuid4().hex))
             left = wiped.left
             turns += wiped.turns
         return turns

@@ -235,7 +235,12 @@ def summary_in(content: str) -> str | None:
 
 
 def page(
-    items: Sequence[dict[str, Any]], *, after: str | None, limit: int, order: str
+    items: Sequence[dict[str, Any]],
+    *,
+    after: str | None,
+    limit: int,
+    order: str,
+    what: str = "item",
 ) -> dict[str, Any]:
     """A page of a list of items.
 
@@ -244,6 +249,7 @@ def page(
         after: Id of the last item of the previous page.
         limit: Items at most.
         order: ``asc`` or ``desc``.
+        what: What the items are, for the error.
 
     Raises:
         InvalidRequest: No item has the id `after`.
@@ -253,7 +259,7 @@ def page(
     if after is not None:
         places = [place for place, item in enumerate(ordered) if item["id"] == after]
         if not places:
-            raise InvalidRequest(f"there is no item {after!r} in the list", param="after")
+            raise InvalidRequest(f"there is no {what} {after!r} in the list", param="after")
         start = places[0] + 1
     return list_object(ordered[start : start + limit], more=len(ordered) > start + limit)
 

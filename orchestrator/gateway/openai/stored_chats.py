@@ -17,7 +17,7 @@ from orchestrator.gateway.http.errors import InvalidRequest, NotFound
 from orchestrator.gateway.http.openapi import errors
 from orchestrator.gateway.http.request_body import StrictRoute
 from orchestrator.gateway.ids import part_of_chat, turn_id_from, turn_id_of_chat
-from orchestrator.gateway.openai.items import list_object
+from orchestrator.gateway.openai.items import list_object, page
 from orchestrator.gateway.openai.objects import chat_id, chat_object
 from orchestrator.gateway.openai.parts import Part, ends_of, read_part
 from orchestrator.gateway.openai.request_bodies import UpdateChat
@@ -132,14 +132,7 @@ async def list_messages(
         for number, message in enumerate(said)
         if isinstance(message, UserMessage | AssistantMessage)
     ]
-    shown = shown if order == "asc" else shown[::-1]
-    start = 0
-    if after is not None:
-        places = [place for place, message in enumerate(shown) if message["id"] == after]
-        if not places:
-            raise InvalidRequest(f"there is no message {after!r} in the list", param="after")
-        start = places[0] + 1
-    return list_object(shown[start : start + limit], more=len(shown) > start + limit)
+    return page(shown, after=after, limit=limit, order=order, what="message")
 
 
 @router.delete(

@@ -18,28 +18,15 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
         BrokerUnavailable: The broker is out of reach.
     """
     # Celery takes half a second to import.
-    from orchestrator.broker import BROKER_ERRORS, broker_unavailable, producer_app
+    from orchestrator.broker import ask_workers, producer_app
 
     app: Any = producer_app(settings)
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(
-                max_retries=1, interval_start=0.1, timeout=settings.redis_timeout
-            )
-            # A worker that is just starting may miss the first question.
-            replies = _ask(app, connection) or _ask(app, connection)
-    except BROKER_ERRORS as error:
-        raise broker_unavailable(settings, error) from error
+        # A worker that is just starting may miss the first question.
+        replies = ask_workers(app, settings, "agents", timeout=_REPLY_TIMEOUT, tries=2)
     finally:
         app.close()
     return {worker: _names(answer) for reply in replies for worker, answer in reply.items()}
-
-
-def _ask(app: Any, connection: Any) -> list[dict[str, Any]]:
-    replies = app.control.broadcast(
-        "agents", reply=True, timeout=_REPLY_TIMEOUT, connection=connection
-    )
-    return list(replies or ())
 
 
 def _names(answer: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`Lists`: what a producer lists, changes in bulk, and follows without knowing any id."""
+"""`ListsProducer`: what a producer lists, changes in bulk, and follows without knowing any id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.listing import (
 from orchestrator.producer import Producer
 
 
-class Lists(Producer):
+class ListsProducer(Producer):
     """A producer that also lists what others have enqueued."""
 
     def turns(self, **filters: Unpack[TurnFilters]) -> Listing[TurnSummary]:

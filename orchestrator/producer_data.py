@@ -1,4 +1,4 @@
-"""`Keeping`: conversations copied out and brought back, and a person's data deleted."""
+"""`DataProducer`: conversations copied out and brought back, and a person's data deleted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from orchestrator.data.forgetting import (
     count_user,
 )
 from orchestrator.data.importing import Import, ImportResult
-from orchestrator.lists import Lists
+from orchestrator.producer_lists import ListsProducer
 
 
-class Keeping(Lists):
-    """A producer that also keeps other people's data: backups and deletions."""
+class DataProducer(ListsProducer):
+    """A producer that also copies conversations out and back, and deletes people's data."""
 
     def export_conversations(
         self,

@@ -1,0 +1,120 @@
+"""A stack of this runtime that is measured, and what its producer asks of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from agentapi import load_settings
+from agentapi.redis.connection import connect
+from benchmarks.contenders.turn import TEXT
+from benchmarks.contest import Servers
+from benchmarks.processes import usage
+from orchestrator import Orchestrator, TurnHandle
+from orchestrator.stack import Child, Stack
+from orchestrator.stack.processes import free_port
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A stack of this runtime, and its producer.
+
+    Attributes:
+        provider: URL of the provider that it asks; empty for the offline one.
+    """
+
+    stack: Stack
+    orchestrator: Orchestrator
+    client: redis.Redis
+    provider: str = ""
+
+    def cpu(self) -> float:
+        """Seconds of processor time of the workers."""
+        return usage([worker.pid for worker in self.stack.workers]).cpu
+
+    def ask(self, agent: str, message: str, conversation_id: str | None = None) -> float:
+        """One turn; its seconds."""
+        began = time.perf_counter()
+        self.orchestrator.enqueue(agent, message, conversation_id=conversation_id).result(60)
+        return time.perf_counter() - began
+
+    def enqueue(
+        self, agent: str, conversations: Iterable[str], message: str = TEXT, *, stream: bool = False
+    ) -> list[TurnHandle]:
+        """A turn in each conversation."""
+        return [
+            self.orchestrator.enqueue(agent, message, conversation_id=conversation, stream=stream)
+            for conversation in conversations
+        ]
+
+    def wait(self, handles: Iterable[TurnHandle]) -> None:
+        """Wait until all have ended."""
+        for handle in handles:
+            handle.result(120)
+
+    def run_all(
+        self, agent: str, conversations: Iterable[str], message: str = TEXT, *, stream: bool = False
+    ) -> float:
+        """Enqueue a turn for each and wait for all; the seconds."""
+        began = time.perf_counter()
+        self.wait(self.enqueue(agent, conversations, message, stream=stream))
+        return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def runtime(
+    servers: Servers,
+    *,
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Iterator[Running]:
+    """Start workers on an emptied Valkey, and a provider; stop them at the end.
+
+    Args:
+        servers: Where.
+        workers: How many.
+        env: Further variables of the workers.
+        settings: By field name, of workers and producer.
+    """
+    broker = settings.get("broker_url", servers.redis_url)
+    urls = load_settings(redis_url=servers.redis_url, broker_url=broker, redis_timeout=60)
+    client = connect(urls)
+    client.flushall()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    provider = Child(
+        "provider",
+        [sys.executable, "-m", "benchmarks.provider", str(port), "0.01", "0.01", "10"],
+        log=servers.folder / "logs" / "provider.log",
+    )
+    with tempfile.TemporaryDirectory(dir=servers.folder) as folder:
+        stack = Stack(
+            Path(folder),
+            agents=("benchmarks.agents",),
+            workers=workers,
+            flower=False,
+            redis_url=servers.redis_url,
+            log_level="WARNING",
+            env={"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url, **(env or {})},
+            **settings,
+        )
+        try:
+            with stack, Orchestrator(stack.settings) as orchestrator:
+                running = Running(
+                    stack=stack, orchestrator=orchestrator, client=client, provider=url
+                )
+                for _ in range(8 * workers):
+                    running.ask("plain", TEXT)
+                yield running
+        finally:
+            provider.stop()
+            client.close()

@@ -1,0 +1,30 @@
+"""How long a worker process that has ended waits for its next start."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_DELAY: Final = 1.0
+"""Seconds before a process that ended is started again; doubled each time it ends early."""
+
+MAX_DELAY: Final = 30.0
+
+SETTLED_AFTER: Final = 15.0
+"""Seconds after which a process counts as started well."""
+
+
+class RestartDelay:
+    """The delay before the next start, which grows while processes end early.
+
+    Attributes:
+        early: How many have ended early, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.early = 0
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a process that ended `lived` seconds after its start."""
+        self.early = self.early + 1 if lived < SETTLED_AFTER else 1
+        # The exponent is bounded too: a process may end early for days.
+        return min(FIRST_DELAY * 2.0 ** min(self.early - 1, 16), MAX_DELAY)
