@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from agentapi import Settings, load_settings
 from orchestrator.gateway.settings import GatewaySettings, load_gateway_settings
-from orchestrator.stack import start_valkey
+from orchestrator.stack import processes, start_valkey
 from orchestrator.stack.cluster import Cluster
 from tools.postgres import Postgres, postgres
 
@@ -23,6 +24,27 @@ pytest_plugins = ["pytester"]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "tests", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
+def _share_ports(worker: str, shares: int = 8) -> None:
+    """Give each process of a parallel run ports of its own: otherwise one of them could take a port
+    that another one has found to be free and has not used yet."""
+    first, end = processes._FIRST_PORT, processes._first_of_connections()
+    size = (end - first) // shares
+    first += int(worker.removeprefix("gw")) % shares * size
+    mine = {"_FIRST_PORT": first, "_first_of_connections": lambda: first + size}
+    vars(processes).update(mine)
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    _share_ports(worker)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

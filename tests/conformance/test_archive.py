@@ -400,6 +400,8 @@ class TestServer:
                     archive.put(copy("c"))
             finally:
                 os.kill(pid, signal.SIGCONT)
+            # Another connection takes its time on a busy machine.
+            database._longest[True] = 60.0
             archive.put(copy("c"))
 
     def test_a_statement_that_takes_too_long(self, postgres_url: str) -> None:

@@ -91,14 +91,14 @@ def test_a_wait_for_events_ends_with_the_first_or_when_interrupted(bench: Bench)
     turn_id = bench.enqueue()
     timer = threading.Timer(0.1, lambda: bench.claim(turn_id))
     timer.start()
-    found = bench.store.events({turn_id: -1}, 10)
+    found = bench.store.events({turn_id: -1}, 60)
     assert found[turn_id][0].type is EventType.STARTED
     timer.join()
     timer = threading.Timer(0.1, bench.store.interrupt)
     timer.start()
     begun = time.monotonic()
-    assert bench.store.events({turn_id: 0}, 10) == {}
-    assert time.monotonic() - begun < 5
+    assert bench.store.events({turn_id: 0}, 60) == {}
+    assert time.monotonic() - begun < 30
     timer.join()
 
 
@@ -252,10 +252,14 @@ def test_how_far_the_queue_has_come_is_told_by_what_was_claimed_in_line(
     bench.overdue_now(C, since=30)
     assert bench.store.redispatch([C], {P: 0}) == []
     bench.claim(turn_id)
-    assert bench.store.claimed() == {P: pytest.approx(time.time() - 30, abs=5)}
+    assert bench.store.claimed() == {P: pytest.approx(time.time() - 30, abs=20)}
 
 
-def test_overdue_conversations_of_a_partition_are_dispatched_together(bench: Bench) -> None:
+def test_overdue_conversations_of_a_partition_are_dispatched_together(
+    make_bench: MakeBench,
+) -> None:
+    # Long enough for all that must be accepted before.
+    bench = make_bench(dispatch_grace=60)
     beside = [c for c in (f"c:{n}" for n in range(40_000)) if partition_of(c) == P][:120]
     turns = [bench.enqueue(c) for c in beside]
     other = bench.enqueue("elsewhere")

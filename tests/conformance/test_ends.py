@@ -89,11 +89,11 @@ def test_a_reader_waits_for_the_next_end(bench: Bench) -> None:
     found: list[TurnEnd] = []
 
     def wait() -> None:
-        ends = bench.store.lists.ends(after, 10, timeout=5.0)
+        ends = bench.store.lists.ends(after, 10, timeout=60.0)
         found.extend(ends.ends)
 
     reader = threading.Thread(target=wait)
     reader.start()
     done = complete(bench)
-    reader.join(timeout=10)
+    reader.join(timeout=60)
     assert [end.turn_id for end in found] == [done]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from agentapi.stores.answers import LONGEST_GRACE
+from tests.conformance.conftest import MakeBench
 from tests.conformance.stores import Bench
 
 
-def test_turns_that_wait_for_a_wake_up_are_due_at_once(bench: Bench) -> None:
+def test_turns_that_wait_for_a_wake_up_are_due_at_once(make_bench: MakeBench) -> None:
+    bench = make_bench(dispatch_grace=60, lease_ttl=60)
     sent, taken, parked, running = (
         bench.enqueue(conversation_id=c) for c in ("sent", "taken", "parked", "running")
     )

@@ -172,8 +172,7 @@ RULE = BreakerRule()
 def open_breaker(bench: TrafficBench) -> None:
     for _ in range(5):
         standing = bench.fail()
-    # On Redis's own clock some of it may have passed.
-    assert standing.open == pytest.approx(RULE.open_for, abs=0.9)
+    assert standing.open == RULE.open_for
 
 
 def test_failures_in_a_short_time_open_the_breaker(bench: TrafficBench) -> None:
@@ -268,7 +267,9 @@ def test_how_providers_stand(real: Traffic) -> None:
     found = real.standings(["down", "busy", "new"])
     assert found["new"] == Standing()
     assert (found["down"].held, found["busy"].open) == (0, None)
-    assert 0 < (found["down"].open or 0) <= RULE.open_for
+    # On a busy machine it may be probed already: then it is less than 0.
+    assert found["down"].open is not None
+    assert found["down"].open <= RULE.open_for
     assert 0 < found["busy"].held <= 50
 
 
@@ -304,7 +305,8 @@ def test_nothing_stays_in_redis_for_ever(redis_url: str) -> None:
     traffic.admit(ask)
     traffic.settle(ask, 50)
     bench.fail(hold=5, counts=True)
-    open_breaker(bench)
+    for _ in range(5):
+        bench.fail()
     bench.fail("x", hold=86_400, counts=True)
     traffic.failed("q", "y", hold=None, counts=True)
     client = redis.Redis.from_url(redis_url)

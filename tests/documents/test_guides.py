@@ -82,15 +82,16 @@ def test_the_browser_guide(page_server: tuple[Path, str]) -> None:
         env={**os.environ, "BASE": base},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert '"end":"completed","last":"You said: Hello from a page"' in done.stdout
-    assert httpx2.get(f"{base}/turns/not-a-turn/events").status_code == 400
+    assert httpx2.get(f"{base}/turns/not-a-turn/events", timeout=60).status_code == 400
     unknown = "000-0123456789abcdef0123456789abcdef"
-    assert httpx2.get(f"{base}/turns/{unknown}/events").status_code == 404
-    assert httpx2.post(f"{base}/messages", json={"text": " "}).status_code == 400
+    assert httpx2.get(f"{base}/turns/{unknown}/events", timeout=60).status_code == 404
+    empty = httpx2.post(f"{base}/messages", json={"text": " "}, timeout=60)
+    assert empty.status_code == 400
     html = (folder / "static/index.html").read_text()
     assert "chat.js" in html
     assert set(re.findall(r"\b(ask|follow)\(", html)) <= set(re.findall(r"function (\w+)", script))
@@ -106,7 +107,7 @@ def test_the_tests_of_the_testing_page(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert "3 passed" in done.stdout, done.stdout + done.stderr

@@ -43,18 +43,22 @@ class Terminal:
                 start_new_session=True,
             )
 
+    def text(self) -> str:
+        """What it has printed so far; a last character may be there by half."""
+        return self.log.read_text(errors="replace")
+
     def wait_for(self, lines: list[str]) -> None:
         """Wait until the lines have come, in order; others may stand between them."""
         deadline = time.monotonic() + TIMEOUT
         while not self._find(lines):
-            text = self.log.read_text()
+            text = self.text()
             assert self.process is not None
             assert self.process.poll() is None, text
             assert time.monotonic() < deadline, f"{lines} not in: {text[self.seen :]}"
             time.sleep(0.05)
 
     def _find(self, lines: list[str]) -> bool:
-        text = self.log.read_text()
+        text = self.text()
         place = self.seen
         for line in lines:
             found = re.compile(pattern_of(line)).search(text, place)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentapi import Agent, Settings
-from tests.integration.fleet import AGENTS, Busy, Fleet
+from tests.integration.fleet import AGENTS, Busy, Fleet, go_on
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def make_fleet(settings_for: Callable[..., Settings]) -> Iterator[Callable[..., 
         return made[-1]
 
     Busy.waits.clear()
+    go_on.clear()
     yield make
     for fleet in made:
         fleet.close()

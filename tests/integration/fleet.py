@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from agentapi.providers.offline import OfflineProvider
 from agentapi.stores import Wakeup
 from agentapi.turns import Turn
 from orchestrator import Orchestrator
+from tests.faults import until
 from workers.app import WorkerApp, create_app
 
 
@@ -49,6 +49,18 @@ async def nap(seconds: float) -> str:
     return "rested"
 
 
+go_on = threading.Event()
+"""Set by a test when turns need not linger any more."""
+
+
+@tool
+async def linger() -> str:
+    """Wait until the test goes on."""
+    while not go_on.is_set():  # noqa: ASYNC110 - it is set in another thread
+        await asyncio.sleep(0.01)
+    return "rested"
+
+
 @tool
 def ask_nappers(messages: list[str]) -> list[Delegate]:
     """Ask one for each message."""
@@ -57,7 +69,7 @@ def ask_nappers(messages: list[str]) -> list[Delegate]:
 
 AGENTS = [
     Agent(name="busy", provider="moody", tools=[nap]),
-    Agent(name="napper", provider="offline", tools=[nap]),
+    Agent(name="napper", provider="offline", tools=[nap, linger]),
     Agent(name="broken", provider="broken"),
     Agent(name="lead", provider="offline", tools=[ask_nappers]),
 ]
@@ -100,6 +112,5 @@ def run_in_thread(fleet: Fleet, turn: Turn) -> tuple[threading.Thread, list[dict
     results: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: results.append(fleet.execute(turn)))
     thread.start()
-    while fleet.turn(turn).steps == 0:
-        time.sleep(0.01)
+    until(lambda: fleet.turn(turn).steps > 0, what="the first step")
     return thread, results

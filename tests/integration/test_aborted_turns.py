@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import redis
 
 from agentapi import Agent, tool
 from agentapi.conversation.messages import from_dict
@@ -17,16 +18,18 @@ from agentapi.errors import ToolServerUnavailable
 from agentapi.providers import ModelRequest
 from agentapi.providers.gemini.client import GeminiProvider
 from agentapi.providers.openai.client import OpenAIProvider
+from agentapi.redis.keys import turn_keys
 from agentapi.stores import Claim
 from agentapi.tools.base import BaseTool
 from agentapi.turns import EventType, Turn, TurnStatus
 from orchestrator import CancelOutcome
 from tests.fakes import chat, gemini
 from tests.fakes.server import serving
+from tests.faults import a_minute_passes, until
 from tests.integration.fleet import Busy, Fleet, run_in_thread
 
 MakeFleet = Callable[..., Fleet]
-NAP = '/nap {"seconds": 30}'
+NAP = '/nap {"seconds": 100}'
 
 
 def roles(history: list[dict[str, Any]]) -> list[str]:
@@ -39,8 +42,8 @@ async def assert_providers_accept(history: list[dict[str, Any]]) -> None:
     request = ModelRequest(model="m", system_prompt="s", messages=messages)
     async with serving() as server:
         server.will(chat.reply("ok"), gemini.reply({"text": "ok"}))
-        openai = OpenAIProvider(api_key="k", base_url=f"{server.url}/v1", timeout=5)
-        google = GeminiProvider(api_key="k", base_url=server.url, timeout=5)
+        openai = OpenAIProvider(api_key="k", base_url=f"{server.url}/v1", timeout=60)
+        google = GeminiProvider(api_key="k", base_url=server.url, timeout=60)
         await openai.complete(request)
         await google.complete(request)
         await openai.aclose()
@@ -64,7 +67,7 @@ async def test_a_cancelled_turn_keeps_what_it_did(make_fleet: MakeFleet) -> None
     turn = fleet.enqueue("napper", NAP, conversation_id="c", on_abort="keep")
     thread, results = run_in_thread(fleet, turn)
     assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.REQUESTED
-    thread.join(5)
+    thread.join(60)
     assert results[0]["status"] == "cancelled"
     history = fleet.producer.history("c")
     assert roles(history) == ["user", "assistant", "tool"]
@@ -81,7 +84,7 @@ def test_an_interrupted_turn_keeps_and_a_replaced_one_drops(make_fleet: MakeFlee
         turn = fleet.enqueue("napper", NAP, conversation_id=on_busy)
         thread, results = run_in_thread(fleet, turn)
         newer = fleet.enqueue("napper", "stop that", conversation_id=on_busy, on_busy=on_busy)
-        thread.join(5)
+        thread.join(60)
         assert results[0]["status"] == "cancelled"
         assert len(fleet.producer.history(on_busy)) == left
         assert fleet.sent[-1].turn_id == newer.turn_id
@@ -102,7 +105,7 @@ def test_an_interrupted_turn_that_had_not_begun_leaves_its_message(make_fleet: M
 
 
 @pytest.mark.parametrize(
-    ("settings", "code"), [({"turn_timeout": 0.3}, "deadline"), ({"max_attempts": 1}, "poison")]
+    ("settings", "code"), [({"turn_timeout": 2}, "deadline"), ({"max_attempts": 1}, "poison")]
 )
 async def test_failures_keep_a_valid_history(
     make_fleet: MakeFleet, settings: dict[str, Any], code: str
@@ -115,7 +118,7 @@ async def test_failures_keep_a_valid_history(
         other = make_fleet(**settings)
         assert other.execute(turn)["error"] == code
         fleet.app.runtime.shutdown.hand_back()
-        thread.join(5)
+        thread.join(60)
     else:
         assert fleet.execute(turn)["error"] == code
     history = fleet.producer.history("c")
@@ -125,18 +128,20 @@ async def test_failures_keep_a_valid_history(
 
 def test_a_long_wait_for_the_provider_frees_the_thread(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(park_after=0.1)
-    Busy.waits.extend([0.0, 0.4])
+    Busy.waits.extend([0.0, 60])
     turn = fleet.enqueue("busy", "hi")
     behind = fleet.enqueue("busy", "there", conversation_id=turn.conversation_id)
     started = time.monotonic()
     parked = fleet.execute(turn)
     assert (parked["status"], parked["attempt"]) == ("parked", 1)
-    assert 0.4 <= parked["seconds"] <= 0.5
-    assert time.monotonic() - started < 0.4
+    assert 60 <= parked["seconds"] <= 75
+    assert time.monotonic() - started < 60
     assert fleet.turn(turn).status is TurnStatus.PARKED
     assert fleet.execute(turn)["status"] == "parked"
     assert fleet.execute(behind)["status"] == "queued"
-    until_overdue(fleet, turn)
+    a_minute_passes(fleet.app.settings.redis_url)
+    fleet.app.runtime._gate.look()
+    assert turn.conversation_id in fleet.app.store.overdue()
     assert fleet.execute(turn)["status"] == "completed"
     kinds = [e.type for e in fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]]
     assert kinds == [
@@ -148,14 +153,11 @@ def test_a_long_wait_for_the_provider_frees_the_thread(make_fleet: MakeFleet) ->
 
 
 def until_overdue(fleet: Fleet, turn: Turn) -> None:
-    deadline = time.monotonic() + 5
-    while turn.conversation_id not in fleet.app.store.overdue():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: turn.conversation_id in fleet.app.store.overdue())
 
 
 def test_parked_turns_do_not_retry_for_ever_and_are_no_poison(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(park_after=0, provider_max_retries=2, provider_patience=0.5, max_attempts=1)
+    fleet = make_fleet(park_after=0, provider_max_retries=2, provider_patience=3, max_attempts=1)
     Busy.waits.extend([0.01] * 4)
     turn = fleet.enqueue("busy", "hi")
     for _ in range(3):
@@ -185,10 +187,14 @@ def test_the_patience_of_a_turn_survives_its_workers(make_fleet: MakeFleet) -> N
 
 def test_a_deadline_that_passes_meanwhile_says_what_was_waited_for(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(park_after=0, provider_max_retries=0)
-    Busy.waits.append(30)
-    turn = fleet.enqueue("busy", "hi", deadline=0.5)
+    Busy.waits.append(300)
+    turn = fleet.enqueue("busy", "hi", deadline=200)
     assert fleet.execute(turn)["status"] == "parked"
-    until_overdue(fleet, turn)
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        key = turn_keys(turn.turn_id).turn
+        # It was to be tried again after its deadline: so that is when it wakes.
+        assert client.hget(key, "wake") == client.hget(key, "deadline")
+        client.hset(key, mapping={"wake": 1, "deadline": 1})
     assert fleet.execute(turn)["error"] == "deadline"
     error = fleet.turn(turn).error
     assert error is not None

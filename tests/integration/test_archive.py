@@ -273,7 +273,11 @@ async def test_the_gateway_deletes_one_whose_row_is_missing(world: World) -> Non
     await client.aclose()
 
 
-def test_an_archive_that_is_away_is_not_asked_by_everyone(redis_url: str) -> None:
+def test_an_archive_that_is_away_is_not_asked_by_everyone(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_REST", "_LONGEST_REST"):
+        monkeypatch.setattr(f"agentapi.stores.redis.archiving.{name}", 600.0)
     archive = MemoryArchive()
     store = RedisTurnStore(load_settings(redis_url=redis_url, archive_after=1e-9), archive=archive)
     bench = on_redis(redis_url)
@@ -358,7 +362,9 @@ def test_a_slow_archive_holds_two_callers_and_no_more(redis_url: str) -> None:
 
 def test_it_moves_out_of_a_cluster_and_back(cluster_url: str) -> None:
     archive = MemoryArchive()
-    settings = load_settings(redis_url=cluster_url, broker_url="memory://", archive_after=1e-9)
+    settings = load_settings(
+        redis_url=cluster_url, broker_url="memory://", redis_timeout=30, archive_after=1e-9
+    )
     store = RedisTurnStore(settings, archive=archive)
     moving = store.archiving
     assert moving is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class World:
             self.turns.move_some()
             return all(map(self.away, turn_ids))
 
-        until(gone, 20, "the move")
+        until(gone, what="the move")
 
     def stays(self, *turn_ids: str) -> None:
         """Others of the same partition move, and these do not."""
@@ -346,11 +346,15 @@ def test_an_end_that_a_hook_waits_for_stays(quick: World) -> None:
 
 def test_it_is_kept_no_longer_than_before(redis_url: str) -> None:
     archive = MemoryArchive()
-    quick = world_of(load_settings(redis_url=redis_url, turn_retention=1, **SHORT), archive)
+    quick = world_of(load_settings(redis_url=redis_url, turn_retention=100, **SHORT), archive)
     turn_id = quick.says()
     quick.move(turn_id)
-    [copy] = archive.turns.values()
-    assert copy.expires - copy.ended in range(900, 1_001)
+    [(key, copy)] = archive.turns.items()
+    assert copy.expires - copy.ended in range(99_900, 100_001)
+    assert quick.turns.expire() == 0
+    # Its retention ends.
+    archive.turns[key] = replace(copy, expires=copy.ended)
+    quick.store._client.zadd(moved_keys(partition_of(C))[0], {turn_id: copy.ended - 100_000})
     until(lambda: quick.turns.expire() == 1, what="the end of its retention")
     with pytest.raises(TurnNotFound):
         quick.store.turn(turn_id)
@@ -470,11 +474,9 @@ def test_the_worker_that_sweeps_moves_them(quick: World, monkeypatch: pytest.Mon
 
 
 def test_it_moves_out_of_a_cluster_and_back(cluster_url: str) -> None:
-    settings = load_settings(redis_url=cluster_url, broker_url="memory://", **SHORT)
-    store = RedisTurnStore(settings, archive=MemoryArchive())
-    bench = on_redis(cluster_url)
+    bench = on_redis(cluster_url, **SHORT)
     bench.store.close()
-    bench.store = store
+    bench.store = store = RedisTurnStore(bench.settings, archive=MemoryArchive())
     assert store.archiving is not None
     world = World(bench, store, store.archiving.turns, store.archiving.archive)
     before: list[Turn] = []

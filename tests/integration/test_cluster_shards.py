@@ -128,7 +128,7 @@ def test_the_other_shards_turns_go_on(nodes: Cluster, bench: Bench) -> None:
         bench.overdue_now(found)
         assert store.overdue() == [found]
         assert store.commit(leases[1], completed(leases[1].turn_id)) is None
-        assert heard.wait(20)
+        assert heard.wait(60)
         assert read == [leases[1].turn_id]
         with pytest.raises(StoreUnavailable):
             store.commit(leases[0], completed(leases[0].turn_id))
@@ -284,10 +284,10 @@ def names(page: Paged[TurnSummary] | Paged[ConversationSummary]) -> set[str]:
 
 @contextmanager
 def in_time() -> Iterator[None]:
-    """It may wait for the silent shard, within a bound."""
+    """It may wait for the silent shard, but not for each of its partitions, nor again and again."""
     began = time.monotonic()
     yield
-    assert time.monotonic() - began < 3 * TIMEOUT
+    assert time.monotonic() - began < 8 * TIMEOUT
 
 
 def test_lists_have_what_the_other_shards_answer(half: Half) -> None:

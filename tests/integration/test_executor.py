@@ -11,10 +11,11 @@ import redis
 
 from agentapi import EventType, TurnStatus
 from agentapi.ids import partition_of
-from agentapi.redis.keys import turn_keys
+from agentapi.redis.keys import conversation_keys, turn_keys
 from agentapi.stores import Claim, Wakeup
+from agentapi.turns import Turn
 from orchestrator import CancelOutcome
-from tests.integration.fleet import AGENTS, Fleet, run_in_thread
+from tests.integration.fleet import AGENTS, Fleet, go_on, run_in_thread
 from workers.errands import Errands
 from workers.outage import Outage
 from workers.upkeep.sweeper import Sweeper
@@ -56,8 +57,9 @@ def test_poison(make_fleet: Callable[..., Fleet]) -> None:
 
 
 def test_a_turn_that_runs_too_long(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(turn_timeout=0.2)
-    turn = fleet.enqueue("napper", '/nap {"seconds": 30}')
+    # Long enough for a busy machine to get to the nap.
+    fleet = make_fleet(turn_timeout=2)
+    turn = fleet.enqueue("napper", '/nap {"seconds": 100}')
     assert fleet.execute(turn)["error"] == "deadline"
     kept = fleet.producer.history(turn.conversation_id)
     assert [message["role"] for message in kept] == ["user", "assistant", "tool"]
@@ -80,11 +82,12 @@ def test_steps_that_a_failover_has_lost_are_recorded_again(
     make_fleet: Callable[..., Fleet],
 ) -> None:
     fleet = make_fleet()
-    turn = fleet.enqueue("napper", '/nap {"seconds": 0.5}')
+    turn = fleet.enqueue("napper", "/linger")
     thread, results = run_in_thread(fleet, turn)
     with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
         # The new master has the lease and not what was recorded under it.
         assert client.delete(turn_keys(turn.turn_id).journal) == 1
+    go_on.set()
     thread.join()
     assert (results[0]["status"], results[0]["steps"]) == ("completed", 3)
     assert len(fleet.producer.history(turn.conversation_id)) == 4
@@ -92,10 +95,10 @@ def test_steps_that_a_failover_has_lost_are_recorded_again(
 
 def test_a_cancelled_turn_stops_at_the_next_beat(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet(heartbeat=0.1)
-    turn = fleet.enqueue("napper", '/nap {"seconds": 30}', conversation_id="c")
+    turn = fleet.enqueue("napper", '/nap {"seconds": 100}', conversation_id="c")
     thread, results = run_in_thread(fleet, turn)
     assert fleet.producer.cancel(turn.turn_id) is CancelOutcome.REQUESTED
-    thread.join(5)
+    thread.join(60)
     assert results[0]["status"] == "cancelled"
     assert fleet.producer.history("c") == []
     following = fleet.enqueue("napper", "What did I say?", conversation_id="c")
@@ -105,17 +108,40 @@ def test_a_cancelled_turn_stops_at_the_next_beat(make_fleet: Callable[..., Fleet
 def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(
     make_fleet: Callable[..., Fleet],
 ) -> None:
-    fleet = make_fleet(heartbeat=60, lease_ttl=0.2)
-    turn = fleet.enqueue("napper", '/nap {"seconds": 1}')
+    fleet = make_fleet(heartbeat=60, lease_ttl=60)
+    turn = fleet.enqueue("napper", "/linger")
     thread, results = run_in_thread(fleet, turn)
-    time.sleep(0.4)
+    expire_lease(fleet, turn)
     other = make_fleet()
     assert other.execute(turn)["status"] == "completed"
-    thread.join(5)
+    go_on.set()
+    thread.join(60)
     assert results == [{"status": "lost", "attempt": 1}]
     history = fleet.producer.history(turn.conversation_id)
     assert [message["role"] for message in history] == ["user", "assistant", "tool", "assistant"]
     assert "outcome of this call is unknown" in history[2]["content"]
+
+
+def expire_lease(fleet: Fleet, turn: Turn) -> None:
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        client.hset(conversation_keys(turn.conversation_id).lease, "expires", 0)
+
+
+def make_overdue(fleet: Fleet, *turns: Turn) -> None:
+    """As if the time had passed in which their wake-ups should have been claimed."""
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        for turn in turns:
+            due = conversation_keys(turn.conversation_id).due
+            client.zadd(due, {turn.conversation_id: client.time()[0] * 1000 - 1000})
+
+
+def waits(fleet: Fleet, *turns: Turn) -> list[float]:
+    """Seconds until each turn's wake-up is late."""
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        keys = [(conversation_keys(t.conversation_id).due, t.conversation_id) for t in turns]
+        found = [client.zscore(due, conversation) for due, conversation in keys]
+        seconds, micros = client.time()
+    return [(each or 0) / 1000 - seconds - micros / 1e6 for each in found]
 
 
 def nothing_waits_in_the_broker(fleet: Fleet) -> None:
@@ -129,10 +155,10 @@ def sweeper_of(fleet: Fleet) -> Sweeper:
 
 
 def test_the_sweep_sends_what_the_broker_lost(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    fleet = make_fleet(dispatch_grace=60, sweep_interval=60)
     nothing_waits_in_the_broker(fleet)
     turn = fleet.enqueue("napper", "hi")
-    time.sleep(0.1)
+    make_overdue(fleet, turn)
     sweeper = sweeper_of(fleet)
     assert sweeper.sweep() == 1
     assert [wakeup.turn_id for wakeup in fleet.sent] == [turn.turn_id]
@@ -176,43 +202,41 @@ def test_an_entry_with_a_fault_does_not_stop_the_sweep(
 
 def test_a_long_queue_breeds_few_copies(make_fleet: Callable[..., Fleet]) -> None:
     """Of a broker that cannot say what its queue holds, and of one whose queue has lost them."""
-    fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60)
+    fleet = make_fleet(dispatch_grace=30, sweep_interval=60)
     nothing_waits_in_the_broker(fleet)
-    for number in range(20):
-        fleet.enqueue("napper", "hi", conversation_id=f"c:{number}")
+    turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{number}") for number in range(20)]
     sweeper = sweeper_of(fleet)
-    waited = time.monotonic() + 1.65
-    while time.monotonic() < waited:
-        sweeper.sweep()
-        time.sleep(0.02)
-    # Sent again after 0.1, 0.3, 0.7 and 1.5 s: once for each doubling of the wait.
-    assert 20 * 3 <= len(fleet.sent) <= 20 * 4
+    for times in range(1, 4):
+        make_overdue(fleet, *turns)
+        assert sweeper.sweep() == 20
+        assert sweeper.sweep() == 0
+        # Once for each doubling of the wait.
+        for wait in waits(fleet, *turns):
+            assert 30 * 2**times - 30 < wait <= 30 * 2**times
 
 
 def test_a_long_queue_that_moves_breeds_none(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(dispatch_grace=0.1, sweep_interval=60, queues=1)
+    fleet = make_fleet(dispatch_grace=60, sweep_interval=60, queues=1)
     turns = [fleet.enqueue("napper", "hi", conversation_id=f"c:{n}") for n in range(4)]
     sweeper = sweeper_of(fleet)
-    time.sleep(0.15)
+    make_overdue(fleet, *turns)
     assert sweeper.sweep() == 0  # Nobody has claimed one yet.
     fleet.execute(turns[0])
     for _ in range(3):
-        time.sleep(0.15)
+        make_overdue(fleet, *turns[1:])
         assert sweeper.sweep() == 0
     # A turn that was sent clearly later is claimed: the wake-ups of those before it are lost.
-    time.sleep(1)
     late = fleet.enqueue("napper", "hi", conversation_id="c:late")
     fleet.execute(late)
-    time.sleep(0.15)
+    make_overdue(fleet, *turns[1:])
     assert sweeper.sweep() == 3
     assert {wakeup.turn_id for wakeup in fleet.sent} == {turn.turn_id for turn in turns[1:]}
 
 
 def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(dispatch_grace=0.05, sweep_interval=60)
+    fleet = make_fleet(dispatch_grace=60, sweep_interval=60)
     nothing_waits_in_the_broker(fleet)
-    fleet.enqueue("napper", "hi")
-    time.sleep(0.1)
+    make_overdue(fleet, fleet.enqueue("napper", "hi"))
     sweeper = sweeper_of(fleet)
     fleet.app.dispatcher.reachable = lambda: False  # type: ignore[method-assign]
     assert sweeper.sweep() == 0
@@ -221,7 +245,7 @@ def test_nothing_is_sent_to_a_broker_that_is_away(make_fleet: Callable[..., Flee
 
 
 def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Fleet]) -> None:
-    fleet = make_fleet(lease_ttl=0.05, heartbeat=60)
+    fleet = make_fleet(lease_ttl=60, heartbeat=60)
     turn = fleet.enqueue("napper", "hi", stream=True)
     fleet.app.store.claim(
         turn.conversation_id,
@@ -230,7 +254,7 @@ def test_text_that_is_produced_again_is_announced(make_fleet: Callable[..., Flee
         token="x",
         window=AGENTS[0].definition.window,
     )
-    time.sleep(0.1)
+    expire_lease(fleet, turn)
     fleet.execute(turn)
     events = fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]
     kinds = [event.type for event in events]

@@ -381,7 +381,7 @@ async def test_a_conversation_with_ghosts_is_deleted(view: TenantView) -> None:
     with server(view) as client:
         client.delete(turn_keys(ghost).turn)
         client.rpush(conversation_keys(INTERNAL).inbox, ended)
-        await asyncio.wait_for(deletion.delete_conversation(view, "c"), 5)
+        await asyncio.wait_for(deletion.delete_conversation(view, "c"), 60)
         assert client.keys("agentapi:{*}:c:*") == []
         assert client.keys("agentapi:{*}:t:*") == []
         assert client.zcard(conversation_keys(INTERNAL).due) == 0

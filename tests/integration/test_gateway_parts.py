@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 
@@ -63,10 +65,13 @@ async def accept(view: TenantView, conversation_id: str = "c") -> str:
 async def test_a_thousand_turns_are_followed_over_one_connection(
     gateway_settings_for: Make,
 ) -> None:
-    async with running(gateway_settings_for()) as gateway:
+    settings = gateway_settings_for()
+    client = redis.Redis.from_url(settings.redis_url)
+    # Somebody may still wait there since an earlier test.
+    others = {found["id"] for found in client.client_list()}
+    async with running(settings) as gateway:
         view = TenantView(gateway, "t")
         turn_ids = [create_turn_id("c", str(number)) for number in range(1000)]
-        client = redis.Redis.from_url(gateway.settings.redis_url)
 
         async def follow(turn_id: str) -> list[int]:
             numbers: list[int] = []
@@ -79,7 +84,8 @@ async def test_a_thousand_turns_are_followed_over_one_connection(
         waits = [asyncio.create_task(follow(turn_id)) for turn_id in turn_ids]
 
         def blocked() -> int:
-            return sum("b" in found["flags"] for found in client.client_list())
+            mine = [found for found in client.client_list() if found["id"] not in others]
+            return sum("b" in found["flags"] for found in mine)
 
         await asyncio.to_thread(until, blocked)
         assert blocked() <= 1
@@ -110,7 +116,10 @@ async def test_a_reader_that_is_too_slow_is_ended_where_it_is(gateway_settings_f
                     emit(gateway, lease, [1])
                 elif len(seen) == 2:
                     emit(gateway, lease, range(2, 21))
-                    await asyncio.sleep(0.5)
+                    [buffer] = gateway.follower._buffers
+                    async with asyncio.timeout(60):
+                        while buffer.closed is None:  # noqa: ASYNC110 - nobody tells
+                            await asyncio.sleep(0.01)
         assert seen[-1] is Closed.SLOW
         numbers = [event.number for event in seen if isinstance(event, Event)]
         assert numbers == list(range(len(numbers)))
@@ -142,15 +151,17 @@ async def test_a_stream_of_a_turn_that_is_gone_ends(gateway_settings_for: Make) 
         client.flushall()
         client.close()
         with pytest.raises(TurnNotFound):
-            await asyncio.wait_for(following, 5)
+            await asyncio.wait_for(following, 60)
 
 
 async def test_requests_a_minute_are_counted_exactly(gateway_settings_for: Make) -> None:
     async with running(gateway_settings_for(gateway_requests_per_minute=50)) as gateway:
+        began = time.monotonic()
         answers = await asyncio.gather(*(gateway.rate_limiter.request("t") for _ in range(80)))
         refused = [refusal for _, refusal in answers if refusal is not None]
         # The allowance grows back by one each 1.2 seconds.
-        assert 29 <= len(refused) <= 30
+        grown = math.ceil((time.monotonic() - began) / 1.2)
+        assert 30 - grown <= len(refused) <= 30
         left = sorted(a.left for a, refusal in answers if a is not None and refusal is None)
         assert left[-50:] == list(range(50))
         assert all(refusal.retry_after and refusal.retry_after <= 1.2 for refusal in refused)
@@ -233,11 +244,12 @@ async def test_a_client_that_goes_ends_the_stream() -> None:
         sent.append(message)
 
     async def receive() -> Message:
-        await asyncio.sleep(0.1)
+        while len(sent) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
         return {"type": "http.disconnect"}
 
-    stream = EventStream(frames(), stall=1)
-    await asyncio.wait_for(stream({"type": "http"}, receive, send), 5)
+    stream = EventStream(frames(), stall=60)
+    await asyncio.wait_for(stream({"type": "http"}, receive, send), 30)
     assert ended == ["frames"]
     assert sent[1] == {
         "type": "http.response.body",

@@ -45,7 +45,7 @@ async def server() -> AsyncIterator[WireServer]:
 
 @pytest.fixture
 async def provider(server: WireServer) -> AsyncIterator[GeminiProvider]:
-    made = GeminiProvider(api_key=KEY, base_url=server.url, timeout=5)
+    made = GeminiProvider(api_key=KEY, base_url=server.url, timeout=60)
     yield made
     await made.aclose()
 

@@ -37,7 +37,7 @@ def test_requests_have_the_resource_the_scope_and_all_spans(
         _set_up(monkeypatch, collector, "shop")
         for number in range(700):
             traces().start(NewSpan(name="a", attributes={"number": number})).end()
-        traces().close(10)
+        traces().close(60)
         numbers = {span.attributes["number"] for span in collector.named("a")}
         requests = list(map(ExportTraceServiceRequest.FromString, collector.bodies))
     assert numbers == set(range(700))
@@ -67,7 +67,7 @@ def test_what_users_do_with_the_current_span_is_exported(monkeypatch: pytest.Mon
         span.end()
         current.set_attribute("after", "the end")
         current.end()
-        traces().close(10)
+        traces().close(60)
     [request] = map(ExportTraceServiceRequest.FromString, collector.bodies)
     [found] = request.resource_spans[0].scope_spans[0].spans
     assert (found.name, found.kind) == ("b", WrittenSpan.SPAN_KIND_CLIENT)
@@ -91,7 +91,7 @@ def test_spans_below_a_span_are_of_its_trace_and_point_to_it(
         for span in (inner, outer):
             span.fail("broken")
             span.end()
-        traces().close(10)
+        traces().close(60)
     assert outer.context is not None
     assert outer.context.state == "a=1"
     [above], [below] = collector.named("outer"), collector.named("inner")
@@ -125,7 +125,7 @@ def test_what_only_the_sdk_does_is_left_to_it(
         set_up(True, content=False, service="x")
         assert not isinstance(vars(traces())["_tracer"], LeanTracer)
         traces().start(NewSpan(name="a", attributes={"text": "x" * 20})).end()
-        traces().close(10)
+        traces().close(60)
     disabled = name == "OTEL_SDK_DISABLED"
     texts = [span.attributes["text"] for span in collector.spans]
     assert texts == ([] if disabled else ["x" * (10 if "LENGTH" in name else 20)])

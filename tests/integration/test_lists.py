@@ -145,7 +145,7 @@ def test_ends_from_the_start_and_from_a_position(producer: Orchestrator) -> None
 
 
 def test_a_follower_gets_what_ends_after_its_call(on_redis: Orchestrator) -> None:
-    following = on_redis.ends(timeout=10)
+    following = on_redis.ends(timeout=60)
     turns = [on_redis.enqueue("support", "hi") for _ in range(20)]
     found: list[TurnEnd] = []
 
@@ -159,7 +159,7 @@ def test_a_follower_gets_what_ends_after_its_call(on_redis: Orchestrator) -> Non
     reader.start()
     for turn in turns:
         turn.cancel()
-    reader.join(timeout=20)
+    reader.join(timeout=60)
     assert sorted(end.turn_id for end in found) == sorted(turn.turn_id for turn in turns)
 
 
@@ -177,7 +177,7 @@ async def test_the_async_producer_lists_and_follows(settings_for: Callable[..., 
         async def follow(**filters: Any) -> set[str]:
             found: set[str] = set()
             ready.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 async for end in producer.ends(time.time() - 60, **filters):
                     found.add(end.turn_id)
                     if found >= ids:

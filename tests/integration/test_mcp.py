@@ -55,7 +55,9 @@ def agent_with(*tools: Any) -> Agent:
 
 
 @pytest.fixture(autouse=True)
-async def no_session_is_left() -> AsyncIterator[None]:
+async def no_session_is_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    # A server imports for a second, or for many on a busy machine.
+    monkeypatch.setattr(mcp_session, "CONNECT_TIMEOUT", 90.0)
     yield
     await close_sessions()
 
@@ -140,7 +142,7 @@ async def test_a_session_that_broke_while_idle_is_made_again(script: Script) -> 
         process.kill()
     # The end is noticed, not waited for: nobody asks meanwhile.
     session = mcp_session.sessions.of(server.endpoint)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while session._tools is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     async with told(agent, script, call("shelf_read", title="Emma")) as results:
@@ -151,14 +153,14 @@ async def test_a_session_that_broke_while_idle_is_made_again(script: Script) -> 
 async def test_a_turn_that_is_cancelled_while_connecting_leaves_no_server() -> None:
     agent = agent_with(over_stdio())
     turn = asyncio.create_task(agent.toolbox())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not servers():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     [abandoned] = servers()
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)
     await agent.toolbox()
-    await asyncio.to_thread(abandoned.wait, 10)
+    await asyncio.to_thread(abandoned.wait, 60)
     assert len(servers()) == 1
 
 
@@ -177,7 +179,7 @@ async def test_the_list_of_tools_changes(script: Script) -> None:
     assert (await agent.toolbox()).get("shelf_newcomer") is None
     async with told(agent, script, call("shelf_grow")) as results:
         assert results == ["grown"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await agent.toolbox()).get("shelf_newcomer") is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     async with told(agent, script, call("shelf_newcomer")) as results:
@@ -191,13 +193,16 @@ async def test_a_call_that_takes_too_long(script: Script) -> None:
 
 
 async def test_a_server_that_cannot_be_reached_fails_in_passing() -> None:
-    agent = agent_with(McpServer("gone", command=["/no/such/program"]))
+    server = McpServer("gone", command=["/no/such/program"])
+    agent = agent_with(server)
     with pytest.raises(ToolServerUnavailable, match="MCP server 'gone' cannot be used") as first:
         await agent.toolbox()
     assert first.value.retry_after == 1
     # A server of tools is not a model provider, but a turn waits for it under the same code.
     assert (first.value.server, first.value.provider) == ("gone", "")
     assert first.value.code == ProviderUnavailable.code
+    # A second may pass on a busy machine before it is asked again.
+    mcp_session.sessions.of(server.endpoint)._not_before += 60
     with pytest.raises(ToolServerUnavailable, match="the next attempt is soon"):
         await agent.toolbox()
 
@@ -244,7 +249,7 @@ def test_it_works_in_workers_and_ends_with_them(script: Script) -> None:
         turn.approve("c1")
         assert turn.result().messages[2].content == "Emma, by ann"
         [server] = servers()
-    server.wait(timeout=10)
+    server.wait(timeout=60)
 
 
 async def test_names_that_clash() -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from agentapi import Agent, handoff
+from agentapi.redis.keys import conversation_keys
 from agentapi.stores import Wakeup
 from agentapi.turns import Turn, TurnStatus
 from orchestrator import CancelOutcome
@@ -34,12 +36,15 @@ def test_a_turn_of_an_agent_that_only_another_worker_has(
     make_fleet: MakeFleet, fleet: Fleet
 ) -> None:
     turn = fleet.enqueue("new", "hi")
-    answer = fleet.execute(turn)
-    assert (answer["status"], answer["seconds"]) == ("handed_back", FIRST_DELAY)
+    with redis.Redis.from_url(fleet.app.settings.redis_url) as client:
+        seconds, micros = client.time()
+        answer = fleet.execute(turn)
+        assert (answer["status"], answer["seconds"]) == ("handed_back", FIRST_DELAY)
+        # Nobody is woken for it before its time.
+        due = client.zscore(conversation_keys(turn.conversation_id).due, turn.conversation_id)
+        assert (due or 0) >= seconds * 1000 + micros // 1000 + FIRST_DELAY * 1000
     assert fleet.sent == []
     assert fleet.turn(turn).status is TurnStatus.QUEUED
-    # Nobody is woken for it before its time.
-    assert turn.conversation_id not in fleet.app.store.overdue()
     until_due(fleet, turn)
     assert make_fleet(agents=[OLD, NEW]).execute(turn)["status"] == "completed"
 
@@ -69,7 +74,7 @@ def test_a_turn_that_waits_for_such_a_worker_can_be_cancelled(fleet: Fleet) -> N
 def test_a_turn_that_was_handed_over_to_such_an_agent(make_fleet: MakeFleet) -> None:
     """The worker that had it died; the other lacks the agent that goes on."""
     front = Agent(name="front", provider="offline", tools=[handoff("new")])
-    both: dict[str, Any] = {"unknown_agent_wait": 5, "lease_ttl": 60}
+    both: dict[str, Any] = {"unknown_agent_wait": 60, "lease_ttl": 60}
     upgraded = make_fleet(agents=[front, NEW], **both)
     turn = upgraded.enqueue("front", "/transfer_to_new")
     assert upgraded.execute(turn)["status"] == "completed"

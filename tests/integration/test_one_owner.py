@@ -64,7 +64,7 @@ def test_a_claim_that_a_failover_forgot(pair: tuple[str, str]) -> None:
     before, after = on_redis(pair[0]), on_redis(pair[1])
     turn_id = before.enqueue()
     with redis.Redis.from_url(pair[0]) as master, redis.Redis.from_url(pair[1]) as replica:
-        assert master.wait(1, 10_000) == 1
+        assert master.wait(1, 60_000) == 1
         replica.replicaof("NO", "ONE")
     zombie = before.claim(turn_id).lease
     before.store.close()

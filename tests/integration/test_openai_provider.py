@@ -49,7 +49,7 @@ async def server() -> AsyncIterator[WireServer]:
 
 @pytest.fixture
 async def provider(server: WireServer) -> AsyncIterator[OpenAIProvider]:
-    made = OpenAIProvider(api_key=KEY, base_url=f"{server.url}/v1", timeout=5)
+    made = OpenAIProvider(api_key=KEY, base_url=f"{server.url}/v1", timeout=60)
     yield made
     await made.aclose()
 

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from agentapi import Agent, Turn, TurnStatus, Window
+from agentapi.admission import BreakerRule
 from agentapi.providers import ProviderFactory, providers
 from agentapi.providers.gemini.client import GeminiProvider
 from agentapi.providers.openai.client import OpenAIProvider
@@ -29,6 +30,10 @@ AGENTS = [
 ]
 
 
+PATIENT = BreakerRule(open_for=30, longest=50)
+"""A busy machine takes longer than the usual second for what is done while a breaker is open."""
+
+
 @dataclass
 class Fleets:
     """Two workers on one Redis, and the servers that they ask."""
@@ -38,8 +43,10 @@ class Fleets:
     make: Callable[..., Fleet]
     url: str
 
-    def worker(self, **settings: Any) -> Fleet:
-        return self.make(agents=AGENTS, heartbeat=60, **{"park_after": 0, **settings})
+    def worker(self, *, rule: BreakerRule = PATIENT, **settings: Any) -> Fleet:
+        made = self.make(agents=AGENTS, heartbeat=60, **{"park_after": 0, **settings})
+        made.app.runtime._gate._traffic._rule = rule  # type: ignore[attr-defined]
+        return made
 
     def a_minute_passes(self, *workers: Fleet) -> None:
         a_minute_passes(self.url)
@@ -185,7 +192,7 @@ async def test_a_provider_that_fails_is_passed_by_until_it_answers(fleets: Fleet
 
 async def test_an_agent_with_one_provider_goes_on_asking_it(fleets: Fleets) -> None:
     """It finds out whether the provider is back, for all others too."""
-    worker = fleets.worker(provider_max_retries=9, park_after=5)
+    worker = fleets.worker(rule=BreakerRule(), provider_max_retries=9, park_after=5)
     fleets.openai.will(*[chat.error(500, "boom", retry_after="0")] * 5, chat.reply("back"))
     assert (await say(worker)).text == "back"
 
@@ -258,8 +265,8 @@ def test_eager_mode_keeps_to_the_limits(monkeypatch: pytest.MonkeyPatch) -> None
     """In memory, as everything there: no server is asked."""
     agent = Agent(name="eager", provider="offline")
     limits = '{"offline": {"requests": 1}}'
-    with Orchestrator.eager([agent], provider_limits=limits, turn_timeout=0.3) as orchestrator:
+    with Orchestrator.eager([agent], provider_limits=limits) as orchestrator:
         assert orchestrator.enqueue("eager", "hi").result().text == "You said: hi"
-        late = orchestrator.enqueue("eager", "hi").info()
+        late = orchestrator.enqueue("eager", "hi", deadline=0.3).info()
     assert late.error is not None
     assert late.error.code == "deadline"

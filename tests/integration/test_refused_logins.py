@@ -11,7 +11,7 @@ import redis
 
 from agentapi import EventType, TurnStatus
 from tests.faults import until
-from tests.integration.fleet import Fleet, run_in_thread
+from tests.integration.fleet import Fleet, go_on, run_in_thread
 
 
 @contextmanager
@@ -32,14 +32,15 @@ def test_a_turn_outlives_refused_logins(
     make_fleet: Callable[..., Fleet], redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fleet = make_fleet(heartbeat=0.05, lease_ttl=30, sweep_interval=0.05)
-    turn = fleet.enqueue("napper", '/nap {"seconds": 0.5}', stream=True)
+    turn = fleet.enqueue("napper", "/linger", stream=True)
     thread, results = run_in_thread(fleet, turn)
     with locked_out(redis_url):
         until(lambda: fleet.app.runtime.outage.lasts)
+        go_on.set()
         # Its reply is there meanwhile, and cannot be written.
         thread.join(1.5)
         assert results == []
-    thread.join(30)
+    thread.join(60)
     assert results[0]["status"] == "completed"
     assert fleet.turn(turn).status is TurnStatus.COMPLETED
     events = fleet.app.store.events({turn.turn_id: -1}, 0)[turn.turn_id]

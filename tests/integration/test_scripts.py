@@ -13,6 +13,7 @@ from agentapi.redis.keys import conversation_keys
 from agentapi.stores import RedisTurnStore
 from agentapi.turns import NewTurn
 from tests.conformance.stores import C, completed, on_redis
+from tests.faults import until
 
 
 def test_a_script_that_redis_lacks_is_loaded(redis_url: str) -> None:
@@ -60,4 +61,4 @@ def test_a_thread_that_keeps_its_connection_survives_a_cut(redis_url: str) -> No
         with ThreadPoolExecutor(1) as thread:
             assert thread.submit(store.elect, "one", ttl=60).result().leads
         store.close()
-        assert len(client.client_list()) == 1
+        until(lambda: len(client.client_list()) == 1, what="the end of all connections")

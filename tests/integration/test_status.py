@@ -21,7 +21,7 @@ go = threading.Event()
 @tool
 def hang() -> str:
     """Hang."""
-    go.wait(30)
+    go.wait(100)
     return "done"
 
 
@@ -40,6 +40,8 @@ def test_services_are_told_as_plain_json(
     fleet = make_fleet(agents=[Agent(name="hangs", provider="offline", tools=[hang])])
     told = ask(fleet)
     assert json.loads(json.dumps(told)) == told
+    until(lambda: sum(service["running"] for service in ask(fleet)["services"]) == 7)
+    told = ask(fleet)
     assert {service["name"]: service["running"] for service in told["services"]} == {
         "agentapi-cancellations": True,
         "agentapi-checks": True,

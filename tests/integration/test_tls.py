@@ -59,7 +59,8 @@ def settings_of(port: int, scheme: str = "rediss", **tls: Any) -> Settings:
 
 def without_login(settings: Settings) -> Settings:
     url = settings.redis_url.replace(":hunter2@", "")
-    return settings.model_copy(update={"redis_url": url, "broker_url": url})
+    # These are answered: a busy machine may take its time.
+    return settings.model_copy(update={"redis_url": url, "broker_url": url, "redis_timeout": 30})
 
 
 def ask_store(settings: Settings) -> None:
@@ -71,7 +72,8 @@ def ask_broker(settings: Settings) -> None:
     app = producer_app(settings)
     try:
         with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            timeout = settings.redis_timeout
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=timeout)
             connection.default_channel.client.ping()
     finally:
         app.close()

@@ -125,7 +125,7 @@ async def test_a_process_that_does_not_end_is_killed(
     made, running = fleet(f"{NOTES_SIGNALS}\0{tmp_path / 'a'}\x009", kill_after=0.3)
     await written(tmp_path / "a", 1)
     made.pass_on(signal.SIGTERM)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await running == 0
     assert "fleet.killed worker=p0" in caplog.text
 
@@ -147,9 +147,13 @@ async def test_restarts_wait_longer_each_time(
 
 async def test_a_failed_start_ends_the_others(fleet: Start, tmp_path: Path) -> None:
     path = tmp_path / "a"
-    wait = f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)\nexit(3)"
-    _, running = fleet(f"{NOTES_SIGNALS}\0{path}\x001", wait)
-    async with asyncio.timeout(30):
+    # Not before the other one is ready to note a signal.
+    wait = (
+        "import sys, time; from pathlib import Path; path = Path(sys.argv[1])\n"
+        "while not (path.exists() and path.read_text()): time.sleep(0.01)\nexit(3)"
+    )
+    _, running = fleet(f"{NOTES_SIGNALS}\0{path}\x001", f"{wait}\0{path}")
+    async with asyncio.timeout(60):
         assert await running == 3
     assert path.read_text().split() == ["ready", "SIGTERM"]
 
@@ -166,7 +170,7 @@ async def test_a_change_restarts_and_a_broken_watch_ends(
         raise OSError("no more watches")
 
     _, running = fleet(f"{NOTES_SIGNALS}\0{path}\x001", changes=changes)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await running == 1
     assert path.read_text().split() == ["ready", "SIGQUIT", "ready", "SIGTERM"]
     assert "fleet.watch_failed" in caplog.text
@@ -314,7 +318,7 @@ async def test_a_stop_during_a_roll_ends_old_and_new(
 ) -> None:
     await rolling.begin_roll()
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await rolling.running == 0
     assert sorted(note for note in rolling.log() if note.endswith("ends")) == [
         *("p ends", "p-b ends", "q ends"),

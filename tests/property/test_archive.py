@@ -347,7 +347,7 @@ def machine(url: str, archive: Callable[[], Archive]) -> type[Archived]:
             client.flushall()
         # Every conversation that nobody uses right now is cold.
         times = {"archive_after": 1e-9, "archive_turns_after": 0.001, "events_retention": 0.001}
-        bench, kept = on_redis(url, **times), archive()
+        bench, kept = on_redis(url, lease_ttl=3600, **times), archive()
         bench.store = RedisTurnStore(bench.settings, archive=kept)
         return bench, kept
 

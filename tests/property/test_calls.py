@@ -214,6 +214,9 @@ class Calls(RuleBasedStateMachine):
         assert awaited == {child.turn_id for child in CHILDREN} - set(self.replied)
 
 
+LEASE = 3600
+"""Seconds: an example must not outlast it on a busy machine."""
+
 SETTINGS = settings(
     max_examples=40,
     stateful_step_count=40,
@@ -225,7 +228,7 @@ SETTINGS = settings(
 
 def test_calls_in_memory() -> None:
     class InMemory(Calls):
-        make_bench = staticmethod(lambda: in_memory())
+        make_bench = staticmethod(lambda: in_memory(lease_ttl=LEASE))
 
     run_state_machine_as_test(InMemory, settings=SETTINGS)
 
@@ -235,7 +238,7 @@ def test_calls_on_redis(redis_url: str) -> None:
 
     def fresh() -> Bench:
         client.flushdb()
-        return on_redis(redis_url)
+        return on_redis(redis_url, lease_ttl=LEASE)
 
     class OnRedis(Calls):
         make_bench = staticmethod(fresh)

@@ -36,6 +36,9 @@ WORDS = "one two three four five six seven eight nine ten eleven twelve "
 PART = 12
 """Characters of each part of a reply."""
 
+LEASE = 3600
+"""Seconds: an example must not outlast it on a busy machine."""
+
 AGENT = Agent(
     name="a", provider="openai", model="m", on_incomplete="continue", max_continuations=9
 ).definition
@@ -170,8 +173,8 @@ def run_turn(bench: Bench, message: str, fate: Fate) -> str:
 @pytest.fixture(params=["memory", "redis"])
 def make(request: pytest.FixtureRequest) -> Callable[[], Bench]:
     if request.param == "memory":
-        return in_memory
-    return lambda: on_redis(request.getfixturevalue("redis_url"))
+        return lambda: in_memory(lease_ttl=LEASE)
+    return lambda: on_redis(request.getfixturevalue("redis_url"), lease_ttl=LEASE)
 
 
 @given(

@@ -157,6 +157,9 @@ class Steering(RuleBasedStateMachine):
             assert turn_id not in self.inbox
 
 
+LEASE = 3600
+"""Seconds: an example must not outlast it on a busy machine."""
+
 SETTINGS = settings(
     max_examples=40,
     stateful_step_count=40,
@@ -168,7 +171,7 @@ SETTINGS = settings(
 
 def test_steering_in_memory() -> None:
     class InMemory(Steering):
-        make_bench = staticmethod(lambda: in_memory())
+        make_bench = staticmethod(lambda: in_memory(lease_ttl=LEASE))
 
     run_state_machine_as_test(InMemory, settings=SETTINGS)
 
@@ -178,7 +181,7 @@ def test_steering_on_redis(redis_url: str) -> None:
 
     def fresh() -> Bench:
         client.flushdb()
-        return on_redis(redis_url)
+        return on_redis(redis_url, lease_ttl=LEASE)
 
     class OnRedis(Steering):
         make_bench = staticmethod(fresh)

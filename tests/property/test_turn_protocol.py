@@ -446,6 +446,9 @@ class TurnProtocol(RuleBasedStateMachine):
                 assert shown == expected.shown[turn_id]
 
 
+LEASE = 3600
+"""Seconds: an example must not outlast it on a busy machine."""
+
 EXAMPLES = settings(
     max_examples=60,
     stateful_step_count=50,
@@ -458,7 +461,7 @@ EXAMPLES = settings(
 
 def test_in_memory() -> None:
     class InMemory(TurnProtocol):
-        make_bench = staticmethod(in_memory)
+        make_bench = staticmethod(lambda: in_memory(lease_ttl=LEASE))
 
     run_state_machine_as_test(InMemory, settings=EXAMPLES)
 
@@ -468,7 +471,7 @@ def test_on_redis(redis_url: str) -> None:
         client = redis.Redis.from_url(redis_url)
         client.flushall()
         client.close()
-        return on_redis(redis_url)
+        return on_redis(redis_url, lease_ttl=LEASE)
 
     class OnRedis(TurnProtocol):
         make_bench = staticmethod(fresh)
@@ -479,7 +482,7 @@ def test_on_redis(redis_url: str) -> None:
 def test_on_a_cluster(cluster: Cluster) -> None:
     def fresh() -> Bench:
         cluster.empty()
-        return on_redis(cluster.url)
+        return on_redis(cluster.url, lease_ttl=LEASE)
 
     class OnCluster(TurnProtocol):
         make_bench = staticmethod(fresh)

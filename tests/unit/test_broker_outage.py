@@ -7,6 +7,7 @@ import logging
 import pytest
 from redis import exceptions as redis_errors
 
+from tests.logged import logged
 from workers.celery_ext.broker_outage import (
     HELD,
     LONGEST_PAUSE,
@@ -34,9 +35,10 @@ def test_one_line_for_each_change(caplog: pytest.LogCaptureFixture) -> None:
     outage.held()
     assert (lasted, outage.lasts) == (True, False)
     assert outage.failed(ConnectionRefusedError()) == 0.1
-    names = [str(entry.msg).partition(" ")[0] for entry in caplog.records]
+    entries = logged(caplog, "agentapi.consumer")
+    names = [str(entry.msg).partition(" ")[0] for entry in entries]
     assert names == ["broker.lost", "broker.connected", "broker.lost"]
-    assert "seconds=10.0" in str(caplog.records[1].msg)
+    assert "seconds=10.0" in str(entries[1].msg)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_an_unexpected_error_of_a_call_that_was_given_up_is_logged(
     monkeypatch.setattr(client, "refresh", lambda: None)
     # A patience of zero would cancel a call that no thread has begun.
     with caplog.at_level(logging.ERROR):
-        [answer] = client.send([Command(("GET", "a"))], patience=0.5)
+        [answer] = client.send([Command(("GET", "a"))], patience=2)
         given_up.set()
         threads.shutdown(wait=True)
     client.close()

@@ -13,6 +13,7 @@ from agentapi.errors import ConfigurationError, ProviderMisconfigured
 from agentapi.providers.offline import OfflineProvider
 from agentapi.settings import unknown_variables, warn_of_unknown_variables
 from orchestrator.gateway.settings import GatewaySettings
+from tests.logged import logged
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def test_a_program_warns_of_them_at_its_start(
     monkeypatch.setenv("AGENTAPI_QUEUE", "8")
     monkeypatch.setenv("AGENTAPI_XYZZY", "secret")
     warn_of_unknown_variables(Settings, logging.getLogger("agentapi.settings"))
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in logged(caplog, "agentapi.settings")] == [
         "settings.unknown variable=AGENTAPI_QUEUE nearest=AGENTAPI_QUEUES",
         "settings.unknown variable=AGENTAPI_XYZZY nearest=none",
     ]

@@ -128,7 +128,8 @@ def test_what_this_process_was_late_by_is_no_silence(
         assert looks.acquire(timeout=WAIT)
     liveness.stop()
     assert dead == []
-    assert 0 < probe.silent < 1
+    # A thousandth of a second for each look, though an hour has passed.
+    assert 0 < probe.silent < now / 3600
 
 
 def test_a_part_that_gets_no_processor_is_not_silent(part: Part) -> None:

@@ -13,6 +13,7 @@ from agentapi import load_settings
 from agentapi.ids import create_turn_id
 from agentapi.stores import Wakeup
 from orchestrator.broker import CeleryWakeups
+from tests.logged import logged
 
 
 class App:
@@ -39,6 +40,7 @@ def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for app.away in (False, True, True, True, False, False, True):
             wakeups.send(one)
-    actions = [record.getMessage().split()[0] for record in caplog.records]
+    records = logged(caplog, "agentapi.broker")
+    actions = [record.getMessage().split()[0] for record in records]
     assert actions == ["wakeups.delayed", "wakeups.sent_again", "wakeups.delayed"]
     assert app.sent == 3

@@ -91,7 +91,8 @@ async def test_then_the_turn_parks_for_growing_times() -> None:
     for failures in range(3, 12):
         signal = await parked(down(), failures=failures, failing_for=10.0)
         assert (signal.failures, signal.names) == (failures + 1, ("openai",))
-        assert signal.lasted == pytest.approx(10, abs=1)
+        assert signal.lasted is not None
+        assert 10 <= signal.lasted < 40
         waits.append(signal.delay)
     assert 0.75 * FIRST_PARK <= waits[0] <= 1.25 * FIRST_PARK
     assert all(LONGEST_PARK * 0.75 <= wait <= LONGEST_PARK * 1.25 for wait in waits[-3:])

@@ -10,6 +10,7 @@ import pytest
 
 from agentapi import supervision
 from agentapi.supervision import MAX_FAILURES, Service, Supervisor
+from tests.logged import logged
 
 WAIT = 30
 
@@ -98,7 +99,7 @@ def test_an_error_is_logged_once_with_its_traceback_and_without_its_text(
                 raise RuntimeError(said)
             except RuntimeError as error:
                 service.failed(error)
-    assert len(caplog.records) == 3
+    assert len(logged(caplog, "agentapi.supervision")) == 3
     assert caplog.text.count('test_supervision.py", line') == 1
     assert said not in caplog.text
 

@@ -16,6 +16,7 @@ from agentapi.stores.answers import Election
 from agentapi.stores.groups import SWEEP_GROUPS, group_of, partitions_of
 from agentapi.supervision import Supervisor
 from tests.faults import until
+from tests.logged import logged
 from workers.dispatch import Dispatcher
 from workers.errands import Errands
 from workers.outage import Outage
@@ -291,7 +292,7 @@ def test_that_nobody_sweeps_is_told_once(
         fleet.since_sweep = since
         sweeper.sweep()
         assert sweeper.absent is (since in (5.1, 6.0))
-    words = [record.message.split()[0] for record in caplog.records]
+    words = [record.message.split()[0] for record in logged(caplog, "agentapi.sweep")]
     assert words == ["sweep.absent", "sweep.back"]
 
 
@@ -305,5 +306,5 @@ def test_a_worker_that_has_just_started_waits_before_it_tells_that_nobody_sweeps
         fleet.since_sweep = None if last is None else last + fleet.now
         sweeper.sweep()
         assert sweeper.absent is (fleet.now > 5)
-    [told] = [record.message for record in caplog.records]
+    [told] = [record.message for record in logged(caplog, "agentapi.sweep")]
     assert told == "sweep.absent seconds=5.1"

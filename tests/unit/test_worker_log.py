@@ -27,12 +27,12 @@ class Store:
 
     def record(self, lease: Lease, index: int, step: Step) -> Recorded:
         self.asked.set()
-        assert self.answer.wait(10)
+        assert self.answer.wait(60)
         return Recorded(cancel=False, steered=False)
 
     def steer(self, lease: Lease, index: int) -> list[UserStep]:
         self.asked.set()
-        assert self.answer.wait(10)
+        assert self.answer.wait(60)
         return [STEP]
 
 
@@ -56,7 +56,7 @@ async def test_what_was_written_is_a_step_of_a_turn_that_is_stopped_meanwhile(wr
             await (log.record(STEP, steps) if writes == "record" else log.joined(steps))
 
         turn = asyncio.create_task(running.run(run))
-        assert await asyncio.to_thread(store.asked.wait, 10)
+        assert await asyncio.to_thread(store.asked.wait, 60)
         running.stop(StopReason.CANCELLED)
         # The cancellation reaches the turn before the store answers.
         await asyncio.sleep(0)
