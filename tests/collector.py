@@ -58,7 +58,7 @@ class Collector:
         """The same, once there are so many."""
         until(
             lambda: len(self.named(name, **attributes)) >= count,
-            60,
+            150,
             f"span {name} {attributes}; received {[s.name for s in self.spans]}",
         )
         return self.named(name, **attributes)

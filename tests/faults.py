@@ -17,7 +17,7 @@ from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack, start_valkey
 
 
-def until(condition: Callable[[], object], timeout: float = 60.0, what: str = "it") -> float:
+def until(condition: Callable[[], object], timeout: float = 150.0, what: str = "it") -> float:
     """Wait until something is true; returns how many seconds that took."""
     begun = time.monotonic()
     while not condition():
@@ -29,7 +29,7 @@ def until(condition: Callable[[], object], timeout: float = 60.0, what: str = "i
 def assert_all_came_true(orchestrator: Orchestrator, handles: Sequence[TurnHandle]) -> None:
     """Each turn completed once, in the order of acceptance."""
     for handle in handles:
-        handle.result(timeout=120)
+        handle.result(timeout=150)
     for conversation in {handle.conversation_id for handle in handles}:
         history = orchestrator.history(conversation)
         said = [message["turn_id"] for message in history if message["role"] == "user"]

@@ -219,7 +219,7 @@ class Stack:
         )
         return self.gateway
 
-    def wait_for_gateway(self, timeout: float = 30.0) -> None:
+    def wait_for_gateway(self, timeout: float = 180.0) -> None:
         """Wait until the gateway answers.
 
         Raises:
@@ -241,7 +241,7 @@ class Stack:
                 )
             time.sleep(0.05)
 
-    def wait_for_workers(self, count: int, timeout: float = 60.0) -> None:
+    def wait_for_workers(self, count: int, timeout: float = 180.0) -> None:
         """Wait until `count` workers answer.
 
         Raises:

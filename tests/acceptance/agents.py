@@ -39,6 +39,14 @@ async def count_up(seconds: float) -> str:
     return "counted"
 
 
+@tool(idempotent=True)
+async def hold(file: str) -> str:
+    """Wait until a file exists; may be repeated. See `tests.gate`."""
+    while not os.access(file, os.F_OK):  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(0.05)
+    return "released"
+
+
 @tool
 async def block(seconds: float) -> str:
     """Do what no async tool should: hold the event loop."""
@@ -83,7 +91,7 @@ def fan_out(messages: list[str]) -> list[Delegate]:
 tools = Agent(
     name="tools",
     provider="offline",
-    tools=[nap, count_up, die, block, broken, echo, sign, fan_out],
+    tools=[nap, count_up, hold, die, block, broken, echo, sign, fan_out],
 )
 slow = Agent(name="slow", provider="slow")
 

@@ -89,12 +89,12 @@ class Terminal:
         signal between its prompt and its read only at the next key, so it is pressed again."""
         self.press(CTRL_C)
         try:
-            self.wait_for(pattern, timeout=5.0)
+            self.wait_for(pattern, timeout=20.0)
         except AssertionError:
             self.press(CTRL_C)
             self.wait_for(pattern)
 
-    def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout: float = 150.0) -> re.Match[str]:
         """Wait until something is printed, behind what was waited for before."""
         deadline = time.monotonic() + timeout
         while (found := re.compile(pattern).search(self.shown, self._seen)) is None:
@@ -112,7 +112,7 @@ class Terminal:
                 return False
         return True
 
-    def wait(self, timeout: float = 60.0) -> int:
+    def wait(self, timeout: float = 150.0) -> int:
         """Wait for the end; returns the exit code."""
         deadline = time.monotonic() + timeout
         while self._read(deadline - time.monotonic()):

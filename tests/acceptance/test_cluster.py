@@ -19,9 +19,8 @@ from tests.cluster_load import another, ask, stack_on, under_load
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Cluster]:
-    # So short that a busy machine may promote a replica of a primary that lives: with a replica
-    # waited for, that loses nothing either.
-    made = Cluster(tmp_path / "cluster", node_timeout=2)
+    # Long enough that on a busy machine no primary is replaced while it gives slots away.
+    made = Cluster(tmp_path / "cluster", node_timeout=5)
     yield made
     made.stop()
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from agentapi.errors import TurnCancelled
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack import Stack
 from tests.faults import until
+from tests.gate import Gate
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def _leave_nothing_running(orchestrator: Orchestrator) -> Iterator[None]:
     yield
     for handle in NAPS:
         handle.cancel()
-    until(lambda: all(handle.status().ended for handle in NAPS), 60)
+    until(lambda: all(handle.status().ended for handle in NAPS))
     NAPS.clear()
 
 
@@ -92,10 +94,10 @@ def test_no_turn_waits_in_a_busy_worker_beside_an_idle_one(
     busy = nap(orchestrator)
     until(lambda: running(busy))
     for _ in range(12):
-        assert orchestrator.enqueue("tools", "hi").result(timeout=60).text == "You said: hi"
+        assert orchestrator.enqueue("tools", "hi").result(timeout=150).text == "You said: hi"
     busy.cancel()
     with pytest.raises(TurnCancelled):
-        busy.result(timeout=60)
+        busy.result(timeout=150)
 
 
 def test_what_workers_cannot_start_stays_in_the_broker(
@@ -125,8 +127,8 @@ def test_revoking_a_running_turns_task_cancels_the_turn_and_blocks_nothing(
     behind = orchestrator.enqueue("tools", "and now?", conversation_id="revoke:1")
     celery.control.revoke(task_id_of(celery, first))
     with pytest.raises(TurnCancelled):
-        first.result(timeout=60)
-    assert behind.result(timeout=60).text == "You said: and now?"
+        first.result(timeout=150)
+    assert behind.result(timeout=150).text == "You said: and now?"
     assert not any(celery.control.inspect(timeout=30, limit=2).revoked().values())
 
 
@@ -142,8 +144,8 @@ def test_terminating_a_running_turns_task_cancels_the_turn(
         else:
             celery.control.terminate(task_id)
         with pytest.raises(TurnCancelled):
-            first.result(timeout=60)
-        assert behind.result(timeout=60).text == "You said: and now?"
+            first.result(timeout=150)
+        assert behind.result(timeout=150).text == "You said: and now?"
 
 
 def test_revoking_a_waiting_turns_task_cancels_it_and_its_conversation_goes_on(
@@ -156,21 +158,21 @@ def test_revoking_a_waiting_turns_task_cancels_it_and_its_conversation_goes_on(
     # Nobody but the broker knows the task's id: a turn's own will do.
     celery.control.revoke(waits.turn_id)
     with pytest.raises(TurnCancelled):
-        waits.result(timeout=60)
+        waits.result(timeout=150)
     for handle in busy:
         handle.cancel()
-    assert behind.result(timeout=60).text == "You said: and now?"
+    assert behind.result(timeout=150).text == "You said: and now?"
 
 
 def test_revoking_what_has_ended_or_never_was_is_harmless(
     orchestrator: Orchestrator, celery: Any
 ) -> None:
     handle = orchestrator.enqueue("tools", "hi", conversation_id="revoke:3")
-    handle.result(timeout=60)
+    handle.result(timeout=150)
     celery.control.revoke([f"{handle.turn_id}.00000000", "000-" + "0" * 32, "a-task-of-others"])
     assert handle.status() is TurnStatus.COMPLETED
     again = orchestrator.enqueue("tools", "hi", conversation_id="revoke:3")
-    assert again.result(timeout=60).text == "You said: hi"
+    assert again.result(timeout=150).text == "You said: hi"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_what_would_do_harm_is_refused_with_a_reason(
     assert len(answers) == 2
     for answer in answers:
         assert reason in answer["error"]
-    assert orchestrator.enqueue("tools", "hi").result(timeout=60)
+    assert orchestrator.enqueue("tools", "hi").result(timeout=150)
 
 
 def test_pools_grow_and_shrink(orchestrator: Orchestrator, celery: Any) -> None:
@@ -220,14 +222,17 @@ def test_pools_grow_and_shrink(orchestrator: Orchestrator, celery: Any) -> None:
 
 
 def test_a_remote_shutdown_is_a_warm_one(
-    stack: Stack, orchestrator: Orchestrator, celery: Any
+    stack: Stack, orchestrator: Orchestrator, celery: Any, tmp_path: Path
 ) -> None:
-    handle = orchestrator.enqueue("tools", '/count_up {"seconds": 2}')
+    gate = Gate(tmp_path / "gate")
+    handle = orchestrator.enqueue("tools", gate.message)
     until(lambda: handle.info().steps == 1)
     owner = handle.info().worker or ""
     worker = next(w for w in stack.workers if owner.startswith(f"{w.name}@"))
     celery.control.shutdown(destination=[owner])
-    assert "counted" in handle.result(timeout=60).text
+    until(lambda: handle.info().handbacks)
+    gate.open()
+    assert "released" in handle.result(timeout=150).text
     assert handle.info().handbacks == 1
     until(lambda: worker.exit_code is not None)
     assert worker.exit_code == 0
@@ -249,7 +254,7 @@ def test_options_under_which_turns_cannot_be_carried_out_are_refused(
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 1

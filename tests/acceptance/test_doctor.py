@@ -80,7 +80,7 @@ def refused(folder: Path, url: str, *options: str, **variables: str) -> str:
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 1
@@ -100,7 +100,7 @@ def doctor(folder: Path, url: str, **variables: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     said = json.loads(done.stdout)
@@ -164,7 +164,6 @@ def test_workers_that_do_not_start(folder: Path, redis_url: str) -> None:
     )
 
 
-@pytest.mark.timeout(240)
 async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
     names = answering(redis_url)
     async with AsyncExitStack() as running:

@@ -24,6 +24,9 @@ import pytest
 from orchestrator.stack.processes import Child, free_port
 from tests.faults import until
 
+# Packages may have to be downloaded.
+pytestmark = pytest.mark.timeout(900)
+
 ROOT: Final = Path(__file__).parents[2]
 
 HEAVY: Final = (
@@ -51,7 +54,7 @@ import sys
 from orchestrator import Orchestrator
 
 with Orchestrator() as orchestrator:
-    print(orchestrator.enqueue("installed", "Hello").result(timeout=60).text)
+    print(orchestrator.enqueue("installed", "Hello").result(timeout=150).text)
 """
 
 
@@ -173,7 +176,7 @@ def test_it_runs_turns_and_flower_without_extras(installed: Installed, redis_url
         flower = ("-A", "orchestrator.stack.flower_app", "flower", f"--port={port}")
         with (
             installed.running("celery", *flower, "--address=127.0.0.1", **variables),
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=150) as client,
         ):
             until(lambda: _answers(client, "/healthcheck"))
 
@@ -215,7 +218,7 @@ def test_the_gateway_runs_with_its_extra(
     with (
         installed.running("celery", "-A", "workers", "worker", "--concurrency=2", **variables),
         installed.running("agentapi", "gateway", **variables),
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=150) as client,
     ):
         until(lambda: _answers(client, "/readyz"))
         said = client.post("/v1/responses", json={"model": "installed", "input": "Hello"})

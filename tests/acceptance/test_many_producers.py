@@ -49,7 +49,7 @@ def test_every_turn_once_and_in_order(tmp_path: Path) -> None:
         with Orchestrator(stack.settings) as orchestrator:
             handles = [orchestrator.turn(turn_id) for ids in accepted for turn_id in ids]
             for handle in handles:
-                handle.result(timeout=100)
+                handle.result(timeout=250)
             elapsed = time.monotonic() - started
             turns = [handle.info() for handle in handles]
             problems: list[str] = []

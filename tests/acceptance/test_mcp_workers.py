@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[McpProcess]:
 @pytest.fixture
 def stack(tmp_path: Path, server: McpProcess) -> Iterator[Stack]:
     with Stack(
-        tmp_path, agents=("tests.acceptance.with_mcp",), workers=2, flower=False, lease_ttl=2,
+        tmp_path, agents=("tests.acceptance.with_mcp",), workers=2, flower=False,
         heartbeat=0.5, dispatch_grace=1, shutdown_grace=1, provider_max_retries=50, park_after=0.5,
         env={"SHELF_URL": f"{server.url}?key={KEY}"},
     ) as running:  # fmt: skip
@@ -54,15 +54,15 @@ def test_servers_of_workers(stack: Stack, server: McpProcess) -> None:
 
         # One server a worker, however many turns use it.
         for turn in [read("over_stdio", "shelf_read") for _ in range(10)]:
-            assert "Emma, by nobody" in turn.result(timeout=60).text
+            assert "Emma, by nobody" in turn.result(timeout=150).text
         before = own_servers(stack)
         assert max(map(len, before.values())) == 1
 
         # A server that is down: the turns wait without a worker, and go on when it is back.
-        assert "Emma, by bob" in read("over_http", "web_read").result(timeout=60).text
+        assert "Emma, by bob" in read("over_http", "web_read").result(timeout=150).text
         server.kill()
         waiting = [read("over_http", "web_read") for _ in range(4)]
-        until(lambda: any(turn.status() is TurnStatus.PARKED for turn in waiting), timeout=60)
+        until(lambda: any(turn.status() is TurnStatus.PARKED for turn in waiting), timeout=150)
         server.start()
         for turn in waiting:
             assert "Emma, by bob" in turn.result(timeout=90).text
@@ -72,9 +72,10 @@ def test_servers_of_workers(stack: Stack, server: McpProcess) -> None:
         killed.kill()
         stopped.stop()
         for process in (process for found in before.values() for process in found):
-            process.wait(timeout=30)
-    for worker in (killed, stopped):
-        log = worker.log.read_text()
-        assert "turn.completed" in log
+            process.wait(timeout=150)
+    # One of them may have done everything.
+    logs = [worker.log.read_text() for worker in (killed, stopped)]
+    assert any("turn.completed" in log for log in logs)
+    for log in logs:
         assert KEY not in log
         assert "Emma" not in log

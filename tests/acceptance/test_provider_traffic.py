@@ -60,18 +60,18 @@ def by(stack: Stack, turns: list[TurnHandle]) -> set[int]:
 def test_workers_share_a_budget(stack: Stack, orchestrator: Orchestrator, ledger: Path) -> None:
     with paused(stack.workers[0]):
         turns = [orchestrator.enqueue("metered", f"hi {n}") for n in range(3)]
-        until(lambda: set(statuses(turns)) == {TurnStatus.COMPLETED}, 60, "three replies")
+        until(lambda: set(statuses(turns)) == {TurnStatus.COMPLETED}, 150, "three replies")
     assert by(stack, turns) == {1}
     with paused(stack.workers[1]):
         more = [orchestrator.enqueue("metered", f"hi {n}") for n in range(3, TURNS)]
         expected = [TurnStatus.COMPLETED] * (LIMIT - 3) + [TurnStatus.PARKED] * (TURNS - LIMIT)
-        until(lambda: statuses(more) == expected, 60, "a full budget")
+        until(lambda: statuses(more) == expected, 150, "a full budget")
     assert by(stack, more) == {0}
     turns += more
     assert ledger.read_text().split().count("metered") == LIMIT
     assert {turn.info().failures for turn in turns} == {0}
 
-    until(lambda: ended_after_minutes(stack, turns), 60, "the end of all turns")
+    until(lambda: ended_after_minutes(stack, turns), 150, "the end of all turns")
     assert ledger.read_text().split().count("metered") == TURNS
     assert [turn.result().text for turn in turns] == [f"You said: hi {n}" for n in range(TURNS)]
 
@@ -81,17 +81,17 @@ def test_what_was_asked_of_one_worker_holds_all(
 ) -> None:
     with paused(stack.workers[0]):
         first = orchestrator.enqueue("slowed", "hi")
-        until(lambda: first.status() is TurnStatus.PARKED, 60, "a turn that parks")
+        until(lambda: first.status() is TurnStatus.PARKED, 150, "a turn that parks")
     assert by(stack, [first]) == {1}
     with paused(stack.workers[1]):
         turns = [orchestrator.enqueue("slowed", f"hi {n}") for n in range(4)]
-        until(lambda: set(statuses(turns)) == {TurnStatus.PARKED}, 60, "a hold of all")
+        until(lambda: set(statuses(turns)) == {TurnStatus.PARKED}, 150, "a hold of all")
         other = orchestrator.enqueue("patient", "and you?")
-        assert other.result(60).text == "You said: and you?"
+        assert other.result(150).text == "You said: and you?"
     assert by(stack, [*turns, other]) == {0}
     turns.append(first)
     assert ledger.read_text().split().count("slowed") == 1
     assert sorted(turn.info().failures for turn in turns) == [0, 0, 0, 0, 1]
 
-    until(lambda: ended_after_minutes(stack, turns), 60, "the end of all turns")
+    until(lambda: ended_after_minutes(stack, turns), 150, "the end of all turns")
     assert ledger.read_text().split().count("slowed") == 1 + len(turns)

@@ -17,8 +17,13 @@ from agentapi.turns import NewTurn
 from orchestrator import CancelOutcome, Orchestrator, TurnHandle
 from orchestrator.stack import Child, Stack
 from tests.faults import assert_all_came_true, kill, paused, until, watchdogs, worker_of
+from tests.gate import Gate
 
-LEASE = 2.0
+LEASE = 5.0
+"""Seconds; on a busy machine a worker may be silent for some."""
+
+GRACE = 60
+"""Seconds that turns may run on after the first signal."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         lease_ttl=LEASE,
         heartbeat=0.5,
         dispatch_grace=1,
-        shutdown_grace=60,
+        shutdown_grace=GRACE,
     ) as running:
         yield running
 
@@ -45,6 +50,11 @@ def orchestrator(stack: Stack) -> Iterator[Orchestrator]:
     stack.wait_for_workers(2)
 
 
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
 def begun(stack: Stack, orchestrator: Orchestrator, message: str) -> tuple[TurnHandle, Child]:
     """A turn in the middle of a tool, and the worker that runs it."""
     handle = orchestrator.enqueue("tools", message)
@@ -52,28 +62,33 @@ def begun(stack: Stack, orchestrator: Orchestrator, message: str) -> tuple[TurnH
     return handle, worker_of(stack, handle.info().worker)
 
 
-def taken_over(handle: TurnHandle, timeout: float = 20) -> float:
-    return until(lambda: handle.info().attempt == 2, timeout, "a takeover")
+def taken_over(handle: TurnHandle) -> float:
+    return until(lambda: handle.info().attempt == 2, what="a takeover")
 
 
 def test_a_killed_worker_is_found_dead_by_its_watchdog(
-    stack: Stack, orchestrator: Orchestrator
+    stack: Stack, orchestrator: Orchestrator, gate: Gate
 ) -> None:
-    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 1}')
+    handle, victim = begun(stack, orchestrator, gate.message)
     kill(stack, victim)
-    waited = taken_over(handle)
-    print(f"\ntaken over {waited:.2f} s after kill -9")
-    assert waited < 5
-    assert "counted" in handle.result(timeout=60).text
+    print(f"\ntaken over {taken_over(handle):.2f} s after kill -9")
+    gate.open()
+    assert "released" in handle.result(timeout=150).text
+    # Not found by the sweep, when its lease had ended.
+    until(lambda: "worker.died" in victim.log.read_text())
+    [died] = [line for line in victim.log.read_text().splitlines() if "worker.died" in line]
+    assert "freed=1" in died
 
 
-def test_a_lost_machine_is_found_by_the_lease(stack: Stack, orchestrator: Orchestrator) -> None:
-    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 1}')
+def test_a_lost_machine_is_found_by_the_lease(
+    stack: Stack, orchestrator: Orchestrator, gate: Gate
+) -> None:
+    handle, victim = begun(stack, orchestrator, gate.message)
     kill(stack, victim, machine=True)
     waited = taken_over(handle)
     print(f"\ntaken over {waited:.2f} s after worker and watchdog were killed, lease {LEASE:g} s")
-    assert waited < LEASE + 8
-    assert "counted" in handle.result(timeout=60).text
+    gate.open()
+    assert "released" in handle.result(timeout=150).text
 
 
 def test_a_worker_that_stops_in_order_leaves_no_watchdog(
@@ -104,54 +119,69 @@ def test_others_sweep_in_the_place_of_a_worker_that_is_lost(
         found = client.hmget(SHARES_KEY, [f"owner:{group}" for group in range(SWEEP_GROUPS)])
         return {str(owner) for owner in found if owner is not None}
 
-    until(lambda: leader() and len(sweepers()) == len(stack.workers), what="shares of all")
-    first = leader()
+    names: list[str] = []
+
+    def settled() -> bool:
+        names[:] = [leader()]
+        return names != [""] and len(sweepers()) == len(stack.workers)
+
+    until(settled, what="shares of all")
+    [first] = names
     kill(stack, worker_of(stack, first), machine=True)
     waited = until(
         lambda: first not in sweepers() and leader() not in ("", first), what="an election"
     )
     print(f"\nothers swept in its place after {waited:.2f} s")
-    assert waited < 3 + 1
     client.close()
 
 
-def test_sigterm_twice_hands_back_at_once(stack: Stack, orchestrator: Orchestrator) -> None:
-    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+def stops(worker: Child) -> None:
+    """Wait until a worker has noticed a signal: a second one before would be lost."""
+    until(lambda: "worker.stopping" in worker.log.read_text(), what="the stop")
+
+
+def test_sigterm_twice_hands_back_at_once(
+    stack: Stack, orchestrator: Orchestrator, gate: Gate
+) -> None:
+    handle, victim = begun(stack, orchestrator, gate.message)
     victim.signal(signal.SIGTERM)
-    time.sleep(0.5)
+    stops(victim)
     assert handle.info().attempt == 1
     victim.signal(signal.SIGTERM)
     waited = taken_over(handle)
     print(f"\ntaken over {waited:.2f} s after the second SIGTERM")
-    assert waited < 5
+    assert waited < GRACE / 2
     assert handle.info().handbacks == 1
-    assert "counted" in handle.result(timeout=60).text
+    gate.open()
+    assert "released" in handle.result(timeout=150).text
     until(lambda: victim.exit_code == 0)
     stack.workers.remove(victim)
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)])
 def test_a_cold_shutdown_hands_back_and_does_not_cancel(
-    stack: Stack, orchestrator: Orchestrator, signals: tuple[signal.Signals, ...]
+    stack: Stack, orchestrator: Orchestrator, gate: Gate, signals: tuple[signal.Signals, ...]
 ) -> None:
-    handle, victim = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+    handle, victim = begun(stack, orchestrator, gate.message)
     for number in signals:
         victim.signal(number)
-        time.sleep(0.3)
-    assert taken_over(handle) < 10
-    assert "counted" in handle.result(timeout=60).text
+        stops(victim)
+    assert taken_over(handle) < GRACE / 2
+    gate.open()
+    assert "released" in handle.result(timeout=150).text
     until(lambda: victim.exit_code is not None)
     stack.workers.remove(victim)
 
 
 def test_a_worker_paused_beyond_its_lease_cannot_write(
-    stack: Stack, orchestrator: Orchestrator
+    stack: Stack, orchestrator: Orchestrator, gate: Gate
 ) -> None:
-    handle, sleeper = begun(stack, orchestrator, '/count_up {"seconds": 2}')
+    handle, sleeper = begun(stack, orchestrator, gate.message)
     with paused(sleeper):
         taken_over(handle)
-        text = handle.result(timeout=60).text
-    assert "counted" in text
+        gate.open()
+        text = handle.result(timeout=150).text
+    assert "released" in text
     until(lambda: "turn.lost" in sleeper.log.read_text(), what="the zombie's surrender")
     assert handle.result().text == text
     assert len(orchestrator.history(handle.conversation_id)) == 4
@@ -160,19 +190,19 @@ def test_a_worker_paused_beyond_its_lease_cannot_write(
 def test_a_cancellation_finds_a_worker_that_was_away(
     stack: Stack, orchestrator: Orchestrator
 ) -> None:
-    handle, sleeper = begun(stack, orchestrator, '/nap {"seconds": 60}')
+    handle, sleeper = begun(stack, orchestrator, '/nap {"seconds": 600}')
     with paused(sleeper):
         assert handle.cancel() is CancelOutcome.REQUESTED
         time.sleep(0.5)
-    until(lambda: handle.status() is TurnStatus.CANCELLED, LEASE + 8)
+    until(lambda: handle.status() is TurnStatus.CANCELLED)
     assert orchestrator.history(handle.conversation_id) == []
 
 
 def test_a_tool_that_blocks_the_loop_stops_no_heartbeat(
     stack: Stack, orchestrator: Orchestrator
 ) -> None:
-    handle = orchestrator.enqueue("tools", '/block {"seconds": 4}')
-    assert "unblocked" in handle.result(timeout=60).text
+    handle = orchestrator.enqueue("tools", f'/block {{"seconds": {LEASE + 3}}}')
+    assert "unblocked" in handle.result(timeout=150).text
     assert handle.info().attempt == 1
 
 
@@ -182,7 +212,7 @@ def test_a_producer_that_dies_before_the_wake_up(stack: Stack, orchestrator: Orc
         turn_id=turn_id, conversation_id="c:dead-producer", agent="tools", input="are you there?"
     )
     orchestrator.store.enqueue([new])
-    result = orchestrator.turn(turn_id).result(timeout=60)
+    result = orchestrator.turn(turn_id).result(timeout=150)
     assert result.text == "You said: are you there?"
 
 
@@ -195,18 +225,17 @@ def test_wake_ups_that_a_killed_worker_had_taken_are_sent_again(tmp_path: Path) 
             workers=1,
             flower=False,
             concurrency=2,
-            lease_ttl=LEASE,
             heartbeat=0.5,
             dispatch_grace=1,
         ) as alone,
         Orchestrator(alone.settings) as orchestrator,
     ):
         handles = [orchestrator.enqueue("tools", '/count_up {"seconds": 1}') for _ in range(8)]
-        until(lambda: sum(handle.info().steps > 0 for handle in handles) == 2)
+        until(lambda: sum(handle.info().steps > 0 for handle in handles) >= 2)
         kill(alone, alone.workers[0])
         alone.start_worker()
         for handle in handles:
-            assert handle.result(timeout=60).text == "count_up: counted"
+            assert handle.result(timeout=150).text == "count_up: counted"
 
 
 def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
@@ -220,7 +249,7 @@ def test_a_rolling_restart_under_load_loses_and_repeats_nothing(
         stack.start_worker()
         worker.signal(signal.SIGTERM)
         worker.signal(signal.SIGTERM)
-        until(lambda w=worker: w.exit_code is not None, 30)  # type: ignore[misc]
+        until(lambda w=worker: w.exit_code is not None)  # type: ignore[misc]
         stack.workers.remove(worker)
     assert_all_came_true(orchestrator, handles)
     for number in range(20):

@@ -15,7 +15,7 @@ from agentapi import TurnStatus, load_settings
 from orchestrator import Orchestrator, TurnHandle
 from orchestrator.stack.processes import free_port
 from tests.acceptance.terminal import COMMAND, Terminal
-from tests.acceptance.test_worker_command import answering, pid_of, processes_in, wait_for, worker
+from tests.acceptance.test_worker_command import pid_of, processes_in, wait_for, worker
 from tests.faults import until
 from tests.integration.test_worker_fleet import Unit
 
@@ -72,12 +72,11 @@ class Load:
 
 def serves(port: int) -> bool:
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=5).status_code == 200
+        return httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=150).status_code == 200
     except httpx2.TransportError:
         return False
 
 
-@pytest.mark.timeout(400)
 def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None:
     settings = load_settings(redis_url=redis_url)
     first = free_port(2)
@@ -106,7 +105,7 @@ def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None
             turns = load.stop()
             after = orchestrator.enqueue("napper", '/nap {"seconds": 0}')
             for turn in (*turns, after):
-                turn.result(timeout=60)
+                turn.result(timeout=150)
                 assert turn.status() is TurnStatus.COMPLETED
             assert "two" in after.result().text
             wait_for(settings, "w-1-b", "w-2-b")
@@ -115,7 +114,7 @@ def test_a_reload_under_load_loses_no_turn(agents: Path, redis_url: str) -> None
             for port in (first, first + 1):
                 until(lambda port=port: serves(port), what=f"metrics on {port}")  # type: ignore[misc]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == 0
+            assert process.wait(150) == 0
             assert not (agents / "up").exists()
     finally:
         del os.environ["AGENTAPI_METRICS_PORT"], os.environ["NOTIFY_SOCKET"]
@@ -138,10 +137,11 @@ def test_a_reload_to_broken_code_keeps_the_old_workers(agents: Path, redis_url: 
         until(lambda: "fleet.roll_stopped replaced=0 processes=1" in log.read_text())
         assert "fleet.replacement_failed worker=worker by=worker-b exit_code=1" in log.read_text()
         assert "which cannot be imported: SyntaxError at mine.py line 1" in log.read_text()
-        assert orchestrator.enqueue("napper", "hi").result(timeout=60).text
-        assert (pid_of(agents, "worker"), answering(settings)) == (pid, {"worker"})
+        assert orchestrator.enqueue("napper", "hi").result(timeout=150).text
+        assert pid_of(agents, "worker") == pid
+        wait_for(settings, "worker")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(150) == 0
 
 
 def test_workers_end_with_their_terminal(agents: Path, redis_url: str) -> None:
@@ -157,7 +157,7 @@ def test_workers_end_with_their_terminal(agents: Path, redis_url: str) -> None:
     try:
         wait_for(settings, "worker-1", "worker-2")
         os.close(terminal._terminal)
-        terminal._process.wait(60)
+        terminal._process.wait(150)
         until(lambda: not processes_in(agents))
     except BaseException:
         terminal._process.kill()

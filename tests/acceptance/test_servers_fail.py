@@ -106,7 +106,7 @@ def test_a_server_that_refuses_is_one_outage_in_the_log(tmp_path: Path) -> None:
         Orchestrator(stack.settings) as orchestrator,
         redis.Redis.from_url(stack.redis_url) as client,
     ):
-        orchestrator.enqueue("tools", "hi").result(timeout=60)
+        orchestrator.enqueue("tools", "hi").result(timeout=150)
         [worker] = stack.workers
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         until(lambda: said(stack, "broker.lost"))
@@ -116,7 +116,7 @@ def test_a_server_that_refuses_is_one_outage_in_the_log(tmp_path: Path) -> None:
         until(lambda: connections(client) >= before + 5)
         client.execute_command("REPLICAOF", "NO", "ONE")
         until(lambda: said(stack, "broker.connected"))
-        orchestrator.enqueue("tools", "hi").result(timeout=60)
+        orchestrator.enqueue("tools", "hi").result(timeout=150)
         log = worker.log.read_text()
     for line in ("broker.lost", "broker.connected", "store.away", "store.back"):
         assert log.count(line) == 1, log
@@ -152,7 +152,7 @@ def test_the_broker_is_away_and_redis_is_not(tmp_path: Path) -> None:
         broker.stop()
         started = time.monotonic()
         handles += [orchestrator.enqueue("tools", MESSAGE, conversation_id="c:0")]
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         time.sleep(3)
         broker, _ = start_valkey(tmp_path / "broker", port)
         handles += enqueue(orchestrator, rounds=1)
@@ -164,18 +164,19 @@ def test_the_broker_is_away_and_redis_is_not(tmp_path: Path) -> None:
 def test_producers_are_told_within_the_timeout(tmp_path: Path) -> None:
     valkey, url = start_valkey(tmp_path)
     settings = load_settings(redis_url=url, redis_timeout=1)
+    default = load_settings().redis_timeout
     with Orchestrator(settings) as orchestrator:
         orchestrator.enqueue("tools", "hi")
         with paused(valkey):
             started = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"out of reach.*idempotency_key"):
                 orchestrator.enqueue("tools", "hi")
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < default
         valkey.stop()
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="out of reach"):
             orchestrator.enqueue("tools", "hi")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < default
 
 
 def test_a_replica_takes_over_behind_sentinel(tmp_path: Path) -> None:
@@ -194,19 +195,20 @@ def test_a_replica_takes_over_behind_sentinel(tmp_path: Path) -> None:
             heartbeat=1, dispatch_grace=1,
         ) as stack, Orchestrator(stack.settings) as orchestrator:  # fmt: skip
             handles = enqueue(orchestrator)
-            original.wait(1, 2000)
+            until(lambda: original.wait(1, 1000) == 1, what="the copy of all turns")
             master.kill()
-            until(lambda: copy.info("replication")["role"] == "master", 30, "the promotion")
+            until(lambda: copy.info("replication")["role"] == "master", 150, "the promotion")
             handles += enqueue_when_possible(orchestrator)
             assert_all_came_true(orchestrator, handles)
-            until(lambda: httpx2.get(f"{stack.gateway_url}/readyz").status_code == 200)
+            ready = f"{stack.gateway_url}/readyz"
+            until(lambda: httpx2.get(ready, timeout=150).status_code == 200)
     finally:
         sentinel[0].stop()
         replica.stop()
 
 
 def enqueue_when_possible(orchestrator: Orchestrator) -> list[TurnHandle]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             return enqueue(orchestrator, rounds=1)
@@ -237,5 +239,5 @@ def start_sentinel(folder: Path, master_port: str) -> tuple[Child, int]:
         except redis.ConnectionError:
             return False
 
-    until(sees_the_replica, 30, "the sentinel's discovery")
+    until(sees_the_replica, 150, "the sentinel's discovery")
     return child, port

@@ -22,7 +22,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         agents=("tests.acceptance.agents",),
         workers=2,
         flower=False,
-        lease_ttl=2,
+        lease_ttl=5,
         heartbeat=0.5,
         dispatch_grace=1,
     ) as running:

@@ -145,7 +145,11 @@ def pages_of(stack: Stack) -> dict[str, str]:
             found[f"Flower {path}"] = answer.text
             return answer
 
-        [worker] = read("/api/workers?refresh=1").json()
+        workers: dict[str, Any] = {}
+        while not workers:
+            # A busy worker may not answer within Flower's second.
+            workers = read("/api/workers?refresh=1").json()
+        [worker] = workers
         for path in ("/", "/workers", "/tasks", "/broker", f"/worker/{worker}"):
             read(path)
     assert "agentapi.0" in found["Flower /broker"]

@@ -44,10 +44,11 @@ register_provider("prompting", Prompting)
 
 
 @tool(idempotent=True)
-async def wait(seconds: float, context: ToolContext[Shopper]) -> str:
-    """Wait, and say for whom."""
-    await asyncio.sleep(seconds)
-    return f"waited for {context.context.name}"
+async def hold(file: str, context: ToolContext[Shopper]) -> str:
+    """Wait until a file exists, and say for whom. See `tests.gate`."""
+    while not os.access(file, os.F_OK):  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(0.05)
+    return f"held for {context.context.name}"
 
 
 @tool(requires_approval=True)
@@ -76,12 +77,12 @@ def prompt(turn: TurnContext[Shopper]) -> str:
 async def tools(turn: TurnContext[Shopper]) -> Sequence[BaseTool]:
     """The tools of a plan; after a takeover one more."""
     more = [gold_only] if turn.context.plan == "gold" or turn.attempt > 1 else []
-    return [wait, sign, ask, *more]
+    return [hold, sign, ask, *more]
 
 
 def stuck(turn: TurnContext) -> str:
     """Block the thread for longer than is allowed."""
-    time.sleep(3)
+    time.sleep(8)
     return "too late"
 
 

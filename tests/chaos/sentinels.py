@@ -42,7 +42,7 @@ class Sentinels:
                 self._start(port)
             self.master, replica = self._folders
             client(replica).replicaof("127.0.0.1", self.master)
-            until(lambda: in_step(replica), 30, "the replica's first copy")
+            until(lambda: in_step(replica), 60, "the replica's first copy")
             ports = [*range(first + 2, first + 2 + SENTINELS)]
             for number, port in enumerate(ports):
                 self._sentinels.append(self._start_sentinel(folder / f"sentinel{number}", port))
@@ -72,14 +72,14 @@ class Sentinels:
         old = self.master
         [new] = [port for port in self._folders if port != old]
         until(lambda: in_step(new), 60, "the replica's copy")
-        cut = time.monotonic()
-        with client(old) as master:
+        with client(old) as master, client(new) as replica:
+            cut = caught_up(master, replica)
             master.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
             master.execute_command("CLIENT", "KILL", "TYPE", "REPLICA")
             time.sleep(lag)
-            written = offset(master)
-        with client(new) as replica:
-            bytes_lost = written - offset(replica)
+            # On a busy machine nothing may have been written yet.
+            until(lambda: offset(master) > offset(replica), 60, "a write that gets lost")
+            bytes_lost = offset(master) - offset(replica)
             self._servers[old].kill()
             killed = time.monotonic()
             until(self._ask_for_failover, 60, "a sentinel's consent")
@@ -157,6 +157,13 @@ def in_step(port: int) -> bool:
     """Whether a replica follows its master."""
     with client(port) as replica:
         return bool(replica.info("replication").get("master_link_status") == "up")
+
+
+def caught_up(master: redis.Redis, replica: redis.Redis) -> float:
+    """Wait until a replica has all that its master has now; returns when that was, monotonic."""
+    now, written = time.monotonic(), offset(master)
+    until(lambda: offset(replica) >= written, 60, "the replica's copy")
+    return now
 
 
 def offset(server: redis.Redis) -> int:

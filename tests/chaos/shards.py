@@ -13,7 +13,7 @@ from redis.crc import key_slot
 
 from orchestrator.stack.cluster import Cluster, Node
 from tests.chaos.loss import Loss
-from tests.chaos.sentinels import client, offset
+from tests.chaos.sentinels import caught_up, client, offset
 from tests.faults import until
 
 PARTITIONS = 256
@@ -49,8 +49,8 @@ class Shards(Cluster):
         old = self._primary()
         replica = next(node for node in self.nodes() if node.primary == old.id)
         lost = frozenset(p for p in range(PARTITIONS) if old.serves(slot_of(p)))
-        cut = time.monotonic()
-        with client(old.port) as primary:
+        with client(old.port) as primary, client(replica.port) as copy:
+            cut = caught_up(primary, copy)
             primary.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
             primary.execute_command("CLIENT", "KILL", "TYPE", "REPLICA")
             time.sleep(lag)

@@ -81,7 +81,7 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if not body.get("stream"):
         choice = {"index": 0, "message": message, "finish_reason": finish}
         if "slowly" in _last_user(body["messages"]):
-            await asyncio.sleep(10 * SLOW)
+            await asyncio.sleep(100 * SLOW)
         return web.json_response(_envelope("chat.completion", [choice], _usage(body)))
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)

@@ -19,7 +19,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", CHOSEN)
 def test_every_case_of_the_client_works_unchanged(served: Gateway, name: str) -> None:
     [client] = [one for one in CLIENTS if one.name == name]

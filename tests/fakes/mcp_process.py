@@ -32,7 +32,7 @@ class McpProcess:
             log=self._folder / "mcp.log",
             env={**os.environ, "PYTHONPATH": str(ROOT), "SHELF_OWNER": "bob"},
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self._port), timeout=1).close()

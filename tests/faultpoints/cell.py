@@ -46,7 +46,7 @@ ROLES: Final = ("worker", "producer", "gateway")
 QUIET_WITHIN: Final = 30.0
 """Seconds after the caller's last answer in which all that is left must be done."""
 
-FAULT_WITHIN: Final = 1.5
+FAULT_WITHIN: Final = 4.0
 """Seconds after the scenario's end in which a fault may still happen. Services tick each second."""
 
 IDLE_WITHIN: Final = 20.0

@@ -212,8 +212,7 @@ class Player:
         behind = self._enqueue(story, "beside", nap, "cancelled", "b")
         late = self._enqueue(story, "beside", nap, "cancelled", "l", deadline=0.3)
         doomed = self._enqueue(story, "doomed", '/nap {"seconds": 0}', "doomed", "d")
-        goes_on = self._enqueue(story, "beside", '/nap {"seconds": 1}', "goes on", "g")
-        story.insist("wait", lambda: _until(lambda: waits.info().steps > 0, story.left))
+        story.insist("wait", lambda: _until(lambda: _begun(waits), story.left))
         self._result(story, late)
         for handle in (behind, waits):
             story.insist("cancel", handle.cancel)
@@ -223,6 +222,9 @@ class Player:
         with suppress(TurnNotRetryable):
             story.insist("retry", doomed.retry)
         self._result(story, doomed)
+        # The last one, so that it is at work when the worker stops.
+        goes_on = self._enqueue(story, "beside", '/nap {"seconds": 2}', "goes on", "g")
+        story.insist("wait", lambda: _until(lambda: _begun(goes_on), story.left))
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGTERM)
         self._result(story, goes_on)
@@ -309,6 +311,12 @@ class Player:
             await story.insist_async("result", lambda: handle.result(timeout=story.left))
         await following
         await story.insist_async("close", producer.aclose)
+
+
+def _begun(handle: TurnHandle) -> bool:
+    """Whether a worker is, or was, at a turn's tools."""
+    turn = handle.info()
+    return turn.steps > 0 or turn.status.ended
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -18,7 +18,7 @@ from tests.faultpoints.plans import SCENARIOS, pairs, sample, singles, triggered
 from tests.faultpoints.reach import SOMETIMES, UNREACHED, points_of_a_worker
 from tests.faultpoints.runner import Runner
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 EVERY_SECOND = (
     *("liveness", "Runtime._probes", "step agentapi-loop"),

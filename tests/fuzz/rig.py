@@ -29,7 +29,7 @@ from orchestrator import Orchestrator
 from tests.fuzz.watch import Watch
 from workers.app import WorkerApp, create_app
 
-BOUND: Final = 30.0
+BOUND: Final = 60.0
 """Seconds in which a turn must have ended; it takes milliseconds."""
 
 INNOCENT: Final = "innocent"

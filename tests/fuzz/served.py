@@ -16,10 +16,10 @@ import redis
 from orchestrator.stack import Stack
 from tests.fuzz.values import CANARY
 
-LONGEST = 5.0
+LONGEST = 30.0
 """Seconds in which the stream of a turn that has ended must end."""
 
-BOUND = 30.0
+BOUND = 60.0
 """Seconds for what takes milliseconds."""
 
 BEGINNING = 0.1
@@ -36,7 +36,7 @@ class Reader:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         assert stack.gateway_url is not None
-        self._http = httpx2.Client(base_url=stack.gateway_url, timeout=15)
+        self._http = httpx2.Client(base_url=stack.gateway_url, timeout=BOUND)
         self._seen = 0
 
     def internal(self, public: str) -> str:
@@ -69,7 +69,7 @@ class Reader:
         """A stream, to its end if it has one."""
         with (
             contextlib.suppress(httpx2.ReadTimeout),
-            self._http.stream("GET", path, timeout=httpx2.Timeout(5, read=0.5)) as response,
+            self._http.stream("GET", path, timeout=httpx2.Timeout(BOUND, read=0.5)) as response,
         ):
             if response.status_code != 200:
                 response.read()

@@ -19,7 +19,7 @@ from agentapi.providers.gemini.client import hide_quotes
 from tests.fuzz.values import CANARY
 from workers.runtime import Runtime
 
-SETTLED: Final = 15.0
+SETTLED: Final = 60.0
 """Seconds in which what has ended must be gone."""
 
 LASTING: Final = (
@@ -169,5 +169,5 @@ def _tasks(runtime: Runtime) -> Counter[str]:
     return asyncio.run_coroutine_threadsafe(names(), loop).result(BOUND_OF_LOOP)
 
 
-BOUND_OF_LOOP: Final = 10.0
+BOUND_OF_LOOP: Final = 60.0
 """Seconds in which the event loop must answer."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from agentapi import Agent, RequestPolicy, register_provider
 from agentapi.providers import ModelRequest, ModelResponse
 from agentapi.providers.offline import OfflineProvider
-from tests.acceptance.agents import count_up, echo
+from tests.acceptance.agents import count_up, echo, hold
 
 
 class MirrorProvider(OfflineProvider):
@@ -43,7 +43,7 @@ class Weather(BaseModel):
 
 
 open_agent = Agent(
-    name="open", provider="mirror", system_prompt="You sell shoes.", tools=[echo, count_up]
+    name="open", provider="mirror", system_prompt="You sell shoes.", tools=[echo, count_up, hold]
 )
 replaced = Agent(
     name="replaced",

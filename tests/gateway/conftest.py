@@ -17,6 +17,9 @@ from agentapi.redis.aio import connect
 from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.stack import Stack
 
+TIMEOUT = 90
+"""Seconds that a client waits for an answer: a busy machine is no fault of the gateway."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
@@ -33,14 +36,19 @@ class Served:
 
     def http(self, key: str | None = None) -> httpx2.Client:
         headers = {"authorization": f"Bearer {key or self.acme}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
 
     def openai(self, key: str | None = None, **options: Any) -> openai.OpenAI:
         """The real client. Strict: an answer that does not fit OpenAI's types raises."""
         return openai.OpenAI(
             base_url=f"{self.url}/v1",
             api_key=key or self.acme,
-            **{"max_retries": 0, "_strict_response_validation": True, "timeout": 30, **options},
+            **{
+                "max_retries": 0,
+                "_strict_response_validation": True,
+                "timeout": TIMEOUT,
+                **options,
+            },
         )
 
 
@@ -64,7 +72,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         workers=1,
         flower=False,
         gateway=True,
-        lease_ttl=2,
         heartbeat=0.5,
         dispatch_grace=1,
         shutdown_grace=1,

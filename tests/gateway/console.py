@@ -40,7 +40,7 @@ class Browser:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx2.Client(base_url=url, timeout=30)
+        self.http = httpx2.Client(base_url=url, timeout=90)
 
     def sign_in(self, key: str, **fields: str) -> httpx2.Response:
         return self.post("/console/sign-in", key=key, **fields)

@@ -36,7 +36,7 @@ def lone(stack_for: Callable[..., Stack]) -> Stack:
     return stack_for(
         workers=0,
         gateway_connections=40,
-        gateway_header_timeout=1,
+        gateway_header_timeout=3,
         gateway_body_timeout=6,
         gateway_body_idle=3,
         gateway_wrong_keys_per_minute=5,
@@ -45,13 +45,13 @@ def lone(stack_for: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 def http(lone: Stack) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=lone.gateway_url or "", timeout=30) as client:
+    with httpx2.Client(base_url=lone.gateway_url or "", timeout=90) as client:
         yield client
 
 
 def connect(stack: Stack) -> socket.socket:
     port = urlsplit(stack.gateway_url or "").port
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    return socket.create_connection(("127.0.0.1", port), timeout=90)
 
 
 def rest_of(connection: socket.socket) -> bytes:
@@ -120,7 +120,9 @@ def test_a_body_that_trickles_is_cut(lone: Stack) -> None:
         connection.settimeout(0.3)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            connection.sendall(b" ")
+            # The answer may have come since the last look, and the end of the connection with it.
+            with suppress(ConnectionError):
+                connection.sendall(b" ")
             try:
                 answer = connection.recv(100)
                 break
@@ -167,7 +169,7 @@ def test_so_many_connections_and_no_more(lone: Stack, http: httpx2.Client) -> No
             if full():
                 break
             assert time.monotonic() < deadline
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while full():
         assert time.monotonic() < deadline
     assert http.get("/healthz").status_code == 200
@@ -213,11 +215,13 @@ def test_keys_that_redis_lost_while_no_gateway_ran(redis_url: str, stack_for: An
     with redis.Redis.from_url(redis_url) as client:
         client.delete(KEYS)
     stack = stack_for(workers=0, redis_url=redis_url)
-    assert httpx2.get(f"{stack.gateway_url}/v1/models").status_code == 401
+    assert httpx2.get(f"{stack.gateway_url}/v1/models", timeout=150).status_code == 401
 
 
 def test_keys_may_be_demanded_from_the_start(redis_url: str, stack_for: Any) -> None:
     stack = stack_for(workers=0, redis_url=redis_url, gateway_require_keys=True)
-    answer = httpx2.get(f"{stack.gateway_url}/v1/models", headers={"host": "agents.example"})
+    answer = httpx2.get(
+        f"{stack.gateway_url}/v1/models", headers={"host": "agents.example"}, timeout=150
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
-    assert httpx2.get(f"{stack.gateway_url}/healthz").status_code == 200
+    assert httpx2.get(f"{stack.gateway_url}/healthz", timeout=150).status_code == 200

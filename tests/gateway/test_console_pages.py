@@ -344,7 +344,7 @@ def test_images_and_files(people: People, producer: Orchestrator) -> None:
         ],
         conversation_id="gw:acme:files",
         tenant_id="acme",
-    ).result(60)
+    ).result(150)
     shown = people.insider.get(conversation("gw:acme:files")).text
     addresses = [
         address.replace("&amp;", "&")
@@ -434,7 +434,7 @@ def test_a_conversation_begins(people: People, producer: Orchestrator) -> None:
 def test_a_history_is_deleted_after_it_was_confirmed(
     people: People, producer: Orchestrator
 ) -> None:
-    producer.enqueue("tools", "hi", conversation_id="gw:acme:gone", tenant_id="acme").result(60)
+    producer.enqueue("tools", "hi", conversation_id="gw:acme:gone", tenant_id="acme").result(150)
     where = conversation("gw:acme:gone")
     refused = people.insider.post("/console/conversation/reset", id="gw:acme:gone")
     assert refused.status_code == 303
@@ -462,20 +462,22 @@ def test_the_fleet(people: People, producer: Orchestrator, said: dict[str, str])
 
     # The workers are asked when somebody looks; later parts of the page have their answers.
     until(lambda: shown(people.operator, 0) and shown(people.operator, 1))
+    until(lambda: "worker1@" in text_of(part(people.operator)))
+    until(lambda: '<path class="curve"' in part(people.operator))
     fleet = text_of(part(people.operator))
-    assert "worker1@" in fleet
     assert "Slots taken" in fleet
     assert "offline" in fleet
     assert said["fails"][:12] in fleet
-    assert '<path class="curve"' in part(people.operator)
     until(lambda: shown(people.reader, 0))
+    # Turns that other tests have cancelled end soon.
+    until(lambda: "Your running turns 1" in text_of(part(people.reader)))
     own = part(people.reader)
     assert not shown(people.reader, 1)
     assert said["fails"][:12] in own
     # Numbers of the whole fleet tell about other tenants.
     assert "Slots taken" not in own
     assert '<path class="curve"' not in own
-    assert "Your running turns 1" in text_of(own)
     assert not shown(people.stranger, 0)
     for handle in napping:
         handle.cancel()
+    until(lambda: all(handle.status().ended for handle in napping))

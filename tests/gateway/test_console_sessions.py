@@ -47,7 +47,7 @@ def second(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
     def answers() -> bool:
         try:
-            return httpx2.get(f"{url}/healthz").status_code == 200
+            return httpx2.get(f"{url}/healthz", timeout=150).status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -93,7 +93,7 @@ def test_a_session_from_its_beginning_to_its_end(
     assert secret not in entered.headers["set-cookie"]
     assert browser.get("/console/turns").status_code == 200
     token = cookie_of(entered)
-    elsewhere = httpx2.Client(base_url=second, cookies={COOKIE: token})
+    elsewhere = httpx2.Client(base_url=second, cookies={COOKIE: token}, timeout=150)
     assert elsewhere.get("/console/turns").status_code == 200
     client = redis.Redis.from_url(stack.redis_url)
     stored = b"".join(
@@ -227,7 +227,7 @@ def test_other_pages_read_nothing(stack: Stack, browser: Browser) -> None:
         assert browser.http.get("/console", headers=headers).status_code == 403
     # But they may have links. Browsers send no cookie then: the page leads to itself once more.
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
-    came = httpx2.get(f"{browser.url}/console/turns?agent=%22%3E", headers=link)
+    came = httpx2.get(f"{browser.url}/console/turns?agent=%22%3E", headers=link, timeout=150)
     assert came.status_code == 200
     assert 'content="0; url=/console/turns?agent=%22%3E"' in came.text
     assert browser.http.get("/console", headers=link).status_code == 200

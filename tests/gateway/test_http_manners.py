@@ -31,7 +31,7 @@ def test_head(http: httpx2.Client, path: str) -> None:
 
 
 def test_a_page_says_what_is_here(http: httpx2.Client) -> None:
-    with httpx2.Client(base_url=http.base_url) as anybody:
+    with httpx2.Client(base_url=http.base_url, timeout=150) as anybody:
         answer = anybody.get("/", headers={"host": 'x"><script>alert(1)</script>'})
         assert "<script>" not in answer.text
         answer = anybody.get("/")
@@ -100,7 +100,7 @@ def test_pages_of_named_origins(stack_for: Callable[..., Stack]) -> None:
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type,x-stainless-lang",
     }
-    with httpx2.Client(base_url=str(stack.gateway_url)) as http:
+    with httpx2.Client(base_url=str(stack.gateway_url), timeout=150) as http:
         allowed = http.options("/v1/responses", headers=asks)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == PAGE

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,21 +16,24 @@ import httpx2
 import openai
 import pytest
 
+from orchestrator import Orchestrator
 from orchestrator.stack import Stack
+from tests.faults import until
+from tests.gate import Gate
+from tests.gateway.conftest import TIMEOUT
 from tests.gateway.test_native import ended, read_events
 
-WORDS = " ".join(f"word{number}" for number in range(40))
+WORDS = " ".join(f"word{number}" for number in range(80))
+"""The reply to them takes eight seconds, in which a process is killed."""
 
 
 @pytest.fixture(scope="module")
 def stack(stack_for: Callable[..., Stack]) -> Stack:
-    return stack_for(lease_ttl=1, heartbeat=0.3, dispatch_grace=1, shutdown_grace=1, workers=2)
+    return stack_for(heartbeat=0.3, dispatch_grace=1, shutdown_grace=1, workers=2)
 
 
 def replace_worker(stack: Stack, turn_id: str, http: httpx2.Client) -> None:
     """Kill the worker that runs the turn."""
-    from orchestrator import Orchestrator
-
     with Orchestrator(stack.settings) as orchestrator:
         owner = orchestrator.turn(turn_id).info().worker or ""
     victim = next(worker for worker in stack.workers if owner.startswith(f"{worker.name}@"))
@@ -53,7 +57,7 @@ def turn_id_of(response_id: str) -> str:
 
 def test_the_openai_client_resumes_over_a_dead_worker_and_a_dead_gateway(stack: Stack) -> None:
     client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", max_retries=0)
-    http = httpx2.Client(base_url=stack.gateway_url or "")
+    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=TIMEOUT)
     stream: Any = client.responses.create(model="slow", input=WORDS, background=True, stream=True)
     seen: list[Any] = []
     response_id = ""
@@ -99,7 +103,7 @@ def test_the_openai_client_resumes_over_a_dead_worker_and_a_dead_gateway(stack: 
 
 
 def test_the_native_stream_resumes_over_both(stack: Stack) -> None:
-    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=30)
+    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=TIMEOUT)
     body = {"agent": "slow", "message": WORDS, "stream": True}
     turn_id = http.post("/conversations/i:1/turns", json=body).json()["turn_id"]
     seen: list[dict[str, Any]] = []
@@ -130,7 +134,7 @@ def test_the_native_stream_resumes_over_both(stack: Stack) -> None:
 
 def test_a_chat_leaves_out_what_is_produced_again(stack: Stack) -> None:
     client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", max_retries=0)
-    http = httpx2.Client(base_url=stack.gateway_url or "")
+    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=TIMEOUT)
     text = ""
     killed = False
     with client.chat.completions.with_streaming_response.create(
@@ -151,19 +155,22 @@ def test_a_chat_leaves_out_what_is_produced_again(stack: Stack) -> None:
     http.close()
 
 
-def test_a_gateway_that_is_stopped_says_where_to_resume(stack: Stack) -> None:
+def test_a_gateway_that_is_stopped_says_where_to_resume(stack: Stack, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    body = {"model": "tools", "input": gate.message}
     client = openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", max_retries=0)
-    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=30)
+    http = httpx2.Client(base_url=stack.gateway_url or "", timeout=TIMEOUT)
     gateway = stack.gateway
     assert gateway is not None
     waited: list[httpx2.Response] = []
 
     def wait() -> None:
-        body = {"model": "tools", "input": '/nap {"seconds": 8}'}
         waited.append(http.post("/v1/responses", json=body, headers={"Idempotency-Key": "w"}))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
+    with Orchestrator(stack.settings) as orchestrator:
+        until(lambda: list(orchestrator.turns(agent="tools", status="running")), what="the wait")
     seen: list[Any] = []
     for event in client.responses.create(model="slow", input=WORDS, stream=True):
         seen.append(event)
@@ -185,7 +192,7 @@ def test_a_gateway_that_is_stopped_says_where_to_resume(stack: Stack) -> None:
     assert [event.sequence_number for event in seen] == list(range(len(seen)))
     assert seen[-1].type == "response.completed"
     # A repeat with the same key continues the wait for the same turn.
-    body = {"model": "tools", "input": '/nap {"seconds": 8}'}
+    gate.open()
     again = http.post("/v1/responses", json=body, headers={"Idempotency-Key": "w"})
     assert again.json()["id"] in waited[0].json()["error"]["message"]
     client.close()
@@ -197,11 +204,11 @@ def test_a_client_that_takes_nothing_is_dropped_and_resumes(
 ) -> None:
     large = 16_000_000  # more than the socket buffers hold
     stack = stack_for(
-        gateway_stall=1, max_message_bytes=2 * large, gateway_max_body_bytes=2 * large
+        gateway_stall=5, max_message_bytes=2 * large, gateway_max_body_bytes=2 * large
     )
     gateway = stack.gateway
     assert gateway is not None
-    with httpx2.Client(base_url=stack.gateway_url or "", timeout=60) as http:
+    with httpx2.Client(base_url=stack.gateway_url or "", timeout=TIMEOUT) as http:
         body = {"agent": "tools", "message": "x" * large, "stream": True}
         turn_id = http.post("/conversations/d:1/turns", json=body).json()["turn_id"]
         ended(http, turn_id)
@@ -209,7 +216,7 @@ def test_a_client_that_takes_nothing_is_dropped_and_resumes(
             lazy.sendall(
                 f"GET /turns/{turn_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             )
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while "dropped why=stalled" not in gateway.log.read_text():
                 assert time.monotonic() < deadline, gateway.tail()
                 time.sleep(0.1)

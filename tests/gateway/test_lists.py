@@ -159,14 +159,14 @@ def test_a_request_waits_for_the_next_end(http: httpx2.Client, served: Served) -
     pages: list[dict[str, Any]] = []
 
     def wait() -> None:
-        params = {"after": position, "conversation": "l:w", "wait": 20}
+        params = {"after": position, "conversation": "l:w", "wait": 60}
         with served.http() as other:
             pages.append(other.get("/ends", params=params).json())
 
     waiting = threading.Thread(target=wait)
     waiting.start()
     turn_id = say(http, "l:w")
-    waiting.join(timeout=25)
+    waiting.join(timeout=90)
     assert [end["turn_id"] for end in pages[0]["ends"]] == [turn_id]
 
 

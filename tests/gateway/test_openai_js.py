@@ -29,13 +29,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     return folder
 
 
+# The package may have to be downloaded.
 def test_the_client_works_unchanged(package: Path, served: Served) -> None:
     done = subprocess.run(
         [BIN / "node", "client.mjs"],
@@ -43,7 +44,7 @@ def test_the_client_works_unchanged(package: Path, served: Served) -> None:
         env={**os.environ, "GATEWAY_URL": f"{served.url}/v1", "GATEWAY_KEY": served.acme},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -6,11 +6,13 @@ import base64
 import hashlib
 import time
 import uuid
+from pathlib import Path
 
 import openai
 import pytest
 import redis
 
+from tests.gate import Gate
 from tests.gateway.conftest import Served
 
 SLOW = "one two three four five six seven eight nine ten"
@@ -108,23 +110,25 @@ def test_background_then_stream_from_a_number(client: openai.OpenAI) -> None:
     assert [e.type for e in again] == [e.type for e in events]
 
 
-def test_background_is_polled(client: openai.OpenAI) -> None:
-    made = client.responses.create(model="tools", input='/nap {"seconds": 0.5}', background=True)
+def test_background_is_polled(client: openai.OpenAI, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    made = client.responses.create(model="tools", input=gate.message, background=True)
     assert made.status in ("queued", "in_progress")
     assert made.output == []
-    deadline = time.monotonic() + 20
+    gate.open()
+    deadline = time.monotonic() + 90
     while made.status in ("queued", "in_progress"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
         made = client.responses.retrieve(made.id)
-    assert (made.status, made.output_text) == ("completed", "nap: rested")
+    assert (made.status, made.output_text) == ("completed", "hold: released")
     # The stream of a response that was not requested as a stream has its text too.
     with client.responses.stream(response_id=made.id) as stream:
         assert stream.get_final_response().output_text == made.output_text
 
 
 def test_cancel(client: openai.OpenAI) -> None:
-    made = client.responses.create(model="tools", input='/nap {"seconds": 60}', background=True)
+    made = client.responses.create(model="tools", input='/nap {"seconds": 600}', background=True)
     cancelled = client.responses.cancel(made.id)
     assert cancelled.status == "cancelled"
     assert client.responses.cancel(made.id).status == "cancelled"
@@ -143,7 +147,7 @@ def test_delete(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.responses.retrieve(made.id)
     assert caught.value.code == "response_not_found"
-    running = client.responses.create(model="tools", input='/nap {"seconds": 9}', background=True)
+    running = client.responses.create(model="tools", input='/nap {"seconds": 600}', background=True)
     with pytest.raises(openai.ConflictError):
         client.responses.delete(running.id)
     client.responses.cancel(running.id)
@@ -209,7 +213,10 @@ def test_the_same_key_is_the_same_response(client: openai.OpenAI) -> None:
     assert [e.type for e in streams[0]] == [e.type for e in streams[1]]
 
 
-def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: Served) -> None:
+def test_signs_of_life_do_not_disturb_the_client(
+    client: openai.OpenAI, served: Served, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
     # The stack's gateway sends one every 0.3 seconds.
     events = list(
         client.responses.create(model="tools", input='/nap {"seconds": 1.2}', stream=True)
@@ -220,11 +227,14 @@ def test_signs_of_life_do_not_disturb_the_client(client: openai.OpenAI, served: 
         http.stream(
             "POST",
             "/v1/responses",
-            json={"model": "tools", "input": '/nap {"seconds": 1}', "stream": True},
+            json={"model": "tools", "input": gate.message, "stream": True},
         ) as answer,
     ):
-        lines = list(answer.iter_lines())
-    assert ": ping" in lines
+        lines = []
+        for line in answer.iter_lines():
+            lines.append(line)
+            if line == ": ping":
+                gate.open()
     assert not [line for line in lines if line.startswith("id:")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import openai
 
@@ -12,6 +13,7 @@ from orchestrator import Orchestrator, TurnHandle
 from orchestrator.gateway.ids import turn_id_of
 from orchestrator.stack import Stack
 from tests.faults import kill, until
+from tests.gate import Gate
 
 REFUSED = '{"instructions": "refuse", "sampling": "refuse"}'
 
@@ -20,20 +22,22 @@ def has_ended(handle: TurnHandle) -> bool:
     return handle.info().status.ended
 
 
-def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Stack]) -> None:
+def test_a_takeover_by_a_worker_with_another_policy(
+    stack_for: Callable[..., Stack], tmp_path: Path
+) -> None:
     stack = stack_for(
         agents=("tests.acceptance.agents", "tests.gateway.agents"),
-        lease_ttl=2,
         heartbeat=0.5,
         dispatch_grace=1,
     )
+    gate = Gate(tmp_path / "gate")
     with (
-        openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", timeout=60) as client,
+        openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", timeout=150) as client,
         Orchestrator(stack.settings) as orchestrator,
     ):
         made = client.responses.create(
             model="open",
-            input='/count_up {"seconds": 3}',
+            input=gate.message,
             instructions="Answer in French.",
             temperature=0.3,
             background=True,
@@ -44,7 +48,8 @@ def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Sta
         stack._overrides["request_policy"] = REFUSED
         kill(stack, first)
         stack.start_worker()
-        until(lambda: handle.info().status.ended, 40, "the other worker ends it")
+        gate.open()
+        until(lambda: handle.info().status.ended, what="the other worker ends it")
         assert handle.info().attempt == 2
         ended = client.responses.retrieve(made.id)
         assert ended.status == "completed", ended.error
@@ -57,7 +62,7 @@ def test_a_takeover_by_a_worker_with_another_policy(stack_for: Callable[..., Sta
 def test_a_worker_decides_what_no_gateway_could(stack_for: Callable[..., Stack]) -> None:
     stack = stack_for(agents=("tests.acceptance.agents", "tests.gateway.agents"), workers=0)
     with (
-        openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", timeout=60) as client,
+        openai.OpenAI(base_url=f"{stack.gateway_url}/v1", api_key="-", timeout=150) as client,
         Orchestrator(stack.settings) as orchestrator,
     ):
         ids = [

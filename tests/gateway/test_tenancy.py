@@ -140,7 +140,7 @@ def test_the_same_name_is_another_conversation(served: Served) -> None:
 
 
 def test_every_route_without_a_key(served: Served, belongings: dict[str, str]) -> None:
-    with httpx2.Client(base_url=served.url) as nobody:
+    with httpx2.Client(base_url=served.url, timeout=150) as nobody:
         document = nobody.get("/openapi.json").json()
         for path, operations in document["paths"].items():
             if path in ("/", "/healthz", "/readyz"):

@@ -29,6 +29,9 @@ from tests.soak.trend import Bound, Trend
 LONG: Final = 600.0
 """Seconds from which on a run shows whether a process grows."""
 
+PROCESSES_END_WITHIN: Final = 60.0
+"""Seconds after the load in which all processes that are not needed must have ended."""
+
 BOUNDS: Final[Mapping[str, Bound]] = {
     "memory": Bound(absolute=12, relative=0.1),
     "files": Bound(absolute=8, relative=0.1),
@@ -114,10 +117,12 @@ class Soak:
             assert fleet.gateway is not None
             pids |= {"gateway": fleet.gateway.pid, "producer": os.getpid()}
             self._series = Series()
+            processes = len(self._processes())
             with load:
                 self._watch(fleet, load, harm, pids)
             left = self._settle(fleet)
-            problems = [f"{child.name} ended by itself" for child in fleet.replace_dead()]
+            problems = self._left_running(processes)
+            problems += [f"{child.name} ended by itself" for child in fleet.replace_dead()]
         trends = self._series.trends(BOUNDS)
         problems += self._problems(load, trends, left)
         return SoakOutcome(
@@ -158,8 +163,7 @@ class Soak:
                 measure_helpers(series, subject, pid)
         # Its clients' threads are the load's own.
         series.add("threads", "producer", len(threads_besides("soak")))
-        # Killed workers must leave none behind.
-        ours = marked("SOAK_GAUGES", str(self._gauges))
+        ours = self._processes()
         if all(is_ready(worker) for worker in fleet.workers):
             series.add("processes", "workers and all beside them", len(ours))
         try:
@@ -170,6 +174,17 @@ class Soak:
         series.add("keys", "that expire", keys.expiring)
         series.add("keys", "that do not expire", keys.lasting)
         self._left_behind |= set(keys.left_behind)
+
+    def _processes(self) -> list[int]:
+        """All processes of the fleet, and those that they started."""
+        return marked("SOAK_GAUGES", str(self._gauges))
+
+    def _left_running(self, before: int) -> list[str]:
+        """Killed workers must leave nobody behind. What turns ran alone in has ended soon, too."""
+        deadline = time.monotonic() + PROCESSES_END_WITHIN
+        while (now := len(self._processes())) > before and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return [f"{now} processes, and {before} before the load"] * (now > before)
 
     def _settle(self, fleet: Fleet) -> dict[str, int]:
         """Wait until all that was there has expired; returns what has not."""
@@ -190,7 +205,7 @@ class Soak:
         found += [f"keys that are still there: {left}"] * bool(left)
         for (kind, subject), one in trends.items():
             # A short run is all warm-up: pools and caches fill.
-            if one.grows and (kind == "processes" or self._plan.seconds >= LONG):
+            if one.grows and self._plan.seconds >= LONG:
                 found.append(
                     f"{kind} of {subject} grows: by {one.growth:.1f}, {one.allowed:.1f} allowed"
                 )

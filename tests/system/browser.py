@@ -163,7 +163,7 @@ class Visits:
             viewport={"width": width, "height": 800},
             reduced_motion="reduce",
         )
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         visit = Visit(url=url, context=context)
         try:
             yield visit

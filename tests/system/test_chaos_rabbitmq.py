@@ -14,7 +14,7 @@ from tests.chaos.plan import Plan
 from tests.chaos.report import report
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_with_rabbitmq(tmp_path: Path) -> None:
     seed = int(os.environ.get("CHAOS_SEED", zlib.crc32(os.urandom(8))))
     plan = Plan(

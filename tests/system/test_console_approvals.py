@@ -13,7 +13,7 @@ from tests.system.browser import Visits, tab_to, too_wide, violations
 from tests.system.locked import Locked, sign_in
 from tests.system.seen import Seen, turn_page
 
-PATIENCE = 30_000
+PATIENCE = 60_000
 
 
 def asking(seen: Seen | Locked, amount: int) -> TurnHandle:

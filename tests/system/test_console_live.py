@@ -12,7 +12,7 @@ from tests.faults import until
 from tests.system.browser import Visits
 from tests.system.seen import Seen, turn_page
 
-PATIENCE = 30_000
+PATIENCE = 60_000
 """Milliseconds for a change to appear on a busy machine."""
 
 
@@ -43,7 +43,7 @@ def test_the_fleet_shows_a_worker_that_dies_and_one_that_comes(visits: Visits, s
 def test_a_turn_is_seen_to_be_taken_over(visits: Visits, seen: Seen) -> None:
     """A worker dies in the middle of a turn; its page shows the second attempt, and the end."""
     stack = seen.stack
-    turn = seen.orchestrator.enqueue("desk", '/nap {"seconds": 6}', user_id="ada")
+    turn = seen.orchestrator.enqueue("desk", '/nap {"seconds": 15}', user_id="ada")
     until(lambda: turn.info().steps and turn.info().worker)
     with visits.visit(seen.url) as visit:
         page = visit.page(turn_page(turn.turn_id))

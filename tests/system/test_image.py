@@ -166,7 +166,7 @@ def test_a_killed_worker_leaves_its_watchdog_alive_and_its_turn_goes_on(
         "worker", AGENTAPI_AGENTS="agents", AGENTAPI_LEASE_TTL="3000", AGENTAPI_HEARTBEAT="900"
     )
     container.wait_until_healthy()
-    turn = orchestrator.enqueue("napper", '/nap {"seconds": 4}')
+    turn = orchestrator.enqueue("napper", '/nap {"seconds": 10}')
     until(lambda: turn.info().worker is not None)
     first = container.first.pid
     worker, watchdog = container.processes("celery")

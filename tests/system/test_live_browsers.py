@@ -11,7 +11,7 @@ from tests.system.browser import Visits
 from tests.system.live.run import LivePlan, run
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_pages_that_stay_open_stay_live(visits: Visits, tmp_path: Path) -> None:
     plan = LivePlan(folder=tmp_path, minutes=0.5, browsers=7)
     outcome = run(plan, visits, Console(quiet=True))

@@ -61,7 +61,7 @@ def test_the_exported_text_passes_the_linter(tmp_path: Path) -> None:
     server.start()
     try:
         url = f"http://127.0.0.1:{server.port}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             exported = response.read().decode()
     finally:
         server.stop()
