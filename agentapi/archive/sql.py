@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,6 +60,19 @@ class ArchiveStatus:
     size: int = 0
 
 
+_creating: Final = threading.Lock()
+
+
+def _create(path: str) -> None:
+    """Create SQLite's file, before SQLite creates one that everybody can read.
+
+    A file that exists must not be opened: the close takes away all locks that this process has on
+    it. Another process would then delete the log of the last transactions (-wal) as nobody's.
+    """
+    with _creating, suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
 class SqlArchive(SqlTurns, Archive):
     """An archive in a database. Threads share it.
 
@@ -82,9 +96,7 @@ class SqlArchive(SqlTurns, Archive):
     @override
     def prepare(self) -> None:
         if self._database.on_sqlite:
-            # Before SQLite makes it readable to everybody.
-            with suppress(OSError):
-                os.close(os.open(self._database.address, os.O_CREAT | os.O_RDWR, 0o600))
+            _create(self._database.address)
         schema.prepare(self._database)
 
     @override

@@ -315,6 +315,27 @@ def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_a_second_archive_of_a_process_costs_no_copy(tmp_path: Path) -> None:
+    file = tmp_path / "archive.db"
+    count = (
+        "import sqlite3, sys; [found] = sqlite3.connect(sys.argv[1]).execute("
+        "'SELECT count(*) FROM archived_conversations'); print(*found)"
+    )
+
+    def counted() -> bytes:
+        """What another process finds; it is the last that closes the file, for all it can see."""
+        return subprocess.check_output([sys.executable, "-c", count, file], timeout=60).strip()
+
+    url = f"sqlite:///{file}"
+    with closing(SqlArchive(url)) as one, closing(SqlArchive(url)) as other:
+        one.prepare()
+        one.put(copy("first"))
+        other.prepare()
+        assert counted() == b"1"
+        one.put(copy("second"))
+        assert counted() == b"2"
+
+
 @pytest.mark.parametrize(
     "bad", ["nonsense", "mysql://u:pass-word@h/db", "sqlite://", "postgresql://u:pass-word@h:x/db"]
 )

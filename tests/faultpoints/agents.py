@@ -40,6 +40,7 @@ from agentapi.providers import (
 )
 from agentapi.providers.offline import OfflineProvider
 from agentapi.tools import BaseTool
+from orchestrator import Orchestrator
 
 LEDGER = "FAULTS_LEDGER"
 """The variable with the file's path."""
@@ -167,6 +168,21 @@ def nap(seconds: float, context: ToolContext) -> Awaitable[Iterator[str]]:
     return asyncio.sleep(seconds, iter(["rested"]))
 
 
+@functools.cache
+def _producer() -> Orchestrator:
+    return Orchestrator()
+
+
+@tool(idempotent=True)
+def recall(turn: str, context: ToolContext) -> str:
+    """Read the reply of an earlier turn; may be repeated."""
+    run = {"turn": context.turn_id, "call": context.call_id, "attempt": context.attempt}
+    note(kind="recall", **run)
+    said = _producer().turn(turn).result().text
+    note(kind="recalled", turn=context.turn_id, of=turn, text=said)
+    return said
+
+
 @tool
 def ask_helper(question: str) -> Delegate:
     """Ask the helper."""
@@ -216,6 +232,7 @@ AGENTS = [
     Agent(name="after", provider="flaky"),
     Agent(name="beside", provider=["refusing", "ledger"], tools=[nap], output_type=Rest),
     Agent(name="painter", provider="ledger"),
+    Agent(name="reader", provider="ledger", tools=[recall]),
     Agent(name="prim", provider="prim", output_type=Rest),
     Agent(name="doomed", provider="ledger", tools=[nap], max_steps=1, hooks=[Watching()]),
 ]

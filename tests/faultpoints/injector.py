@@ -69,7 +69,7 @@ injector = Injector()
 
 
 @contextmanager
-def _one_point() -> Iterator[None]:
+def one_point() -> Iterator[None]:
     """What a point does inside itself is no point."""
     token = _inside.set(True)
     try:
@@ -91,7 +91,7 @@ def call_at(point: str, function: Callable[[], T], *, whole: bool = False) -> T:
         inner = function
 
         def function() -> T:
-            with _one_point():
+            with one_point():
                 return inner()
 
     if fault is None:
@@ -115,7 +115,7 @@ async def await_at(point: str, make: Callable[[], Awaitable[T]], *, whole: bool 
     async def wait() -> T:
         if not whole:
             return await make()
-        with _one_point():
+        with one_point():
             return await make()
 
     if fault is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final
 import redis
 
 from tests.chaos.checker import conversation_key, turn_key, whole
-from tests.faultpoints.archive import ArchiveFile, version_of
+from tests.faultpoints.archive import LIMIT, ArchiveFile, aside_key, version_of
 from tests.lua import turn_of
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -30,6 +30,9 @@ PASSING: Final = ("agentapi:broker:", "agentapi:wake:", "agentapi:provider:", "a
 
 KEPT: Final = (":c:", ":t:", ":list:")
 """Parts of the names of what is kept of conversations and turns."""
+
+_EXPELLED: Final = {"status": "completed", "agent": ""}
+"""What is known of a turn that was deleted since more had ended than are kept."""
 
 HOOKED: Final = ("lead", "doomed")
 """Agents whose hook is told of ends."""
@@ -59,6 +62,7 @@ class State:
     due: dict[str, list[str]] = field(default_factory=dict)
     untold: dict[str, list[str]] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
 
     @property
     def quiet(self) -> bool:
@@ -100,6 +104,8 @@ class Witness:
                 state.due[name] = self._client.zrange(name, 0, -1)
             elif name.endswith(":untold"):
                 state.untold[name] = self._client.zrange(name, 0, -1)
+            elif ":list:moved:" in name:
+                state.moved.update(self._client.zrange(name, 0, -1))
             elif ":t:" in name and name.rpartition(":")[0].endswith(":t"):
                 state.turns[name.rpartition(":")[2]] = turn_of(self._client, name)
         return state
@@ -133,7 +139,8 @@ class Witness:
         runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for run in self.runs():
             runs[run["turn"]].append(run)
-        found = _endings(state, expected, story)
+        found = self._records(state, expected, story.get("expelled", ()))
+        found += _endings(state, expected, story)
         found += _left_over(state)
         for conversation in {name for name, _ in expected.accepted}:
             found += self._history(state, expected, conversation)
@@ -147,6 +154,27 @@ class Witness:
             if turn in state.turns and (not events or events[-1][1] not in ENDED):
                 found.append(f"the caller did not get the event that ends {turn}")
         return found
+
+    def _records(self, state: State, expected: Expected, expelled: Sequence[str]) -> list[str]:
+        """Promises 3 and 4: each record is in one place, Redis or the archive; only those that are
+        too many are gone. From here on the state has all of them."""
+        found = []
+        if len(expelled) > max(0, len(set(expected.accepted)) - LIMIT):
+            found.append(f"more turns were deleted than are too many: {expelled}")
+        for turn in {*state.turns, *state.moved, *expelled}:
+            copies = self._archive.turns(turn)
+            if len(copies) != (turn in state.moved):
+                found.append(f"the archive has {len(copies)} copies of {turn}")
+            if turn in state.moved and turn in state.turns:
+                found.append(f"{turn} is in the archive and in Redis")
+            if turn in state.moved and copies:
+                state.turns[turn] = copies[-1]
+        # They had ended well, or they would not have been in the archive.
+        return found + [
+            f"{turn} was deleted, and is there"
+            for turn in expelled
+            if state.turns.setdefault(turn, _EXPELLED) is not _EXPELLED
+        ]
 
     def _messages(self, conversation: str) -> list[dict[str, Any]]:
         version = version_of(self._client, conversation)
@@ -203,9 +231,10 @@ class Witness:
     def _turn(self, state: State, turn: str, runs: Sequence[dict[str, Any]]) -> list[str]:
         """Promises 6 and 10: no recorded step again, no gap."""
         entries = self._client.xrange(f"{turn_key(turn)}:events")
+        entries = entries or self._client.xrange(aside_key(turn))
         if not entries:
             return []
-        found = []
+        found = list(self._recalled(state, turn, runs))
         numbers = [int(entry[0].partition("-")[0]) for entry in entries]
         if numbers != list(range(1, len(numbers) + 1)):
             found.append(f"events of {turn} have gaps")
@@ -224,6 +253,15 @@ class Witness:
         if state.turns[turn]["agent"] in HOOKED and end not in told:
             found.append(f"no hook was told of the end of {turn}")
         return found + _repeated(turn, entries, runs)
+
+    def _recalled(self, state: State, turn: str, runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+        """Promise 4: who reads a turn gets its reply, wherever it is."""
+        for run in runs:
+            if run["kind"] == "recalled":
+                history = self._messages(state.turns[turn]["conversation"])
+                said = [message for message in history if message["turn_id"] == run["of"]]
+                if said and said[-1]["content"] != run["text"]:
+                    yield f"{turn} read {run['text']!r}, and {run['of']} has {said[-1]!r}"
 
     def _text(self, turn: str, entries: Sequence[Any], fields: Mapping[str, str]) -> list[str]:
         """Promise 10: the text that was shown last is the reply."""

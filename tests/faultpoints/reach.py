@@ -36,10 +36,6 @@ UNREACHED: Final[Mapping[str, str]] = {
         f"script {name}": "for backups, and for who answers for the data"
         for name in ("erase", "restore")
     },
-    **{
-        f"script {name}": "turns stay in the scenarios' times; tests/property moves them"
-        for name in ("arrive_turn", "depart_turns", "expel_turns", "pack_turns")
-    },
     "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",
@@ -57,7 +53,6 @@ SOMETIMES: Final[Mapping[str, str]] = {
     "await workers.turns.running.RunningTurn.call: asyncio.wait": "a turn was cancelled there",
     "script hasten": "the broker came back; see `triggered`",
     "script hold": "a hook ran while its worker looked for ends again",
-    "script read": "an errand, or a hook, looked at a turn that has ended",
     "script rouse": "a provider that was away is back",
 }
 """Points that a worker passes only when something went wrong, and what."""

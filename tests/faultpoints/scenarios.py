@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx2
-import redis
 
 from agentapi import ClientTool, File, Image, PendingCall, Settings
 from agentapi.errors import (
@@ -31,7 +30,7 @@ from agentapi.errors import (
     TurnNotRetryable,
 )
 from orchestrator import AsyncOrchestrator, AsyncTurnHandle, Orchestrator, TurnHandle
-from tests.faultpoints.archive import at_rest
+from tests.faultpoints.archive import Moves
 
 T = TypeVar("T")
 
@@ -72,6 +71,7 @@ class Story:
         outcomes: How each turn ended, as the caller was told.
         errors: What calls raised: the type, and whether it is one of this project's errors.
         gave_up: What the caller gave up.
+        expelled: Turns that were deleted since more had ended than are kept.
     """
 
     run: str
@@ -80,6 +80,7 @@ class Story:
     outcomes: dict[str, str] = field(default_factory=dict)
     errors: list[tuple[str, bool]] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
+    expelled: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._deadline = time.monotonic() + PATIENCE
@@ -230,22 +231,34 @@ class Player:
         self._result(story, goes_on)
 
     def _archive(self, story: Story) -> None:
-        """A conversation moves to the archive, comes back for a turn, and moves there again."""
+        """A conversation moves to the archive, comes back for a turn, and moves there again. Its
+        turns move as well; one comes back for a tool, and one is deleted: they are too many."""
         message: Message = ["Keep this.", Image(data=b"\x89PNG", media_type="image/png")]
-        first = self._enqueue(story, "painter", message, "cold", "f")
-        self._result(story, first)
-        conversation = first.conversation_id
-        client = redis.Redis.from_url(self._settings.redis_url, decode_responses=True)
+        moves = Moves(self._settings.redis_url, f"{story.run}:cold")
 
-        def moved() -> None:
-            _until(lambda: at_rest(client, conversation), story.left)
+        def wait(what: str, happened: Callable[[], bool]) -> None:
+            story.insist(what, lambda: _until(happened, story.left))
 
-        story.insist("the move", moved)
-        second = self._enqueue(story, "painter", "And now?", "cold", "s", stream=True)
-        self._follow(story, second)
-        self._result(story, second)
-        story.insist("the second move", moved)
-        client.close()
+        def turn(agent: str, message: Message, key: str) -> str:
+            handle = self._enqueue(story, agent, message, "cold", key, stream=True)
+            self._follow(story, handle)
+            self._result(story, handle)
+            moves.turns(handle.turn_id)
+            wait("a turn's move", lambda: moves.settled(handle.turn_id))
+            return handle.turn_id
+
+        def rest() -> None:
+            moves.conversations()
+            wait("the move", moves.at_rest)
+            moves.nothing()
+
+        first = turn("painter", message, "f")
+        rest()
+        second = turn("painter", "And now?", "s")
+        turn("reader", f'/recall {{"turn": "{first}"}}', "r")
+        story.expelled += moves.expelled([first, second])
+        rest()
+        moves.close()
 
     def _enqueue(
         self, story: Story, agent: str, message: Message, where: str, key: str, **more: Any

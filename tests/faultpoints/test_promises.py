@@ -13,11 +13,17 @@ import pytest
 import redis
 
 from tests.chaos.checker import conversation_key, turn_key
-from tests.faultpoints.archive import ArchiveFile
+from tests.faultpoints.archive import ArchiveFile, aside_key
 from tests.faultpoints.promises import Expected, Witness
 
 C = "r1:main"
 FIRST, SECOND, THIRD = "042-" + "1" * 32, "042-" + "2" * 32, "042-" + "3" * 32
+MOVED = conversation_key(C, "").rpartition(":c:")[0] + ":list:moved:completed"
+TABLES = (
+    "archived_conversations (copy_id, conversation_id, version)",
+    "archived_messages (copy_id, position, body)",
+    "archived_turns (turn_id, version, fields)",
+)
 DUE = conversation_key(C, "").rpartition(":c:")[0] + ":due"
 
 
@@ -29,6 +35,9 @@ class Scene:
         self.url = url
         self.ledger = folder / "ledger.jsonl"
         self.archive = folder / "archive.db"
+        with closing(sqlite3.connect(self.archive)) as archive:
+            for table in TABLES:
+                archive.execute(f"CREATE TABLE {table}")
         self.history = [*self.turn(FIRST), *self.turn(SECOND)]
         self.accepted = [(C, FIRST), (C, SECOND)]
         self.runs: list[dict[str, Any]] = [
@@ -44,7 +53,9 @@ class Scene:
             ("delta", {"text": "yo"}),
             ("completed", {}),
         ]
+        self.away = ""
         self.fields = {
+            "conversation": C,
             "status": "completed",
             "stream": "1",
             "agent": "lead",
@@ -54,6 +65,12 @@ class Scene:
             "events": {FIRST: [[0, "started"], [1, "completed"]]},
             "outcomes": {FIRST: "completed"},
         }
+
+    def put(self, table: str, *values: Any) -> None:
+        """Put a row into the archive."""
+        with closing(sqlite3.connect(self.archive)) as archive:
+            archive.execute(f"INSERT INTO {table} VALUES (?, ?, ?)", values)
+            archive.commit()
 
     def turn(self, turn_id: str) -> list[dict[str, Any]]:
         return [
@@ -68,11 +85,13 @@ class Scene:
             self.client.rpush(conversation_key(C, "messages"), json.dumps(message))
         for turn_id in (FIRST, SECOND):
             key = turn_key(turn_id)
-            self.client.hset(key, mapping=self.fields)
+            events = aside_key(turn_id) if turn_id == self.away else f"{key}:events"
+            if turn_id != self.away:
+                self.client.hset(key, mapping=self.fields)
             for number, (kind, data) in enumerate(self.steps):
                 event: Any = {"type": kind, "data": json.dumps(data)}
-                self.client.xadd(f"{key}:events", event, id=f"{number + 1}-0")
-                self.client.expire(f"{key}:events", 60)
+                self.client.xadd(events, event, id=f"{number + 1}-0")
+                self.client.expire(events, 60)
             self.client.expire(key, 60)
         self.ledger.write_text("".join(json.dumps(run) + "\n" for run in self.runs))
         witness = Witness(self.url, self.ledger, ArchiveFile(self.archive))
@@ -168,17 +187,58 @@ def join_and_run(scene: Scene) -> None:
 
 
 def leave_a_copy(scene: Scene) -> None:
-    with closing(sqlite3.connect(scene.archive)) as archive:
-        archive.execute("CREATE TABLE archived_conversations (conversation_id, version)")
-        archive.execute("INSERT INTO archived_conversations VALUES (?, ?)", (C, "a" * 32))
-        archive.commit()
+    scene.put("archived_conversations", 1, C, "a" * 32)
 
 
 def keep_what_has_left(scene: Scene) -> None:
     scene.client.hset(conversation_key(C, "meta"), "archived", f"{'a' * 32} 8")
-    with closing(sqlite3.connect(scene.archive)) as archive:
-        archive.execute("CREATE TABLE archived_conversations (copy_id, conversation_id, version)")
-        archive.execute("CREATE TABLE archived_messages (copy_id, position, body)")
+
+
+def move_a_turn(scene: Scene) -> None:
+    """The first turn is in the archive, and the second has read it."""
+    scene.away = FIRST
+    scene.put("archived_turns", FIRST, 1, json.dumps(scene.fields))
+    scene.client.zadd(MOVED, {FIRST: 1})
+    scene.runs.append({"kind": "recalled", "turn": SECOND, "of": FIRST, "text": "yo"})
+
+
+def move_a_turn_twice(scene: Scene) -> None:
+    move_a_turn(scene)
+    scene.put("archived_turns", FIRST, 2, json.dumps(scene.fields))
+
+
+def keep_a_turn_that_has_moved(scene: Scene) -> None:
+    move_a_turn(scene)
+    scene.away = ""
+
+
+def lose_the_copy_of_a_turn(scene: Scene) -> None:
+    scene.away = FIRST
+    scene.client.zadd(MOVED, {FIRST: 1})
+
+
+def leave_a_copy_of_a_turn(scene: Scene) -> None:
+    scene.put("archived_turns", FIRST, 1, json.dumps(scene.fields))
+
+
+def copy_another_end(scene: Scene) -> None:
+    move_a_turn(scene)
+    scene.put("archived_turns", FIRST, 2, json.dumps({**scene.fields, "status": "cancelled"}))
+
+
+def read_another_reply(scene: Scene) -> None:
+    move_a_turn(scene)
+    scene.runs[-1]["text"] = "no"
+
+
+def delete_what_is_not_too_much(scene: Scene) -> None:
+    scene.away = FIRST
+    scene.story["expelled"] = [FIRST]
+
+
+def delete_half(scene: Scene) -> None:
+    scene.accepted.append((C, THIRD))
+    scene.story["expelled"] = [FIRST]
 
 
 def look_again(scene: Scene) -> None:
@@ -210,6 +270,20 @@ def test_all_is_well_with_a_turn_that_was_steered(redis_url: str, tmp_path: Path
     assert scene.broken() == []
 
 
+def test_all_is_well_with_a_turn_that_has_moved(redis_url: str, tmp_path: Path) -> None:
+    scene = Scene(redis_url, tmp_path)
+    move_a_turn(scene)
+    assert scene.broken() == []
+
+
+def test_all_is_well_with_a_turn_that_was_too_much(redis_url: str, tmp_path: Path) -> None:
+    scene = Scene(redis_url, tmp_path)
+    steered(scene)
+    scene.away = FIRST
+    scene.story["expelled"] = [FIRST]
+    assert scene.broken() == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
@@ -235,6 +309,15 @@ def test_all_is_well_with_a_turn_that_was_steered(redis_url: str, tmp_path: Path
         (join_and_run, "joined one, with"),
         (leave_a_copy, "that nothing names"),
         (keep_what_has_left, "in the archive and in Redis"),
+        (move_a_turn_twice, "2 copies of"),
+        (keep_a_turn_that_has_moved, f"{FIRST} is in the archive and in Redis"),
+        (lose_the_copy_of_a_turn, "0 copies of"),
+        (lose_the_copy_of_a_turn, "is gone"),
+        (leave_a_copy_of_a_turn, "1 copies of"),
+        (copy_another_end, "is cancelled"),
+        (read_another_reply, "read 'no'"),
+        (delete_what_is_not_too_much, "more turns were deleted"),
+        (delete_half, "was deleted, and is there"),
         (look_again, "ran again behind its recorded result"),
     ],
 )
