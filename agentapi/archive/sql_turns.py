@@ -12,8 +12,9 @@ from typing_extensions import override
 
 from agentapi.archive.engine import Database
 from agentapi.archive.rows import AnyRow, as_object, escaped, readable, unescaped
+from agentapi.archive.sql_lists import find_rows
 from agentapi.archive.tables import turns
-from agentapi.archive.turns import ArchivedTurn, TurnArchive
+from agentapi.archive.turns import ArchivedTurn, FoundTurns, TurnArchive, TurnFilter
 
 _PIECE: Final = 500
 """Turns that one statement names: SQLite and PostgreSQL bound the number of parameters."""
@@ -44,6 +45,18 @@ class SqlTurns(TurnArchive):
             for piece in _pieces(turn_ids)
             for turn in self._newest(sa.select(*columns).where(turns.c.turn_id.in_(piece)))
         ]
+
+    @override
+    def find_turns(self, wanted: TurnFilter, limit: int) -> FoundTurns:
+        found = self._database.run(
+            lambda c: find_rows(c, _WITHOUT_FIELDS, wanted, limit), writes=False
+        )
+        newest: dict[str, ArchivedTurn] = {}
+        for row in found.rows:
+            newest.setdefault(row._mapping[turns.c.turn_id], _turn(row))
+        return FoundTurns(
+            turns=list(newest.values()), reached=found.reached, looked_at=found.looked_at
+        )
 
     @override
     def turn_page(
@@ -78,8 +91,11 @@ class SqlTurns(TurnArchive):
         return deleted
 
     @override
-    def expire_turns(self, now: int, limit: int = _DELETED) -> int:
-        return self._delete([turns.c.expires <= now], limit)
+    def expired_turns(self, now: int, limit: int = 500) -> Sequence[tuple[str, int, int]]:
+        some = sa.select(turns.c.turn_id, turns.c.version, turns.c.created)
+        some = some.where(turns.c.expires <= now).order_by(turns.c.expires).limit(limit)
+        rows = self._database.run(lambda c: c.execute(some).all(), writes=False)
+        return [(turn_id, version, created) for turn_id, version, created in rows]
 
     def _delete(self, where: Sequence[sa.ColumnElement[bool]], limit: int) -> int:
         key = (turns.c.turn_id, turns.c.version)

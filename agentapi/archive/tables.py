@@ -155,6 +155,8 @@ turns: Final = sa.Table(
     sa.Index("archived_turns_conversation", "conversation_id", "created"),
     sa.Index("archived_turns_tenant", "tenant_id", "created"),
     sa.Index("archived_turns_user", "user_id", "turn_id"),
+    sa.Index("archived_turns_user_created", "user_id", "created"),
+    sa.Index("archived_turns_agent", "agent", "created"),
     sa.Index("archived_turns_expires", "expires"),
 )
 

@@ -68,6 +68,46 @@ class ArchivedTurn:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnFilter:
+    """Which turns to list. Times are milliseconds since 1970; None matches every turn.
+
+    Attributes:
+        statuses: How the turn ended.
+        agent: The agent that it was enqueued for.
+        tenant_id: The tenant; "" for turns without one.
+        user_id: The user; "" for turns without one.
+        conversation_id: The conversation.
+        since: Accepted at this time or later.
+        until: Accepted at this time or earlier.
+        behind: Of the turns of the time `until`, only those with a smaller id; "" for all of them.
+    """
+
+    statuses: frozenset[str]
+    agent: str | None = None
+    tenant_id: str | None = None
+    user_id: str | None = None
+    conversation_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    behind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundTurns:
+    """A part of a list.
+
+    Attributes:
+        turns: Newest copies of the turns that match, newest first, without their fields.
+        reached: All that were accepted at this time or later are there; None if all are.
+        looked_at: About how many were looked at.
+    """
+
+    turns: Sequence[ArchivedTurn]
+    reached: int | None
+    looked_at: int
+
+
 class TurnArchive(Protocol):
     """The part of an archive that holds turns. Safe to share between threads; see `Archive`."""
 
@@ -85,6 +125,16 @@ class TurnArchive(Protocol):
         Args:
             turn_ids: At most a few thousand.
             whole: Whether their fields are needed.
+        """
+        ...
+
+    def find_turns(self, wanted: TurnFilter, limit: int) -> FoundTurns:
+        """The newest turns that match. It looks at a bounded number, so there may be fewer than
+        asked for, or none, although more follow.
+
+        Args:
+            wanted: Which turns.
+            limit: How many are enough; more come if they were accepted in the same millisecond.
         """
         ...
 
@@ -117,6 +167,14 @@ class TurnArchive(Protocol):
         `turn_page`. Returns how many."""
         ...
 
-    def expire_turns(self, now: int, limit: int = 1000) -> int:
-        """Delete some of the copies whose retention has ended. Returns how many."""
+    def expired_turns(self, now: int, limit: int = 500) -> Sequence[tuple[str, int, int]]:
+        """Some of the copies whose retention has ended.
+
+        Args:
+            now: Milliseconds since 1970.
+            limit: How many at most.
+
+        Returns:
+            Id, version, and when the turn was accepted.
+        """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentapi.archive.protocol import ArchiveCount, ArchivedConversation, ArchivedRow
-from agentapi.archive.turns import ArchivedTurn
+from agentapi.archive.turns import ArchivedTurn, FoundTurns, TurnFilter
 
 
 class MemoryArchive:
@@ -87,6 +87,17 @@ class MemoryArchive:
         self.before("turns_of")
         return [copy for turn_id, copy in self._newest().items() if turn_id in turn_ids]
 
+    def find_turns(self, wanted: TurnFilter, limit: int) -> FoundTurns:
+        self.before("find_turns")
+        found = sorted(
+            (copy for copy in self._newest().values() if _matches(copy, wanted)),
+            key=lambda copy: (copy.created, copy.turn_id),
+            reverse=True,
+        )
+        reached = found[limit - 1].created if len(found) >= limit else None
+        turns = [copy for copy in found if reached is None or copy.created >= reached]
+        return FoundTurns(turns=turns, reached=reached, looked_at=len(turns))
+
     def turn_page(
         self,
         *,
@@ -113,9 +124,13 @@ class MemoryArchive:
             [key for key, copy in self.turns.items() if _fits(copy, user_id, tenant_id)]
         )
 
-    def expire_turns(self, now: int, limit: int = 1000) -> int:
-        gone = [key for key, copy in self.turns.items() if copy.expires <= now]
-        return self.delete_turns(gone[:limit])
+    def expired_turns(self, now: int, limit: int = 500) -> Sequence[tuple[str, int, int]]:
+        self.before("expired_turns")
+        return [
+            (turn_id, version, copy.created)
+            for (turn_id, version), copy in self.turns.items()
+            if copy.expires <= now
+        ][:limit]
 
     def close(self) -> None:
         pass
@@ -123,3 +138,19 @@ class MemoryArchive:
 
 def _fits(turn: ArchivedTurn, user_id: str | None, tenant_id: str | None) -> bool:
     return user_id in (None, turn.user_id) and tenant_id in (None, turn.tenant_id)
+
+
+def _matches(turn: ArchivedTurn, wanted: TurnFilter) -> bool:
+    since, until = wanted.since, wanted.until
+    return (
+        turn.status in wanted.statuses
+        and wanted.agent in (None, turn.agent)
+        and wanted.conversation_id in (None, turn.conversation_id)
+        and _fits(turn, wanted.user_id, wanted.tenant_id)
+        and (since is None or turn.created >= since)
+        and (
+            until is None
+            or turn.created < until
+            or (turn.created == until and (not wanted.behind or turn.turn_id < wanted.behind))
+        )
+    )

@@ -43,6 +43,7 @@ UNREACHED: Final[Mapping[str, str]] = {
     "script list": "a producer's",
     "script load": "a `RedisMemory` in the caller's process",
     "script orphan": "the watchdog's",
+    "script placed": "a producer's",
     "script perish": "only when a turn's process dies",
     "script reset": "a producer's",
     "script retry": "a producer's",

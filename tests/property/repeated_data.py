@@ -13,12 +13,13 @@ from agentapi.errors import ArchiveLost, StoreFault
 from agentapi.ids import partition_of
 from agentapi.redis.archived import AwayTurn
 from agentapi.redis.keys import conversation_keys, copies_key, hooked_key, turn_keys
-from agentapi.stores import RedisTurnStore
+from agentapi.stores import RedisTurnStore, TurnQuery
 from agentapi.stores.conversations import Dropped
 from agentapi.stores.data import Restored, Staging, Whose
 from agentapi.stores.redis.archiving import RedisArchiving
 from agentapi.stores.redis.conversation_scripts import drop
 from agentapi.stores.redis.conversations import RedisConversations
+from agentapi.stores.redis.lists import RedisLists
 from tests.conformance.stores import Bench
 from tests.fakes.archive import MemoryArchive
 
@@ -148,8 +149,18 @@ def turns_walk(bench: Bench) -> None:
     comes_back(bench.enqueue("none"))
     third, fourth = says(), says()
     assert move() == 2
+    lists = RedisLists(bench.settings, store._client, store._scripts, moving.turns)
+    listed = lists.turns(TurnQuery(conversation_id="ended"), 1000).items
+    assert {third, fourth} <= {turn.turn_id for turn in listed}
+    lists.close()
     assert moving.turns.expel() == 1
     comes_back(third)
+    fifth = says()
+    assert move() == 1
+    [copy] = archive.turns_of([fifth])
+    archive.turns[fifth, copy.version] = replace(copy, expires=1)
+    assert moving.turns.expire() == 1
+    comes_back(fifth)
     archive.turns.clear()
     with pytest.raises(ArchiveLost):
         comes_back(fourth)

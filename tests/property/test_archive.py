@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from agentapi.ids import partition_of
 from agentapi.redis.keys import conversation_keys, copies_key, turn_keys
 from agentapi.stores import Accepted, RedisTurnStore, TurnQuery
 from agentapi.stores.conversations import Dropped
+from agentapi.stores.lists import TurnSummary
 from agentapi.stores.redis import turn_archiving
 from agentapi.stores.redis.archiving import RedisArchiving
+from agentapi.stores.redis.part import RedisPart
 from agentapi.turns import NewTurn, TurnStatus
 from tests.conformance.stores import Bench, beside, on_redis
 from tests.fakes.archive import MemoryArchive
@@ -47,6 +49,8 @@ IDS = ("user:1", beside("user:1"), "tenant:ä:user:2")
 CONVERSATIONS = st.sampled_from(IDS)
 STEPS = st.integers(min_value=0, max_value=9)
 TURN_STEPS = st.integers(min_value=0, max_value=5)
+LIST_STEPS = st.integers(min_value=0, max_value=11)
+LIMITS = st.sampled_from((1, 2, 1000))
 
 
 class Died(Exception):
@@ -56,7 +60,9 @@ class Died(Exception):
 class Steps:
     """Does something at one step of a move: before or after a call to Redis or to the archive."""
 
-    def __init__(self, archiving: RedisArchiving, archive: Archive) -> None:
+    def __init__(
+        self, archiving: RedisArchiving, archive: Archive, lists: Sequence[RedisPart]
+    ) -> None:
         self.left = -1
         self.what: Callable[[], object] = lambda: None
         call: Any = archiving._call
@@ -64,7 +70,13 @@ class Steps:
         turns: Any = archiving.turns
         for name in ("_call", "_each"):
             setattr(turns, name, self._around(getattr(turns, name)))
-        for name in ("put", "get", "delete", "put_turns", "turns_of", "delete_turns"):
+        for part in lists:
+            each: Any = part._each
+            part._each = self._around(each)  # type: ignore[method-assign]
+        for name in (
+            *("put", "get", "delete"),
+            *("put_turns", "turns_of", "find_turns", "delete_turns"),
+        ):
             setattr(archive, name, self._around(getattr(archive, name)))
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +116,9 @@ class Archived(RuleBasedStateMachine):
         assert isinstance(store, RedisTurnStore)
         assert store.archiving is not None
         self.store, self.archiving = store, store.archiving
-        self.steps = Steps(self.archiving, self.archive)
+        in_archive = store.lists._in_archive
+        assert in_archive is not None
+        self.steps = Steps(self.archiving, self.archive, [store.lists, in_archive])
         self.said: dict[str, list[str]] = {}
         self.turns: dict[str, list[tuple[str, str]]] = {}
         self.labels: dict[str, str] = {}
@@ -263,15 +277,38 @@ class Archived(RuleBasedStateMachine):
         self.its_turns_are_read(conversation)
         self.steps.off()
 
+    @rule(conversation=CONVERSATIONS, step=LIST_STEPS, limit=LIMITS)
+    def turns_move_while_they_are_listed(self, conversation: str, step: int, limit: int) -> None:
+        self.steps.at(step, self._turns_move)
+        self._is_listed(conversation, limit)
+        self.steps.off()
+
+    @rule(conversation=CONVERSATIONS, step=LIST_STEPS, limit=LIMITS)
+    def turns_come_back_while_they_are_listed(
+        self, conversation: str, step: int, limit: int
+    ) -> None:
+        self.steps.at(step, lambda: self.its_turns_are_read(conversation))
+        self._is_listed(conversation, limit)
+        self.steps.off()
+
     @invariant()
     def each_turn_is_listed_once(self) -> None:
         for conversation in IDS:
-            ended = TurnQuery(
-                statuses=frozenset({TurnStatus.COMPLETED}), conversation_id=conversation
-            )
-            listed = [turn.turn_id for turn in self.store.lists.turns(ended, 1000).items]
-            known = [turn_id for turn_id, _ in self.turns.get(conversation, ())]
-            assert sorted(listed) == sorted(known)
+            self._is_listed(conversation, 1000)
+
+    def _is_listed(self, conversation: str, limit: int) -> None:
+        known = [turn_id for turn_id, _ in self.turns.get(conversation, ())]
+        ended = TurnQuery(statuses=frozenset({TurnStatus.COMPLETED}), conversation_id=conversation)
+        listed: list[TurnSummary] = []
+        cursor: str | None = None
+        while True:
+            page = self.store.lists.turns(ended, limit, cursor)
+            listed += page.items
+            if (cursor := page.cursor) is None:
+                break
+        assert sorted(turn.turn_id for turn in listed) == sorted(known)
+        times = [turn.created_at for turn in listed]
+        assert times == sorted(times, reverse=True)
 
     @rule(conversation=CONVERSATIONS)
     def it_is_reset(self, conversation: str) -> None:

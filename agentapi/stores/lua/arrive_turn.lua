@@ -2,7 +2,7 @@
 -- KEYS 1 turn (hash), 2 copies (zset)
 -- ARGV 1 turn id, 2 when a script said that it is in the archive (ms), 3 time for which what was read there
 --      since then is valid, 4 version of the copy ('' if the archive has none), 5 when the record expires (ms),
---      6 retention of a turn, 7... name and value of each field
+--      6 retention of a turn (should it be unknown how long turns here are kept), 7... name and value of each field
 -- Returns {'back'}, {'elsewhere'} (it is not in the archive any more, has expired, or the caller is late) or
 --      {'lost'} (it must be there, and is not)
 -- Promises 3, 4: the record and its place in the lists change together. The copy in the archive means
@@ -20,7 +20,7 @@ if not status or tonumber(asked) < now - tonumber(valid) then
   return { 'elsewhere' }
 end
 local left = version ~= '' and tonumber(expires) - now or 0
-if left <= 0 and version == '' and stored(accepted) > now - tonumber(retention) then
+if left <= 0 and version == '' and stored(accepted) > now - longest_kept(KEYS[1], retention) then
   return { 'lost' }
 end
 redis.call('ZREM', list_key(KEYS[1], 'moved:' .. status), turn_id)

@@ -66,9 +66,9 @@ local function trim_lists()
   end
   local key = list_key(KEYS[1], NAMES[at])
   if at == 1 or at == 3 then
-    -- Their rows in the archive have expired.
+    -- Their rows in the archive are lost: those that expire leave this list first (unlist_turns.lua).
     local moved = list_key(KEYS[1], 'moved:' .. NAMES[at])
-    local before = int(now - tonumber(turn_retention) - LONGEST_MOVED)
+    local before = int(now - longest_kept(KEYS[1], turn_retention) - LONGEST_MOVED)
     for _, gone in ipairs(redis.pcall('ZRANGEBYSCORE', moved, '-inf', before, 'LIMIT', 0, AT_ONCE)) do
       redis.call('ZREM', moved, gone)
     end

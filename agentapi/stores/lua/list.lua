@@ -3,10 +3,10 @@
 -- ARGV 1 'turns' or 'conversations', 2 where to begin: a time, with '(' before it to leave that time
 --      out, or '+inf', 3 an entry of that time behind which to begin ('' for none), 4 the earliest time
 --      ('-inf' for no limit), 5 matches after which to stop, 6 entries after which to stop, 7 filter
---      (JSON): statuses (a list), agent, tenant, user, conversation, code, text, asks; or agent, tenant,
---      user, busy, active (a time), idle (a time)
+--      (JSON): statuses (a list), agent, tenant, user, conversation, code, text, asks, beside (whether the
+--      caller reads the turns in the archive there); or agent, tenant, user, busy, active (a time), idle (a time)
 -- Returns {time that the piece reaches down to, or '' at the end of the lists, number of entries looked
---      at, matches}. A match is {entry, time, name, value, ...}.
+--      at, matches, number of turns in the archive that were left out}. A match is {entry, time, name, value, ...}.
 -- Promise 13. A piece ends between two times, so that its reader knows all entries down to a time.
 -- A turn whose record is in the archive is {turn id, time, 'moved', '1'}: its reader asks the archive whether it
 -- matches. Other entries whose record is gone are removed: nothing else changes. The number of entries is bounded, so
@@ -48,11 +48,15 @@ local function advance(reader)
   end
 end
 
-local readers = {}
-for i = 1, #KEYS do
-  local moved = string.find(KEYS[i], ':list:moved:', 1, true)
-  readers[i] = { key = KEYS[i], offset = 0, chunk = {}, at = 1, moved = moved }
-  advance(readers[i])
+local readers, left_out = {}, {}
+for _, key in ipairs(KEYS) do
+  local moved = string.find(key, ':list:moved:', 1, true)
+  if moved and filter.beside then
+    left_out[#left_out + 1] = key
+  else
+    readers[#readers + 1] = { key = key, offset = 0, chunk = {}, at = 1, moved = moved }
+    advance(readers[#readers])
+  end
 end
 
 -- Tables of fields as one flat list, without those that are missing.
@@ -192,4 +196,9 @@ end
 for _, entry in ipairs(gone) do
   redis.pcall('ZREM', entry[1], entry[2])
 end
-return { reached and int(reached) or '', looked, matches }
+local away = 0
+for _, key in ipairs(left_out) do
+  local count = redis.pcall('ZCOUNT', key, reached and int(reached) or earliest, begin_at)
+  away = away + (type(count) == 'number' and count or 0)
+end
+return { reached and int(reached) or '', looked, matches, away }

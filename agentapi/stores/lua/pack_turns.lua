@@ -41,7 +41,9 @@ local function next_version()
   end
   local version = int(math.max(stored(last[1]) + 1, now))
   redis.call('HSET', KEYS[3], 'version', version, 'call', call)
-  redis.call('PEXPIRE', KEYS[3], LONGEST_MOVED)
+  if redis.call('PTTL', KEYS[3]) < LONGEST_MOVED then
+    redis.call('PEXPIRE', KEYS[3], LONGEST_MOVED)
+  end
   return version
 end
 

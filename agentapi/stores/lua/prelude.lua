@@ -1068,9 +1068,15 @@ local function state_of(meta_key, messages_key)
   return redis.sha1hex(table.concat(parts, '\0'))
 end
 
--- The longest that a turn may have taken whose record moves to the archive (ms). Its place in the list of
--- such turns is kept for as long as its record, and for this time more: it has the time of acceptance.
+-- The longest that a turn may have taken whose record moves to the archive (ms).
 local LONGEST_MOVED = 86400000
+
+-- How long after their acceptance a partition's turns in the archive are kept, at most (ms): their copies
+-- said so when they moved, whatever the settings of those who ask now. retention: used if that is lost.
+local function longest_kept(any_key, retention)
+  local kept = stored(redis.pcall('HGET', partition_prefix(any_key) .. 'copied', 'kept'))
+  return kept > 0 and kept or tonumber(retention)
+end
 
 -- What tells one state of an ended turn from another; nothing if there is no record.
 local function record_state(turn_key)

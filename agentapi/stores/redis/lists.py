@@ -30,6 +30,7 @@ from agentapi.stores.lists import (
 )
 from agentapi.stores.merging import Look, Match, Piece, Place, page_of
 from agentapi.stores.missing import Missing
+from agentapi.stores.redis.archived_lists import ARCHIVE, ArchivedLists, ArchivedPage, if_wanted
 from agentapi.stores.redis.calls_codec import pending_calls
 from agentapi.stores.redis.ends import EndsReader
 from agentapi.stores.redis.lists_codec import (
@@ -54,6 +55,8 @@ LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
 }
 """The lists that turns of a status are in; those in the archive have lists of their own."""
 
+_MOVED: Final = "moved:"
+
 _ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in names} - {"failed"}))
 """All lists of turns, that of failed ones first."""
 
@@ -76,7 +79,8 @@ class _Asked(Generic[T]):
         since: Seconds since 1970 of the oldest entry, or None.
         until: The same of the newest.
         summary: Makes an item of an entry and its fields; None if it is in the archive.
-        complete: Adds the items that are in the archive.
+        complete: Adds the items that are in the archive and are in the lists.
+        archived: Finds the items that are in the archive; None if they are in the lists.
     """
 
     kind: str
@@ -86,6 +90,7 @@ class _Asked(Generic[T]):
     until: float | None
     summary: Callable[[str, Any], T | None]
     complete: Callable[[Mapping[int, Piece[Any]]], Mapping[int, Piece[T]]] = _as_they_are
+    archived: ArchivedPage | None = None
 
 
 class RedisLists(RedisPart, ListStore):
@@ -100,6 +105,9 @@ class RedisLists(RedisPart, ListStore):
     ) -> None:
         super().__init__(settings, client, scripts)
         self._archived = archived
+        self._in_archive = (
+            None if archived is None else ArchivedLists(settings, client, scripts, archived)
+        )
         self._ends = EndsReader(settings, client)
 
     @override
@@ -107,7 +115,14 @@ class RedisLists(RedisPart, ListStore):
         self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
     ) -> Paged[TurnSummary]:
         self._check_on()
-        names = sorted({name for status in query.statuses for name in LISTS[status]})
+        # Neither turns that failed nor those that ask are in the archive.
+        never_moved = query.error_code is not None or query.error is not None or query.asks
+        names = sorted(
+            name
+            for name in {name for status in query.statuses for name in LISTS[status]}
+            if not (never_moved and name.startswith(_MOVED))
+        )
+        archived = self._archived_page(query, limit, names)
         filters = {
             "statuses": sorted(query.statuses),
             "agent": query.agent,
@@ -117,6 +132,7 @@ class RedisLists(RedisPart, ListStore):
             "code": query.error_code,
             "text": None if query.error is None else lowered(query.error),
             "asks": query.asks or None,
+            "beside": archived is not None or None,
         }
         if not names:
             return Paged(items=[], cursor=None)
@@ -129,9 +145,17 @@ class RedisLists(RedisPart, ListStore):
             until=query.until,
             summary=turn_if_here,
             complete=lambda pieces: self._completed(pieces, query),
+            archived=archived,
         )
         partitions = _partitions(query.conversation_id)
         return self._page(asked, limit, cursor, partitions, partial=partial)
+
+    def _archived_page(
+        self, query: TurnQuery, limit: int, names: Sequence[str]
+    ) -> ArchivedPage | None:
+        if self._in_archive is None or not any(name.startswith(_MOVED) for name in names):
+            return None
+        return self._in_archive.page(query, limit)
 
     def _completed(
         self, pieces: Mapping[int, Piece[TurnSummary | None]], query: TurnQuery
@@ -153,7 +177,7 @@ class RedisLists(RedisPart, ListStore):
                 matches=[
                     Match(match.time, match.entry, item)
                     for match in piece.matches
-                    if (item := match.item or _wanted(found.get(match.entry), query)) is not None
+                    if (item := match.item or if_wanted(found.get(match.entry), query)) is not None
                 ],
                 reached=piece.reached,
                 looked_at=piece.looked_at,
@@ -258,28 +282,40 @@ class RedisLists(RedisPart, ListStore):
         *,
         partial: bool,
     ) -> Paged[T]:
-        lost: list[int] = []
+        archived = asked.archived
+        lost: set[int] = set() if archived is None else archived.lost
 
-        def read(look: Look) -> Mapping[int, Piece[T]]:
-            try:
-                found = self._read(asked, look)
-            except StoreUnavailable:
-                # All that this look reads. Others may have answered an earlier one.
-                if not partial or len(look.places) == len(partitions):
-                    raise
-                found = dict.fromkeys(look.places)
-            lost.extend(partition for partition, reply in found.items() if reply is None)
+        def check() -> None:
             if lost and not partial:
                 raise not_complete(Missing(partitions=len(lost)))
-            return asked.complete(
-                {
-                    partition: _NOTHING if reply is None else _piece(reply, asked.summary)
-                    for partition, reply in found.items()
-                }
-            )
 
-        page = page_of(read, limit, cursor, partitions=partitions)
-        return replace(page, missing=self._missing(lost))
+        def read(look: Look) -> Mapping[int, Piece[T]]:
+            places = {p: place for p, place in look.places.items() if p != ARCHIVE}
+            try:
+                found = self._read(asked, replace(look, places=places))
+            except StoreUnavailable:
+                # All that this look reads. Others may have answered an earlier one.
+                if not partial or len(places) == len(partitions):
+                    raise
+                found = dict.fromkeys(places)
+            lost.update(partition for partition, reply in found.items() if reply is None)
+            check()
+            pieces: dict[int, Piece[Any]] = {
+                partition: _NOTHING if reply is None else _piece(reply, asked.summary)
+                for partition, reply in found.items()
+            }
+            if archived is not None:
+                for partition, reply in found.items():
+                    archived.note(partition, pieces[partition], reply[3] if reply else 0)
+                # Last: a turn that has moved since then is there.
+                if (place := look.places.get(ARCHIVE)) is not None:
+                    pieces[ARCHIVE] = archived.read(place)
+                    check()
+            return asked.complete(pieces)
+
+        sources = partitions if archived is None else [*partitions, ARCHIVE]
+        page = page_of(read, limit, cursor, partitions=sources)
+        return replace(page, missing=self._missing(sorted(lost)))
 
     def _read(self, asked: _Asked[Any], look: Look) -> dict[int, Any]:
         earliest = "-inf" if asked.since is None else str(moment(asked.since))
@@ -293,7 +329,7 @@ class RedisLists(RedisPart, ListStore):
             )
             for partition, place in look.places.items()
         ]
-        replies = self._each("list", calls, everywhere=len(calls) == PARTITIONS)
+        replies = self._each("list", calls, everywhere=len(calls) == PARTITIONS) if calls else []
         return dict(zip(look.places, replies, strict=True))
 
 
@@ -312,7 +348,7 @@ def _begin(place: Place, until: float | None) -> tuple[str, str]:
 
 
 def _piece(reply: Any, summary: Any) -> Piece[Any]:
-    reached, looked_at, matches = reply
+    reached, looked_at, matches, _ = reply
     return Piece(
         matches=[
             Match(int(time), entry.decode(), summary(entry.decode(), fields))
@@ -321,20 +357,6 @@ def _piece(reply: Any, summary: Any) -> Piece[Any]:
         reached=int(reached) if reached else None,
         looked_at=looked_at,
     )
-
-
-def _wanted(turn: TurnSummary | None, query: TurnQuery) -> TurnSummary | None:
-    """A turn from the archive, if it matches what list.lua could not see."""
-    if turn is None or turn.status not in query.statuses:
-        return None
-    asked = (
-        (query.agent, turn.agent),
-        (query.tenant_id, turn.tenant_id),
-        (query.user_id, turn.user_id),
-        (query.conversation_id, turn.conversation_id),
-    )
-    fits = all(wanted is None or wanted == (found or "") for wanted, found in asked)
-    return turn if fits else None
 
 
 def _partitions(conversation_id: str | None) -> Sequence[int]:

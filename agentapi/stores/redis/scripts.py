@@ -16,6 +16,7 @@ READERS: Final = (
         "measure",
         "overdue",
         "page",
+        "placed",
         "read",
         "seek",
         "untold",
@@ -72,6 +73,7 @@ TRANSITIONS: Final = (
     "suspend",
     "tell",
     "told",
+    "unlist_turns",
     "wipe",
 )
 """One script for each change of state."""

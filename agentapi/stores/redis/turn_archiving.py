@@ -23,7 +23,7 @@ import orjson
 import redis
 
 from agentapi.archive.protocol import Archive
-from agentapi.archive.turns import ArchivedTurn
+from agentapi.archive.turns import ArchivedTurn, FoundTurns, TurnFilter
 from agentapi.errors import ArchiveLost, StoreFault, UnreadableRecord
 from agentapi.ids import PARTITIONS, partition_of_turn
 from agentapi.logs import line
@@ -112,7 +112,7 @@ class _Leaving:
         self.fields: dict[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
         if text:
             self.fields[b"messages"] = text
-        self._now, self._expires = now, now + int(left)
+        self._now, self.expires = now, now + int(left)
 
     @property
     def parent(self) -> str | None:
@@ -133,7 +133,7 @@ class _Leaving:
             turn_id=self.turn_id,
             version=self.version,
             archived=self._now,
-            expires=self._expires,
+            expires=self.expires,
             fields={name: value.decode() for name, value in known.items()},
             **_shown(turn),
         )
@@ -266,11 +266,11 @@ class RedisTurnArchiving(RedisPart):
             (
                 [
                     *list_keys(partition, [status, f"moved:{status}"]),
-                    copies_key(partition),
+                    *(copies_key(partition), copied_key(partition)),
                 ],
                 [
                     turns_prefix(partition),
-                    *chain.from_iterable((t.turn_id, t.version, t.state) for t in found),
+                    *chain.from_iterable((t.turn_id, t.version, t.state, t.expires) for t in found),
                 ],
             )
             for (partition, status), found in leaving.items()
@@ -317,6 +317,14 @@ class RedisTurnArchiving(RedisPart):
         """
         found = self._archive.ask(lambda archive: archive.turns_of(turn_ids, whole=False))
         return {turn.turn_id: turn for turn in found}
+
+    def found(self, wanted: TurnFilter, limit: int) -> FoundTurns:
+        """The newest turns that match, as far as the archive has copies of them.
+
+        Raises:
+            ArchiveUnavailable: The archive cannot be reached.
+        """
+        return self._archive.ask(lambda archive: archive.find_turns(wanted, limit))
 
     def owned(
         self, user_id: str | None, tenant_id: str | None, within: Collection[str] = ()
@@ -404,17 +412,32 @@ class RedisTurnArchiving(RedisPart):
         return [note for note, match in found if match is None]
 
     def expire(self) -> int:
-        """Delete copies of turns whose retention has ended; returns how many.
+        """Delete turns whose retention has ended, as their copies say; returns how many copies.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached.
+            StoreUnavailable: Redis cannot be reached.
         """
         with translate_errors(self._settings.redis_url):
             now = self._client.time()[0] * 1000
         deleted = 0
-        while found := self._archive.ready().expire_turns(now):
-            deleted += found
+        while copies := self._archive.ready().expired_turns(now):
+            here = self._unlist(copies)
+            if not here:
+                # Their shards are away.
+                break
+            deleted += self._archive.ready().delete_turns(here)
         return deleted
+
+    def _unlist(self, copies: Sequence[tuple[str, int, int]]) -> list[tuple[str, int]]:
+        """Take turns out of their lists; returns id and version of those whose shard answers."""
+        places: dict[int, list[Any]] = defaultdict(list)
+        for turn_id, _, created in copies:
+            places[partition_of_turn(turn_id)] += (turn_id, created)
+        calls: list[Call] = [(moved_keys(p), args) for p, args in places.items()]
+        answers = self._each("unlist_turns", calls, everywhere=False)
+        here = {p for p, answer in zip(places, answers, strict=True) if answer is not None}
+        return [(turn_id, v) for turn_id, v, _ in copies if partition_of_turn(turn_id) in here]
 
 
 def _expelled(turn_id: str, copy: ArchivedTurn | None) -> Sequence[Any]:

@@ -1,0 +1,131 @@
+"""Lists with a filter, of turns that are in the archive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentapi import load_settings
+from agentapi.errors import ArchiveUnavailable
+from agentapi.ids import partition_of
+from agentapi.redis.keys import turn_keys
+from agentapi.stores import RedisTurnStore, TurnQuery
+from agentapi.turns import TurnStatus
+from tests.conformance.stores import C, beside
+from tests.fakes.archive import MemoryArchive
+from tests.integration.test_archived_turns import SHORT, World, at_once, quick, world, world_of
+
+__all__ = ["at_once", "quick", "world"]
+
+
+def listed(store: RedisTurnStore, limit: int = 50, **query: Any) -> list[str]:
+    """The ids of all turns that match, page by page."""
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = store.lists.turns(TurnQuery(**query), limit, cursor)
+        assert len(page.items) <= limit
+        found += [turn.turn_id for turn in page.items]
+        if (cursor := page.cursor) is None:
+            return found
+
+
+def counted(part: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of scripts that a part of the store will call."""
+    called: list[str] = []
+    each = part._each
+
+    def noted(name: str, *args: Any, **more: Any) -> Any:
+        called.append(name)
+        return each(name, *args, **more)
+
+    monkeypatch.setattr(part, "_each", noted)
+    return called
+
+
+def test_turns_that_do_not_match_cost_nothing(
+    quick: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [quick.says(user_id="ann") for _ in range(150)]
+    few = [quick.says(beside(C), user_id="bob") for _ in range(3)]
+    quick.move(*others, *few)
+    lists = quick.store.lists
+    asked: list[str] = []
+    assert isinstance(quick.archive, MemoryArchive)
+    quick.archive.before = asked.append
+    assert lists._in_archive is not None
+    called = counted(lists, monkeypatch)
+    placed = counted(lists._in_archive, monkeypatch)
+    queries: list[dict[str, Any]] = [{"conversation_id": beside(C)}, {"user_id": "bob"}]
+    for query in queries:
+        assert listed(quick.store, **query) == few[::-1]
+        assert (called, asked, placed) == (["list"], ["find_turns"], ["placed"])
+        for names in (called, asked, placed):
+            names.clear()
+    assert listed(quick.store, user_id="nobody") == []
+    assert (called, asked, placed) == (["list"], ["find_turns"], [])
+
+
+def test_every_page_has_what_is_here_and_what_is_not(world: World) -> None:
+    turn_ids = [world.says((C, beside(C), "c2")[n % 3], user_id="ann") for n in range(24)]
+    world.bench.enqueue(user_id="ann")
+    every = world.store.lists.turns(TurnQuery(), 99).items
+    ids = [turn.turn_id for turn in every]
+    world.move(*turn_ids)
+    for turn_id in turn_ids[::4]:
+        world.store.turn(turn_id)
+    ended = frozenset({TurnStatus.COMPLETED})
+    middle = every[9].created_at
+    for limit in (1, 2, 5, 24, 25, 26):
+        assert listed(world.store, limit, user_id="ann") == ids
+        assert listed(world.store, limit, user_id="ann", statuses=ended) == ids[1:]
+        in_c = [turn.turn_id for turn in every if turn.conversation_id == C]
+        assert listed(world.store, limit, conversation_id=C) == in_c
+        late = [turn.turn_id for turn in every if turn.created_at >= middle]
+        assert listed(world.store, limit, agent="a", since=middle) == late
+        early = [turn.turn_id for turn in every if turn.created_at <= middle]
+        assert listed(world.store, limit, agent="a", until=middle) == early
+
+
+def test_a_list_without_such_turns_needs_no_archive(quick: World) -> None:
+    turn_id = quick.says(user_id="ann")
+    quick.move(turn_id)
+    [turn] = quick.store.lists.turns(TurnQuery(), 9).items
+    later = quick.says(user_id="ann")
+
+    def away(name: str) -> None:
+        raise ArchiveUnavailable("away")
+
+    assert isinstance(quick.archive, MemoryArchive)
+    quick.archive.before = away
+    since = turn.created_at + 0.001
+    assert listed(quick.store, user_id="ann", since=since) == [later]
+    assert listed(quick.store, conversation_id=C, since=since) == [later]
+    elsewhere = next(name for name in map(str, range(9)) if partition_of(name) != partition_of(C))
+    assert listed(quick.store, conversation_id=elsewhere) == []
+    assert listed(quick.store, user_id="ann", error_code="poison") == []
+    with pytest.raises(ArchiveUnavailable):
+        listed(quick.store, user_id="ann")
+
+
+def test_copies_without_a_place_mean_nothing(quick: World) -> None:
+    gone, kept, lost = (quick.says(user_id="ann") for _ in range(3))
+    quick.move(gone, kept, lost)
+    assert quick.store.conversations.forget(C, gone, "op") is not None
+    quick.store.turn(lost)
+    quick.store._client.delete(turn_keys(lost).turn)
+    assert quick.rows() == 3
+    for limit in (1, 9):
+        assert listed(quick.store, limit, user_id="ann") == [kept]
+        assert listed(quick.store, limit, conversation_id=C) == [kept]
+
+
+def test_lists_of_a_cluster_have_them(cluster_url: str) -> None:
+    settings = load_settings(redis_url=cluster_url, broker_url="memory://", **SHORT)
+    made = world_of(settings, MemoryArchive())
+    turn_ids = [made.says(f"user:{number}", user_id=f"u{number % 2}") for number in range(12)]
+    made.move(*turn_ids)
+    assert listed(made.store, 4, user_id="u1") == turn_ids[1::2][::-1]
+    assert listed(made.store, 4, conversation_id="user:3") == [turn_ids[3]]
+    made.store.close()
